@@ -1,0 +1,298 @@
+"""The convnets of the paper as frozen tables, and every size that follows from them.
+
+Nothing here imports JAX: a table is a hashable value that can be a static argument of `jax.jit`, a line in a
+checkpoint, or a row in a report. Fig. 3 of the paper is `ZFNET`; the network it is compared with is `ALEXNET`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Max-pooling; the last window may hang over the bottom and right edge ("ceil" rule), as Fig. 3's sizes need."""
+
+    size: int = 3  # side of the window, pixels
+    stride: int = 2  # pixels
+
+
+@dataclass(frozen=True)
+class ContrastNorm:
+    """a / (k + alpha * sum of a^2 over `num_maps` neighbouring maps) ** beta, at each place.
+
+    Paper is silent on the constants: these are Krizhevsky et al. 2012, section 3.3, where the sum is not divided
+    by its number of terms. PyTorch and Caffe divide, so a network imported from them has alpha / num_maps here.
+    """
+
+    num_maps: int = 5  # maps in the neighbourhood, the map itself in the middle
+    k: float = 2.0
+    alpha: float = 1e-4
+    beta: float = 0.75
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolutional layer: filters, bias, ReLU, then the stages of `after` in that order."""
+
+    name: str
+    features: int  # number of filters
+    kernel: int  # side of the filter, pixels of the layer's input
+    stride: int = 1
+    padding: tuple[int, int] = (0, 0)  # zeros (before, after) the rows, and the columns
+    groups: int = 1  # filters and input maps are split into this many groups that do not mix
+    after: tuple[Pool | ContrastNorm, ...] = ()
+
+    @property
+    def pool(self) -> Pool | None:
+        """The layer's pooling stage, if it has one."""
+        return next((stage for stage in self.after if isinstance(stage, Pool)), None)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A fully connected layer; `hidden` ones are followed by ReLU and dropout, the last one gives the logits."""
+
+    name: str
+    features: int
+    hidden: bool = True
+    dropout: float = 0.5  # share of a hidden layer's outputs set to zero in training (sec. 3)
+
+
+Layer = Conv | Dense
+Shape = tuple[int, ...]
+
+
+class Sizes(NamedTuple):
+    """Shapes of one layer for one image: [H, W, C] of a `Conv`, [C] of a `Dense`."""
+
+    input: Shape  # what the layer reads; a Dense layer above a Conv reads its flattened [H, W, C]
+    filtered: Shape  # right after the filters, where a pool reads
+    output: Shape  # what the layer hands on, after every stage: the shape of trace[name].features
+    kernel: Shape  # HWIO with I = input maps per group, or [in, out]
+
+
+class ReceptiveField(NamedTuple):
+    """Place (y, x) of a map sees image rows offset + y * stride up to, not including, that + size; columns alike."""
+
+    size: int  # pixels
+    stride: int  # pixels between the fields of neighbouring places
+    offset: int  # first row (column) of the field of place 0; negative where it begins in the padding
+
+    def box(self, position: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Rows and columns (top, left, bottom, right) that `position` sees; may reach beyond the image."""
+        top, left = (self.offset + int(place) * self.stride for place in position)
+        return top, left, top + self.size, left + self.size
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A convnet as a table: convolutional layers, then dense ones. Hashable; variants by the methods below."""
+
+    name: str
+    layers: tuple[Layer, ...]
+    image_size: int = 224  # side of the square input, pixels
+    channels: int = 3
+    input_scale: float = 1.0  # images are multiplied by this inside the network, so that outside they stay in pixels
+
+    def __post_init__(self) -> None:
+        _check_table(self)
+        self.sizes()
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the layers from the image up."""
+        return tuple(layer.name for layer in self.layers)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logits."""
+        return self.layers[-1].features
+
+    def layer(self, name: str) -> Layer:
+        """The row called `name`; an unknown name is a ValueError."""
+        _check_names(self, [name])
+        return self.layers[self.layer_names.index(name)]
+
+    def sizes(self) -> dict[str, Sizes]:
+        """Shapes of every layer, by rule from the image up; a geometry that cannot work is a ValueError."""
+        sizes: dict[str, Sizes] = {}
+        shape: Shape = (self.image_size, self.image_size, self.channels)
+        for layer in self.layers:
+            sizes[layer.name] = _conv_sizes(layer, shape) if isinstance(layer, Conv) else _dense_sizes(layer, shape)
+            shape = sizes[layer.name].output
+        return sizes
+
+    def num_parameters(self) -> int:
+        """Number of weights and biases."""
+        return sum(math.prod(size.kernel) + size.kernel[-1] for size in self.sizes().values())
+
+    def with_sizes(self, image: int | None = None, **features: int) -> Architecture:
+        """The same table with another image size and other widths: `with_sizes(image=112, conv3=512, fc8=10)`."""
+        _check_names(self, features)
+        layers = tuple(
+            dataclasses.replace(layer, features=features.get(layer.name, layer.features)) for layer in self.layers
+        )
+        return dataclasses.replace(self, layers=layers, image_size=self.image_size if image is None else image)
+
+    def scaled(self, width: float) -> Architecture:
+        """Every layer but the last with `width` times its features, rounded to a multiple of its groups."""
+        if not width > 0:
+            raise ValueError(f"width={width!r}: a factor above 0 is needed")
+        step = math.lcm(*(layer.groups for layer in self.layers if isinstance(layer, Conv)))
+        widths = {layer.name: max(1, round(layer.features * width / step)) * step for layer in self.layers[:-1]}
+        return self.with_sizes(**widths)
+
+    def without(self, *names: str) -> Architecture:
+        """The table with these layers, and the pools and norms inside them, left out (Table 3's ablations)."""
+        _check_names(self, names)
+        if self.layer_names[-1] in names:
+            raise ValueError(f"without({self.layer_names[-1]!r}): the last layer gives the logits and has to stay")
+        return dataclasses.replace(self, layers=tuple(layer for layer in self.layers if layer.name not in names))
+
+
+def receptive_field(architecture: Architecture, layer: str, *, stage: Literal["output", "filtered"] = "output"):
+    """The image region that one place of a layer sees, derived from the table.
+
+    Going up, each filter or pool widens the field by (size - 1) * stride so far, and multiplies the stride.
+    A dense layer above a convolution is a filter as large as the map. The contrast norm does not look sideways.
+
+    Args:
+      architecture: the table.
+      layer: name of a layer.
+      stage: "output" for what the layer hands on (trace[layer].features); "filtered" for its map before the pool:
+        Fig. 3's conv1 gives 11 pixels (stride 4) and 7 (2).
+
+    Returns:
+      ReceptiveField in pixels; ValueError for an unknown layer or stage.
+    """
+    architecture.layer(layer)
+    if stage not in ("output", "filtered"):
+        raise ValueError(f"stage={stage!r}: one of 'output', 'filtered' is needed")
+    field = ReceptiveField(size=1, stride=1, offset=0)
+    for row in architecture.layers:
+        if isinstance(row, Conv):
+            field = _widen(field, row.kernel, row.stride, row.padding[0])
+            last = row.name == layer and stage == "filtered"
+            if row.pool and not last:
+                field = _widen(field, row.pool.size, row.pool.stride, 0)
+        else:
+            shape = architecture.sizes()[row.name].input
+            field = _widen(field, shape[0] if len(shape) == 3 else 1, 1, 0)
+        if row.name == layer:
+            break
+    return field
+
+
+def _widen(field: ReceptiveField, size: int, stride: int, padding: int) -> ReceptiveField:
+    return ReceptiveField(
+        size=field.size + (size - 1) * field.stride,
+        stride=field.stride * stride,
+        offset=field.offset - padding * field.stride,
+    )
+
+
+def pooled_size(size: int, pool: Pool) -> int:
+    """Places of a pooled map along one side: ceil, but every window begins inside the map."""
+    windows = math.ceil((size - pool.size) / pool.stride) + 1
+    return min(windows, math.ceil(size / pool.stride))
+
+
+def _conv_sizes(layer: Conv, shape: Shape) -> Sizes:
+    if len(shape) != 3:
+        raise ValueError(f"layer {layer.name!r}: a convolution cannot stand above a dense layer")
+    height, _, channels = shape
+    if channels % layer.groups or layer.features % layer.groups:
+        raise ValueError(
+            f"layer {layer.name!r}: {channels} input maps and {layer.features} filters "
+            f"cannot be split into {layer.groups} groups"
+        )
+    side = (height + sum(layer.padding) - layer.kernel) // layer.stride + 1
+    if side < 1:
+        raise ValueError(
+            f"layer {layer.name!r}: its input of {height}x{height} is smaller than its "
+            f"{layer.kernel}x{layer.kernel} filter: the image is too small"
+        )
+    filtered = (side, side, layer.features)
+    if layer.pool:
+        side = pooled_size(side, layer.pool)
+        if side < 1:
+            raise ValueError(
+                f"layer {layer.name!r}: its map of {filtered[0]}x{filtered[0]} is smaller than its "
+                f"{layer.pool.size}x{layer.pool.size} pool: the image is too small"
+            )
+    kernel = (layer.kernel, layer.kernel, channels // layer.groups, layer.features)
+    return Sizes(shape, filtered, (side, side, layer.features), kernel)
+
+
+def _dense_sizes(layer: Dense, shape: Shape) -> Sizes:
+    return Sizes(shape, (layer.features,), (layer.features,), (math.prod(shape), layer.features))
+
+
+def _check_names(architecture: Architecture, names: Mapping[str, int] | tuple[str, ...] | list[str]) -> None:
+    for name in names:
+        if name not in architecture.layer_names:
+            raise ValueError(f"unknown layer {name!r}: {architecture.name} has {', '.join(architecture.layer_names)}")
+
+
+def _check_table(architecture: Architecture) -> None:
+    """Numbers that no geometry allows: ValueError naming the layer, the field and the rule."""
+    numbers = [("image_size", architecture.image_size, 1), ("channels", architecture.channels, 1)]
+    for layer in architecture.layers:
+        numbers.append((f"layer {layer.name!r}: features", layer.features, 1))
+        if isinstance(layer, Conv):
+            numbers += [(f"layer {layer.name!r}: {field}", getattr(layer, field), 1) for field in _CONV_COUNTS]
+            numbers += [(f"layer {layer.name!r}: padding", pad, 0) for pad in layer.padding]
+            if sum(isinstance(stage, Pool) for stage in layer.after) > 1:
+                raise ValueError(f"layer {layer.name!r}: at most one pool can follow a convolution")
+            if layer.pool:
+                pool = layer.pool
+                numbers += [(f"layer {layer.name!r}: pool size", pool.size, 1)]
+                numbers += [(f"layer {layer.name!r}: pool stride", pool.stride, 1)]
+    for what, value, least in numbers:
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{what}={value!r}: a whole number of at least {least} is needed")
+    if len(set(architecture.layer_names)) != len(architecture.layers):
+        raise ValueError(f"layers {architecture.layer_names}: each name may stand once")
+    last = architecture.layers[-1] if architecture.layers else None
+    if not isinstance(last, Dense) or last.hidden:
+        raise ValueError(f"architecture {architecture.name!r}: the last layer has to be Dense with hidden=False")
+
+
+_CONV_COUNTS = ("kernel", "stride", "groups")
+_POOL_NORM = (Pool(), ContrastNorm())  # Fig. 3: normalised after pooling
+_NORM_POOL = (ContrastNorm(), Pool())  # Krizhevsky et al. 2012: normalised before pooling
+
+# Fig. 3. Paper is silent on the paddings: these give its map sizes 110-55-26-13-13-13-13-6.
+ZFNET = Architecture(
+    name="zfnet",
+    layers=(
+        Conv("conv1", 96, kernel=7, stride=2, padding=(1, 0), after=_POOL_NORM),
+        Conv("conv2", 256, kernel=5, stride=2, after=_POOL_NORM),
+        Conv("conv3", 384, kernel=3, padding=(1, 1)),
+        Conv("conv4", 384, kernel=3, padding=(1, 1)),
+        Conv("conv5", 256, kernel=3, padding=(1, 1), after=(Pool(),)),
+        Dense("fc6", 4096),
+        Dense("fc7", 4096),
+        Dense("fc8", 1000, hidden=False),
+    ),
+)
+
+# Krizhevsky et al. 2012, fig. 2: the network that the paper replicates and improves on (sec. 4.1, Table 3).
+ALEXNET = Architecture(
+    name="alexnet",
+    layers=(
+        Conv("conv1", 96, kernel=11, stride=4, padding=(2, 2), after=_NORM_POOL),
+        Conv("conv2", 256, kernel=5, padding=(2, 2), groups=2, after=_NORM_POOL),
+        Conv("conv3", 384, kernel=3, padding=(1, 1)),
+        Conv("conv4", 384, kernel=3, padding=(1, 1), groups=2),
+        Conv("conv5", 256, kernel=3, padding=(1, 1), groups=2, after=(Pool(),)),
+        Dense("fc6", 4096),
+        Dense("fc7", 4096),
+        Dense("fc8", 1000, hidden=False),
+    ),
+)

@@ -1,0 +1,141 @@
+"""The convnet's forward pass as one pure function that returns what every layer handed on, and its Flax module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from zfjax.architecture import Architecture, ContrastNorm, Conv, Dense
+from zfjax.ops import contrast_norm, conv, max_pool
+
+Params = Mapping[str, Mapping[str, jax.Array]]  # params[layer]["kernel" | "bias"]
+
+
+class LayerTrace(NamedTuple):
+    """What the deconvnet and the analyses need of one layer."""
+
+    features: jax.Array  # [B, H, W, C] after ReLU, pool and norm; [B, C] of a dense layer; logits of the last one
+    switches: jax.Array | None = None  # uint8 [B, H, W, C], dy * size + dx in the pool's window; None without pool
+
+
+Trace = dict[str, LayerTrace]
+
+
+def forward(
+    params: Params,
+    images: jax.Array,
+    *,
+    architecture: Architecture,
+    dropout_key: jax.Array | None = None,
+    compute_dtype: DTypeLike | None = None,
+) -> tuple[jax.Array, Trace]:
+    """The network of Fig. 3 (or any other table): images in, logits and the trace of every layer out.
+
+    Each convolutional layer filters, adds its bias, rectifies and then runs the table's stages in their order; each
+    hidden dense layer rectifies. Pure, and usable under jit, vmap, grad, jvp and pmap; what the caller does not
+    read of the trace costs nothing under jit.
+
+    Args:
+      params: params[layer]["kernel"] (HWIO, or [in, out] with `in` flattened from NHWC) and ["bias"].
+      images: float [B, H, W, C], mean-subtracted raw pixels, H = W = architecture.image_size.
+      architecture: the table.
+      dropout_key: given = training: dropout after the hidden dense layers. One key, or one per image ([B]), so that
+        an image's mask need not depend on its place in the batch.
+      compute_dtype: cast images and parameters to this at the top; None computes in their own.
+
+    Returns:
+      (logits [B, classes], {layer: LayerTrace}); ValueError for images of another size or parameters of another
+      architecture.
+    """
+    _check(params, images, architecture)
+    if compute_dtype is not None:
+        params, images = jax.tree.map(lambda x: x.astype(compute_dtype), (params, images))
+    keys = None if dropout_key is None else _key_per_image(dropout_key, images.shape[0])
+    maps = images * jnp.asarray(architecture.input_scale, images.dtype)
+    trace: Trace = {}
+    for depth, layer in enumerate(architecture.layers):
+        if isinstance(layer, Conv):
+            trace[layer.name] = _conv_layer(layer, params[layer.name], maps)
+        else:
+            layer_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, depth)
+            trace[layer.name] = _dense_layer(layer, params[layer.name], maps, layer_keys)
+        maps = trace[layer.name].features
+    return maps, trace
+
+
+class ConvNet(nn.Module):
+    """`forward` as a Flax module: `net.init(key, images)["params"]`, `net.apply({"params": params}, images)`."""
+
+    architecture: Architecture
+    # "initialised to 1e-2" (sec. 3): read as the standard deviation, since a constant never breaks symmetry
+    kernel_init: nn.initializers.Initializer = nn.initializers.normal(1e-2)
+    compute_dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, Trace]:
+        """Logits [B, classes] and trace of `images` [B, H, W, C]; `train=True` needs rngs={"dropout": key}."""
+        params = {
+            name: self.param(name, self._init_layer, size.kernel) for name, size in self.architecture.sizes().items()
+        }
+        return forward(
+            params,
+            images,
+            architecture=self.architecture,
+            dropout_key=self.make_rng("dropout") if train else None,
+            compute_dtype=self.compute_dtype,
+        )
+
+    def _init_layer(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
+        return {"kernel": self.kernel_init(key, shape, jnp.float32), "bias": jnp.zeros(shape[-1], jnp.float32)}
+
+
+def _conv_layer(layer: Conv, params: Mapping[str, jax.Array], maps: jax.Array) -> LayerTrace:
+    maps = jax.nn.relu(conv(maps, params["kernel"], layer) + params["bias"][None, None, None])
+    switches = None
+    for stage in layer.after:
+        if isinstance(stage, ContrastNorm):
+            maps = contrast_norm(maps, stage)
+        else:
+            maps, switches = max_pool(maps, size=stage.size, stride=stage.stride)
+    return LayerTrace(maps, switches)
+
+
+def _dense_layer(layer: Dense, params: Mapping[str, jax.Array], maps: jax.Array, keys: jax.Array | None) -> LayerTrace:
+    outputs = maps.reshape(maps.shape[0], -1) @ params["kernel"] + params["bias"][None]
+    if not layer.hidden:
+        return LayerTrace(outputs)
+    outputs = jax.nn.relu(outputs)
+    return LayerTrace(outputs if keys is None else _dropout(outputs, layer.dropout, keys))
+
+
+def _dropout(outputs: jax.Array, rate: float, keys: jax.Array) -> jax.Array:
+    """Paper is silent: what is kept is scaled by 1 / (1 - rate) in training, so that nothing changes at test time."""
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, outputs.shape[1:]))(keys)
+    return jnp.where(keep, outputs / (1 - rate), jnp.zeros((), outputs.dtype))
+
+
+def _key_per_image(key: jax.Array, batch: int) -> jax.Array:
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    if key.ndim == 0:
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
+    if key.shape != (batch,):
+        raise ValueError(f"dropout_key of shape {key.shape}: one key, or one for each of the {batch} images")
+    return key
+
+
+def _check(params: Params, images: jax.Array, architecture: Architecture) -> None:
+    side = architecture.image_size
+    if images.ndim != 4 or images.shape[1:] != (side, side, architecture.channels):
+        raise ValueError(
+            f"images of shape {images.shape}: {architecture.name} reads [B, {side}, {side}, {architecture.channels}]"
+        )
+    for name, size in architecture.sizes().items():
+        found = params[name]["kernel"].shape if name in params else None
+        if found != size.kernel:
+            raise ValueError(f"params[{name!r}]['kernel'] of shape {found}: {architecture.name} has {size.kernel}")

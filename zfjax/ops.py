@@ -1,0 +1,170 @@
+"""The operations of the convnet and, derived from them, their ways back: filters, pools, contrast norm.
+
+Arrays are NHWC, kernels HWIO. The way back of a filter or a pool is its transpose as JAX derives it, so strides,
+groups and padding are written once, on the way up.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from zfjax.architecture import ContrastNorm, Conv, Pool, Shape, pooled_size
+
+
+class Pooled(NamedTuple):
+    """Result of `max_pool`."""
+
+    values: jax.Array  # [B, H', W', C] the maximum of each window
+    switches: jax.Array  # uint8 [B, H', W', C] its place in the window, dy * size + dx
+
+
+def conv(images: jax.Array, kernel: jax.Array, layer: Conv) -> jax.Array:
+    """Filter [B, H, W, C] with `layer`'s stride, padding and groups; no bias. -> [B, H', W', layer.features]"""
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        window_strides=(layer.stride, layer.stride),
+        padding=(layer.padding, layer.padding),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=layer.groups,
+    )
+
+
+def conv_transpose(maps: jax.Array, kernel: jax.Array, layer: Conv, input_shape: Shape) -> jax.Array:
+    """The transpose of `conv`: <conv(x), maps> = <x, conv_transpose(maps)>; "filtering" of sec. 2.1.
+
+    Args:
+      maps: [B, H', W', layer.features].
+      kernel: the kernel used going up, HWIO.
+      layer: row of the architecture.
+      input_shape: (H, W, C) that `conv` read.
+
+    Returns:
+      [B, H, W, C].
+    """
+    below = jax.ShapeDtypeStruct((maps.shape[0], *input_shape), maps.dtype)
+    (signal,) = jax.linear_transpose(lambda x: conv(x, kernel, layer), below)(maps)
+    return signal
+
+
+def max_pool(maps: jax.Array, *, size: int = 3, stride: int = 2) -> Pooled:
+    """Max-pooling that remembers where each maximum stood (the switches of sec. 2.1).
+
+    The last window may hang over the bottom and right edge; what hangs over never wins. Of equal values the first
+    in row-major order wins (Paper is silent). A NaN in a window comes out as NaN. Reverse and forward derivative
+    are the linear read at the switches, so the backward pass is `unpool` and windows that share a maximum add up.
+
+    Args:
+      maps: float [B, H, W, C].
+      size: side of the window, 1 to 16.
+      stride: distance of the windows.
+
+    Returns:
+      Pooled(values [B, H', W', C], switches uint8 [B, H', W', C]); ValueError for a window that does not fit.
+    """
+    if not 1 <= size <= 16 or stride < 1:
+        raise ValueError(f"size={size}, stride={stride}: a size of 1 to 16 and a stride of at least 1 are needed")
+    if maps.ndim != 4 or min(_pooled_shape(maps.shape, Pool(size, stride))[1:3]) < 1:
+        raise ValueError(f"maps of shape {maps.shape}: [B, H, W, C] with H and W of at least size={size} is needed")
+    return Pooled(*_max_pool(maps, Pool(size, stride)))
+
+
+def unpool(values: jax.Array, switches: jax.Array, *, shape: Shape, size: int = 3, stride: int = 2) -> jax.Array:
+    """Put each value at its switch and zeros elsewhere: the transpose of pooling (sec. 2.1, "Unpooling").
+
+    Paper is silent on overlapping windows that share a maximum: their values add, as in the adjoint of pooling.
+
+    Args:
+      values: [B, H', W', C].
+      switches: uint8 [B, H', W', C] from `max_pool`.
+      shape: (H, W) or (H, W, C) of the map that was pooled.
+      size: side of the window that was pooled.
+      stride: distance of the windows.
+
+    Returns:
+      [B, H, W, C]; ValueError where the shapes do not belong together.
+    """
+    below = (values.shape[0], shape[0], shape[1], values.shape[-1])
+    if values.shape != switches.shape or values.shape != _pooled_shape(below, Pool(size, stride)):
+        raise ValueError(
+            f"values {values.shape}, switches {switches.shape}, shape={shape}: pooling {below[1:]} with "
+            f"size={size}, stride={stride} gives {_pooled_shape(below, Pool(size, stride))}"
+        )
+    return _unpool(values, switches, below, Pool(size, stride))
+
+
+def contrast_norm(maps: jax.Array, norm: ContrastNorm) -> jax.Array:
+    """Divide each value by a power of the energy of its neighbouring maps: see `ContrastNorm`. -> same shape"""
+    energy = norm.k + norm.alpha * _sum_of_neighbours(maps * maps, norm.num_maps)
+    if norm.beta == 0.75:  # the paper's exponent without `pow`: a third of the norm's time on CPU
+        root = lax.rsqrt(energy)
+        return maps * (root * jnp.sqrt(root))
+    return maps * energy**-norm.beta
+
+
+def _sum_of_neighbours(maps: jax.Array, num_maps: int) -> jax.Array:
+    before = num_maps // 2
+    padded = jnp.pad(maps, ((0, 0), (0, 0), (0, 0), (before, num_maps - 1 - before)))
+    channels = maps.shape[-1]
+    return sum(padded[..., k : k + channels] for k in range(1, num_maps)) + padded[..., :channels]
+
+
+def _pooled_shape(shape: Shape, pool: Pool) -> Shape:
+    return (shape[0], pooled_size(shape[1], pool), pooled_size(shape[2], pool), shape[3])
+
+
+def _windows(maps: jax.Array, pool: Pool, fill: float) -> list[jax.Array]:
+    """One [B, H', W', C] view for each place of the window, in row-major order."""
+    batch, rows, columns, channels = _pooled_shape(maps.shape, pool)
+    reach = [(places - 1) * pool.stride + pool.size for places in (rows, columns)]
+    hang = [(0, max(0, far - side), 0) for far, side in zip(reach, maps.shape[1:3], strict=True)]
+    padded = lax.pad(maps, jnp.asarray(fill, maps.dtype), ((0, 0, 0), *hang, (0, 0, 0)))
+    return [
+        lax.slice(
+            padded,
+            (0, dy, dx, 0),
+            (batch, dy + (rows - 1) * pool.stride + 1, dx + (columns - 1) * pool.stride + 1, channels),
+            (1, pool.stride, pool.stride, 1),
+        )
+        for dy in range(pool.size)
+        for dx in range(pool.size)
+    ]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _max_pool(maps: jax.Array, pool: Pool) -> tuple[jax.Array, jax.Array]:
+    views = _windows(maps, pool, fill=-jnp.inf)
+    values, switches = views[0], jnp.zeros(views[0].shape, jnp.uint8)
+    for place, view in enumerate(views[1:], start=1):
+        wins = (view > values) | (jnp.isnan(view) & ~jnp.isnan(values))
+        values = jnp.where(wins, view, values)
+        switches = jnp.where(wins, jnp.uint8(place), switches)
+    return values, switches
+
+
+@_max_pool.defjvp
+def _max_pool_jvp(pool, primals, tangents):
+    values, switches = _max_pool(*primals, pool)
+    return (values, switches), (_read(*tangents, switches, pool), np.zeros(switches.shape, jax.dtypes.float0))
+
+
+def _read(maps: jax.Array, switches: jax.Array, pool: Pool) -> jax.Array:
+    """The value at each window's switch: pooling as the linear map that it is once the switches are given."""
+    zero = jnp.zeros((), maps.dtype)
+    views = _windows(maps, pool, fill=0.0)
+    return sum(
+        (jnp.where(switches == place, view, zero) for place, view in enumerate(views[1:], start=1)),
+        start=jnp.where(switches == 0, views[0], zero),
+    )
+
+
+def _unpool(values: jax.Array, switches: jax.Array, shape: Shape, pool: Pool) -> jax.Array:
+    below = jax.ShapeDtypeStruct(shape, values.dtype)
+    (maps,) = jax.linear_transpose(lambda x: _read(x, switches, pool), below)(values)
+    return maps

@@ -1,0 +1,99 @@
+"""Between stored pictures and the network's input: mean, sub-crops, mirror; and back to something to look at.
+
+Network pixels are float32 with the per-pixel mean of the training images subtracted and nothing divided (sec. 3), so
+they lie in about [-128, 128]; a projection has the same unit.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Crops = Literal["ten", "random"]
+
+
+def subtract_mean(pictures: jax.Array, mean: jax.Array) -> jax.Array:
+    """uint8 [B, S, S, 3] minus the mean image float32 [S, S, 3], both stored at the same size. -> float32"""
+    if pictures.shape[1:] != mean.shape:
+        raise ValueError(f"mean of shape {mean.shape}: the pictures are {pictures.shape[1:]}")
+    return pictures.astype(jnp.float32) - mean[None]
+
+
+def center_crop(pictures: jax.Array, mean: jax.Array, size: int) -> jax.Array:
+    """The mean-subtracted centre of each picture. [B, S, S, 3] uint8 -> [B, size, size, 3] float32"""
+    rows, columns = _margins(pictures, size)
+    top, left = rows // 2, columns // 2
+    return subtract_mean(pictures, mean)[:, top : top + size, left : left + size]
+
+
+def ten_crops(pictures: jax.Array, mean: jax.Array, size: int) -> jax.Array:
+    """Four corners and the centre, then their mirror images (sec. 3). -> float32 [10, B, size, size, 3]"""
+    images = subtract_mean(pictures, mean)
+    views = [images[:, top : top + size, left : left + size] for top, left in _five_places(pictures, size).tolist()]
+    return jnp.stack([*views, *(view[:, :, ::-1] for view in views)])
+
+
+def training_crops(
+    pictures: jax.Array, mean: jax.Array, keys: jax.Array, *, size: int, crops: Crops = "ten"
+) -> jax.Array:
+    """One sub-crop of each picture, mirrored half of the time, drawn with the picture's own key.
+
+    Args:
+      pictures: uint8 [B, S, S, 3].
+      mean: float32 [S, S, 3].
+      keys: typed keys [B].
+      size: side of the crop, at most S.
+      crops: "ten", one of the paper's ten fixed sub-crops (4 corners and centre, mirrored or not; sec. 3);
+        "random", a place anywhere.
+
+    Returns:
+      float32 [B, size, size, 3]; ValueError for a crop larger than the picture or an unknown rule.
+    """
+    if crops not in ("ten", "random"):
+        raise ValueError(f"crops={crops!r}: one of 'ten', 'random' is needed")
+    rows, columns = _margins(pictures, size)
+
+    def crop(image: jax.Array, key: jax.Array) -> jax.Array:
+        place_key, mirror_key = jax.random.split(key)
+        if crops == "ten":
+            place = jnp.asarray(_five_places(pictures, size))[jax.random.randint(place_key, (), 0, 5)]
+        else:
+            place = jax.random.randint(place_key, (2,), 0, jnp.array([rows + 1, columns + 1]))
+        view = lax.dynamic_slice(image, (place[0], place[1], 0), (size, size, image.shape[-1]))
+        return jnp.where(jax.random.bernoulli(mirror_key), view[:, ::-1], view)
+
+    return jax.vmap(crop)(subtract_mean(pictures, mean), keys)
+
+
+def as_picture(projection: np.ndarray, scale: float) -> np.ndarray:
+    """A signed projection as a picture in [0, 1]: zero is mid-grey, +-scale are white and black."""
+    if not scale >= 0:
+        raise ValueError(f"scale={scale!r}: the value that becomes white, at least 0, is needed")
+    return np.clip(0.5 + np.asarray(projection) / (2 * scale or 1.0), 0.0, 1.0)
+
+
+def cut(picture: np.ndarray, box: tuple[int, int, int, int], fill: float | np.ndarray) -> np.ndarray:
+    """Rows and columns (top, left, bottom, right) of [H, W, C]; what lies outside the picture is `fill`."""
+    top, left, bottom, right = box
+    patch = np.broadcast_to(np.asarray(fill, picture.dtype), (bottom - top, right - left, picture.shape[2])).copy()
+    inside = np.s_[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    seen = picture[inside]
+    patch[max(-top, 0) :, max(-left, 0) :][: seen.shape[0], : seen.shape[1]] = seen
+    return patch
+
+
+def _margins(pictures: jax.Array, size: int) -> tuple[int, int]:
+    height, width = pictures.shape[1:3]
+    if not 1 <= size <= min(height, width):
+        raise ValueError(f"size={size}: a crop of the {height}x{width} pictures is needed")
+    return height - size, width - size
+
+
+def _five_places(pictures: jax.Array, size: int) -> np.ndarray:
+    rows, columns = _margins(pictures, size)
+    corners = [(0, 0), (0, columns), (rows, 0), (rows, columns), (rows // 2, columns // 2)]
+    return np.array(corners, np.int32)
