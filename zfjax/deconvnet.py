@@ -86,6 +86,7 @@ def rectify(signal: jax.Array) -> jax.Array:
 
 def _undo_conv(row: Conv, kernel: jax.Array, switches: jax.Array | None, signal: jax.Array, size: Sizes) -> jax.Array:
     if row.pool:
+        assert switches is not None  # forward sets them wherever the table has a pool
         signal = unpool(signal, switches, shape=size.filtered, size=row.pool.size, stride=row.pool.stride)
     return conv_transpose(rectify(signal), kernel, row, size.input)
 

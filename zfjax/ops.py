@@ -151,7 +151,8 @@ def _max_pool(maps: jax.Array, pool: Pool) -> tuple[jax.Array, jax.Array]:
 @_max_pool.defjvp
 def _max_pool_jvp(pool, primals, tangents):
     values, switches = _max_pool(*primals, pool)
-    return (values, switches), (_read(*tangents, switches, pool), np.zeros(switches.shape, jax.dtypes.float0))
+    (tangent,) = tangents
+    return (values, switches), (_read(tangent, switches, pool), np.zeros(switches.shape, jax.dtypes.float0))
 
 
 def _read(maps: jax.Array, switches: jax.Array, pool: Pool) -> jax.Array:

@@ -1,0 +1,85 @@
+"""Data parallelism: the one place of `jax.pmap`, and what it needs around it on one host or several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = "devices"  # the axis over all devices of all hosts, for lax.psum, pmean and all_gather inside a step
+
+
+def data_parallel(step: Callable[..., Any], *, donate_state: bool = False) -> Callable[..., Any]:
+    """`step(state, batch) -> result` on every device: the state is the same everywhere, the batch is split.
+
+    Args:
+      step: pure; it sees its device's share of the batch and makes its result the same on all devices by
+        collectives over `AXIS`.
+      donate_state: the memory of `state` is reused for the result; the caller's `state` is gone afterwards.
+
+    Returns:
+      A compiled function of (state from `replicate`, batch from `split`), whose result is one value, not a stack.
+    """
+    donated = (0,) if donate_state else ()
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=donated)
+
+
+def replicate(state: Any) -> Any:
+    """Place a state on all devices of this host, where `data_parallel` keeps it.
+
+    Without this a donated state breaks with several hosts: their devices are no single default device.
+    """
+    mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
+    return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+
+
+def split(batch: Any) -> Any:
+    """Give each local device its rows: [b, ...] -> [local devices, b / local devices, ...] of every array.
+
+    Devices take consecutive blocks of rows. ValueError where the rows do not divide evenly.
+    """
+    return jax.tree.map(_split_rows, batch)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """ValueError unless a global batch divides evenly over all devices of all hosts."""
+    if batch_size < 1 or batch_size % jax.device_count():
+        raise ValueError(
+            f"batch_size={batch_size}: a multiple of the number of devices, {jax.device_count()}, is needed"
+        )
+
+
+def host_count() -> tuple[int, int]:
+    """(this host's number, number of hosts)."""
+    return jax.process_index(), jax.process_count()
+
+
+def connect_hosts(coordinator: str | None = None, num_hosts: int | None = None, host: int | None = None) -> None:
+    """Join the other hosts: named ones, or those that the cluster announces (Slurm, MPI, TPU pods); else stay alone.
+
+    Args:
+      coordinator: "address:port" of host 0; None lets JAX look for a cluster.
+      num_hosts: number of hosts; needed with `coordinator`.
+      host: number of this host, from 0; needed with `coordinator`.
+    """
+    if coordinator is not None:
+        if num_hosts is None or host is None or not 0 <= host < num_hosts:
+            raise ValueError(
+                f"coordinator={coordinator!r} needs num_hosts and host in 0..num_hosts-1; got {num_hosts=}, {host=}"
+            )
+        jax.distributed.initialize(coordinator, num_hosts, host)
+    elif not jax.distributed.is_initialized():
+        try:
+            jax.distributed.initialize()
+        except ValueError:  # no cluster announces itself: a single host
+            pass
+
+
+def _split_rows(array: np.ndarray) -> np.ndarray:
+    devices = jax.local_device_count()
+    if array.shape[0] % devices:
+        raise ValueError(f"batch of {array.shape[0]} rows: a multiple of the {devices} local devices is needed")
+    return array.reshape(devices, array.shape[0] // devices, *array.shape[1:])
