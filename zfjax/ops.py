@@ -102,17 +102,19 @@ def unpool(values: jax.Array, switches: jax.Array, *, shape: Shape, size: int = 
 def contrast_norm(maps: jax.Array, norm: ContrastNorm) -> jax.Array:
     """Divide each value by a power of the energy of its neighbouring maps: see `ContrastNorm`. -> same shape"""
     energy = norm.k + norm.alpha * _sum_of_neighbours(maps * maps, norm.num_maps)
-    if norm.beta == 0.75:  # the paper's exponent without `pow`: a third of the norm's time on CPU
+    if norm.beta == 0.75:  # the paper's exponent without `pow`, which takes two thirds more time on CPU
         root = lax.rsqrt(energy)
         return maps * (root * jnp.sqrt(root))
     return maps * energy**-norm.beta
 
 
 def _sum_of_neighbours(maps: jax.Array, num_maps: int) -> jax.Array:
+    """Sum over `num_maps` maps around each, as a banded matrix: its derivative is as fast as itself."""
+    place = np.arange(maps.shape[-1])
+    ahead = place[None] - place[:, None]  # of the summed map, seen from the one that gets the sum
     before = num_maps // 2
-    padded = jnp.pad(maps, ((0, 0), (0, 0), (0, 0), (before, num_maps - 1 - before)))
-    channels = maps.shape[-1]
-    return sum(padded[..., k : k + channels] for k in range(1, num_maps)) + padded[..., :channels]
+    band = (ahead >= -before) & (ahead < num_maps - before)
+    return jnp.matmul(maps, jnp.asarray(band.T, maps.dtype), precision=lax.Precision.HIGHEST)
 
 
 def _pooled_shape(shape: Shape, pool: Pool) -> Shape:

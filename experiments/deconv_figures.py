@@ -1,0 +1,247 @@
+"""Figure 2: what excites the maps of each layer most, projected to the pixels, beside the patches that they see.
+
+    python -m experiments.deconv_figures --checkpoint runs/RUN
+
+Without --checkpoint the newest run under runs/ is taken. Expected time: one forward pass over the validation set
+(about a minute for 10,000 pictures of 112 pixels on two CPU cores; it shows its rate, and a killed scan goes on
+where it stopped), then half a minute for projections and pages. Expected figure: edges and colours in layer 1 and its
+filters; corners and textures in layer 2, growing structure above; projections that resemble parts of their patches.
+
+Writes to <run>/figures/deconv (or --out): one page per layer, overview.png, result.json, <layer>.npz with what the
+page shows, and scan.npz, the strongest activations of all maps, which later calls for other maps start from.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from experiments import deconv_pages, inputs, pictures
+from zfjax import parallel, top_activations
+from zfjax.architecture import Architecture, Conv, receptive_field
+from zfjax.data import ImageSet, Source
+from zfjax.data.loader import eval_batches
+from zfjax.top_activations import State, TopActivations
+
+NUM_IMAGES = 9  # strongest images of each map, as in the paper
+NUM_MAPS = {"conv1": 16, "conv2": 16, "conv3": 12, "conv4": 10, "conv5": 11}  # Paper is silent; counted in its figure
+OTHER_NUM_MAPS = 9
+
+Drawn = Mapping[str, deconv_pages.Strongest]  # by layer
+
+
+@dataclass(frozen=True)
+class Config:
+    """Draw Figure 2: the strongest activations of every layer, projected to the pixels."""
+
+    checkpoint: Path | None = None
+    """Run folder or checkpoint; by default the newest run under runs/."""
+    data: str | None = None
+    """Data set to search; by default the one that the net was trained on."""
+    out: Path | None = None
+    """Folder for the figures; by default <run>/figures/deconv."""
+    layers: tuple[str, ...] = ()
+    """Layers to draw; by default every convolutional layer."""
+    maps: tuple[str, ...] = ()
+    """Maps to draw, as conv3:5,17; of layers that are not named here, maps are chosen by --seed."""
+    num_maps: int | None = None
+    """Maps to choose in each layer; by default 16, 16, 12, 10 and 11 in layers 1 to 5."""
+    seed: int = 0
+    """Seed of the choice among the maps that at least nine images excite."""
+    batch_size: int = 128
+    """Images per step over all devices."""
+    num_workers: int = 0
+    """Processes that decode pictures; 0 decodes on threads."""
+    save_every: float = 30.0
+    """Seconds between two savings of the scan's state."""
+    overwrite: bool = False
+    """Replace the figures that are already there."""
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Scan the validation set, project the strongest activations, write pages, arrays and result.json.
+
+    Returns:
+      What result.json holds. ValueError for unknown layers or maps, a set without validation pictures, or an output
+      folder that already holds a result.
+    """
+    net = inputs.load_net(config.checkpoint)
+    data = inputs.open_data(config.data or net.data)
+    check_data(data, net)
+    out = config.out or net.run / "figures" / "deconv"
+    if (out / "result.json").exists() and not config.overwrite:
+        raise ValueError(f"out={str(out)!r}: it already holds a result; give another folder, or --overwrite")
+    layers = config.layers or tuple(row.name for row in net.architecture.layers if isinstance(row, Conv))
+    named = parse_maps(config.maps, net.architecture, layers)
+    state = scan_validation(config, net, data, layers, out / "scan.npz")
+    if parallel.host_count()[0] > 0:
+        return {}  # one host draws
+    drawn = {}
+    for number, layer in enumerate(layers):
+        wanted = NUM_MAPS.get(layer, OTHER_NUM_MAPS) if config.num_maps is None else config.num_maps
+        maps = named[layer] if layer in named else choose_maps(state[layer], wanted, (config.seed, number))
+        options = {"layer": layer, "architecture": net.architecture, "mean": net.mean}
+        drawn[layer] = deconv_pages.draw(net.params, data.validation, state[layer], maps, **options)
+    result = summarize(config, net, data, state, drawn, out)
+    write_all(out, net, drawn, result)
+    return result
+
+
+def check_data(data: ImageSet, net: inputs.TrainedNet) -> None:
+    """ValueError where the set has no validation pictures of the net's size."""
+    if data.validation is None:
+        raise ValueError(f"data={data.name!r}: Figure 2 searches a validation split, and this set has none")
+    if data.size != len(net.mean):
+        raise ValueError(f"data={data.name!r}: its pictures have {data.size} pixels a side, the net's {len(net.mean)}")
+
+
+def scan_validation(config: Config, net: inputs.TrainedNet, data: ImageSet, layers: Sequence[str], path: Path) -> State:
+    """The strongest activations over the validation split, going on from `path` where it fits, and saved there."""
+    source: Source = data.validation  # type: ignore[assignment]  # run has checked
+    parallel.check_batch_size(config.batch_size)
+    host, num_hosts = parallel.host_count()
+    key = json.dumps([net.fingerprint, data.fingerprint, list(layers), NUM_IMAGES, config.batch_size])
+    empty = top_activations.init(net.architecture, layers, NUM_IMAGES)
+    state, done = load_scan(path, key) or (empty, 0)
+    last_saved = time.monotonic()
+    bar = tqdm(total=len(source), initial=min(done * config.batch_size, len(source)), unit=" images", disable=host > 0)
+
+    def on_batch(state: State) -> None:
+        nonlocal done, last_saved
+        done += 1
+        bar.update(min(config.batch_size, len(source) - bar.n))
+        if host == 0 and time.monotonic() - last_saved > config.save_every:
+            save_scan(path, key, state, done)
+            last_saved = time.monotonic()
+
+    with bar:
+        if done * config.batch_size < len(source):
+            rows = {"batch_size": config.batch_size, "host": host, "num_hosts": num_hosts, "first_batch": done}
+            batches = eval_batches(source, **rows, num_workers=config.num_workers)
+            options = {"architecture": net.architecture, "mean": net.mean, "layers": layers, "k": NUM_IMAGES}
+            state = top_activations.scan(net.params, batches, **options, state=state, on_batch=on_batch)
+    state = jax.tree.map(np.asarray, state)
+    if host == 0:
+        save_scan(path, key, state, done)
+    return state
+
+
+def save_scan(path: Path, key: str, state: State, next_batch: int) -> None:
+    """Write the state of a scan, with what it belongs to and the batch to go on with."""
+    fields = {
+        f"{layer}/{name}": np.asarray(field) for layer, top in state.items() for name, field in top._asdict().items()
+    }
+    pictures.save_arrays(path, {"key": np.array(key), "next_batch": np.array(next_batch), **fields})
+
+
+def load_scan(path: Path, key: str) -> tuple[State, int] | None:
+    """(state, next batch) from `save_scan`; None where there is none of this net, data, layers and batch size."""
+    if not path.exists():
+        return None
+    with np.load(path) as saved:
+        if str(saved["key"]) != key:
+            return None
+        layers = dict.fromkeys(name.split("/")[0] for name in saved.files if "/" in name)
+        names = TopActivations._fields
+        state = {layer: TopActivations(*(saved[f"{layer}/{name}"] for name in names)) for layer in layers}
+        return state, int(saved["next_batch"])
+
+
+def choose_maps(top: TopActivations, num: int, seed: int | tuple[int, ...]) -> np.ndarray:
+    """At most `num` maps at random, sorted.
+
+    They are chosen among the maps that fill their nine places with positive activations; where there are fewer than
+    `num`, then among all that are alive; where every map is dead, the first ones.
+    """
+    if num < 1:
+        raise ValueError(f"num_maps={num}: at least 1 is needed")
+    alive = top_activations.alive(top)
+    full = alive & (np.asarray(top.values)[:, -1] > 0)
+    candidates = np.flatnonzero(full if full.sum() >= num else alive if alive.any() else np.ones_like(alive))
+    return np.sort(np.random.default_rng(seed).permutation(candidates)[:num])
+
+
+def parse_maps(maps: Sequence[str], architecture: Architecture, layers: Sequence[str]) -> dict[str, np.ndarray]:
+    """("conv3:5,17",) -> {"conv3": [5, 17]}; ValueError for what is not such a list of maps of `layers`."""
+    named = {}
+    for entry in maps:
+        layer, _, numbers = entry.partition(":")
+        if layer not in layers:
+            raise ValueError(f"maps={entry!r}: {layer!r} is not among the layers drawn, {', '.join(layers)}")
+        last = architecture.layer(layer).features - 1
+        chosen = numbers.split(",")
+        if not all(number.strip().isdecimal() and int(number) <= last for number in chosen):
+            raise ValueError(f"maps={entry!r}: LAYER:NUMBER,NUMBER with numbers from 0 to {last} is needed")
+        named[layer] = np.array([int(number) for number in chosen])
+    return named
+
+
+def summarize(config: Config, net: inputs.TrainedNet, data: ImageSet, state: State, drawn: Drawn, out: Path) -> dict:
+    """What result.json holds."""
+    layers = {
+        layer: {
+            "maps": seen.maps,
+            "num_maps": len(state[layer].values),
+            "num_dead": int((~top_activations.alive(state[layer])).sum()),
+            "receptive_field": receptive_field(net.architecture, layer).size,
+            "image_size": net.architecture.image_size,
+            "num_images": len(data.validation),
+            "strongest": seen.values[:, 0],
+            "scales": seen.scales,
+            **deconv_pages.scores(seen),
+        }
+        for layer, seen in drawn.items()
+    }
+    return {
+        "figure": "Figure 2",
+        "layers": layers,
+        "meanings": deconv_pages.MEANINGS,
+        "paper": None,  # its figure gives no number
+        "folder": out,
+        "checkpoint": {"path": net.path, "fingerprint": net.fingerprint},
+        "data": {"name": data.name, "fingerprint": data.fingerprint},
+        "seed": config.seed,
+        "config": config,
+        "versions": pictures.versions(),
+    }
+
+
+def write_all(out: Path, net: inputs.TrainedNet, drawn: Drawn, result: Mapping[str, Any]) -> None:
+    """Write arrays, one page per layer, the overview, and last the result, which says that all is there."""
+    (out / "result.json").unlink(missing_ok=True)
+    facts = result["layers"]
+    for layer, seen in drawn.items():
+        pictures.save_arrays(out / f"{layer}.npz", dict(deconv_pages.arrays(seen)))
+        page = deconv_pages.layer_page(net.params, net.architecture, layer, seen, facts[layer])
+        pictures.save_figure(out / f"{layer}.png", page)
+    overview = deconv_pages.overview_page(net.params, net.architecture, drawn, facts)
+    pictures.save_figure(out / "overview.png", overview)
+    pictures.save_result(out / "result.json", result)
+
+
+def main() -> None:
+    """The command line."""
+    config = tyro.cli(Config)
+    try:
+        result = run(config)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; the same command goes on where the scan was last saved") from None
+    for layer, facts in result.get("layers", {}).items():
+        print(f"{deconv_pages.summary_line(layer, facts)}; resemblance {facts['resemblance']}")
+    if result:
+        print(f"written to {result['folder']}")
+
+
+if __name__ == "__main__":
+    main()

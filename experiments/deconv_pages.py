@@ -1,0 +1,211 @@
+"""The content of Figure 2: the strongest activations of some maps, projected and cut out, scored, and their pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import pictures
+from experiments.pictures import Panel, Section
+from zfjax.architecture import Architecture, receptive_field
+from zfjax.data import Source
+from zfjax.network import Params
+from zfjax.pixels import center_crop, cut
+from zfjax.top_activations import TopActivations, project_strongest
+
+OUTSIDE = 224  # light grey, where a patch reaches beyond the picture
+PAGE = 1500  # pixels, the width that the maps of a page fill
+FILTER_SIDE, FILTERS_PER_ROW = 42, 24  # layer 1's filters: pixels, number
+OVERVIEW_MAPS = 4  # maps of each layer on the overview
+MEANINGS = {
+    "resemblance": "mean Pearson correlation of a projection with the patch that its unit sees, over the pixels where "
+    "the projection is not zero; 'by_chance' is the same with the patches of the next map that is drawn",
+    "energy_on_object": "mean share of a projection's energy (squares) that falls on the object, where the set says "
+    "where objects are; 'by_chance' is the object's mean share of the patches' pixels",
+}
+
+
+class Strongest(NamedTuple):
+    """M maps of one layer with the k images that excite each most; s is the side of the patches in pixels."""
+
+    maps: np.ndarray  # int [M]
+    values: np.ndarray  # float32 [M, k] activations, descending
+    images: np.ndarray  # int32 [M, k] index in the validation split; -1 where nothing is drawn
+    boxes: np.ndarray  # int [M, k, 4] (top, left, bottom, right) in the network's input; may reach beyond it
+    projections: np.ndarray  # float32 [M, k, s, s, 3] signed, pixels; 0 outside the picture
+    patches: np.ndarray  # uint8 [M, k, s, s, 3]; OUTSIDE where there is none
+    inside: np.ndarray  # bool [M, k, s, s] the pixel lies in the picture
+    objects: np.ndarray | None  # bool [M, k, s, s] it lies on the object; None where the set does not say
+    scales: np.ndarray  # float [M] the |value| that is drawn white, one for all projections of a map
+
+
+def draw(
+    params: Params, source: Source, top: TopActivations, maps: np.ndarray, *, layer: str, architecture, mean: np.ndarray
+) -> Strongest:
+    """Project each of the strongest activations of `maps` alone, and cut out what its unit sees.
+
+    The window of an activation is the receptive field of its place, also where that reaches beyond the picture; a
+    field at least as large as the picture shows the whole picture.
+
+    Args:
+      params: the network's parameters.
+      source: the split that `top` was found in; its examples may say where the object is: "object", bool [S, S].
+      top: the scan's result for the layer.
+      maps: whole numbers [M].
+      layer: where the maps stand.
+      architecture: the table.
+      mean: float32 [S, S, 3], the mean training image.
+
+    Returns:
+      Strongest. Where there are fewer than k images, or the activation is 0, nothing is drawn.
+    """
+    values, images, rows, columns = (np.asarray(field)[maps] for field in top)
+    shown = (images >= 0) & (values != 0)
+    images = np.where(shown, images, -1)
+    wanted, which = np.unique(images[shown], return_inverse=True)
+    views = _views([source[int(index)] for index in wanted], mean, architecture.image_size)
+    channels = np.broadcast_to(np.asarray(maps)[:, None], images.shape)
+    places = {"image": which, "channel": channels[shown], "row": rows[shown], "column": columns[shown]}
+    found = project_strongest(params, views["input"], places, layer=layer, architecture=architecture)
+    boxes = _boxes(architecture, layer, rows, columns)
+
+    def cut_all(sheets: np.ndarray, fill) -> np.ndarray:
+        side = boxes[0, 0, 2] - boxes[0, 0, 0]
+        cuts = np.full((*shown.shape, side, side, sheets.shape[-1]), fill, sheets.dtype)
+        for place, sheet, box in zip(np.argwhere(shown), sheets, boxes[shown], strict=True):
+            cuts[tuple(place)] = cut(sheet, tuple(box.tolist()), fill)
+        return cuts
+
+    projections = cut_all(found, 0.0)
+    return Strongest(
+        maps=np.asarray(maps),
+        values=values,
+        images=images,
+        boxes=boxes,
+        projections=projections,
+        patches=cut_all(views["picture"][which], OUTSIDE),
+        inside=cut_all(np.ones((*found.shape[:3], 1), bool), False)[..., 0],
+        objects=cut_all(views["object"][which], False)[..., 0] if "object" in views else None,
+        scales=np.array([pictures.symmetric_scale(of_map) for of_map in projections]),
+    )
+
+
+def scores(seen: Strongest) -> dict[str, Any]:
+    """What MEANINGS says, each as {"value", "by_chance"}; None where it cannot be said."""
+    own = [_correlation(seen, m, m) for m in range(len(seen.maps))]
+    other = [_correlation(seen, m, m - 1) for m in range(len(seen.maps))] if len(seen.maps) > 1 else []
+    result = {"resemblance": {"value": _mean(own), "by_chance": _mean(other)}, "energy_on_object": None}
+    if seen.objects is not None:
+        energy = np.square(seen.projections, dtype=np.float64).sum(axis=-1)
+        drawn = energy.sum(axis=(2, 3)) > 0
+        on_object, inside = (energy * seen.objects)[drawn].sum(axis=(1, 2)), seen.inside[drawn].sum(axis=(1, 2))
+        share, area = on_object / energy[drawn].sum(axis=(1, 2)), seen.objects[drawn].sum(axis=(1, 2)) / inside
+        result["energy_on_object"] = {"value": _mean([share]), "by_chance": _mean([area])}
+    return result
+
+
+def layer_page(params: Params, architecture: Architecture, layer: str, seen: Strongest, facts: Mapping) -> Figure:
+    """One layer's page: its maps, and in the first layer its filters above them. `facts`: see `summary_line`."""
+    columns = 4 if len(seen.maps) > 12 else 3
+    sections = [Section(summary_line(layer, facts), map_panels(seen, columns), columns)]
+    if layer == architecture.layer_names[0]:
+        sections.insert(0, filter_section(params, layer))
+    title = f"Figure 2, {layer}: the nine images that excite a map most, projected to the pixels"
+    return pictures.page(title, sections, caption(facts["num_images"]))
+
+
+def overview_page(params: Params, architecture: Architecture, drawn: Mapping[str, Strongest], facts: Mapping) -> Figure:
+    """One page with the first layer's filters and the first maps of every layer. `facts` by layer."""
+    sections = [filter_section(params, architecture.layer_names[0])]
+    for layer, seen in drawn.items():
+        some = Strongest(*(field if field is None else field[:OVERVIEW_MAPS] for field in seen))
+        sections.append(Section(summary_line(layer, facts[layer]), map_panels(some, OVERVIEW_MAPS), OVERVIEW_MAPS))
+    title = "Figure 2: the nine images that excite a map most, projected to the pixels"
+    return pictures.page(title, sections, caption(next(iter(facts.values()))["num_images"]))
+
+
+def map_panels(seen: Strongest, columns: int) -> list[Panel]:
+    """For each map its projections, three by three, beside the patches; `columns` maps fill the page's width."""
+    width = (PAGE - (columns - 1) * pictures.GAP) // columns
+    side = (width // 2 - 4 * pictures.TILE_GAP) // 3
+    panels = []
+    for number, scale, projections, patches in zip(seen.maps, seen.scales, seen.projections, seen.patches, strict=True):
+        tiles = [pictures.resized(pictures.signed_pictures(projections, scale), side), pictures.resized(patches, side)]
+        sheet = pictures.side_by_side(*(pictures.mosaic(pair, columns=3) for pair in tiles))
+        sheet = np.pad(sheet, ((0, 0), (0, width - sheet.shape[1]), (0, 0)), constant_values=255)  # columns align
+        panels.append(Panel(sheet, f"map {number}   white = +{scale:.2g}"))
+    return panels
+
+
+def filter_section(params: Params, layer: str) -> Section:
+    """Layer 1's filters, all on one scale."""
+    kernel = np.asarray(params[layer]["kernel"], np.float32)
+    tiles, scale = pictures.filter_pictures(kernel)
+    sheet = pictures.mosaic(pictures.resized(tiles, FILTER_SIDE), columns=min(FILTERS_PER_ROW, len(tiles)))
+    size = f"{kernel.shape[0]}x{kernel.shape[1]}"
+    return Section(f"{layer}: its {len(tiles)} filters of {size}, white = +{scale:.2g}", [Panel(sheet)], 1)
+
+
+def summary_line(layer: str, facts: Mapping[str, Any]) -> str:
+    """Heading of a layer's maps: facts "num_maps", "num_dead", "receptive_field", "image_size"."""
+    field, size = facts["receptive_field"], facts["image_size"]
+    sees = f"{field}x{field} pixels" if field < size else f"the whole picture of {size}x{size} pixels"
+    return f"{layer}: {facts['num_maps']} maps, {facts['num_dead']} of them dead; a unit sees {sees}"
+
+
+def caption(num_images: int) -> list[str]:
+    """What the blocks are, what the grey is, and what such pictures do not show."""
+    return [
+        f"Left of each pair: the map's strongest activation in each of the nine images of {num_images:,} validation "
+        "images that excite it most, strongest first, projected to the pixels alone. Right: what its unit sees there.",
+        "Zero is mid-grey. The nine projections of a map share one scale, the 99.5th percentile of their |values|; "
+        "maps have scales of their own, as their activations differ in size. Light grey: no picture there.",
+        pictures.SWITCHES_NOTE,
+    ]
+
+
+def arrays(seen: Strongest) -> Iterator[tuple[str, np.ndarray]]:
+    """The fields that are there, by name, to be saved."""
+    return ((name, field) for name, field in zip(seen._fields, seen, strict=True) if field is not None)
+
+
+def _views(examples, mean: np.ndarray, size: int) -> dict[str, np.ndarray]:
+    """The centre crops of U examples: network "input", "picture" uint8 and, where told, "object" bool [U, S, S, 1]."""
+    stored = np.stack([example["image"] for example in examples]) if examples else np.zeros((0, *mean.shape), np.uint8)
+    nothing = np.zeros_like(mean)
+    views = {
+        "input": np.asarray(center_crop(stored, jnp.asarray(mean), size)),
+        "picture": np.asarray(center_crop(stored, nothing, size)).astype(np.uint8),
+    }
+    if examples and all("object" in example for example in examples):
+        masks = np.stack([example["object"] for example in examples])[..., None]
+        views["object"] = np.asarray(center_crop(masks, nothing[..., :1], size)) > 0
+    return views
+
+
+def _boxes(architecture: Architecture, layer: str, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """int [M, k, 4]: the receptive field of each place, or the picture where that is not larger."""
+    field, size = receptive_field(architecture, layer), architecture.image_size
+    if field.size >= size:
+        return np.broadcast_to([0, 0, size, size], (*rows.shape, 4))
+    return np.moveaxis(np.array(field.box((0, 0)))[:, None, None] + field.stride * np.stack([rows, columns] * 2), 0, -1)
+
+
+def _correlation(seen: Strongest, m: int, other: int) -> list[float]:
+    """Of each projection of map number m with the patch of the same rank of number `other`."""
+    found = []
+    for projection, patch, inside in zip(seen.projections[m], seen.patches[other], seen.inside[other], strict=True):
+        drawn = (projection != 0).any(axis=-1) & inside
+        a, b = projection[drawn].ravel().astype(np.float64), patch[drawn].ravel().astype(np.float64)
+        if a.size > 1 and a.std() > 0 and b.std() > 0:
+            found.append(float(np.corrcoef(a, b)[0, 1]))
+    return found
+
+
+def _mean(groups) -> float | None:
+    values = np.concatenate([np.asarray(group, np.float64) for group in groups]) if len(groups) else np.zeros(0)
+    return round(float(values.mean()), 4) if values.size else None

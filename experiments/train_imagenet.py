@@ -1,0 +1,230 @@
+"""Train the paper's network (sec. 3) on ImageNet, or a narrow one on the embedded demo set.
+
+    python -m experiments.train_imagenet --preset demo                   about 3 minutes on two CPU cores
+    python -m experiments.train_imagenet --data-dir DIR                  the paper: 70 epochs of 1.28 M photos
+    python -m experiments.train_imagenet --preset reduced --data-dir DIR half width at 112 pixels, for CPUs
+    python -m experiments.train_imagenet --resume [RUN]                  go on where RUN, or the newest run, stopped
+
+DIR is what `python -m experiments.prepare_imagenet` made. On several hosts run the same command on each; a cluster
+that announces itself (Slurm, MPI, TPU pods) is found, else add `--coordinator HOST:PORT --num-hosts N --host I`.
+
+A run's folder (`--out`, default runs/PRESET-TIME) holds `config.json`, `metrics.jsonl`, `curves.png` and
+`checkpoints/`: the latest three, and those of epochs 1, 2, 5, 10, 20, 30, 40, 64 and 70. Ctrl-C and SIGTERM save and
+leave. The paper annealed by hand: `--resume RUN --learning-rate 1e-3` goes on with another rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import tyro
+from jax.experimental import multihost_utils
+
+from experiments import inputs, training_log, training_loop
+from experiments.stopping import Stopped, StopRequest
+from zfjax import checkpoints, parallel, training
+from zfjax.architecture import ALEXNET, ZFNET, Architecture
+from zfjax.data import ImageSet
+from zfjax.training import Annealing, Recipe
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is trained, on what, how, and where it is written; the defaults are the paper's."""
+
+    data: Literal["imagenet", "demo"] = "imagenet"
+    data_dir: Path = Path("data")  # where the prepared set lies
+    data_size: int | None = None  # side of its pictures, pixels; None: the only size there
+    architecture: Literal["zfnet", "alexnet"] = "zfnet"
+    image_size: int = 224  # side of the crops that the network sees, pixels
+    width: float = 1.0  # factor on the features of every layer but the last
+    recipe: Recipe = Recipe()
+    demo_sizes: tuple[int, int, int] = (80, 6144, 1024)  # demo set: side in pixels, training and validation images
+    out: Path | None = None  # the run's folder
+    num_workers: int = 2  # processes per host that read and decode; the order of images does not depend on it
+    save_steps: int = 1000  # steps between checkpoints inside an epoch; one is always written after each epoch
+
+
+# Paper is silent on reduced nets: its own initialisation does not leave ln(classes) there, He's does
+_REDUCED = Recipe(initialization="he", crops="random", annealing="cosine")
+PRESETS = {
+    "paper": Config(),
+    "reduced": Config(
+        image_size=112,
+        width=0.5,
+        recipe=dataclasses.replace(_REDUCED, num_epochs=40, batch_size=64, weight_decay=5e-4),
+        num_workers=0,
+    ),
+    "demo": Config(
+        data="demo",
+        image_size=72,
+        width=0.25,
+        recipe=dataclasses.replace(_REDUCED, num_epochs=20, batch_size=64),
+        num_workers=0,
+    ),
+}
+# What may differ between a run and its continuation: where it runs, how long, and the rate annealed by hand
+FREE_ON_RESUME = {
+    *("data_dir", "out", "num_workers", "save_steps"),
+    *("recipe.learning_rate", "recipe.num_epochs", "recipe.patience"),
+}
+
+
+def data_name(config: Config) -> str:
+    """The configured data set as `inputs.open_data` names it."""
+    if config.data == "demo":
+        return ":".join(["demo", *map(str, config.demo_sizes)])
+    return str(config.data_dir) if config.data_size is None else f"{config.data_dir}:{config.data_size}"
+
+
+def build_architecture(config: Config, num_classes: int) -> Architecture:
+    """The configured table with one logit per class."""
+    table = {"zfnet": ZFNET, "alexnet": ALEXNET}[config.architecture].scaled(config.width)
+    table = table.with_sizes(image=config.image_size, **{table.layer_names[-1]: num_classes})
+    return dataclasses.replace(table, input_scale=training.INITIALIZATIONS[config.recipe.initialization].input_scale)
+
+
+def run(config: Config, resume: Path | None = None) -> dict[str, Any]:
+    """Train, from the start or from the newest checkpoint of the run `resume`.
+
+    Returns:
+      The last epoch's record of `metrics.jsonl`, with "folder".
+
+    Raises:
+      ValueError, FileNotFoundError: settings, data or checkpoint that do not fit; nothing was written.
+      FloatingPointError: the loss or gradient is not finite; the checkpoints are kept.
+      Stopped: a signal asked to leave; everything is saved.
+    """
+    parallel.check_batch_size(config.recipe.batch_size)
+    checkpoint = None if resume is None else checkpoints.load(resume, with_optimizer=True)
+    images = open_images(config)
+    architecture = build_architecture(config, len(images.class_names))
+    folder = checkpoints.find(resume).parents[1] if resume else new_folder(config)
+    settings = {
+        "data": data_name(config),
+        "data_fingerprint": images.fingerprint,
+        "class_names": list(images.class_names),
+        "config": config_to_json(config),
+    }
+    if checkpoint is not None and checkpoint.settings["data_fingerprint"] != images.fingerprint:
+        raise ValueError(f"data={data_name(config)!r}: not the pictures that {folder} was trained on")
+    recipe, annealing = config.recipe, Annealing.start(config.recipe)
+    if checkpoint is not None:
+        recipe, annealing = continued(config.recipe, checkpoint)
+    loop_run = training_loop.Run(folder, images, architecture, recipe, settings, config.save_steps, config.num_workers)
+    progress = training_loop.begin(loop_run, annealing, checkpoint)
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        training_log.write_config(folder, config_to_json(config), recipe)
+        print(training_loop.summary(loop_run, progress))
+    with StopRequest() as stop:
+        record = training_loop.Loop(loop_run, progress, stop)()
+    return {**record, "folder": str(folder)}
+
+
+def continued(recipe: Recipe, checkpoint: checkpoints.Checkpoint) -> tuple[Recipe, Annealing]:
+    """The recipe and annealing of a run that goes on with `recipe`, as `stored_config` offered it to be changed.
+
+    Its learning rate is the current one, unless it was given by hand: then the annealing starts anew from it.
+    """
+    annealing = checkpoint.annealing
+    if recipe.learning_rate == annealing.learning_rate:
+        return dataclasses.replace(recipe, learning_rate=checkpoint.recipe.learning_rate), annealing
+    return recipe, Annealing(recipe.learning_rate, epoch=annealing.epoch)
+
+
+def open_images(config: Config) -> ImageSet:
+    """The configured data set; a split that is missing is a ValueError."""
+    images = inputs.open_data(data_name(config))
+    for split in ("train", "validation"):
+        if getattr(images, split) is None:
+            raise ValueError(f"data={data_name(config)!r} has no {split} split: training needs one")
+    return images
+
+
+def new_folder(config: Config) -> Path:
+    """The folder of a new run, the same on every host; one that already holds something is a ValueError."""
+    stamp = int(multihost_utils.broadcast_one_to_all(np.int32(time.time() % 2**31)))
+    name = f"{config.data}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(stamp))}"
+    folder = inputs.RUNS / name if config.out is None else config.out
+    if jax.process_index() == 0 and folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"out={str(folder)!r} is not empty: name another, or go on with --resume {folder}")
+    return folder
+
+
+def config_to_json(config: Config) -> dict[str, Any]:
+    """The configuration without its recipe, which a checkpoint holds itself."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "recipe"}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def stored_config(checkpoint: checkpoints.Checkpoint) -> Config:
+    """The configuration that a run was started with, but for the learning rate, which is the current one."""
+    values = dict(checkpoint.settings["config"])
+    values["data_dir"] = Path(values["data_dir"])
+    values["out"] = None if values["out"] is None else Path(values["out"])
+    values["demo_sizes"] = tuple(values["demo_sizes"])
+    recipe = dataclasses.replace(checkpoint.recipe, learning_rate=checkpoint.annealing.learning_rate)
+    return Config(**values, recipe=recipe)
+
+
+def main() -> None:
+    """Command line: --preset or --resume choose the settings that the other flags start from."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", choices=sorted(PRESETS))
+    first.add_argument("--resume", nargs="?", const="", metavar="RUN")
+    first.add_argument("--coordinator", metavar="HOST:PORT")
+    first.add_argument("--num-hosts", type=int)
+    first.add_argument("--host", type=int)
+    chosen, rest = first.parse_known_args()
+    try:
+        parallel.connect_hosts(chosen.coordinator, chosen.num_hosts, chosen.host)
+        if chosen.resume is None:
+            folder = None
+            config = parse(PRESETS[chosen.preset or "paper"], rest)
+        else:
+            if chosen.preset:
+                raise ValueError(f"preset={chosen.preset!r}: a continued run keeps its own settings")
+            folder = Path(chosen.resume) if chosen.resume else inputs.newest_run()
+            stored = stored_config(checkpoints.load(folder))
+            config = parse(stored, rest)
+            check_resumable(stored, config)
+        record = run(config, folder)
+    except Stopped as stopped:
+        print(stopped)
+        raise SystemExit(stopped.exit_status) from None
+    except (ValueError, OSError, FloatingPointError) as error:
+        raise SystemExit(f"error: {error}") from error
+    error = record["validation_top1_error"]
+    print(f"done: validation top-1 error {error:.1%} (accuracy {1 - error:.1%}); the run is in {record['folder']}")
+    print(f"look at it: python -m experiments.deconv_figures --checkpoint {record['folder']}")
+
+
+def parse(default: Config, arguments: list[str]) -> Config:
+    """`default` with the flags in `arguments`."""
+    return tyro.cli(Config, default=default, args=arguments, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
+
+
+def check_resumable(stored: Config, config: Config) -> None:
+    """ValueError naming a setting that a continued run cannot change."""
+    before, after = (
+        {**dataclasses.asdict(c), **{f"recipe.{k}": v for k, v in dataclasses.asdict(c.recipe).items()}}
+        for c in (stored, config)
+    )
+    for name in before:
+        if name != "recipe" and name not in FREE_ON_RESUME and before[name] != after[name]:
+            raise ValueError(
+                f"{name}={after[name]!r}: the run was started with {before[name]!r}; a continued run may change "
+                f"{', '.join(sorted(FREE_ON_RESUME))}"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Every ValueError of the core is raised by some case below, whose message names the argument, the value, the rule.
+
+The last test reads the modules' source: a `raise ValueError` that no case reaches fails it.
+"""
+
+import ast
+import dataclasses
+import functools
+import importlib
+import pathlib
+import re
+import traceback
+
+import jax
+import nets
+import numpy as np
+import pytest
+
+import zfjax
+from zfjax import parallel, pixels
+
+CORE = ("architecture", "ops", "network", "deconvnet", "renormalize", "pixels", "parallel")
+FC8 = zfjax.Dense("fc8", 5, hidden=False)
+MAPS = np.zeros((2, 4, 4, 3), np.float32)
+PICTURES, MEAN = np.zeros((2, 9, 9, 3), np.uint8), np.zeros((9, 9, 3), np.float32)
+
+
+def table(*layers, image_size=32, **fields):
+    return zfjax.Architecture("bad", layers, image_size=image_size, **fields)
+
+
+def conv(**fields):
+    return table(zfjax.Conv("conv1", **{"features": 4, "kernel": 3, **fields}), FC8)
+
+
+def forward(images=None, params=None, **arguments):
+    images = nets.images(34) if images is None else images
+    params = nets.params(nets.MINI) if params is None else params
+    return zfjax.forward(params, images, architecture=nets.MINI, **arguments)
+
+
+def project(top, layer):
+    return zfjax.project(nets.params(nets.MINI), {}, top, layer=layer, architecture=nets.MINI)
+
+
+def unpool(values, switches, shape):
+    return zfjax.unpool(values, switches.astype(np.uint8), shape=shape)
+
+
+def without_layer(name):
+    return {key: value for key, value in nets.params(nets.MINI).items() if key != name}
+
+
+def crops(**arguments):
+    return pixels.training_crops(PICTURES, MEAN, jax.random.split(jax.random.key(0), 2), **arguments)
+
+
+KEYS = jax.random.split(jax.random.key(0), 3)
+isolate = functools.partial(zfjax.isolate, MAPS)
+dense = functools.partial(zfjax.isolate, MAPS[:, 0, 0])
+TWO_POOLS = (zfjax.Pool(), zfjax.Pool())
+
+CASES = [
+    # architecture: names
+    (lambda: zfjax.ZFNET.layer("conv6"), "unknown layer 'conv6': zfnet has conv1, conv2"),
+    (lambda: zfjax.ZFNET.without("pool1"), "unknown layer 'pool1'"),
+    (lambda: zfjax.ZFNET.with_sizes(conv9=3), "unknown layer 'conv9'"),
+    (lambda: zfjax.receptive_field(zfjax.ZFNET, "conv0"), "unknown layer 'conv0'"),
+    (lambda: zfjax.receptive_field(zfjax.ZFNET, "conv1", stage="pool"), "stage='pool': one of 'output', 'filtered'"),
+    (lambda: zfjax.ZFNET.without("fc8"), "without('fc8'): the last layer gives the logits"),
+    # architecture: numbers
+    (lambda: zfjax.ZFNET.scaled(0), "width=0: a factor above 0"),
+    (lambda: zfjax.ZFNET.scaled(float("nan")), "width=nan: a factor above 0"),
+    (lambda: zfjax.ZFNET.with_sizes(image=0), "image_size=0: a whole number of at least 1"),
+    (lambda: zfjax.ZFNET.with_sizes(image=-224), "image_size=-224: a whole number of at least 1"),
+    (lambda: zfjax.ZFNET.with_sizes(conv3=-1), "layer 'conv3': features=-1: a whole number of at least 1"),
+    (lambda: zfjax.ZFNET.with_sizes(fc6=2.5), "layer 'fc6': features=2.5: a whole number of at least 1"),
+    (lambda: dataclasses.replace(zfjax.ZFNET, channels=0), "channels=0: a whole number of at least 1"),
+    (lambda: conv(kernel=0), "layer 'conv1': kernel=0: a whole number of at least 1"),
+    (lambda: conv(stride=0), "layer 'conv1': stride=0: a whole number of at least 1"),
+    (lambda: conv(groups=0), "layer 'conv1': groups=0: a whole number of at least 1"),
+    (lambda: conv(padding=(0, -1)), "layer 'conv1': padding=-1: a whole number of at least 0"),
+    (lambda: conv(after=(zfjax.Pool(size=0),)), "layer 'conv1': pool size=0: a whole number of at least 1"),
+    (lambda: conv(after=(zfjax.Pool(stride=0),)), "layer 'conv1': pool stride=0: a whole number of at least 1"),
+    # architecture: geometry
+    (lambda: conv(after=TWO_POOLS), "layer 'conv1': at most one pool can follow"),
+    (lambda: table(FC8, zfjax.Dense("fc8", 3, hidden=False)), "layers ('fc8', 'fc8'): each name may stand once"),
+    (lambda: table(zfjax.Dense("fc8", 5)), "architecture 'bad': the last layer has to be Dense with hidden=False"),
+    (lambda: table(), "architecture 'bad': the last layer has to be Dense with hidden=False"),
+    (lambda: table(zfjax.Conv("conv1", 4, 3)), "architecture 'bad': the last layer has to be Dense"),
+    (
+        lambda: table(zfjax.Dense("fc6", 4), zfjax.Conv("conv1", 4, 3), FC8),
+        "layer 'conv1': a convolution cannot stand above a dense layer",
+    ),
+    (lambda: conv(groups=2), "layer 'conv1': 3 input maps and 4 filters cannot be split into 2 groups"),
+    (lambda: conv(groups=3), "layer 'conv1': 3 input maps and 4 filters cannot be split into 3 groups"),
+    (
+        lambda: zfjax.ZFNET.with_sizes(image=20),
+        "layer 'conv2': its input of 4x4 is smaller than its 5x5 filter: the image is too small",
+    ),
+    (
+        lambda: table(zfjax.Conv("conv1", 4, 3, after=(zfjax.Pool(),)), FC8, image_size=3),
+        "layer 'conv1': its map of 1x1 is smaller than its 3x3 pool: the image is too small",
+    ),
+    # ops
+    (lambda: zfjax.max_pool(MAPS, size=0), "size=0, stride=2: a size of 1 to 16 and a stride of at least 1"),
+    (lambda: zfjax.max_pool(MAPS, size=17), "size=17, stride=2: a size of 1 to 16"),
+    (lambda: zfjax.max_pool(MAPS, stride=0), "size=3, stride=0: a size of 1 to 16 and a stride of at least 1"),
+    (lambda: zfjax.max_pool(MAPS[0]), "maps of shape (4, 4, 3): [B, H, W, C]"),
+    (lambda: zfjax.max_pool(MAPS[:, :1]), "maps of shape (2, 1, 4, 3): [B, H, W, C] with H and W"),
+    (
+        lambda: unpool(MAPS[:, :2], MAPS[:, :2], (4, 4)),
+        "values (2, 2, 4, 3), switches (2, 2, 4, 3), shape=(4, 4): pooling (4, 4, 3) with size=3, stride=2 gives "
+        "(2, 2, 2, 3)",
+    ),
+    (lambda: unpool(MAPS, MAPS[:1], (9, 9)), "switches (1, 4, 4, 3)"),
+    # network
+    (lambda: forward(nets.images(33)), "images of shape (2, 33, 33, 3): mini reads [B, 34, 34, 3]"),
+    (lambda: forward(nets.images(34)[0]), "images of shape (34, 34, 3): mini reads [B, 34, 34, 3]"),
+    (lambda: forward(nets.images(34)[..., :1]), "images of shape (2, 34, 34, 1): mini reads"),
+    (lambda: forward(params=without_layer("fc7")), "params['fc7']['kernel'] of shape None: mini has (8, 6)"),
+    (
+        lambda: forward(params={**nets.params(nets.MINI), "conv3": nets.params(nets.MINI)["conv2"]}),
+        "params['conv3']['kernel'] of shape (3, 3, 2, 6): mini has (3, 3, 6, 6)",
+    ),
+    (lambda: forward(dropout_key=KEYS), "dropout_key of shape (3,): one key, or one for each of the 2 images"),
+    # deconvnet
+    (lambda: zfjax.isolate(MAPS[0], channel=0), "features of shape (4, 4, 3): [B, H, W, C] or [B, C]"),
+    (lambda: isolate(), "channel=None, position=None: say which activation to keep"),
+    (lambda: dense(channel=1, position=(0, 0)), "position=(0, 0): a dense layer has no places"),
+    (lambda: isolate(channel=3), "channel=3: 0 to 2 is needed"),
+    (lambda: dense(channel=-1), "channel=-1: 0 to 2 is needed"),
+    (lambda: isolate(position=(4, 0)), "position row=4: 0 to 3 is needed"),
+    (lambda: isolate(position=(0, -1)), "position column=-1: 0 to 3 is needed"),
+    (lambda: isolate(channel=np.array([0, 1, 2])), "channel of shape (3,): one index, or one for each of the 2 images"),
+    (lambda: project(MAPS, "pool5"), "unknown layer 'pool5': mini has conv1"),
+    (lambda: project(MAPS, "conv3"), "top of shape (2, 4, 4, 3): layer 'conv3' hands on [B, *(3, 3, 6)]"),
+    # renormalize
+    (lambda: zfjax.renormalize({}, radius=0.0), "radius=0.0: a number above 0"),
+    (lambda: zfjax.renormalize({}, radius=float("nan")), "radius=nan: a number above 0"),
+    # pixels
+    (lambda: pixels.subtract_mean(PICTURES, MEAN[1:]), "mean of shape (8, 9, 3): the pictures are (9, 9, 3)"),
+    (lambda: pixels.center_crop(PICTURES, MEAN, 10), "size=10: a crop of the 9x9 pictures"),
+    (lambda: pixels.ten_crops(PICTURES, MEAN, 0), "size=0: a crop of the 9x9 pictures"),
+    (lambda: crops(size=10), "size=10: a crop of the 9x9 pictures"),
+    (lambda: crops(size=5, crops="five"), "crops='five': one of 'ten', 'random'"),
+    (lambda: pixels.as_picture(MEAN, -1.0), "scale=-1.0: the value that becomes white, at least 0"),
+    (lambda: pixels.as_picture(MEAN, float("nan")), "scale=nan: the value that becomes white"),
+    # parallel
+    (lambda: parallel.split(np.zeros((6, 2))), "batch of 6 rows: a multiple of the 4 local devices"),
+    (lambda: parallel.check_batch_size(6), "batch_size=6: a multiple of the number of devices, 4,"),
+    (lambda: parallel.check_batch_size(0), "batch_size=0: a multiple of the number of devices, 4,"),
+    (lambda: parallel.connect_hosts("localhost:1234"), "coordinator='localhost:1234' needs num_hosts and host"),
+    (lambda: parallel.connect_hosts("localhost:1", 2, 2), "host in 0..num_hosts-1; got num_hosts=2, host=2"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), CASES, ids=[message for _, message in CASES])
+def test_the_message_says_what_is_wrong(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+def raised_at(call):
+    """(file, line) of the statement that raised."""
+    try:
+        call()
+    except ValueError as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        return frame.filename, frame.lineno
+    raise AssertionError("no ValueError")
+
+
+def test_every_value_error_of_the_core_has_a_case():
+    reached = {raised_at(call) for call, _ in CASES}
+    missed = []
+    for name in CORE:
+        path = importlib.import_module(f"zfjax.{name}").__file__
+        for node in ast.walk(ast.parse(pathlib.Path(path).read_text())):
+            if isinstance(node, ast.Raise) and ast.unparse(node).startswith("raise ValueError"):
+                if not any((path, line) in reached for line in range(node.lineno, node.end_lineno + 1)):
+                    missed.append(f"{name}:{node.lineno} {ast.unparse(node)[:80]}")
+    assert not missed
+
+
+def test_a_good_call_raises_nothing():
+    """The cases above differ from these in the one value that their message names."""
+    conv(), conv(after=(zfjax.Pool(),)), table(FC8), zfjax.ZFNET.with_sizes(image=112)
+    isolate(channel=2), dense(channel=0), isolate(position=(3, 3))
+    jax.eval_shape(lambda: (crops(size=9), crops(size=5, crops="random"), pixels.ten_crops(PICTURES, MEAN, 9)))
+    pixels.as_picture(MEAN, 0.0)
+    parallel.check_batch_size(8), parallel.split(np.zeros((8, 2)))

@@ -1,0 +1,68 @@
+"""Pictures with labels: the little that the rest of the library knows about a data set."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Source(Protocol):
+    """Random access to the examples of one split; a source pickles, because worker processes read it too."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        """The example at `index`: image uint8 [size, size, 3], label np.int32, index np.int32 (place in the split)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled pictures of one size.
+
+    Attributes:
+      name: "imagenet", "demo", ...
+      size: side of the stored pictures, in pixels.
+      class_names: dense label -> synset or folder name.
+      train, validation: the splits; None where the set has no such split.
+      mean: float32 [size, size, 3], mean over the training pictures (0..255); None without a training split.
+      official_labels: dense label -> ImageNet's own index (0..999); None unless every class is one of ImageNet's.
+      fingerprint: short hash of every stored picture and label, so it changes when the data do.
+    """
+
+    name: str
+    size: int
+    class_names: tuple[str, ...]
+    train: Source | None
+    validation: Source | None
+    mean: np.ndarray | None
+    official_labels: tuple[int, ...] | None
+    fingerprint: str
+
+
+class ArraySource:
+    """A source over arrays in memory.
+
+    Args:
+      images: uint8 [N, size, size, 3].
+      labels: whole numbers [N], 0 or more.
+    Raises:
+      ValueError: where the arrays do not have these shapes and types.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray):
+        images, labels = np.asarray(images), np.asarray(labels)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
+            raise ValueError(f"images must be uint8 [N, size, size, 3], not {images.dtype} {list(images.shape)}")
+        if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(
+                f"labels must be whole numbers [{len(images)}], one per image, not {labels.dtype} {list(labels.shape)}"
+            )
+        self._images, self._labels = images, labels.astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": self._images[index], "label": self._labels[index], "index": np.int32(index)}

@@ -1,0 +1,186 @@
+"""Demo pictures with ground truth, rendered from (seed, index): no download, any size.
+
+A scene is one creature of ten classes, with random pose, colours and light, on a cluttered background.
+The class shows only in shape, skin texture and parts; all else is drawn from keys that never see the label.
+
+Coordinates: x right, y down, 0..1 over the picture; times `size` they are pixels, pixel (i, j) covering
+[i, i + 1) x [j, j + 1). Edges are soft over one pixel, so that `size` only resamples the scene.
+"""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zfjax.data import creatures
+from zfjax.data.creatures import CLASS_NAMES, NUM_CLASSES, PART_NAMES
+
+__all__ = [
+    "CLASS_NAMES",
+    "NUM_CLASSES",
+    "PART_NAMES",
+    "Scene",
+    "demo_images",
+    "render",
+    "render_background",
+    "scene_label",
+]
+
+MIN_SIZE = 16  # pixels; below this the eyes vanish
+NUM_CLUTTER = 10  # distractors per scene
+CLUTTER_SCALE = (0.12, 0.26)  # pictures per creature unit of a distractor
+CHUNK = 64  # scenes per compiled call of demo_images
+
+# Random numbers in 0..1 that each aspect of a scene takes; the label has a key of its own.
+GRIDS = (5, 16)  # values a side of the coarse and of the fine noise of the ground
+DRAWS = {
+    "pose": (creatures.POSE_DRAWS,),
+    "shape": (creatures.SHAPE_DRAWS,),
+    "paint": (creatures.PAINT_DRAWS,),
+    "ground": (creatures.COLOUR_DRAWS + 8,),
+    "coarse": (GRIDS[0], GRIDS[0]),
+    "fine": (GRIDS[1], GRIDS[1]),
+    "clutter": (NUM_CLUTTER, 6 + creatures.POSE_DRAWS + creatures.COLOUR_DRAWS + creatures.SHAPE_DRAWS),
+    "light": (6,),
+}
+
+
+class Scene(NamedTuple):
+    """One picture and what is true of it."""
+
+    image: jax.Array  # uint8 [size, size, 3]
+    label: jax.Array  # int32 []
+    mask: jax.Array  # bool [size, size]: the creature covers at least half of the pixel
+    parts: jax.Array  # float32 [3, 2]: (y, x) in pixels, in the order of PART_NAMES
+
+
+def scene_label(seed, index) -> jax.Array:
+    """The class of a scene, without rendering it: int32 [], uniform over the classes."""
+    return jax.random.randint(_keys(seed, index)[0], (), 0, NUM_CLASSES, jnp.int32)
+
+
+@partial(jax.jit, static_argnames="size")
+def render(seed, index, *, size: int) -> Scene:
+    """Render one scene; the same (seed, index) is the same scene at every size.
+
+    Args:
+      seed, index: integers, Python's or traced ones (vmap over either).
+      size: side of the picture in pixels, at least 16; static.
+
+    Raises:
+      ValueError: size below 16.
+    """
+    x, y = _pixel_centres(size)
+    draws, label = _draws(seed, index), scene_label(seed, index)
+    pose = creatures.random_pose(draws["pose"])
+    creature = creatures.individual(draws["shape"], label)
+    canvas, cover = creatures.draw_creature(draws["paint"], _background(draws, x, y), creature, pose, x, y)
+    image = _expose(draws["light"], canvas, x, y)
+    return Scene(image, label, cover >= 0.5, creatures.part_places(creature, pose) * size)
+
+
+@partial(jax.jit, static_argnames="size")
+def render_background(seed, index, *, size: int) -> jax.Array:
+    """The same scene without its creature, uint8 [size, size, 3]: the control; arguments as in `render`."""
+    x, y = _pixel_centres(size)
+    draws = _draws(seed, index)
+    return _expose(draws["light"], _background(draws, x, y), x, y)
+
+
+def demo_images(seed: int, start: int, count: int, *, size: int) -> dict[str, np.ndarray]:
+    """Render scenes start .. start + count - 1, CHUNK at a time: the fields of `Scene`, stacked, as NumPy arrays.
+
+    Raises:
+      ValueError: count below 1, or size below 16.
+    """
+    if count < 1:
+        raise ValueError(f"count={count}: at least one scene must be asked for")
+    chunks = []
+    for first in range(start, start + count, CHUNK):
+        scenes = _render_chunk(seed, first, size=size)
+        chunks.append(Scene(*(np.asarray(field)[: start + count - first] for field in scenes)))
+    return {name: np.concatenate(fields) for name, fields in zip(Scene._fields, zip(*chunks, strict=True), strict=True)}
+
+
+@partial(jax.jit, static_argnames="size")
+def _render_chunk(seed, first, *, size: int) -> Scene:
+    return jax.vmap(lambda offset: render(seed, first + offset, size=size))(jnp.arange(CHUNK))
+
+
+def _keys(seed, index) -> jax.Array:
+    """Two independent keys: for the label, and for all else."""
+    return jax.random.split(jax.random.fold_in(jax.random.key(seed), index))
+
+
+def _draws(seed, index) -> dict[str, jax.Array]:
+    """The random numbers of a scene, as DRAWS lists them; none of them knows the label."""
+    lengths = [math.prod(shape) for shape in DRAWS.values()]
+    numbers = jax.random.uniform(_keys(seed, index)[1], (sum(lengths),), jnp.float32)
+    pieces = jnp.split(numbers, np.cumsum(lengths)[:-1])
+    return {name: piece.reshape(DRAWS[name]) for name, piece in zip(DRAWS, pieces, strict=True)}
+
+
+def _pixel_centres(size: int) -> tuple[jax.Array, jax.Array]:
+    """x and y of the pixels' centres, each [size, size], 0..1."""
+    if size < MIN_SIZE:
+        raise ValueError(f"size={size}: a scene needs at least {MIN_SIZE} pixels a side")
+    line = (jnp.arange(size, dtype=jnp.float32) + 0.5) / size
+    return tuple(jnp.meshgrid(line, line))
+
+
+def _noise(values, size: int):
+    """Smooth noise [size, size] through `values` [cells, cells], brought to -1..1; the same field at every size."""
+    return jax.image.resize(2 * values - 1, (size, size), "cubic", antialias=False)
+
+
+def _background(draws, x, y):
+    """Textured ground with NUM_CLUTTER distractors, [3, H, W], 0..1; it knows no label."""
+    size = x.shape[0]
+    colours, (turn, cycles, strength, *weights) = draws["ground"][:-8], draws["ground"][-8:]
+    first, second = creatures.colour_pair(colours)
+    coarse, fine = _noise(draws["coarse"], size), _noise(draws["fine"], size)
+    # Each kind of wave is absent from half of the scenes: stripes, checks, rings, mixtures of them, or noise alone.
+    weights = [jnp.maximum(8 * weight - 4, 0) for weight in weights[:4]] + [4 * weights[4] - 2]
+    skin = (np.pi * turn, 1.5 + 6 * cycles, 0.0, *weights)
+    waves = creatures.pattern(x + 0.05 * coarse, y + 0.05 * coarse, skin, 1 / size)
+    share = jnp.clip((0.2 + 0.5 * strength) * waves + 0.5 * coarse, 0, 1)
+    ground = (first + share[None] * (second - first)) * (1 + 0.15 * fine[None])
+    return jax.lax.scan(lambda canvas, piece: (_distractor(piece, canvas, x, y), None), ground, draws["clutter"])[0]
+
+
+def _distractor(draws, canvas, x, y):
+    """A faceless head, a lone ear or a lone eye of some class's make: parts of creatures, never a whole one."""
+    place, draws = draws[:6], draws[6:]
+    pose, draws = creatures.random_pose(draws[: creatures.POSE_DRAWS]), draws[creatures.POSE_DRAWS :]
+    colours, draws = creatures.colour_pair(draws[: creatures.COLOUR_DRAWS]), draws[creatures.COLOUR_DRAWS :]
+    creature = creatures.individual(draws, jnp.int32(place[4] * NUM_CLASSES))
+    kind = jnp.int32(place[5] * 3)
+    low, high = CLUTTER_SCALE
+    pose = pose._replace(centre=place[:2], scale=low + (high - low) * place[2], turn=2 * np.pi * place[3])
+    u, v = creatures.to_creature(pose, x, y)
+    pixel = 1 / (x.shape[0] * pose.scale)
+    root, tip = creature.ears[:3], creature.ears[6:]
+    size = 1.5 * creature.eyes[2:]
+    head = creatures.blob(u, v, creature.head, creature.lobes)
+    ear = creatures.cone(u, v, (0.0, root[1], root[2]), (0.0, -tip[1], tip[2]))
+    eye = creatures.blob(u, v, size)
+    distance = jnp.where(kind == 0, head, jnp.where(kind == 1, ear, eye))
+    waves = creatures.pattern(u, v, creature.skin, pixel)
+    pupil = creatures.cover(creatures.blob(u, v, size * creature.pupil), pixel)
+    first = jnp.where(kind == 2, creatures.WHITE, colours[0])
+    second = jnp.where(kind == 2, creatures.INK, colours[1])
+    skin = first + jnp.where(kind == 2, pupil, waves)[None] * (second - first)
+    canvas = creatures.paint(canvas, creatures.INK, creatures.cover(distance - creatures.OUTLINE, pixel))
+    return creatures.paint(canvas, skin, creatures.cover(distance, pixel))
+
+
+def _expose(draws, canvas, x, y):
+    """Light the scene (level, tint, a gradient in some direction) and store it: uint8 [H, W, 3]."""
+    level, angle, fall = draws[:3]
+    gradient = 1 + 0.6 * fall * ((x - 0.5) * jnp.cos(2 * np.pi * angle) + (y - 0.5) * jnp.sin(2 * np.pi * angle))
+    gain = (0.85 + 0.3 * level) * (0.92 + 0.16 * draws[3:])
+    lit = canvas * gain[:, None, None] * gradient[None]
+    return jnp.moveaxis(jnp.round(jnp.clip(lit, 0, 1) * 255).astype(jnp.uint8), 0, -1)

@@ -1,0 +1,250 @@
+"""ImageNet prepared once: a TFDS builder that reads the official tars or class folders, without TensorFlow."""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import io
+import itertools
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from tqdm import tqdm
+
+from zfjax.data import imagenet, pictures, preparation
+from zfjax.data.archives import Photo, find_splits, official_synsets
+
+PICTURES_PER_SHARD = 8192  # 250 MB at 256 pixels: ImageNet is 157 + 7 files, few enough to hold all of them open
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a preparation will do, known before any picture is decoded."""
+
+    source: Path  # holds the tars or class folders
+    size: int  # side of the stored pictures, pixels
+    workers: int  # processes
+    skip_bad: bool  # leave out undecodable photos instead of stopping
+    splits: dict[str, Callable[[], Iterator[Photo]]]  # "train", "validation" -> its photos
+    counts: dict[str, int]  # photos per split
+    class_names: tuple[str, ...]  # dense label -> folder name: the training classes, sorted
+
+
+def survey(source: Path, size: int, *, workers: int, skip_bad: bool) -> Plan:
+    """Lists every photo once: finds cut tars and foreign classes in minutes, before hours of decoding.
+
+    Raises:
+      FileNotFoundError, ValueError: from `find_splits`; for a tar that is cut short; for a validation photo of a class
+        that the training split does not have.
+    """
+    splits = find_splits(source)
+    counts: dict[str, int] = {}
+    folders: dict[str, dict[str, str]] = {}  # split -> class -> the name of one of its photos
+    for split, photos in splits.items():
+        counts[split], folders[split] = 0, {}
+        for photo in tqdm(photos(), desc=f"listing {split}", unit=" photos", leave=False):
+            counts[split] += 1
+            folders[split].setdefault(photo.folder, photo.name)
+        if not counts[split]:
+            raise ValueError(f"--source {source}: the {split} split holds no photo")
+    classes = folders["train"] if "train" in folders else folders["validation"]
+    for folder, name in folders.get("validation", {}).items():
+        if folder not in classes:
+            raise ValueError(f"validation photo {name} is of class {folder}, which is not among the training classes")
+    return Plan(source, size, workers, skip_bad, splits, counts, tuple(sorted(classes)))
+
+
+class Imagenet(tfds.core.GeneratorBasedBuilder):
+    """ImageNet as size x size JPEGs, with the training split's mean beside it; one configuration per size.
+
+    Departure: TFDS's own writer collects 1 GB, spills it through TensorFlow and then sorts an unshuffled split in
+    memory, so `_download_and_prepare` writes each shard straight from the generator, in the order listed.
+    """
+
+    VERSION = tfds.core.Version(imagenet.VERSION)
+
+    def __init__(self, *, data_dir: Path, plan: Plan):
+        self._plan = plan
+        config = tfds.core.BuilderConfig(name=f"{plan.size}px", description=f"{plan.size} x {plan.size} pixels")
+        super().__init__(data_dir=data_dir, config=config, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        size, features = self._plan.size, tfds.features
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"Photos resized to shortest side {size}, centre {size} x {size} (Zeiler & Fergus 2013).",
+            features=features.FeaturesDict(
+                {
+                    "image": features.Image(shape=(size, size, 3), encoding_format="jpeg"),
+                    "label": features.ClassLabel(names=self._plan.class_names),
+                    "class": features.Text(),
+                    "file_name": features.Text(),
+                }
+            ),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[Photo, dict[str, Any]]]]:
+        del dl_manager  # nothing is downloaded
+        return {split: self._generate_examples(split) for split in self._plan.splits}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[Photo, dict[str, Any]]]:
+        plan, labels = self._plan, {name: label for label, name in enumerate(self._plan.class_names)}
+        photos = plan.splits[split]()
+        with tqdm(total=plan.counts[split], desc=f"preparing {split}", unit=" photos", smoothing=0.05) as bar:
+            for chunk in preparation.convert(photos, plan.size, workers=plan.workers):
+                for photo, reason in chunk.bad:
+                    if not plan.skip_bad:
+                        raise ValueError(
+                            f"{split} photo {photo.folder}/{photo.name} in {photo.file}: {reason}; "
+                            "--skip-bad leaves such files out and lists them"
+                        )
+                    self._tally.skipped.append(f"{split}/{photo.folder}/{photo.name}: {reason}")
+                if split == "train":
+                    self._tally.total += chunk.total
+                for photo, jpeg in chunk.stored:
+                    label = labels[photo.folder]
+                    yield photo, {"image": jpeg, "label": label, "class": photo.folder, "file_name": photo.name}
+                bar.update(len(chunk.stored) + len(chunk.bad))
+
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+        """Writes all splits, then the mean and the facts, into TFDS's incomplete folder; a rename makes it the set."""
+        del download_config
+        self._tally = _Tally(np.zeros((self._plan.size, self._plan.size, 3), np.int64), hashlib.sha256(), [])
+        generators = self._split_generators(dl_manager)
+        infos = [self._write_split(split, examples) for split, examples in generators.items()]
+        self.info.set_splits(tfds.core.SplitDict(infos))
+        for info in infos:
+            if info.name == "train":
+                np.save(self.data_path / imagenet.MEAN, (self._tally.total / info.num_examples).astype(np.float32))
+        facts = {
+            "source": str(self._plan.source.resolve()),
+            "size": self._plan.size,
+            "jpeg_quality": pictures.JPEG_QUALITY,
+            "class_names": self._plan.class_names,
+            "official_labels": _official_labels(self._plan.class_names),
+            "counts": {info.name: info.num_examples for info in infos},
+            "skipped": self._tally.skipped,
+            "fingerprint": self._tally.digest.hexdigest()[:16],
+        }
+        (Path(self.data_path) / imagenet.FACTS).write_text(json.dumps(facts, indent=1))
+
+    def _write_split(self, split: str, examples: Iterator[tuple[Photo, dict[str, Any]]]) -> tfds.core.SplitInfo:
+        template = self._get_filename_template(split)
+        records = self._serialized(examples)
+        paths: list[Path] = []
+        lengths, num_bytes = [], 0
+        for record in records:
+            paths.append(Path(self.data_path) / f"{split}.{len(paths)}")
+            count, size = write_shard(paths[-1], record, records)
+            lengths.append(count)
+            num_bytes += size
+        if not paths:
+            raise ValueError(f"the {split} split holds no readable photo")
+        for index, path in enumerate(paths):  # the final names carry the number of shards
+            path.rename(template.sharded_filepath(shard_index=index, num_shards=len(paths)))
+        return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template)
+
+    def _serialized(self, examples: Iterator[tuple[Photo, dict[str, Any]]]) -> Iterator[bytes]:
+        features = self.info.features
+        serializer = tfds.core.ExampleSerializer(features.get_serialized_info())
+        for _, example in examples:
+            self._tally.digest.update(f"{example['label']} {example['file_name']} ".encode() + example["image"])
+            yield serializer.serialize_example(features.encode_example(example))
+
+
+def prepare(
+    source: Path, data_dir: Path, *, size: int = 256, workers: int = 1, skip_bad: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
+    """Prepares `source` under `data_dir`, or finds it prepared.
+
+    The set appears by one rename when all of it is written; whatever stops the preparation, nothing half done can be
+    taken for a set, and the next run removes what is left.
+
+    Args:
+      source: folder with the official tars or class folders.
+      data_dir: receives imagenet/<size>px/<version>/.
+      size: side of the stored pictures, pixels.
+      workers: processes that decode and encode.
+      skip_bad: leave out undecodable photos instead of stopping at the first.
+      overwrite: first delete a set of this size that is already there (after listing the new source).
+    Returns:
+      the set's facts (see `imagenet.read_facts`), with "folder", and "fresh": whether it was prepared now.
+    Raises:
+      FileNotFoundError, ValueError: what is wrong with an argument or the source (see `survey`).
+      OSError: where writing fails, naming the folder.
+    """
+    for name, value in (("--size", size), ("--workers", workers)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    folder = imagenet.set_folder(data_dir, size)
+    if folder.exists() and not overwrite:
+        return {**imagenet.read_facts(folder), "folder": folder, "fresh": False}
+    with locked(folder.parent):
+        plan = survey(source, size, workers=workers, skip_bad=skip_bad)
+        try:
+            for old in [*folder.parent.glob("incomplete.*"), *([folder] if overwrite and folder.exists() else [])]:
+                shutil.rmtree(old)
+            # TFDS wants a place for downloads and announces one; there is none
+            with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(io.StringIO()):
+                Imagenet(data_dir=data_dir, plan=plan).download_and_prepare(download_dir=empty)
+        except OSError as error:
+            raise OSError(f"preparing {folder} failed, nothing is left there: {error}") from error
+    return {**imagenet.read_facts(folder), "folder": folder, "fresh": True}
+
+
+def write_shard(path: Path, first: bytes, others: Iterator[bytes]) -> tuple[int, int]:
+    """Writes `first` and as many of `others` as a shard takes; returns how many records and bytes that were."""
+    count = size = 0
+    with _as_os_error():
+        writer = ArrayRecordWriter(str(path), "group_size:1")
+    for record in itertools.chain([first], itertools.islice(others, PICTURES_PER_SHARD - 1)):
+        with _as_os_error():
+            writer.write(record)
+        count, size = count + 1, size + len(record)
+    with _as_os_error():
+        writer.close()
+    return count, size
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    """array_record reports a full disk, at a later write or at the close, as RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+
+
+@dataclasses.dataclass
+class _Tally:
+    """What adds up while the records pass by."""
+
+    total: np.ndarray  # int64 [size, size, 3], sum of the training pictures
+    digest: Any  # hashlib object, over every record
+    skipped: list[str]  # "<split>/<class>/<file name>: reason"
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a second preparation out of `folder`; the lock falls with its process, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another preparation is writing into {folder}") from None
+        yield
+
+
+def _official_labels(class_names: tuple[str, ...]) -> list[int | None]:
+    """ImageNet's index of each class; None for a class that is not one of its 1000."""
+    index = {synset: index for index, synset in enumerate(official_synsets())}
+    return [index.get(name) for name in class_names]

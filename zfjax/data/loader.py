@@ -1,0 +1,145 @@
+"""Batches of a source in an order that depends on the seed and the step alone."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from zfjax.data import Source
+from zfjax.data.processes import end_with_parent
+
+_AHEAD = 2  # batches waiting per thread or process: 25 MB each at 128 pictures of 256 pixels
+
+
+def steps_per_epoch(source: Source, batch_size: int) -> int:
+    """Whole batches in one epoch; the rest of its shuffle is dropped, another rest in every epoch.
+
+    Raises:
+      ValueError: where `source` does not fill one batch.
+    """
+    if not 1 <= batch_size <= len(source):
+        raise ValueError(f"batch_size must lie between 1 and the {len(source)} examples of the split, not {batch_size}")
+    return len(source) // batch_size
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    num_epochs: int,
+    first_step: int = 0,
+    host: int = 0,
+    num_hosts: int = 1,
+    num_workers: int = 0,
+) -> Iterator[dict[str, np.ndarray]]:
+    """One host's rows of the training batches from `first_step` on.
+
+    Each epoch has its own shuffle s, by (seed, epoch). Global batch t of the epoch is s[t * B : (t + 1) * B] with
+    B = batch_size, whatever the number of hosts and workers; row i on host h is its example h + num_hosts * i, the
+    position that random draws should be keyed by. No state is kept: a run goes on at any step by `first_step`.
+
+    Args:
+      source: the training split.
+      batch_size: examples per step over all hosts.
+      seed: of the shuffles, any whole number from 0 on.
+      num_epochs: passes over the source, counted from step 0.
+      first_step: steps to leave out, counted over all epochs.
+      host, num_hosts: which of how many processes of the run this is.
+      num_workers: processes that decode; 0 decodes on threads of this one.
+    Returns:
+      Iterator of image uint8 [B / num_hosts, S, S, 3], label int32 and index int32 [B / num_hosts]; closing or
+      dropping it ends the workers.
+    Raises:
+      ValueError: where an argument is out of its range.
+    """
+    steps = steps_per_epoch(source, batch_size)
+    _check(batch_size, host, num_hosts, num_workers, first_step=first_step)
+    if num_epochs < 1:
+        raise ValueError(f"num_epochs must be at least 1, not {num_epochs}")
+    # Grain shuffles epoch e of seed n as epoch 0 of seed n + e; spread out, neighbouring seeds share no shuffle
+    spread = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    examples = grain.MapDataset.source(source).shuffle(spread)[: steps * batch_size][host::num_hosts]
+    batches = examples.batch(batch_size // num_hosts).repeat(num_epochs)
+    return _iterate(batches[first_step:], num_workers)
+
+
+def eval_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    host: int = 0,
+    num_hosts: int = 1,
+    num_workers: int = 0,
+    first_batch: int = 0,
+) -> Iterator[dict[str, np.ndarray]]:
+    """One host's rows of the source in order, each example once, the last batch filled up.
+
+    Global batch t holds the examples t * B to (t + 1) * B - 1; row i on host h is the (h + num_hosts * i)th of them.
+    Every host gets the same number of batches. Rows beyond the source have mask False, index -1, label 0, image 0.
+
+    Args: as for `train_batches`; `first_batch` leaves out the batches before it.
+    Returns:
+      Iterator of image uint8 [B / num_hosts, S, S, 3], label, index int32 and mask bool [B / num_hosts].
+    Raises:
+      ValueError: where an argument is out of its range.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    _check(batch_size, host, num_hosts, num_workers, first_batch=first_batch)
+    examples = grain.MapDataset.source(_Filled(source, batch_size))[host::num_hosts]
+    return _iterate(examples.batch(batch_size // num_hosts)[first_batch:], num_workers)
+
+
+class _Filled:
+    """A source made a whole number of batches long by rows that the mask leaves out."""
+
+    def __init__(self, source: Source, batch_size: int):
+        self._source = source
+        self._length = -(-len(source) // batch_size) * batch_size
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index < len(self._source):
+            return {**self._source[index], "mask": np.bool_(True)}
+        image = np.zeros_like(self._source[0]["image"])
+        return {"image": image, "label": np.int32(0), "index": np.int32(-1), "mask": np.bool_(False)}
+
+
+def _check(batch_size: int, host: int, num_hosts: int, num_workers: int, **first: int) -> None:
+    """ValueError where the arguments shared by both kinds of batches do not fit together."""
+    if num_hosts < 1 or batch_size % num_hosts:
+        raise ValueError(f"batch_size {batch_size} must be a multiple of num_hosts, which is {num_hosts}")
+    if not 0 <= host < num_hosts:
+        raise ValueError(f"host must lie between 0 and num_hosts - 1 = {num_hosts - 1}, not {host}")
+    for name, value in [("num_workers", num_workers), *first.items()]:
+        if value < 0:
+            raise ValueError(f"{name} must be 0 or more, not {value}")
+
+
+def _iterate(batches: grain.MapDataset, num_workers: int) -> Iterator[dict[str, np.ndarray]]:
+    """The batches in order, made ahead of time on threads, or in `num_workers` processes with one thread each."""
+    threads = 1 if num_workers else min(os.cpu_count() or 1, 16)
+    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_AHEAD * threads)
+    dataset = batches.to_iter_dataset(ahead)
+    if num_workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which only absl's own main would parse
+        options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=_AHEAD)
+        dataset = dataset.mp_prefetch(options, _start_worker)
+    iterator = iter(dataset)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _start_worker(worker: int, num_workers: int) -> None:
+    """Grain's own workers outlive a training that was killed."""
+    del worker, num_workers
+    end_with_parent()

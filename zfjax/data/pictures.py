@@ -1,0 +1,89 @@
+"""One photo: whatever its file holds, decoded upright to RGB, made square, and stored as JPEG."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image
+
+# Paper is silent: how the photos were stored; at quality 95 (colour at half resolution) 256x256 takes about 30 kB.
+JPEG_QUALITY = 95
+
+_ORIENTATION = 0x0112  # the EXIF tag whose values stand below; 1 is upright
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def preprocess(data: bytes, size: int) -> np.ndarray:
+    """The paper's picture of a photo: shortest side resized to `size`, centre `size` x `size` (sec. 3).
+
+    The centre square is cut out before the resize, on whole pixels of the photo, so a panorama costs no more than its
+    square, and a photo whose shortest side is `size` keeps its pixels. Paper is silent: the filter (bicubic here).
+
+    Args:
+      data: the bytes of the photo's file, in any format and mode that Pillow reads.
+      size: side of the result, pixels.
+    Returns:
+      uint8 [size, size, 3].
+    Raises:
+      ValueError: where the bytes are no complete picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Broken EXIF blocks and pictures of more than 89 megapixels only warn; both are decoded all the same.
+            warnings.simplefilter("ignore")
+            image = _to_rgb(_upright(Image.open(io.BytesIO(data))))
+    except Exception as error:  # Pillow's decoders raise some ten kinds on broken files; all say the same here
+        raise ValueError(f"no readable picture ({type(error).__name__}: {error})") from error
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def encode(pixels: np.ndarray) -> bytes:
+    """`pixels` (uint8 [size, size, 3]) as JPEG bytes, the same bytes every time."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def decode(jpeg: bytes) -> np.ndarray:
+    """The pixels, uint8 [size, size, 3], of bytes that `encode` made."""
+    return np.asarray(Image.open(io.BytesIO(jpeg), formats=("JPEG",)))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The photo turned as its EXIF orientation says."""
+    image.load()  # first: Pillow turns TIFF pictures by itself while loading, and then drops the tag
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # an unreadable EXIF block says nothing about the pixels
+        return image
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB: grey repeated, CMYK by Pillow's rule, 16-bit scaled by 1/257, transparency laid over white.
+
+    Paper is silent: all of these; ImageNet has some of each, and a picture viewer on a white page shows the same.
+    """
+    if image.mode == "F":
+        raise ValueError("floating-point pictures do not say which value is white")
+    if image.mode.startswith("I"):  # Pillow's own conversion clips 16-bit grey at 255 instead of scaling it
+        deep = np.asarray(image).astype(np.int64)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise ValueError(f"grey values {deep.min()}..{deep.max()} lie outside 16 bits")
+        return Image.fromarray(((deep + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        page = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(page, image)
+    return image.convert("RGB")

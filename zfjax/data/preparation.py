@@ -1,0 +1,79 @@
+"""Photos turned into stored pictures on all cores, in order, with little in memory at any time."""
+
+import collections
+import itertools
+import multiprocessing
+import signal
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from zfjax.data import pictures
+from zfjax.data.archives import Photo
+from zfjax.data.processes import end_with_parent
+
+_CHUNK = 32  # photos per task: 1 MB of JPEG, large beside what a task costs, small beside memory
+_CHUNKS_PER_WORKER = 2  # in flight at once: one at work, one waiting
+
+
+class Chunk(NamedTuple):
+    """What became of some consecutive photos."""
+
+    stored: list[tuple[Photo, bytes]]  # each photo's JPEG, size x size
+    bad: list[tuple[Photo, str]]  # photos that cannot be decoded, and why
+    total: np.ndarray  # uint32 [size, size, 3], sum over `stored` of the pixels as they will be read back
+
+
+def convert(photos: Iterable[Photo], size: int, *, workers: int) -> Iterator[Chunk]:
+    """`photos` as stored pictures, in the order given whatever the number of workers.
+
+    Args:
+      photos: listed lazily; at most a few hundred per worker are held.
+      size: side of the stored pictures, pixels.
+      workers: processes; 1 works in this one.
+    """
+    chunks = _batched(photos, _CHUNK)  # itertools.batched comes with Python 3.12
+    if workers == 1:
+        yield from (_convert_chunk(chunk, size) for chunk in chunks)
+        return
+    # spawn, not fork: the caller may hold threads (JAX, TFDS), and a forked child may inherit their locks locked
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    try:
+        waiting: collections.deque = collections.deque()
+        for chunk in chunks:
+            waiting.append(executor.submit(_convert_chunk, chunk, size))
+            if len(waiting) >= workers * _CHUNKS_PER_WORKER:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _batched(photos: Iterable[Photo], count: int) -> Iterator[tuple[Photo, ...]]:
+    photos = iter(photos)
+    while chunk := tuple(itertools.islice(photos, count)):
+        yield chunk
+
+
+def _start_worker() -> None:
+    """A worker leaves Ctrl-C to its parent, and ends with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def _convert_chunk(photos: tuple[Photo, ...], size: int) -> Chunk:
+    stored, bad, total = [], [], np.zeros((size, size, 3), np.uint32)
+    for photo in photos:
+        data = photo.read()
+        try:
+            jpeg = pictures.encode(pictures.preprocess(data, size))
+        except ValueError as error:
+            bad.append((photo, str(error)))
+            continue
+        total += pictures.decode(jpeg)
+        stored.append((photo, jpeg))
+    return Chunk(stored, bad, total)

@@ -1,0 +1,217 @@
+"""Training as sec. 3 describes it: one step of SGD with momentum and renormalisation, and the annealing rule.
+
+A run is a pure function of (recipe, seed, data). Every random draw of a step is made from the seed, the step and the
+image's place in the global batch, never from the device, so one device, four, and two hosts make the same draws.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from zfjax import pixels
+from zfjax.architecture import Architecture
+from zfjax.network import ConvNet, Params, forward
+from zfjax.parallel import AXIS
+from zfjax.renormalize import renormalize
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; the defaults are the paper's (sec. 3)."""
+
+    batch_size: int = 128  # images per step, over all devices of all hosts
+    num_epochs: int = 70
+    learning_rate: float = 1e-2  # at the start
+    momentum: float = 0.9
+    weight_decay: float = 0.0  # the paper mentions none
+    # Paper is silent on when it annealed "by hand when the validation error plateaus": see `anneal`
+    annealing: Literal["plateau", "cosine"] = "plateau"
+    patience: int = 3  # plateau: epochs without a better validation error before a drop
+    # How the weights begin; a pair with Architecture.input_scale: see INITIALIZATIONS
+    initialization: Literal["paper", "he"] = "paper"
+    renormalize_radius: float | None = 0.1  # None trains without renormalisation, for comparison
+    # "ten": the paper's fixed sub-crops (corners and centre, mirrored or not); "random": anywhere, mirrored or not
+    crops: pixels.Crops = "ten"
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters stay float32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rules = {
+            "batch_size": self.batch_size >= 1,
+            "num_epochs": self.num_epochs >= 1,
+            "learning_rate": 0 < self.learning_rate < math.inf,
+            "momentum": 0 <= self.momentum < 1,
+            "weight_decay": 0 <= self.weight_decay < math.inf,
+            "patience": self.patience >= 1,
+            "renormalize_radius": self.renormalize_radius is None or self.renormalize_radius > 0,
+        }
+        for field, holds in rules.items():
+            if not holds:
+                raise ValueError(f"{field}={getattr(self, field)!r} is outside the field's range")
+
+
+class TrainState(NamedTuple):
+    """What a step changes."""
+
+    step: jax.Array  # int32 [], steps done
+    params: Params
+    optimizer: Any  # optax state; its hyperparams hold the learning rate
+
+
+class Metrics(NamedTuple):
+    """Sums over the global batch of one step."""
+
+    loss: jax.Array  # summed cross-entropy, nats
+    correct: jax.Array  # number of images whose most probable class is the true one
+    count: jax.Array  # number of images
+    gradient_norm: jax.Array  # Euclidean norm of the mean gradient, before the update
+    stop: jax.Array  # number of devices whose host was asked to stop
+
+
+class Initialization(NamedTuple):
+    """How the kernels begin; biases begin at 0."""
+
+    kernel: nn.initializers.Initializer
+    first_layer: float  # factor on the first layer's kernel
+    input_scale: float  # factor on mean-subtracted pixels (standard deviation about 58) that goes with it
+
+
+# "paper": "initialised to 1e-2", read as a standard deviation, on raw pixels; at reduced width nets do not train from it.
+# "he": there they do. The first layer begins at a fifth of He's scale, on pixels five times larger, which is the same
+# function: at He's own scale renormalisation's radius holds the filters at the noise that they began with.
+INITIALIZATIONS = {
+    "paper": Initialization(nn.initializers.normal(1e-2), first_layer=1.0, input_scale=1.0),
+    "he": Initialization(nn.initializers.he_normal(), first_layer=1 / 5, input_scale=5 / 58),
+}
+
+
+def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    """SGD with momentum; the learning rate is state, so that it can be annealed and set by hand."""
+
+    def sgd(learning_rate):
+        decay = optax.add_decayed_weights(recipe.weight_decay)
+        return optax.chain(decay, optax.sgd(learning_rate, recipe.momentum))
+
+    return optax.inject_hyperparams(sgd)(learning_rate=recipe.learning_rate)
+
+
+def init_state(recipe: Recipe, architecture: Architecture) -> TrainState:
+    """Fresh parameters by the recipe's rule and seed, and an optimizer at rest."""
+    side = architecture.image_size
+    rule = INITIALIZATIONS[recipe.initialization]
+    net = ConvNet(architecture, kernel_init=rule.kernel)
+    images = jnp.zeros((1, side, side, architecture.channels), jnp.float32)
+    params = jax.jit(net.init)(jax.random.key(recipe.seed), images)["params"]
+    first = architecture.layer_names[0]
+    params[first]["kernel"] = params[first]["kernel"] * rule.first_layer
+    return TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(recipe).init(params))
+
+
+def learning_rate(state: TrainState) -> float:
+    """The learning rate that the next step uses."""
+    return float(state.optimizer.hyperparams["learning_rate"])
+
+
+def with_learning_rate(state: TrainState, value: float) -> TrainState:
+    """The same state, whose next step uses another learning rate."""
+    old = state.optimizer.hyperparams["learning_rate"]
+    new = jax.device_put(np.asarray(value, old.dtype), getattr(old, "sharding", None))
+    return state._replace(optimizer=state.optimizer._replace(hyperparams={"learning_rate": new}))
+
+
+def make_train_step(recipe: Recipe, architecture: Architecture, mean: np.ndarray):
+    """One step on one device's share of the batch, for `parallel.data_parallel`.
+
+    The step crops, mirrors and mean-subtracts on the device, takes the gradient of the mean cross-entropy over the
+    global batch, updates by SGD with momentum, and renormalises the filters.
+
+    Args:
+      recipe: batch size, dtype, crops, seed and optimizer.
+      architecture: the table.
+      mean: float32 [S, S, 3], mean image of the training split.
+
+    Returns:
+      step(state, batch) -> (state, Metrics), with batch = {"image": uint8 [b, S, S, 3], "label": int32 [b],
+      "position": int32 [b] place of the row in the global batch, "stop": int32 [b] non-zero to ask for a stop}.
+    """
+    optimizer = make_optimizer(recipe)
+
+    def loss_of(params, images, labels, dropout_keys):
+        dtype = jnp.dtype(recipe.compute_dtype)
+        logits, _ = forward(params, images, architecture=architecture, dropout_key=dropout_keys, compute_dtype=dtype)
+        logits = logits.astype(jnp.float32)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.sum() / recipe.batch_size, (losses.sum(), (logits.argmax(axis=1) == labels).sum())
+
+    def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["position"])
+        crop_keys, dropout_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        images = pixels.training_crops(
+            batch["image"], jnp.asarray(mean), crop_keys, size=architecture.image_size, crops=recipe.crops
+        )
+        gradient_of = jax.grad(loss_of, has_aux=True)
+        gradient, (loss, correct) = gradient_of(state.params, images, batch["label"], dropout_keys)
+        gradient = lax.psum(gradient, AXIS)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        if recipe.renormalize_radius is not None:
+            params = renormalize(params, recipe.renormalize_radius)
+        stop = (batch["stop"] > 0).any().astype(jnp.int32)
+        sums = lax.psum((loss, correct, jnp.asarray(batch["label"].shape[0]), stop), AXIS)
+        metrics = Metrics(*sums[:3], optax.tree.norm(gradient), sums[3])
+        return TrainState(state.step + 1, params, optimizer_state), metrics
+
+    return step
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """Where the annealing of the learning rate stands after a number of epochs."""
+
+    learning_rate: float
+    epoch: int = 0  # epochs whose validation error has been seen
+    best_error: float = math.inf  # lowest validation top-1 error since the last drop, share of images
+    epochs_since_best: int = 0
+
+    @staticmethod
+    def start(recipe: Recipe) -> Annealing:
+        """Before the first epoch."""
+        return Annealing(recipe.learning_rate)
+
+
+def anneal(annealing: Annealing, error: float, recipe: Recipe) -> Annealing:
+    """The annealing after one more epoch with this validation top-1 error (share of images).
+
+    "plateau": divide by 10 after `patience` epochs in a row without an error at least 0.1 percentage points below
+    the best one, at most down to a thousandth of the recipe's rate; then the best error counts anew.
+    "cosine": half a cosine from the recipe's rate to zero over its epochs, whatever the error.
+    """
+    return {"plateau": _anneal_on_plateau, "cosine": _anneal_by_cosine}[recipe.annealing](annealing, error, recipe)
+
+
+def _anneal_on_plateau(annealing: Annealing, error: float, recipe: Recipe) -> Annealing:
+    seen = annealing.epoch + 1
+    if error <= annealing.best_error - 1e-3:
+        return dataclasses.replace(annealing, epoch=seen, best_error=error, epochs_since_best=0)
+    waited = annealing.epochs_since_best + 1
+    lowered = annealing.learning_rate / 10
+    if waited < recipe.patience or lowered < recipe.learning_rate / 1001:
+        return dataclasses.replace(annealing, epoch=seen, epochs_since_best=waited)
+    return Annealing(lowered, epoch=seen)
+
+
+def _anneal_by_cosine(annealing: Annealing, error: float, recipe: Recipe) -> Annealing:
+    seen = annealing.epoch + 1
+    rate = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * seen / recipe.num_epochs))
+    return Annealing(rate, epoch=seen, best_error=min(error, annealing.best_error))
