@@ -27,9 +27,10 @@ from tqdm import tqdm
 
 from experiments import deconv_pages, inputs, pictures
 from zfjax import parallel, top_activations
-from zfjax.architecture import Architecture, Conv, receptive_field
+from zfjax.architecture import Architecture, receptive_field
 from zfjax.data import ImageSet, Source
 from zfjax.data.loader import eval_batches
+from zfjax.layers import Conv
 from zfjax.top_activations import State, TopActivations
 
 NUM_IMAGES = 9  # strongest images of each map, as in the paper

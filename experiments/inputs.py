@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +24,7 @@ class TrainedNet(NamedTuple):
     path: Path  # of the checkpoint
     run: Path  # folder of the run
     data: str  # what it was trained on, for `open_data`
+    class_names: tuple[str, ...]  # of its logits
     fingerprint: str  # changes with the weights
 
 
@@ -44,9 +44,9 @@ def load_net(checkpoint: Path | None) -> TrainedNet:
     path = checkpoints.find(newest_run() if checkpoint is None else checkpoint)
     read = checkpoints.load(path)
     run = path.parents[1]
-    data = read.settings["data"]
+    data, class_names = read.settings["data"], tuple(read.settings["class_names"])
     fingerprint = checkpoints.digest(dict(read.params))
-    return TrainedNet(read.architecture, read.params, read.mean, path, run, data, fingerprint)
+    return TrainedNet(read.architecture, read.params, read.mean, path, run, data, class_names, fingerprint)
 
 
 def open_data(data: str) -> ImageSet:
@@ -70,8 +70,3 @@ def open_data(data: str) -> ImageSet:
     from zfjax.data import imagenet
 
     return imagenet.open_imagenet(Path(name), *(int(number) for number in numbers))
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

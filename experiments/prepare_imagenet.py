@@ -32,7 +32,7 @@ class Config:
     skip_bad: bool = False
     """Leave out files that cannot be decoded, and list them, instead of stopping at the first."""
     overwrite: bool = False
-    """Delete a set of this size that is already there and prepare anew."""
+    """Replace a set of this size that is already there, once the new one is whole."""
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -75,6 +75,7 @@ def report(config: Config, result: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    """Runs the command line; an error that the user can mend ends it in one line."""
     config = tyro.cli(Config)
     try:
         print(report(config, run(config)))

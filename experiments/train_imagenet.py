@@ -27,7 +27,7 @@ import numpy as np
 import tyro
 from jax.experimental import multihost_utils
 
-from experiments import inputs, training_log, training_loop
+from experiments import inputs, training_log, training_loop, training_run
 from experiments.stopping import Stopped, StopRequest
 from zfjax import checkpoints, parallel, training
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
@@ -66,13 +66,13 @@ PRESETS = {
         data="demo",
         image_size=72,
         width=0.25,
-        recipe=dataclasses.replace(_REDUCED, num_epochs=20, batch_size=64),
+        recipe=dataclasses.replace(_REDUCED, num_epochs=16, batch_size=64),
         num_workers=0,
     ),
 }
 # What may differ between a run and its continuation: where it runs, how long, and the rate annealed by hand
 FREE_ON_RESUME = {
-    *("data_dir", "out", "num_workers", "save_steps"),
+    *("data_dir", "num_workers", "save_steps"),
     *("recipe.learning_rate", "recipe.num_epochs", "recipe.patience"),
 }
 
@@ -103,10 +103,13 @@ def run(config: Config, resume: Path | None = None) -> dict[str, Any]:
       Stopped: a signal asked to leave; everything is saved.
     """
     parallel.check_batch_size(config.recipe.batch_size)
+    if resume is not None:
+        resume = checkpoints.find(resume)
+        checkpoints.check_newest(resume)
     checkpoint = None if resume is None else checkpoints.load(resume, with_optimizer=True)
     images = open_images(config)
     architecture = build_architecture(config, len(images.class_names))
-    folder = checkpoints.find(resume).parents[1] if resume else new_folder(config)
+    folder = resume.parents[1] if resume else new_folder(config)
     settings = {
         "data": data_name(config),
         "data_fingerprint": images.fingerprint,
@@ -118,12 +121,12 @@ def run(config: Config, resume: Path | None = None) -> dict[str, Any]:
     recipe, annealing = config.recipe, Annealing.start(config.recipe)
     if checkpoint is not None:
         recipe, annealing = continued(config.recipe, checkpoint)
-    loop_run = training_loop.Run(folder, images, architecture, recipe, settings, config.save_steps, config.num_workers)
-    progress = training_loop.begin(loop_run, annealing, checkpoint)
+    loop_run = training_run.Run(folder, images, architecture, recipe, settings, config.save_steps, config.num_workers)
+    progress = training_run.begin(loop_run, annealing, checkpoint)
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         training_log.write_config(folder, config_to_json(config), recipe)
-        print(training_loop.summary(loop_run, progress))
+        print(training_run.summary(loop_run, progress))
     with StopRequest() as stop:
         record = training_loop.Loop(loop_run, progress, stop)()
     return {**record, "folder": str(folder)}
@@ -151,12 +154,16 @@ def open_images(config: Config) -> ImageSet:
 
 def new_folder(config: Config) -> Path:
     """The folder of a new run, the same on every host; one that already holds something is a ValueError."""
-    stamp = int(multihost_utils.broadcast_one_to_all(np.int32(time.time() % 2**31)))
-    name = f"{config.data}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(stamp))}"
+    name = f"{config.data}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(_of_host_0(int(time.time()))))}"
     folder = inputs.RUNS / name if config.out is None else config.out
-    if jax.process_index() == 0 and folder.exists() and any(folder.iterdir()):
+    if _of_host_0(folder.exists() and any(folder.iterdir())):
         raise ValueError(f"out={str(folder)!r} is not empty: name another, or go on with --resume {folder}")
     return folder
+
+
+def _of_host_0(value: int) -> int:
+    """Host 0's value, on every host."""
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def config_to_json(config: Config) -> dict[str, Any]:

@@ -82,6 +82,16 @@ def draw_curves(records: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+def epoch_line(record: dict[str, Any], num_epochs: int) -> str:
+    """An "epoch" record in one line."""
+    speed = record["images_per_second"]
+    return (
+        f"epoch {record['epoch']}/{num_epochs}: training loss {record['train_loss']:.3f}, "
+        f"validation error top-1 {record['validation_top1_error']:.1%}, top-5 {record['validation_top5_error']:.1%}, "
+        f"learning rate {record['learning_rate']:.2g}" + (f", {speed:.0f} images/s" if speed else "")
+    )
+
+
 def write_config(folder: Path, config: dict[str, Any], recipe: Recipe) -> None:
     """Write `config.json`: the settings of a run, and what it ran with."""
     versions = {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")}

@@ -6,92 +6,20 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from experiments.stopping import Stopped, StopRequest
-from experiments.training_log import TrainingLog
+from experiments.training_log import TrainingLog, epoch_line
+from experiments.training_run import Progress, Run, Totals
 from zfjax import checkpoints, evaluation, parallel, training
-from zfjax.architecture import Architecture
-from zfjax.data import ImageSet
-from zfjax.data.loader import eval_batches, steps_per_epoch, train_batches
-from zfjax.training import Annealing, Metrics, Recipe, TrainState
+from zfjax.data.loader import eval_batches, train_batches
+from zfjax.training import Metrics
 
 LOG_STEPS = 20  # steps between the "step" records of metrics.jsonl
-
-
-class Run(NamedTuple):
-    """What does not change while a run trains."""
-
-    folder: Path
-    images: ImageSet
-    architecture: Architecture
-    recipe: Recipe
-    settings: dict[str, Any]  # stored with every checkpoint
-    save_steps: int  # steps between checkpoints inside an epoch
-    num_workers: int
-
-    @property
-    def epoch_steps(self) -> int:
-        """Steps of one epoch."""
-        return steps_per_epoch(self.images.train, self.recipe.batch_size)
-
-
-class Totals(NamedTuple):
-    """Training metrics summed over the epoch so far."""
-
-    loss: float = 0.0
-    correct: float = 0.0
-    count: float = 0.0
-
-    def add(self, metrics: Metrics) -> Totals:
-        """With one more step."""
-        sums = (float(metrics.loss), float(metrics.correct), float(metrics.count))
-        return Totals(*(total + more for total, more in zip(self, sums, strict=True)))
-
-
-class Progress(NamedTuple):
-    """What changes, between two steps."""
-
-    state: TrainState
-    annealing: Annealing
-    totals: Totals
-
-
-def begin(run: Run, annealing: Annealing, checkpoint: checkpoints.Checkpoint | None) -> Progress:
-    """A run before its first step, or where `checkpoint` left it."""
-    fresh = training.init_state(run.recipe, run.architecture)
-    if checkpoint is None:
-        return Progress(fresh, annealing, Totals())
-    return Progress(checkpoints.to_state(checkpoint, fresh), annealing, Totals(*checkpoint.settings["totals"]))
-
-
-def summary(run: Run, progress: Progress) -> str:
-    """One screen: the network, the data, the recipe, the devices, the folder."""
-    architecture, recipe, images = run.architecture, run.recipe, run.images
-    step = int(progress.state.step)
-    rows = [f"{'layer':8}{'output':>16}{'kernel':>20}{'parameters':>14}"]
-    for name, size in architecture.sizes().items():
-        output, kernel = ("x".join(map(str, shape)) for shape in (size.output, size.kernel))
-        rows.append(f"{name:8}{output:>16}{kernel:>20}{np.prod(size.kernel) + size.kernel[-1]:>14,}")
-    rows.append(f"{architecture.name}: {architecture.num_parameters():,} parameters")
-    rows.append(
-        f"data: {images.name}, {len(images.class_names)} classes, {len(images.train):,} training and "
-        f"{len(images.validation):,} validation images of {images.size} pixels, crops of {architecture.image_size}"
-    )
-    rows.append(
-        f"recipe: {recipe.num_epochs} epochs of {run.epoch_steps:,} steps of {recipe.batch_size} images, "
-        f"SGD {recipe.learning_rate:g} ({recipe.annealing}), momentum {recipe.momentum:g}, "
-        f"weight decay {recipe.weight_decay:g}, {recipe.initialization} initialisation, {recipe.crops} crops, "
-        f"{recipe.compute_dtype}"
-    )
-    rows.append(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind} on {jax.process_count()} host(s)")
-    rows.append(f"folder: {run.folder}" + (f" (going on after step {step:,})" if step else ""))
-    return "\n".join(rows)
 
 
 class Loop:
@@ -192,7 +120,7 @@ class Loop:
         self._record(record)
         if self._host == 0:
             self._log.draw()
-            bar.write(_epoch_line(record, self.run.recipe.num_epochs))
+            bar.write(epoch_line(record, self.run.recipe.num_epochs))
         self._totals, self._seconds, self._images = Totals(), 0.0, 0
         return record
 
@@ -256,12 +184,3 @@ class Loop:
         position = self._host + self._hosts * np.arange(rows, dtype=np.int32)
         stop = np.full(rows, self._stop.signal_number, np.int32)
         return {"image": batch["image"], "label": batch["label"], "position": position, "stop": stop}
-
-
-def _epoch_line(record: dict[str, Any], num_epochs: int) -> str:
-    speed = record["images_per_second"]
-    return (
-        f"epoch {record['epoch']}/{num_epochs}: training loss {record['train_loss']:.3f}, "
-        f"validation error top-1 {record['validation_top1_error']:.1%}, top-5 {record['validation_top5_error']:.1%}, "
-        f"learning rate {record['learning_rate']:.2g}" + (f", {speed:.0f} images/s" if speed else "")
-    )

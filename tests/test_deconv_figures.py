@@ -45,7 +45,7 @@ def _data():
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
     """The tiny net and set in the place of a run; Config with a folder of its own."""
-    net = inputs.TrainedNet(NET, _params(), MEAN, Path("runs/x/checkpoints/1"), tmp_path, "tiny", "net")
+    net = inputs.TrainedNet(NET, _params(), MEAN, Path("runs/x/checkpoints/1"), tmp_path, "tiny", ("a", "b"), "net")
     monkeypatch.setattr(inputs, "load_net", lambda checkpoint: net)
     monkeypatch.setattr(inputs, "open_data", lambda data: _data())
     return net

@@ -83,6 +83,12 @@ def test_isolate_keeps_the_strongest_place_the_first_of_equal_ones(channel):
     np.testing.assert_array_equal(zfjax.isolate(features, channel=channel), nets.one_unit(features, channel))
 
 
+def test_isolate_takes_numpys_whole_numbers():
+    features = features_4d()
+    for kind in (np.int64, np.uint8):
+        np.testing.assert_array_equal(zfjax.isolate(features, channel=kind(2)), zfjax.isolate(features, channel=2))
+
+
 def test_isolate_takes_one_channel_for_each_image():
     features, channels = features_4d(), np.array([2, 0])
     expected = [nets.one_unit(features[b : b + 1], c)[0] for b, c in enumerate(channels)]

@@ -13,11 +13,12 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = {
-    0: ("architecture", "ops", "pixels"),
+    0: ("layers", "architecture", "ops", "pixels"),
     1: ("network", "deconvnet", "relu_rules", "renormalize", "parallel", "data"),
 }
 ONLY_IN = {"tensorflow_datasets": "zfjax.data", "grain": "zfjax.data", "orbax": "zfjax.checkpoints"}
 ONLY_IN |= {"matplotlib": "experiments", "tensorflow": "nowhere"}
+TABLES = {"zfjax.layers", "zfjax.architecture"}  # plain Python, and of the house only each other
 MACHINE_PATH = re.compile(r"(?<![\w.~:/-])/(?:work|home|root|opt|Users|mnt|scratch|srv|tmp)/\w")
 TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".sh", ".cfg", ".txt", ".json"}
 
@@ -127,8 +128,9 @@ def tensorflow_imports(sources):
 
 
 def jax_in_architecture(sources):
-    names = {name.split(".")[0] for name, _ in imports("zfjax.architecture", sources["zfjax.architecture"], sources)}
-    return sorted(names & {"jax", "jaxlib", "flax", "numpy", "zfjax"})
+    """Imports of the tables' modules that need more than Python."""
+    names = {name for module in TABLES & set(sources) for name, _ in imports(module, sources[module], sources)}
+    return sorted(n for n in names - TABLES if n.split(".")[0] in ("jax", "jaxlib", "flax", "numpy", "zfjax"))
 
 
 def pmaps(sources):

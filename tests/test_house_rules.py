@@ -45,6 +45,8 @@ BAD = [
     (house.tensorflow_imports, "experiments.figure2", "from tensorflow.io import gfile"),
     (house.jax_in_architecture, "zfjax.architecture", "import jax.numpy as jnp"),
     (house.jax_in_architecture, "zfjax.architecture", "def f():\n    from jax import lax"),
+    (house.jax_in_architecture, "zfjax.layers", "import numpy as np"),
+    (house.jax_in_architecture, "zfjax.layers", "from zfjax import ops"),
     (house.long_functions, "zfjax.ops", "def f():\n" + "    x = 1\n" * 50),
     (house.long_files, "zfjax.ops", "x = 1\n" * 251),
     (house.undocumented, "zfjax.ops", "def f():\n    return 1"),

@@ -16,7 +16,7 @@ import pytest
 from photos import NUMBERS, SIZE, SYNSETS, TRAIN, VAL, photo, prepare, tar_of, write_folders, write_tars
 
 from experiments import prepare_imagenet
-from zfjax.data import archives, imagenet, imagenet_builder
+from zfjax.data import archives, imagenet, imagenet_builder, workplace
 from zfjax.data.imagenet import open_imagenet
 
 
@@ -124,6 +124,11 @@ class FullDiskNoticedEarly(FullDisk):
         self.close()
 
 
+def no_space(*_):
+    """A write on a full disk."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 @pytest.mark.parametrize("writer", [FullDisk, FullDiskNoticedEarly])
 def test_full_disk_is_named_with_the_folder_and_leaves_no_set(tmp_path, monkeypatch, writer):
     source = write_tars(tmp_path / "source")
@@ -132,9 +137,6 @@ def test_full_disk_is_named_with_the_folder_and_leaves_no_set(tmp_path, monkeypa
         with pytest.raises(SystemExit, match=rf"^error: preparing {tmp_path}/data/.* No space left on device$"):
             command_line(patch, "--source", source, "--data-dir", tmp_path / "data", "--workers", 1)
     assert nothing_is_left(tmp_path / "data")
-
-    def no_space(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:  # all shards fit, the mean does not
         patch.setattr(np, "save", no_space)
@@ -157,9 +159,23 @@ def test_complete_set_is_left_alone_and_says_where_it_came_from(tmp_path, monkey
 
 
 def test_second_preparation_at_the_same_time_is_refused(tmp_path):
-    with imagenet_builder.locked(imagenet.set_folder(tmp_path, SIZE).parent):
+    with workplace.locked(imagenet.set_folder(tmp_path, SIZE).parent):
         with pytest.raises(ValueError, match="another preparation is writing into"):
             prepare(write_tars(tmp_path / "source"), tmp_path)
+
+
+def test_failed_overwrite_keeps_the_set_that_was_there(tmp_path, monkeypatch):
+    source, data = write_tars(tmp_path / "source"), tmp_path / "data"
+    before = prepare(source, data)["fingerprint"]
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", no_space)
+        with pytest.raises(OSError, match="No space left on device"):
+            prepare(source, data, overwrite=True)
+    assert open_imagenet(data).fingerprint == before
+    folder = imagenet.set_folder(data, SIZE)
+    folder.rename(folder.parent / "incomplete.old")  # as a kill between the two renames leaves it
+    workplace.clear(folder, folder.parent / "incomplete.old")
+    assert open_imagenet(data).fingerprint == before
 
 
 @offspring.needs_proc
@@ -180,7 +196,7 @@ def test_killed_preparation_leaves_no_set_no_worker_and_can_be_run_again(tmp_pat
     ]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = imagenet.set_folder(data, 256).parent
-    while not list(folder.glob("incomplete.*/train.0")):
+    while not list(folder.rglob("incomplete.*/train.0")):
         assert process.poll() is None, "ended before it could be killed"
         time.sleep(0.01)
     children = offspring.children(process.pid)

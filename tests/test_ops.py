@@ -170,6 +170,16 @@ def test_what_hangs_over_the_edge_never_wins():
     assert not np.any(switches)
 
 
+@pytest.mark.parametrize(("size", "stride", "least"), [(3, 2, 2), (3, 1, 3), (4, 2, 3), (2, 3, 1)])
+def test_the_smallest_map_of_a_pool_is_size_minus_stride_plus_1(size, stride, least):
+    """One window, hanging over; a map smaller by one has none."""
+    assert zfjax.Pool(size, stride).smallest == least
+    maps = draw((1, least, least, 2))
+    np.testing.assert_array_equal(pool_jit(maps, size, stride).values, maps.max((1, 2), keepdims=True))
+    with pytest.raises(ValueError, match="maps of shape"):
+        zfjax.max_pool(maps[:, 1:], size=size, stride=stride)
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_pool_keeps_the_type_of_its_input(dtype):
     found = pool_jit(draw((1, 5, 5, 2)).astype(dtype))

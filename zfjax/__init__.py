@@ -1,7 +1,8 @@
 """zfjax: the convnet, deconvnet and analyses of Zeiler & Fergus (2013) as pure JAX functions."""
 
-from zfjax.architecture import ALEXNET, ZFNET, Architecture, ContrastNorm, Conv, Dense, Pool, receptive_field
+from zfjax.architecture import ALEXNET, ZFNET, Architecture, receptive_field
 from zfjax.deconvnet import isolate, project
+from zfjax.layers import ContrastNorm, Conv, Dense, Pool
 from zfjax.network import ConvNet, LayerTrace, forward
 from zfjax.ops import max_pool, unpool
 from zfjax.renormalize import renormalize

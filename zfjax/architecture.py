@@ -8,72 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-
-@dataclass(frozen=True)
-class Pool:
-    """Max-pooling; the last window may hang over the bottom and right edge ("ceil" rule), as Fig. 3's sizes need."""
-
-    size: int = 3  # side of the window, pixels
-    stride: int = 2  # pixels
-
-
-@dataclass(frozen=True)
-class ContrastNorm:
-    """a / (k + alpha * sum of a^2 over `num_maps` neighbouring maps) ** beta, at each place.
-
-    Paper is silent on the constants: these are Krizhevsky et al. 2012, section 3.3, where the sum is not divided
-    by its number of terms. PyTorch and Caffe divide, so a network imported from them has alpha / num_maps here.
-    """
-
-    num_maps: int = 5  # maps in the neighbourhood, the map itself in the middle
-    k: float = 2.0
-    alpha: float = 1e-4
-    beta: float = 0.75
-
-
-@dataclass(frozen=True)
-class Conv:
-    """A convolutional layer: filters, bias, ReLU, then the stages of `after` in that order."""
-
-    name: str
-    features: int  # number of filters
-    kernel: int  # side of the filter, pixels of the layer's input
-    stride: int = 1
-    padding: tuple[int, int] = (0, 0)  # zeros (before, after) the rows, and the columns
-    groups: int = 1  # filters and input maps are split into this many groups that do not mix
-    after: tuple[Pool | ContrastNorm, ...] = ()
-
-    @property
-    def pool(self) -> Pool | None:
-        """The layer's pooling stage, if it has one."""
-        return next((stage for stage in self.after if isinstance(stage, Pool)), None)
-
-
-@dataclass(frozen=True)
-class Dense:
-    """A fully connected layer; `hidden` ones are followed by ReLU and dropout, the last one gives the logits."""
-
-    name: str
-    features: int
-    hidden: bool = True
-    dropout: float = 0.5  # share of a hidden layer's outputs set to zero in training (sec. 3)
-
-
-Layer = Conv | Dense
-Shape = tuple[int, ...]
-
-
-class Sizes(NamedTuple):
-    """Shapes of one layer for one image: [H, W, C] of a `Conv`, [C] of a `Dense`."""
-
-    input: Shape  # what the layer reads; a Dense layer above a Conv reads its flattened [H, W, C]
-    filtered: Shape  # right after the filters, where a pool reads
-    output: Shape  # what the layer hands on, after every stage: the shape of trace[name].features
-    kernel: Shape  # HWIO with I = input maps per group, or [in, out]
+from zfjax.layers import (
+    COUNT,
+    POSITIVE,
+    ContrastNorm,
+    Conv,
+    Dense,
+    Layer,
+    Pool,
+    Rule,
+    Shape,
+    Sizes,
+    check_fields,
+    sizes_of,
+)
 
 
 class ReceptiveField(NamedTuple):
@@ -123,7 +75,7 @@ class Architecture:
         sizes: dict[str, Sizes] = {}
         shape: Shape = (self.image_size, self.image_size, self.channels)
         for layer in self.layers:
-            sizes[layer.name] = _conv_sizes(layer, shape) if isinstance(layer, Conv) else _dense_sizes(layer, shape)
+            sizes[layer.name] = sizes_of(layer, shape)
             shape = sizes[layer.name].output
         return sizes
 
@@ -141,8 +93,8 @@ class Architecture:
 
     def scaled(self, width: float) -> Architecture:
         """Every layer but the last with `width` times its features, rounded to a multiple of its groups."""
-        if not width > 0:
-            raise ValueError(f"width={width!r}: a factor above 0 is needed")
+        if not 0 < width < math.inf:
+            raise ValueError(f"width={width!r}: a finite factor above 0 is needed")
         step = math.lcm(*(layer.groups for layer in self.layers if isinstance(layer, Conv)))
         widths = {layer.name: max(1, round(layer.features * width / step)) * step for layer in self.layers[:-1]}
         return self.with_sizes(**widths)
@@ -155,7 +107,9 @@ class Architecture:
         return dataclasses.replace(self, layers=tuple(layer for layer in self.layers if layer.name not in names))
 
 
-def receptive_field(architecture: Architecture, layer: str, *, stage: Literal["output", "filtered"] = "output"):
+def receptive_field(
+    architecture: Architecture, layer: str, *, stage: Literal["output", "filtered"] = "output"
+) -> ReceptiveField:
     """The image region that one place of a layer sees, derived from the table.
 
     Going up, each filter or pool widens the field by (size - 1) * stride so far, and multiplies the stride.
@@ -196,66 +150,15 @@ def _widen(field: ReceptiveField, size: int, stride: int, padding: int) -> Recep
     )
 
 
-def pooled_size(size: int, pool: Pool) -> int:
-    """Places of a pooled map along one side: ceil, but every window begins inside the map."""
-    windows = math.ceil((size - pool.size) / pool.stride) + 1
-    return min(windows, math.ceil(size / pool.stride))
-
-
-def _conv_sizes(layer: Conv, shape: Shape) -> Sizes:
-    if len(shape) != 3:
-        raise ValueError(f"layer {layer.name!r}: a convolution cannot stand above a dense layer")
-    height, _, channels = shape
-    if channels % layer.groups or layer.features % layer.groups:
-        raise ValueError(
-            f"layer {layer.name!r}: {channels} input maps and {layer.features} filters "
-            f"cannot be split into {layer.groups} groups"
-        )
-    side = (height + sum(layer.padding) - layer.kernel) // layer.stride + 1
-    if side < 1:
-        raise ValueError(
-            f"layer {layer.name!r}: its input of {height}x{height} is smaller than its "
-            f"{layer.kernel}x{layer.kernel} filter: the image is too small"
-        )
-    filtered = (side, side, layer.features)
-    if layer.pool:
-        side = pooled_size(side, layer.pool)
-        if side < 1:
-            raise ValueError(
-                f"layer {layer.name!r}: its map of {filtered[0]}x{filtered[0]} is smaller than its "
-                f"{layer.pool.size}x{layer.pool.size} pool: the image is too small"
-            )
-    kernel = (layer.kernel, layer.kernel, channels // layer.groups, layer.features)
-    return Sizes(shape, filtered, (side, side, layer.features), kernel)
-
-
-def _dense_sizes(layer: Dense, shape: Shape) -> Sizes:
-    return Sizes(shape, (layer.features,), (layer.features,), (math.prod(shape), layer.features))
-
-
-def _check_names(architecture: Architecture, names: Mapping[str, int] | tuple[str, ...] | list[str]) -> None:
+def _check_names(architecture: Architecture, names: Iterable[str]) -> None:
     for name in names:
         if name not in architecture.layer_names:
             raise ValueError(f"unknown layer {name!r}: {architecture.name} has {', '.join(architecture.layer_names)}")
 
 
 def _check_table(architecture: Architecture) -> None:
-    """Numbers that no geometry allows: ValueError naming the layer, the field and the rule."""
-    numbers = [("image_size", architecture.image_size, 1), ("channels", architecture.channels, 1)]
-    for layer in architecture.layers:
-        numbers.append((f"layer {layer.name!r}: features", layer.features, 1))
-        if isinstance(layer, Conv):
-            numbers += [(f"layer {layer.name!r}: {field}", getattr(layer, field), 1) for field in _CONV_COUNTS]
-            numbers += [(f"layer {layer.name!r}: padding", pad, 0) for pad in layer.padding]
-            if sum(isinstance(stage, Pool) for stage in layer.after) > 1:
-                raise ValueError(f"layer {layer.name!r}: at most one pool can follow a convolution")
-            if layer.pool:
-                pool = layer.pool
-                numbers += [(f"layer {layer.name!r}: pool size", pool.size, 1)]
-                numbers += [(f"layer {layer.name!r}: pool stride", pool.stride, 1)]
-    for what, value, least in numbers:
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{what}={value!r}: a whole number of at least {least} is needed")
+    """ValueError naming the field, or the layers, and the rule."""
+    check_fields(f"architecture {architecture.name!r}: ", architecture, _RULES)
     if len(set(architecture.layer_names)) != len(architecture.layers):
         raise ValueError(f"layers {architecture.layer_names}: each name may stand once")
     last = architecture.layers[-1] if architecture.layers else None
@@ -263,7 +166,16 @@ def _check_table(architecture: Architecture) -> None:
         raise ValueError(f"architecture {architecture.name!r}: the last layer has to be Dense with hidden=False")
 
 
-_CONV_COUNTS = ("kernel", "stride", "groups")
+def _are_layers(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(layer, Conv | Dense) for layer in value)
+
+
+_RULES = {
+    "layers": Rule("a tuple of Conv and Dense", _are_layers),
+    "image_size": COUNT,
+    "channels": COUNT,
+    "input_scale": POSITIVE,
+}
 _POOL_NORM = (Pool(), ContrastNorm())  # Fig. 3: normalised after pooling
 _NORM_POOL = (ContrastNorm(), Pool())  # Krizhevsky et al. 2012: normalised before pooling
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +14,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from zfjax.architecture import Architecture, ContrastNorm, Conv, Dense, Pool
+from zfjax.architecture import Architecture
+from zfjax.layers import ContrastNorm, Conv, Dense, Pool
 from zfjax.network import Params
 from zfjax.training import Annealing, Recipe, TrainState
 
 EVOLUTION_EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64, 70)  # Fig. 4's, and the last
+_PARTS = ("network", "optimizer", "meta")
 LATEST = 3  # newest checkpoints that are kept besides
 _STORED_TYPES = {kind.__name__: kind for kind in (Architecture, Conv, Dense, Pool, ContrastNorm, Recipe, Annealing)}
 
@@ -64,8 +67,8 @@ class Checkpoints:
             "annealing": _encode(checkpoint.annealing),
             "step": checkpoint.step,
             "settings": checkpoint.settings,
-            "digests": {"network": digest(network), "optimizer": digest(checkpoint.optimizer)},
         }
+        meta["digests"] = {"network": digest(network), "optimizer": digest(checkpoint.optimizer), "meta": _digest(meta)}
         items = {
             "network": ocp.args.StandardSave(network),
             "optimizer": ocp.args.StandardSave(checkpoint.optimizer),
@@ -96,10 +99,11 @@ def to_checkpoint(
 
 def to_state(checkpoint: Checkpoint, like: TrainState) -> TrainState:
     """The training state of `checkpoint`, in the structure of `like`, a state of the same network and recipe."""
-    treedef = jax.tree.structure(like.optimizer)
-    if checkpoint.optimizer is None or treedef.num_leaves != len(checkpoint.optimizer):
-        raise ValueError("checkpoint.optimizer: it was left out, or belongs to another optimizer")
-    optimizer = jax.tree.unflatten(treedef, checkpoint.optimizer)
+    leaves, treedef = jax.tree.flatten(like.optimizer)
+    stored = checkpoint.optimizer
+    if stored is None or [leaf.shape for leaf in stored] != [leaf.shape for leaf in leaves]:
+        raise ValueError("checkpoint.optimizer: it was left out, or belongs to another network or optimizer")
+    optimizer = jax.tree.unflatten(treedef, stored)
     return TrainState(np.asarray(checkpoint.step, np.int32), checkpoint.params, optimizer)
 
 
@@ -110,13 +114,19 @@ def find(path: Path) -> Path:
       FileNotFoundError: where there is none, naming the path.
     """
     path = Path(path).absolute()
-    if (path / "network").is_dir():
+    if path.name.isdigit() and any((path / part).is_dir() for part in _PARTS):
         return path
     for folder in (path / "checkpoints", path):
-        steps = [entry for entry in folder.glob("*") if entry.name.isdigit() and (entry / "network").is_dir()]
-        if steps:
-            return max(steps, key=lambda entry: int(entry.name))
+        if steps := _steps(folder):
+            return folder / str(steps[-1])
     raise FileNotFoundError(f"no checkpoint at {path}: a run's folder or one of its checkpoints/<step> is needed")
+
+
+def check_newest(path: Path) -> None:
+    """ValueError where the run of checkpoint `path` has later ones: what goes on from it would mix with them."""
+    later = [step for step in _steps(path.parent) if step > int(path.name)]
+    if later:
+        raise ValueError(f"checkpoint {path} has later ones beside it, {later}: remove them to go on from this one")
 
 
 def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
@@ -133,21 +143,33 @@ def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
     found = find(path)
     parts = ["network", "optimizer"] if with_optimizer else ["network"]
     try:
-        items = {name: ocp.args.StandardRestore() for name in parts}
-        with ocp.CheckpointManager(found.parent, options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
-            read = manager.restore(int(found.name), args=ocp.args.Composite(meta=ocp.args.JsonRestore(), **items))
+        read = _read(found, parts)
         meta = read.meta
-        damaged = [name for name in parts if digest(read[name]) != meta["digests"][name]]
+        digests = meta.pop("digests")
+        actual = {name: digest(read[name]) for name in parts}
+        actual |= {"meta": _digest(meta)} if "meta" in digests else {}  # the first checkpoints did not have it
+        damaged = [name for name, value in actual.items() if value != digests[name]]
         if damaged:
-            raise ValueError(f"the arrays of {', '.join(damaged)} are not those that were written")
+            raise ValueError(f"the contents of {', '.join(damaged)} are not those that were written")
         architecture, recipe, annealing = (_decode(meta[name]) for name in ("architecture", "recipe", "annealing"))
+        params, mean = read.network["params"], read.network["mean"]
     except Exception as error:  # Orbax and its stores raise many kinds; whatever it is, the file is no use
-        raise ValueError(f"checkpoint {found} is damaged: {_first_line(error)}") from error
-    params = read.network["params"]
+        others = [step for step in _steps(found.parent) if step != int(found.name)]
+        raise ValueError(f"checkpoint {found} is damaged ({_first_line(error)}); beside it stand {others}") from error
     _check_shapes(found, params, architecture)
     optimizer = read.optimizer if with_optimizer else None
-    mean = read.network["mean"]
     return Checkpoint(architecture, params, mean, recipe, annealing, meta["step"], meta["settings"], optimizer)
+
+
+def _read(path: Path, parts: Sequence[str]) -> Any:
+    items = {"meta": ocp.args.JsonRestore(), **{name: ocp.args.StandardRestore() for name in parts}}
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(path, ocp.args.Composite(**items))
+
+
+def _steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a folder, ascending; one appears under its name when it is whole."""
+    return sorted(int(entry.name) for entry in folder.glob("*") if entry.name.isdigit())
 
 
 def digest(tree: Any) -> str:
@@ -158,6 +180,10 @@ def digest(tree: Any) -> str:
         hashed.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         hashed.update(array.tobytes())
     return hashed.hexdigest()
+
+
+def _digest(meta: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(meta, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _check_shapes(path: Path, params: Params, architecture: Architecture) -> None:

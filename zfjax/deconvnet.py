@@ -6,15 +6,19 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from zfjax.architecture import Architecture, Conv, Dense, Sizes
+from zfjax.architecture import Architecture
+from zfjax.layers import Conv, Dense, Sizes
 from zfjax.network import Params, Trace
 from zfjax.ops import conv_transpose, unpool
 
-Index = int | jax.Array  # an int, traced or not, or one for each image ([B])
+Index = int | np.integer | np.ndarray | jax.Array  # an int, traced or not, or one for each image ([B])
 
 
-def isolate(features: jax.Array, *, channel: Index | None = None, position: tuple[Index, Index] | None = None):
+def isolate(
+    features: jax.Array, *, channel: Index | None = None, position: tuple[Index, Index] | None = None
+) -> jax.Array:
     """Keep one activation of each image and set all others to zero ("set all other activations in the layer to zero").
 
     Args:
@@ -63,17 +67,20 @@ def project(params: Params, trace: Trace, top: jax.Array, *, layer: str, archite
       architecture: the table.
 
     Returns:
-      [B, image_size, image_size, channels], signed, in pixels. ValueError for an unknown layer or another shape.
+      [B, image_size, image_size, channels], signed, in pixels. ValueError for an unknown layer, another shape, or a
+      trace without the switches of a pool.
     """
     start = architecture.layer_names.index(architecture.layer(layer).name)
     sizes = architecture.sizes()
     if top.shape[1:] != sizes[layer].output:
-        raise ValueError(f"top of shape {top.shape}: layer {layer!r} hands on [B, *{sizes[layer].output}]")
+        output = ", ".join(map(str, sizes[layer].output))
+        raise ValueError(f"top of shape {top.shape}: layer {layer!r} hands on [B, {output}]")
     signal = top
     for row in reversed(architecture.layers[: start + 1]):
         kernel = params[row.name]["kernel"].astype(signal.dtype)
         if isinstance(row, Conv):
-            signal = _undo_conv(row, kernel, trace[row.name].switches, signal, sizes[row.name])
+            switches = trace[row.name].switches if row.name in trace else None
+            signal = _undo_conv(row, kernel, switches, signal, sizes[row.name])
         else:
             signal = _undo_dense(row, kernel, signal, sizes[row.name])
     return signal * jnp.asarray(architecture.input_scale, signal.dtype)
@@ -86,7 +93,8 @@ def rectify(signal: jax.Array) -> jax.Array:
 
 def _undo_conv(row: Conv, kernel: jax.Array, switches: jax.Array | None, signal: jax.Array, size: Sizes) -> jax.Array:
     if row.pool:
-        assert switches is not None  # forward sets them wherever the table has a pool
+        if switches is None:
+            raise ValueError(f"trace[{row.name!r}].switches is missing: the layer has a pool, which they undo")
         signal = unpool(signal, switches, shape=size.filtered, size=row.pool.size, stride=row.pool.stride)
     return conv_transpose(rectify(signal), kernel, row, size.input)
 
@@ -99,7 +107,7 @@ def _undo_dense(row: Dense, kernel: jax.Array, signal: jax.Array, size: Sizes) -
 
 def _is_at(index: Index, limit: int, name: str, batch: int, *, axis: int, ndim: int) -> jax.Array:
     """bool, true where `axis` counts to `index`; [B] indices go along the batch."""
-    if isinstance(index, int) and not 0 <= index < limit:
+    if isinstance(index, int | np.integer | np.ndarray) and not np.all((0 <= index) & (index < limit)):
         raise ValueError(f"{name}={index}: 0 to {limit - 1} is needed")
     index = jnp.asarray(index)
     if index.shape not in ((), (batch,)):

@@ -23,7 +23,7 @@ class Errors(NamedTuple):
 
     top1: jax.Array | int = 0  # images whose true class is not the most probable one
     top5: jax.Array | int = 0  # images whose true class is not among the five most probable ones
-    count: jax.Array | int = 0  # images
+    count: jax.Array | int = 0  # type: ignore[assignment]  # images; hides tuple.count
 
     def shares(self) -> dict[str, float]:
         """{"top1": error, "top5": error}, as shares of the images; ValueError if none was seen."""
@@ -51,12 +51,12 @@ def update(errors: Errors, probabilities: jax.Array, labels: jax.Array, mask: ja
 
 
 def rank_of_label(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
-    """Number of classes ranked before the true one. [B, classes], [B] -> int32 [B]"""
+    """Number of classes ranked before the true one; at least 5 in a row that is not finite. -> int32 [B]"""
     true = jnp.take_along_axis(probabilities, labels[:, None], axis=1)
     classes = jnp.arange(probabilities.shape[1], dtype=labels.dtype)
     before = (probabilities > true) | ((probabilities == true) & (classes[None] < labels[:, None]))
     finite = jnp.isfinite(probabilities).all(axis=1)
-    return jnp.where(finite, before.sum(axis=1), probabilities.shape[1])
+    return jnp.where(finite, before.sum(axis=1), max(probabilities.shape[1], 5))
 
 
 def probabilities_of(

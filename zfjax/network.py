@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from zfjax.architecture import Architecture, ContrastNorm, Conv, Dense
+from zfjax.architecture import Architecture
+from zfjax.layers import ContrastNorm, Conv, Dense
 from zfjax.ops import contrast_norm, conv, max_pool
 
 Params = Mapping[str, Mapping[str, jax.Array]]  # params[layer]["kernel" | "bias"]
@@ -136,6 +137,7 @@ def _check(params: Params, images: jax.Array, architecture: Architecture) -> Non
             f"images of shape {images.shape}: {architecture.name} reads [B, {side}, {side}, {architecture.channels}]"
         )
     for name, size in architecture.sizes().items():
-        found = params[name]["kernel"].shape if name in params else None
-        if found != size.kernel:
-            raise ValueError(f"params[{name!r}]['kernel'] of shape {found}: {architecture.name} has {size.kernel}")
+        for part, expected in (("kernel", size.kernel), ("bias", size.kernel[-1:])):
+            found = params[name][part].shape if part in params.get(name, ()) else None
+            if found != expected:
+                raise ValueError(f"params[{name!r}][{part!r}] of shape {found}: {architecture.name} has {expected}")

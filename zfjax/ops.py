@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from zfjax.architecture import ContrastNorm, Conv, Pool, Shape, pooled_size
+from zfjax.layers import ContrastNorm, Conv, Pool, Shape, pooled_size
 
 
 class Pooled(NamedTuple):
@@ -70,9 +70,13 @@ def max_pool(maps: jax.Array, *, size: int = 3, stride: int = 2) -> Pooled:
     """
     if not 1 <= size <= 16 or stride < 1:
         raise ValueError(f"size={size}, stride={stride}: a size of 1 to 16 and a stride of at least 1 are needed")
-    if maps.ndim != 4 or min(_pooled_shape(maps.shape, Pool(size, stride))[1:3]) < 1:
-        raise ValueError(f"maps of shape {maps.shape}: [B, H, W, C] with H and W of at least size={size} is needed")
-    return Pooled(*_max_pool(maps, Pool(size, stride)))
+    pool = Pool(size, stride)
+    if maps.ndim != 4 or min(_pooled_shape(maps.shape, pool)[1:3]) < 1:
+        raise ValueError(
+            f"maps of shape {maps.shape}: [B, H, W, C] is needed, with H and W of at least "
+            f"max(1, size - stride + 1) = {pool.smallest} for {pool}"
+        )
+    return Pooled(*_max_pool(maps, pool))
 
 
 def unpool(values: jax.Array, switches: jax.Array, *, shape: Shape, size: int = 3, stride: int = 2) -> jax.Array:
@@ -111,10 +115,8 @@ def contrast_norm(maps: jax.Array, norm: ContrastNorm) -> jax.Array:
 def _sum_of_neighbours(maps: jax.Array, num_maps: int) -> jax.Array:
     """Sum over `num_maps` maps around each, as a banded matrix: its derivative is as fast as itself."""
     place = np.arange(maps.shape[-1])
-    ahead = place[None] - place[:, None]  # of the summed map, seen from the one that gets the sum
-    before = num_maps // 2
-    band = (ahead >= -before) & (ahead < num_maps - before)
-    return jnp.matmul(maps, jnp.asarray(band.T, maps.dtype), precision=lax.Precision.HIGHEST)
+    band = abs(place[None] - place[:, None]) <= num_maps // 2
+    return jnp.matmul(maps, jnp.asarray(band, maps.dtype), precision=lax.Precision.HIGHEST)
 
 
 def _pooled_shape(shape: Shape, pool: Pool) -> Shape:

@@ -9,6 +9,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+# What jax.distributed.initialize() says where no cluster announces itself, and where JAX runs already (in a notebook).
+_ALONE = ("coordinator_address should be defined", "must be called before any JAX calls")
+
 AXIS = "devices"  # the axis over all devices of all hosts, for lax.psum, pmean and all_gather inside a step
 
 
@@ -60,11 +63,20 @@ def host_count() -> tuple[int, int]:
 def connect_hosts(coordinator: str | None = None, num_hosts: int | None = None, host: int | None = None) -> None:
     """Join the other hosts: named ones, or those that the cluster announces (Slurm, MPI, TPU pods); else stay alone.
 
+    To be called before anything runs on a device. Where JAX runs already it cannot look for a cluster: then a call
+    that names no host stays alone.
+
     Args:
       coordinator: "address:port" of host 0; None lets JAX look for a cluster.
       num_hosts: number of hosts; needed with `coordinator`.
       host: number of this host, from 0; needed with `coordinator`.
+
+    Raises:
+      ValueError: some of the three without the others, or a host out of range; or, from JAX as other errors are too,
+        a cluster that announces itself wrongly.
     """
+    if coordinator is None and (num_hosts is not None or host is not None):
+        raise ValueError(f"coordinator=None: num_hosts and host need its address; got {num_hosts=}, {host=}")
     if coordinator is not None:
         if num_hosts is None or host is None or not 0 <= host < num_hosts:
             raise ValueError(
@@ -74,8 +86,9 @@ def connect_hosts(coordinator: str | None = None, num_hosts: int | None = None, 
     elif not jax.distributed.is_initialized():
         try:
             jax.distributed.initialize()
-        except ValueError:  # no cluster announces itself: a single host
-            pass
+        except (ValueError, RuntimeError) as error:
+            if not any(words in str(error) for words in _ALONE):
+                raise
 
 
 def _split_rows(array: np.ndarray) -> np.ndarray:

@@ -63,7 +63,7 @@ class Recipe:
 class TrainState(NamedTuple):
     """What a step changes."""
 
-    step: jax.Array  # int32 [], steps done
+    step: jax.Array | np.ndarray  # int32 [], steps done
     params: Params
     optimizer: Any  # optax state; its hyperparams hold the learning rate
 
@@ -73,7 +73,7 @@ class Metrics(NamedTuple):
 
     loss: jax.Array  # summed cross-entropy, nats
     correct: jax.Array  # number of images whose most probable class is the true one
-    count: jax.Array  # number of images
+    count: jax.Array  # type: ignore[assignment]  # number of images; hides tuple.count
     gradient_norm: jax.Array  # Euclidean norm of the mean gradient, before the update
     stop: jax.Array  # number of devices whose host was asked to stop
 
@@ -86,7 +86,7 @@ class Initialization(NamedTuple):
     input_scale: float  # factor on mean-subtracted pixels (standard deviation about 58) that goes with it
 
 
-# "paper": "initialised to 1e-2", read as a standard deviation, on raw pixels; at reduced width nets do not train from it.
+# "paper": "initialised to 1e-2", read as a standard deviation, on raw pixels; nets of reduced width do not train so.
 # "he": there they do. The first layer begins at a fifth of He's scale, on pixels five times larger, which is the same
 # function: at He's own scale renormalisation's radius holds the filters at the noise that they began with.
 INITIALIZATIONS = {
@@ -169,7 +169,7 @@ def make_train_step(recipe: Recipe, architecture: Architecture, mean: np.ndarray
             params = renormalize(params, recipe.renormalize_radius)
         stop = (batch["stop"] > 0).any().astype(jnp.int32)
         sums = lax.psum((loss, correct, jnp.asarray(batch["label"].shape[0]), stop), AXIS)
-        metrics = Metrics(*sums[:3], optax.tree.norm(gradient), sums[3])
+        metrics = Metrics(*sums[:3], optax.tree.norm(gradient), sums[3])  # type: ignore[call-arg]  # loses `count`
         return TrainState(state.step + 1, params, optimizer_state), metrics
 
     return step

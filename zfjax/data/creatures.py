@@ -4,7 +4,7 @@ Creature coordinates: x right, y down, one unit = about the radius of the whole 
 Picture coordinates: x right, y down, 0..1. Edges are soft over one pixel; `pixel` is its side in the units at hand.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ JITTER = 0.08  # every number of a creature varies by this fraction of itself, s
 OUTLINE = 0.035  # creature units
 MAX_TURN = np.pi * 25 / 180  # radians, either way
 SCALE = (0.31, 0.43)  # pictures per creature unit: the creature spans about 60 to 85 % of the picture
+Numbers = Any  # of a creature: an array, or in ROWS a tuple
 REACH = 1.12  # creature units: no creature reaches farther from its centre, jitter and arms included
 INK = np.array([0.13, 0.10, 0.12], np.float32)[:, None, None]
 WHITE = np.array([0.97, 0.97, 0.94], np.float32)[:, None, None]
@@ -26,15 +27,15 @@ PART_NAMES = ("right eye", "left eye", "nose")
 class Creature(NamedTuple):
     """What makes a class, in creature units; paired things are given for x >= 0 and mirrored."""
 
-    head: jax.Array  # [3] half width, half height, y of the centre, from where ears and face are measured
-    lobes: jax.Array  # [4] the head's radius is 1 + sum_n lobes[n - 2] cos(n theta), n = 2..5, theta from down
-    ears: jax.Array  # [9] root, knee, tip, each x, y, radius: ears, horns or feelers
-    body: jax.Array  # [3] half width, half height, y of the centre
-    eyes: jax.Array  # [4] x, y, half width, half height
-    pupil: jax.Array  # [2] half width, half height as fractions of the eye's
-    nose: jax.Array  # [6] two ends, each x, y, radius: round, wide, a beak, nostrils or a trunk
-    muzzle: jax.Array  # [2] half width, half height of the pale patch around the nose
-    skin: jax.Array  # [8] turn (radians), cycles per unit, fold (1: symmetric left to right), then the weights
+    head: Numbers  # [3] half width, half height, y of the centre, from where ears and face are measured
+    lobes: Numbers  # [4] the head's radius is 1 + sum_n lobes[n - 2] cos(n theta), n = 2..5, theta from down
+    ears: Numbers  # [9] root, knee, tip, each x, y, radius: ears, horns or feelers
+    body: Numbers  # [3] half width, half height, y of the centre
+    eyes: Numbers  # [4] x, y, half width, half height
+    pupil: Numbers  # [2] half width, half height as fractions of the eye's
+    nose: Numbers  # [6] two ends, each x, y, radius: round, wide, a beak, nostrils or a trunk
+    muzzle: Numbers  # [2] half width, half height of the pale patch around the nose
+    skin: Numbers  # [8] turn (radians), cycles per unit, fold (1: symmetric left to right), then the weights
     #                  of waves across, waves along, their product, rings, and a constant: see `pattern`
 
 

@@ -9,21 +9,24 @@ Coordinates: x right, y down, 0..1 over the picture; times `size` they are pixel
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
-from zfjax.data import creatures
+from zfjax.data import ImageSet, creatures
 from zfjax.data.creatures import CLASS_NAMES, NUM_CLASSES, PART_NAMES
 
 __all__ = [
     "CLASS_NAMES",
     "NUM_CLASSES",
     "PART_NAMES",
+    "DemoSource",
     "Scene",
     "demo_images",
+    "demo_set",
     "render",
     "render_background",
     "scene_label",
@@ -32,6 +35,8 @@ __all__ = [
 MIN_SIZE = 16  # pixels; below this the eyes vanish
 NUM_CLUTTER = 10  # distractors per scene
 CLUTTER_SCALE = (0.12, 0.26)  # pictures per creature unit of a distractor
+VERSION = 1  # changes when the pictures do
+MEAN_SCENES = 512  # training scenes whose mean picture is subtracted
 CHUNK = 64  # scenes per compiled call of demo_images
 
 # Random numbers in 0..1 that each aspect of a scene takes; the label has a key of its own.
@@ -99,10 +104,61 @@ def demo_images(seed: int, start: int, count: int, *, size: int) -> dict[str, np
     if count < 1:
         raise ValueError(f"count={count}: at least one scene must be asked for")
     chunks = []
-    for first in range(start, start + count, CHUNK):
+    for first in tqdm(range(start, start + count, CHUNK), desc="rendering the demo set", leave=False, disable=None):
         scenes = _render_chunk(seed, first, size=size)
         chunks.append(Scene(*(np.asarray(field)[: start + count - first] for field in scenes)))
     return {name: np.concatenate(fields) for name, fields in zip(Scene._fields, zip(*chunks, strict=True), strict=True)}
+
+
+class DemoSource:
+    """Scenes 0 .. count - 1 of a seed as a `zfjax.data.Source`, rendered together when the first one is asked for.
+
+    An example has, besides image, label and index: "object" bool [size, size] and "parts" float32 [3, 2], the mask and
+    parts of its `Scene`.
+    """
+
+    def __init__(self, seed: int, count: int, size: int):
+        self._seed, self._count, self._size = seed, count, size
+        self._scenes: dict[str, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if self._scenes is None:
+            self._scenes = demo_images(self._seed, 0, self._count, size=self._size)
+        image, label, mask, parts = (self._scenes[name][index] for name in Scene._fields)
+        return {"image": image, "label": label, "index": np.int32(index), "object": mask, "parts": parts}
+
+
+def demo_set(size: int = 80, num_train: int = 6144, num_validation: int = 1024) -> ImageSet:
+    """The demo set as every experiment reads it: seed 0 to train on, fresh scenes of seed 1 to validate on.
+
+    Args:
+      size: side of the pictures in pixels, at least 16.
+      num_train, num_validation: scenes in each split, at least 1.
+
+    Returns:
+      ImageSet; its mean is that of the first `MEAN_SCENES` training scenes.
+    """
+    for name, value, least in [
+        ("size", size, MIN_SIZE),
+        ("num_train", num_train, 1),
+        ("num_validation", num_validation, 1),
+    ]:
+        if value < least:
+            raise ValueError(f"{name}={value}: at least {least} is needed")
+    first = demo_images(0, 0, min(MEAN_SCENES, num_train), size=size)["image"]
+    return ImageSet(
+        name="demo",
+        size=size,
+        class_names=CLASS_NAMES,
+        train=DemoSource(0, num_train, size),
+        validation=DemoSource(1, num_validation, size),
+        mean=first.mean(axis=0, dtype=np.float64).astype(np.float32),
+        official_labels=None,
+        fingerprint=f"demo-{VERSION}-{size}-{num_train}-{num_validation}",
+    )
 
 
 @partial(jax.jit, static_argnames="size")

@@ -2,12 +2,10 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import io
 import itertools
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +16,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
-from zfjax.data import imagenet, pictures, preparation
+from zfjax.data import imagenet, pictures, preparation, workplace
 from zfjax.data.archives import Photo, find_splits, official_synsets
 
 PICTURES_PER_SHARD = 8192  # 250 MB at 256 pixels: ImageNet is 157 + 7 files, few enough to hold all of them open
@@ -174,7 +172,7 @@ def prepare(
       size: side of the stored pictures, pixels.
       workers: processes that decode and encode.
       skip_bad: leave out undecodable photos instead of stopping at the first.
-      overwrite: first delete a set of this size that is already there (after listing the new source).
+      overwrite: replace a set of this size that is already there, once the new one is whole.
     Returns:
       the set's facts (see `imagenet.read_facts`), with "folder", and "fresh": whether it was prepared now.
     Raises:
@@ -187,16 +185,20 @@ def prepare(
     folder = imagenet.set_folder(data_dir, size)
     if folder.exists() and not overwrite:
         return {**imagenet.read_facts(folder), "folder": folder, "fresh": False}
-    with locked(folder.parent):
+    with workplace.locked(folder.parent):
         plan = survey(source, size, workers=workers, skip_bad=skip_bad)
+        workshop, replaced = folder.parent / "incomplete.new", folder.parent / "incomplete.old"
         try:
-            for old in [*folder.parent.glob("incomplete.*"), *([folder] if overwrite and folder.exists() else [])]:
-                shutil.rmtree(old)
+            workplace.clear(folder, replaced)
             # TFDS wants a place for downloads and announces one; there is none
             with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(io.StringIO()):
-                Imagenet(data_dir=data_dir, plan=plan).download_and_prepare(download_dir=empty)
+                Imagenet(data_dir=workshop, plan=plan).download_and_prepare(download_dir=empty)
+            if folder.exists():
+                folder.rename(replaced)
+            imagenet.set_folder(workshop, size).rename(folder)
+            workplace.clear(folder, replaced)
         except OSError as error:
-            raise OSError(f"preparing {folder} failed, nothing is left there: {error}") from error
+            raise OSError(f"preparing {folder} failed, nothing new is left there: {error}") from error
     return {**imagenet.read_facts(folder), "folder": folder, "fresh": True}
 
 
@@ -230,18 +232,6 @@ class _Tally:
     total: np.ndarray  # int64 [size, size, 3], sum of the training pictures
     digest: Any  # hashlib object, over every record
     skipped: list[str]  # "<split>/<class>/<file name>: reason"
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps a second preparation out of `folder`; the lock falls with its process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another preparation is writing into {folder}") from None
-        yield
 
 
 def _official_labels(class_names: tuple[str, ...]) -> list[int | None]:

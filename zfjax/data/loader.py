@@ -79,7 +79,7 @@ def eval_batches(
     """One host's rows of the source in order, each example once, the last batch filled up.
 
     Global batch t holds the examples t * B to (t + 1) * B - 1; row i on host h is the (h + num_hosts * i)th of them.
-    Every host gets the same number of batches. Rows beyond the source have mask False, index -1, label 0, image 0.
+    Every host gets the same number of batches. Rows beyond the source have mask False, index -1 and 0 elsewhere.
 
     Args: as for `train_batches`; `first_batch` leaves out the batches before it.
     Returns:
@@ -107,8 +107,8 @@ class _Filled:
     def __getitem__(self, index: int) -> dict[str, Any]:
         if index < len(self._source):
             return {**self._source[index], "mask": np.bool_(True)}
-        image = np.zeros_like(self._source[0]["image"])
-        return {"image": image, "label": np.int32(0), "index": np.int32(-1), "mask": np.bool_(False)}
+        blank = {name: np.zeros_like(value) for name, value in self._source[0].items()}
+        return {**blank, "index": np.int32(-1), "mask": np.bool_(False)}
 
 
 def _check(batch_size: int, host: int, num_hosts: int, num_workers: int, **first: int) -> None:

@@ -1,0 +1,44 @@
+"""Several hosts: only where no cluster announces itself does a program stay alone."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from zfjax import parallel
+
+ALONE = """
+import jax
+from zfjax import parallel
+parallel.connect_hosts()
+assert not jax.distributed.is_initialized()
+print(parallel.host_count())
+parallel.connect_hosts()
+"""
+
+
+def run_alone(**environment):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "OMPI_", "JAX_"))}
+    return subprocess.run([sys.executable, "-c", ALONE], env=clean | environment, capture_output=True, text=True)
+
+
+def test_without_a_cluster_a_program_is_the_one_host_before_and_after_jax_runs():
+    ended = run_alone(JAX_PLATFORMS="cpu")
+    assert ended.stdout == "(0, 1)\n" and ended.returncode == 0, ended.stderr
+
+
+def test_a_cluster_that_announces_itself_in_part_is_an_error():
+    ended = run_alone(JAX_PLATFORMS="cpu", JAX_COORDINATOR_ADDRESS="localhost:1")
+    assert ended.returncode == 1 and "ValueError: Number of processes must be defined" in ended.stderr
+
+
+@pytest.mark.parametrize("error", [ValueError("invalid literal for int()"), RuntimeError("connection refused")])
+def test_what_goes_wrong_in_a_cluster_is_not_hidden(error, monkeypatch):
+    def initialize():
+        raise error
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(type(error), match=str(error).replace("()", "")):
+        parallel.connect_hosts()
