@@ -15,9 +15,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,39 +23,11 @@ import numpy as np
 import tyro
 
 from experiments import benchmark_loader
+from experiments.benchmark_workload import Engine, Workload
 from zfjax import deconvnet, network, parallel, training
-from zfjax.architecture import ALEXNET, ZFNET, Architecture
-
-Step = Callable[[], Any]  # does the work on one batch, or starts it
-Engine = tuple[Step, Callable[[Any], Any]]  # a step, and what waits for its result
+from zfjax.architecture import Architecture
 
 STORED_MARGIN = 32  # pixels by which stored pictures are larger than the crop: 256 for 224
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What is measured, and how long."""
-
-    architecture: Literal["zfnet", "alexnet"] = "zfnet"
-    image_size: int = 224
-    """Side of the images in pixels."""
-    width: float = 1.0
-    """Factor on the features of every layer but the last."""
-    num_classes: int = 1000
-    batch_size: int = 32
-    """Images per step."""
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    against: Literal["torch"] | None = None
-    """Measure this one too, in turns."""
-    steps: int = 5
-    """Steps between two readings of the clock."""
-    rounds: int = 5
-    """Readings of the clock; their median is printed."""
-
-    def table(self) -> Architecture:
-        """The architecture that is measured."""
-        table = {"zfnet": ZFNET, "alexnet": ALEXNET}[self.architecture].scaled(self.width)
-        return table.with_sizes(image=self.image_size, **{table.layer_names[-1]: self.num_classes})
 
 
 def train(workload: Workload) -> list[dict[str, Any]]:
@@ -179,7 +149,7 @@ def main() -> None:
     commands = {"train": train, "forward": forward, "project": project, "loader": benchmark_loader.loader}
     try:
         records = tyro.extras.subcommand_cli_from_dict(
-            commands, description=__doc__, config=(tyro.conf.OmitArgPrefixes,)
+            commands, prog="python -m experiments.benchmark", description=__doc__, config=(tyro.conf.OmitArgPrefixes,)
         )
     except ModuleNotFoundError as error:
         raise SystemExit(f'error: {error}: `pip install "zfjax[bench]"` brings what --against needs') from error

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from experiments.benchmark import Engine, Workload
+from experiments.benchmark_workload import Engine, Workload
 from zfjax.architecture import Architecture, Conv, Pool
 
 LAYOUTS = {"torch": torch.contiguous_format, "torch channels_last": torch.channels_last}
@@ -24,6 +24,7 @@ class ConvLayer(nn.Module):
         self.relu = nn.ReLU()  # a module, because Captum's Deconvolution finds no functional ones
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """[B, C, H, W] -> what the layer hands on."""
         before, after = self.row.padding
         if before == after:
             maps = functional.conv2d(
@@ -148,4 +149,5 @@ class Strongest(nn.Module):
         self.net, self.channel = net, channel
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """[B, 3, H, W] -> [B]."""
         return self.net(images)[:, self.channel].flatten(1).max(dim=1).values

@@ -233,6 +233,7 @@ def main() -> None:
     """The command line."""
     config = tyro.cli(Config)
     try:
+        parallel.connect_hosts()
         result = run(config)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error

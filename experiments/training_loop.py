@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
 import sys
 import time
@@ -52,6 +54,7 @@ class Loop:
                 return record
         finally:
             batches.close()  # ends the workers
+            gc.collect()  # JAX lets go of the last batches, whose shared memory has to be gone before Python is
             self._checkpoints.close()
 
     def _epoch(self, batches: Iterator[dict[str, np.ndarray]], bar: tqdm) -> dict[str, Any]:
@@ -88,13 +91,13 @@ class Loop:
             if not math.isfinite(value):
                 raise FloatingPointError(
                     f"{name}={value} at step {step}: training diverged; the checkpoints of steps "
-                    f"{self._checkpoints.steps()} are good: go on from them with a lower --learning-rate"
+                    f"{self._checkpoints.steps()} stay: go on from the last good one with a lower --learning-rate"
                 )
         self._stopping = self._stopping or metrics.stop > 0
         self._totals = self._totals.add(metrics)
         self._images += int(metrics.count)
         loss, accuracy = float(metrics.loss / metrics.count), float(metrics.correct / metrics.count)
-        bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}", refresh=False)
+        bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}", refresh=False)
         bar.update(int(metrics.count))
         if step % LOG_STEPS == 0:
             epoch_done = step / self.run.epoch_steps
@@ -103,7 +106,10 @@ class Loop:
 
     def _validate(self, bar: tqdm) -> dict[str, Any]:
         """Error on the whole validation split, the annealing that follows from it, and the epoch's record."""
-        errors = self._evaluate(self._state.params, self._validation_batches()).shares()
+        counts = self._evaluate(self._state.params, self._validation_batches())
+        if self._stops_alone():
+            raise self._stopped()
+        errors = counts.shares()
         totals, rate = self._totals, self._annealing.learning_rate
         self._annealing = training.anneal(self._annealing, errors["top1"], self.run.recipe)
         record = {
@@ -136,6 +142,10 @@ class Loop:
         )
         self._checkpoints.save(snapshot)
 
+    def _stops_alone(self) -> bool:
+        """Asked to stop, with no other host to agree with; several hosts agree at their next training step."""
+        return self._hosts == 1 and self._stop.signal_number > 0
+
     def _stopped(self) -> Stopped:
         go_on = f"python -m experiments.train_imagenet --resume {self.run.folder}"
         return Stopped(f"stopped; saved after step {self._step}; go on with: {go_on}", self._stop.signal_number)
@@ -149,7 +159,13 @@ class Loop:
         total = self.run.recipe.num_epochs * self.run.epoch_steps * self.run.recipe.batch_size
         often = 0.5 if sys.stderr.isatty() else 30.0  # seconds; a log file wants few lines
         return tqdm(
-            total=total, initial=seen, unit="img", disable=self._host != 0, mininterval=often, dynamic_ncols=True
+            total=total,
+            initial=seen,
+            unit=" images",
+            bar_format="{desc}{percentage:3.0f}%|{bar}| {rate_fmt}, {remaining} left{postfix}",  # within 80 columns
+            disable=self._host != 0,
+            mininterval=often,
+            dynamic_ncols=True,
         )
 
     def _batches(self) -> Iterator[dict[str, np.ndarray]]:
@@ -173,10 +189,11 @@ class Loop:
             num_hosts=self._hosts,
             num_workers=self.run.num_workers,
         )
-        for batch in batches:
-            if self._stop.signal_number and self._hosts == 1:  # several hosts agree at their next training step
-                raise self._stopped()
-            yield batch
+        with contextlib.closing(batches):  # ends the workers
+            for batch in batches:
+                if self._stops_alone():
+                    break
+                yield batch
 
     def _with_extras(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the step wants besides pictures and labels: see `training.make_train_step`."""

@@ -1,14 +1,22 @@
-"""Training runs of a few steps, on pictures made up here: in this process, or in one of their own that something befalls.
+"""Training runs of a few steps on pictures made up here, in this process or in one of their own.
 
 `python tests/runs.py MOMENT FLAGS` is the training command with FLAGS; MOMENT, a key of `MOMENTS`, is what befalls it.
 """
 
+import atexit
+import contextlib
+import fcntl
 import functools
 import json
 import os
+import shutil
 import signal
+import struct
 import subprocess
 import sys
+import tempfile
+import termios
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -51,17 +59,27 @@ def train(monkeypatch, *flags, images=None):
     train_imagenet.main()
 
 
+@functools.cache
+def cache():
+    """A folder of compiled programs, shared by the processes; it changes no number and saves most of their time."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
 def start(*flags, moment="none", devices=4, environment=(), **popen):
-    """The training command in a process of its own."""
-    xla = f"--xla_force_host_platform_device_count={devices}"
+    """The training command in a process of its own, which leads its own group as under a shell or Slurm."""
+    xla = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"  # compiles faster
+    paths = {"PYTHONPATH": str(Path(__file__).parents[1]), "XLA_FLAGS": xla}
     return subprocess.Popen(
         [sys.executable, __file__, moment, *map(str, flags)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "XLA_FLAGS": xla, **dict(environment)},
+        env={**os.environ, **paths, **cache(), **dict(environment)},
+        start_new_session=True,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **popen},
     )
 
 
-def finish(*processes, timeout=150):
+def finish(*processes, timeout=500):
     """(exit status, output) of each; none is left running."""
     try:
         outputs = [process.communicate(timeout=timeout)[0] for process in processes]
@@ -70,6 +88,30 @@ def finish(*processes, timeout=150):
             process.kill()
             process.wait()
     return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
+
+
+@functools.cache
+def whole():
+    """(folder, output, terminal) of an uninterrupted run whose standard error is a terminal of 80 columns."""
+    folder, pieces = Path(tempfile.mkdtemp(dir=cache()["JAX_COMPILATION_CACHE_DIR"])) / "run", []
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    process = start(*FLAGS, "--out", folder, stderr=theirs)
+    os.close(theirs)
+
+    def read_all():
+        with contextlib.suppress(OSError):  # how Linux reports that the other side of a terminal is closed
+            while piece := os.read(ours, 4096):
+                pieces.append(piece)
+
+    reader = threading.Thread(target=read_all)
+    reader.start()
+    ((status, output),) = finish(process)
+    reader.join()
+    os.close(ours)
+    terminal = b"".join(pieces).decode()
+    assert status == 0, output + terminal
+    return folder, output, terminal
 
 
 def records(folder):
@@ -99,10 +141,11 @@ def fingerprint(folder):
 
 
 def end_by(number):
-    os.kill(os.getpid(), number)
+    """Ctrl-C in a terminal and Slurm reach the workers too; a process that was killed alone must not leave them."""
+    (os.kill if number == signal.SIGKILL else os.killpg)(os.getpid(), number)
 
 
-def at_batch(count, number, patch=setattr):
+def at_batch(count, number):
     """A signal when the loop asks for its batch `count` (from 0) of this process."""
     batches_of = training_loop.train_batches
 
@@ -112,10 +155,10 @@ def at_batch(count, number, patch=setattr):
                 end_by(number)
             yield batch
 
-    patch(training_loop, "train_batches", batches)
+    training_loop.train_batches = batches
 
 
-def in_validation(epoch, number, patch=setattr):
+def in_validation(epoch, number):
     """A signal between two batches of the validation after the epoch `epoch` (from 1) of this process."""
     batches_of, calls = training_loop.eval_batches, []
 
@@ -126,10 +169,10 @@ def in_validation(epoch, number, patch=setattr):
                 end_by(number)
             yield batch
 
-    patch(training_loop, "eval_batches", batches)
+    training_loop.eval_batches = batches
 
 
-def in_save(step, patch=setattr):
+def in_save(step):
     """A kill where the checkpoint of `step` is written, before it gets its name."""
     rename = os.rename
 
@@ -138,7 +181,7 @@ def in_save(step, patch=setattr):
             end_by(signal.SIGKILL)
         rename(source, target, **kwargs)
 
-    patch(os, "rename", killing_rename)
+    os.rename = killing_rename
 
 
 MOMENTS = {
@@ -147,6 +190,7 @@ MOMENTS = {
     "killed in a save": lambda: in_save(8),
     "killed in a validation": lambda: in_validation(2, signal.SIGKILL),
     "terminated": lambda: at_batch(7, signal.SIGTERM),
+    "interrupted in a validation": lambda: in_validation(1, signal.SIGINT),
 }
 
 

@@ -27,9 +27,7 @@ def renormalize(params: Params, radius: float = 0.1) -> Params:
 
 def filter_rms(kernel: jax.Array) -> jax.Array:
     """Root mean square of each filter of an HWIO kernel. -> [O]"""
-    peak = jnp.maximum(jnp.abs(kernel).max(axis=(0, 1, 2)), jnp.finfo(kernel.dtype).tiny)
-    share = kernel / peak[None, None, None]  # of the largest weight, whose own square could overflow
-    return peak * jnp.sqrt(jnp.mean(share * share, axis=(0, 1, 2)))
+    return jnp.sqrt(jnp.mean(kernel * kernel, axis=(0, 1, 2)))
 
 
 def _renormalize_kernel(kernel: jax.Array, radius: float) -> jax.Array:

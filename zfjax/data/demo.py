@@ -56,10 +56,10 @@ DRAWS = {
 class Scene(NamedTuple):
     """One picture and what is true of it."""
 
-    image: jax.Array  # uint8 [size, size, 3]
-    label: jax.Array  # int32 []
-    mask: jax.Array  # bool [size, size]: the creature covers at least half of the pixel
-    parts: jax.Array  # float32 [3, 2]: (y, x) in pixels, in the order of PART_NAMES
+    image: jax.Array | np.ndarray  # uint8 [size, size, 3]
+    label: jax.Array | np.ndarray  # int32 []
+    mask: jax.Array | np.ndarray  # bool [size, size]: the creature covers at least half of the pixel
+    parts: jax.Array | np.ndarray  # float32 [3, 2]: (y, x) in pixels, in the order of PART_NAMES
 
 
 def scene_label(seed, index) -> jax.Array:
@@ -184,7 +184,8 @@ def _pixel_centres(size: int) -> tuple[jax.Array, jax.Array]:
     if size < MIN_SIZE:
         raise ValueError(f"size={size}: a scene needs at least {MIN_SIZE} pixels a side")
     line = (jnp.arange(size, dtype=jnp.float32) + 0.5) / size
-    return tuple(jnp.meshgrid(line, line))
+    x, y = jnp.meshgrid(line, line)
+    return x, y
 
 
 def _noise(values, size: int):

@@ -1,6 +1,7 @@
 """Batches of a source in an order that depends on the seed and the step alone."""
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -140,6 +141,8 @@ def _iterate(batches: grain.MapDataset, num_workers: int) -> Iterator[dict[str, 
 
 
 def _start_worker(worker: int, num_workers: int) -> None:
-    """Grain's own workers outlive a training that was killed."""
+    """Grain's own workers outlive a training that was killed, and die of the signals that ask it to save first."""
     del worker, num_workers
     end_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and Slurm reach every process; the first one decides
+        signal.signal(number, signal.SIG_IGN)
