@@ -69,3 +69,8 @@ def test_annealing_is_a_function_of_what_a_checkpoint_holds():
     for error in errors:
         annealing = anneal(Annealing(**dataclasses.asdict(annealing)), error, PLATEAU)
     assert annealing.learning_rate == rates(errors)[-1] and annealing.epoch == len(errors)
+
+
+def test_the_cosine_goes_on_from_a_rate_given_by_hand():
+    halfway = Annealing(0.02, epoch=4)
+    assert anneal(halfway, 0.5, COSINE).learning_rate == pytest.approx(0.02 * (1 + math.cos(math.pi * 5 / 8)))

@@ -207,7 +207,7 @@ def anneal(annealing: Annealing, error: float, recipe: Recipe) -> Annealing:
 
     "plateau": divide by 10 after `patience` epochs in a row without an error at least 0.1 percentage points below
     the best one, at most down to a thousandth of the recipe's rate; then the best error counts anew.
-    "cosine": half a cosine from the recipe's rate to zero over its epochs, whatever the error.
+    "cosine": along half a cosine that ends at zero after the recipe's epochs, whatever the error.
     """
     return {"plateau": _anneal_on_plateau, "cosine": _anneal_by_cosine}[recipe.annealing](annealing, error, recipe)
 
@@ -225,5 +225,6 @@ def _anneal_on_plateau(annealing: Annealing, error: float, recipe: Recipe) -> An
 
 def _anneal_by_cosine(annealing: Annealing, error: float, recipe: Recipe) -> Annealing:
     seen = annealing.epoch + 1
-    rate = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * seen / recipe.num_epochs))
+    before, after = (1 + math.cos(math.pi * epoch / recipe.num_epochs) for epoch in (seen - 1, seen))
+    rate = annealing.learning_rate * after / before  # so that a rate given by hand falls on from there
     return Annealing(rate, epoch=seen, best_error=min(error, annealing.best_error))
