@@ -6,7 +6,7 @@
     python -m experiments.benchmark loader --data DIR
 
 `--against torch` measures PyTorch (and Captum's Deconvolution for `project`) in the same run, in turns, in both of its
-memory layouts: `pip install "zfjax[bench]"`. Expected time: half a minute to three minutes on two CPU cores.
+memory layouts: `pip install -e ".[bench]"`. Expected time: half a minute to three minutes on two CPU cores.
 Figures are medians over rounds, as "images_per_second"; compare only lines of one run.
 """
 
@@ -152,7 +152,7 @@ def main() -> None:
             commands, prog="python -m experiments.benchmark", description=__doc__, config=(tyro.conf.OmitArgPrefixes,)
         )
     except ModuleNotFoundError as error:
-        raise SystemExit(f'error: {error}: `pip install "zfjax[bench]"` brings what --against needs') from error
+        raise SystemExit(f'error: {error}: `pip install -e ".[bench]"` brings what --against needs') from error
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     for record in records:

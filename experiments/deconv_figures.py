@@ -231,7 +231,7 @@ def write_all(out: Path, net: inputs.TrainedNet, drawn: Drawn, result: Mapping[s
 
 def main() -> None:
     """The command line."""
-    config = tyro.cli(Config)
+    config = tyro.cli(Config, description=__doc__)
     try:
         parallel.connect_hosts()
         result = run(config)

@@ -24,8 +24,11 @@ from zfjax import evaluation, parallel
 from zfjax.data import ImageSet
 from zfjax.data.loader import eval_batches
 
-# Table 2, validation error in % on ImageNet 2012 with 1,000 classes: (top-1, top-5)
-PAPER = {"zfnet": (38.4, 16.5), "alexnet": (40.5, 18.1)}
+# Table 2, validation error on ImageNet 2012 with 1,000 classes, networks of full width
+PAPER = {
+    "zfnet": {"top1_percent": 38.4, "top5_percent": 16.5},
+    "alexnet": {"top1_percent": 40.5, "top5_percent": 18.1},
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def run(config: Config) -> dict[str, Any]:
         "error": errors,  # shares of the images
         "num_images": len(data.validation),
         "num_classes": len(data.class_names),
-        "paper": dict(zip(("top1_percent", "top5_percent"), PAPER[net.architecture.name], strict=True)),
+        "paper": PAPER.get(net.architecture.name),
         "paper_data": "ImageNet 2012 validation, 50,000 images of 1,000 classes",
         "checkpoint": {"path": net.path, "fingerprint": net.fingerprint},
         "data": {"name": data.name, "fingerprint": data.fingerprint},
@@ -117,6 +120,8 @@ def main() -> None:
     try:
         parallel.connect_hosts()
         result = run(config)
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; nothing was written") from None
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     images = f"{result['num_images']:,} images of {result['num_classes']:,} classes"

@@ -61,12 +61,13 @@ def open_data(data: str) -> ImageSet:
       ValueError: a name that is none of these.
     """
     name, *numbers = data.split(":")
-    if not all(number.isdigit() for number in numbers):
-        raise ValueError(f"data={data!r}: 'demo', 'demo:SIZE:TRAIN:VALIDATION', 'DIR' or 'DIR:SIZE' is needed")
     if name == "demo":
         from zfjax.data import demo
 
+        if len(numbers) not in (0, 3) or not all(number.isdigit() for number in numbers):
+            raise ValueError(f"data={data!r}: 'demo', 'demo:SIZE:TRAIN:VALIDATION', 'DIR' or 'DIR:SIZE' is needed")
         return demo.demo_set(*(int(number) for number in numbers))
     from zfjax.data import imagenet
 
-    return imagenet.open_imagenet(Path(name), *(int(number) for number in numbers))
+    folder, _, size = data.rpartition(":")
+    return imagenet.open_imagenet(folder, int(size)) if folder and size.isdigit() else imagenet.open_imagenet(data)

@@ -76,7 +76,7 @@ def report(config: Config, result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Runs the command line; an error that the user can mend ends it in one line."""
-    config = tyro.cli(Config)
+    config = tyro.cli(Config, description=__doc__)
     try:
         print(report(config, run(config)))
     except (ValueError, OSError) as error:

@@ -8,7 +8,7 @@
 DIR is what `python -m experiments.prepare_imagenet` made. On several hosts run the same command on each; a cluster
 that announces itself (Slurm, MPI, TPU pods) is found, else add `--coordinator HOST:PORT --num-hosts N --host I`.
 
-A run's folder (`--out`, default runs/PRESET-TIME) holds `config.json`, `metrics.jsonl`, `curves.png` and
+A run's folder (`--out`, default runs/DATA-TIME) holds `config.json`, `metrics.jsonl`, `curves.png` and
 `checkpoints/`: the latest three, and those of epochs 1, 2, 5, 10, 20, 30, 40, 64 and 70. Ctrl-C and SIGTERM save and
 leave. The paper annealed by hand: `--resume RUN --learning-rate 1e-3` goes on with another rate.
 """
@@ -53,7 +53,8 @@ class Config:
 
 
 # Departure: the paper's initialisation does not leave ln(classes) at reduced width, and a short run ends with much of
-# the noise that its filters began with, which shows in every projection: weight decay takes it away.
+# the noise that its filters began with, which shows in every projection: weight decay takes it away. Small sets are
+# learnt by heart from ten fixed crops, so crops are random.
 _REDUCED = Recipe(initialization="he", crops="random", annealing="cosine", batch_size=64)
 PRESETS = {
     "paper": Config(),
@@ -82,7 +83,8 @@ def data_name(config: Config) -> str:
     """The configured data set as `inputs.open_data` names it."""
     if config.data == "demo":
         return ":".join(["demo", *map(str, config.demo_sizes)])
-    return str(config.data_dir) if config.data_size is None else f"{config.data_dir}:{config.data_size}"
+    folder = config.data_dir.absolute()  # a folder called demo is still a folder
+    return str(folder) if config.data_size is None else f"{folder}:{config.data_size}"
 
 
 def build_architecture(config: Config, num_classes: int) -> Architecture:
@@ -138,7 +140,8 @@ def run(config: Config, resume: Path | None = None) -> dict[str, Any]:
 def continued(recipe: Recipe, checkpoint: checkpoints.Checkpoint) -> tuple[Recipe, Annealing]:
     """The recipe and annealing of a run that goes on with `recipe`, as `stored_config` offered it to be changed.
 
-    Its learning rate is the current one, unless it was given by hand: then the annealing starts anew from it.
+    Its learning rate is the current one, unless it was given by hand: then the annealing goes on from that, on a
+    plateau with the best error counted anew.
     """
     annealing = checkpoint.annealing
     if recipe.learning_rate == annealing.learning_rate:
@@ -210,6 +213,8 @@ def main() -> None:
     except Stopped as stopped:
         print(stopped)
         raise SystemExit(stopped.exit_status) from None
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; what was saved before stays") from None
     except (ValueError, OSError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error
     error = record["validation_top1_error"]

@@ -60,8 +60,9 @@ class Loop:
     def _epoch(self, batches: Iterator[dict[str, np.ndarray]], bar: tqdm) -> dict[str, Any]:
         """The rest of an epoch. It is saved before its validation, which a continued run repeats to the same end."""
         bar.set_description(f"epoch {self._annealing.epoch + 1}/{self.run.recipe.num_epochs}")
-        self._state = training.with_learning_rate(self._state, self._annealing.learning_rate)
         end = (self._annealing.epoch + 1) * self.run.epoch_steps
+        if self._step < end:  # else only its validation is left
+            self._state = training.with_learning_rate(self._state, self._annealing.learning_rate)
         every = self.run.save_steps
         while self._step < end:
             self._steps(batches, min(end, self._step - self._step % every + every), bar)
@@ -110,7 +111,7 @@ class Loop:
         if self._stops_alone():
             raise self._stopped()
         errors = counts.shares()
-        totals, rate = self._totals, self._annealing.learning_rate
+        totals, rate = self._totals, training.learning_rate(self._state)
         self._annealing = training.anneal(self._annealing, errors["top1"], self.run.recipe)
         record = {
             "kind": "epoch",

@@ -88,8 +88,11 @@ def test_data_by_name(tmp_path):
     assert (images.size, len(images.train), len(images.validation)) == (56, 12, 22)
     with pytest.raises(ValueError, match=r"data='demo:x': 'demo', 'demo:SIZE:TRAIN:VALIDATION', 'DIR' or 'DIR:SIZE'"):
         inputs.open_data("demo:x")
-    with pytest.raises(FileNotFoundError, match="experiments.prepare_imagenet"):
-        inputs.open_data(str(tmp_path))
+    with pytest.raises(ValueError, match="data='demo:56:12'"):
+        inputs.open_data("demo:56:12")
+    for folder in (str(tmp_path), f"{tmp_path}:128", f"{tmp_path}/a:b", "./demo"):
+        with pytest.raises(FileNotFoundError, match="experiments.prepare_imagenet"):
+            inputs.open_data(folder)
     with pytest.raises(ValueError, match="num_validation=0: at least 1 is needed"):
         demo.demo_set(40, 12, 0)
 

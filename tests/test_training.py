@@ -183,7 +183,8 @@ def test_kernels_begin_as_the_rule_says_and_biases_at_zero(rule, gain):
 @pytest.mark.parametrize(
     ("field", "value"),
     [("batch_size", 0), ("num_epochs", 0), ("learning_rate", 0.0), ("learning_rate", math.inf), ("momentum", 1.0)]
-    + [("weight_decay", -1e-4), ("patience", 0), ("renormalize_radius", 0.0)],
+    + [("weight_decay", -1e-4), ("patience", 0), ("renormalize_radius", 0.0), ("seed", -1), ("annealing", "linear")]
+    + [("initialization", "zeros"), ("crops", "five"), ("compute_dtype", "int8")],
 )
 def test_a_setting_out_of_range_is_an_error_that_names_it(field, value):
     with pytest.raises(ValueError, match=f"{field}={value!r}"):

@@ -147,7 +147,7 @@ def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
         meta = read.meta
         digests = meta.pop("digests")
         actual = {name: digest(read[name]) for name in parts}
-        actual |= {"meta": _digest(meta)} if "meta" in digests else {}  # the first checkpoints did not have it
+        actual["meta"] = _digest(meta)
         damaged = [name for name, value in actual.items() if value != digests[name]]
         if damaged:
             raise ValueError(f"the contents of {', '.join(damaged)} are not those that were written")

@@ -107,8 +107,10 @@ def _undo_dense(row: Dense, kernel: jax.Array, signal: jax.Array, size: Sizes) -
 
 def _is_at(index: Index, limit: int, name: str, batch: int, *, axis: int, ndim: int) -> jax.Array:
     """bool, true where `axis` counts to `index`; [B] indices go along the batch."""
-    if isinstance(index, int | np.integer | np.ndarray) and not np.all((0 <= index) & (index < limit)):
-        raise ValueError(f"{name}={index}: 0 to {limit - 1} is needed")
+    if not isinstance(index, jax.core.Tracer):
+        index = np.asarray(index)
+        if not np.issubdtype(index.dtype, np.integer) or not np.all((0 <= index) & (index < limit)):
+            raise ValueError(f"{name}={index}: a whole number from 0 to {limit - 1} is needed")
     index = jnp.asarray(index)
     if index.shape not in ((), (batch,)):
         raise ValueError(f"{name} of shape {index.shape}: one index, or one for each of the {batch} images")

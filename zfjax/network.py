@@ -136,6 +136,8 @@ def _check(params: Params, images: jax.Array, architecture: Architecture) -> Non
         raise ValueError(
             f"images of shape {images.shape}: {architecture.name} reads [B, {side}, {side}, {architecture.channels}]"
         )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images of type {images.dtype}: floating point, with the mean subtracted, is needed")
     for name, size in architecture.sizes().items():
         for part, expected in (("kernel", size.kernel), ("bias", size.kernel[-1:])):
             found = params[name][part].shape if part in params.get(name, ()) else None

@@ -70,6 +70,8 @@ def max_pool(maps: jax.Array, *, size: int = 3, stride: int = 2) -> Pooled:
     """
     if not 1 <= size <= 16 or stride < 1:
         raise ValueError(f"size={size}, stride={stride}: a size of 1 to 16 and a stride of at least 1 are needed")
+    if not jnp.issubdtype(maps.dtype, jnp.floating):
+        raise ValueError(f"maps of type {maps.dtype}: floating point is needed")
     pool = Pool(size, stride)
     if maps.ndim != 4 or min(_pooled_shape(maps.shape, pool)[1:3]) < 1:
         raise ValueError(

@@ -72,8 +72,8 @@ def connect_hosts(coordinator: str | None = None, num_hosts: int | None = None, 
       host: number of this host, from 0; needed with `coordinator`.
 
     Raises:
-      ValueError: some of the three without the others, or a host out of range; or, from JAX as other errors are too,
-        a cluster that announces itself wrongly.
+      ValueError: some of the three without the others, or a host out of range.
+      RuntimeError and others, from JAX: the coordinator is not reached, or a cluster announces itself wrongly.
     """
     if coordinator is None and (num_hosts is not None or host is not None):
         raise ValueError(f"coordinator=None: num_hosts and host need its address; got {num_hosts=}, {host=}")

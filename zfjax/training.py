@@ -34,14 +34,15 @@ class Recipe:
     num_epochs: int = 70
     learning_rate: float = 1e-2  # at the start
     momentum: float = 0.9
-    weight_decay: float = 0.0  # the paper mentions none
+    weight_decay: float = 0.0  # of every parameter, biases too; the paper mentions none
     # Paper is silent on when it annealed "by hand when the validation error plateaus": see `anneal`
     annealing: Literal["plateau", "cosine"] = "plateau"
     patience: int = 3  # plateau: epochs without a better validation error before a drop
     # How the weights begin; a pair with Architecture.input_scale: see INITIALIZATIONS
     initialization: Literal["paper", "he"] = "paper"
     renormalize_radius: float | None = 0.1  # None trains without renormalisation, for comparison
-    # "ten": the paper's fixed sub-crops (corners and centre, mirrored or not); "random": anywhere, mirrored or not
+    # "ten": one of the paper's fixed sub-crops (corners and centre, mirrored or not), the default because it is the
+    # paper's; "random": anywhere, mirrored or not, for small sets, which it keeps from being learnt by heart
     crops: pixels.Crops = "ten"
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters stay float32
     seed: int = 0
@@ -55,6 +56,11 @@ class Recipe:
             "weight_decay": 0 <= self.weight_decay < math.inf,
             "patience": self.patience >= 1,
             "renormalize_radius": self.renormalize_radius is None or self.renormalize_radius > 0,
+            "seed": 0 <= self.seed < 2**32,
+            "annealing": self.annealing in ("plateau", "cosine"),
+            "initialization": self.initialization in INITIALIZATIONS,
+            "crops": self.crops in ("ten", "random"),
+            "compute_dtype": self.compute_dtype in ("float32", "bfloat16"),
         }
         for field, holds in rules.items():
             if not holds:

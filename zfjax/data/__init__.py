@@ -26,7 +26,7 @@ class ImageSet:
       size: side of the stored pictures, in pixels.
       class_names: dense label -> synset or folder name.
       train, validation: the splits; None where the set has no such split.
-      mean: float32 [size, size, 3], mean over the training pictures (0..255); None without a training split.
+      mean: float32 [size, size, 3], mean of the training pictures (the demo set: of 512); None without them.
       official_labels: dense label -> ImageNet's own index (0..999); None unless every class is one of ImageNet's.
       fingerprint: short hash of every stored picture and label, so it changes when the data do.
     """

@@ -8,6 +8,7 @@ Coordinates: x right, y down, 0..1 over the picture; times `size` they are pixel
 """
 
 import math
+import threading
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ CLUTTER_SCALE = (0.12, 0.26)  # pictures per creature unit of a distractor
 VERSION = 1  # changes when the pictures do
 MEAN_SCENES = 512  # training scenes whose mean picture is subtracted
 CHUNK = 64  # scenes per compiled call of demo_images
+_RENDERING = threading.Lock()  # a loader's threads ask for their first examples at the same time
 
 # Random numbers in 0..1 that each aspect of a scene takes; the label has a key of its own.
 GRIDS = (5, 16)  # values a side of the coarse and of the fine noise of the ground
@@ -125,8 +127,9 @@ class DemoSource:
         return self._count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if self._scenes is None:
-            self._scenes = demo_images(self._seed, 0, self._count, size=self._size)
+        with _RENDERING:
+            if self._scenes is None:
+                self._scenes = demo_images(self._seed, 0, self._count, size=self._size)
         image, label, mask, parts = (self._scenes[name][index] for name in Scene._fields)
         return {"image": image, "label": label, "index": np.int32(index), "object": mask, "parts": parts}
 
