@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import time
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,13 +78,18 @@ def run(config: Config) -> dict[str, Any]:
     """
     net = inputs.load_net(config.checkpoint)
     data = inputs.open_data(config.data or net.data)
-    check_data(data, net)
+    inputs.check_validation(data, net)
+    if config.num_maps is not None and config.num_maps < 1:
+        raise ValueError(f"num_maps={config.num_maps}: at least 1 is needed")
     out = config.out or net.run / "figures" / "deconv"
     if (out / "result.json").exists() and not config.overwrite:
         raise ValueError(f"out={str(out)!r}: it already holds a result; give another folder, or --overwrite")
     layers = config.layers or tuple(row.name for row in net.architecture.layers if isinstance(row, Conv))
     named = parse_maps(config.maps, net.architecture, layers)
-    state = scan_validation(config, net, data, layers, out / "scan.npz")
+    # every convolutional layer, whichever are drawn now, so that later calls for other layers find them
+    convs = {row.name for row in net.architecture.layers if isinstance(row, Conv)}
+    scanned = [name for name in net.architecture.layer_names if name in convs or name in layers]
+    state = scan_validation(config, net, data, scanned, out / "scan.npz")
     if parallel.host_count()[0] > 0:
         return {}  # one host draws
     drawn = {}
@@ -95,14 +101,6 @@ def run(config: Config) -> dict[str, Any]:
     result = summarize(config, net, data, state, drawn, out)
     write_all(out, net, drawn, result)
     return result
-
-
-def check_data(data: ImageSet, net: inputs.TrainedNet) -> None:
-    """ValueError where the set has no validation pictures of the net's size."""
-    if data.validation is None:
-        raise ValueError(f"data={data.name!r}: Figure 2 searches a validation split, and this set has none")
-    if data.size != len(net.mean):
-        raise ValueError(f"data={data.name!r}: its pictures have {data.size} pixels a side, the net's {len(net.mean)}")
 
 
 def scan_validation(config: Config, net: inputs.TrainedNet, data: ImageSet, layers: Sequence[str], path: Path) -> State:
@@ -148,13 +146,16 @@ def load_scan(path: Path, key: str) -> tuple[State, int] | None:
     """(state, next batch) from `save_scan`; None where there is none of this net, data, layers and batch size."""
     if not path.exists():
         return None
-    with np.load(path) as saved:
-        if str(saved["key"]) != key:
-            return None
-        layers = dict.fromkeys(name.split("/")[0] for name in saved.files if "/" in name)
-        names = TopActivations._fields
-        state = {layer: TopActivations(*(saved[f"{layer}/{name}"] for name in names)) for layer in layers}
-        return state, int(saved["next_batch"])
+    try:
+        with np.load(path) as saved:
+            arrays = dict(saved)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged; remove it, and the scan begins anew: {error}") from error
+    if str(arrays["key"]) != key:
+        return None
+    layers = dict.fromkeys(name.split("/")[0] for name in arrays if "/" in name)
+    state = {layer: TopActivations(*(arrays[f"{layer}/{name}"] for name in TopActivations._fields)) for layer in layers}
+    return state, int(arrays["next_batch"])
 
 
 def choose_maps(top: TopActivations, num: int, seed: int | tuple[int, ...]) -> np.ndarray:

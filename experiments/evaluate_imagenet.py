@@ -59,7 +59,9 @@ def run(config: Config) -> dict[str, Any]:
     parallel.check_batch_size(config.batch_size)
     net = inputs.load_net(config.checkpoint)
     data = inputs.open_data(config.data or net.data)
-    check_data(data, net)
+    inputs.check_validation(data, net)
+    if data.class_names != net.class_names:
+        raise ValueError(f"data={data.name!r}: its classes are not those that {net.path} was trained on")
     out = config.out or net.run / "evaluation"
     if (out / "result.json").exists() and not config.overwrite:
         raise ValueError(f"out={str(out)!r}: it already holds a result; give another folder, or --overwrite")
@@ -81,16 +83,6 @@ def run(config: Config) -> dict[str, Any]:
     if parallel.host_count()[0] == 0:
         pictures.save_result(out / "result.json", result)
     return result
-
-
-def check_data(data: ImageSet, net: inputs.TrainedNet) -> None:
-    """ValueError where the net cannot be measured on the set."""
-    if data.validation is None:
-        raise ValueError(f"data={data.name!r} has no validation split")
-    if data.size != len(net.mean):
-        raise ValueError(f"data={data.name!r}: its pictures have {data.size} pixels a side, the net's {len(net.mean)}")
-    if data.class_names != net.class_names:
-        raise ValueError(f"data={data.name!r}: its classes are not those that {net.path} was trained on")
 
 
 def error_of(config: Config, net: inputs.TrainedNet, data: ImageSet, views: evaluation.Views) -> dict[str, float]:

@@ -71,3 +71,11 @@ def open_data(data: str) -> ImageSet:
 
     folder, _, size = data.rpartition(":")
     return imagenet.open_imagenet(folder, int(size)) if folder and size.isdigit() else imagenet.open_imagenet(data)
+
+
+def check_validation(data: ImageSet, net: TrainedNet) -> None:
+    """ValueError where the set has no validation pictures of the net's size."""
+    if data.validation is None:
+        raise ValueError(f"data={data.name!r} has no validation split")
+    if data.size != len(net.mean):
+        raise ValueError(f"data={data.name!r}: its pictures have {data.size} pixels a side, the net's {len(net.mean)}")

@@ -212,12 +212,8 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
     written = json.loads((out / "result.json").read_text())
     assert written["layers"]["conv1"]["num_dead"] == 1 and 1 not in written["layers"]["conv1"]["maps"]
     assert written["layers"]["conv2"]["receptive_field"] == 23 and written["layers"]["conv2"]["num_maps"] == 5
-    assert (
-        written["folder"] == str(out)
-        and written["seed"] == 3
-        and written["config"]["batch_size"] == 4
-        and "jax" in written["versions"]
-    )
+    assert written["folder"] == str(out) and written["seed"] == 3
+    assert written["config"]["batch_size"] == 4 and "jax" in written["versions"]
     assert written["checkpoint"]["fingerprint"] == "net" and written["data"]["fingerprint"] == "data"
     arrays, best = np.load(out / "conv1.npz"), np.load(out / "scan.npz")
     assert arrays["maps"].tolist() == result["layers"]["conv1"]["maps"].tolist()
@@ -229,12 +225,15 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
         deconv_figures.run(_config())
     again = deconv_figures.run(_config(maps=("conv2:4",), overwrite=True))
     assert again["layers"]["conv2"]["maps"].tolist() == [4]
+    (out / "scan.npz").write_bytes(b"PK torn")
+    with pytest.raises(ValueError, match="scan.npz is damaged; remove it"):
+        deconv_figures.run(_config(overwrite=True))
 
 
 def test_a_set_that_cannot_be_searched_is_refused(trained, monkeypatch):
     empty = ImageSet("folder", SIDE, ("a",), None, None, MEAN, None, "data")
     monkeypatch.setattr(inputs, "open_data", lambda data: empty)
-    with pytest.raises(ValueError, match="data='folder': Figure 2 searches a validation split"):
+    with pytest.raises(ValueError, match="data='folder' has no validation split"):
         deconv_figures.run(_config())
     other = ImageSet("folder", 30, ("a",), None, _data().validation, MEAN, None, "data")
     monkeypatch.setattr(inputs, "open_data", lambda data: other)

@@ -120,7 +120,7 @@ def test_missing_imagenet_names_the_ways_to_prepare_it_and_to_the_demo(monkeypat
     assert "--preset demo" in ended.value.code and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("data", ["demo:forty", "DIR:large"])
+@pytest.mark.parametrize("data", ["demo:forty", "demo:56:12"])
 def test_an_unreadable_data_name_is_refused(data):
     with pytest.raises(ValueError, match=f"data='{data}'"):
         inputs.open_data(data)
