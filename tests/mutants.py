@@ -15,10 +15,11 @@ import test_deconvnet
 import test_dropout
 import test_golden
 import test_network
+import test_top_activations
 from jax import lax
 
 import zfjax
-from zfjax import deconvnet, network, ops
+from zfjax import deconvnet, network, ops, top_activations
 from zfjax.ops import contrast_norm, conv, conv_transpose
 
 
@@ -188,6 +189,18 @@ def undo_dense_to_nchw(row, kernel, signal, size, undo_dense=deconvnet._undo_den
     return below.reshape(batch, channels, height, width).transpose(0, 2, 3, 1)
 
 
+def every_place(layer, indices):
+    _, rows, columns, channels = layer.features.shape
+    places = jnp.tile(jnp.arange(rows * columns, dtype=jnp.int32), len(indices))
+    about = (jnp.repeat(indices, rows * columns), places // columns, places % columns)
+    values = layer.features.reshape(-1, channels)
+    return values, *(jnp.broadcast_to(number[:, None], values.shape) for number in about)
+
+
+def weakest_place(layer, indices, right=top_activations._strongest_places):
+    return right(layer._replace(features=-layer.features), indices)
+
+
 # The table ------------------------------------------------------------------------------------------------------------
 
 signed = partial(test_deconvnet.test_projection_of_any_signed_signal_is_the_reference, "conv2")
@@ -198,7 +211,8 @@ count = partial(test_architecture.test_parameter_counts_are_those_of_table_3, "Z
 logits = test_dropout.test_logits_are_never_dropped
 strongest = partial(test_deconvnet.test_isolate_keeps_the_strongest_place_the_first_of_equal_ones, 1)
 forward = partial(test_network.test_forward_is_the_reference, "mini")
-
+nine_images = test_top_activations.test_nine_different_images
+strongest_first = test_top_activations.test_strongest_first
 VALID = fig3({name: {"padding": (0, 0)} for name in CONVS})
 PADS = {"SAME": fig3({"conv1": {"padding": (2, 3)}}), "VALID": fig3({"conv1": {"padding": (0, 0)}})}
 
@@ -231,5 +245,6 @@ MUTANTS = [
     Mutant("NHWC by reshape", network, "conv", conv_of_reshaped, forward),
     Mutant("dense layer flattened from NCHW", network, "_dense_layer", dense_layer_of_nchw, forward),
     Mutant("dense layer undone to NCHW", deconvnet, "_undo_dense", undo_dense_to_nchw, signed_fc),
-    # HERE, with zfjax.top_activations: nine pixels of one image as the "top 9"; the weakest images as the strongest.
+    Mutant("nine pixels of one image as the top 9", top_activations, "_strongest_places", every_place, nine_images),
+    Mutant("the weakest images as the strongest", top_activations, "_strongest_places", weakest_place, strongest_first),
 ]
