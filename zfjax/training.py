@@ -136,8 +136,8 @@ def init_state(recipe: Recipe, architecture: Architecture) -> TrainState:
 
 
 def learning_rate(state: TrainState) -> float:
-    """The learning rate that the next step uses."""
-    return float(state.optimizer.hyperparams["learning_rate"])
+    """The learning rate that the next step uses, as the shortest decimal number that is it in float32."""
+    return float(str(np.float32(state.optimizer.hyperparams["learning_rate"])))
 
 
 def with_learning_rate(state: TrainState, value: float) -> TrainState:
