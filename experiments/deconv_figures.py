@@ -13,24 +13,17 @@ page shows, and scan.npz, the strongest activations of all maps, which later cal
 
 from __future__ import annotations
 
-import json
-import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import tyro
-from tqdm import tqdm
 
-from experiments import deconv_pages, inputs, pictures
+from experiments import command, deconv_pages, inputs, pictures, scans
 from zfjax import parallel, top_activations
 from zfjax.architecture import Architecture, receptive_field
-from zfjax.data import ImageSet, Source
-from zfjax.data.loader import eval_batches
+from zfjax.data import ImageSet
 from zfjax.layers import Conv
 from zfjax.top_activations import State, TopActivations
 
@@ -77,85 +70,29 @@ def run(config: Config) -> dict[str, Any]:
       folder that already holds a result.
     """
     net = inputs.load_net(config.checkpoint)
-    data = inputs.open_data(config.data or net.data)
-    inputs.check_validation(data, net)
+    data = inputs.open_images(config.data, net)
+    source = inputs.validation_of(data)
     if config.num_maps is not None and config.num_maps < 1:
         raise ValueError(f"num_maps={config.num_maps}: at least 1 is needed")
-    out = config.out or net.run / "figures" / "deconv"
-    if (out / "result.json").exists() and not config.overwrite:
-        raise ValueError(f"out={str(out)!r}: it already holds a result; give another folder, or --overwrite")
+    out = inputs.result_folder(config.out, net.run / "figures" / "deconv", overwrite=config.overwrite)
     layers = config.layers or tuple(row.name for row in net.architecture.layers if isinstance(row, Conv))
     named = parse_maps(config.maps, net.architecture, layers)
     # every convolutional layer, whichever are drawn now, so that later calls for other layers find them
     convs = {row.name for row in net.architecture.layers if isinstance(row, Conv)}
     scanned = [name for name in net.architecture.layer_names if name in convs or name in layers]
-    state = scan_validation(config, net, data, scanned, out / "scan.npz")
+    options = {"batch_size": config.batch_size, "num_workers": config.num_workers, "save_every": config.save_every}
+    of = f"{data.fingerprint} validation"
+    state = scans.scan(net, source, scanned, out / "scan.npz", of=of, k=NUM_IMAGES, **options)
     if parallel.host_count()[0] > 0:
         return {}  # one host draws
     drawn = {}
     for number, layer in enumerate(layers):
         wanted = NUM_MAPS.get(layer, OTHER_NUM_MAPS) if config.num_maps is None else config.num_maps
         maps = named[layer] if layer in named else choose_maps(state[layer], wanted, (config.seed, number))
-        options = {"layer": layer, "architecture": net.architecture, "mean": net.mean}
-        drawn[layer] = deconv_pages.draw(net.params, data.validation, state[layer], maps, **options)
+        drawn[layer] = deconv_pages.draw(net, source, state[layer], maps, layer=layer)
     result = summarize(config, net, data, state, drawn, out)
     write_all(out, net, drawn, result)
     return result
-
-
-def scan_validation(config: Config, net: inputs.TrainedNet, data: ImageSet, layers: Sequence[str], path: Path) -> State:
-    """The strongest activations over the validation split, going on from `path` where it fits, and saved there."""
-    source: Source = data.validation  # type: ignore[assignment]  # run has checked
-    parallel.check_batch_size(config.batch_size)
-    host, num_hosts = parallel.host_count()
-    key = json.dumps([net.fingerprint, data.fingerprint, list(layers), NUM_IMAGES, config.batch_size])
-    empty = top_activations.init(net.architecture, layers, NUM_IMAGES)
-    state, done = load_scan(path, key) or (empty, 0)
-    last_saved = time.monotonic()
-    bar = tqdm(total=len(source), initial=min(done * config.batch_size, len(source)), unit=" images", disable=host > 0)
-
-    def on_batch(state: State) -> None:
-        nonlocal done, last_saved
-        done += 1
-        bar.update(min(config.batch_size, len(source) - bar.n))
-        if host == 0 and time.monotonic() - last_saved > config.save_every:
-            save_scan(path, key, state, done)
-            last_saved = time.monotonic()
-
-    with bar:
-        if done * config.batch_size < len(source):
-            rows = {"batch_size": config.batch_size, "host": host, "num_hosts": num_hosts, "first_batch": done}
-            batches = eval_batches(source, **rows, num_workers=config.num_workers)
-            options = {"architecture": net.architecture, "mean": net.mean, "layers": layers, "k": NUM_IMAGES}
-            state = top_activations.scan(net.params, batches, **options, state=state, on_batch=on_batch)
-    state = jax.tree.map(np.asarray, state)
-    if host == 0:
-        save_scan(path, key, state, done)
-    return state
-
-
-def save_scan(path: Path, key: str, state: State, next_batch: int) -> None:
-    """Write the state of a scan, with what it belongs to and the batch to go on with."""
-    fields = {
-        f"{layer}/{name}": np.asarray(field) for layer, top in state.items() for name, field in top._asdict().items()
-    }
-    pictures.save_arrays(path, {"key": np.array(key), "next_batch": np.array(next_batch), **fields})
-
-
-def load_scan(path: Path, key: str) -> tuple[State, int] | None:
-    """(state, next batch) from `save_scan`; None where there is none of this net, data, layers and batch size."""
-    if not path.exists():
-        return None
-    try:
-        with np.load(path) as saved:
-            arrays = dict(saved)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged; remove it, and the scan begins anew: {error}") from error
-    if str(arrays["key"]) != key:
-        return None
-    layers = dict.fromkeys(name.split("/")[0] for name in arrays if "/" in name)
-    state = {layer: TopActivations(*(arrays[f"{layer}/{name}"] for name in TopActivations._fields)) for layer in layers}
-    return state, int(arrays["next_batch"])
 
 
 def choose_maps(top: TopActivations, num: int, seed: int | tuple[int, ...]) -> np.ndarray:
@@ -209,17 +146,19 @@ def summarize(config: Config, net: inputs.TrainedNet, data: ImageSet, state: Sta
         "meanings": deconv_pages.MEANINGS,
         "paper": None,  # its figure gives no number
         "folder": out,
-        "checkpoint": {"path": net.path, "fingerprint": net.fingerprint},
-        "data": {"name": data.name, "fingerprint": data.fingerprint},
         "seed": config.seed,
-        "config": config,
-        "versions": pictures.versions(),
+        **inputs.provenance(net, data, config),
     }
 
 
 def write_all(out: Path, net: inputs.TrainedNet, drawn: Drawn, result: Mapping[str, Any]) -> None:
     """Write arrays, one page per layer, the overview, and last the result, which says that all is there."""
     (out / "result.json").unlink(missing_ok=True)
+    for layer in set(net.architecture.layer_names) - set(
+        drawn
+    ):  # pages of an earlier call that this result would not name
+        (out / f"{layer}.png").unlink(missing_ok=True)
+        (out / f"{layer}.npz").unlink(missing_ok=True)
     facts = result["layers"]
     for layer, seen in drawn.items():
         pictures.save_arrays(out / f"{layer}.npz", dict(deconv_pages.arrays(seen)))
@@ -230,20 +169,17 @@ def write_all(out: Path, net: inputs.TrainedNet, drawn: Drawn, result: Mapping[s
     pictures.save_result(out / "result.json", result)
 
 
+def report(result: dict[str, Any]) -> None:
+    """Print what was found in each layer."""
+    for layer, facts in result["layers"].items():
+        print(f"{deconv_pages.summary_line(layer, facts)}; resemblance {facts['resemblance']}")
+    print(f"written to {result['folder']}")
+
+
 def main() -> None:
     """The command line."""
-    config = tyro.cli(Config, description=__doc__)
-    try:
-        parallel.connect_hosts()
-        result = run(config)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
-    except KeyboardInterrupt:
-        raise SystemExit("stopped; the same command goes on where the scan was last saved") from None
-    for layer, facts in result.get("layers", {}).items():
-        print(f"{deconv_pages.summary_line(layer, facts)}; resemblance {facts['resemblance']}")
-    if result:
-        print(f"written to {result['folder']}")
+    when_stopped = "the same command goes on where the scan was last saved"
+    command.main(Config, run, __doc__, report, when_stopped=when_stopped)
 
 
 if __name__ == "__main__":

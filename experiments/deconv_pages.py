@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import pictures
+from experiments import inputs, pictures
 from experiments.pictures import Panel, Section
 from zfjax.architecture import Architecture, receptive_field
 from zfjax.data import Source
 from zfjax.network import Params
-from zfjax.pixels import center_crop, cut
+from zfjax.pixels import cut
 from zfjax.top_activations import TopActivations, project_strongest
 
 OUTSIDE = 224  # light grey, where a patch reaches beyond the picture
@@ -43,22 +42,18 @@ class Strongest(NamedTuple):
     scales: np.ndarray  # float [M] the |value| that is drawn white, one for all projections of a map
 
 
-def draw(
-    params: Params, source: Source, top: TopActivations, maps: np.ndarray, *, layer: str, architecture, mean: np.ndarray
-) -> Strongest:
+def draw(net: inputs.TrainedNet, source: Source, top: TopActivations, maps: np.ndarray, *, layer: str) -> Strongest:
     """Project each of the strongest activations of `maps` alone, and cut out what its unit sees.
 
     The window of an activation is the receptive field of its place, also where that reaches beyond the picture; a
     field at least as large as the picture shows the whole picture.
 
     Args:
-      params: the network's parameters.
+      net: the network.
       source: the split that `top` was found in; its examples may say where the object is: "object", bool [S, S].
       top: the scan's result for the layer.
       maps: whole numbers [M].
       layer: where the maps stand.
-      architecture: the table.
-      mean: float32 [S, S, 3], the mean training image.
 
     Returns:
       Strongest. Where there are fewer than k images, or the activation is 0, nothing is drawn.
@@ -67,11 +62,11 @@ def draw(
     shown = (images >= 0) & (values != 0)
     images = np.where(shown, images, -1)
     wanted, which = np.unique(images[shown], return_inverse=True)
-    views = _views([source[int(index)] for index in wanted], mean, architecture.image_size)
+    views = inputs.read_views(source, wanted, net)
     channels = np.broadcast_to(np.asarray(maps)[:, None], images.shape)
     places = {"image": which, "channel": channels[shown], "row": rows[shown], "column": columns[shown]}
-    found = project_strongest(params, views["input"], places, layer=layer, architecture=architecture)
-    boxes = _boxes(architecture, layer, rows, columns)
+    found = project_strongest(net.params, views.images, places, layer=layer, architecture=net.architecture)
+    boxes = _boxes(net.architecture, layer, rows, columns)
 
     def cut_all(sheets: np.ndarray, fill) -> np.ndarray:
         side = boxes[0, 0, 2] - boxes[0, 0, 0]
@@ -87,9 +82,9 @@ def draw(
         images=images,
         boxes=boxes,
         projections=projections,
-        patches=cut_all(views["picture"][which], OUTSIDE),
+        patches=cut_all(views.pictures[which], OUTSIDE),
         inside=cut_all(np.ones((*found.shape[:3], 1), bool), False)[..., 0],
-        objects=cut_all(views["object"][which], False)[..., 0] if "object" in views else None,
+        objects=None if views.objects is None else cut_all(views.objects[which, ..., None], False)[..., 0],
         scales=np.array([pictures.symmetric_scale(of_map) for of_map in projections]),
     )
 
@@ -171,20 +166,6 @@ def caption(num_images: int) -> list[str]:
 def arrays(seen: Strongest) -> Iterator[tuple[str, np.ndarray]]:
     """The fields that are there, by name, to be saved."""
     return ((name, field) for name, field in zip(seen._fields, seen, strict=True) if field is not None)
-
-
-def _views(examples, mean: np.ndarray, size: int) -> dict[str, np.ndarray]:
-    """The centre crops of U examples: network "input", "picture" uint8 and, where told, "object" bool [U, S, S, 1]."""
-    stored = np.stack([example["image"] for example in examples]) if examples else np.zeros((0, *mean.shape), np.uint8)
-    nothing = np.zeros_like(mean)
-    views = {
-        "input": np.asarray(center_crop(stored, jnp.asarray(mean), size)),
-        "picture": np.asarray(center_crop(stored, nothing, size)).astype(np.uint8),
-    }
-    if examples and all("object" in example for example in examples):
-        masks = np.stack([example["object"] for example in examples])[..., None]
-        views["object"] = np.asarray(center_crop(masks, nothing[..., :1], size)) > 0
-    return views
 
 
 def _boxes(architecture: Architecture, layer: str, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -16,10 +16,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
-from experiments import inputs, pictures
+from experiments import command, inputs, pictures
 from zfjax.data import demo
 
 SHOWN = 8  # scenes of each class on the page
@@ -46,8 +45,7 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
     """Render, measure, draw; what result.json holds. ValueError for an output folder that already holds a result."""
-    if (config.out / "result.json").exists() and not config.overwrite:
-        raise ValueError(f"out={str(config.out)!r}: it already holds a result; give another folder, or --overwrite")
+    out = inputs.result_folder(config.out, config.out, overwrite=config.overwrite)
     train = demo.demo_images(0, 0, config.num_train, size=config.size)
     test = demo.demo_images(1, 0, config.num_test, size=config.size)
     backgrounds = [
@@ -66,8 +64,8 @@ def run(config: Config) -> dict[str, Any]:
         "config": config,
         "versions": pictures.versions(),
     }
-    pictures.save_figure(config.out / "scenes.png", draw(test))
-    pictures.save_result(config.out / "result.json", result)
+    pictures.save_figure(out / "scenes.png", draw(test))
+    pictures.save_result(out / "result.json", result)
     return result
 
 
@@ -130,16 +128,16 @@ def annotated(image: np.ndarray, mask: np.ndarray, parts: np.ndarray) -> np.ndar
     return shown
 
 
-def main() -> None:
-    """The command line."""
-    config = tyro.cli(Config, description=__doc__)
-    try:
-        result = run(config)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+def report(result: dict[str, Any]) -> None:
+    """Print the accuracies."""
     for name, accuracy in result["accuracy"].items():
         print(f"{name.replace('_', ' ')}: {accuracy:.1%} on fresh scenes (chance {result['chance']:.0%})")
-    print(f"written to {config.out}")
+    print(f"written to {result['config'].out}")
+
+
+def main() -> None:
+    """The command line."""
+    command.main(Config, run, __doc__, report)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
-from experiments import inputs, pictures
+from experiments import command, inputs, pictures
 from zfjax import evaluation, parallel
-from zfjax.data import ImageSet
+from zfjax.data import Source
 from zfjax.data.loader import eval_batches
 
 # Table 2, validation error on ImageNet 2012 with 1,000 classes, networks of full width
@@ -58,38 +57,33 @@ def run(config: Config) -> dict[str, Any]:
     """
     parallel.check_batch_size(config.batch_size)
     net = inputs.load_net(config.checkpoint)
-    data = inputs.open_data(config.data or net.data)
-    inputs.check_validation(data, net)
+    data = inputs.open_images(config.data, net)
+    source = inputs.validation_of(data)
     if data.class_names != net.class_names:
         raise ValueError(f"data={data.name!r}: its classes are not those that {net.path} was trained on")
-    out = config.out or net.run / "evaluation"
-    if (out / "result.json").exists() and not config.overwrite:
-        raise ValueError(f"out={str(out)!r}: it already holds a result; give another folder, or --overwrite")
+    out = inputs.result_folder(config.out, net.run / "evaluation", overwrite=config.overwrite)
     began = time.monotonic()
-    errors = {views: error_of(config, net, data, views) for views in ("center", "ten")}
+    errors = {views: error_of(config, net, source, views) for views in ("center", "ten")}
     result = {
         "table": "Table 2",
         "error": errors,  # shares of the images
-        "num_images": len(data.validation),
+        "num_images": len(source),
         "num_classes": len(data.class_names),
         "paper": PAPER.get(net.architecture.name),
         "paper_data": "ImageNet 2012 validation, 50,000 images of 1,000 classes",
-        "checkpoint": {"path": net.path, "fingerprint": net.fingerprint},
-        "data": {"name": data.name, "fingerprint": data.fingerprint},
         "seconds": time.monotonic() - began,
-        "config": config,
-        "versions": pictures.versions(),
+        **inputs.provenance(net, data, config),
     }
     if parallel.host_count()[0] == 0:
         pictures.save_result(out / "result.json", result)
     return result
 
 
-def error_of(config: Config, net: inputs.TrainedNet, data: ImageSet, views: evaluation.Views) -> dict[str, float]:
-    """{"top1", "top5"} of the whole validation split, shares of the images, averaging the softmax over `views`."""
+def error_of(config: Config, net: inputs.TrainedNet, source: Source, views: evaluation.Views) -> dict[str, float]:
+    """{"top1", "top5"} of the whole split, shares of the images, averaging the softmax over `views`."""
     host, num_hosts = parallel.host_count()
     batches = eval_batches(
-        data.validation,
+        source,
         batch_size=config.batch_size,
         host=host,
         num_hosts=num_hosts,
@@ -98,27 +92,28 @@ def error_of(config: Config, net: inputs.TrainedNet, data: ImageSet, views: eval
     evaluate = evaluation.make_evaluate(net.architecture, net.mean, views=views)
 
     def shown() -> Iterator[dict[str, np.ndarray]]:
-        with tqdm(total=len(data.validation), desc=f"{views} crop(s)", unit="img", disable=host > 0) as bar:
+        with tqdm(total=len(source), desc=f"{views} crop(s)", unit="img", disable=host > 0) as bar:
             for batch in batches:
+                if (batch["label"][batch["mask"]] < 0).any():
+                    raise ValueError(
+                        "data: a picture of no class of the net; put each into a folder called as its class"
+                    )
                 yield batch
                 bar.update(int(batch["mask"].sum()) * num_hosts)
 
     return evaluate(net.params, shown()).shares()
 
 
-def main() -> None:
-    """The command line."""
-    config = tyro.cli(Config, description=__doc__)
-    try:
-        parallel.connect_hosts()
-        result = run(config)
-    except KeyboardInterrupt:
-        raise SystemExit("stopped; nothing was written") from None
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+def report(result: dict[str, Any]) -> None:
+    """Print the errors."""
     images = f"{result['num_images']:,} images of {result['num_classes']:,} classes"
     for views, error in result["error"].items():
         print(f"{views:>6} crop(s): top-1 error {error['top1']:.1%}, top-5 error {error['top5']:.1%} on {images}")
+
+
+def main() -> None:
+    """The command line."""
+    command.main(Config, run, __doc__, report)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
-"""What every experiment starts from: a data set by name, and a trained network from its run."""
+"""What every experiment starts from: a trained network from its run, a data set by name, and some of its pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import pictures
 from zfjax import checkpoints
 from zfjax.architecture import Architecture
-from zfjax.data import ImageSet
+from zfjax.data import ImageSet, Source
 from zfjax.network import Params
+from zfjax.pixels import center_crop
 
 RUNS = Path("runs")  # where runs are written and looked for, below the current directory
 
@@ -73,9 +76,95 @@ def open_data(data: str) -> ImageSet:
     return imagenet.open_imagenet(folder, int(size)) if folder and size.isdigit() else imagenet.open_imagenet(data)
 
 
-def check_validation(data: ImageSet, net: TrainedNet) -> None:
-    """ValueError where the set has no validation pictures of the net's size."""
+def open_images(data: str | None, net: TrainedNet) -> ImageSet:
+    """The pictures that a figure looks at: those that the net was trained on, another set by name, or a folder.
+
+    Args:
+      data: None for the net's own set, or as for `open_data`; or a folder of pictures, or one picture, which stand for
+        both splits and are brought to the net's size (`zfjax.data.folder`).
+      net: it says how large its pictures are, and what its classes are called.
+
+    Raises:
+      FileNotFoundError: nothing there.
+      ValueError: a prepared set of another size.
+    """
+    name = net.data if data is None else data
+    path = Path(name)
+    if path.is_file() or (path.is_dir() and not _is_prepared(path)):
+        from zfjax.data import folder
+
+        return folder.open_folder(path, len(net.mean), net.class_names)
+    images = open_data(name)
+    if images.size != len(net.mean):
+        raise ValueError(f"data={name!r}: its pictures have {images.size} pixels a side, the net's {len(net.mean)}")
+    return images
+
+
+def validation_of(data: ImageSet) -> Source:
+    """The validation split; ValueError where there is none."""
     if data.validation is None:
         raise ValueError(f"data={data.name!r} has no validation split")
-    if data.size != len(net.mean):
-        raise ValueError(f"data={data.name!r}: its pictures have {data.size} pixels a side, the net's {len(net.mean)}")
+    return data.validation
+
+
+def choose(source: Source, num: int, seed: int) -> np.ndarray:
+    """Places of at most `num` examples, drawn by the seed, ascending; ValueError for num below 1. -> int [n]"""
+    if num < 1:
+        raise ValueError(f"num_images={num}: at least 1 is needed")
+    return np.sort(np.random.default_rng(seed).permutation(len(source))[:num])
+
+
+class Views(NamedTuple):
+    """The centre crops of N examples, as the network and as a reader sees them; s is the net's image size."""
+
+    images: np.ndarray  # float32 [N, s, s, 3] the net's input
+    pictures: np.ndarray  # uint8 [N, s, s, 3]
+    labels: np.ndarray  # int32 [N]; -1 where the set does not say
+    objects: np.ndarray | None  # bool [N, s, s] the pixel lies on the object; None where the set does not say
+    parts: np.ndarray | None  # float32 [N, P, 2] (y, x) of the parts, pixels of the crop; None likewise
+
+
+def read_views(source: Source, indices: Sequence[int] | np.ndarray, net: TrainedNet) -> Views:
+    """The examples at `indices` of a split whose pictures have the size of the net's mean."""
+    size = net.architecture.image_size
+    examples = [source[int(index)] for index in indices]
+    stored = np.stack([example["image"] for example in examples]) if examples else np.zeros((0, *net.mean.shape), "u1")
+    margin = (stored.shape[1] - size) // 2
+    crop = np.s_[:, margin : margin + size, margin : margin + size]
+
+    def told(name: str) -> np.ndarray | None:
+        return np.stack([e[name] for e in examples]) if examples and all(name in e for e in examples) else None
+
+    objects, parts = told("object"), told("parts")
+    return Views(
+        images=np.asarray(center_crop(stored, net.mean, size)),
+        pictures=stored[crop],
+        labels=np.array([example["label"] for example in examples], np.int32),
+        objects=None if objects is None else objects[crop],
+        parts=None if parts is None else parts - np.float32(margin),
+    )
+
+
+def result_folder(out: Path | None, default: Path, *, overwrite: bool) -> Path:
+    """Where a result goes: `out` or `default`; ValueError where one is already there and may not be replaced."""
+    folder = default if out is None else out
+    if (folder / "result.json").exists() and not overwrite:
+        raise ValueError(f"out={str(folder)!r}: it already holds a result; give another folder, or --overwrite")
+    return folder
+
+
+def provenance(net: TrainedNet, data: ImageSet, config: Any) -> dict[str, Any]:
+    """What every result.json says about where its numbers come from."""
+    return {
+        "checkpoint": {"path": net.path, "fingerprint": net.fingerprint},
+        "data": {"name": data.name, "fingerprint": data.fingerprint},
+        "config": config,
+        "versions": pictures.versions(),
+    }
+
+
+def _is_prepared(folder: Path) -> bool:
+    """Whether the folder was, or was begun to be, filled by `prepare_imagenet`."""
+    from zfjax.data import imagenet
+
+    return (folder / imagenet.NAME).is_dir()

@@ -95,7 +95,7 @@ def filter_flipped_twice(maps, kernel, layer, input_shape):
 def undo_conv_with_relu_after_the_filter(row, kernel, switches, signal, size):
     if row.pool:
         signal = ops.unpool(signal, switches, shape=size.filtered, size=row.pool.size, stride=row.pool.stride)
-    return jax.nn.relu(conv_transpose(signal, kernel, row, size.input))
+    return deconvnet.Step(signal, signal, jax.nn.relu(conv_transpose(signal, kernel, row, size.input)))
 
 
 # Biases and other ReLUs on the way down -------------------------------------------------------------------------------
@@ -182,11 +182,11 @@ def dense_layer_of_nchw(layer, params, maps, keys, dense_layer=network._dense_la
 
 
 def undo_dense_to_nchw(row, kernel, signal, size, undo_dense=deconvnet._undo_dense):
-    below = undo_dense(row, kernel, signal, size)
-    if below.ndim != 4:
-        return below
-    batch, height, width, channels = below.shape
-    return below.reshape(batch, channels, height, width).transpose(0, 2, 3, 1)
+    step = undo_dense(row, kernel, signal, size)
+    if step.filtered.ndim != 4:
+        return step
+    batch, height, width, channels = step.filtered.shape
+    return step._replace(filtered=step.filtered.reshape(batch, channels, height, width).transpose(0, 2, 3, 1))
 
 
 def every_place(layer, indices):

@@ -42,10 +42,14 @@ def _data():
     return ImageSet("tiny", SIDE, ("a",), None, ArraySource(PICTURES, np.zeros(NUM, int)), MEAN, None, "data")
 
 
+def _net(run=Path("runs/x")):
+    return inputs.TrainedNet(NET, _params(), MEAN, Path("runs/x/checkpoints/1"), run, "tiny", ("a", "b"), "net")
+
+
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
     """The tiny net and set in the place of a run; Config with a folder of its own."""
-    net = inputs.TrainedNet(NET, _params(), MEAN, Path("runs/x/checkpoints/1"), tmp_path, "tiny", ("a", "b"), "net")
+    net = _net(tmp_path)
     monkeypatch.setattr(inputs, "load_net", lambda checkpoint: net)
     monkeypatch.setattr(inputs, "open_data", lambda data: _data())
     return net
@@ -62,7 +66,7 @@ def _top(values, images, rows, columns):
 
 def _draw(layer, top, maps, source=None):
     source = source or _data().validation
-    return deconv_pages.draw(_params(), source, top, np.array(maps), layer=layer, architecture=NET, mean=MEAN)
+    return deconv_pages.draw(_net(), source, top, np.array(maps), layer=layer)
 
 
 def _alone(layer, image, channel, position):
@@ -173,37 +177,6 @@ def test_named_maps_are_read_or_refused():
             deconv_figures.parse_maps([wrong], NET, layers)
 
 
-def test_a_killed_scan_goes_on_and_another_net_starts_anew(trained, tmp_path, monkeypatch):
-    read = []
-
-    def batches(*arguments, stop=99, **options):
-        for batch in real(*arguments, **options):
-            if len(read) == stop:
-                raise KeyboardInterrupt
-            read.append(batch["index"])
-            yield batch
-
-    def scan(net=trained, name="scan.npz"):
-        read.clear()
-        return deconv_figures.scan_validation(config, net, _data(), ("conv1", "conv2"), tmp_path / name)
-
-    real, config = deconv_figures.eval_batches, _config(save_every=0.0)
-    monkeypatch.setattr(deconv_figures, "eval_batches", batches)
-    whole = scan(name="other.npz")
-    assert len(read) == 6
-    monkeypatch.setattr(deconv_figures, "eval_batches", lambda *a, **o: batches(*a, stop=4, **o))
-    with pytest.raises(KeyboardInterrupt):
-        scan()
-    monkeypatch.setattr(deconv_figures, "eval_batches", batches)
-    resumed = scan()
-    assert len(read) == 2
-    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
-    jax.tree.map(np.testing.assert_array_equal, scan(), whole)
-    assert not read
-    scan(trained._replace(fingerprint="another"))
-    assert len(read) == 6
-
-
 def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
     result = deconv_figures.run(_config(seed=3))
     out = trained.run / "figures" / "deconv"
@@ -225,6 +198,8 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
         deconv_figures.run(_config())
     again = deconv_figures.run(_config(maps=("conv2:4",), overwrite=True))
     assert again["layers"]["conv2"]["maps"].tolist() == [4]
+    deconv_figures.run(_config(layers=("conv1",), overwrite=True))
+    assert {path.name for path in out.iterdir()} == names - {"conv2.npz", "conv2.png"}
     (out / "scan.npz").write_bytes(b"PK torn")
     with pytest.raises(ValueError, match="scan.npz is damaged; remove it"):
         deconv_figures.run(_config(overwrite=True))
@@ -237,7 +212,7 @@ def test_a_set_that_cannot_be_searched_is_refused(trained, monkeypatch):
         deconv_figures.run(_config())
     other = ImageSet("folder", 30, ("a",), None, _data().validation, MEAN, None, "data")
     monkeypatch.setattr(inputs, "open_data", lambda data: other)
-    with pytest.raises(ValueError, match="data='folder': its pictures have 30 pixels a side, the net's 24"):
+    with pytest.raises(ValueError, match="data='tiny': its pictures have 30 pixels a side, the net's 24"):
         deconv_figures.run(_config())
 
 

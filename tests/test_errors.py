@@ -41,8 +41,8 @@ def forward(images=None, params=None, **arguments):
     return zfjax.forward(params, images, architecture=nets.MINI, **arguments)
 
 
-def project(top, layer, **trace):
-    return zfjax.project(nets.params(nets.MINI), trace, top, layer=layer, architecture=nets.MINI)
+def project(top, layer, params=None, **trace):
+    return zfjax.project(params or nets.params(nets.MINI), trace, top, layer=layer, architecture=nets.MINI)
 
 
 def dense_table(**fields):
@@ -188,7 +188,7 @@ CASES = [
     (lambda: project(MAPS, "conv3"), "top of shape (2, 4, 4, 3): layer 'conv3' hands on [B, 3, 3, 6]"),
     (lambda: project(MAPS[:, 0, 0], "fc6"), "top of shape (2, 3): layer 'fc6' hands on [B, 8]"),
     (lambda: project(CONV2, "conv2"), "trace['conv2'].switches is missing: the layer has a pool"),
-    (lambda: project(CONV2, "conv2", conv2=zfjax.LayerTrace(CONV2)), "trace['conv2'].switches is missing"),
+    (lambda: project(CONV2, "conv2", params=without_layer("conv2")), "params['conv2']['kernel'] of shape None"),
     # renormalize
     (lambda: zfjax.renormalize({}, radius=0.0), "radius=0.0: a number above 0"),
     (lambda: zfjax.renormalize({}, radius=float("nan")), "radius=nan: a number above 0"),

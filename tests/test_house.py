@@ -14,7 +14,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = {
     0: ("layers", "architecture", "ops", "pixels"),
-    1: ("network", "deconvnet", "relu_rules", "renormalize", "parallel", "data"),
+    1: ("network", "deconvnet", "gradients", "features", "relu_rules", "renormalize", "parallel", "data"),
 }
 ONLY_IN = {"tensorflow_datasets": "zfjax.data", "grain": "zfjax.data", "orbax": "zfjax.checkpoints"}
 ONLY_IN |= {"matplotlib": "experiments", "tensorflow": "nowhere"}

@@ -2,6 +2,7 @@
 
 from zfjax.architecture import ALEXNET, ZFNET, Architecture, receptive_field
 from zfjax.deconvnet import isolate, project
+from zfjax.gradients import gradient, guided_backprop
 from zfjax.layers import ContrastNorm, Conv, Dense, Pool
 from zfjax.network import ConvNet, LayerTrace, forward
 from zfjax.ops import max_pool, unpool
@@ -18,6 +19,8 @@ __all__ = [
     "LayerTrace",
     "Pool",
     "forward",
+    "gradient",
+    "guided_backprop",
     "isolate",
     "max_pool",
     "project",

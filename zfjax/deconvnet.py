@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from zfjax.architecture import Architecture
-from zfjax.layers import Conv, Dense, Sizes
-from zfjax.network import Params, Trace
+from zfjax.layers import Conv, Dense, Layer, Sizes
+from zfjax.network import Params, Trace, check_params
 from zfjax.ops import conv_transpose, unpool
 
 Index = int | np.integer | np.ndarray | jax.Array  # an int, traced or not, or one for each image ([B])
@@ -50,6 +51,14 @@ def isolate(
     return jnp.where(keep, features, jnp.zeros((), features.dtype))
 
 
+class Step(NamedTuple):
+    """One layer on the way down, in the order of Fig. 1."""
+
+    unpooled: jax.Array  # [B, H, W, C] what came from above, at its switches where the layer has a pool; dense: [B, C]
+    rectified: jax.Array  # same shape; of the logits, which have no ReLU, as it came
+    filtered: jax.Array  # the shape that the layer reads: what comes to the layer below, or, unscaled, the pixels
+
+
 @partial(jax.jit, static_argnames=("layer", "architecture"))
 def project(params: Params, trace: Trace, top: jax.Array, *, layer: str, architecture: Architecture) -> jax.Array:
     """Carry the activations `top` of `layer` down to pixels, layer by layer (sec. 2.1, Fig. 1).
@@ -67,23 +76,42 @@ def project(params: Params, trace: Trace, top: jax.Array, *, layer: str, archite
       architecture: the table.
 
     Returns:
-      [B, image_size, image_size, channels], signed, in pixels. ValueError for an unknown layer, another shape, or a
-      trace without the switches of a pool.
+      [B, image_size, image_size, channels], signed, in pixels. ValueError for an unknown layer, another shape,
+      parameters of another architecture, or a trace without the switches of a pool.
     """
-    start = architecture.layer_names.index(architecture.layer(layer).name)
-    sizes = architecture.sizes()
-    if top.shape[1:] != sizes[layer].output:
-        output = ", ".join(map(str, sizes[layer].output))
-        raise ValueError(f"top of shape {top.shape}: layer {layer!r} hands on [B, {output}]")
+    pixels = descend(params, trace, top, layer=layer, architecture=architecture)[architecture.layer_names[0]].filtered
+    return pixels * jnp.asarray(architecture.input_scale, pixels.dtype)
+
+
+@partial(jax.jit, static_argnames=("layer", "architecture"))
+def descend(params: Params, trace: Trace, top: jax.Array, *, layer: str, architecture: Architecture) -> dict[str, Step]:
+    """Every step of `project`, for those who want to watch it: {layer: Step}; arguments and errors as there."""
+    steps = {}
     signal = top
-    for row in reversed(architecture.layers[: start + 1]):
+    for row in reversed(rows_below(params, trace, top, layer=layer, architecture=architecture)):
         kernel = params[row.name]["kernel"].astype(signal.dtype)
+        size = architecture.sizes()[row.name]
         if isinstance(row, Conv):
-            switches = trace[row.name].switches if row.name in trace else None
-            signal = _undo_conv(row, kernel, switches, signal, sizes[row.name])
+            steps[row.name] = _undo_conv(row, kernel, trace[row.name].switches if row.pool else None, signal, size)
         else:
-            signal = _undo_dense(row, kernel, signal, sizes[row.name])
-    return signal * jnp.asarray(architecture.input_scale, signal.dtype)
+            steps[row.name] = _undo_dense(row, kernel, signal, size)
+        signal = steps[row.name].filtered
+    return steps
+
+
+def rows_below(
+    params: Params, trace: Trace, top: jax.Array, *, layer: str, architecture: Architecture
+) -> tuple[Layer, ...]:
+    """The rows of the table from the image up to `layer`; ValueError where something that undoes them is missing."""
+    rows = architecture.layers[: architecture.layer_names.index(architecture.layer(layer).name) + 1]
+    expected = architecture.sizes()[layer].output
+    if top.shape[1:] != expected:
+        raise ValueError(f"top of shape {top.shape}: layer {layer!r} hands on [B, {', '.join(map(str, expected))}]")
+    for row in reversed(rows):
+        check_params(params, architecture, row.name)
+        if isinstance(row, Conv) and row.pool and (row.name not in trace or trace[row.name].switches is None):
+            raise ValueError(f"trace[{row.name!r}].switches is missing: the layer has a pool, which they undo")
+    return rows
 
 
 def rectify(signal: jax.Array) -> jax.Array:
@@ -91,18 +119,17 @@ def rectify(signal: jax.Array) -> jax.Array:
     return jax.nn.relu(signal)
 
 
-def _undo_conv(row: Conv, kernel: jax.Array, switches: jax.Array | None, signal: jax.Array, size: Sizes) -> jax.Array:
+def _undo_conv(row: Conv, kernel: jax.Array, switches: jax.Array | None, signal: jax.Array, size: Sizes) -> Step:
     if row.pool:
-        if switches is None:
-            raise ValueError(f"trace[{row.name!r}].switches is missing: the layer has a pool, which they undo")
+        assert switches is not None  # rows_below has looked
         signal = unpool(signal, switches, shape=size.filtered, size=row.pool.size, stride=row.pool.stride)
-    return conv_transpose(rectify(signal), kernel, row, size.input)
+    rectified = rectify(signal)
+    return Step(signal, rectified, conv_transpose(rectified, kernel, row, size.input))
 
 
-def _undo_dense(row: Dense, kernel: jax.Array, signal: jax.Array, size: Sizes) -> jax.Array:
-    if row.hidden:
-        signal = rectify(signal)
-    return (signal @ kernel.T).reshape(signal.shape[0], *size.input)
+def _undo_dense(row: Dense, kernel: jax.Array, signal: jax.Array, size: Sizes) -> Step:
+    rectified = rectify(signal) if row.hidden else signal
+    return Step(signal, rectified, (rectified @ kernel.T).reshape(signal.shape[0], *size.input))
 
 
 def _is_at(index: Index, limit: int, name: str, batch: int, *, axis: int, ndim: int) -> jax.Array:

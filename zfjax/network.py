@@ -22,6 +22,7 @@ class LayerTrace(NamedTuple):
 
     features: jax.Array  # [B, H, W, C] after ReLU, pool and norm; [B, C] of a dense layer; logits of the last one
     switches: jax.Array | None = None  # uint8 [B, H, W, C], dy * size + dx in the pool's window; None without pool
+    norm_inputs: tuple[jax.Array, ...] = ()  # [B, H', W', C] what each contrast norm read; only gradients need it
 
 
 Trace = dict[str, LayerTrace]
@@ -97,13 +98,14 @@ class ConvNet(nn.Module):
 
 def _conv_layer(layer: Conv, params: Mapping[str, jax.Array], maps: jax.Array) -> LayerTrace:
     maps = jax.nn.relu(conv(maps, params["kernel"], layer) + params["bias"][None, None, None])
-    switches = None
+    switches, norm_inputs = None, []
     for stage in layer.after:
         if isinstance(stage, ContrastNorm):
+            norm_inputs.append(maps)
             maps = contrast_norm(maps, stage)
         else:
             maps, switches = max_pool(maps, size=stage.size, stride=stage.stride)
-    return LayerTrace(maps, switches)
+    return LayerTrace(maps, switches, tuple(norm_inputs))
 
 
 def _dense_layer(layer: Dense, params: Mapping[str, jax.Array], maps: jax.Array, keys: jax.Array | None) -> LayerTrace:
@@ -138,8 +140,14 @@ def _check(params: Params, images: jax.Array, architecture: Architecture) -> Non
         )
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images of type {images.dtype}: floating point, with the mean subtracted, is needed")
-    for name, size in architecture.sizes().items():
-        for part, expected in (("kernel", size.kernel), ("bias", size.kernel[-1:])):
-            found = params[name][part].shape if part in params.get(name, ()) else None
-            if found != expected:
-                raise ValueError(f"params[{name!r}][{part!r}] of shape {found}: {architecture.name} has {expected}")
+    for name in architecture.layer_names:
+        check_params(params, architecture, name)
+
+
+def check_params(params: Params, architecture: Architecture, layer: str) -> None:
+    """ValueError unless `params` holds the kernel and bias of `layer` in the shapes of the table."""
+    kernel = architecture.sizes()[layer].kernel
+    for part, expected in (("kernel", kernel), ("bias", kernel[-1:])):
+        found = params[layer][part].shape if part in params.get(layer, ()) else None
+        if found != expected:
+            raise ValueError(f"params[{layer!r}][{part!r}] of shape {found}: {architecture.name} has {expected}")

@@ -1,0 +1,68 @@
+"""A user's own folder of pictures, opened as a set to look at."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zfjax.data import ImageSet, pictures
+from zfjax.data.archives import PICTURE_ENDINGS
+
+UNKNOWN = np.int32(-1)  # label of a picture whose class is not among the net's
+
+
+class FolderSource:
+    """Picture files as a `zfjax.data.Source`, decoded when they are asked for.
+
+    Args:
+      files: the pictures.
+      labels: int32, one for each.
+      size: side that they are brought to, pixels, as `prepare_imagenet` does.
+    """
+
+    def __init__(self, files: Sequence[Path], labels: np.ndarray, size: int):
+        self._files, self._labels, self._size = tuple(files), labels, size
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            image = pictures.preprocess(self._files[index].read_bytes(), self._size)
+        except ValueError as error:
+            raise ValueError(f"{self._files[index]}: {error}") from error
+        return {"image": image, "label": self._labels[index], "index": np.int32(index)}
+
+    def name(self, index: int) -> str:
+        """The file's own name."""
+        return self._files[index].name
+
+
+def open_folder(path: Path, size: int, class_names: Sequence[str] = ()) -> ImageSet:
+    """Every picture below a folder, by path; or the one picture that `path` is.
+
+    A picture directly inside a folder that is called as one of `class_names` has that class; any other has the label
+    -1. The same pictures stand for both splits, as they are looked at and not learnt from.
+
+    Args:
+      path: a folder with .jpg, .png and other pictures, at any depth, or one such file.
+      size: side of the square pictures that it yields, pixels.
+      class_names: label -> name, of the net that will look at them.
+
+    Raises:
+      FileNotFoundError: nothing there, or no file with the ending of a picture.
+      ValueError: later, where a file that is asked for holds no picture, naming it.
+    """
+    found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    files = [file for file in found if file.suffix.lower() in PICTURE_ENDINGS]
+    if not files:
+        raise FileNotFoundError(f"{path}: no picture there ({', '.join(PICTURE_ENDINGS)})")
+    labels = {name: np.int32(label) for label, name in enumerate(class_names)}
+    source = FolderSource(files, np.array([labels.get(file.parent.name, UNKNOWN) for file in files]), size)
+    hashed = hashlib.blake2b(str(size).encode(), digest_size=16)
+    for file in files:
+        facts = file.stat()
+        hashed.update(f"{file.relative_to(path.parent)} {facts.st_size} {facts.st_mtime_ns}".encode())
+    return ImageSet(path.name, size, tuple(class_names), source, source, None, None, hashed.hexdigest())

@@ -1,0 +1,75 @@
+"""What an analysis looks at: any function of images, and how it is run over many of them.
+
+The analyses (occlusion, invariance, ...) take `fn: images [B, H, W, C] -> features`, whatever network stands behind it.
+`layers_of` makes one of the networks of this library; for another model any callable will do. As a
+`jax.tree_util.Partial` its parameters stay arguments of the compiled program, so that another checkpoint of the same
+network compiles nothing anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+from jax.tree_util import Partial
+
+from zfjax.architecture import Architecture
+from zfjax.network import Params, forward
+
+Features = Callable[[Any], Any]  # float [B, H, W, C] -> array, or tree of arrays, each with B rows
+
+
+def layers_of(params: Params, layers: Sequence[str], *, architecture: Architecture) -> Partial:
+    """fn(images) -> {layer: features}: what these layers of the network hand on; logits for the last one.
+
+    ValueError for an unknown layer, or none at all.
+    """
+    if not layers:
+        raise ValueError(f"layers={layers!r}: at least one of {', '.join(architecture.layer_names)} is needed")
+    for layer in layers:
+        architecture.layer(layer)
+    return Partial(_function_of(architecture, tuple(layers)), params)
+
+
+def in_batches(fn: Features, images: np.ndarray, *, batch_size: int = 64) -> Any:
+    """fn(images) as NumPy arrays, `batch_size` images at a time, the last batch filled up: compiled once.
+
+    ValueError for no image or a batch size below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r}: at least 1 is needed")
+    if not len(images):
+        raise ValueError(f"images of shape {np.shape(images)}: at least one image is needed")
+    compiled = jitted(fn)
+    batch_size = min(batch_size, len(images))
+    found = []
+    for start in range(0, len(images), batch_size):
+        rows = images[start : start + batch_size]
+        filled = np.concatenate([rows, np.repeat(rows[:1], batch_size - len(rows), axis=0)])
+        found.append(jax.tree.map(np.asarray, compiled(filled)))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *found)
+
+
+def jitted(fn: Features) -> Features:
+    """`fn` compiled; the parameters inside a `Partial` stay arguments, so equal functions share one program."""
+    fn = fn if isinstance(fn, Partial) else Partial(fn)
+    return lambda images: _call(fn, images)
+
+
+@jax.jit
+def _call(fn: Partial, images: jax.Array) -> Any:
+    return fn(images)
+
+
+@cache
+def _function_of(architecture: Architecture, layers: tuple[str, ...]) -> Callable[[Params, jax.Array], Any]:
+    """One function object for equal arguments, so that JAX finds what it compiled."""
+
+    def features(params: Params, images: jax.Array) -> dict[str, jax.Array]:
+        trace = forward(params, images, architecture=architecture)[1]
+        return {layer: trace[layer].features for layer in layers}
+
+    return features
