@@ -72,11 +72,6 @@ PRESETS = {
         num_workers=0,
     ),
 }
-# What may differ between a run and its continuation: where it runs, how long, and the rate annealed by hand
-FREE_ON_RESUME = {
-    *("data_dir", "num_workers", "save_steps"),
-    *("recipe.learning_rate", "recipe.num_epochs", "recipe.patience"),
-}
 
 
 def data_name(config: Config) -> str:
@@ -190,13 +185,10 @@ def stored_config(checkpoint: checkpoints.Checkpoint) -> Config:
 
 def main() -> None:
     """Command line: --preset or --resume choose the settings that the other flags start from."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", choices=sorted(PRESETS))
-    first.add_argument("--resume", nargs="?", const="", metavar="RUN")
-    first.add_argument("--coordinator", metavar="HOST:PORT")
-    first.add_argument("--num-hosts", type=int)
-    first.add_argument("--host", type=int)
+    first = first_flags()
     chosen, rest = first.parse_known_args()
+    if {"-h", "--help"} & set(rest):
+        print(first.format_help())
     try:
         parallel.connect_hosts(chosen.coordinator, chosen.num_hosts, chosen.host)
         if chosen.resume is None:
@@ -208,7 +200,7 @@ def main() -> None:
             folder = Path(chosen.resume) if chosen.resume else inputs.newest_run()
             stored = stored_config(checkpoints.load(folder))
             config = parse(stored, rest)
-            check_resumable(stored, config)
+            training_run.check_resumable(stored, config)
         record = run(config, folder)
     except Stopped as stopped:
         print(stopped)
@@ -222,23 +214,21 @@ def main() -> None:
     print(f"look at it: python -m experiments.deconv_figures --checkpoint {record['folder']}")
 
 
+def first_flags() -> argparse.ArgumentParser:
+    """The flags that are read before the settings: where these start from, and the other hosts."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, usage="train_imagenet [first] [settings]")
+    group = first.add_argument_group("first")
+    group.add_argument("--preset", choices=sorted(PRESETS), help="settings to start from (paper)")
+    group.add_argument("--resume", nargs="?", const="", metavar="RUN", help="go on with a run; alone: the newest")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of host 0, where no cluster announces it")
+    group.add_argument("--num-hosts", type=int, metavar="N", help="number of hosts, with --coordinator")
+    group.add_argument("--host", type=int, metavar="I", help="number of this host, from 0, with --coordinator")
+    return first
+
+
 def parse(default: Config, arguments: list[str]) -> Config:
     """`default` with the flags in `arguments`."""
     return tyro.cli(Config, default=default, args=arguments, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
-
-
-def check_resumable(stored: Config, config: Config) -> None:
-    """ValueError naming a setting that a continued run cannot change."""
-    before, after = (
-        {**dataclasses.asdict(c), **{f"recipe.{k}": v for k, v in dataclasses.asdict(c.recipe).items()}}
-        for c in (stored, config)
-    )
-    for name in before:
-        if name != "recipe" and name not in FREE_ON_RESUME and before[name] != after[name]:
-            raise ValueError(
-                f"{name}={after[name]!r}: the run was started with {before[name]!r}; a continued run may change "
-                f"{', '.join(sorted(FREE_ON_RESUME))}"
-            )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,12 @@ from zfjax.architecture import Architecture
 from zfjax.data import ImageSet
 from zfjax.data.loader import steps_per_epoch
 from zfjax.training import Annealing, Metrics, Recipe, TrainState
+
+# What may differ between a run and its continuation: where it runs, how long, and the rate annealed by hand
+FREE_ON_RESUME = {
+    *("data_dir", "num_workers", "save_steps"),
+    *("recipe.learning_rate", "recipe.num_epochs", "recipe.patience"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,3 +105,17 @@ def summary(run: Run, progress: Progress) -> str:
     rows.append(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind} on {jax.process_count()} host(s)")
     rows.append(f"folder: {run.folder}" + (f" (going on after step {step:,})" if step else ""))
     return "\n".join(rows)
+
+
+def check_resumable(stored: Any, config: Any) -> None:
+    """ValueError naming a setting of two configurations that a continued run cannot change."""
+    before, after = (
+        {**dataclasses.asdict(c), **{f"recipe.{k}": v for k, v in dataclasses.asdict(c.recipe).items()}}
+        for c in (stored, config)
+    )
+    for name in before:
+        if name != "recipe" and name not in FREE_ON_RESUME and before[name] != after[name]:
+            raise ValueError(
+                f"{name}={after[name]!r}: the run was started with {before[name]!r}; a continued run may change "
+                f"{', '.join(sorted(FREE_ON_RESUME))}"
+            )

@@ -1,5 +1,6 @@
 """One device, four, and two processes of two are one run, crops and dropout included; they stop and go on together."""
 
+import contextlib
 import shutil
 import socket
 
@@ -11,14 +12,30 @@ import test_training
 
 from zfjax import checkpoints
 
+SLURM_PORTS = range(65536 - 4096, 65536)  # where JAX meets, by the job's number
+
+
+def free_port(*wanted):
+    """The first port of `wanted` (0: any) that nobody uses."""
+    for port in wanted:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return probe.getsockname()[1]
+    raise OSError("no free port")
+
 
 def start_two(*flags, moments=("none", "none")):
-    """Two processes of two devices, which meet at a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    meeting = [("--coordinator", address, "--num-hosts", 2, "--host", host) for host in (0, 1)]
-    return [runs.start(*flags, *meeting[host], moment=moments[host], devices=2) for host in (0, 1)]
+    """Two processes of two devices, which meet at a named port."""
+    meeting = ("--coordinator", f"127.0.0.1:{free_port(0)}", "--num-hosts", 2)
+    return [runs.start(*flags, *meeting, "--host", host, moment=moments[host], devices=2) for host in (0, 1)]
+
+
+def start_two_under_slurm(*flags):
+    """Two processes of two devices, told by nothing but what Slurm puts into their environment."""
+    job = {"SLURM_JOB_ID": free_port(*SLURM_PORTS) - SLURM_PORTS[0], "SLURM_STEP_NODELIST": "localhost"}
+    job |= {"SLURM_NTASKS": 2, "SLURM_LOCALID": 0, "SLURM_STEP_NUM_NODES": 2}
+    job = {name: str(value) for name, value in job.items()}
+    return [runs.start(*flags, devices=2, environment={**job, "SLURM_PROCID": str(host)}) for host in (0, 1)]
 
 
 def done(*processes):
@@ -38,7 +55,8 @@ def folders(tmp_path_factory):
     (out / "stop of two").write_text("\n".join(f"status {status}\n{output}" for status, output in runs.finish(*two)))
     one = runs.start(*runs.FLAGS, "--out", out / "one", devices=1)
     done(one, runs.start(*runs.FLAGS, "--seed", 1, "--out", out / "other seed"))
-    done(runs.start("--resume", out / "two, then one"), *start_two("--resume", out / "one, then two"))
+    two = start_two_under_slurm("--resume", out / "one, then two")
+    done(runs.start("--resume", out / "two, then one"), *two)
     return out
 
 

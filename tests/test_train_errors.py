@@ -156,3 +156,12 @@ def test_without_a_preset_the_paper_is_trained():
     assert config == train_imagenet.Config()
     assert (config.data, config.image_size, config.width) == ("imagenet", 224, 1.0)
     assert train_imagenet.build_architecture(config, 1000) == ZFNET
+
+
+def test_help_lists_the_flags_that_choose_the_settings_too(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as left:
+        runs.train(monkeypatch, "--help")
+    shown = capsys.readouterr().out
+    assert left.value.code == 0
+    for flag in ("--preset", "--resume", "--coordinator", "--num-hosts", "--host", "--learning-rate"):
+        assert flag in shown
