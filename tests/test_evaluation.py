@@ -1,5 +1,6 @@
 """Evaluation: ranks by hand, ties, broken rows, few classes; views averaged; every image counted once."""
 
+import dataclasses
 import functools
 
 import jax
@@ -143,3 +144,40 @@ def test_a_network_that_broke_down_is_wrong_everywhere():
     params = jax.tree.map(np.array, parameters())
     params["fc8"]["bias"][0] = np.nan
     assert evaluation.make_evaluate(TABLE, data()[2])(params, batches(8)) == (COUNT, COUNT, COUNT)
+
+
+OTHER = dataclasses.replace(TABLE, name="other").with_sizes(conv3=5)
+
+
+def members(*tables):
+    """(evaluate, parameters) of an ensemble of these tables."""
+    mean = data()[2]
+    evaluate = evaluation.make_evaluate_ensemble([evaluation.Member(table, mean) for table in tables], views="ten")
+    return evaluate, [parameters() if table == TABLE else nets.params(table, 1) for table in tables]
+
+
+def test_an_ensemble_of_one_or_of_equals_is_the_net_itself():
+    one = evaluation.make_evaluate(TABLE, data()[2], views="ten")(parameters(), batches(8))
+    for tables in [(TABLE,), (TABLE, TABLE)]:
+        evaluate, _ = members(*tables)
+        found = evaluate([parameters()] * len(tables), batches(8))
+        assert found == (one, (one,) * len(tables))
+
+
+def test_different_architectures_average_their_softmax_and_are_counted_alone_too():
+    stored, labels, mean = data()
+    evaluate, params = members(TABLE, OTHER)
+    rows = [
+        np.asarray(evaluation.probabilities_of(p, stored, mean, architecture=table, views="ten"), np.float64)
+        for p, table in zip(params, (TABLE, OTHER), strict=True)
+    ]
+    wrong = [int((r.argmax(axis=1) != labels).sum()) for r in [(rows[0] + rows[1]) / 2, *rows]]
+    found = evaluate(params, batches(8))
+    assert [found.ensemble.top1, *(errors.top1 for errors in found.members)] == wrong
+    assert len({tuple(r.argmax(axis=1)) for r in rows}) == 2  # the two nets do not say the same
+
+
+def test_members_that_cannot_be_averaged_are_refused():
+    for tables in [(), (TABLE, TABLE.with_sizes(**{TABLE.layer_names[-1]: 9}))]:
+        with pytest.raises(ValueError, match="at least one, all with the same number, are needed"):
+            members(*tables)

@@ -63,12 +63,21 @@ def test_evaluation_is_that_of_single_images(tmp_path, monkeypatch, capsys):
     result = json.loads((run / "evaluation" / "result.json").read_text())
     assert result["error"]["center"]["top1"] == pytest.approx(error_by_hand(pixels.center_crop))
     assert result["error"]["ten"]["top1"] == pytest.approx(error_by_hand(pixels.ten_crops))
-    assert result["paper"] == {"top1_percent": 38.4, "top5_percent": 16.5} and result["num_images"] == 22
+    assert result["paper"]["1 net as per Fig. 3"] == [38.4, 16.5, None] and result["num_images"] == 22
+    assert [member["error"] for member in result["members"]] == [result["error"]]
     assert f"{result['error']['ten']['top1']:.1%}" in printed
     with pytest.raises(SystemExit, match="it already holds a result; give another folder, or --overwrite"):
         call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run)
     with pytest.raises(SystemExit, match="its pictures have 64 pixels a side, the net's 56"):
         call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run, "--data", "demo:64:12:4", "--overwrite")
+
+
+def test_several_checkpoints_are_averaged_and_measured_alone(tmp_path, monkeypatch, capsys):
+    run = tiny_run(tmp_path / "a")
+    printed = call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run, run, "--batch-size", 8)
+    result = json.loads((run / "evaluation_of_2" / "result.json").read_text())
+    assert [member["error"] for member in result["members"]] == [result["error"]] * 2
+    assert printed.count("alone: ") == 4
 
 
 def test_newest_run_is_taken_and_a_missing_one_names_the_command(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from jax import lax
 from zfjax import pixels
 from zfjax.architecture import Architecture
 from zfjax.network import Params, forward
-from zfjax.parallel import AXIS, data_parallel, split
+from zfjax.parallel import AXIS, data_parallel, replicate, split
 
 Views = Literal["center", "ten"]
 
@@ -91,25 +91,60 @@ def probabilities_of(
 def make_evaluate(
     architecture: Architecture, mean: np.ndarray, *, views: Views = "center"
 ) -> Callable[[Params, Iterable[dict[str, Any]]], Errors]:
-    """evaluate(params, batches) -> Errors over all batches, on all devices; compiled once for many calls.
+    """evaluate(params, batches) -> Errors of one network: see `make_evaluate_ensemble`, of which it is the simplest."""
+    evaluate = make_evaluate_ensemble([Member(architecture, mean)], views=views)
+    return lambda params, batches: evaluate([params], batches).ensemble
+
+
+class Member(NamedTuple):
+    """One network of an ensemble, without its parameters."""
+
+    architecture: Architecture
+    mean: np.ndarray  # float32 [S, S, 3], the mean training picture; S is that of the pictures that all members see
+
+
+class EnsembleErrors(NamedTuple):
+    """Errors of the averaged softmax, and of each network by itself."""
+
+    ensemble: Errors
+    members: tuple[Errors, ...]
+
+
+def make_evaluate_ensemble(
+    members: Sequence[Member], *, views: Views = "center"
+) -> Callable[[Sequence[Params], Iterable[dict[str, Any]]], EnsembleErrors]:
+    """evaluate(params of each member, batches) -> EnsembleErrors over all batches, on all devices (Table 2).
+
+    The softmax is averaged over the views of each member, then over the members, which may be of different
+    architectures. Compiled once for many calls; each member sees each picture once.
 
     The batches are {"image": uint8 [b, S, S, 3], "label": int32 [b], "mask": bool [b]}; each host passes its own
-    rows and gets the counts of all.
+    rows and gets the counts of all. ValueError for no member, or members with different numbers of classes.
     """
+    classes = {member.architecture.num_classes for member in members}
+    if len(classes) != 1:
+        raise ValueError(f"members with {sorted(classes)} classes: at least one, all with the same number, are needed")
+    tables = [member.architecture for member in members]
 
-    def count(params: Params, batch: dict[str, jax.Array]) -> Errors:
-        probabilities = probabilities_of(
-            params, batch["image"], jnp.asarray(mean), architecture=architecture, views=views
+    def count(state: tuple[Sequence[Params], Sequence[jax.Array]], batch: dict[str, jax.Array]) -> EnsembleErrors:
+        each = [
+            probabilities_of(params, batch["image"], mean, architecture=table, views=views)
+            for table, params, mean in zip(tables, *state, strict=True)
+        ]
+        ensemble, *alone = (
+            update(init(), rows, batch["label"], batch["mask"]) for rows in [jnp.stack(each).mean(axis=0), *each]
         )
-        return lax.psum(update(init(), probabilities, batch["label"], batch["mask"]), AXIS)
+        return lax.psum(EnsembleErrors(ensemble, tuple(alone)), AXIS)
 
     counts_of = data_parallel(count)
+    means = [member.mean for member in members]
 
-    def evaluate(params: Params, batches: Iterable[dict[str, Any]]) -> Errors:
-        errors = init()
+    def evaluate(params: Sequence[Params], batches: Iterable[dict[str, Any]]) -> EnsembleErrors:
+        state = replicate((list(params), means))
+        total = EnsembleErrors(init(), tuple(init() for _ in members))
         for batch in batches:
-            counts = counts_of(params, split({name: batch[name] for name in ("image", "label", "mask")}))
-            errors = Errors(*(int(total) + int(more) for total, more in zip(errors, counts, strict=True)))
-        return errors
+            counts = counts_of(state, split({name: batch[name] for name in ("image", "label", "mask")}))
+            total = jax.tree.map(lambda before, more: int(before) + int(more), total, counts)
+        return total
 
     return evaluate
