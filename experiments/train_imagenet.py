@@ -89,8 +89,13 @@ def build_architecture(config: Config, num_classes: int) -> Architecture:
     return dataclasses.replace(table, input_scale=training.INITIALIZATIONS[config.recipe.initialization].input_scale)
 
 
-def run(config: Config, resume: Path | None = None) -> dict[str, Any]:
+def run(config: Config, resume: Path | None = None, *, table: Architecture | None = None) -> dict[str, Any]:
     """Train, from the start or from the newest checkpoint of the run `resume`.
+
+    Args:
+      config: the settings.
+      resume: folder of a run, or one of its checkpoints.
+      table: another architecture than the configured one, for a new run; its input_scale is to suit the recipe.
 
     Returns:
       The last epoch's record of `metrics.jsonl`, with "folder".
@@ -106,9 +111,9 @@ def run(config: Config, resume: Path | None = None) -> dict[str, Any]:
         checkpoints.check_newest(resume)
     checkpoint = None if resume is None else checkpoints.load(resume, with_optimizer=True)
     images = open_images(config)
-    architecture = (
-        build_architecture(config, len(images.class_names)) if checkpoint is None else checkpoint.architecture
-    )
+    architecture = table or build_architecture(config, len(images.class_names))
+    if checkpoint is not None:
+        architecture = checkpoint.architecture
     folder = resume.parents[1] if resume else new_folder(config)
     settings = {
         "data": data_name(config),

@@ -9,7 +9,7 @@ Coordinates: x right, y down, 0..1 over the picture; times `size` they are pixel
 
 import math
 import threading
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -134,6 +134,7 @@ class DemoSource:
         return {"image": image, "label": label, "index": np.int32(index), "object": mask, "parts": parts}
 
 
+@lru_cache(maxsize=1)  # so that its scenes are rendered once in a process
 def demo_set(size: int = 80, num_train: int = 6144, num_validation: int = 1024) -> ImageSet:
     """The demo set as every experiment reads it: seed 0 to train on, fresh scenes of seed 1 to validate on.
 

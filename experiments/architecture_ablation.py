@@ -1,0 +1,250 @@
+"""Table 3: the error of twelve architectures, and of one that is wide instead of deep, trained by one recipe.
+
+    python -m experiments.architecture_ablation                                       demo set, quarter width
+    python -m experiments.architecture_ablation --preset reduced --data-dir DIR       photos, half width, 112 pixels
+    python -m experiments.architecture_ablation --preset paper --data-dir DIR         the paper's, for accelerators
+
+Expected time on two CPU cores: half an hour for the demo set. A variant that is done is skipped when the command runs
+again, and one that was stopped goes on. Expected result: without layers 3, 4, 6 and 7 the error is by far the largest.
+
+Each variant is a run of `train_imagenet` in its own folder below --out, so that every figure can be drawn of it.
+Writes table.png and result.json: training and validation error beside the paper's, and the rank correlation of the two
+orders by validation top-1 error (Spearman's rho, two-sided p-value).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import scipy.stats
+from matplotlib.figure import Figure
+
+from experiments import command, inputs, pictures, train_imagenet
+from experiments.stopping import Stopped
+from zfjax import evaluation, training
+from zfjax.architecture import ALEXNET, ZFNET, Architecture
+from zfjax.data.loader import eval_batches
+
+DONE = "ablation.json"  # in a variant's folder, when it is trained and measured
+
+
+class Variant(NamedTuple):
+    """One row of Table 3."""
+
+    name: str
+    table: Architecture  # at full width with 1,000 classes
+    paper: tuple[float, float, float] | None  # error in percent: training top-1, validation top-1, validation top-5
+    as_large_as: Architecture | None = None  # widened until it has this one's number of parameters
+
+
+FOUR_LAYERS = ALEXNET.without("conv3", "conv4", "fc6", "fc7")
+WIDE_MAPS = {"conv3": 512, "conv4": 1024, "conv5": 512}
+VARIANTS = (
+    Variant("alexnet", ALEXNET, (35.1, 40.5, 18.1)),
+    Variant("alexnet, no conv3,4", ALEXNET.without("conv3", "conv4"), (41.8, 45.4, 22.1)),
+    Variant("alexnet, no fc7", ALEXNET.without("fc7"), (27.4, 40.0, 18.4)),
+    Variant("alexnet, no fc6,7", ALEXNET.without("fc6", "fc7"), (27.4, 44.8, 22.4)),
+    Variant("alexnet, no conv3,4,fc6,7", FOUR_LAYERS, (71.1, 71.3, 50.1)),
+    Variant("alexnet, fc6,7 of 2048", ALEXNET.with_sizes(fc6=2048, fc7=2048), (40.3, 41.7, 18.8)),
+    Variant("alexnet, fc6,7 of 8192", ALEXNET.with_sizes(fc6=8192, fc7=8192), (26.8, 40.0, 18.1)),
+    Variant("zfnet", ZFNET, (33.1, 38.4, 16.5)),
+    Variant("zfnet, fc6,7 of 2048", ZFNET.with_sizes(fc6=2048, fc7=2048), (38.2, 40.2, 17.6)),
+    Variant("zfnet, fc6,7 of 8192", ZFNET.with_sizes(fc6=8192, fc7=8192), (22.0, 38.8, 17.0)),
+    Variant("zfnet, conv3,4,5 of 512,1024,512", ZFNET.with_sizes(**WIDE_MAPS), (18.8, 37.5, 16.0)),
+    Variant("zfnet, both", ZFNET.with_sizes(**WIDE_MAPS, fc6=8192, fc7=8192), (10.0, 38.3, 16.9)),
+    # Beyond the paper: is it depth that the four-layer net lacks, or parameters?
+    Variant("four layers, widened", FOUR_LAYERS, None, as_large_as=ALEXNET),
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train and measure the variants of Table 3."""
+
+    preset: Literal["demo", "reduced", "paper"] = "demo"
+    """Recipe, image size and width, as in train_imagenet."""
+    data_dir: Path = Path("data")
+    """Where the prepared photos lie; the demo set needs none."""
+    data_size: int | None = None
+    """Side of the prepared pictures in pixels; by default the only size there."""
+    width: float | None = None
+    """Factor on the features of every layer but the last; by default the preset's."""
+    num_epochs: int | None = None
+    """Passes over the training set; by default the preset's."""
+    variants: tuple[str, ...] = ()
+    """Names of the variants to train; by default all thirteen."""
+    out: Path = inputs.RUNS / "ablation"
+    """Folder with one run for each variant, and the result."""
+    seed: int = 0
+    """Seed of weights, order, crops and dropout."""
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Train what is not done, measure, write the table; what result.json holds.
+
+    ValueError for unknown variants, for data that are missing, or where `out` holds runs with other settings.
+    """
+    chosen = choose_variants(config.variants)
+    settings = settings_of(config)
+    images = train_imagenet.open_images(settings)
+    rows = []
+    for number, variant in enumerate(chosen, start=1):
+        print(f"{number} of {len(chosen)}: {variant.name}")
+        row = measured(variant, settings, config.out / folder_name(variant))
+        rows.append({**row, "name": variant.name, "paper": variant.paper})
+    result = {
+        "table": "Table 3",
+        "rows": rows,
+        "rank_correlation": rank_correlation(rows),
+        "unit": "shares of the images; the paper's in percent: training top-1, validation top-1, validation top-5",
+        "data": {"name": images.name, "fingerprint": images.fingerprint, "num_classes": len(images.class_names)},
+        "recipe": settings.recipe,
+        "seed": config.seed,
+        "config": config,
+        "versions": pictures.versions(),
+    }
+    pictures.save_figure(config.out / "table.png", draw(rows))
+    pictures.save_result(config.out / "result.json", result)
+    return result
+
+
+def choose_variants(names: Sequence[str]) -> list[Variant]:
+    """The variants called so, or all; ValueError for an unknown name."""
+    known = {variant.name: variant for variant in VARIANTS}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"variants={name!r}: one of {'; '.join(known)} is needed")
+    return [known[name] for name in names] or list(VARIANTS)
+
+
+def settings_of(config: Config) -> train_imagenet.Config:
+    """The settings that every variant is trained with."""
+    preset = train_imagenet.PRESETS[config.preset]
+    recipe = dataclasses.replace(preset.recipe, seed=config.seed)
+    if config.num_epochs is not None:
+        recipe = dataclasses.replace(recipe, num_epochs=config.num_epochs)
+    width = preset.width if config.width is None else config.width
+    return dataclasses.replace(preset, recipe=recipe, width=width, data_dir=config.data_dir, data_size=config.data_size)
+
+
+def table_of(variant: Variant, settings: train_imagenet.Config, num_classes: int) -> Architecture:
+    """The variant at the width, image size and input scale of the settings; the classes are no matter of width."""
+
+    def fitted(table: Architecture) -> Architecture:
+        return table.scaled(settings.width).with_sizes(image=settings.image_size, fc8=num_classes)
+
+    table = fitted(variant.table)
+    if variant.as_large_as is not None:
+        table = widened(table, fitted(variant.as_large_as).num_parameters())
+    scale = training.INITIALIZATIONS[settings.recipe.initialization].input_scale
+    return dataclasses.replace(table, name=folder_name(variant), input_scale=scale)
+
+
+def widened(table: Architecture, num_parameters: int) -> Architecture:
+    """The table at the largest width that has no more than so many parameters, found by bisection."""
+    low, high = 1.0, 64.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if table.scaled(middle).num_parameters() > num_parameters else (middle, high)
+    return table.scaled(low)
+
+
+def folder_name(variant: Variant) -> str:
+    """The variant's name without what folders do not like."""
+    return variant.name.replace(", ", "-").replace(",", "+").replace(" ", "-")
+
+
+def measured(variant: Variant, settings: train_imagenet.Config, folder: Path) -> dict[str, Any]:
+    """The variant's row: from `folder` where it is done, else trained, from where it stopped, and measured."""
+    settings = dataclasses.replace(settings, out=folder)
+    images = train_imagenet.open_images(settings)
+    table = table_of(variant, settings, len(images.class_names))
+    identity = {"data": images.fingerprint, "table": str(table), "recipe": str(settings.recipe)}
+    done = json.loads((folder / DONE).read_text()) if (folder / DONE).exists() else None
+    if done:
+        if done["identity"] != identity:
+            raise ValueError(f"out={str(folder.parent)!r}: {folder.name} was trained with other settings; name another")
+        return done["row"]
+    begun = (folder / "checkpoints").is_dir() and any((folder / "checkpoints").glob("*/network"))
+    began = time.monotonic()
+    train_imagenet.run(settings, folder if begun else None, table=table)
+    net = inputs.load_net(folder)
+    evaluate = evaluation.make_evaluate(net.architecture, net.mean)
+    errors = {
+        split: evaluate(net.params, eval_batches(source, batch_size=settings.recipe.batch_size)).shares()
+        for split, source in (("train", images.train), ("validation", images.validation))
+    }
+    row = {
+        "parameters": net.architecture.num_parameters(),
+        "error": errors,
+        "checkpoint": {"path": net.path, "fingerprint": net.fingerprint},
+        "seconds": time.monotonic() - began,  # of the last call, where it was stopped
+    }
+    pictures.save_result(folder / DONE, {"identity": identity, "row": row})
+    return json.loads((folder / DONE).read_text())["row"]
+
+
+def rank_correlation(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Spearman's rho of our validation top-1 errors and the paper's, over the rows that the paper has; None below 3."""
+    pairs = [(row["error"]["validation"]["top1"], row["paper"][1]) for row in rows if row["paper"]]
+    if len(pairs) < 3:
+        return None
+    found = scipy.stats.spearmanr(*zip(*pairs, strict=True))
+    return {"rho": float(found.statistic), "p_value": float(found.pvalue), "num_variants": len(pairs)}
+
+
+def draw(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Table 3 as a picture: our errors beside the paper's."""
+    axes = Figure(figsize=(11, 1.2 + 0.32 * len(rows)), layout="constrained").subplots()
+    axes.set_axis_off()
+    axes.set_title("Table 3: error in percent, ours and (the paper's, on ImageNet)", fontsize=12, loc="left")
+    heads = ["variant", "parameters", "training top-1", "validation top-1", "validation top-5"]
+    table = axes.table(list(map(cells, rows)), colLabels=heads, loc="upper center", cellLoc="right")
+    table.auto_set_font_size(False)
+    table.set_fontsize(10)
+    table.auto_set_column_width(range(len(heads)))
+    table.scale(1, 1.4)
+    for (row, column), cell in table.get_celld().items():
+        cell.set_edgecolor("0.8")
+        cell.set_text_props(ha="left" if column == 0 else "right", weight="bold" if row == 0 else "normal")
+    return axes.figure
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """One line of the table."""
+    error = row["error"]
+    ours = (error["train"]["top1"], error["validation"]["top1"], error["validation"]["top5"])
+    theirs = row["paper"] or (None, None, None)
+    numbers = [f"{100 * a:.1f}" + ("" if b is None else f" ({b:.1f})") for a, b in zip(ours, theirs, strict=True)]
+    return [row["name"], f"{row['parameters']:,}", *numbers]
+
+
+def report(result: dict[str, Any]) -> None:
+    """Print the table."""
+    for row in result["rows"]:
+        name, parameters, *errors = cells(row)
+        print(f"{name:34} {parameters:>12}  " + "  ".join(f"{error:>12}" for error in errors))
+    found = result["rank_correlation"]
+    if found is not None:
+        print(f"rank correlation with the paper's order: {found['rho']:.2f} (p = {found['p_value']:.2g})")
+
+
+def main() -> None:
+    """The command line."""
+    try:
+        command.main(Config, run, __doc__, report, when_stopped="the same command goes on")
+    except Stopped as stopped:
+        print("stopped; the same command goes on")
+        raise SystemExit(stopped.exit_status) from None
+    except FloatingPointError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

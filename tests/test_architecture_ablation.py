@@ -1,0 +1,98 @@
+"""Table 3: the right architectures, each trained once, skipped when done, gone on with when stopped."""
+
+import dataclasses
+import json
+
+import pytest
+import runs
+
+from experiments import architecture_ablation as ablation
+from experiments import inputs, train_imagenet
+
+COUNTS = {  # paper.md's list, at 1,000 classes
+    "alexnet": 60_965_224,
+    "alexnet, no conv3,4": 59_268_712,
+    "alexnet, no fc7": 44_183_912,
+    "alexnet, no fc6,7": 11_551_080,
+    "alexnet, no conv3,4,fc6,7": 9_854_568,
+    "alexnet, fc6,7 of 2048": 27_455_848,
+    "alexnet, fc6,7 of 8192": 153_149_800,
+    "zfnet": 62_357_608,
+    "zfnet, fc6,7 of 2048": 28_848_232,
+    "zfnet, fc6,7 of 8192": 154_542_184,
+    "zfnet, conv3,4,5 of 512,1024,512": 107_627_624,
+    "zfnet, both": 237_560_936,
+}
+CHOSEN = ("alexnet", "alexnet, no fc6,7", "alexnet, no fc7")
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """A configuration of a few steps on made-up pictures."""
+    demo = train_imagenet.PRESETS["demo"]
+    recipe = dataclasses.replace(demo.recipe, batch_size=8, num_epochs=1)
+    preset = dataclasses.replace(demo, image_size=36, width=0.03, recipe=recipe)
+    monkeypatch.setitem(train_imagenet.PRESETS, "demo", preset)
+    monkeypatch.setattr(inputs, "open_data", lambda _: runs.tiny_set())
+    return ablation.Config(variants=CHOSEN, out=tmp_path / "ablation")
+
+
+def test_the_variants_are_those_of_table_3():
+    assert {v.name: v.table.num_parameters() for v in ablation.VARIANTS if v.paper} == COUNTS
+
+
+@pytest.mark.parametrize("width", [1.0, 0.25])
+def test_the_four_layers_are_widened_to_the_parameters_of_the_whole_net(width):
+    settings = dataclasses.replace(train_imagenet.PRESETS["reduced"], width=width)
+    tables = {v.name: ablation.table_of(v, settings, 1000) for v in ablation.VARIANTS}
+    wide, full = tables["four layers, widened"], tables["alexnet"]
+    assert wide.layer_names == ("conv1", "conv2", "conv5", "fc8")
+    assert 0.98 * full.num_parameters() < wide.num_parameters() <= full.num_parameters()
+
+
+def test_each_variant_is_trained_and_measured_once(tiny, monkeypatch):
+    result = ablation.run(tiny)
+    assert [row["name"] for row in result["rows"]] == list(CHOSEN)
+    for row in result["rows"]:
+        record = runs.records(tiny.out / row["name"].replace(", ", "-").replace(",", "+").replace(" ", "-"))[-1]
+        assert row["error"]["validation"]["top1"] == pytest.approx(record["validation_top1_error"])
+        assert 0 <= row["error"]["train"]["top5"] <= row["error"]["train"]["top1"] <= 1
+    written = json.loads((tiny.out / "result.json").read_text())
+    assert written["rows"][0]["paper"] == [35.1, 40.5, 18.1] and (tiny.out / "table.png").stat().st_size > 1000
+    monkeypatch.setattr(train_imagenet, "run", lambda *_, **__: pytest.fail("trained again"))
+    assert ablation.run(tiny)["rows"] == result["rows"]
+    with pytest.raises(ValueError, match="alexnet was trained with other settings; name another"):
+        ablation.run(dataclasses.replace(tiny, seed=1))
+
+
+def test_a_variant_that_was_stopped_goes_on_in_its_own_run(tiny, monkeypatch):
+    resumed = []
+
+    def train(config, resume=None, *, table):
+        resumed.append(resume)
+        return real(config, resume, table=table)
+
+    real = train_imagenet.run
+    monkeypatch.setattr(train_imagenet, "run", train)
+    tiny = dataclasses.replace(tiny, variants=("alexnet",))
+    row = ablation.run(tiny)["rows"][0]
+    (tiny.out / "alexnet" / ablation.DONE).unlink()  # as if it had been killed before it was measured
+    again = ablation.run(tiny)["rows"][0]
+    assert resumed == [None, tiny.out / "alexnet"]
+    assert again["error"] == row["error"] and again["checkpoint"] == row["checkpoint"]
+
+
+def test_the_rank_correlation_is_spearmans():
+    def rows(*errors):
+        papers = [(0, 40, 0), (0, 30, 0), (0, 20, 0), None]
+        return [{"paper": p, "error": {"validation": {"top1": e}}} for p, e in zip(papers, errors, strict=True)]
+
+    assert ablation.rank_correlation(rows(0.9, 0.5, 0.1, 0.0))["rho"] == pytest.approx(1)
+    assert ablation.rank_correlation(rows(0.1, 0.5, 0.9, 0.0))["rho"] == pytest.approx(-1)
+    assert ablation.rank_correlation(rows(0.5, 0.9, 0.1, 0.0))["rho"] == pytest.approx(0.5)
+    assert ablation.rank_correlation(rows(0.5, 0.9, 0.1, 0.0)[1:3]) is None
+
+
+def test_an_unknown_variant_is_refused_with_the_known_ones(tiny):
+    with pytest.raises(ValueError, match="variants='vgg': one of alexnet; alexnet, no conv3,4; "):
+        ablation.run(dataclasses.replace(tiny, variants=("vgg",)))
