@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from experiments import pictures
 from experiments.inputs import TrainedNet
-from zfjax import parallel, top_activations
+from zfjax import features, parallel, top_activations
 from zfjax.data import Source
 from zfjax.data.loader import eval_batches
 from zfjax.top_activations import State, TopActivations
@@ -47,9 +47,10 @@ def scan(
     parallel.check_batch_size(batch_size)
     host, num_hosts = parallel.host_count()
     key = json.dumps([net.fingerprint, of, list(layers), k])
-    state, done = load(path, key) or (top_activations.init(net.architecture, layers, k), 0)
+    empty = top_activations.init({layer: net.architecture.layer(layer).features for layer in layers}, k)
+    state, done = load(path, key) or (empty, 0)
     if done < len(source) and done % batch_size:  # it stopped at a batch of another size
-        state, done = top_activations.init(net.architecture, layers, k), 0
+        state, done = empty, 0
     last_saved = time.monotonic()
     bar = tqdm(total=len(source), initial=done, unit=" images", desc="looking", disable=True if host else None)
 
@@ -65,8 +66,8 @@ def scan(
         if done < len(source):
             rows = {"batch_size": batch_size, "host": host, "num_hosts": num_hosts, "first_batch": done // batch_size}
             batches = eval_batches(source, **rows, num_workers=num_workers)
-            options = {"architecture": net.architecture, "mean": net.mean, "layers": layers, "k": k}
-            state = top_activations.scan(net.params, batches, **options, state=state, on_batch=on_batch)
+            fn = features.layers_of_pictures(net.params, net.mean, layers, architecture=net.architecture)
+            state = top_activations.scan(fn, batches, state, on_batch=on_batch)
             if host == 0:
                 save(path, key, state, done)
     return jax.tree.map(np.asarray, state)

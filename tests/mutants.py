@@ -189,16 +189,16 @@ def undo_dense_to_nchw(row, kernel, signal, size, undo_dense=deconvnet._undo_den
     return step._replace(filtered=step.filtered.reshape(batch, channels, height, width).transpose(0, 2, 3, 1))
 
 
-def every_place(layer, indices):
-    _, rows, columns, channels = layer.features.shape
+def every_place(features, indices):
+    _, rows, columns, channels = features.shape
     places = jnp.tile(jnp.arange(rows * columns, dtype=jnp.int32), len(indices))
     about = (jnp.repeat(indices, rows * columns), places // columns, places % columns)
-    values = layer.features.reshape(-1, channels)
+    values = features.reshape(-1, channels)
     return values, *(jnp.broadcast_to(number[:, None], values.shape) for number in about)
 
 
-def weakest_place(layer, indices, right=top_activations._strongest_places):
-    return right(layer._replace(features=-layer.features), indices)
+def weakest_place(features, indices, right=top_activations._strongest_places):
+    return right(-features, indices)
 
 
 # The table ------------------------------------------------------------------------------------------------------------

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import zfjax
-from zfjax import top_activations
-from zfjax.network import LayerTrace
+from zfjax import features, top_activations
 from zfjax.pixels import center_crop
 
 NET = zfjax.Architecture(
@@ -46,8 +45,12 @@ def _batches(batch_size, order=None):
         yield {"image": np.where((index >= 0)[:, None, None, None], pictures[index], np.uint8(255)), "index": index}
 
 
-def _scan(batches, **options):
-    return top_activations.scan(_params(), batches, architecture=NET, mean=MEAN, layers=LAYERS, k=K, **options)
+NUM_MAPS = {layer: NET.layer(layer).features for layer in LAYERS}
+
+
+def _scan(batches, state=None, **options):
+    fn = features.layers_of_pictures(_params(), MEAN, LAYERS, architecture=NET)
+    return top_activations.scan(fn, batches, state or top_activations.init(NUM_MAPS, K), **options)
 
 
 def _trace(images):
@@ -78,13 +81,12 @@ def _assert_same(top, expected, rtol=1e-5):
 
 
 def _map(values):
-    """The trace of one map, conv1, with these values [B, H, W]."""
-    return {"conv1": LayerTrace(jnp.asarray(values, jnp.float32)[..., None])}
+    """The features of one map, conv1, with these values [B, H, W]."""
+    return {"conv1": jnp.asarray(values, jnp.float32)[..., None]}
 
 
 def _state(k, channels=1):
-    table = zfjax.Architecture("one", (zfjax.Conv("conv1", channels, 3), zfjax.Dense("fc", 2, hidden=False)), 8)
-    return top_activations.init(table, ("conv1",), k)
+    return top_activations.init({"conv1": channels}, k)
 
 
 def test_nine_different_images():
@@ -126,7 +128,7 @@ def test_fewer_images_than_k_leave_empty_places():
 
 def test_a_map_without_a_positive_activation_is_dead():
     values = jnp.stack([jnp.zeros((3, 2, 2)), jnp.ones((3, 2, 2))], axis=-1)
-    top = top_activations.update(_state(2, 2), {"conv1": LayerTrace(values)}, jnp.arange(3, dtype=jnp.int32))["conv1"]
+    top = top_activations.update(_state(2, 2), {"conv1": values}, jnp.arange(3, dtype=jnp.int32))["conv1"]
     np.testing.assert_array_equal(top_activations.alive(top), [False, True])
     np.testing.assert_array_equal(top_activations.alive(_state(2, 2)["conv1"]), [False, False])
 
@@ -142,12 +144,19 @@ def test_scan_is_the_sort_of_the_whole_set(batch_size, seed):
         _assert_same(state[layer], _sorted(trace[layer].features, range(NUM), K))
 
 
+def test_any_function_of_images_can_be_scanned():
+    """The brightest pixel of each colour, of a model that is no network of ours."""
+    state = top_activations.scan(lambda images: {"pixels": images}, _batches(8), top_activations.init({"pixels": 3}, K))
+    _assert_same(state["pixels"], _sorted(_pictures().astype(np.float32), range(NUM), K))
+
+
 def test_update_on_one_device_is_the_scan_on_four():
-    state = top_activations.init(NET, LAYERS, K)
+    state = top_activations.init(NUM_MAPS, K)
     images = _network_input()
     for start in range(0, NUM, 11):
         indices = jnp.arange(start, start + 11, dtype=jnp.int32)
-        state = top_activations.update(state, _trace(images[start : start + 11]), indices)
+        trace = _trace(images[start : start + 11])
+        state = top_activations.update(state, {layer: trace[layer].features for layer in LAYERS}, indices)
     for layer, top in _scan(_batches(8)).items():
         _assert_same(top, [np.asarray(field) for field in state[layer]])
 
@@ -186,16 +195,16 @@ def test_projected_together_is_projected_alone(layer):
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match="unknown layer 'conv9': tiny has conv1, conv2"):
-        top_activations.init(NET, ("conv9",))
     with pytest.raises(ValueError, match="k=0: at least 1"):
-        top_activations.init(NET, LAYERS, 0)
-    with pytest.raises(ValueError, match=r"layers=\(\): at least one of conv1"):
-        top_activations.init(NET, ())
+        top_activations.init(NUM_MAPS, 0)
+    with pytest.raises(ValueError, match=r"num_maps={}: at least one layer"):
+        top_activations.init({})
     with pytest.raises(ValueError, match=r"indices of shape \(3,\).*2 images"):
         top_activations.update(_state(2), _map(np.ones((2, 1, 1))), jnp.arange(3, dtype=jnp.int32))
-    with pytest.raises(ValueError, match="state of .* need"):
-        _scan([], state=top_activations.init(NET, LAYERS, K + 1))
+    with pytest.raises(ValueError, match="state of {'conv1': 2} maps: the features have {'conv1': 1}"):
+        top_activations.update(_state(2, 2), _map(np.ones((2, 1, 1))), jnp.arange(2, dtype=jnp.int32))
+    with pytest.raises(ValueError, match="state of {'fc9': 2} maps: the features have {}"):
+        _scan(_batches(4), state=top_activations.init({"fc9": 2}))
     places = {"image": np.array([0]), "channel": np.array([6]), "row": np.array([0]), "column": np.array([0])}
     with pytest.raises(ValueError, match=r"places\['channel'\] from 6 to 6: 0 to 5 is needed"):
         top_activations.project_strongest(_params(), np.zeros((1, 20, 20, 3)), places, layer="conv1", architecture=NET)

@@ -18,6 +18,7 @@ from jax.tree_util import Partial
 
 from zfjax.architecture import Architecture
 from zfjax.network import Params, forward
+from zfjax.pixels import center_crop
 
 Features = Callable[[Any], Any]  # float [B, H, W, C] -> array, or tree of arrays, each with B rows
 
@@ -32,6 +33,13 @@ def layers_of(params: Params, layers: Sequence[str], *, architecture: Architectu
     for layer in layers:
         architecture.layer(layer)
     return Partial(_function_of(architecture, tuple(layers)), params)
+
+
+def layers_of_pictures(
+    params: Params, mean: np.ndarray, layers: Sequence[str], *, architecture: Architecture
+) -> Partial:
+    """fn(pictures uint8 [B, S, S, 3]) -> {layer: features} of their centre crops; `mean` is float32 [S, S, 3]."""
+    return Partial(_function_of_pictures(architecture), layers_of(params, layers, architecture=architecture), mean)
 
 
 def in_batches(fn: Features, images: np.ndarray, *, batch_size: int = 64) -> Any:
@@ -71,5 +79,13 @@ def _function_of(architecture: Architecture, layers: tuple[str, ...]) -> Callabl
     def features(params: Params, images: jax.Array) -> dict[str, jax.Array]:
         trace = forward(params, images, architecture=architecture)[1]
         return {layer: trace[layer].features for layer in layers}
+
+    return features
+
+
+@cache
+def _function_of_pictures(architecture: Architecture) -> Callable[[Partial, jax.Array, jax.Array], Any]:
+    def features(fn: Partial, mean: jax.Array, pictures: jax.Array) -> dict[str, jax.Array]:
+        return fn(center_crop(pictures, mean, architecture.image_size))
 
     return features

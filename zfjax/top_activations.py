@@ -7,20 +7,21 @@ carries what was found down to the pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.tree_util import Partial
 
 from zfjax import parallel
 from zfjax.architecture import Architecture
 from zfjax.deconvnet import isolate, project
-from zfjax.network import LayerTrace, Params, Trace, forward
-from zfjax.pixels import center_crop
+from zfjax.features import Features
+from zfjax.network import Params, Trace, forward
 
 CHUNK = 16  # images per forward pass, and activations per projection, of `project_strongest`
 
@@ -40,34 +41,32 @@ class TopActivations(NamedTuple):
 State = dict[str, TopActivations]  # by layer
 
 
-def init(architecture: Architecture, layers: Sequence[str], k: int = 9) -> State:
+def init(num_maps: Mapping[str, int], k: int = 9) -> State:
     """The state before any image.
 
     Args:
-      architecture: the table.
-      layers: names of the layers to watch, convolutional or dense.
+      num_maps: {layer: number of its maps or units}, for each layer to watch.
       k: images to keep for each map; the paper shows 9.
 
     Returns:
-      {layer: TopActivations}; ValueError for an unknown layer, none at all or k below 1.
+      {layer: TopActivations}; ValueError for no layer at all or k below 1.
     """
     if k < 1:
         raise ValueError(f"k={k!r}: at least 1 image per map is needed")
-    if not layers:
-        raise ValueError(f"layers={layers!r}: at least one of {', '.join(architecture.layer_names)} is needed")
-    shapes = {layer: (architecture.layer(layer).features, k) for layer in layers}
+    if not num_maps:
+        raise ValueError(f"num_maps={num_maps!r}: at least one layer is needed")
     return {
         layer: TopActivations(
-            values=jnp.full(shape, -jnp.inf, jnp.float32),
-            images=jnp.full(shape, -1, jnp.int32),
-            rows=jnp.zeros(shape, jnp.int32),
-            columns=jnp.zeros(shape, jnp.int32),
+            values=jnp.full((num, k), -jnp.inf, jnp.float32),
+            images=jnp.full((num, k), -1, jnp.int32),
+            rows=jnp.zeros((num, k), jnp.int32),
+            columns=jnp.zeros((num, k), jnp.int32),
         )
-        for layer, shape in shapes.items()
+        for layer, num in num_maps.items()
     }
 
 
-def update(state: State, trace: Trace, indices: jax.Array) -> State:
+def update(state: State, features: Mapping[str, jax.Array], indices: jax.Array) -> State:
     """The state after the images of one batch.
 
     Each image offers each map one activation, its maximum over the places (the first of equal ones): the nine
@@ -76,13 +75,14 @@ def update(state: State, trace: Trace, indices: jax.Array) -> State:
 
     Args:
       state: from `init` or `update`.
-      trace: `forward`'s trace of B images; layers outside the state are not looked at.
+      features: {layer: [B, H, W, C] or [B, C]}; layers outside the state are not looked at.
       indices: int32 [B], index of each image in the set; negative ones are padding and ignored.
 
     Returns:
-      The new state; ValueError where indices and trace differ in B.
+      The new state; ValueError where indices and features differ in B, or state and features in their maps.
     """
-    return {layer: _merge(top, *_strongest_places(trace[layer], indices)) for layer, top in state.items()}
+    _check_maps(state, features)
+    return {layer: _merge(top, *_strongest_places(features[layer], indices)) for layer, top in state.items()}
 
 
 def alive(top: TopActivations) -> np.ndarray:
@@ -91,43 +91,32 @@ def alive(top: TopActivations) -> np.ndarray:
 
 
 def scan(
-    params: Params,
+    fn: Features,
     batches: Iterable[Mapping[str, np.ndarray]],
+    state: State,
     *,
-    architecture: Architecture,
-    mean: np.ndarray,
-    layers: Sequence[str],
-    k: int = 9,
-    state: State | None = None,
     on_batch: Callable[[State], None] | None = None,
 ) -> State:
-    """One pass over a set: centre crop, forward and `update`, compiled once for all layers, on all devices.
+    """`update` over the batches of a set, compiled once for all layers, on all devices.
 
     Every device offers the maxima of its images to all others, so all devices of all hosts hold the same state, and
     it does not depend on their number. One batch is read while one is computed; nothing else accumulates.
 
     Args:
-      params: the network's parameters.
-      batches: this host's rows of each batch: {"image": uint8 [b, S, S, 3], "index": int32 [b], -1 padding}; other
-        entries are not read.
-      architecture: the table.
-      mean: float32 [S, S, 3], the mean training image.
-      layers: as in `init`.
-      k: as in `init`.
-      state: where to go on from; None starts anew.
+      fn: images -> {layer: features}, of any network; `features.layers_of_pictures` makes one.
+      batches: this host's rows of each batch: {"image": [b, ...] as fn reads them, "index": int32 [b], -1 padding};
+        other entries are not read.
+      state: from `init`, or where to go on from.
       on_batch: called with the state after each batch, to save it or to show progress.
 
     Returns:
-      The state after the last batch; ValueError where `state` is not of these layers and k.
+      The state after the last batch; ValueError where `state` is not of the maps that `fn` gives.
     """
-    empty = init(architecture, layers, k)
-    state = empty if state is None else state
-    _check_state(state, empty)
-    step = _scan_step(architecture)
-    fixed, state = parallel.replicate(((params, mean), state))
+    fn = fn if isinstance(fn, Partial) else Partial(fn)
+    fn, state = parallel.replicate((fn, state))
     for batch in batches:
         rows = {"image": batch["image"], "index": np.asarray(batch["index"], np.int32)}
-        before, state = state, step((fixed, state), parallel.split(rows))
+        before, state = state, _scan_step()((fn, state), parallel.split(rows))
         jax.block_until_ready(before)  # otherwise batches pile up in memory where reading is faster than computing
         if on_batch is not None:
             on_batch(state)
@@ -169,12 +158,12 @@ def project_strongest(
     return found
 
 
-def _strongest_places(layer: LayerTrace, indices: jax.Array) -> tuple[jax.Array, ...]:
+def _strongest_places(features: jax.Array, indices: jax.Array) -> tuple[jax.Array, ...]:
     """Per image and map: (value, image index, row, column) of the maximum, each [B, C]."""
-    features = layer.features.astype(jnp.float32)
+    features = features.astype(jnp.float32)
     batch, *places, channels = features.shape
     if indices.shape != (batch,):
-        raise ValueError(f"indices of shape {indices.shape}: one for each of the trace's {batch} images is needed")
+        raise ValueError(f"indices of shape {indices.shape}: one for each of the features' {batch} images is needed")
     flat = features.reshape(batch, -1, channels)
     place, values = flat.argmax(axis=1).astype(jnp.int32), flat.max(axis=1)
     width = jnp.int32(places[1] if places else 1)
@@ -199,13 +188,13 @@ def _merge(top: TopActivations, *offered: jax.Array) -> TopActivations:
     return TopActivations(-weakness[:, :k], images[:, :k], rows[:, :k], columns[:, :k])
 
 
-@lru_cache(maxsize=4)
-def _scan_step(architecture: Architecture):
+@cache
+def _scan_step():
     def step(carried, batch):
-        (params, mean), state = carried
-        images = center_crop(batch["image"], mean, architecture.image_size)
-        _, trace = forward(params, images, architecture=architecture)
-        offered = {layer: _strongest_places(trace[layer], batch["index"]) for layer in state}
+        fn, state = carried
+        features = fn(batch["image"])
+        _check_maps(state, features)
+        offered = {layer: _strongest_places(features[layer], batch["index"]) for layer in state}
         offered = lax.all_gather(offered, parallel.AXIS, axis=0, tiled=True)
         return {layer: _merge(top, *offered[layer]) for layer, top in state.items()}
 
@@ -233,11 +222,11 @@ def _fill(rows: np.ndarray) -> np.ndarray:
     return np.concatenate([rows, np.repeat(rows[:1], CHUNK - len(rows), axis=0)])
 
 
-def _check_state(state: State, empty: State) -> None:
-    found = {layer: top.values.shape for layer, top in state.items()}
-    needed = {layer: top.values.shape for layer, top in empty.items()}
+def _check_maps(state: State, features: Mapping[str, jax.Array]) -> None:
+    needed = {layer: len(top.values) for layer, top in state.items()}
+    found = {layer: features[layer].shape[-1] for layer in state if layer in features}
     if found != needed:
-        raise ValueError(f"state of {found}: these layers and k need {needed}")
+        raise ValueError(f"state of {needed} maps: the features have {found}")
 
 
 def _check_places(places: Mapping[str, np.ndarray], num_images: int, layer: str, architecture: Architecture) -> None:
