@@ -61,7 +61,7 @@ PRESETS = {
     "reduced": Config(
         image_size=112,
         width=0.5,
-        recipe=dataclasses.replace(_REDUCED, num_epochs=32, weight_decay=5e-3),
+        recipe=dataclasses.replace(_REDUCED, num_epochs=40, weight_decay=3e-3),
         num_workers=0,
     ),
     "demo": Config(
