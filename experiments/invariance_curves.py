@@ -1,0 +1,250 @@
+"""Figure 5: how features and the true label's probability change while pictures are translated, scaled and rotated.
+
+    python -m experiments.invariance_curves --checkpoint runs/RUN
+
+Without --checkpoint the newest run under runs/ is taken. Expected time: 17 s of processor time with preset `demo`, most
+of them to render its pictures. Expected figure: the first layer jumps at the smallest transform and stays there; the
+last hidden layer rises slowly; the label survives small translations and scales, and rotation where the object is
+alike from every side.
+
+The validation pictures are read as they are stored, so what lies around the network's crop moves in; beyond them
+stands their mirror image (`zfjax.invariance.warp`). The mean is subtracted last, as from any picture. With --data a
+folder of your own pictures is looked at: one inside a folder that is called as a class of the net has that class.
+
+Writes to <run>/figures/invariance (or --out): figure5.png, curves.npz and result.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.tree_util import Partial
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from experiments import command, inputs, pictures
+from experiments.pictures import Panel, Section
+from zfjax import invariance
+from zfjax.data import ImageSet
+from zfjax.features import in_batches, layers_of
+from zfjax.invariance import TRANSFORMS, Curves
+
+# The paper's ranges; it is silent on the steps.
+TRANSLATIONS = np.arange(-60.0, 61.0, 5.0)  # pixels of its 224
+SCALES = np.linspace(1.0, 1.8, 17).round(2)
+ROTATIONS = np.arange(0.0, 360.0, 10.0)  # degrees
+AXES = {"translation": "translation downwards (pixels)", "scale": "scale", "rotation": "rotation (degrees)"}
+CANDIDATES = 128  # pictures drawn, among which those to look at are chosen
+BATCH_SIZE = 9  # amounts per forward pass: the tables above leave little of their last batch empty
+COLOURS, EXAMPLES = [f"C{n}" for n in range(10)], 5  # of the images drawn, the first ten; amounts of each shown
+WIDTH, TILE = 1460, 80  # pixels: of the curves, of an example
+MEANINGS = {
+    "slope": "distance over the length of the untransformed vector, per pixel, unit of scale or degree: least squares "
+    "through zero over the smallest fifth of the range; mean of the images",
+    "raw_slope": "the same of the Euclidean distance itself",
+    "slope_ratio": "slope of the first layer over that of the last one",
+    "linearity": "R^2 of the best line through zero against |pixels|, scale - 1, or degrees up to 180; mean likewise",
+    "label_stability": "share of the amounts at which the most probable class is that of the untransformed image",
+    "quarter_turn_gain": "each image: its label's probability at 90, 180, 270 degrees minus that 30 or more from them",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Draw Figure 5: invariance to translation, scale and rotation."""
+
+    checkpoint: Path | None = None
+    """Run folder or checkpoint; by default the newest run under runs/."""
+    data: str | None = None
+    """Data set, or folder of pictures, to look at; by default what the net was trained on."""
+    out: Path | None = None
+    """Folder for the results; by default <run>/figures/invariance."""
+    layers: tuple[str, ...] = ()
+    """Layers whose features are compared; by default the first one and the last hidden one."""
+    num_images: int = 5
+    """Pictures, drawn among those classified rightly, of different classes as far as there are."""
+    seed: int = 0
+    """Seed of the draw."""
+    overwrite: bool = False
+    """Replace a result that is already there."""
+
+
+class Chosen(NamedTuple):
+    """The N pictures looked at."""
+
+    indices: np.ndarray  # int [N] in the validation split, ascending
+    stored: np.ndarray  # uint8 [N, S, S, 3]
+    labels: np.ndarray  # int [N] the true class; the most probable one where the set does not say
+    known: np.ndarray  # bool [N] the set says the class
+    right: np.ndarray  # bool [N] the label is the most probable class
+    names: tuple[str, ...]  # [N] of the classes
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Measure and draw; returns what result.json holds. ValueError for bad fields, or a result already there."""
+    net = inputs.load_net(config.checkpoint)
+    data = inputs.open_images(config.data, net)
+    *below, logits = net.architecture.layer_names
+    layers = tuple(dict.fromkeys(config.layers or (below[0], below[-1])))
+    size, margin = net.architecture.image_size, (len(net.mean) - net.architecture.image_size) // 2
+    fn = layers_of(net.params, tuple(dict.fromkeys((*layers, logits))), architecture=net.architecture)
+    reads_pictures = Partial(_minus_mean, fn, net.mean[margin : margin + size, margin : margin + size])
+    out = inputs.result_folder(config.out, net.run / "figures" / "invariance", overwrite=config.overwrite)
+    chosen = choose_images(data, net, config.num_images, config.seed)
+    amounts = amounts_at(size)
+    options = {"size": size, "logits": logits, "batch_size": BATCH_SIZE}
+    found = {
+        name: invariance.curves(reads_pictures, chosen.stored.astype(np.float32), transform, amounts[name], **options)
+        for name, transform in TRANSFORMS.items()
+    }
+    described = zip(chosen.indices, chosen.names, chosen.known, chosen.right, strict=True)
+    result = {
+        "figure": "Figure 5",
+        "images": [dict(zip(("index", "class", "known", "right"), image, strict=True)) for image in described],
+        "layers": layers,
+        "transforms": {name: numbers(name, amounts[name], found[name], layers, chosen.labels) for name in TRANSFORMS},
+        "meanings": MEANINGS,
+        "paper": None,  # it shows curves and gives no number
+        "seed": config.seed,
+        "folder": out,
+        **inputs.provenance(net, data, config),
+    }
+    (out / "result.json").unlink(missing_ok=True)
+    pictures.save_arrays(out / "curves.npz", arrays(chosen, amounts, found))
+    pictures.save_figure(out / "figure5.png", draw(chosen, amounts, found, layers, size))
+    pictures.save_result(out / "result.json", result)
+    return result
+
+
+def choose_images(data: ImageSet, net: inputs.TrainedNet, num: int, seed: int) -> Chosen:
+    """`num` pictures by seed: those classified rightly first, and one of each class before a second one of any."""
+    if num < 1:
+        raise ValueError(f"num_images={num}: at least 1 is needed")
+    source, logits = inputs.validation_of(data), net.architecture.layer_names[-1]
+    drawn = np.random.default_rng(seed).permutation(len(source))[: max(num, CANDIDATES)]
+    views = inputs.read_views(source, drawn, net)
+    scores = in_batches(layers_of(net.params, (logits,), architecture=net.architecture), views.images, batch_size=32)
+    predicted = scores[logits].argmax(axis=1)
+    known = (views.labels >= 0) & (data.class_names == net.class_names)
+    labels = np.where(known, views.labels, predicted)
+    right = labels == predicted
+    earlier = [((labels[:n] == labels[n]) & (right[:n] == right[n])).sum() for n in range(len(drawn))]
+    best = np.lexsort((earlier, ~right))[:num]
+    best = best[np.argsort(drawn[best])]
+    stored = np.stack([source[int(index)]["image"] for index in drawn[best]])
+    names = tuple(net.class_words[label] for label in labels[best])
+    return Chosen(drawn[best], stored, labels[best], known[best], right[best], names)
+
+
+def amounts_at(size: int) -> dict[str, np.ndarray]:
+    """{transform: amounts}; translations in whole pixels of `size`, so that nothing is interpolated."""
+    translations = np.unique(np.round(TRANSLATIONS * size / 224))
+    return {"translation": translations, "scale": SCALES, "rotation": ROTATIONS}
+
+
+def numbers(name: str, amounts: np.ndarray, found: Curves, layers: Sequence[str], labels: np.ndarray) -> dict:
+    """What MEANINGS says, for one transform."""
+    extents, relative = TRANSFORMS[name].extent(amounts), invariance.relative(found)
+    slopes = {layer: float(invariance.slope(extents, relative[layer]).mean()) for layer in layers}
+    stable = invariance.stability(found)
+    measured = {
+        "per": TRANSFORMS[name].unit,
+        "slope": slopes,
+        "slope_ratio": slopes[layers[0]] / slopes[layers[-1]] if slopes[layers[-1]] else None,
+        "raw_slope": {layer: invariance.slope(extents, found.distances[layer]).mean() for layer in layers},
+        "linearity": {layer: invariance.linearity(extents, relative[layer]).mean() for layer in layers},
+        "label_stability": {"mean": stable.mean(), "images": stable.mean(axis=1), "amounts": stable.mean(axis=0)},
+        "amounts": amounts,
+    }
+    if name == "rotation":
+        measured["quarter_turn_gain"] = invariance.quarter_turns(amounts, _label_probability(found, labels))
+    return measured
+
+
+def arrays(chosen: Chosen, amounts: Mapping, found: Mapping[str, Curves]) -> dict[str, np.ndarray]:
+    """All that the figure shows, by name: Euclidean distances, the norms to divide them by, probabilities."""
+    named = {"indices": chosen.indices, "labels": chosen.labels}
+    for name, of in found.items():
+        named |= {f"{name}/amounts": amounts[name], f"{name}/probabilities": of.probabilities}
+        named |= {f"{name}/distances/{layer}": distances for layer, distances in of.distances.items()}
+        named |= {f"{name}/norms/{layer}": norms for layer, norms in of.norms.items()}
+    return named
+
+
+def draw(chosen: Chosen, amounts: Mapping, found: Mapping[str, Curves], layers: Sequence[str], size: int) -> Figure:
+    """The page: a row for each transform, with examples, distances on one scale, and the label's probability."""
+    figure = Figure(figsize=(WIDTH / pictures.DPI, 10), dpi=pictures.DPI, layout="constrained")
+    rows = figure.subplots(len(found), 2 + len(layers), width_ratios=[1.15] + [1.0] * (1 + len(layers)))
+    relative = {name: invariance.relative(of) for name, of in found.items()}
+    highest = 1.04 * (max(of[layer].max() for of in relative.values() for layer in layers) or 1.0)
+    for (name, of), (examples, *plots) in zip(found.items(), rows, strict=True):
+        _draw_examples(examples, chosen, name, amounts[name], size)
+        panels = {f"{layer}: distance / length": (relative[name][layer], highest) for layer in layers}
+        panels["probability of the label"] = (_label_probability(of, chosen.labels), 1.04)
+        for plot, (title, (values, top)) in zip(plots, panels.items(), strict=True):
+            for colour, line in zip(COLOURS, values, strict=False):
+                plot.plot(amounts[name], line, color=colour, linewidth=1.5)
+            plot.set(xlim=amounts[name][[0, -1]], ylim=(0, top))
+            plot.locator_params("x", nbins=4, steps=[1, 1.5, 2, 3, 5, 9, 10])
+            plot.set_title(title, fontsize=pictures.SIZES["heading"])
+            plot.set_xlabel(AXES[name], fontsize=pictures.SIZES["label"])
+            plot.tick_params(labelsize=pictures.SIZES["label"])
+            plot.grid(alpha=0.3)
+    legend = {"loc": "outside upper center", "ncols": 5, "fontsize": pictures.SIZES["caption"]}
+    figure.legend(figure.axes[1].get_lines(), chosen.names[: len(COLOURS)], **legend)
+    label = "true class" if chosen.known.all() else "true class, or of the most probable one where it is not known"
+    caption = (
+        "Left: each picture at five amounts of the transform, in the colour of its curves. Then the Euclidean distance "
+        "of a layer's features from those of the untransformed picture, over their length, on one scale for all layers "
+        f"and transforms; right, the probability of the {label}. What moves in from outside is the stored picture "
+        "around the crop, and beyond that its mirror image."
+    )
+    section = Section(f"{len(chosen.labels)} pictures", [Panel(pictures.pixels_of(figure))], 1)
+    return pictures.page("Figure 5: invariance to translation, scale and rotation", [section], [caption])
+
+
+def report(result: dict[str, Any]) -> None:
+    """Print the numbers of each transform."""
+    for name, of in result["transforms"].items():
+        slopes = ", ".join(f"{layer} {slope:.3g}" for layer, slope in of["slope"].items())
+        print(f"{name}: slope per {of['per']} {slopes}; label kept {of['label_stability']['mean']:.0%}")
+    print(f"written to {result['folder']}")
+
+
+def main() -> None:
+    """The command line."""
+    command.main(Config, run, __doc__, report)
+
+
+def _minus_mean(fn: Partial, mean: Any, crops: Any) -> Any:
+    return fn(crops - mean[None])
+
+
+def _label_probability(found: Curves, labels: np.ndarray) -> np.ndarray:
+    return found.probabilities[np.arange(len(labels)), :, labels]
+
+
+def _draw_examples(axes: Any, chosen: Chosen, name: str, amounts: np.ndarray, size: int) -> None:
+    shown = amounts[np.linspace(0, len(amounts) - 1, EXAMPLES).round().astype(int)]
+    tiles, frame = [], TILE // 20
+    for colour, picture in zip(COLOURS, chosen.stored, strict=False):
+        images = np.repeat(picture[None].astype(np.float32), EXAMPLES, axis=0)
+        seen = np.asarray(invariance.warp(images, TRANSFORMS[name].maps(shown), size=size)).round().astype(np.uint8)
+        for tile in pictures.resized(seen, TILE):
+            tile[:frame] = tile[-frame:] = tile[:, :frame] = tile[:, -frame:] = 255 * np.array(to_rgb(colour))
+            tiles.append(tile)
+    axes.imshow(pictures.mosaic(np.stack(tiles), EXAMPLES))
+    axes.set_xticks((np.arange(EXAMPLES) + 0.5) * (TILE + pictures.TILE_GAP), [f"{amount:g}" for amount in shown])
+    axes.set_yticks([])
+    axes.set_title("examples", fontsize=pictures.SIZES["heading"])
+    axes.set_xlabel(AXES[name], fontsize=pictures.SIZES["label"])
+    axes.tick_params(length=0, labelsize=pictures.SIZES["label"])
+    axes.spines[:].set_visible(False)
+
+
+if __name__ == "__main__":
+    main()
