@@ -11,7 +11,7 @@ import numpy as np
 from experiments import pictures
 from zfjax import checkpoints
 from zfjax.architecture import Architecture
-from zfjax.data import ImageSet, Source
+from zfjax.data import ImageSet, Source, archives
 from zfjax.network import Params
 from zfjax.pixels import center_crop
 
@@ -29,6 +29,11 @@ class TrainedNet(NamedTuple):
     data: str  # what it was trained on, for `open_data`
     class_names: tuple[str, ...]  # of its logits
     fingerprint: str  # changes with the weights
+
+    @property
+    def class_words(self) -> tuple[str, ...]:
+        """The classes as people call them: "golf ball" where the class is the synset n03445777."""
+        return archives.class_words(self.class_names)
 
 
 def newest_run() -> Path:

@@ -64,8 +64,8 @@ def scan(
 
     with bar:
         if done < len(source):
-            rows = {"batch_size": batch_size, "host": host, "num_hosts": num_hosts, "first_batch": done // batch_size}
-            batches = eval_batches(source, **rows, num_workers=num_workers)
+            rows = {"host": host, "num_hosts": num_hosts, "first_batch": done // batch_size, "num_workers": num_workers}
+            batches = eval_batches(source, batch_size=batch_size, **rows)
             fn = features.layers_of_pictures(net.params, net.mean, layers, architecture=net.architecture)
             state = top_activations.scan(fn, batches, state, on_batch=on_batch)
             if host == 0:

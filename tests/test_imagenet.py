@@ -7,7 +7,7 @@ import pytest
 from photos import NUMBERS, SIZE, SYNSETS, TRAIN, VAL, VALIDATION, photo, prepare, write_folders, write_tars
 from PIL import Image
 
-from zfjax.data import imagenet_builder
+from zfjax.data import archives, imagenet_builder
 from zfjax.data.imagenet import open_imagenet
 
 
@@ -101,3 +101,8 @@ def test_set_that_lost_a_file_does_not_open(tmp_path, lost):
     (prepare(write_tars(tmp_path / "source"), tmp_path)["folder"] / lost).unlink()
     with pytest.raises(ValueError, match="prepare .* again with --overwrite"):
         open_imagenet(tmp_path)
+
+
+def test_synsets_are_called_by_their_first_word_and_other_classes_by_their_name():
+    assert archives.class_words(["n03445777", "dog", "n01440764"]) == ("golf ball", "dog", "tench")
+    assert archives.class_words(archives.official_synsets())[574] == "golf ball"

@@ -4,7 +4,7 @@ import functools
 import importlib.resources
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -66,6 +66,14 @@ def find_splits(source: Path) -> dict[str, Callable[[], Iterator[Photo]]]:
 def official_synsets() -> tuple[str, ...]:
     """ImageNet's 1000 synsets in the order of its own indices (the list that TFDS bundles)."""
     return _bundled_list("labels.txt")
+
+
+def class_words(class_names: Iterable[str]) -> tuple[str, ...]:
+    """What people call these classes: ImageNet's first word for one of its synsets, for any other class its name."""
+    from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST  # in the order of official_synsets
+
+    words = dict(zip(official_synsets(), IMAGENET_LABELS_LIST, strict=True))
+    return tuple(words.get(name, name).split(",")[0] for name in class_names)
 
 
 def _bundled_list(name: str) -> tuple[str, ...]:

@@ -1,0 +1,168 @@
+"""A network that was trained elsewhere, as a run folder that every experiment here can load.
+
+    python -m experiments.import_network --weights alexnet.pth --table alexnet-torchvision --data data
+    python -m experiments.import_network --weights zfnet.onnx --table my_nets:TABLE --outputs zfnet_outputs.npz
+    python -m experiments.deconv_figures --checkpoint runs/alexnet
+
+What a file of weights does not say itself stands in a table: one of `zfjax.pretrained.TABLES`, or one of your own, a
+`zfjax.pretrained.ImportTable` in a Python module on the path. Nothing in the file is executed. Given an .npz with what
+the exporter's network read ("inputs", [B, C, H, W], as its first layer sees them) and handed on ("conv1" and so on,
+after ReLU, pool and norm), the two networks are compared layer by layer, and an import that differs is refused.
+Expected time: 10 s for the 61 million parameters of torchvision's AlexNet on two CPU cores. Expected result:
+differences of 1e-6 of the largest value. Writes <out>/checkpoints/0 and <out>/result.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import command, inputs, pictures
+from zfjax import checkpoints, pretrained
+from zfjax.data.archives import official_synsets
+from zfjax.features import layers_of
+from zfjax.training import Annealing, Recipe, TrainState, make_optimizer
+
+
+@dataclass(frozen=True)
+class Config:
+    """Import a network into a run folder."""
+
+    weights: Path
+    """File of weights: .pt or .pth (a state dict), .onnx or .npz."""
+    table: str = "zfnet"
+    """alexnet-torchvision, zfnet or zfnet-512; or module:NAME of an ImportTable of your own."""
+    class_names: Path | None = None
+    """Text file with the name of a class in each line, in the order of the logits; by default ImageNet's 1000."""
+    data: str = "data"
+    """Prepared set, or folder of pictures, that the experiments are to look at by default."""
+    picture_size: int = 256
+    """Side of its pictures, pixels."""
+    outputs: Path | None = None
+    """An .npz of the exporter's inputs and outputs, to compare with."""
+    out: Path | None = None
+    """Run folder to write; by default runs/<name of the weights>."""
+    overwrite: bool = False
+    """Replace an import that is already there."""
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Import, compare and write.
+
+    Returns:
+      What result.json holds, with "folder". ValueError or OSError, before anything is written, for a table, file or
+      folder that does not fit, or a network that differs from the exporter's.
+    """
+    folder = run_folder(config)
+    table = table_of(config.table)
+    names = names_of(config, table)
+    net = pretrained.from_file(config.weights, table.with_classes(len(names)))
+    size = net.architecture.image_size
+    if config.picture_size < size:
+        raise ValueError(f"picture_size={config.picture_size}: at least {size}, the side of the net's input, is needed")
+    rows = [] if config.outputs is None else compared(net, config.outputs, table)
+    pretrained.check_parity(rows)
+    weights = {"name": config.weights.name, "blake2b": hashlib.blake2b(config.weights.read_bytes()).hexdigest()[:32]}
+    recipe = Recipe()  # how it was trained is not known
+    state = TrainState(np.zeros((), np.int32), net.params, make_optimizer(recipe).init(net.params))
+    checkpoint = checkpoints.to_checkpoint(
+        state,
+        architecture=net.architecture,
+        mean=np.broadcast_to(net.mean, (config.picture_size, config.picture_size, 3)).copy(),
+        recipe=recipe,
+        annealing=Annealing.start(recipe),
+        settings={"data": config.data, "class_names": list(names), "imported": weights},
+    )
+    result = {
+        "paper": None,
+        "architecture": net.architecture,
+        "num_parameters": net.architecture.num_parameters(),
+        "parity": [row._asdict() | {"relative": row.relative} for row in rows],
+        "weights": weights,
+        "config": config,
+        "versions": pictures.versions(),
+    }
+    write(folder, checkpoint, result)
+    return {**result, "folder": folder}
+
+
+def run_folder(config: Config) -> Path:
+    """Where the import goes; ValueError where a trained run lies, or an import that may not be replaced."""
+    folder = inputs.RUNS / config.weights.stem if config.out is None else config.out
+    if (folder / "checkpoints").exists() and not (folder / "result.json").exists():
+        raise ValueError(f"out={str(folder)!r}: a run that was trained lies there; give another folder")
+    return inputs.result_folder(config.out, folder, overwrite=config.overwrite)
+
+
+def table_of(name: str) -> pretrained.ImportTable:
+    """A table by its name, or module:NAME; ValueError where there is none."""
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        if name not in pretrained.TABLES:
+            raise ValueError(f"table={name!r}: one of {', '.join(pretrained.TABLES)}, or module:NAME, is needed")
+        return pretrained.TABLES[name]
+    try:
+        table = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"table={name!r}: {error}") from error
+    if not isinstance(table, pretrained.ImportTable):
+        raise ValueError(f"table={name!r} is of type {type(table).__name__}, not zfjax.pretrained.ImportTable")
+    return table
+
+
+def names_of(config: Config, table: pretrained.ImportTable) -> tuple[str, ...]:
+    """The classes of the logits, in their order."""
+    if config.class_names is not None:
+        names = tuple(line.strip() for line in config.class_names.read_text().splitlines() if line.strip())
+        if not names:
+            raise ValueError(f"class_names={str(config.class_names)!r}: one name in each line is needed")
+        return names
+    official = official_synsets()
+    if table.architecture.num_classes != len(official):
+        raise ValueError(f"class_names=None: the table has {table.architecture.num_classes} classes; name them")
+    return official
+
+
+def compared(net: pretrained.ImportedNet, outputs: Path, table: pretrained.ImportTable) -> list[pretrained.ParityRow]:
+    """The parity report of the layers in the exporter's .npz."""
+    exporter = pretrained.read_exporter_run(outputs)
+    fn = layers_of(net.params, list(exporter.outputs), architecture=net.architecture)
+    return pretrained.parity(fn, pretrained.as_images(exporter.inputs, table), exporter.outputs)
+
+
+def write(folder: Path, checkpoint: checkpoints.Checkpoint, result: dict[str, Any]) -> None:
+    """result.json and the checkpoint, in place of those that may be there; nothing changes until it is whole."""
+    fresh, old = folder / ".checkpoints.new", folder / ".checkpoints.old"
+    for rest in (fresh, old):
+        shutil.rmtree(rest, ignore_errors=True)
+    store = checkpoints.Checkpoints(fresh)
+    store.save(checkpoint)
+    store.close()
+    pictures.save_result(folder / "result.json", result)
+    if (folder / "checkpoints").exists():
+        (folder / "checkpoints").rename(old)
+    fresh.rename(folder / "checkpoints")
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def report(result: dict[str, Any]) -> None:
+    """Print the parity report, and what to do next."""
+    rows = [pretrained.ParityRow(row["layer"], row["difference"], row["largest"]) for row in result["parity"]]
+    print("\n".join(pretrained.parity_lines(rows)) if rows else "not compared: no --outputs of the exporter were given")
+    print(f"{result['architecture'].name}, {result['num_parameters']:,} parameters: {result['folder']}")
+    print(f"Look at it:\n  python -m experiments.deconv_figures --checkpoint {result['folder']}")
+
+
+def main() -> None:
+    """The command line."""
+    command.main(Config, run, __doc__, report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Networks that others have trained: read from their files, expressed as ours, compared with the exporter's outputs.
+
+net = pretrained.squeezenet("models/squeezenet_v1.0")               # net.layers_of(["fire8"])(images)
+net = pretrained.from_file("alexnet.pth", pretrained.TABLES["alexnet-torchvision"])
+logits, trace = zfjax.forward(net.params, images, architecture=net.architecture)
+"""
+
+from zfjax.pretrained.parity_report import ParityRow, check_parity, parity, parity_lines, read_exporter_run
+from zfjax.pretrained.squeezenet_v1 import CaffeNet, squeezenet
+from zfjax.pretrained.tables import TABLES, ImportedNet, ImportTable, Names, as_images, by_prefix, from_file
+from zfjax.pretrained.weights import read_arrays
+
+__all__ = [
+    "TABLES",
+    "CaffeNet",
+    "ImportTable",
+    "ImportedNet",
+    "Names",
+    "ParityRow",
+    "as_images",
+    "by_prefix",
+    "check_parity",
+    "from_file",
+    "parity",
+    "parity_lines",
+    "read_arrays",
+    "read_exporter_run",
+    "squeezenet",
+]

@@ -1,0 +1,139 @@
+"""SqueezeNet v1.0 (Iandola et al. 2016): trained on ImageNet, and small; its fire modules branch and concatenate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from PIL import Image
+
+from zfjax.architecture import ReceptiveField
+from zfjax.data.archives import official_synsets
+from zfjax.network import Params
+from zfjax.pixels import center_crop
+from zfjax.pretrained import caffe
+from zfjax.pretrained.weights import read_arrays, take
+
+TABLE, WEIGHTS = "architecture.json", "squeezenet_v1.0.npz"
+_FIRES = {f"fire{n}": f"fire{n}/concat" for n in range(2, 10)}
+# What its authors call a layer -> what the table calls the map that the layer hands on, after ReLU
+LAYERS = {"conv1": "conv1", "pool1": "pool1"} | _FIRES | {"conv10": "conv_final", "logits": "pool_final"}
+
+
+class CaffeNet(NamedTuple):
+    """A network of Caffe's with its weights, for the analyses that take any function of images."""
+
+    table: caffe.Table
+    params: Params  # params[Convolution]["kernel" (HWIO) | "bias"], NumPy arrays
+    maps: tuple[tuple[str, str], ...]  # (layer, its map in the table), from the image up
+    mean: np.ndarray  # float32 [3], RGB: images are pixels minus this
+    image_size: int  # side of the input, pixels
+    picture_size: int  # side of the picture whose centre the input is, pixels
+    class_names: tuple[str, ...]  # of the logits
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that can be looked at, from the image up."""
+        return tuple(layer for layer, _ in self.maps)
+
+    @property
+    def fn(self) -> Partial:
+        """fn(images) -> {layer: features} of every layer; see `layers_of`."""
+        return self.layers_of(self.layers)
+
+    def layers_of(self, layers: Sequence[str]) -> Partial:
+        """fn(images) -> {layer: features} of these layers, as `zfjax.features.layers_of`."""
+        return Partial(_function_of(self.table, self._named(layers), self.image_size), self.params)
+
+    def features(self, params: Params, images: jax.Array, layers: Sequence[str]) -> dict[str, jax.Array]:
+        """What these layers hand on, a pure function of all that it reads.
+
+        Args:
+          params: as `self.params`.
+          images: float [B, image_size, image_size, 3], RGB pixels minus `mean`; turned to Caffe's BGR inside.
+          layers: some of `self.layers`.
+
+        Returns:
+          {layer: [B, H, W, C] after ReLU and pool}; logits [B, classes], before the softmax. ValueError for images of
+          another size, an unknown layer, or none.
+        """
+        return _function_of(self.table, self._named(layers), self.image_size)(params, images)
+
+    def preprocess(self, pictures: np.ndarray) -> np.ndarray:
+        """Square pictures, uint8 [B, S, S, 3], as images: resized to `picture_size`, centre crop, minus the mean.
+
+        The filter is bilinear, as Caffe's users have it; a picture of `picture_size` keeps its pixels.
+        -> float32 [B, image_size, image_size, 3]
+        """
+        side = self.picture_size
+        pictures = np.asarray(pictures)
+        if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (*pictures.shape[1:2] * 2, 3):
+            raise ValueError(f"pictures of {pictures.dtype} {pictures.shape}: uint8 [B, S, S, 3] is needed")
+        resized = [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.BILINEAR)) for p in pictures]
+        mean = np.broadcast_to(self.mean, (side, side, 3))
+        return np.asarray(center_crop(jnp.asarray(np.stack(resized)), jnp.asarray(mean), self.image_size))
+
+    def receptive_field(self, layer: str) -> ReceptiveField:
+        """The pixels of the images that one place of a layer sees; ValueError for the logits, which see all."""
+        fields = caffe.receptive_fields(self.table)
+        ((_, name),) = self._named([layer])
+        if name not in fields:
+            raise ValueError(f"layer {layer!r} stands above a global pool and sees the whole image")
+        return fields[name]
+
+    def _named(self, layers: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        names = dict(self.maps)
+        unknown = [layer for layer in layers if layer not in names]
+        if unknown or not layers:
+            raise ValueError(f"layers={tuple(layers)}: at least one of {', '.join(names)} is needed, and no other")
+        return tuple((layer, names[layer]) for layer in layers)
+
+
+def squeezenet(path: Path) -> CaffeNet:
+    """The network in a folder with `architecture.json` (Caffe's terms) and `squeezenet_v1.0.npz` (OIHW).
+
+    It reads 227 x 227 pixels, the centre of a picture of 256, minus (123, 117, 104); its pools count by the ceil rule.
+
+    Raises:
+      OSError: a file that is not there.
+      ValueError: files that are damaged or hold another network, saying what was expected and what was found.
+    """
+    path = Path(path)
+    table = caffe.read_table(path / TABLE)
+    absent = sorted(set(LAYERS.values()) - {row.top[0] for row in table})
+    if absent:
+        raise ValueError(f"{path / TABLE} is not SqueezeNet v1.0: no row makes {', '.join(absent)}")
+    kernels = caffe.kernel_shapes(table)
+    shapes = {f"{name}/w": (shape[3], shape[2], *shape[:2]) for name, shape in kernels.items()}
+    shapes |= {f"{name}/b": shape[3:] for name, shape in kernels.items()}
+    weights = take(path / WEIGHTS, read_arrays(path / WEIGHTS), shapes)
+    params: dict[str, Any] = {
+        name: {"kernel": np.ascontiguousarray(weights[f"{name}/w"].transpose(2, 3, 1, 0)), "bias": weights[f"{name}/b"]}
+        for name in kernels
+    }
+    mean = np.array([123, 117, 104], np.float32)
+    return CaffeNet(table, params, tuple(LAYERS.items()), mean, 227, 256, official_synsets())
+
+
+@cache
+def _function_of(
+    table: caffe.Table, named: tuple[tuple[str, str], ...], size: int
+) -> Callable[[Params, jax.Array], dict[str, jax.Array]]:
+    """One function object for equal arguments, so that JAX finds what it compiled."""
+
+    def features(params: Params, images: jax.Array) -> dict[str, jax.Array]:
+        if images.ndim != 4 or images.shape[1:] != (size, size, 3) or not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(
+                f"images of {images.dtype} {images.shape}: floating point [B, {size}, {size}, 3], pixels minus the "
+                "mean, is needed"
+            )
+        maps = caffe.run(table, params, images[..., ::-1])  # Caffe reads pictures with OpenCV, whose colours are BGR
+        return {layer: maps[name] for layer, name in named}
+
+    return features

@@ -1,0 +1,215 @@
+"""Networks of another framework as ours, by a table of what a file of weights does not say about itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from zfjax.architecture import ALEXNET, ZFNET, Architecture
+from zfjax.layers import ContrastNorm, Conv, Layer, Pool, Rule, Shape, check_fields, pooled_size
+from zfjax.network import Params
+from zfjax.pretrained.weights import read_arrays, take
+
+
+class Names(NamedTuple):
+    """What the file calls the weights of one layer."""
+
+    layer: str  # of the architecture
+    kernel: str  # OIHW, or [out, in] with `in` flattened from CHW, as PyTorch and ONNX keep them
+    bias: str  # [out]
+
+
+@dataclass(frozen=True)
+class ImportTable:
+    """A network as its exporter knew it; nothing here is guessed from sizes.
+
+    For a network of your own write one, or take the nearest of `TABLES` and `dataclasses.replace`.
+    """
+
+    architecture: Architecture  # with the exporter's paddings, order of stages and constants of the contrast norm
+    names: tuple[Names, ...]  # one for each layer
+    # What the norm's alpha multiplies: the "sum" of the squares, or their "mean" (PyTorch, ONNX, Caffe)
+    norm: Literal["sum", "mean"] = "mean"
+    pools: Literal["ceil", "floor"] = "ceil"  # the rule that counts windows; ours is ceil
+    channels: Literal["RGB", "BGR"] = "RGB"  # the order of colours that the exporter's network reads
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)  # RGB, in pixels of 0..255; subtracted before the network
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)  # RGB, in pixels; the exporter divides by it, here it goes into conv1
+    ignored: tuple[str, ...] = ()  # further arrays of the file, which belong to no layer
+
+    def __post_init__(self) -> None:
+        check_fields(f"import table of {self.architecture.name!r}: ", self, _RULES)
+        if tuple(row.layer for row in self.names) != self.architecture.layer_names:
+            raise ValueError(
+                f"names for {', '.join(row.layer for row in self.names)}: {self.architecture.name} has "
+                f"{', '.join(self.architecture.layer_names)}, in this order"
+            )
+        first = self.architecture.layers[0]
+        if not isinstance(first, Conv) or first.groups > 1:
+            raise ValueError(f"layer {first.name!r}: the first has to be a Conv without groups, which sees all colours")
+        if {len(self.mean), len(self.std)} != {self.architecture.channels}:
+            raise ValueError(f"mean={self.mean}, std={self.std}: {self.architecture.channels} numbers each are needed")
+        for layer in self.architecture.layers if self.pools == "floor" else ():
+            _check_floor(layer, self.architecture)
+
+    def with_classes(self, num_classes: int) -> ImportTable:
+        """The same table for a network with another number of classes."""
+        last = self.architecture.layer_names[-1]
+        return dataclasses.replace(self, architecture=self.architecture.with_sizes(**{last: num_classes}))
+
+
+class ImportedNet(NamedTuple):
+    """A network as one of ours, for `zfjax.forward` and everything built on it."""
+
+    architecture: Architecture  # in this library's conventions
+    params: Params  # NumPy arrays
+    mean: np.ndarray  # float32 [3], RGB: images are pixels minus this
+
+
+def from_file(path: Path, table: ImportTable) -> ImportedNet:
+    """The network whose weights lie in `path`, in this library's conventions.
+
+    Kernels become HWIO; the first dense one reads its maps flattened from HWC; the first kernel takes in the order of
+    colours and the division by `std`, so that images are RGB pixels minus the mean; the norm's alpha multiplies a sum.
+
+    Args:
+      path: .npz, .pt, .pth or .onnx; nothing in it is executed.
+      table: what the file does not say.
+
+    Raises:
+      FileNotFoundError, ValueError: from `read_arrays` and `take`: what was expected, and what was found.
+    """
+    sizes = table.architecture.sizes()
+    shapes: dict[str, Shape] = {}
+    for row in table.names:
+        kernel = sizes[row.layer].kernel
+        shapes |= {row.kernel: (*kernel[:1:-1], *kernel[:2]) if len(kernel) == 4 else kernel[::-1]}
+        shapes |= {row.bias: kernel[-1:]}
+    weights = take(path, read_arrays(path), shapes, ignored=table.ignored)
+    params: dict[str, Any] = {
+        row.layer: {"kernel": _as_ours(weights[row.kernel], sizes[row.layer].input), "bias": weights[row.bias]}
+        for row in table.names
+    }
+    first = table.names[0].layer
+    params[first]["kernel"] = _reading_pixels(params[first]["kernel"], table)
+    return ImportedNet(_in_our_convention(table), params, np.asarray(table.mean, np.float32))
+
+
+def as_images(inputs: np.ndarray, table: ImportTable) -> np.ndarray:
+    """What the exporter's network reads, [B, C, H, W], as what ours reads: RGB pixels minus the mean, [B, H, W, C]."""
+    images = np.moveaxis(inputs, 1, 3)[..., _order(table)]
+    return np.asarray(images * np.asarray(table.std), np.float32)
+
+
+def _as_ours(kernel: np.ndarray, shape: Shape) -> np.ndarray:
+    """A kernel of the file, whose layer reads `shape`, as HWIO or [in, out] with `in` flattened from HWC."""
+    if kernel.ndim == 4:
+        return np.ascontiguousarray(kernel.transpose(2, 3, 1, 0))
+    if len(shape) == 3:
+        height, width, channels = shape
+        kernel = kernel.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(kernel.shape)
+    return np.ascontiguousarray(kernel.T)
+
+
+def _reading_pixels(kernel: np.ndarray, table: ImportTable) -> np.ndarray:
+    """The first kernel, HWIO, for RGB pixels, where the exporter's read `channels` divided by `std`."""
+    scale = np.asarray(table.std)[:, None] * table.architecture.input_scale
+    return np.asarray(kernel[:, :, _order(table)] / scale, np.float32)
+
+
+def _order(table: ImportTable) -> list[int]:
+    """Where red, green and blue (or whatever the channels are) stand among the exporter's."""
+    order = list(range(table.architecture.channels))
+    return order if table.channels == "RGB" else order[::-1]
+
+
+def _in_our_convention(table: ImportTable) -> Architecture:
+    if table.norm == "sum":
+        return table.architecture
+    return dataclasses.replace(table.architecture, layers=tuple(map(_with_sum, table.architecture.layers)))
+
+
+def _with_sum(layer: Layer) -> Layer:
+    """The layer, whose norm's alpha multiplied a mean, with an alpha that multiplies the sum."""
+    if not isinstance(layer, Conv):
+        return layer
+    after = (
+        dataclasses.replace(stage, alpha=stage.alpha / stage.num_maps) if isinstance(stage, ContrastNorm) else stage
+        for stage in layer.after
+    )
+    return dataclasses.replace(layer, after=tuple(after))
+
+
+def _check_floor(layer: Layer, architecture: Architecture) -> None:
+    """ValueError where the floor rule counts other windows than ours: that network is none of ours."""
+    if not isinstance(layer, Conv) or layer.pool is None:
+        return
+    side = architecture.sizes()[layer.name].filtered[0]
+    floor, ceil = (side - layer.pool.size) // layer.pool.stride + 1, pooled_size(side, layer.pool)
+    if floor != ceil:
+        raise ValueError(
+            f"pools='floor': layer {layer.name!r} pools its map of {side} to {floor}, the ceil rule to {ceil}; "
+            "only where both agree can the network be imported"
+        )
+
+
+def _is_one_of(*values: str) -> Rule:
+    return Rule(f"one of {', '.join(map(repr, values))}", lambda value: value in values)
+
+
+_RULES: Mapping[str, Rule] = {
+    "norm": _is_one_of("sum", "mean"),
+    "pools": _is_one_of("ceil", "floor"),
+    "channels": _is_one_of("RGB", "BGR"),
+    "mean": Rule("a tuple of finite numbers", lambda value: all(map(math.isfinite, value))),
+    "std": Rule("a tuple of finite numbers above 0", lambda value: all(0 < x < math.inf for x in value)),
+}
+
+
+def by_prefix(**prefixes: str) -> tuple[Names, ...]:
+    """Names as PyTorch gives them: by_prefix(conv1="features.0") -> features.0.weight, features.0.bias."""
+    return tuple(Names(layer, f"{prefix}.weight", f"{prefix}.bias") for layer, prefix in prefixes.items())
+
+
+_OWN_NAMES = by_prefix(**{name: name for name in ZFNET.layer_names})
+# ImageNet's mean and standard deviation as PyTorch users write them (for pixels of 0..1), here in pixels
+_MEAN = (255 * 0.485, 255 * 0.456, 255 * 0.406)
+_STD = (255 * 0.229, 255 * 0.224, 255 * 0.225)
+
+# Krizhevsky 2014 ("one weird trick") as torchvision has it: other widths than ALEXNET, no groups, no norm
+_ALEXNET_TORCHVISION = dataclasses.replace(
+    ALEXNET,
+    name="alexnet-torchvision",
+    layers=(
+        Conv("conv1", 64, kernel=11, stride=4, padding=(2, 2), after=(Pool(),)),
+        Conv("conv2", 192, kernel=5, padding=(2, 2), after=(Pool(),)),
+        Conv("conv3", 384, kernel=3, padding=(1, 1)),
+        Conv("conv4", 256, kernel=3, padding=(1, 1)),
+        Conv("conv5", 256, kernel=3, padding=(1, 1), after=(Pool(),)),
+        *ALEXNET.layers[-3:],
+    ),
+)
+_ZFNET_512 = dataclasses.replace(ZFNET.with_sizes(conv3=512, conv4=1024, conv5=512), name="zfnet-512")
+
+TABLES: dict[str, ImportTable] = {
+    # its pools count by floor, which at 224 pixels is the same; its adaptive average pool does nothing there
+    "alexnet-torchvision": ImportTable(
+        _ALEXNET_TORCHVISION,
+        by_prefix(
+            **{"conv1": "features.0", "conv2": "features.3", "conv3": "features.6", "conv4": "features.8"},
+            **{"conv5": "features.10", "fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"},
+        ),
+        pools="floor",
+        mean=_MEAN,
+        std=_STD,
+    ),
+    # Fig. 3 with LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2) and MaxPool2d(3, 2, ceil_mode=True), modules called
+    # as the layers, trained on pixels as torchvision's networks
+    "zfnet": ImportTable(ZFNET, _OWN_NAMES, mean=_MEAN, std=_STD),
+    "zfnet-512": ImportTable(_ZFNET_512, _OWN_NAMES, mean=_MEAN, std=_STD),
+}
