@@ -1,0 +1,228 @@
+"""Gradient ascent from noise beside the deconvnet: two answers to what a unit wants to see.
+
+    python -m experiments.activation_maximization --checkpoint runs/RUN
+    python -m experiments.activation_maximization --maps conv5:3,17 --jitter 4 --blur 0.5
+
+Without --checkpoint the newest run under runs/ is taken. Expected time: 40 s of CPU time with the demo net, a minute at
+half width and 112 pixels, for four units of each convolutional layer and four classes. Expected figure: in layers 1 and
+2 the climb finds the pattern of the deconvnet's projection; above, it finds fine waves that no photo has, smoother with
+--jitter and --blur. Expected result: without these, climbs end at one to five times the strongest activation of the
+validation set, and nearly every step rises.
+
+The other road some summaries of the paper take; the paper itself shows no such picture.
+Writes to <run>/figures/maximization (or --out): climbs.png, paths.png, result.json, <layer>.npz and scan.npz.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from experiments import command, deconv_figures, deconv_pages, inputs, maximization_pages, pictures, scans
+from experiments.maximization_pages import Climbed
+from zfjax import maximization, parallel
+from zfjax.architecture import Architecture, receptive_field
+from zfjax.features import in_batches, layers_of
+from zfjax.layers import Conv
+from zfjax.pixels import cut
+
+AT_ONCE = 16  # units that climb together, which bounds the memory
+MEANINGS = {
+    "reached": "strongest activation of the map on the picture that the climb ended with",
+    "strongest": "strongest activation of the map on the validation set",
+    "median_ratio": "median over the units of reached / strongest",
+    "rising": "share of the steps after which the climbed value was higher",
+    "won": "share of the climbed pictures on which no other map of the layer is as strong; for the classes: which the "
+    "network gives the class that was climbed",
+    "silent_at_start": "share of the units whose whole map is 0 or less at the start, where a climb behind the ReLU "
+    "would stand still",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Climb the activation of some units from noise, and show the deconvnet's pictures of the same units."""
+
+    checkpoint: Path | None = None
+    """Run folder or checkpoint; by default the newest run under runs/."""
+    data: str | None = None
+    """Data set, or folder of pictures, to look at; by default what the net was trained on."""
+    out: Path | None = None
+    """Folder for the results; by default <run>/figures/maximization."""
+    layers: tuple[str, ...] = ()
+    """Layers to climb in; by default every convolutional layer and the classes."""
+    maps: tuple[str, ...] = ()
+    """Maps, or classes, to climb, as conv3:5,17; of layers that are not named here, --seed chooses."""
+    num_maps: int = 4
+    """Maps to choose in each layer."""
+    climb: Literal["unit", "map"] = "unit"
+    """The unit in the middle of its map, or the mean of the whole map; before the ReLU."""
+    steps: int = 40
+    """Steps of each climb."""
+    step_size: float = 1.0
+    """Pixels, RMS, that a step moves the picture by."""
+    noise: float = 10.0
+    """Standard deviation of the noise at the start, pixels."""
+    jitter: int = 0
+    """Each step looks at the picture rolled by up to this many pixels."""
+    blur: float = 0.0
+    """Sigma of the blur after each step, pixels."""
+    decay: float = 0.0
+    """Share of the picture's distance from the mean that each step takes away."""
+    seed: int = 0
+    """Seed of the noise, the jitter and the choice of maps."""
+    overwrite: bool = False
+    """Replace a result that is already there."""
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Scan the validation set for the strongest activations, climb, project, draw.
+
+    Returns:
+      What result.json holds. ValueError for unknown layers or maps, climbs that do not fit, a set without validation
+      pictures, or an output folder that already holds a result.
+    """
+    maximization.check_climb(**climb_of(config), noise=config.noise)
+    if config.num_maps < 1:
+        raise ValueError(f"num_maps={config.num_maps}: at least 1 is needed")
+    net = inputs.load_net(config.checkpoint)
+    data = inputs.open_images(config.data, net)
+    source = inputs.validation_of(data)
+    convs = tuple(row.name for row in net.architecture.layers if isinstance(row, Conv))
+    layers = config.layers or (*convs, net.architecture.layer_names[-1])
+    named = deconv_figures.parse_maps(config.maps, net.architecture, layers)
+    out = inputs.result_folder(config.out, net.run / "figures" / "maximization", overwrite=config.overwrite)
+    state = scans.scan(net, source, layers, out / "scan.npz", of=f"{data.fingerprint} validation", k=1)
+    if parallel.host_count()[0] > 0:
+        return {}  # one host climbs and draws
+    drawn, climbed = {}, {}
+    for number, layer in enumerate(layers):
+        chosen = deconv_figures.choose_maps(state[layer], config.num_maps, (config.seed, number))
+        maps = named.get(layer, chosen)
+        climbed[layer] = climb(config, net, layer, maps, jax.random.fold_in(jax.random.key(config.seed), number))
+        drawn[layer] = deconv_pages.draw(net, source, state[layer], maps, layer=layer)
+    result = {
+        "figure": "gradient ascent beside the deconvnet",
+        "layers": {layer: score(seen, np.asarray(state[layer].values)[:, 0]) for layer, seen in climbed.items()},
+        "meanings": MEANINGS,
+        "paper": None,  # it climbs nowhere
+        "folder": out,
+        "seed": config.seed,
+        **inputs.provenance(net, data, config),
+    }
+    write_all(out, net, climbed, drawn, result)
+    return result
+
+
+def climb_of(config: Config) -> dict[str, Any]:
+    """The options of `maximize`."""
+    return {name: getattr(config, name) for name in ("steps", "step_size", "jitter", "blur", "decay")}
+
+
+def climb(config: Config, net: inputs.TrainedNet, layer: str, maps: np.ndarray, key: jax.Array) -> Climbed:
+    """Climb every map of `maps`, AT_ONCE together, and measure what the layer then answers."""
+    architecture, size = net.architecture, net.architecture.image_size
+    place, unit = middle(architecture, layer)
+    options = {"position": unit if config.climb == "unit" else None, **climb_of(config)}
+    mean = crop_of_mean(net)
+    drives = maximization.drives_of(net.params, layer, architecture=architecture)
+    starts, images, paths = [], [], []
+    for first in range(0, len(maps), AT_ONCE):
+        channel = np.resize(maps[first : first + AT_ONCE], min(AT_ONCE, len(maps)))  # filled up: compiled once
+        noise_key, climb_key = jax.random.split(jax.random.fold_in(key, first))
+        start = maximization.grey_and_noise(noise_key, (len(channel), size, size, 3), config.noise)
+        bounds = maximization.picture_range(mean)
+        found = maximization.maximize(drives, start, climb_key, channel=channel, bounds=bounds, **options)
+        for rows, new in ((starts, start), (images, found.images), (paths, found.path.T)):
+            rows.append(np.asarray(new)[: len(maps) - first])
+    answers = layers_of(net.params, [layer], architecture=architecture)
+    before, after = (
+        strongest_places(in_batches(answers, np.concatenate(rows), batch_size=AT_ONCE)[layer])
+        for rows in (starts, images)
+    )
+    ended = np.concatenate(images)
+    field = receptive_field(architecture, layer)
+    whole = place is None or field.size >= size or config.climb == "map"
+    box = (0, 0, size, size) if whole else field.box(place)
+    shown = np.floor(np.clip(ended + mean, 0, 255) + 0.5).astype(np.uint8)
+    return Climbed(
+        maps=np.asarray(maps),
+        images=ended,
+        patches=np.stack([cut(picture, box, deconv_pages.OUTSIDE) for picture in shown]),
+        paths=np.concatenate(paths),
+        started=before[np.arange(len(maps)), maps],
+        reached=after[np.arange(len(maps)), maps],
+        won=after.argmax(axis=1) == maps,
+    )
+
+
+def middle(architecture: Architecture, layer: str) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """The place in the middle of the layer's map, and the unit before its pool that it looks at; None if dense."""
+    row, sizes = architecture.layer(layer), architecture.sizes()[layer]
+    if not isinstance(row, Conv):
+        return None, None
+    place = sizes.output[0] // 2
+    unit = min(place * row.pool.stride + row.pool.size // 2, sizes.filtered[0] - 1) if row.pool else place
+    return (place, place), (unit, unit)
+
+
+def crop_of_mean(net: inputs.TrainedNet) -> np.ndarray:
+    """The mean picture where the network's input lies in it. -> float32 [s, s, 3]"""
+    size = net.architecture.image_size
+    margin = (len(net.mean) - size) // 2
+    return net.mean[margin : margin + size, margin : margin + size]
+
+
+def strongest_places(features: np.ndarray) -> np.ndarray:
+    """Each map's strongest activation on each image. [B, H, W, C] or [B, C] -> [B, C]"""
+    return features.reshape(len(features), -1, features.shape[-1]).max(axis=1)
+
+
+def score(seen: Climbed, strongest: np.ndarray) -> dict[str, Any]:
+    """What MEANINGS says of one layer; strongest [C] of the validation set."""
+    strongest = strongest[seen.maps]
+    excited = strongest > 0  # a dead map, or a class that no image is given, has no ratio
+    return {
+        "maps": seen.maps,
+        "reached": seen.reached,
+        "strongest": strongest,
+        "median_ratio": float(np.median(seen.reached[excited] / strongest[excited])) if excited.any() else None,
+        "rising": float((np.diff(seen.paths, axis=1) > 0).mean()),
+        "silent_at_start": float((seen.started <= 0).mean()),
+        "won": float(seen.won.mean()),
+    }
+
+
+def write_all(out: Path, net: inputs.TrainedNet, climbed: Mapping, drawn: Mapping, result: Mapping[str, Any]) -> None:
+    """Write arrays, the two pictures, and last the result, which says that all is there."""
+    (out / "result.json").unlink(missing_ok=True)
+    for layer in set(net.architecture.layer_names) - set(climbed):
+        (out / f"{layer}.npz").unlink(missing_ok=True)  # of an earlier call, which this result would not name
+    for layer, seen in climbed.items():
+        shown = {f"deconvnet_{name}": field for name, field in deconv_pages.arrays(drawn[layer])}
+        pictures.save_arrays(out / f"{layer}.npz", {**seen._asdict(), **shown})
+    pictures.save_figure(out / "climbs.png", maximization_pages.climbs_page(net, climbed, drawn, result))
+    pictures.save_figure(out / "paths.png", maximization_pages.paths_figure(climbed))
+    pictures.save_result(out / "result.json", result)
+
+
+def report(result: dict[str, Any]) -> None:
+    """Print how far each layer's climbs came."""
+    for layer, facts in result["layers"].items():
+        ratio = "-" if facts["median_ratio"] is None else f"{facts['median_ratio']:.2f}"
+        print(f"{layer}: climbs end at {ratio} times the strongest seen; {facts['rising']:.0%} of the steps rise")
+    print(f"written to {result['folder']}")
+
+
+def main() -> None:
+    """The command line."""
+    command.main(Config, run, __doc__, report, when_stopped="the same command goes on where the scan was last saved")
+
+
+if __name__ == "__main__":
+    main()

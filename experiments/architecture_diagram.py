@@ -1,0 +1,151 @@
+"""Figure 3: the table of layers as a picture, with sizes, receptive fields and parameter counts.
+
+    python -m experiments.architecture_diagram
+    python -m experiments.architecture_diagram --architecture alexnet
+    python -m experiments.architecture_diagram --checkpoint runs/RUN
+    python -m experiments.architecture_diagram --image-size 112 --width 0.5
+
+Expected time: 3 s. Expected figure: the paper's Fig. 3, drawn from the table alone. Expected result: 62,357,608
+parameters and maps of 110-55-26-13-13-13-13-6 places a side.
+
+Writes to runs/architecture/NAME, or <run>/figures/architecture, or --out: architecture.png and result.json.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments import architecture_page, command, inputs, pictures
+from zfjax.architecture import ALEXNET, ZFNET, Architecture, receptive_field
+from zfjax.layers import Conv, Dense, Layer, Pool
+
+# Fig. 3 prints its maps' sizes. The paper prints no number of parameters: these follow from the sizes.
+PAPER = {
+    ZFNET: {"map_sides": (110, 55, 26, 13, 13, 13, 13, 6), "num_parameters": 62_357_608},
+    ALEXNET: {"map_sides": (55, 27, 27, 13, 13, 13, 13, 6), "num_parameters": 60_965_224},
+}
+STAGES = ("filtered", "output")  # before the pool, after it
+CONV_ONLY = ("stride", "padding", "groups")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Draw Figure 3, or the table of another network."""
+
+    architecture: Literal["zfnet", "alexnet"] | None = None
+    """The paper's network (Fig. 3), or the one that it is compared with; by default zfnet."""
+    checkpoint: Path | None = None
+    """Run folder or checkpoint whose network to draw instead."""
+    image_size: int | None = None
+    """Side of the images, pixels; by default that of the table."""
+    width: float = 1.0
+    """Factor on the features of every layer but the last."""
+    out: Path | None = None
+    """Folder for the results; by default runs/architecture/NAME, or <run>/figures/architecture."""
+    overwrite: bool = False
+    """Replace a result that is already there."""
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Draw the table and write it.
+
+    Returns:
+      What result.json holds. ValueError for two networks, sizes that cannot work, or an output folder that already
+      holds a result.
+    """
+    if config.architecture is not None and config.checkpoint is not None:
+        raise ValueError(f"architecture={config.architecture!r}, checkpoint={str(config.checkpoint)!r}: name one")
+    net = None if config.checkpoint is None else inputs.load_net(config.checkpoint)
+    named = {"zfnet": ZFNET, "alexnet": ALEXNET}[config.architecture or "zfnet"]
+    architecture = resized(named if net is None else net.architecture, config.image_size, config.width)
+    default = inputs.RUNS / "architecture" / architecture.name if net is None else net.run / "figures" / "architecture"
+    out = inputs.result_folder(config.out, default, overwrite=config.overwrite)
+    rows = table(architecture)
+    result = {
+        "figure": "Figure 3",
+        "architecture": architecture.name,
+        "image_size": architecture.image_size,
+        "layers": rows,
+        "map_sides": map_sides(architecture),
+        "num_parameters": architecture.num_parameters(),
+        "paper": PAPER.get(architecture),
+        "folder": out,
+        "checkpoint": None if net is None else {"path": net.path, "fingerprint": net.fingerprint},
+        "config": config,
+        "versions": pictures.versions(),
+    }
+    pictures.save_figure(out / "architecture.png", architecture_page.draw(result))
+    pictures.save_result(out / "result.json", result)
+    return result
+
+
+def resized(architecture: Architecture, image_size: int | None, width: float) -> Architecture:
+    """The table with images of another size and its hidden layers `width` times as wide."""
+    scaled = architecture if width == 1 else architecture.scaled(width)
+    return scaled.with_sizes(image=image_size)
+
+
+def table(architecture: Architecture) -> list[dict[str, Any]]:
+    """One row for each layer: what it does, the shapes of its maps, what a place sees, how many parameters."""
+    rows = []
+    for row in architecture.layers:
+        size = architecture.sizes()[row.name]
+        fields = {stage: receptive_field(architecture, row.name, stage=stage) for stage in STAGES}
+        rows.append(
+            {
+                "layer": row.name,
+                "input": size.input,  # [H, W, C] or [C]
+                "kernel": size.kernel,  # HWIO, or [in, out]
+                **({name: getattr(row, name) for name in CONV_ONLY} if isinstance(row, Conv) else {}),
+                "then": then(row),
+                "filtered": size.filtered,  # [H, W, C] where the pool reads, or [C]
+                "output": size.output,
+                "sees": {stage: {"pixels": field.size, "every": field.stride} for stage, field in fields.items()},
+                "parameters": math.prod(size.kernel) + size.kernel[-1],
+            }
+        )
+    return rows
+
+
+def then(row: Layer) -> list[str]:
+    """What follows the filters of a layer, in order, in words."""
+    if isinstance(row, Dense):
+        return ["ReLU", f"dropout {row.dropout:g}"] if row.hidden else ["softmax"]
+    return [
+        "ReLU",
+        *(
+            f"max {stage.size}x{stage.size}, stride {stage.stride}"
+            if isinstance(stage, Pool)
+            else f"norm over {stage.num_maps} maps"
+            for stage in row.after
+        ),
+    ]
+
+
+def map_sides(architecture: Architecture) -> list[int]:
+    """Sides of the maps from the image up, before and after each pool: Fig. 3's 110, 55, 26, ..."""
+    sides = []
+    for row in architecture.layers:
+        if isinstance(row, Conv):
+            size = architecture.sizes()[row.name]
+            sides += [size.filtered[0], size.output[0]] if row.pool else [size.output[0]]
+    return sides
+
+
+def report(result: dict[str, Any]) -> None:
+    """Print the sizes."""
+    sides = "-".join(map(str, result["map_sides"]))
+    print(f"{result['architecture']}: {result['num_parameters']:,} parameters, maps of {sides} places a side")
+    print(f"written to {result['folder']}")
+
+
+def main() -> None:
+    """The command line."""
+    command.main(Config, run, __doc__, report)
+
+
+if __name__ == "__main__":
+    main()

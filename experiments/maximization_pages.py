@@ -1,0 +1,91 @@
+"""The pictures of gradient ascent: where each climb ended, beside the deconvnet's answer, and the climbs' paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import deconv_pages, inputs, pictures
+from experiments.deconv_pages import Strongest
+from experiments.pictures import Panel, Section
+
+COLUMNS = 4  # units in a row of the page
+PATHS = {"figsize": (12.4, 2.6), "layout": "constrained"}  # inches
+
+
+class Climbed(NamedTuple):
+    """M units of one layer after their climbs; s is the side of what a unit sees, pixels."""
+
+    maps: np.ndarray  # int [M]
+    images: np.ndarray  # float32 [M, H, W, 3] mean-subtracted pixels, in the range of pictures
+    patches: np.ndarray  # uint8 [M, s, s, 3] what the unit sees of them
+    paths: np.ndarray  # float32 [M, steps + 1] the climbed value, before the ReLU
+    started: np.ndarray  # float32 [M] strongest activation of the map on the start
+    reached: np.ndarray  # float32 [M] ... and on `images`
+    won: np.ndarray  # bool [M] no other map of the layer is as strong on `images`
+
+
+def climbs_page(
+    net: inputs.TrainedNet,
+    climbed: Mapping[str, Climbed],
+    drawn: Mapping[str, Strongest],
+    result: Mapping[str, Any],
+) -> Figure:
+    """Per unit: where the climb ended, the strongest image's projection, and what the unit sees there."""
+    sections = []
+    for layer, seen in climbed.items():
+        facts, heading = result["layers"][layer], layer
+        if facts["median_ratio"] is not None:
+            heading += f": climbs end at {facts['median_ratio']:.2g} times the strongest activation seen (median)"
+        names = net.class_names if layer == net.architecture.layer_names[-1] else None
+        sections.append(Section(heading, unit_panels(seen, drawn[layer], facts["strongest"], names), COLUMNS))
+    return pictures.page("Gradient ascent from noise, beside the deconvnet", sections, caption(result["config"]))
+
+
+def unit_panels(seen: Climbed, shown: Strongest, strongest: np.ndarray, names) -> list[Panel]:
+    """One panel for each unit; `names` of the classes, None for maps."""
+    width = (deconv_pages.PAGE - 2 * pictures.MARGIN - (COLUMNS - 1) * pictures.GAP) // COLUMNS
+    side = (width - 2 * pictures.TILE_GAP) // 3
+    ended = pictures.resized(seen.patches, side)
+    panels = []
+    for m, number in enumerate(seen.maps):
+        projection = pictures.resized(pictures.signed_pictures(shown.projections[m, :1], shown.scales[m]), side)[0]
+        patch = pictures.resized(shown.patches[m, :1], side)[0]
+        sheet = pictures.side_by_side(ended[m], projection, patch, gap=pictures.TILE_GAP)
+        sheet = np.pad(sheet, ((0, 0), (0, width - sheet.shape[1]), (0, 0)), constant_values=255)  # columns align
+        name = f"map {number}" if names is None else names[number]
+        panels.append(Panel(sheet, f"{name}: climbed to {seen.reached[m]:.3g}, seen {strongest[m]:.3g}"))
+    return panels
+
+
+def caption(config: Any) -> list[str]:
+    """What is shown, on which scale, and what such pictures do not show; `config`: of the experiment."""
+    climbed = "the unit in the middle of its map" if config.climb == "unit" else "the mean of its map"
+    return [
+        f"Left: {config.steps} steps of {config.step_size:g} px RMS along the gradient of {climbed}, before the ReLU, "
+        f"from the mean picture and noise of {config.noise:g} px; jitter {config.jitter} px, blur {config.blur:g} px, "
+        f"decay {config.decay:g}; kept in the range of pictures, 0 to 255. Middle: the strongest activation of the "
+        "validation set, projected by the deconvnet; zero is mid-grey, each on its own scale, the 99.5th percentile "
+        "of its |values|. Right: what its unit sees there; light grey: no picture.",
+        "Numbers: the map's strongest activation on the climbed picture, and on the validation set. A climb finds what "
+        "drives the network, not what photos hold: fine waves that no photo has often drive it further.",
+        pictures.SWITCHES_NOTE,
+    ]
+
+
+def paths_figure(climbed: Mapping[str, Climbed]) -> Figure:
+    """The climbed value against the steps: a line for each unit, a panel for each layer."""
+    figure = Figure(**PATHS, dpi=pictures.DPI)
+    for axes, (layer, seen) in zip(figure.subplots(1, len(climbed), squeeze=False)[0], climbed.items(), strict=True):
+        for number, path in zip(seen.maps, seen.paths, strict=True):
+            axes.plot(path, linewidth=1.2, label=str(number))
+        axes.set_title(layer, fontsize=10)
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=6, title="map", title_fontsize=6)
+    figure.axes[0].set_ylabel("activation before the ReLU", fontsize=8)
+    return figure
