@@ -78,7 +78,8 @@ def max_pool(maps: jax.Array, *, size: int = 3, stride: int = 2) -> Pooled:
             f"maps of shape {maps.shape}: [B, H, W, C] is needed, with H and W of at least "
             f"max(1, size - stride + 1) = {pool.smallest} for {pool}"
         )
-    return Pooled(*_max_pool(maps, pool))
+    with jax.named_scope("kept_on_the_way_down"):  # for relu_rules: a note, which changes no program
+        return Pooled(*_max_pool(maps, pool))
 
 
 def unpool(values: jax.Array, switches: jax.Array, *, shape: Shape, size: int = 3, stride: int = 2) -> jax.Array:
@@ -105,6 +106,7 @@ def unpool(values: jax.Array, switches: jax.Array, *, shape: Shape, size: int = 
     return _unpool(values, switches, below, Pool(size, stride))
 
 
+@jax.named_scope("skipped_on_the_way_down")  # for relu_rules: a note, which changes no program
 def contrast_norm(maps: jax.Array, norm: ContrastNorm) -> jax.Array:
     """Divide each value by a power of the energy of its neighbouring maps: see `ContrastNorm`. -> same shape"""
     energy = norm.k + norm.alpha * _sum_of_neighbours(maps * maps, norm.num_maps)

@@ -1,0 +1,191 @@
+"""The deconvnet of any JAX model: its program is traced, and every rectifier in it gets another way back.
+
+With `incoming` what comes down at a rectifier and `x` what it read on the way up, it hands further down
+
+    "deconvnet"               relu(incoming)             Zeiler & Fergus 2013, sec. 2.1
+    "guided"                  relu(incoming) * (x > 0)   Springenberg et al. 2014
+    "gradient"                the program's own derivative
+    a function of your own    function(incoming, x)
+
+It does not matter how a rectifier is written (`relu_patterns`) or where it stands: in jit, remat, scan, cond, or in a
+function with a derivative of its own. What is neither linear nor known is an error, rather than a picture that is
+wrong (`relu_table`). Pools and norms keep their derivative, and so does the upper bound of relu6. A norm that the model
+marks with `skipped_on_the_way_down`, as this library's contrast norm is, becomes the identity under "deconvnet" and
+under functions of your own; the other two are derivatives and do not skip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from zfjax.deconvnet import Index, isolate, rectify
+from zfjax.jaxpr_graph import KEPT, SKIPPED, Node, graph_of
+from zfjax.jaxpr_walk import Backward, evaluate, plan_of
+from zfjax.relu_report import Report, report_of, verdicts_of
+from zfjax.relu_table import ACTIVATIONS, Verdict
+
+Rule = Literal["deconvnet", "guided", "gradient"] | Backward
+OnUnknown = Literal["error", "keep"]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Unit(NamedTuple):
+    """What `project_fn` looks at, in the words of `isolate`."""
+
+    channel: Index | None = None  # the map or dense unit, one for all images or [B]; None: all maps at `position`
+    position: tuple[Index, Index] | None = None  # (y, x); None: the map's strongest place in each image
+
+
+def with_relu_rule(fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown = "error") -> Callable[..., Any]:
+    """`fn` with the same results, to the bit, and another way back through its rectifiers.
+
+    Every argument counts as input. What is none, such as parameters, belongs inside the function, as in
+    `with_relu_rule(lambda images: model.apply(params, images), "deconvnet")`. A way back leads to floating arguments
+    only, as for `jax.vjp`. The function works under jit, vmap, grad and vjp; not under jvp, as a rule need not be
+    linear. Outside jit it is traced at every call, as any function of JAX: put `jax.jit` around what is called often.
+
+    Args:
+      fn: function of arrays, or of trees of arrays.
+      rule: "deconvnet", "guided", "gradient" or a function (incoming, x) -> outgoing, all of the shape of x.
+      on_unknown: what becomes of an operation that is not linear and that no rule covers: "error", or "keep" its own
+        gradient. Under "gradient" every operation keeps its own.
+
+    Returns:
+      A function of the same arguments. It raises ValueError for operations that no rule covers, naming their lines,
+      and for a marked region that does not take one array to one of its shape.
+    """
+    if not callable(rule) and rule not in _BACKWARD:
+        raise ValueError(f"rule={rule!r}: one of {', '.join(map(repr, _BACKWARD))} or a function is needed")
+    if on_unknown not in ("error", "keep"):
+        raise ValueError(f"on_unknown={on_unknown!r}: one of 'error', 'keep' is needed")
+    backward = rule if callable(rule) else _BACKWARD[rule]
+
+    @wraps(fn, updated=())
+    def ruled(*args: Any, **kwargs: Any) -> Any:
+        program, shapes = _traced(fn, args, kwargs)
+        verdicts = verdicts_of(graph_of(program, opaque=ACTIVATIONS))
+        _check(verdicts, on_unknown if backward else "keep")
+        changed = _CHANGED["deconvnet"] if callable(rule) else _CHANGED[rule]
+        plan = plan_of({v.place: v.step for _, v in verdicts if v.step and v.rule in changed})
+        leaves = jax.tree.leaves((args, kwargs))
+        results = evaluate(program.jaxpr, program.consts, leaves, plan=plan, backward=backward)
+        return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+    return ruled
+
+
+def explain_rules(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
+    """Every operation of `fn` that is not linear in its input, and what `with_relu_rule` does there.
+
+    Args:
+      fn: as for `with_relu_rule`.
+      *args: what it would be called with.
+      **kwargs: likewise.
+
+    Returns:
+      A tuple of `Operation`s in the order of the program, unclassified ones included, which prints as a table.
+      ValueError where no argument is floating, for then nothing has a way back.
+    """
+    leaves = jax.tree.leaves((args, kwargs))
+    if not any(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves):
+        types = ", ".join(str(jnp.result_type(leaf)) for leaf in leaves)
+        raise ValueError(f"arguments of type {types}: a floating one, in which the function can be linear, is needed")
+    program, _ = _traced(fn, args, kwargs)
+    return report_of(verdicts_of(graph_of(program, opaque=ACTIVATIONS)))
+
+
+def project_fn(
+    fn: Callable[[jax.Array], jax.Array],
+    images: jax.Array,
+    *,
+    unit: Unit | Index,
+    rule: Rule = "deconvnet",
+    on_unknown: OnUnknown = "error",
+) -> jax.Array:
+    """Carry one activation of any model back to the images: `isolate`, then the way back under `rule`.
+
+    It starts from the activation's own value, as `project` does, and for this library's networks equals `project`.
+    Under jit, with `fn` and a constant `unit` closed over, it is compiled once for each shape of `images`.
+
+    Args:
+      fn: images -> features [B, H, W, C] or [B, C] to look at, with the parameters inside.
+      images: float [B, ...], as the model reads them.
+      unit: `Unit(channel, position)`; a channel alone stands for its strongest place in each image.
+      rule, on_unknown: as for `with_relu_rule`.
+
+    Returns:
+      The shape of `images`, signed. ValueError for images or features of another kind, and as for `isolate` and
+      `with_relu_rule`.
+    """
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images of type {images.dtype}: floating point, as the model reads them, is needed")
+    features, down = jax.vjp(with_relu_rule(fn, rule, on_unknown=on_unknown), images)
+    if not isinstance(features, jax.Array) or not jnp.issubdtype(features.dtype, jnp.floating):
+        found = getattr(features, "dtype", jax.tree.structure(features))
+        raise ValueError(f"fn returns {found}: one floating array of features is needed")
+    channel, position = unit if isinstance(unit, tuple) else Unit(unit)
+    (pixels,) = down(isolate(features, channel=channel, position=position))
+    return pixels
+
+
+def skipped_on_the_way_down(function: Function) -> Function:
+    """The same function, of which the way back under the deconvnet's rule is the identity; for contrast norms.
+
+    "The contrast normalisation is skipped": what comes down at its result goes on at its argument. It has to take one
+    array that depends on the input to one array of the same shape. The mark is the `jax.named_scope` of this name: it
+    changes nothing of the program that runs, and works in the modules of every framework.
+    """
+    return _in_scope(SKIPPED, function)
+
+
+def kept_on_the_way_down(function: Function) -> Function:
+    """The same function, all of whose operations, known or not, keep their own gradient under `with_relu_rule`."""
+    return _in_scope(KEPT, function)
+
+
+_BACKWARD: dict[str, Backward | None] = {
+    "deconvnet": lambda incoming, x: rectify(incoming),
+    "guided": lambda incoming, x: jnp.where(x > 0, rectify(incoming), jnp.zeros((), incoming.dtype)),
+    "gradient": None,
+}
+
+_CHANGED = {"deconvnet": ("rectifier", "skipped"), "guided": ("rectifier",), "gradient": ()}  # what leaves its gradient
+
+
+def _in_scope(name: str, function: Function) -> Function:
+    @wraps(function, updated=())
+    def marked(*args: Any, **kwargs: Any) -> Any:
+        with jax.named_scope(name):
+            return function(*args, **kwargs)
+
+    return marked  # type: ignore[return-value]
+
+
+def _traced(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[core.ClosedJaxpr, Any]:
+    """(program, shapes of its results), traced now: JAX would find an earlier trace, in which a model that changes in
+    place still has its old parameters."""
+    return jax.make_jaxpr(lambda *args, **kwargs: fn(*args, **kwargs), return_shape=True)(*args, **kwargs)
+
+
+def _check(verdicts: list[tuple[Node, Verdict]], on_unknown: str) -> None:
+    """ValueError for what cannot be obeyed, or is not known."""
+    unknown = [(node, verdict) for node, verdict in verdicts if verdict.rule == "unclassified"]
+    unmarked = [pair for pair in unknown if pair[0].name != SKIPPED]
+    if len(unmarked) < len(unknown):
+        raise ValueError(f"fn cannot be followed\n{_listed([pair for pair in unknown if pair[0].name == SKIPPED])}")
+    if unmarked and on_unknown == "error":
+        raise ValueError(
+            f"on_unknown='error': no rule covers\n{_listed(unmarked)}\nWrite them as "
+            "rectifiers, mark their function with kept_on_the_way_down, or let all of them keep their own gradient "
+            "with on_unknown='keep'"
+        )
+
+
+def _listed(verdicts: list[tuple[Node, Verdict]]) -> str:
+    return "\n".join(f"  {op.operation} {op.shape} at {op.source}: {op.reason}" for op in report_of(verdicts))
