@@ -1,0 +1,130 @@
+"""What a first layer's filters are like: how far one dominates, which are dead, which frequencies they cover (Fig. 6).
+
+Frequencies are in cycles per pixel of the input, so that filters of 11x11 with stride 4 and of 7x7 with stride 2 can
+be compared: 0.5 is the finest grating that pixels hold, 1 / (2 * stride) the finest that the layer's grid holds.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from zfjax.renormalize import filter_rms
+
+DEAD = 1 / 20  # share of the median RMS
+GRID = 64  # frequencies per cycle in each direction of the zero-padded Fourier transform; finer for larger pictures
+# Paper is silent on the bands: an octave between the finest gratings that grids of stride 4 and of stride 2 hold
+BANDS = {"low": (0.0, 1 / 8), "middle": (1 / 8, 1 / 4), "high": (1 / 4, 1.0)}  # cycles per pixel
+
+
+class Dominance(NamedTuple):
+    """How far the strongest filter stands out."""
+
+    largest_over_median: float  # its RMS in units of the median RMS; 1 where all are equally strong
+    energy_share: float  # its share of the sum of squares; 1 / number of filters where all are equally strong
+
+
+def dominance(kernel: np.ndarray) -> Dominance:
+    """How far the strongest filter stands out: "a few of them dominate", unless filters are renormalised (sec. 3).
+
+    Args:
+      kernel: float [h, w, I, N], HWIO.
+
+    Returns:
+      Dominance; ValueError for a kernel of another number of axes, or one whose median filter is zero.
+    """
+    rms = _rms(kernel)
+    if not np.median(rms) > 0:
+        raise ValueError(f"kernel of shape {np.shape(kernel)}: at least half of its filters are zero")
+    return Dominance(float(rms.max() / np.median(rms)), float(rms.max() ** 2 / np.sum(rms**2)))
+
+
+def weak(kernel: np.ndarray, below: float = DEAD) -> np.ndarray:
+    """bool [N]: filters dead by weight, whose RMS is less than `below` times the median one's.
+
+    Paper is silent on what "dead" means: such a filter is an empty tile of Fig. 6 and adds next to nothing to what
+    the layer hands on. A filter can also be dead by activity, as no image excites it: see `top_activations.alive`.
+    """
+    rms = _rms(kernel)
+    return rms < below * np.median(rms)
+
+
+class Spectrum(NamedTuple):
+    """Where the energy of N filters lies; R rings."""
+
+    frequencies: np.ndarray  # float [R] cycles per pixel, inner edge of each ring; ascending, from 0
+    energy: np.ndarray  # float [N, R] share of each filter's energy in the ring; zeros for a filter of zeros
+
+
+def radial_spectrum(kernel: np.ndarray) -> Spectrum:
+    """The power spectrum of each filter, summed over input maps and over rings of equal frequency.
+
+    The ring of a frequency (fy, fx) is floor(GRID * sqrt(fy^2 + fx^2)).
+    """
+    power, radius = _power(kernel)
+    rings = np.floor(radius * GRID + 1e-9).astype(int)
+    member = rings.reshape(-1, 1) == np.arange(rings.max() + 1)
+    energy = power.reshape(-1, power.shape[-1]).T @ member.astype(np.float64)
+    return Spectrum(np.arange(rings.max() + 1) / GRID, _shares(energy))
+
+
+def band_energy(kernel: np.ndarray) -> dict[str, np.ndarray]:
+    """Share of each filter's energy in each of BANDS. -> {band: float [N]}"""
+    spectrum = radial_spectrum(kernel)
+    inside = {
+        band: (low <= spectrum.frequencies) & (spectrum.frequencies < high) for band, (low, high) in BANDS.items()
+    }
+    return {band: spectrum.energy[:, rings].sum(axis=1) for band, rings in inside.items()}
+
+
+def peak_frequency(kernel: np.ndarray) -> np.ndarray:
+    """The frequency at which each filter's power spectrum is largest, cycles per pixel. -> float [N]"""
+    power, radius = _power(kernel)
+    return radius.reshape(-1)[power.reshape(-1, power.shape[-1]).argmax(axis=0)]
+
+
+def aliased_energy(pictures: np.ndarray, stride: int) -> np.ndarray:
+    """Share of a picture's energy that a grid of places `stride` pixels apart cannot tell from coarser patterns.
+
+    On such a grid a frequency looks like every other one that differs from it by a multiple of 1 / stride. What lies
+    nearer to such a harmonic (k / stride, l / stride) than to zero, beyond 1 / (2 * stride) in either direction, is
+    aliased: block edges, and what a filter repeats from place to place ("aliasing artifacts caused by the large
+    stride", sec. 4.1). It is an upper bound: several filters together may tell more than the grid.
+
+    Args:
+      pictures: float [N, H, W, C], such as projections of layer 2.
+      stride: pixels, of layer 1.
+
+    Returns:
+      float [N], 0 to 1; 0 for a picture of zeros. ValueError for a stride below 1.
+    """
+    if stride < 1:
+        raise ValueError(f"stride={stride!r}: at least 1 pixel is needed")
+    power, _ = _power(np.moveaxis(pictures, 0, -1))
+    beyond = np.abs(np.fft.fftfreq(len(power))) > 1 / (2 * stride) + 1e-9
+    outside = power[beyond[:, None] | beyond[None, :]].sum(axis=0)
+    total = power.sum(axis=(0, 1))
+    return np.divide(outside, total, out=np.zeros_like(total), where=total > 0)
+
+
+def _rms(kernel: np.ndarray) -> np.ndarray:
+    if np.ndim(kernel) != 4:
+        raise ValueError(f"kernel of shape {np.shape(kernel)}: height, width, input maps and filters are needed")
+    return np.asarray(filter_rms(jnp.asarray(kernel)), np.float64)
+
+
+def _power(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Power spectrum [F, F, N] of [h, w, I, N], summed over I, and |frequency| [F, F], cycles per pixel."""
+    if np.ndim(kernel) != 4:
+        raise ValueError(f"kernel of shape {np.shape(kernel)}: height, width, input maps and filters are needed")
+    size = GRID * -(-max(np.shape(kernel)[:2]) // GRID)
+    power = sum(np.abs(np.fft.fft2(plane, (size, size), axes=(0, 1))) ** 2 for plane in np.moveaxis(kernel, 2, 0))
+    frequency = np.fft.fftfreq(size)
+    return np.asarray(power), np.hypot(frequency[:, None], frequency[None, :])
+
+
+def _shares(energy: np.ndarray) -> np.ndarray:
+    total = energy.sum(axis=1, keepdims=True)
+    return np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)
