@@ -76,6 +76,8 @@ def run(config: Config) -> dict[str, Any]:
         raise ValueError(f"num_maps={config.num_maps}: at least 1 is needed")
     out = inputs.result_folder(config.out, net.run / "figures" / "deconv", overwrite=config.overwrite)
     layers = config.layers or tuple(row.name for row in net.architecture.layers if isinstance(row, Conv))
+    for layer in layers:
+        net.architecture.layer(layer)  # an unknown one is named
     named = parse_maps(config.maps, net.architecture, layers)
     # every convolutional layer, whichever are drawn now, so that later calls for other layers find them
     convs = {row.name for row in net.architecture.layers if isinstance(row, Conv)}

@@ -40,7 +40,7 @@ def climbs_page(
         facts, heading = result["layers"][layer], layer
         if facts["median_ratio"] is not None:
             heading += f": climbs end at {facts['median_ratio']:.2g} times the strongest activation seen (median)"
-        names = net.class_names if layer == net.architecture.layer_names[-1] else None
+        names = net.class_words if layer == net.architecture.layer_names[-1] else None
         sections.append(Section(heading, unit_panels(seen, drawn[layer], facts["strongest"], names), COLUMNS))
     return pictures.page("Gradient ascent from noise, beside the deconvnet", sections, caption(result["config"]))
 
