@@ -25,7 +25,7 @@ def test_the_square_is_drawn_where_it_stood():
 
 
 def test_square_and_cross_stand_where_the_probability_is_lowest(monkeypatch):
-    net = SimpleNamespace(architecture=NET, class_names=("a", "b"))
+    net = SimpleNamespace(architecture=NET, class_names=("a", "b"), class_words=("a", "b"))
     looks = Look(np.array([[0.9, 0.1]]), np.array([2]), None, None, None)
     views = inputs.Views(IMAGES[:1], CENTRES[:1], np.array([0]), None, None)
     drawn = Scenes(np.array([4]), views, looks, np.array([0]), np.array([True]))
