@@ -21,7 +21,7 @@ SIDE, BAR, LEGEND = 230, 58, 130  # pixels: a panel (at most), its colour bar, i
 FRAME = 0.88  # light grey, along the image's frame, where no square's centre can stand
 RED = (230, 30, 30)
 OTHERS = (0.5, 0.5, 0.5)  # grey, of all classes beyond the nine that have colours of their own
-LONGEST = 13  # letters of a class's name in a legend
+LONGEST = 16  # letters of a class name in a legend
 
 
 class Look(NamedTuple):

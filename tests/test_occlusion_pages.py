@@ -82,7 +82,7 @@ def test_the_words_say_what_was_seen():
     facts = {"index": 7, "class": "elephant-of-the-sea", "class_is_known": True, "predicted": "cat"}
     facts |= {"probability": 0.25, "lowest_probability": 0.031, "other_class": 0.5}
     assert occlusion_pages.heading(facts) == (
-        "Image 7, elephant-of-…, taken for cat: probability 0.25, at least 0.03 with the square; "
+        "Image 7, elephant-of-the…, taken for cat: probability 0.25, at least 0.03 with the square; "
         "another class wins at 50% of places"
     )
     assert "class unknown, most probable: cat" in occlusion_pages.heading(
