@@ -55,6 +55,7 @@ def project(workload: Workload, layer: str = "conv5", channel: int = 0) -> list[
       channel: its map.
     """
     architecture, params, images = network_of(workload)
+    architecture.layer(layer)  # an unknown one is named
 
     @jax.jit
     def projection(params, images):

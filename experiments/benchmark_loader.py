@@ -34,6 +34,8 @@ def loader(data: str | None = None, batch_size: int = 128, num_workers: int = 0,
 
 def measure(images: ImageSet, batch_size: int, num_workers: int, seconds: float) -> dict[str, Any]:
     """The record of one measurement: wall clock, and processor time of this process where it does the decoding."""
+    if images.train is None:
+        raise ValueError(f"data={images.name!r} has no train split, whose batches are measured")
     epochs = 1 + int(100_000 * seconds) // (steps_per_epoch(images.train, batch_size) * batch_size)
     batches = train_batches(images.train, batch_size=batch_size, seed=0, num_epochs=epochs, num_workers=num_workers)
     for _ in itertools.islice(batches, 2 + num_workers):

@@ -32,6 +32,11 @@ class Workload:
     rounds: int = 5
     """Readings of the clock; their median is printed."""
 
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "steps", "rounds", "num_classes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: at least 1 is needed")
+
     def table(self) -> Architecture:
         """The architecture that is measured."""
         table = {"zfnet": ZFNET, "alexnet": ALEXNET}[self.architecture].scaled(self.width)

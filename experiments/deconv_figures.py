@@ -8,11 +8,12 @@ where it stopped), then half a minute for projections and pages. Expected figure
 filters; corners and textures in layer 2, growing structure above; projections that resemble parts of their patches.
 
 Writes to <run>/figures/deconv (or --out): one page per layer, overview.png, result.json, <layer>.npz with what the
-page shows, and scan.npz, the strongest activations of all maps, which later calls for other maps start from.
+page shows, and scan.npz, the strongest activations of all maps, which later calls with --overwrite start from.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from zfjax.top_activations import State, TopActivations
 NUM_IMAGES = 9  # strongest images of each map, as in the paper
 NUM_MAPS = {"conv1": 16, "conv2": 16, "conv3": 12, "conv4": 10, "conv5": 11}  # Paper is silent; counted in its figure
 OTHER_NUM_MAPS = 9
+FAINT = 0.05  # share of a layer's strongest activation, below which a map is drawn only where it is named
 
 Drawn = Mapping[str, deconv_pages.Strongest]  # by layer
 
@@ -74,6 +76,8 @@ def run(config: Config) -> dict[str, Any]:
     source = inputs.validation_of(data)
     if config.num_maps is not None and config.num_maps < 1:
         raise ValueError(f"num_maps={config.num_maps}: at least 1 is needed")
+    if config.seed < 0:
+        raise ValueError(f"seed={config.seed}: 0 or more is needed")
     out = inputs.result_folder(config.out, net.run / "figures" / "deconv", overwrite=config.overwrite)
     layers = config.layers or tuple(row.name for row in net.architecture.layers if isinstance(row, Conv))
     for layer in layers:
@@ -100,13 +104,15 @@ def run(config: Config) -> dict[str, Any]:
 def choose_maps(top: TopActivations, num: int, seed: int | tuple[int, ...]) -> np.ndarray:
     """At most `num` maps at random, sorted.
 
-    They are chosen among the maps that fill their nine places with positive activations; where there are fewer than
-    `num`, then among all that are alive; where every map is dead, the first ones.
+    They are chosen among the maps whose nine places all hold at least FAINT of the layer's strongest activation
+    (Paper is silent; what excites fainter ones is hard to tell from noise); where there are fewer than `num`, then
+    among all that are alive; where every map is dead, the first ones.
     """
     if num < 1:
         raise ValueError(f"num_maps={num}: at least 1 is needed")
     alive = top_activations.alive(top)
-    full = alive & (np.asarray(top.values)[:, -1] > 0)
+    values = np.asarray(top.values)
+    full = alive & (values[:, -1] > FAINT * values.max())
     candidates = np.flatnonzero(full if full.sum() >= num else alive if alive.any() else np.ones_like(alive))
     return np.sort(np.random.default_rng(seed).permutation(candidates)[:num])
 
@@ -122,6 +128,8 @@ def parse_maps(maps: Sequence[str], architecture: Architecture, layers: Sequence
         chosen = numbers.split(",")
         if not all(number.strip().isdecimal() and int(number) <= last for number in chosen):
             raise ValueError(f"maps={entry!r}: LAYER:NUMBER,NUMBER with numbers from 0 to {last} is needed")
+        if layer in named:
+            raise ValueError(f"maps={entry!r}: {layer} is named twice; name all its maps in one entry")
         named[layer] = np.array([int(number) for number in chosen])
     return named
 
@@ -155,10 +163,10 @@ def summarize(config: Config, net: inputs.TrainedNet, data: ImageSet, state: Sta
 
 def write_all(out: Path, net: inputs.TrainedNet, drawn: Drawn, result: Mapping[str, Any]) -> None:
     """Write arrays, one page per layer, the overview, and last the result, which says that all is there."""
-    (out / "result.json").unlink(missing_ok=True)
-    for layer in set(net.architecture.layer_names) - set(
-        drawn
-    ):  # pages of an earlier call that this result would not name
+    path = out / "result.json"
+    earlier = json.loads(path.read_text())["layers"] if path.exists() else {}
+    path.unlink(missing_ok=True)
+    for layer in set(earlier) - set(drawn):  # pages that this result will not name
         (out / f"{layer}.png").unlink(missing_ok=True)
         (out / f"{layer}.npz").unlink(missing_ok=True)
     facts = result["layers"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments import inputs, pictures
 from experiments.pictures import Panel, Section
-from zfjax.architecture import Architecture, receptive_field
+from zfjax.architecture import Architecture, ReceptiveField, receptive_field
 from zfjax.data import Source
 from zfjax.network import Params
 from zfjax.pixels import cut
@@ -20,9 +20,11 @@ OUTSIDE = 224  # light grey, where a patch reaches beyond the picture
 PAGE = 1500  # pixels, the width that the maps of a page fill
 FILTER_SIDE, FILTERS_PER_ROW = 42, 24  # layer 1's filters: pixels, number
 OVERVIEW_MAPS = 4  # maps of each layer on the overview
+# (images [U, s, s, 3], places: see `project_strongest`) -> [N, s, s, 3], each of N activations projected alone
+Project = Callable[[np.ndarray, Mapping[str, np.ndarray]], np.ndarray]
 MEANINGS = {
     "resemblance": "mean Pearson correlation of a projection with the patch that its unit sees, over the pixels where "
-    "the projection is not zero; 'by_chance' is the same with the patches of the next map that is drawn",
+    "the projection is not zero; 'by_chance' is the same with the patches of another map that is drawn",
     "energy_on_object": "mean share of a projection's energy (squares) that falls on the object, where the set says "
     "where objects are; 'by_chance' is the object's mean share of the patches' pixels",
 }
@@ -33,7 +35,7 @@ class Strongest(NamedTuple):
 
     maps: np.ndarray  # int [M]
     values: np.ndarray  # float32 [M, k] activations, descending
-    images: np.ndarray  # int32 [M, k] index in the validation split; -1 where nothing is drawn
+    images: np.ndarray  # int32 [M, k] index in what was looked through; -1 where nothing is drawn
     boxes: np.ndarray  # int [M, k, 4] (top, left, bottom, right) in the network's input; may reach beyond it
     projections: np.ndarray  # float32 [M, k, s, s, 3] signed, pixels; 0 outside the picture
     patches: np.ndarray  # uint8 [M, k, s, s, 3]; OUTSIDE where there is none
@@ -43,30 +45,52 @@ class Strongest(NamedTuple):
 
 
 def draw(net: inputs.TrainedNet, source: Source, top: TopActivations, maps: np.ndarray, *, layer: str) -> Strongest:
+    """`draw_with` of a network of ours.
+
+    Args:
+      net: the network.
+      source: the split that `top` was found in; its examples may say where the object is: "object", bool [S, S].
+      top, maps: as for `draw_with`.
+      layer: where the maps stand.
+    """
+
+    def project(images: np.ndarray, places: Mapping[str, np.ndarray]) -> np.ndarray:
+        return project_strongest(net.params, images, places, layer=layer, architecture=net.architecture)
+
+    field = receptive_field(net.architecture, layer)
+    return draw_with(project, lambda indices: inputs.read_views(source, indices, net), field, top, maps)
+
+
+def draw_with(
+    project: Project,
+    read: Callable[[np.ndarray], inputs.Views],
+    field: ReceptiveField,
+    top: TopActivations,
+    maps: np.ndarray,
+) -> Strongest:
     """Project each of the strongest activations of `maps` alone, and cut out what its unit sees.
 
     The window of an activation is the receptive field of its place, also where that reaches beyond the picture; a
     field at least as large as the picture shows the whole picture.
 
     Args:
-      net: the network.
-      source: the split that `top` was found in; its examples may say where the object is: "object", bool [S, S].
-      top: the scan's result for the layer.
-      maps: whole numbers [M].
-      layer: where the maps stand.
+      project: the way down of any network, as `project_strongest`.
+      read: indices -> views of these examples of what `top` was found in.
+      field: of the layer.
+      top, maps: the scan's result for the layer, and whole numbers [M].
 
     Returns:
       Strongest. Where there are fewer than k images, or the activation is 0, nothing is drawn.
     """
-    values, images, rows, columns = (np.asarray(field)[maps] for field in top)
+    values, images, rows, columns = (np.asarray(found)[maps] for found in top)
     shown = (images >= 0) & (values != 0)
     images = np.where(shown, images, -1)
     wanted, which = np.unique(images[shown], return_inverse=True)
-    views = inputs.read_views(source, wanted, net)
+    views = read(wanted)
     channels = np.broadcast_to(np.asarray(maps)[:, None], images.shape)
     places = {"image": which, "channel": channels[shown], "row": rows[shown], "column": columns[shown]}
-    found = project_strongest(net.params, views.images, places, layer=layer, architecture=net.architecture)
-    boxes = _boxes(net.architecture, layer, rows, columns)
+    found = project(views.images, places)
+    boxes = _boxes(field, views.images.shape[1], rows, columns)
 
     def cut_all(sheets: np.ndarray, fill) -> np.ndarray:
         side = boxes[0, 0, 2] - boxes[0, 0, 0]
@@ -123,8 +147,11 @@ def overview_page(params: Params, architecture: Architecture, drawn: Mapping[str
     return pictures.page(title, sections, caption(next(iter(facts.values()))["num_images"]))
 
 
-def map_panels(seen: Strongest, columns: int) -> list[Panel]:
-    """For each map its projections, three by three, beside the patches; `columns` maps fill the page's width."""
+def map_panels(seen: Strongest, columns: int, words: Sequence[str] = ()) -> list[Panel]:
+    """For each map its projections, three by three, beside the patches; `columns` maps fill the page's width.
+
+    `words` are what the layer's maps are called, where they have names.
+    """
     width = (PAGE - (columns - 1) * pictures.GAP) // columns
     side = (width // 2 - 4 * pictures.TILE_GAP) // 3
     panels = []
@@ -132,7 +159,8 @@ def map_panels(seen: Strongest, columns: int) -> list[Panel]:
         tiles = [pictures.resized(pictures.signed_pictures(projections, scale), side), pictures.resized(patches, side)]
         sheet = pictures.side_by_side(*(pictures.mosaic(pair, columns=3) for pair in tiles))
         sheet = np.pad(sheet, ((0, 0), (0, width - sheet.shape[1]), (0, 0)), constant_values=255)  # columns align
-        panels.append(Panel(sheet, f"map {number}   white = +{scale:.2g}"))
+        name = f"map {number}, {words[number]}" if words else f"map {number}"
+        panels.append(Panel(sheet, f"{name}   white = +{scale:.2g}"))
     return panels
 
 
@@ -152,11 +180,11 @@ def summary_line(layer: str, facts: Mapping[str, Any]) -> str:
     return f"{layer}: {facts['num_maps']} maps, {facts['num_dead']} of them dead; a unit sees {sees}"
 
 
-def caption(num_images: int) -> list[str]:
-    """What the blocks are, what the grey is, and what such pictures do not show."""
+def caption(num_images: int, images: str = "images") -> list[str]:
+    """What the blocks are, what the grey is, and what such pictures do not show; `images` were looked through."""
     return [
-        f"Left of each pair: the map's strongest activation in each of the nine images of {num_images:,} validation "
-        "images that excite it most, strongest first, projected to the pixels alone. Right: what its unit sees there.",
+        f"Left of each pair: the map's strongest activation in each of the nine images of {num_images:,} {images} "
+        "that excite it most, strongest first, projected to the pixels alone. Right: what its unit sees there.",
         "Zero is mid-grey. The nine projections of a map share one scale, the 99.5th percentile of their |values|; "
         "maps have scales of their own, as their activations differ in size. Light grey: no picture there.",
         pictures.SWITCHES_NOTE,
@@ -168,18 +196,19 @@ def arrays(seen: Strongest) -> Iterator[tuple[str, np.ndarray]]:
     return ((name, field) for name, field in zip(seen._fields, seen, strict=True) if field is not None)
 
 
-def _boxes(architecture: Architecture, layer: str, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """int [M, k, 4]: the receptive field of each place, or the picture where that is not larger."""
-    field, size = receptive_field(architecture, layer), architecture.image_size
+def _boxes(field: ReceptiveField, size: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """int [M, k, 4]: the receptive field of each place, or the picture of `size` pixels where that is not larger."""
     if field.size >= size:
         return np.broadcast_to([0, 0, size, size], (*rows.shape, 4))
     return np.moveaxis(np.array(field.box((0, 0)))[:, None, None] + field.stride * np.stack([rows, columns] * 2), 0, -1)
 
 
 def _correlation(seen: Strongest, m: int, other: int) -> list[float]:
-    """Of each projection of map number m with the patch of the same rank of number `other`."""
+    """Of each projection of map number m with the patch of the same rank of number `other`, of another picture."""
     found = []
-    for projection, patch, inside in zip(seen.projections[m], seen.patches[other], seen.inside[other], strict=True):
+    known = (other == m) | (seen.images[m] != seen.images[other])  # the same picture twice is no chance
+    chosen = (field[known] for field in (seen.projections[m], seen.patches[other], seen.inside[other]))
+    for projection, patch, inside in zip(*chosen, strict=True):
         drawn = (projection != 0).any(axis=-1) & inside
         a, b = projection[drawn].ravel().astype(np.float64), patch[drawn].ravel().astype(np.float64)
         if a.size > 1 and a.std() > 0 and b.std() > 0:

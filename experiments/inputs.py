@@ -42,7 +42,7 @@ def newest_run() -> Path:
     if not folders:
         raise FileNotFoundError(
             f"no trained network under {RUNS}/: make one with `python -m experiments.train_imagenet --preset demo`, "
-            "or name one with --checkpoint"
+            "or name its folder"
         )
     return folders[-1].parents[2]
 
@@ -95,7 +95,7 @@ def open_images(data: str | None, net: TrainedNet) -> ImageSet:
     """
     name = net.data if data is None else data
     path = Path(name)
-    if path.is_file() or (path.is_dir() and not _is_prepared(path)):
+    if name.split(":")[0] != "demo" and (path.is_file() or (path.is_dir() and not _is_prepared(path))):
         from zfjax.data import folder
 
         return folder.open_folder(path, len(net.mean), net.class_names)
@@ -155,6 +155,10 @@ def result_folder(out: Path | None, default: Path, *, overwrite: bool) -> Path:
     folder = default if out is None else out
     if (folder / "result.json").exists() and not overwrite:
         raise ValueError(f"out={str(folder)!r}: it already holds a result; give another folder, or --overwrite")
+    if any(folder.glob("*.png")) and not (folder / "result.json").exists() and not overwrite:
+        raise ValueError(
+            f"out={str(folder)!r}: it holds pictures of something else; give another folder, or --overwrite"
+        )
     return folder
 
 

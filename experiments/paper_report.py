@@ -165,7 +165,8 @@ def cells(row: Row) -> list[Cell]:
 def setting(result: dict[str, Any]) -> str:
     """Net and data of a result, in few words."""
     data, checkpoint = result.get("data") or {}, result.get("checkpoint") or {}
-    parts = [Path(checkpoint["path"]).parents[1].name] if checkpoint.get("path") else []
+    run = Path(checkpoint.get("path") or "").parent.parent.name  # <run>/checkpoints/<step>
+    parts = [name] if (name := result.get("network") or run) else []
     parts += [f"on {data['name']}"] if data.get("name") else []
     number = result.get("num_images")
     return ", ".join([*parts, *([f"{number:,} images"] if isinstance(number, int) else [])])

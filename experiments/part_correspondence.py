@@ -19,8 +19,6 @@ Writes to <run>/figures/correspondence (or --out): table1.png with Figure 8 belo
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,15 +26,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
 
 from experiments import command, inputs, pictures
+from experiments.part_annotations import open_annotations
 from experiments.pictures import Panel, Section
 from zfjax.correspondence import mask_squares, random_places, sign_changes, table
 from zfjax.data import ImageSet
 from zfjax.data.demo import PART_NAMES
-from zfjax.data.folder import UNKNOWN, FolderSource
-from zfjax.features import layers_of
+from zfjax.features import Features, layers_of
 from zfjax.layers import Conv
 
 CONTROLS = ("random", "one random place")
@@ -92,21 +89,50 @@ class Config:
 def run(config: Config) -> dict[str, Any]:
     """Mask, compare and draw; returns what result.json holds. ValueError for bad fields, or a result already there."""
     net = inputs.load_net(config.checkpoint)
-    size, names = net.architecture.image_size, net.architecture.layer_names
-    side = round(config.mask_size * size)
-    if not 1 <= side <= size or min(config.num_random, config.num_pictures) < 1:
-        given = f"mask_size={config.mask_size}, num_random={config.num_random}, num_pictures={config.num_pictures}"
-        raise ValueError(f"{given}: a square of 1 to {size} pixels, and at least 1 of each, are needed")
+    names = net.architecture.layer_names
+    mask_side(config, net.architecture.image_size)
     convs = [row.name for row in net.architecture.layers if isinstance(row, Conv)]
     fn = layers_of(net.params, config.layers or ((convs or names)[-1], names[-2]), architecture=net.architecture)
     out = inputs.result_folder(config.out, net.run / "figures" / "correspondence", overwrite=config.overwrite)
     data, parts, views = read_parts(config, net)
+    return make_table(config, fn, views, parts, net.mean, out, inputs.provenance(net, data, config))
+
+
+def mask_side(config: Config, size: int) -> int:
+    """Side of the grey square in pictures of `size` pixels; ValueError for no such square, or no mask or picture."""
+    side = round(config.mask_size * size)
+    if not 1 <= side <= size or min(config.num_random, config.num_pictures) < 1:
+        given = f"mask_size={config.mask_size}, num_random={config.num_random}, num_pictures={config.num_pictures}"
+        raise ValueError(f"{given}: a square of 1 to {size} pixels, and at least 1 of each, are needed")
+    return side
+
+
+def make_table(
+    config: Config,
+    fn: Features,
+    views: inputs.Views,
+    parts: Sequence[str],
+    mean: np.ndarray,
+    out: Path,
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Table 1 of any network, written to `out`.
+
+    Args:
+      config: sizes, numbers and seed; what names network and pictures is not read.
+      fn: images -> {layer: features}, of the layers in `config`.
+      views, parts: the pictures with the places of their parts, and the parts' names.
+      mean: float32 [S, S, 3], what was subtracted from the pictures.
+      out: folder.
+      provenance: what the result says of where it comes from.
+    """
+    side = mask_side(config, size := views.images.shape[1])
     places, masks = place_masks(views.parts, parts, size, side, config.num_random, config.seed)
     signs = sign_changes(fn, views.images, places, side=side)
     options = {"num_images": config.num_images, "num_draws": config.num_draws, "num_permutations": NUM_PERMUTATIONS}
     layers: dict[str, dict[str, dict]] = {}
-    for layer, changes in signs.items():
-        scores = table(changes, masks, controls=CONTROLS, seed=config.seed, **options)
+    for layer in config.layers or signs:
+        scores = table(signs[layer], masks, controls=CONTROLS, seed=config.seed, **options)
         layers[layer] = {row: score._asdict() for row, score in scores.items()}
     result = {
         "table": "Table 1",
@@ -117,12 +143,13 @@ def run(config: Config) -> dict[str, Any]:
         "paper": PAPER,
         "seed": config.seed,
         "folder": out,
-        **inputs.provenance(net, data, config),
+        **provenance,
     }
-    sections = [draw_table(result["layers"]), draw_masks(views, net.mean, places, masks, side, config.num_images)]
+    sections = [draw_table(layers), draw_masks(views, mean, places, masks, side, config.num_images)]
+    paper = "hollow: the paper's, of 5 dogs. " if set(layers) & set(PAPER) else ""
     caption = (
         f"Filled: mean ± spread over {config.num_draws} draws of {config.num_images} of {len(views.images)} pictures; "
-        "hollow: the paper's, of 5 dogs. p: whether the part is more consistent than random places, one-sided. "
+        f"{paper}p: whether the part is more consistent than random places, one-sided. "
         f"Squares of {side} of {size} pixels show the mean picture, which is 0 to the network."
     )
     (out / "result.json").unlink(missing_ok=True)
@@ -148,37 +175,6 @@ def read_parts(config: Config, net: inputs.TrainedNet) -> tuple[ImageSet, Sequen
         raise ValueError(f"class_name={config.class_name!r}: one of {', '.join(sorted(set(names)))} is needed")
     chosen = np.random.default_rng(config.seed).permutation(of_class)[: config.num_pictures]
     return data, PART_NAMES, inputs.read_views(source, chosen, net)
-
-
-def open_annotations(path: Path, net: inputs.TrainedNet) -> tuple[ImageSet, Sequence[str], inputs.Views]:
-    """(the annotated pictures, names of the parts, what the net sees); ValueError for a file not as the module says."""
-    text = path.read_bytes()
-    try:
-        faces = json.loads(text)["faces"]
-        files = [path.parent / face["file"] for face in faces]
-        keys = [key for key, value in faces[0].items() if isinstance(value, list) and len(value) == 2]
-        missing = [f"{key} of {face['file']}" for face in faces for key in keys if key not in face]
-        if missing or not keys:
-            raise KeyError(*missing[:1])
-        places = np.array([[face[key] for key in keys] for face in faces], np.float64).reshape(-1, len(keys), 2)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        wanted = '{"faces": [{"file": PATH, PART: [x, y], ...}, ...]}, everywhere the same parts, is needed'
-        raise ValueError(f"annotations={str(path)!r}: {wanted} ({error!r})") from error
-    for file, of_face in zip(files, places, strict=True):  # in place: to pixels of the net's input
-        with Image.open(file) as image:
-            whole = np.array(ImageOps.exif_transpose(image).size)
-        scale, margin = len(net.mean) / whole.min(), (len(net.mean) - net.architecture.image_size) // 2
-        of_face[:] = (of_face - (whole - whole.min()) // 2) * scale - margin
-        hidden = ~((of_face >= 0) & (of_face < net.architecture.image_size)).all(axis=1)
-        if hidden.any():
-            part = f"{keys[hidden.argmax()]} of {file.name}"
-            raise ValueError(f"annotations={str(path)!r}: {part} lies outside the centre, which the net sees")
-    digest = hashlib.blake2b(text + b"".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
-    source = FolderSource(files, np.full(len(files), UNKNOWN), len(net.mean))
-    views = inputs.read_views(source, range(len(files)), net)
-    data = ImageSet(path.stem, len(net.mean), (), None, source, None, None, digest)
-    names = [key.replace("_", " ") for key in keys]
-    return data, names, views._replace(parts=places[..., ::-1].astype(np.float32))
 
 
 def place_masks(parts: np.ndarray, names: Sequence[str], size: int, side: int, num: int, seed: int) -> tuple:

@@ -4,7 +4,7 @@
 
 --source holds ILSVRC2012_img_train.tar and/or ILSVRC2012_img_val.tar as downloaded, or class folders
 train/<class>/*.jpg and val/<class>/*.jpg. Expected for the whole of ImageNet at 256 pixels: one to two hours on one
-core, minutes on sixteen; 40 GB. The last line printed is the command that trains on it.
+core, minutes on sixteen; 40 GB. The last line printed is the command that trains on it, where both splits are there.
 """
 
 import dataclasses
@@ -68,9 +68,14 @@ def report(config: Config, result: dict[str, Any]) -> str:
     if result["skipped"]:
         lines.append(f"{len(result['skipped'])} files left out, because they cannot be decoded:")
         lines += [f"  {line}" for line in result["skipped"]]
+    missing = {"train", "validation"} - set(result["counts"])
+    if missing:
+        return "\n".join([*lines, f"To train on it the {missing.pop()} split is needed too."])
     command = f"python -m experiments.train_imagenet --data-dir {config.data_dir}"
     if len(result["sizes"]) > 1:
         command += f" --data-size {result['size']}"
+    if result["size"] < 224:  # the paper's crops
+        command += " --preset reduced" + (f" --image-size {result['size']}" if result["size"] < 112 else "")
     return "\n".join([*lines, "Train on it:", f"  {command}"])
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,13 +21,26 @@ from zfjax.data.loader import eval_batches
 from zfjax.top_activations import State, TopActivations
 
 
-def scan(
-    net: TrainedNet,
+def scan(net: TrainedNet, source: Source, layers: Sequence[str], path: Path, *, of: str, **options: Any) -> State:
+    """`scan_with` of a network of ours.
+
+    Args:
+      net, source, layers, path: the network, the split, the layers to watch, and the file of the state.
+      of: what the state belongs to besides net, layers and k: the set's fingerprint and the split.
+      options: as for `scan_with`.
+    """
+    fn = features.layers_of_pictures(net.params, net.mean, layers, architecture=net.architecture)
+    num_maps = {layer: net.architecture.layer(layer).features for layer in layers}
+    return scan_with(fn, num_maps, source, path, of=(net.fingerprint, of), **options)
+
+
+def scan_with(
+    fn: features.Features,
+    num_maps: Mapping[str, int],
     source: Source,
-    layers: Sequence[str],
     path: Path,
     *,
-    of: str,
+    of: Sequence[str],
     k: int = 9,
     batch_size: int = 128,
     num_workers: int = 0,
@@ -35,19 +49,19 @@ def scan(
     """`top_activations.scan` over all of `source`, going on from `path` where that fits, and saved there.
 
     Args:
-      net, source, layers: the network, the split, and the layers to watch.
+      fn, num_maps: pictures uint8 [B, S, S, 3] -> {layer: features}, of any network, and {layer: number of its maps}.
+      source: what is looked through.
       path: .npz with the state, written every `save_every` seconds and at the end, by host 0.
-      of: what the state belongs to besides net, layers and k: the set's fingerprint and the split.
+      of: what the state belongs to besides layers and k: the fingerprints of network and set, and the split.
       k: images to keep for each map.
-      batch_size: images per step over all devices.
-      num_workers: processes that decode; 0 decodes on threads.
+      batch_size, num_workers: images per step over all devices; processes that decode, or 0 to decode on threads.
     Returns:
       {layer: TopActivations} of NumPy arrays. ValueError for a file at `path` that is damaged.
     """
     parallel.check_batch_size(batch_size)
     host, num_hosts = parallel.host_count()
-    key = json.dumps([net.fingerprint, of, list(layers), k])
-    empty = top_activations.init({layer: net.architecture.layer(layer).features for layer in layers}, k)
+    key = json.dumps([*of, list(num_maps), k])
+    empty = top_activations.init(num_maps, k)
     state, done = load(path, key) or (empty, 0)
     if done < len(source) and done % batch_size:  # it stopped at a batch of another size
         state, done = empty, 0
@@ -66,7 +80,6 @@ def scan(
         if done < len(source):
             rows = {"host": host, "num_hosts": num_hosts, "first_batch": done // batch_size, "num_workers": num_workers}
             batches = eval_batches(source, batch_size=batch_size, **rows)
-            fn = features.layers_of_pictures(net.params, net.mean, layers, architecture=net.architecture)
             state = top_activations.scan(fn, batches, state, on_batch=on_batch)
             if host == 0:
                 save(path, key, state, done)

@@ -163,7 +163,9 @@ def new_folder(config: Config) -> Path:
     name = f"{config.data}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(_of_host_0(int(time.time()))))}"
     folder = inputs.RUNS / name if config.out is None else config.out
     if _of_host_0(folder.exists() and any(folder.iterdir())):
-        raise ValueError(f"out={str(folder)!r} is not empty: name another, or go on with --resume {folder}")
+        begun = any(folder.glob("checkpoints/*/network"))
+        what = f"go on with --resume {folder}" if begun else "remove it, as it holds no checkpoint"
+        raise ValueError(f"out={str(folder)!r} is not empty: name another, or {what}")
     return folder
 
 
@@ -174,12 +176,15 @@ def _of_host_0(value: int) -> int:
 
 def config_to_json(config: Config) -> dict[str, Any]:
     """The configuration without its recipe, which a checkpoint holds itself."""
+    config = dataclasses.replace(config, data_dir=config.data_dir.absolute())  # so that it is found from elsewhere
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "recipe"}
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 def stored_config(checkpoint: checkpoints.Checkpoint) -> Config:
     """The configuration that a run was started with, but for the learning rate, which is the current one."""
+    if "config" not in checkpoint.settings:
+        raise ValueError("an imported network has no training to go on with")
     values = dict(checkpoint.settings["config"])
     values["data_dir"] = Path(values["data_dir"])
     values["out"] = None if values["out"] is None else Path(values["out"])

@@ -90,9 +90,11 @@ class Loop:
         metrics = jax.device_get(metrics)
         for name, value in (("loss", metrics.loss), ("gradient norm", metrics.gradient_norm)):
             if not math.isfinite(value):
+                stay = self._checkpoints.steps()
+                lower = "with a lower --learning-rate"
+                advice = f"the checkpoints of steps {stay} stay: go on from the last good one {lower}"
                 raise FloatingPointError(
-                    f"{name}={value} at step {step}: training diverged; the checkpoints of steps "
-                    f"{self._checkpoints.steps()} stay: go on from the last good one with a lower --learning-rate"
+                    f"{name}={value} at step {step}: training diverged; " + (advice if stay else f"begin anew {lower}")
                 )
         self._stopping = self._stopping or metrics.stop > 0
         self._totals = self._totals.add(metrics)

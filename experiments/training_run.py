@@ -75,8 +75,11 @@ class Progress(NamedTuple):
 
 def begin(run: Run, annealing: Annealing, checkpoint: checkpoints.Checkpoint | None) -> Progress:
     """A run before its first step, or where `checkpoint` left it; ValueError where no epoch is left to train."""
-    if annealing.epoch >= run.recipe.num_epochs:
-        raise ValueError(f"num_epochs={run.recipe.num_epochs}: the run has done {annealing.epoch} already")
+    done = annealing.epoch if checkpoint is None else checkpoint.step // run.epoch_steps
+    if done > run.recipe.num_epochs or annealing.epoch >= run.recipe.num_epochs:
+        raise ValueError(f"num_epochs={run.recipe.num_epochs}: the run has done {done} already")
+    if checkpoint is not None and done == run.recipe.num_epochs and run.recipe != checkpoint.recipe:
+        raise ValueError(f"num_epochs={done}: all of them are trained; a larger one is needed to train on differently")
     fresh = training.init_state(run.recipe, run.architecture)
     if checkpoint is None:
         return Progress(fresh, annealing, Totals())

@@ -134,11 +134,14 @@ def test_scores_tell_resemblance_from_chance():
     whole, half = np.ones((2, 3, 8, 8), bool), np.zeros((2, 3, 8, 8), bool)
     half[:, :, :4] = True
     projections[:, :, 4:] = 0
-    seen = deconv_pages.Strongest(np.arange(2), None, None, None, projections, patches, whole, half, np.ones(2))
+    images = np.arange(6).reshape(2, 3)
+    seen = deconv_pages.Strongest(np.arange(2), None, images, None, projections, patches, whole, half, np.ones(2))
     found = deconv_pages.scores(seen)
     assert found["resemblance"]["value"] == 1.0 and abs(found["resemblance"]["by_chance"]) < 0.3
     assert found["energy_on_object"] == {"value": 1.0, "by_chance": 0.5}
     assert deconv_pages.scores(seen._replace(objects=None))["energy_on_object"] is None
+    same = deconv_pages.scores(seen._replace(images=0 * images))["resemblance"]
+    assert same == {"value": 1.0, "by_chance": None}  # the patch of the same picture would be no chance
 
 
 def test_objects_are_cut_like_the_patches():
@@ -172,6 +175,8 @@ def test_named_maps_are_read_or_refused():
     assert deconv_figures.parse_maps(["conv2:4,0"], NET, layers)["conv2"].tolist() == [4, 0]
     with pytest.raises(ValueError, match="maps='conv9:1': 'conv9' is not among the layers drawn, conv1, conv2"):
         deconv_figures.parse_maps(["conv9:1"], NET, layers)
+    with pytest.raises(ValueError, match="maps='conv1:3': conv1 is named twice"):
+        deconv_figures.parse_maps(["conv1:2", "conv1:3"], NET, layers)
     for wrong in ("conv1:6", "conv1:", "conv1:-1", "conv1:a"):
         with pytest.raises(ValueError, match=f"maps='{wrong}': LAYER:NUMBER,NUMBER with numbers from 0 to 5"):
             deconv_figures.parse_maps([wrong], NET, layers)
@@ -198,7 +203,9 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
         deconv_figures.run(_config())
     again = deconv_figures.run(_config(maps=("conv2:4",), overwrite=True))
     assert again["layers"]["conv2"]["maps"].tolist() == [4]
+    (out / "fc6.png").write_text("not drawn by it")
     deconv_figures.run(_config(layers=("conv1",), overwrite=True))
+    (out / "fc6.png").unlink()  # still there
     assert {path.name for path in out.iterdir()} == names - {"conv2.npz", "conv2.png"}
     (out / "scan.npz").write_bytes(b"PK torn")
     with pytest.raises(ValueError, match="scan.npz is damaged; remove it"):

@@ -83,7 +83,7 @@ def test_sizes_live_side_by_side(tmp_path):
     for size in (8, SIZE):
         prepare(source, tmp_path, size=size)
     assert open_imagenet(tmp_path, 8).train[0]["image"].shape == (8, 8, 3)
-    with pytest.raises(ValueError, match="holds pictures of 8, 16 pixels: choose one by size"):
+    with pytest.raises(ValueError, match="holds pictures of 8, 16 pixels: choose one, by --data-size or DIR:SIZE"):
         open_imagenet(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"of 99 pixels in .* \(it holds 8, 16 pixels\)"):
         open_imagenet(tmp_path, 99)

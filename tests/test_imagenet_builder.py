@@ -54,7 +54,8 @@ def test_skipped_files_are_counted_and_listed_with_the_set(tmp_path, monkeypatch
     assert f"/ILSVRC2012_val_{NUMBERS[0]:08d}.JPEG: no readable picture" in line
     printed = capsys.readouterr().out
     assert line in printed and "1 files left out" in printed and "8 train, 4 validation photos of 2 classes" in printed
-    assert printed.endswith(f"\n  python -m experiments.train_imagenet --data-dir {tmp_path}\n")
+    command = f"python -m experiments.train_imagenet --data-dir {tmp_path} --preset reduced --image-size {SIZE}"
+    assert printed.endswith(f"\n  {command}\n")
     command_line(monkeypatch, *arguments[:5], 8, *arguments[6:])
     assert capsys.readouterr().out.endswith(f"--data-dir {tmp_path} --data-size 8\n")
 

@@ -93,3 +93,6 @@ def test_a_result_is_replaced_only_when_told(tmp_path):
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
         inputs.result_folder(tmp_path, Path("other"), overwrite=False)
     assert inputs.result_folder(tmp_path, Path("other"), overwrite=True) == tmp_path
+    (tmp_path / "result.json").rename(tmp_path / "mine.png")
+    with pytest.raises(ValueError, match="it holds pictures of something else; give another folder, or --overwrite"):
+        inputs.result_folder(tmp_path, Path("other"), overwrite=False)

@@ -26,7 +26,7 @@ CONTINUED = [
     (["--seed", "1"], "recipe.seed=1: the run was started with 0"),
     (["--batch-size", "4"], "recipe.batch_size=4: the run was started with 8"),
     (["--out", "elsewhere"], "out=PosixPath('elsewhere'): the run was started with"),
-    (["--num-epochs", "2"], "num_epochs=2: the run has done 2 already"),
+    (["--num-epochs", "2"], "num_epochs=2: the run has done 3 already"),
     (["--preset", "demo"], "preset='demo': a continued run keeps its own settings"),
 ]
 # Orbax gives up at the first unreadable array; its readers of the others then complain, now or in the next test

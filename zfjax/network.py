@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -109,7 +110,7 @@ def _conv_layer(layer: Conv, params: Mapping[str, jax.Array], maps: jax.Array) -
 
 
 def _dense_layer(layer: Dense, params: Mapping[str, jax.Array], maps: jax.Array, keys: jax.Array | None) -> LayerTrace:
-    outputs = maps.reshape(maps.shape[0], -1) @ params["kernel"] + params["bias"][None]
+    outputs = maps.reshape(maps.shape[0], math.prod(maps.shape[1:])) @ params["kernel"] + params["bias"][None]
     if not layer.hidden:
         return LayerTrace(outputs)
     outputs = jax.nn.relu(outputs)

@@ -106,7 +106,7 @@ def _choose_size(data_dir: Path, size: int | None) -> int:
     sizes = sizes_in(data_dir)
     there = ", ".join(map(str, sizes))
     if size is None and len(sizes) > 1:
-        raise ValueError(f"{data_dir} holds pictures of {there} pixels: choose one by size")
+        raise ValueError(f"{data_dir} holds pictures of {there} pixels: choose one, by --data-size or DIR:SIZE")
     if size in sizes or (size is None and sizes):
         return sizes[0] if size is None else size
     wanted = f"{size or '*'}px"

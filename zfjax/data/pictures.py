@@ -4,7 +4,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 # Paper is silent: how the photos were stored; at quality 95 (colour at half resolution) 256x256 takes about 30 kB.
 JPEG_QUALITY = 95
@@ -40,6 +40,8 @@ def preprocess(data: bytes, size: int) -> np.ndarray:
             # Broken EXIF blocks and pictures of more than 89 megapixels only warn; both are decoded all the same.
             warnings.simplefilter("ignore")
             image = _to_rgb(_upright(Image.open(io.BytesIO(data))))
+    except UnidentifiedImageError:
+        raise ValueError("no readable picture (not a format that Pillow knows)") from None
     except Exception as error:  # Pillow's decoders raise some ten kinds on broken files; all say the same here
         raise ValueError(f"no readable picture ({type(error).__name__}: {error})") from error
     side = min(image.size)

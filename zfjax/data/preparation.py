@@ -1,9 +1,11 @@
 """Photos turned into stored pictures on all cores, in order, with little in memory at any time."""
 
 import collections
+import contextlib
 import itertools
 import multiprocessing
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
@@ -44,19 +46,34 @@ def convert(photos: Iterable[Photo], size: int, *, workers: int) -> Iterator[Chu
     try:
         waiting: collections.deque = collections.deque()
         for chunk in chunks:
-            waiting.append(executor.submit(_convert_chunk, chunk, size))
+            with _deaf():  # a worker that is started here is deaf from its first moment on
+                waiting.append(executor.submit(_convert_chunk, chunk, size))
             if len(waiting) >= workers * _CHUNKS_PER_WORKER:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+        with _deaf():  # a second Ctrl-C here would leave workers that nobody ends
+            executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _batched(photos: Iterable[Photo], count: int) -> Iterator[tuple[Photo, ...]]:
     photos = iter(photos)
     while chunk := tuple(itertools.islice(photos, count)):
         yield chunk
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Ctrl-C does nothing meanwhile, here and in processes that are started; only the main thread can say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _start_worker() -> None:
