@@ -17,7 +17,7 @@ from experiments.inputs import TrainedNet, Views
 from experiments.pictures import Panel, Section
 from zfjax import occlusion
 
-SIDE, BAR, LEGEND = 230, 58, 130  # pixels: a panel (at most), its colour bar, its legend
+SIDE, BAR, LEGEND = 230, 72, 130  # pixels: a panel (at most), its colour bar, its legend
 FRAME = 0.88  # light grey, along the image's frame, where no square's centre can stand
 RED = (230, 30, 30)
 OTHERS = (0.5, 0.5, 0.5)  # grey, of all classes beyond the nine that have colours of their own

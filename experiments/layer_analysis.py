@@ -1,0 +1,247 @@
+"""Table 7: how far each layer's features carry, by a linear SVM and a softmax on layers 1 to 5 and 7.
+
+    python -m experiments.layer_analysis --checkpoint runs/RUN --images 101_ObjectCategories.tar
+    python -m experiments.layer_analysis --images 256_ObjectCategories --dataset caltech256
+
+--images is the set's native folder or tar, or what TFDS prepared. Expected time: for Caltech-101, one fold and a net of
+preset `reduced`, about five minutes of processor time on two CPU cores.
+Expected result: in the paper each layer above carries further, by most from 1 to 2, and layers 5 and 7 alike; so it is
+where a net has learnt many classes.
+
+Both classifiers see a layer through the inner products of its features alone (`zfjax.linear_models`), so layer 1 with
+its 290,400 features at full size is never held: features lie on disk (4 bytes each, <run>/features), their Gram matrix
+in memory (4 bytes for each pair of images: 0.3 GB of Caltech-101, 3.7 GB of Caltech-256). The SVM is one class against
+the others with the squared hinge loss, the one of LIBLINEAR. Penalties are chosen on a third of the training images.
+
+Writes result.json and layers.png to <run>/layers/<dataset> (or --out), and a small record of each fold to records/
+there: a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from experiments import command, frozen_features, inputs, pictures, transfer_arms
+from experiments.frozen_features import mean_and_spread, over_folds, recorded
+from zfjax import linear_models, transfer
+from zfjax.data.photo_sets import PhotoSet
+from zfjax.transfer import Fold
+
+NUM_TRAIN = {"caltech101": 30, "caltech256": 60}  # the paper's
+PAPER: dict[str, dict[str, dict[str, float]]] = {  # percent
+    "caltech101": {
+        "svm": {"conv1": 44.8, "conv2": 66.2, "conv3": 72.3, "conv4": 76.6, "conv5": 86.2, "fc7": 85.5},
+        "softmax": {"conv5": 82.9, "fc7": 85.4},
+    },
+    "caltech256": {
+        "svm": {"conv1": 24.6, "conv2": 39.6, "conv3": 46.0, "conv4": 51.3, "conv5": 65.6, "fc7": 71.7},
+        "softmax": {"conv5": 65.7, "fc7": 72.6},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure a linear SVM and a softmax on the features of each layer."""
+
+    images: Path
+    """The data set: its native folder or tar, or TFDS's folder."""
+    dataset: Literal["caltech101", "caltech256"] = "caltech101"
+    """Which set it is."""
+    checkpoint: Path | None = None
+    """Run folder or checkpoint; by default the newest run under runs/."""
+    out: Path | None = None
+    """Folder for the result; by default <run>/layers/<dataset>."""
+    svm: tuple[str, ...] = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc7")
+    """Layers for the SVM."""
+    softmax: tuple[str, ...] = ("conv5", "fc7")
+    """Layers for the softmax."""
+    num_train: int | None = None
+    """Training images per class; by default the paper's: 30, of Caltech-256 60."""
+    num_folds: int = 5
+    """Draws of training and test images, the same as in transfer_learning."""
+    remove_duplicates: float | None = None
+    """Leave out pictures that the net was trained on: those with this normalised correlation, say 0.97, or more."""
+    seed: int = 0
+    """Seed of the draws."""
+    batch_size: int = 128
+    """Images per step of computing features."""
+    overwrite: bool = False
+    """Replace a result that is already there; records of folds are kept and used."""
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Measure every layer, classifier and fold that is not recorded yet, and write the result.
+
+    Returns:
+      What result.json holds, with "folder". ValueError for settings or data that do not fit, before anything is
+      computed.
+    """
+    net = inputs.load_net(config.checkpoint)
+    check(config, net)
+    out = inputs.result_folder(config.out, net.run / "layers" / config.dataset, overwrite=config.overwrite)
+    kept = net.run / "features"
+    photo_set = frozen_features.open_photos(config.dataset, config.images, net, config.remove_duplicates, kept)
+    num_train = NUM_TRAIN[config.dataset] if config.num_train is None else config.num_train
+    folds = transfer.folds(
+        photo_set.labels,
+        num_train=num_train,
+        num_folds=config.num_folds,
+        seed=config.seed,
+        class_names=photo_set.class_names,
+    )
+    measured = measure(config, net, photo_set, folds, out / "records")
+    rows = [
+        {"layer": layer, "classifier": classifier, **facts, "paper": PAPER[config.dataset][classifier].get(layer)}
+        for (layer, classifier), facts in measured.items()
+    ]
+    result = {
+        "table": "Table 7",
+        "rows": rows,
+        "unit": "percent",
+        "num_train": num_train,
+        "num_images": len(photo_set.photos),
+        "num_classes": len(photo_set.class_names),
+        "paper": {"num_train": NUM_TRAIN[config.dataset], **PAPER[config.dataset]},
+        "seed": config.seed,
+        **inputs.provenance(net, photo_set, config),
+    }
+    pictures.save_figure(out / "layers.png", draw(result))
+    pictures.save_result(out / "result.json", result)
+    return {**result, "folder": out}
+
+
+def check(config: Config, net: inputs.TrainedNet) -> None:
+    """ValueError where the settings make no sense for this net."""
+    for layer in (*config.svm, *config.softmax):
+        net.architecture.layer(layer)
+    if not config.svm and not config.softmax:
+        raise ValueError(f"svm={config.svm}, softmax={config.softmax}: at least one layer is needed")
+    if config.batch_size < 1:
+        raise ValueError(f"batch_size={config.batch_size}: at least 1 is needed")
+
+
+def measure(
+    config: Config, net: inputs.TrainedNet, photo_set: PhotoSet, folds: Sequence[Fold], records: Path
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """{(layer, classifier): accuracy over the folds}; each fold is recorded."""
+    wanted = {
+        layer: [name for name in ("svm", "softmax") if layer in getattr(config, name)]
+        for layer in net.architecture.layer_names
+    }
+    layers = [layer for layer in wanted if wanted[layer]]
+    per_class = len(folds[0].train) // len(photo_set.class_names)
+    common = {"num_train": per_class, "seed": config.seed, "num_test": transfer.NUM_TEST, **transfer_arms.MODEL}
+    rows = {}
+    with tqdm(total=sum(map(len, wanted.values())) * len(folds), unit=" folds") as bar:
+        for layer in layers:
+            bar.set_description(layer)
+            # all layers in one pass over the pictures, where any is missing
+            features = partial(cached_layer, net, photo_set, layers, layer, config.batch_size)
+            key = {"features": frozen_features.features_key(net, photo_set, layer), **common}
+            found = measure_layer(features, photo_set, folds, wanted[layer], key, records / layer, bar.update)
+            for name, of_folds in found.items():
+                num_features = math.prod(net.architecture.sizes()[layer].output)
+                rows[layer, name] = {"num_features": num_features, **over_folds(of_folds)}
+    return rows
+
+
+def cached_layer(
+    net: inputs.TrainedNet, photo_set: PhotoSet, layers: Sequence[str], layer: str, batch_size: int
+) -> np.ndarray:
+    """One layer's features of every photo, on disk."""
+    return frozen_features.cached(net, photo_set, layers, net.run / "features", batch_size=batch_size)[layer]
+
+
+def measure_layer(
+    features: Callable[[], np.ndarray],
+    photo_set: PhotoSet,
+    folds: Sequence[Fold],
+    classifiers: Sequence[str],
+    key: Mapping[str, Any],
+    records: Path,
+    on_fold: Callable[[], Any],
+) -> dict[str, list[dict[str, Any]]]:
+    """{classifier: one record for each fold}; features, and their Gram matrix, only where a record is missing."""
+    gram = cache(lambda: gram_matrix(features()))
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in classifiers}
+    for number, fold in enumerate(folds):
+        coordinates = cache(partial(coordinates_of, gram, fold))
+        for name in classifiers:
+            measure_fold = partial(classify, coordinates, photo_set, fold, name)
+            of_fold = {**key, "classifier": name, "fold": number}
+            found[name].append(recorded(records, f"{name}-{number}", of_fold, measure_fold))
+            on_fold()
+    return found
+
+
+def gram_matrix(features: np.ndarray) -> np.ndarray:
+    """`linear_models.gram_matrix` with a bar."""
+    with tqdm(total=features.shape[1], desc="Gram matrix", unit=" features", leave=False, disable=None) as bar:
+        return linear_models.gram_matrix(features, bar.update)
+
+
+def coordinates_of(gram: Callable[[], np.ndarray], fold: Fold) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of the fold's training and test images."""
+    of_train = gram()[:, fold.train]
+    return linear_models.kernel_coordinates(of_train[fold.train], of_train[fold.test])
+
+
+def classify(
+    coordinates: Callable[[], tuple[np.ndarray, np.ndarray]], photo_set: PhotoSet, fold: Fold, loss: linear_models.Loss
+) -> dict[str, Any]:
+    """What is recorded of one classifier on one fold."""
+    return transfer_arms.classify(*coordinates(), photo_set, fold, loss)
+
+
+def draw(result: Mapping[str, Any]) -> Figure:
+    """Accuracy against layer: ours with its spread, the paper's dashed."""
+    figure = Figure(figsize=(8.0, 5.0), dpi=pictures.DPI, layout="constrained")
+    axes = figure.subplots()
+    layers = list(dict.fromkeys(row["layer"] for row in result["rows"]))
+    for colour, name in enumerate(("svm", "softmax")):
+        rows = [row for row in result["rows"] if row["classifier"] == name]
+        places = [layers.index(row["layer"]) for row in rows]
+        if rows:
+            spread = [row["spread"] or 0.0 for row in rows]
+            means = [row["mean"] for row in rows]
+            axes.errorbar(places, means, yerr=spread, color=f"C{colour}", marker="o", capsize=3, label=f"{name}, here")
+        known = [(place, row["paper"]) for place, row in zip(places, rows, strict=True) if row["paper"] is not None]
+        if known:
+            label = f"{name}, paper (ImageNet, full width, {result['paper']['num_train']} per class)"
+            axes.plot(*zip(*known, strict=True), f"C{colour}s--", alpha=0.5, label=label)
+    axes.set_xticks(range(len(layers)), layers)
+    axes.set_ylabel("mean per-class accuracy (%)")
+    axes.set_ylim(0, 100)
+    axes.set_title(f"{result['data']['name']}: {result['num_classes']} classes, {result['num_train']} images per class")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def report(result: Mapping[str, Any]) -> None:
+    """Print the table."""
+    print(f"{'layer':8}{'features':>10}  {'classifier':12}{'here (%)':>14}{'paper (%)':>12}")
+    for row in result["rows"]:
+        here, paper = mean_and_spread(row), "-" if row["paper"] is None else f"{row['paper']:.1f}"
+        print(f"{row['layer']:8}{row['num_features']:>10,}  {row['classifier']:12}{here:>14}{paper:>12}")
+    print(f"written to {result['folder']}")
+
+
+def main() -> None:
+    """The command line."""
+    stopped = "the same command goes on after the last fold that was recorded"
+    command.main(Config, run, __doc__, report, when_stopped=stopped)
+
+
+if __name__ == "__main__":
+    main()

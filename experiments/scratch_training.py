@@ -1,0 +1,86 @@
+"""The other arm of Tables 4 and 5: the same net trained from scratch on one fold's training images."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+
+import numpy as np
+from tqdm import tqdm
+
+from zfjax import features, parallel, training, transfer
+from zfjax.architecture import Architecture
+from zfjax.data import ArraySource, Source, photo_sets
+from zfjax.data.loader import eval_batches, steps_per_epoch, train_batches
+from zfjax.data.photo_sets import PhotoSet
+from zfjax.network import Params
+from zfjax.training import Annealing, Recipe
+from zfjax.transfer import Fold
+
+MAX_BYTES = 2 << 30  # of decoded pictures in memory; where there are more they are decoded in every epoch
+
+
+def scratch_recipe(recipe: Recipe, *, num_epochs: int, learning_rate: float, seed: int) -> Recipe:
+    """The net's own recipe for one fold.
+
+    Departure: the rate falls along a cosine, as there are no validation images to see a plateau on. Paper is silent:
+    the number of epochs and the rate.
+    """
+    return dataclasses.replace(
+        recipe, num_epochs=num_epochs, learning_rate=learning_rate, seed=seed, annealing="cosine"
+    )
+
+
+def accuracy(photo_set: PhotoSet, fold: Fold, size: int, architecture: Architecture, recipe: Recipe) -> float:
+    """Mean per-class accuracy on the fold's test images of a net trained on nothing but its training images.
+
+    Args:
+      photo_set: the photos.
+      fold: which to train on and which to test on.
+      size: side of the pictures, pixels; the net sees crops of them.
+      architecture: the table, with one logit per class of the set.
+      recipe: how it is trained.
+    """
+    source: Source = photo_sets.source_of(photo_set, size, fold.train)
+    if 3 * size**2 * len(source) <= MAX_BYTES:
+        source = photo_sets.decoded(source)
+    mean = mean_picture(source, size)
+    params = train(recipe, architecture, source, mean)
+    logits = architecture.layer_names[-1]
+    rows = features.layers_of(params, [logits], architecture=architecture)
+    batches = eval_batches(photo_sets.source_of(photo_set, size, fold.test), batch_size=recipe.batch_size)
+    found = [rows[logits] for rows in transfer.features_of(rows, batches, mean=mean, size=architecture.image_size)]
+    return transfer.mean_class_accuracy(np.concatenate(found).argmax(axis=1), photo_set.labels[fold.test])
+
+
+def mean_picture(source: Source, size: int) -> np.ndarray:
+    """The per-pixel mean of a source's pictures. -> float32 [size, size, 3]"""
+    total = np.zeros((size, size, 3), np.int64)
+    for batch in eval_batches(source, batch_size=256):
+        total += batch["image"][batch["mask"]].sum(axis=0, dtype=np.int64)
+    return (total / len(source)).astype(np.float32)
+
+
+def train(recipe: Recipe, architecture: Architecture, source: Source | ArraySource, mean: np.ndarray) -> Params:
+    """The parameters after the recipe's epochs; FloatingPointError where the loss is not finite."""
+    batch_size, epoch_steps = recipe.batch_size, steps_per_epoch(source, recipe.batch_size)
+    state = parallel.replicate(training.init_state(recipe, architecture))
+    step = parallel.data_parallel(training.make_train_step(recipe, architecture, mean), donate_state=True)
+    extras = {"position": np.arange(batch_size, dtype=np.int32), "stop": np.zeros(batch_size, np.int32)}
+    annealing = Annealing.start(recipe)
+    bar = tqdm(total=recipe.num_epochs * epoch_steps * batch_size, unit=" images", leave=False, disable=None)
+    batches = train_batches(source, batch_size=batch_size, seed=recipe.seed, num_epochs=recipe.num_epochs)
+    with bar, contextlib.closing(batches):
+        for done, batch in enumerate(batches, start=1):
+            rows = {"image": batch["image"], "label": batch["label"], **extras}
+            state, metrics = step(state, parallel.split(rows))
+            loss = float(metrics.loss) / batch_size
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"loss={loss} at step {done}: training from scratch diverged")
+            bar.set_postfix_str(f"loss {loss:.2f}", refresh=False)
+            bar.update(batch_size)
+            if done % epoch_steps == 0:
+                annealing = training.anneal(annealing, math.inf, recipe)  # a cosine looks at no error
+                state = training.with_learning_rate(state, annealing.learning_rate)
+    return state.params

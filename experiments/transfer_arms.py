@@ -1,0 +1,101 @@
+"""What Tables 4 to 6 compare, each as a key that says what its number depends on and a function that measures it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments import frozen_features, scratch_training
+from experiments.inputs import TrainedNet
+from zfjax import linear_models, parallel, transfer
+from zfjax.data.photo_sets import PhotoSet
+from zfjax.training import Recipe
+from zfjax.transfer import Fold
+
+# What the linear models are fitted by
+MODEL = {"penalties": linear_models.PENALTIES, "tolerance": linear_models.TOLERANCE, "held_out": transfer.HELD_OUT}
+
+
+class Arm(NamedTuple):
+    """One measurement."""
+
+    key: dict[str, Any]  # all that its result depends on besides the fold
+    measure: Callable[[], dict[str, Any]]  # -> what is recorded, "accuracy" among it
+
+
+def pretrained(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, layer: str, folder: Path, batch_size: int) -> Arm:
+    """Softmax regression on the frozen features of one layer, which `folder` keeps."""
+
+    def measure() -> dict[str, Any]:
+        features = frozen_features.cached(net, photo_set, [layer], folder, batch_size=batch_size)[layer]
+        train, test = linear_models.normalized(features[fold.train], features[fold.test])
+        return classify(train, test, photo_set, fold, "softmax")
+
+    return Arm({"features": frozen_features.features_key(net, photo_set, layer), **MODEL}, measure)
+
+
+def scratch(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, recipe: Recipe) -> Arm:
+    """The same net trained on the fold's training images alone; ValueError where they do not fill a batch."""
+    parallel.check_batch_size(recipe.batch_size)
+    if recipe.batch_size > len(fold.train):
+        raise ValueError(
+            f"arms='scratch': {len(fold.train)} training images do not fill the net's batches of {recipe.batch_size}"
+        )
+    table = net.architecture
+    table = table.with_sizes(**{table.layer_names[-1]: len(photo_set.class_names)})
+    size = len(net.mean)
+
+    def measure() -> dict[str, Any]:
+        return {"accuracy": scratch_training.accuracy(photo_set, fold, size, table, recipe)}
+
+    return Arm({"architecture": repr(table), "size": size, "recipe": dataclasses.asdict(recipe)}, measure)
+
+
+def voc(net: TrainedNet, photo_set: PhotoSet, *, layer: str, folder: Path, batch_size: int) -> Arm:
+    """A logistic regression for each class, from train to val, by average precision."""
+
+    def measure() -> dict[str, Any]:
+        features = frozen_features.cached(net, photo_set, [layer], folder, batch_size=batch_size)[layer]
+        splits, shown = photo_set.splits, photo_set.labels.astype(np.float32)
+        train, val = linear_models.normalized(features[splits["train"]], features[splits["val"]])
+        held = np.arange(len(train)) % transfer.HELD_OUT == 0
+        quality = transfer.mean_average_precision
+        model, penalty = linear_models.fit_chosen(train, shown[splits["train"]], held, loss="logistic", quality=quality)
+        scores = linear_models.scores(model, val)
+        of_class = transfer.average_precisions(scores, shown[splits["val"]])
+        named = zip(photo_set.class_names, of_class.tolist(), strict=True)
+        return {
+            "average_precision": {name: None if np.isnan(value) else 100 * value for name, value in named},
+            "mean_average_precision": 100 * quality(scores, shown[splits["val"]]),
+            "penalty": penalty,
+        }
+
+    return Arm({"features": frozen_features.features_key(net, photo_set, layer), **MODEL}, measure)
+
+
+def classify(train: np.ndarray, test: np.ndarray, photo_set: PhotoSet, fold: Fold, loss: linear_models.Loss) -> dict:
+    """Mean per-class accuracy of a linear classifier, with the penalty that the held-out training images chose.
+
+    Args:
+      train, test: normalised features (or coordinates) of the fold's images.
+      photo_set, fold: their labels.
+      loss: "softmax" or "svm".
+    """
+    labels = photo_set.labels[fold.train]
+    targets = linear_models.targets_of(labels, len(photo_set.class_names))
+
+    def quality(scores: np.ndarray, targets: np.ndarray) -> float:
+        return transfer.mean_class_accuracy(scores.argmax(axis=1), targets.argmax(axis=1))
+
+    model, penalty = linear_models.fit_chosen(train, targets, transfer.held_out(labels), loss=loss, quality=quality)
+    predicted = linear_models.scores(model, test).argmax(axis=1)
+    return {
+        "accuracy": transfer.mean_class_accuracy(predicted, photo_set.labels[fold.test]),
+        "penalty": penalty,
+        "iterations": int(model.iterations),
+        "gradient_norm": float(model.gradient_norm),
+    }

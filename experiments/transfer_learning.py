@@ -1,0 +1,233 @@
+"""Tables 4 to 6 and Figure 9: a frozen net with a new softmax, against the same net trained from scratch.
+
+    python -m experiments.transfer_learning --checkpoint runs/RUN --images 101_ObjectCategories.tar
+    python -m experiments.transfer_learning --images 256_ObjectCategories --dataset caltech256
+    python -m experiments.transfer_learning --images VOCdevkit --dataset voc2012
+
+--images is the set's native folder or tar, or what TFDS prepared. Expected time: features of all pictures once (like a
+validation of as many), seconds for each frozen fold; from scratch, a whole training for each fold.
+Expected result: pretrained above scratch at every number of training images, by most where there are few.
+
+The frozen arm takes --layer's features of the centre crop; softmax regression on all training images of the fold
+(`zfjax.linear_models`), its penalty chosen on a third of them. VOC's photos show several classes: each class is a
+logistic regression of its own, trained on train and scored on val by average precision (the paper: one softmax over
+the 20 classes, scored on the test set, whose labels are not public); photos that show a class by difficult objects
+alone are left out of it.
+
+Writes result.json and curve.png to <run>/transfer/<dataset> (or --out), and a small record of each fold to records/
+there: a run that was stopped goes on, and a later one with more folds or sizes computes only those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from experiments import command, frozen_features, inputs, pictures, scratch_training, transfer_arms
+from experiments.frozen_features import mean_and_spread, over_folds, recorded
+from experiments.transfer_arms import Arm
+from zfjax import checkpoints, transfer
+from zfjax.data.photo_sets import PhotoSet
+from zfjax.transfer import Fold
+
+ArmName = Literal["pretrained", "scratch"]
+
+
+def _paper(*rows: tuple[int, float, float | None]) -> dict[int, dict[str, float | None]]:
+    """Rows of (training images per class, mean, spread)."""
+    return {num_train: {"mean": mean, "spread": spread} for num_train, mean, spread in rows}
+
+
+PAPER: dict[str, dict[str, Any]] = {  # percent
+    "caltech101": {
+        "table": "Table 4",
+        "pretrained": _paper((15, 83.8, 0.5), (30, 86.5, 0.5)),
+        "scratch": _paper((15, 22.8, 1.5), (30, 46.5, 1.7)),
+        "best earlier": _paper((15, 81.4, None), (30, 84.3, None)),  # Bo et al.; Jianchao et al.
+    },
+    "caltech256": {
+        "table": "Table 5, Figure 9",
+        "pretrained": _paper((15, 65.7, None), (30, 70.6, None), (45, 72.7, None), (60, 74.2, None)),
+        "scratch": _paper((15, 9.0, None), (30, 22.5, None), (45, 31.2, None), (60, 38.8, None)),
+        "best earlier": _paper((15, 40.5, None), (30, 48.0, None), (45, 51.9, None), (60, 55.2, None)),  # Bo et al.
+    },
+    "voc2012": {"table": "Table 6", "pretrained": 79.0, "best earlier": {"Sande et al.": 74.3, "Yan et al.": 82.2}},
+}
+NUM_TRAIN = {"caltech101": (15, 30), "caltech256": (15, 30, 45, 60)}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure how far a net's features carry to another data set."""
+
+    images: Path
+    """The data set: its native folder or tar, or TFDS's folder."""
+    dataset: Literal["caltech101", "caltech256", "voc2012"] = "caltech101"
+    """Which set it is."""
+    checkpoint: Path | None = None
+    """Run folder or checkpoint; by default the newest run under runs/."""
+    out: Path | None = None
+    """Folder for the result; by default <run>/transfer/<dataset>."""
+    arms: tuple[ArmName, ...] | None = None
+    """What is measured; by default both, of VOC the pretrained net alone, as in the paper."""
+    layer: str = "fc7"
+    """Layer whose frozen features are used."""
+    num_train: tuple[int, ...] | None = None
+    """Training images per class; by default the paper's: 15 30, of Caltech-256 15 30 45 60."""
+    curve: tuple[int, ...] = (1, 2, 4, 6, 10)
+    """Further numbers of training images per class for the curve, pretrained alone: from scratch each costs hours."""
+    num_folds: int = 5
+    """Draws of training and test images."""
+    scratch_epochs: int = 60
+    """Epochs of training from scratch."""
+    scratch_learning_rate: float = 3e-3
+    """Its learning rate at the start: at 1e-2 the net of half width never leaves ln(classes) with 102 of them."""
+    remove_duplicates: float | None = None
+    """Leave out pictures that the net was trained on: those with this normalised correlation, say 0.97, or more."""
+    seed: int = 0
+    """Seed of the draws and of training from scratch."""
+    batch_size: int = 128
+    """Images per step of computing features."""
+    overwrite: bool = False
+    """Replace a result that is already there; records of folds are kept and used."""
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Measure every arm, number of training images and fold that is not recorded yet, and write the result.
+
+    Returns:
+      What result.json holds, with "folder". ValueError for settings or data that do not fit, before anything is
+      computed.
+    """
+    sizes = planned(config)
+    net = inputs.load_net(config.checkpoint)
+    net.architecture.layer(config.layer)
+    out = inputs.result_folder(config.out, net.run / "transfer" / config.dataset, overwrite=config.overwrite)
+    kept = net.run / "features"
+    photo_set = frozen_features.open_photos(config.dataset, config.images, net, config.remove_duplicates, kept)
+    frozen = {"layer": config.layer, "folder": kept, "batch_size": config.batch_size}
+    if config.dataset == "voc2012":
+        arm = transfer_arms.voc(net, photo_set, **frozen)
+        record = recorded(out / "records", "pretrained", arm.key, arm.measure)
+        measured = {name: value for name, value in record.items() if name != "key"}
+    else:
+        recipe = checkpoints.load(net.path).recipe
+        settings = {"num_epochs": config.scratch_epochs, "learning_rate": config.scratch_learning_rate}
+        recipes = [
+            scratch_training.scratch_recipe(recipe, **settings, seed=config.seed + n) for n in range(config.num_folds)
+        ]
+        arms = {
+            "pretrained": lambda number, fold: transfer_arms.pretrained(net, photo_set, fold, **frozen),
+            "scratch": lambda number, fold: transfer_arms.scratch(net, photo_set, fold, recipe=recipes[number]),
+        }
+        measured = {"rows": measure_folds(config, photo_set, sizes, arms, out / "records")}
+    result = {
+        "table": PAPER[config.dataset]["table"],
+        **measured,
+        "unit": "percent",
+        "num_images": len(photo_set.photos),
+        "num_classes": len(photo_set.class_names),
+        "paper": PAPER[config.dataset],
+        "seed": config.seed,
+        **inputs.provenance(net, photo_set, config),
+    }
+    if "rows" in measured:
+        pictures.save_figure(out / "curve.png", draw(result))
+    pictures.save_result(out / "result.json", result)
+    return {**result, "folder": out}
+
+
+def planned(config: Config) -> list[tuple[ArmName, int]]:
+    """The (arm, training images per class) to measure, frozen features first; ValueError where they make no sense."""
+    voc = config.dataset == "voc2012"
+    arms = (("pretrained",) if voc else ("pretrained", "scratch")) if config.arms is None else config.arms
+    if not arms or (voc and arms != ("pretrained",)):
+        raise ValueError(f"arms={arms!r}: one or both are needed; of voc2012 pretrained alone")
+    if voc and config.num_train is not None:
+        raise ValueError(f"num_train={config.num_train!r}: voc2012 is trained on the whole of its split train")
+    for name in ("num_folds", "scratch_epochs", "batch_size"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name}={getattr(config, name)}: at least 1 is needed")
+    both = NUM_TRAIN.get(config.dataset, ()) if config.num_train is None else config.num_train
+    sizes = {"pretrained": sorted({*both, *config.curve}), "scratch": sorted(set(both))}
+    return [(arm, num_train) for arm in ("pretrained", "scratch") if arm in arms for num_train in sizes[arm]]
+
+
+def measure_folds(
+    config: Config,
+    photo_set: PhotoSet,
+    sizes: Sequence[tuple[ArmName, int]],
+    arms: Mapping[str, Callable[[int, Fold], Arm]],
+    records: Path,
+) -> list[dict[str, Any]]:
+    """One row for each arm and number of training images per class, over all folds; each fold is recorded."""
+    draw_of = {"num_folds": config.num_folds, "seed": config.seed, "class_names": photo_set.class_names}
+    folds = {size: transfer.folds(photo_set.labels, num_train=size, **draw_of) for _, size in sizes}
+    # all of them first: what cannot be measured is refused before hours of measuring
+    made = {(name, size): [arms[name](*numbered) for numbered in enumerate(folds[size])] for name, size in sizes}
+    common = {"data": photo_set.fingerprint, "seed": config.seed, "num_test": transfer.NUM_TEST}
+    rows = []
+    with tqdm(total=len(sizes) * config.num_folds, desc=photo_set.name, unit=" folds") as bar:
+        for (name, num_train), of_folds in made.items():
+            found = []
+            for number, arm in enumerate(of_folds):
+                bar.set_postfix_str(f"{name}, {num_train} per class")
+                key = {"arm": name, "num_train": num_train, "fold": number, **common, **arm.key}
+                found.append(recorded(records, f"{name}-{num_train:03d}-{number}", key, arm.measure))
+                bar.update()
+            paper = PAPER[photo_set.name][name].get(num_train)
+            rows.append({"arm": name, "num_train": num_train, **over_folds(found), "paper": paper})
+    return rows
+
+
+def draw(result: Mapping[str, Any]) -> Figure:
+    """Accuracy against training images per class: ours with their spread, the paper's dashed."""
+    figure = Figure(figsize=(8.0, 5.0), dpi=pictures.DPI, layout="constrained")
+    axes = figure.subplots()
+    for colour, name in enumerate(("pretrained", "scratch", "best earlier")):
+        rows = [row for row in result["rows"] if row["arm"] == name]
+        if rows:
+            spread = [row["spread"] or 0.0 for row in rows]
+            places = [row["num_train"] for row in rows], [row["mean"] for row in rows]
+            axes.errorbar(*places, yerr=spread, color=f"C{colour}", marker="o", capsize=3, label=f"{name}, here")
+        paper = result["paper"][name]
+        label = f"{name}, paper (ImageNet, full width)" if name == "pretrained" else f"{name}, paper"
+        axes.plot(list(paper), [p["mean"] for p in paper.values()], f"C{colour}s--", alpha=0.5, label=label)
+    axes.set_xlabel("training images per class")
+    axes.set_ylabel("mean per-class accuracy (%)")
+    axes.set_ylim(0, 100)
+    axes.set_xlim(left=0)
+    axes.set_title(f"{result['data']['name']}: {result['num_classes']} classes, {result['num_images']:,} images")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def report(result: Mapping[str, Any]) -> None:
+    """Print the table."""
+    if "rows" in result:
+        print(f"{'arm':12}{'per class':>10}{'here (%)':>14}{'paper (%)':>14}")
+        for row in result["rows"]:
+            here, paper = mean_and_spread(row), mean_and_spread(row["paper"])
+            print(f"{row['arm']:12}{row['num_train']:>10}{here:>14}{paper:>14}")
+    else:
+        for name, value in result["average_precision"].items():
+            print(f"{name:16}{'-' if value is None else f'{value:.1f}':>6}")
+        paper = result["paper"]["pretrained"]
+        print(f"mean average precision {result['mean_average_precision']:.1f} % (paper, on the test set: {paper})")
+    print(f"written to {result['folder']}")
+
+
+def main() -> None:
+    """The command line."""
+    stopped = "the same command goes on after the last fold that was recorded"
+    command.main(Config, run, __doc__, report, when_stopped=stopped)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Tables 4 to 6 on a tiny net and tiny sets: what is measured, recorded, skipped when run again, and refused."""
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import pytest
+import tiny_transfer
+from native_sets import devkit, write
+from PIL import Image
+from tiny_transfer import RECIPE, SIDE, TABLE
+
+import zfjax
+from experiments import inputs, scratch_training, transfer_learning
+from zfjax import linear_models, training, transfer
+from zfjax.data import ArraySource, ImageSet, caltech, photo_sets
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return tiny_transfer.write_photos(tmp_path)
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    return tiny_transfer.install(monkeypatch, tiny_transfer.network(tmp_path / "run"))
+
+
+def config(photos, **changes):
+    settings = {"num_train": (4,), "curve": (1,), "num_folds": 2, "batch_size": 16, "arms": ("pretrained",)}
+    return transfer_learning.Config(images=photos, **(settings | changes))
+
+
+def by_hand(net, photos, num_train, number):
+    """(accuracy, penalty) of one fold, from single pictures, the penalty searched here."""
+    photo_set = caltech.open_caltech(photos, "caltech101")
+    source = photo_sets.source_of(photo_set, SIDE)
+    pictures = np.stack([source[i]["image"] for i in range(len(source))]).astype(np.float32)
+    _, trace = zfjax.forward(net.params, (pictures - net.mean)[:, 2:-2, 2:-2], architecture=TABLE)
+    features = np.asarray(trace["fc7"].features)
+    options = {"num_train": num_train, "num_folds": 2, "seed": 0, "class_names": photo_set.class_names}
+    fold = transfer.folds(photo_set.labels, **options)[number]
+    train, test = linear_models.normalized(features[fold.train], features[fold.test])
+    labels = photo_set.labels[fold.train]
+    held = np.tile([False] * 3 + [True], 3) if num_train == 4 else np.zeros(3, bool)
+    quality = [0.0] * 6
+    for n, penalty in enumerate(linear_models.PENALTIES if held.any() else ()):
+        model = linear_models.fit(train[~held], linear_models.targets_of(labels[~held], 3), penalty, loss="softmax")
+        quality[n] = (linear_models.scores(model, train[held]).argmax(axis=1) == labels[held]).mean()
+    penalty = linear_models.PENALTIES[int(np.argmax(quality)) if held.any() else 3]
+    model = linear_models.fit(train, linear_models.targets_of(labels, 3), penalty, loss="softmax")
+    right = linear_models.scores(model, test).argmax(axis=1) == photo_set.labels[fold.test]
+    return np.mean([right[photo_set.labels[fold.test] == label].mean() for label in range(3)]), penalty
+
+
+def test_pretrained_rows_are_those_of_single_pictures(trained, photos):
+    result = transfer_learning.run(config(photos))
+    written = json.loads((trained.run / "transfer" / "caltech101" / "result.json").read_text())
+    assert [(row["arm"], row["num_train"]) for row in written["rows"]] == [("pretrained", 1), ("pretrained", 4)]
+    for row in written["rows"]:
+        accuracies, penalties = zip(*(by_hand(trained, photos, row["num_train"], n) for n in range(2)), strict=True)
+        expected = 100 * np.array(accuracies)
+        assert row["folds"] == pytest.approx(expected, abs=1e-6)
+        assert tuple(record["penalty"] for record in row["records"]) == penalties
+        assert row["mean"] == pytest.approx(np.mean(expected)) and row["paper"] is None
+        assert row["spread"] == pytest.approx(np.std(expected, ddof=1))
+    assert written["rows"][1]["mean"] > 60 and written["num_images"] == 46 and written["unit"] == "percent"
+    assert written["paper"]["pretrained"]["30"] == {"mean": 86.5, "spread": 0.5}
+    assert written["table"] == "Table 4" and written["data"]["name"] == "caltech101" and written["seed"] == 0
+    with Image.open(result["folder"] / "curve.png") as image:
+        assert image.size == (960, 600)
+    with pytest.raises(ValueError, match="it already holds a result; give another folder, or --overwrite"):
+        transfer_learning.run(config(photos))
+
+
+def test_what_was_done_is_skipped_and_only_that(trained, photos, monkeypatch):
+    seen = []
+    classify = transfer_learning.transfer_arms.classify
+    monkeypatch.setattr(transfer_learning.transfer_arms, "classify", lambda *a: seen.append(1) or classify(*a))
+    first = transfer_learning.run(config(photos))
+    assert len(seen) == 4
+    again = transfer_learning.run(config(photos, overwrite=True))
+    assert len(seen) == 4 and again["rows"] == first["rows"]
+    transfer_learning.run(config(photos, overwrite=True, num_folds=3))
+    assert len(seen) == 6
+    transfer_learning.run(config(photos, overwrite=True, seed=1))
+    assert len(seen) == 10
+    monkeypatch.setattr(inputs, "load_net", lambda checkpoint: tiny_transfer.network(trained.run, 1))
+    transfer_learning.run(config(photos, overwrite=True))
+    assert len(seen) == 14
+
+
+def test_from_scratch_learns_its_fold_alone(trained, photos, monkeypatch):
+    rates, set_rate = [], training.with_learning_rate
+    monkeypatch.setattr(training, "with_learning_rate", lambda s, rate: rates.append(rate) or set_rate(s, rate))
+    changes = {"arms": ("scratch",), "scratch_epochs": 25, "scratch_learning_rate": 0.02, "num_folds": 1}
+    result = transfer_learning.run(config(photos, **changes))
+    np.testing.assert_allclose(rates, 0.01 * (1 + np.cos(np.pi * np.arange(1, 26) / 25)), atol=1e-9)
+    (row,) = result["rows"]
+    assert row["arm"] == "scratch" and row["num_train"] == 4 and row["mean"] > 60  # chance is 33
+    (record,) = (result["folder"] / "records").iterdir()
+    key = json.loads(record.read_text())["key"]
+    assert key["recipe"]["num_epochs"] == 25 and key["recipe"]["annealing"] == "cosine" and key["size"] == SIDE
+    assert "features=3" in key["architecture"] and key["num_test"] == 50
+
+
+def test_scratch_training_takes_the_mean_of_its_own_pictures_and_stops_at_nonsense():
+    images = np.random.default_rng(0).integers(0, 256, (9, SIDE, SIDE, 3), np.uint8)
+    source = ArraySource(images, np.arange(9) % 3)
+    np.testing.assert_allclose(scratch_training.mean_picture(source, SIDE), images.mean(axis=0), rtol=1e-6)
+    recipe = scratch_training.scratch_recipe(RECIPE, num_epochs=2, learning_rate=0.5, seed=7)
+    assert recipe == dataclasses.replace(RECIPE, num_epochs=2, learning_rate=0.5, seed=7, annealing="cosine")
+    nan = np.full((SIDE, SIDE, 3), np.nan, np.float32)
+    with pytest.raises(FloatingPointError, match="loss=nan at step 1: training from scratch diverged"):
+        scratch_training.train(recipe, TABLE, source, nan)
+
+
+def test_voc_is_scored_by_average_precision(trained, tmp_path):
+    write(tmp_path, devkit())
+    result = transfer_learning.run(transfer_learning.Config(images=tmp_path, dataset="voc2012", batch_size=16))
+    written = json.loads((result["folder"] / "result.json").read_text())
+    assert set(written["average_precision"]) == {"cat", "dog"}
+    assert written["average_precision"]["cat"] in (50.0, 100.0)  # one of two photos of val shows a cat
+    assert written["average_precision"]["dog"] == 100.0  # the only clear photo of val shows a dog
+    assert written["mean_average_precision"] == np.mean(list(written["average_precision"].values()))
+    assert written["penalty"] == 1e-2  # the strongest of all that rank the one held-out photo right
+    assert written["paper"]["pretrained"] == 79.0 and "rows" not in written
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"num_train": (7,)}, "num_train=7: class 'bass' has 7 images, and at least one is to be tested on"),
+        ({"num_train": (0,)}, "num_train=0: at least 1"),
+        ({"num_folds": 0}, "num_folds=0: at least 1"),
+        ({"scratch_epochs": 0}, "scratch_epochs=0: at least 1"),
+        ({"scratch_learning_rate": -1.0}, "learning_rate=-1.0 is outside the field's range"),
+        ({"arms": ()}, r"arms=\(\): one or both are needed"),
+        (
+            {"arms": ("scratch",), "num_train": (2,)},
+            "arms='scratch': 6 training images do not fill the net's batches of 8",
+        ),
+        ({"layer": "fc9"}, "unknown layer 'fc9': tiny has conv1, fc7, fc8"),
+        ({"dataset": "caltech256"}, "holds 101_ObjectCategories, which is caltech101, not caltech256"),
+        ({"dataset": "voc2012", "arms": ("scratch",)}, "of voc2012 pretrained alone"),
+        ({"dataset": "voc2012"}, r"num_train=\(4,\): voc2012 is trained on the whole of its split train"),
+        ({"remove_duplicates": 2.0}, "threshold=2.0: a correlation above 0 and at most 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_before_anything_is_written(
+    trained, photos, monkeypatch, changes, message
+):
+    seen = ImageSet(
+        "seen",
+        SIDE,
+        ("a",),
+        ArraySource(np.zeros((1, SIDE, SIDE, 3), np.uint8), np.zeros(1, int)),
+        None,
+        trained.mean,
+        None,
+        "p",
+    )
+    monkeypatch.setattr(inputs, "open_images", lambda data, net: seen)
+    with pytest.raises(ValueError, match=message):
+        transfer_learning.run(config(photos, **changes))
+    assert not list(trained.run.rglob("*.json")) and not list(trained.run.rglob("*.npy"))
+
+
+def test_the_command_prints_its_table_beside_the_papers(trained, photos, monkeypatch, capsys):
+    flags = ["--images", str(photos), "--arms", "pretrained", "--num-train", "4", "--curve", "2", "--num-folds", "2"]
+    monkeypatch.setattr(sys, "argv", ["transfer_learning", *flags])
+    monkeypatch.setitem(transfer_learning.PAPER["caltech101"]["pretrained"], 4, {"mean": 50.0, "spread": 0.5})
+    transfer_learning.main()
+    printed = capsys.readouterr().out
+    assert "50.0 ± 0.5" in printed and f"written to {trained.run / 'transfer' / 'caltech101'}" in printed
+    monkeypatch.setattr(sys, "argv", ["transfer_learning", *flags])
+    with pytest.raises(SystemExit, match="error: out=.*it already holds a result"):
+        transfer_learning.main()

@@ -1,0 +1,65 @@
+"""Caltech-101 and Caltech-256 as their authors distribute them: one folder of pictures per class, or its tar."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from zfjax.data.archives import PICTURE_ENDINGS, Photo
+from zfjax.data.photo_sets import PhotoSet, fingerprint_of, list_files
+
+FOLDERS = {"caltech101": "101_ObjectCategories", "caltech256": "256_ObjectCategories"}
+_NUMBERED = re.compile(r"\d{3}\..+")  # 056.dog: how Caltech-256 alone names its folders
+
+
+def open_caltech(path: Path, name: str) -> PhotoSet:
+    """Caltech-101 or Caltech-256 from its folder, from a folder that holds it or its tar, or from the tar.
+
+    Pictures lie in <class>/; deeper folders and files without a picture's ending, of which the official tars hold a
+    few, are left alone. Every folder is a class, the background (BACKGROUND_Google, 257.clutter) too.
+
+    Args:
+      path: 101_ObjectCategories, a folder above it, or 101_ObjectCategories.tar, not compressed.
+      name: "caltech101" or "caltech256".
+    Raises:
+      FileNotFoundError: nothing at `path`.
+      ValueError: no class folders, one without pictures, the classes of the other set, or a tar that is not complete.
+    """
+    if name not in FOLDERS:
+        raise ValueError(f"name={name!r}: one of {', '.join(FOLDERS)} is needed")
+    root = _find(Path(path), FOLDERS[name])
+    files = _below(list_files(root), root, name)
+    photos = tuple(file for inside, file in files.items() if _is_picture(inside))
+    class_names = tuple(sorted({photo.folder for photo in photos}))
+    if not class_names:
+        raise ValueError(f"{root} has no class folders: <class>/*.jpg is needed, one folder of pictures per class")
+    if root.is_dir():
+        for below in sorted(root.iterdir()):
+            if below.is_dir() and not below.name.startswith(".") and below.name not in class_names:
+                raise ValueError(f"{below} has no pictures ({' '.join(PICTURE_ENDINGS)})")
+    for folder in class_names:
+        if bool(_NUMBERED.fullmatch(folder)) != (name == "caltech256"):
+            raise ValueError(f"{root} holds the class {folder!r}, which is not a name of {name}: is it another set?")
+    number = {folder: label for label, folder in enumerate(class_names)}
+    labels = np.array([number[photo.folder] for photo in photos], np.int32)
+    return PhotoSet(name, class_names, photos, labels, {}, fingerprint_of(photos, labels, class_names))
+
+
+def _find(path: Path, folder: str) -> Path:
+    """The folder or tar of the set in `path`, or `path` itself."""
+    return next((found for found in (path / folder, path / f"{folder}.tar") if found.exists()), path)
+
+
+def _below(files: dict[str, Photo], root: Path, name: str) -> dict[str, Photo]:
+    """The files by their path below the set's own folder, which a tar names and a folder does not."""
+    first = {inside.split("/")[0] for inside in files}
+    for other, folder in FOLDERS.items():
+        if folder in first and other != name:
+            raise ValueError(f"{root} holds {folder}, which is {other}, not {name}")
+    return {inside.removeprefix(f"{FOLDERS[name]}/"): file for inside, file in files.items()}
+
+
+def _is_picture(inside: str) -> bool:
+    return inside.count("/") == 1 and inside.lower().endswith(PICTURE_ENDINGS)

@@ -1,0 +1,164 @@
+"""Labelled photos where they lie, in folders, tars or records, decoded one by one when they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from zfjax.data import ArraySource, Source, pictures
+from zfjax.data.archives import Photo
+
+_END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"PK": "zip"}  # by their first two bytes
+
+
+class Encoded(Protocol):
+    """One photo's bytes, wherever they lie; an `archives.Photo` is one."""
+
+    @property
+    def folder(self) -> str:
+        """The class, or the split of a set whose photos show several classes."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The photo's own file name."""
+        ...
+
+    def read(self) -> bytes:
+        """The bytes of its file."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoSet:
+    """Labelled photos of any size.
+
+    Attributes:
+      name: "caltech101", "caltech256", "voc2012".
+      class_names: dense label -> the set's own name.
+      photos: N photos.
+      labels: int32 [N]; where a photo shows several classes int8 [N, classes], 1 shown, -1 not shown, 0 shown only by
+        objects marked as difficult.
+      splits: the official splits that have labels, as indices of photos; empty where there are none.
+      fingerprint: short hash of every photo and label, so that it changes when the data do.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    photos: tuple[Encoded, ...]
+    labels: np.ndarray
+    splits: Mapping[str, np.ndarray]
+    fingerprint: str
+
+
+class PhotoSource:
+    """A source of square pictures, each read, decoded and resized when it is asked for.
+
+    Args:
+      photos: N photos.
+      labels: [N] or [N, classes].
+      size: side of the pictures, pixels; each is made as `pictures.preprocess` says, always the same.
+    """
+
+    def __init__(self, photos: Sequence[Encoded], labels: np.ndarray, size: int):
+        if len(photos) != len(labels):
+            raise ValueError(f"labels of {len(labels)} photos: there are {len(photos)}")
+        self._photos, self._labels, self.size = photos, labels, size
+
+    def __len__(self) -> int:
+        return len(self._photos)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        photo = self._photos[index]
+        try:
+            image = pictures.preprocess(photo.read(), self.size)
+        except ValueError as error:
+            raise ValueError(f"{photo.folder}/{photo.name}: {error}") from error
+        return {"image": image, "label": self._labels[index], "index": np.int32(index)}
+
+
+def source_of(photo_set: PhotoSet, size: int, indices: np.ndarray | None = None) -> PhotoSource:
+    """The square pictures of a set, or of some of its photos, `size` pixels a side."""
+    chosen = np.arange(len(photo_set.photos)) if indices is None else indices
+    return PhotoSource([photo_set.photos[index] for index in chosen], photo_set.labels[chosen], size)
+
+
+def decoded(source: Source, *, threads: int = 8) -> ArraySource:
+    """The source with all its pictures in memory: 3 * size * size bytes each."""
+    with ThreadPoolExecutor(threads) as pool:  # Pillow decodes without the interpreter's lock
+        examples = list(pool.map(source.__getitem__, range(len(source))))
+    return ArraySource(np.stack([e["image"] for e in examples]), np.array([e["label"] for e in examples]))
+
+
+def without(photo_set: PhotoSet, left_out: np.ndarray) -> PhotoSet:
+    """The set without the photos where `left_out`, bool [N], holds; its fingerprint is that of what stays."""
+    kept = np.flatnonzero(~left_out)
+    place = np.cumsum(~left_out) - 1
+    splits = {name: place[chosen[~left_out[chosen]]] for name, chosen in photo_set.splits.items()}
+    photos, labels = tuple(photo_set.photos[index] for index in kept), photo_set.labels[kept]
+    digest = fingerprint_of(photos, labels, photo_set.class_names)
+    return replace(photo_set, photos=photos, labels=labels, splits=splits, fingerprint=digest)
+
+
+def fingerprint_of(photos: Iterable[Encoded], labels: np.ndarray, class_names: Sequence[str]) -> str:
+    """Short hash of every byte of the photos, and of their labels and names."""
+    digest = hashlib.sha256("\n".join(class_names).encode())
+    digest.update(np.ascontiguousarray(labels).tobytes())
+    for photo in photos:
+        digest.update(f"\n{photo.folder}/{photo.name}\n".encode())
+        digest.update(photo.read())
+    return digest.hexdigest()[:16]
+
+
+def list_files(root: Path) -> dict[str, Photo]:
+    """Every file below a folder or in a tar, {path inside it: the place of its bytes}, sorted; hidden ones left out.
+
+    Nothing is unpacked, so a tar's names need no trust.
+
+    Raises:
+      FileNotFoundError: where there is neither folder nor file.
+      ValueError: where the file is no complete tar, or a compressed one.
+    """
+    if root.is_dir():
+        places = {path.relative_to(root).as_posix(): (str(path), 0, path) for path in root.rglob("*") if path.is_file()}
+        files = {name: _photo(name, file, start, path.stat().st_size) for name, (file, start, path) in places.items()}
+    elif root.is_file():
+        files = {
+            member.name.removeprefix("./"): _photo(member.name, str(root), member.offset_data, member.size)
+            for member in _members(root)
+        }
+    else:
+        raise FileNotFoundError(f"{root} is neither a folder nor a tar")
+    return {name: files[name] for name in sorted(files) if not any(part[0] == "." for part in name.split("/"))}
+
+
+def _photo(path: str, file: str, offset: int, size: int) -> Photo:
+    parts = path.split("/")
+    return Photo(file, offset, size, parts[-2] if len(parts) > 1 else "", parts[-1])
+
+
+def _members(path: Path) -> list[tarfile.TarInfo]:
+    """The files in a tar that is complete: cut between two members, only its missing end mark tells."""
+    with open(path, "rb") as stream:
+        kind = _COMPRESSED.get(stream.read(2))
+        if kind:
+            raise ValueError(f"{path} is compressed ({kind}): unpack it to a tar or a folder, to be read in any order")
+        stream.seek(0)
+        try:
+            with tarfile.open(fileobj=stream, mode="r:") as archive:
+                members = [member for member in archive if member.isfile()]
+                end = archive.offset
+        except tarfile.TarError as error:
+            raise ValueError(f"{path} is no complete tar ({error}): copy or download it again") from error
+        stream.seek(end)
+        if stream.read(len(_END_OF_TAR)) != _END_OF_TAR:
+            raise ValueError(f"{path} is cut short, its end is not marked: copy or download it again")
+    return members
