@@ -161,6 +161,7 @@ def test_the_command_trains_the_other_net_as_this_one_was_trained(nets, monkeypa
     before, after = first_layer.settings_of(stored), first_layer.settings_of(found)
     changed = {name: value for name, value in after.items() if value != before[name]}
     expected = {"unclipped": ("recipe.renormalize_radius", None), "alexnet": ("architecture", "alexnet")}[role]
+    assert changed.pop("data_dir") == stored.data_dir.absolute()
     assert changed.pop("out").name == f"ours-{role}" and changed == dict([expected])
 
 

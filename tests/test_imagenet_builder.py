@@ -57,7 +57,7 @@ def test_skipped_files_are_counted_and_listed_with_the_set(tmp_path, monkeypatch
     command = f"python -m experiments.train_imagenet --data-dir {tmp_path} --preset reduced --image-size {SIZE}"
     assert printed.endswith(f"\n  {command}\n")
     command_line(monkeypatch, *arguments[:5], 8, *arguments[6:])
-    assert capsys.readouterr().out.endswith(f"--data-dir {tmp_path} --data-size 8\n")
+    assert capsys.readouterr().out.endswith(f"--data-dir {tmp_path} --data-size 8 --preset reduced --image-size 8\n")
 
 
 def cut_in_half(tar):
