@@ -12,6 +12,7 @@ Writes <run>/evaluation/result.json (or --out), <first run>/evaluation_of_N for 
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,9 @@ def run(config: Config) -> dict[str, Any]:
     """
     parallel.check_batch_size(config.batch_size)
     nets = [inputs.load_net(path) for path in config.checkpoint or (None,)]
+    for before, net in itertools.pairwise(sorted(nets, key=lambda net: net.fingerprint)):
+        if before.fingerprint == net.fingerprint:
+            raise ValueError(f"checkpoint: {before.path} and {net.path} are one network; different ones are needed")
     data = inputs.open_images(config.data, nets[0])
     source = inputs.validation_of(data)
     for net in nets:

@@ -103,7 +103,7 @@ def load(path: Path, key: str) -> tuple[State, int] | None:
             arrays = dict(saved)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged; remove it, and the scan begins anew: {error}") from error
-    if str(arrays["key"]) != key or "done" not in arrays:
+    if not {"key", "done"} <= arrays.keys() or str(arrays["key"]) != key:
         return None
     layers = dict.fromkeys(name.split("/")[0] for name in arrays if "/" in name)
     state = {layer: TopActivations(*(arrays[f"{layer}/{name}"] for name in TopActivations._fields)) for layer in layers}

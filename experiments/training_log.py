@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from matplotlib.figure import Figure
 
+from experiments import pictures
 from zfjax.training import Recipe
 
 
@@ -97,4 +98,4 @@ def write_config(folder: Path, config: dict[str, Any], recipe: Recipe) -> None:
     versions = {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")}
     machine = {"python": platform.python_version(), "devices": [str(device) for device in jax.devices()]}
     described = {"config": config, "recipe": dataclasses.asdict(recipe), "versions": versions, "machine": machine}
-    (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+    pictures.save_result(folder / "config.json", described)

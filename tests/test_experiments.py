@@ -1,5 +1,6 @@
 """Experiments end to end on tiny nets: what they print and write is what a hand computation gives."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -20,15 +21,15 @@ RECIPE = training.Recipe(initialization="he", seed=3)
 DATA = "demo:56:12:22"
 
 
-def tiny_run(folder: Path, data: str = DATA) -> Path:
+def tiny_run(folder: Path, data: str = DATA, recipe: training.Recipe = RECIPE) -> Path:
     """A run folder with one checkpoint of an untrained net."""
     images = inputs.open_data(data)
     saved = checkpoints.to_checkpoint(
-        training.init_state(RECIPE, TINY),
+        training.init_state(recipe, TINY),
         architecture=TINY,
         mean=images.mean,
-        recipe=RECIPE,
-        annealing=training.Annealing.start(RECIPE),
+        recipe=recipe,
+        annealing=training.Annealing.start(recipe),
         settings={"data": data, "class_names": list(images.class_names)},
     )
     store = checkpoints.Checkpoints(folder / "checkpoints")
@@ -74,10 +75,14 @@ def test_evaluation_is_that_of_single_images(tmp_path, monkeypatch, capsys):
 
 def test_several_checkpoints_are_averaged_and_measured_alone(tmp_path, monkeypatch, capsys):
     run = tiny_run(tmp_path / "a")
-    printed = call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run, run, "--batch-size", 8)
+    other = tiny_run(tmp_path / "b", recipe=dataclasses.replace(RECIPE, seed=1))
+    printed = call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run, other, "--batch-size", 8)
     result = json.loads((run / "evaluation_of_2" / "result.json").read_text())
-    assert [member["error"] for member in result["members"]] == [result["error"]] * 2
+    assert result["members"][0]["error"]["center"]["top1"] == pytest.approx(error_by_hand(pixels.center_crop))
+    assert result["members"][0]["checkpoint"] != result["members"][1]["checkpoint"]
     assert printed.count("alone: ") == 4
+    with pytest.raises(SystemExit, match="are one network; different ones are needed"):
+        call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run, other, run, "--overwrite")
 
 
 def test_newest_run_is_taken_and_a_missing_one_names_the_command(tmp_path, monkeypatch):

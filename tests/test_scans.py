@@ -65,3 +65,8 @@ def test_a_torn_file_is_named(tmp_path):
     path.write_bytes(b"PK torn")
     with pytest.raises(ValueError, match="scan.npz is damaged; remove it, and the scan begins anew"):
         scans.scan(TRAINED, SOURCE, ("conv1",), path, of="data", batch_size=4)
+
+
+def test_arrays_of_another_program_are_no_scan(tmp_path):
+    np.savez(tmp_path / "scan.npz", weights=np.zeros(3))
+    assert scans.load(tmp_path / "scan.npz", "key") is None

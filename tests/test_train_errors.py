@@ -129,7 +129,7 @@ def test_an_unreadable_data_name_is_refused(data):
 def test_a_number_out_of_its_range_is_refused_by_name(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         runs.train(monkeypatch, *runs.FLAGS, "--momentum", "1.5")
-    assert ended.value.code == 2 and "momentum=1.5 is outside the field's range" in capsys.readouterr().err
+    assert ended.value.code == 2 and "momentum=1.5: 0 or more and below 1 is needed" in capsys.readouterr().err
 
 
 def test_a_run_goes_on_with_the_network_that_it_holds_whatever_today_s_defaults_are(monkeypatch, finished):

@@ -135,7 +135,7 @@ def test_voc_is_scored_by_average_precision(trained, tmp_path):
         ({"num_train": (0,)}, "num_train=0: at least 1"),
         ({"num_folds": 0}, "num_folds=0: at least 1"),
         ({"scratch_epochs": 0}, "scratch_epochs=0: at least 1"),
-        ({"scratch_learning_rate": -1.0}, "learning_rate=-1.0 is outside the field's range"),
+        ({"scratch_learning_rate": -1.0}, "learning_rate=-1.0: a finite number above 0 is needed"),
         ({"arms": ()}, r"arms=\(\): one or both are needed"),
         (
             {"arms": ("scratch",), "num_train": (2,)},

@@ -48,23 +48,24 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        clipped = self.renormalize_radius is not None
         rules = {
-            "batch_size": self.batch_size >= 1,
-            "num_epochs": self.num_epochs >= 1,
-            "learning_rate": 0 < self.learning_rate < math.inf,
-            "momentum": 0 <= self.momentum < 1,
-            "weight_decay": 0 <= self.weight_decay < math.inf,
-            "patience": self.patience >= 1,
-            "renormalize_radius": self.renormalize_radius is None or self.renormalize_radius > 0,
-            "seed": 0 <= self.seed < 2**32,
-            "annealing": self.annealing in ("plateau", "cosine"),
-            "initialization": self.initialization in INITIALIZATIONS,
-            "crops": self.crops in ("ten", "random"),
-            "compute_dtype": self.compute_dtype in ("float32", "bfloat16"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "num_epochs": (self.num_epochs >= 1, "at least 1"),
+            "learning_rate": (0 < self.learning_rate < math.inf, "a finite number above 0"),
+            "momentum": (0 <= self.momentum < 1, "0 or more and below 1"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "a finite number of 0 or more"),
+            "patience": (self.patience >= 1, "at least 1"),
+            "renormalize_radius": (not clipped or self.renormalize_radius > 0, "a number above 0, or None"),
+            "seed": (0 <= self.seed < 2**32, "0 or more and below 2**32"),
+            "annealing": (self.annealing in ("plateau", "cosine"), "'plateau' or 'cosine'"),
+            "initialization": (self.initialization in INITIALIZATIONS, " or ".join(map(repr, INITIALIZATIONS))),
+            "crops": (self.crops in ("ten", "random"), "'ten' or 'random'"),
+            "compute_dtype": (self.compute_dtype in ("float32", "bfloat16"), "'float32' or 'bfloat16'"),
         }
-        for field, holds in rules.items():
+        for field, (holds, rule) in rules.items():
             if not holds:
-                raise ValueError(f"{field}={getattr(self, field)!r} is outside the field's range")
+                raise ValueError(f"{field}={getattr(self, field)!r}: {rule} is needed")
 
 
 class TrainState(NamedTuple):
