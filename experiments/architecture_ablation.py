@@ -7,9 +7,10 @@
 Expected time on two CPU cores: half an hour for the demo set. A variant that is done is skipped when the command runs
 again, and one that was stopped goes on. Expected result: without layers 3, 4, 6 and 7 the error is by far the largest.
 
-Each variant is a run of `train_imagenet` in its own folder below --out, so that every figure can be drawn of it.
+Each variant is a run of `train_imagenet` in its own folder below --out, so that every figure can be drawn of it; what
+was measured of it is kept in records/ there. One whose loss stops being finite is named and left out of the table.
 Writes table.png and result.json: training and validation error beside the paper's, and the rank correlation of the two
-orders by validation top-1 error (Spearman's rho, two-sided p-value).
+orders by validation top-1 error (Spearman's rho; the p-value is the share of all orders that agree as well or better).
 """
 
 from __future__ import annotations
@@ -20,47 +21,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
+import numpy as np
 import scipy.stats
 from matplotlib.figure import Figure
 
 from experiments import command, inputs, pictures, train_imagenet
+from experiments.ablation_variants import Variant, choose_variants, folder_name, table_of
 from experiments.stopping import Stopped
-from zfjax import evaluation, training
-from zfjax.architecture import ALEXNET, ZFNET, Architecture
+from zfjax import checkpoints, evaluation
+from zfjax.architecture import Architecture
+from zfjax.data import ImageSet
 from zfjax.data.loader import eval_batches
 
-DONE = "ablation.json"  # in a variant's folder, when it is trained and measured
-
-
-class Variant(NamedTuple):
-    """One row of Table 3."""
-
-    name: str
-    table: Architecture  # at full width with 1,000 classes
-    paper: tuple[float, float, float] | None  # error in percent: training top-1, validation top-1, validation top-5
-    as_large_as: Architecture | None = None  # widened until it has this one's number of parameters
-
-
-FOUR_LAYERS = ALEXNET.without("conv3", "conv4", "fc6", "fc7")
-WIDE_MAPS = {"conv3": 512, "conv4": 1024, "conv5": 512}
-VARIANTS = (
-    Variant("alexnet", ALEXNET, (35.1, 40.5, 18.1)),
-    Variant("alexnet, no conv3,4", ALEXNET.without("conv3", "conv4"), (41.8, 45.4, 22.1)),
-    Variant("alexnet, no fc7", ALEXNET.without("fc7"), (27.4, 40.0, 18.4)),
-    Variant("alexnet, no fc6,7", ALEXNET.without("fc6", "fc7"), (27.4, 44.8, 22.4)),
-    Variant("alexnet, no conv3,4,fc6,7", FOUR_LAYERS, (71.1, 71.3, 50.1)),
-    Variant("alexnet, fc6,7 of 2048", ALEXNET.with_sizes(fc6=2048, fc7=2048), (40.3, 41.7, 18.8)),
-    Variant("alexnet, fc6,7 of 8192", ALEXNET.with_sizes(fc6=8192, fc7=8192), (26.8, 40.0, 18.1)),
-    Variant("zfnet", ZFNET, (33.1, 38.4, 16.5)),
-    Variant("zfnet, fc6,7 of 2048", ZFNET.with_sizes(fc6=2048, fc7=2048), (38.2, 40.2, 17.6)),
-    Variant("zfnet, fc6,7 of 8192", ZFNET.with_sizes(fc6=8192, fc7=8192), (22.0, 38.8, 17.0)),
-    Variant("zfnet, conv3,4,5 of 512,1024,512", ZFNET.with_sizes(**WIDE_MAPS), (18.8, 37.5, 16.0)),
-    Variant("zfnet, both", ZFNET.with_sizes(**WIDE_MAPS, fc6=8192, fc7=8192), (10.0, 38.3, 16.9)),
-    # Beyond the paper: is it depth that the four-layer net lacks, or parameters?
-    Variant("four layers, widened", FOUR_LAYERS, None, as_large_as=ALEXNET),
-)
+NUM_ORDERS = 9_999  # of the variants, for the p-value; all of them where there are fewer
 
 
 @dataclass(frozen=True)
@@ -93,16 +68,23 @@ def run(config: Config) -> dict[str, Any]:
     chosen = choose_variants(config.variants)
     settings = settings_of(config)
     images = train_imagenet.open_images(settings)
-    rows = []
+    rows, diverged = [], {}
     for number, variant in enumerate(chosen, start=1):
         print(f"{number} of {len(chosen)}: {variant.name}")
-        row = measured(variant, settings, config.out / folder_name(variant))
-        rows.append({**row, "name": variant.name, "paper": variant.paper})
+        try:
+            row = measured(variant, settings, images, config.out)
+        except FloatingPointError as error:
+            print(error)
+            diverged[variant.name] = str(error)
+        else:
+            rows.append({**row, "name": variant.name, "paper": variant.paper})
     result = {
         "table": "Table 3",
         "rows": rows,
+        "diverged": diverged,
         "rank_correlation": rank_correlation(rows),
         "unit": "shares of the images; the paper's in percent: training top-1, validation top-1, validation top-5",
+        "num_images": len(images.validation),
         "data": {"name": images.name, "fingerprint": images.fingerprint, "num_classes": len(images.class_names)},
         "recipe": settings.recipe,
         "seed": config.seed,
@@ -112,15 +94,6 @@ def run(config: Config) -> dict[str, Any]:
     pictures.save_figure(config.out / "table.png", draw(rows))
     pictures.save_result(config.out / "result.json", result)
     return result
-
-
-def choose_variants(names: Sequence[str]) -> list[Variant]:
-    """The variants called so, or all; ValueError for an unknown name."""
-    known = {variant.name: variant for variant in VARIANTS}
-    for name in names:
-        if name not in known:
-            raise ValueError(f"variants={name!r}: one of {'; '.join(known)} is needed")
-    return [known[name] for name in names] or list(VARIANTS)
 
 
 def settings_of(config: Config) -> train_imagenet.Config:
@@ -133,69 +106,74 @@ def settings_of(config: Config) -> train_imagenet.Config:
     return dataclasses.replace(preset, recipe=recipe, width=width, data_dir=config.data_dir, data_size=config.data_size)
 
 
-def table_of(variant: Variant, settings: train_imagenet.Config, num_classes: int) -> Architecture:
-    """The variant at the width, image size and input scale of the settings; the classes are no matter of width."""
+def measured(variant: Variant, settings: train_imagenet.Config, images: ImageSet, out: Path) -> dict[str, Any]:
+    """The variant's row: recorded where it is done, else trained, from where it stopped, and measured.
 
-    def fitted(table: Architecture) -> Architecture:
-        return table.scaled(settings.width).with_sizes(image=settings.image_size, fc8=num_classes)
-
-    table = fitted(variant.table)
-    if variant.as_large_as is not None:
-        table = widened(table, fitted(variant.as_large_as).num_parameters())
-    scale = training.INITIALIZATIONS[settings.recipe.initialization].input_scale
-    return dataclasses.replace(table, name=folder_name(variant), input_scale=scale)
-
-
-def widened(table: Architecture, num_parameters: int) -> Architecture:
-    """The table at the largest width that has no more than so many parameters, found by bisection."""
-    low, high = 1.0, 64.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if table.scaled(middle).num_parameters() > num_parameters else (middle, high)
-    return table.scaled(low)
-
-
-def folder_name(variant: Variant) -> str:
-    """The variant's name without what folders do not like."""
-    return variant.name.replace(", ", "-").replace(",", "+").replace(" ", "-")
-
-
-def measured(variant: Variant, settings: train_imagenet.Config, folder: Path) -> dict[str, Any]:
-    """The variant's row: from `folder` where it is done, else trained, from where it stopped, and measured."""
-    settings = dataclasses.replace(settings, out=folder)
-    images = train_imagenet.open_images(settings)
+    ValueError where `out` holds a run of it with other settings; FloatingPointError where it diverges.
+    """
+    folder = out / folder_name(variant)
     table = table_of(variant, settings, len(images.class_names))
     identity = {"data": images.fingerprint, "table": str(table), "recipe": str(settings.recipe)}
-    done = json.loads((folder / DONE).read_text()) if (folder / DONE).exists() else None
-    if done:
-        if done["identity"] != identity:
-            raise ValueError(f"out={str(folder.parent)!r}: {folder.name} was trained with other settings; name another")
-        return done["row"]
-    begun = (folder / "checkpoints").is_dir() and any((folder / "checkpoints").glob("*/network"))
-    began = time.monotonic()
-    train_imagenet.run(settings, folder if begun else None, table=table)
+    path = out / "records" / f"{folder.name}.json"
+    record = json.loads(path.read_text()) if path.exists() else {"identity": identity, "row": None}
+    if record["identity"] != identity:
+        raise ValueError(f"out={str(out)!r}: {folder.name} was begun with other settings; name another")
+    if record["row"] is None:
+        pictures.save_result(path, record)  # before it begins, so that no other settings go on with it
+        began = time.monotonic()
+        train(dataclasses.replace(settings, out=folder), table)
+        row = {**errors_of(folder, images, settings.recipe.batch_size), "seconds": time.monotonic() - began}
+        pictures.save_result(path, {"identity": identity, "row": row})
+        record = json.loads(path.read_text())
+    return record["row"]
+
+
+def train(settings: train_imagenet.Config, table: Architecture) -> None:
+    """Train `table` in the folder of the settings, from where it stopped if it was begun there."""
+    begun = any((settings.out / "checkpoints").glob("*/network"))
+    if begun:  # the rate that it has come to: another would begin its annealing anew
+        stored = train_imagenet.stored_config(checkpoints.load(checkpoints.find(settings.out)))
+        settings = dataclasses.replace(settings, recipe=stored.recipe)
+    train_imagenet.run(settings, settings.out if begun else None, table=table)
+
+
+def errors_of(folder: Path, images: ImageSet, batch_size: int) -> dict[str, Any]:
+    """What is recorded of a trained variant: its size, and its centre-crop errors on both splits."""
     net = inputs.load_net(folder)
     evaluate = evaluation.make_evaluate(net.architecture, net.mean)
-    errors = {
-        split: evaluate(net.params, eval_batches(source, batch_size=settings.recipe.batch_size)).shares()
-        for split, source in (("train", images.train), ("validation", images.validation))
-    }
-    row = {
+    splits = {"train": images.train, "validation": images.validation}
+    return {
         "parameters": net.architecture.num_parameters(),
-        "error": errors,
+        "error": {
+            name: evaluate(net.params, eval_batches(source, batch_size=batch_size)).shares()
+            for name, source in splits.items()
+        },
         "checkpoint": {"path": net.path, "fingerprint": net.fingerprint},
-        "seconds": time.monotonic() - began,  # of the last call, where it was stopped
     }
-    pictures.save_result(folder / DONE, {"identity": identity, "row": row})
-    return json.loads((folder / DONE).read_text())["row"]
 
 
 def rank_correlation(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Spearman's rho of our validation top-1 errors and the paper's, over the rows that the paper has; None below 3."""
+    """Spearman's rho of our validation top-1 errors and the paper's, over the rows that the paper has; None below 3.
+
+    Its p-value is one-sided and exact for up to seven variants, of `NUM_ORDERS` random orders for more; both are None
+    where all errors are the same.
+    """
     pairs = [(row["error"]["validation"]["top1"], row["paper"][1]) for row in rows if row["paper"]]
     if len(pairs) < 3:
         return None
-    found = scipy.stats.spearmanr(*zip(*pairs, strict=True))
+    ours, papers = (scipy.stats.rankdata(errors) - (len(pairs) + 1) / 2 for errors in zip(*pairs, strict=True))
+    scale = np.sqrt((ours**2).sum() * (papers**2).sum())
+    if scale == 0:
+        return {"rho": None, "p_value": None, "num_variants": len(pairs)}
+    found = scipy.stats.permutation_test(
+        (ours,),
+        lambda ours, axis: (ours * papers).sum(axis=axis) / scale,
+        permutation_type="pairings",
+        alternative="greater",
+        n_resamples=NUM_ORDERS,
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    )
     return {"rho": float(found.statistic), "p_value": float(found.pvalue), "num_variants": len(pairs)}
 
 
@@ -231,7 +209,7 @@ def report(result: dict[str, Any]) -> None:
         name, parameters, *errors = cells(row)
         print(f"{name:34} {parameters:>12}  " + "  ".join(f"{error:>12}" for error in errors))
     found = result["rank_correlation"]
-    if found is not None:
+    if found is not None and found["rho"] is not None:
         print(f"rank correlation with the paper's order: {found['rho']:.2f} (p = {found['p_value']:.2g})")
 
 
@@ -242,8 +220,6 @@ def main() -> None:
     except Stopped as stopped:
         print("stopped; the same command goes on")
         raise SystemExit(stopped.exit_status) from None
-    except FloatingPointError as error:
-        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import os
+import signal
 
 import pytest
 import runs
 
+from experiments import ablation_variants, inputs, train_imagenet, training_loop
 from experiments import architecture_ablation as ablation
-from experiments import inputs, train_imagenet
+from experiments.stopping import Stopped
 
 COUNTS = {  # paper.md's list, at 1,000 classes
     "alexnet": 60_965_224,
@@ -38,13 +41,13 @@ def tiny(monkeypatch, tmp_path):
 
 
 def test_the_variants_are_those_of_table_3():
-    assert {v.name: v.table.num_parameters() for v in ablation.VARIANTS if v.paper} == COUNTS
+    assert {v.name: v.table.num_parameters() for v in ablation_variants.VARIANTS if v.paper} == COUNTS
 
 
 @pytest.mark.parametrize("width", [1.0, 0.25])
 def test_the_four_layers_are_widened_to_the_parameters_of_the_whole_net(width):
     settings = dataclasses.replace(train_imagenet.PRESETS["reduced"], width=width)
-    tables = {v.name: ablation.table_of(v, settings, 1000) for v in ablation.VARIANTS}
+    tables = {v.name: ablation_variants.table_of(v, settings, 1000) for v in ablation_variants.VARIANTS}
     wide, full = tables["four layers, widened"], tables["alexnet"]
     assert wide.layer_names == ("conv1", "conv2", "conv5", "fc8")
     assert 0.98 * full.num_parameters() < wide.num_parameters() <= full.num_parameters()
@@ -61,36 +64,71 @@ def test_each_variant_is_trained_and_measured_once(tiny, monkeypatch):
     assert written["rows"][0]["paper"] == [35.1, 40.5, 18.1] and (tiny.out / "table.png").stat().st_size > 1000
     monkeypatch.setattr(train_imagenet, "run", lambda *_, **__: pytest.fail("trained again"))
     assert ablation.run(tiny)["rows"] == result["rows"]
-    with pytest.raises(ValueError, match="alexnet was trained with other settings; name another"):
+    with pytest.raises(ValueError, match="alexnet was begun with other settings; name another"):
         ablation.run(dataclasses.replace(tiny, seed=1))
 
 
-def test_a_variant_that_was_stopped_goes_on_in_its_own_run(tiny, monkeypatch):
-    resumed = []
-
-    def train(config, resume=None, *, table):
-        resumed.append(resume)
-        return real(config, resume, table=table)
-
-    real = train_imagenet.run
-    monkeypatch.setattr(train_imagenet, "run", train)
+def test_a_variant_that_was_killed_before_it_was_measured_is_not_trained_again(tiny):
     tiny = dataclasses.replace(tiny, variants=("alexnet",))
     row = ablation.run(tiny)["rows"][0]
-    (tiny.out / "alexnet" / ablation.DONE).unlink()  # as if it had been killed before it was measured
+    path = tiny.out / "records" / "alexnet.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "row": None}))
     again = ablation.run(tiny)["rows"][0]
-    assert resumed == [None, tiny.out / "alexnet"]
     assert again["error"] == row["error"] and again["checkpoint"] == row["checkpoint"]
 
 
-def test_the_rank_correlation_is_spearmans():
+def stop_in_the_second_epoch(config, monkeypatch):
+    """Run, and press Ctrl-C there."""
+    batches_of = training_loop.train_batches
+
+    def interrupted(*args, **kwargs):
+        for index, batch in enumerate(batches_of(*args, **kwargs)):
+            if index == runs.EPOCH_STEPS + 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(training_loop, "train_batches", interrupted)
+        ablation.run(config)
+
+
+def test_a_variant_that_was_stopped_goes_on_as_if_nothing_had_happened(tiny, tmp_path, monkeypatch):
+    tiny = dataclasses.replace(tiny, variants=("alexnet",), num_epochs=3)
+    stop_in_the_second_epoch(tiny, monkeypatch)
+    with pytest.raises(ValueError, match="alexnet was begun with other settings; name another"):
+        ablation.run(dataclasses.replace(tiny, width=0.06))
+    ablation.run(tiny)
+    whole = dataclasses.replace(tiny, out=tmp_path / "whole")
+    ablation.run(whole)
+    found, expected = (runs.records(config.out / "alexnet") for config in (tiny, whole))
+    assert found == expected
+    assert len({record["learning_rate"] for record in expected if record["kind"] == "epoch"}) == 3  # it was annealed
+
+
+def test_a_variant_that_diverges_is_named_and_the_others_are_measured(tiny, monkeypatch):
+    def train(settings, table):
+        if table.name == "alexnet":
+            raise FloatingPointError("loss=nan at step 7")
+        real(settings, table)
+
+    real = ablation.train
+    monkeypatch.setattr(ablation, "train", train)
+    result = ablation.run(dataclasses.replace(tiny, variants=CHOSEN[:2]))
+    assert result["diverged"] == {"alexnet": "loss=nan at step 7"}
+    assert [row["name"] for row in result["rows"]] == ["alexnet, no fc6,7"]
+
+
+def test_the_rank_correlation_is_spearmans_with_the_share_of_orders_that_agree_as_well():
     def rows(*errors):
         papers = [(0, 40, 0), (0, 30, 0), (0, 20, 0), None]
         return [{"paper": p, "error": {"validation": {"top1": e}}} for p, e in zip(papers, errors, strict=True)]
 
-    assert ablation.rank_correlation(rows(0.9, 0.5, 0.1, 0.0))["rho"] == pytest.approx(1)
-    assert ablation.rank_correlation(rows(0.1, 0.5, 0.9, 0.0))["rho"] == pytest.approx(-1)
-    assert ablation.rank_correlation(rows(0.5, 0.9, 0.1, 0.0))["rho"] == pytest.approx(0.5)
-    assert ablation.rank_correlation(rows(0.5, 0.9, 0.1, 0.0)[1:3]) is None
+    same, opposite, half = ((0.9, 0.5, 0.1, 0.0), (0.1, 0.5, 0.9, 0.0), (0.5, 0.9, 0.1, 0.0))
+    for errors, rho, p_value in ((same, 1, 1 / 6), (opposite, -1, 1), (half, 0.5, 3 / 6)):
+        expected = {"rho": pytest.approx(rho), "p_value": pytest.approx(p_value), "num_variants": 3}
+        assert ablation.rank_correlation(rows(*errors)) == expected
+    assert ablation.rank_correlation(rows(*half)[1:3]) is None
+    assert ablation.rank_correlation(rows(0.9, 0.9, 0.9, 0.1))["rho"] is None
 
 
 def test_an_unknown_variant_is_refused_with_the_known_ones(tiny):

@@ -1,0 +1,76 @@
+"""The rows of Table 3: thirteen architectures, and each at the width and image size that it is trained with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from experiments import train_imagenet
+from zfjax import training
+from zfjax.architecture import ALEXNET, ZFNET, Architecture
+
+
+class Variant(NamedTuple):
+    """One row of Table 3."""
+
+    name: str
+    table: Architecture  # at full width with 1,000 classes
+    paper: tuple[float, float, float] | None  # error in percent: training top-1, validation top-1, validation top-5
+    as_large_as: Architecture | None = None  # widened until it has this one's number of parameters
+
+
+FOUR_LAYERS = ALEXNET.without("conv3", "conv4", "fc6", "fc7")
+WIDE_MAPS = {"conv3": 512, "conv4": 1024, "conv5": 512}
+VARIANTS = (
+    Variant("alexnet", ALEXNET, (35.1, 40.5, 18.1)),
+    Variant("alexnet, no conv3,4", ALEXNET.without("conv3", "conv4"), (41.8, 45.4, 22.1)),
+    Variant("alexnet, no fc7", ALEXNET.without("fc7"), (27.4, 40.0, 18.4)),
+    Variant("alexnet, no fc6,7", ALEXNET.without("fc6", "fc7"), (27.4, 44.8, 22.4)),
+    Variant("alexnet, no conv3,4,fc6,7", FOUR_LAYERS, (71.1, 71.3, 50.1)),
+    Variant("alexnet, fc6,7 of 2048", ALEXNET.with_sizes(fc6=2048, fc7=2048), (40.3, 41.7, 18.8)),
+    Variant("alexnet, fc6,7 of 8192", ALEXNET.with_sizes(fc6=8192, fc7=8192), (26.8, 40.0, 18.1)),
+    Variant("zfnet", ZFNET, (33.1, 38.4, 16.5)),
+    Variant("zfnet, fc6,7 of 2048", ZFNET.with_sizes(fc6=2048, fc7=2048), (38.2, 40.2, 17.6)),
+    Variant("zfnet, fc6,7 of 8192", ZFNET.with_sizes(fc6=8192, fc7=8192), (22.0, 38.8, 17.0)),
+    Variant("zfnet, conv3,4,5 of 512,1024,512", ZFNET.with_sizes(**WIDE_MAPS), (18.8, 37.5, 16.0)),
+    Variant("zfnet, both", ZFNET.with_sizes(**WIDE_MAPS, fc6=8192, fc7=8192), (10.0, 38.3, 16.9)),
+    # Beyond the paper: is it depth that the four-layer net lacks, or parameters?
+    Variant("four layers, widened", FOUR_LAYERS, None, as_large_as=ALEXNET),
+)
+
+
+def choose_variants(names: Sequence[str]) -> list[Variant]:
+    """The variants called so, or all; ValueError for an unknown name."""
+    known = {variant.name: variant for variant in VARIANTS}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"variants={name!r}: one of {'; '.join(known)} is needed")
+    return [known[name] for name in names] or list(VARIANTS)
+
+
+def table_of(variant: Variant, settings: train_imagenet.Config, num_classes: int) -> Architecture:
+    """The variant at the width, image size and input scale of the settings; the classes are no matter of width."""
+
+    def fitted(table: Architecture) -> Architecture:
+        return table.scaled(settings.width).with_sizes(image=settings.image_size, fc8=num_classes)
+
+    table = fitted(variant.table)
+    if variant.as_large_as is not None:
+        table = widened(table, fitted(variant.as_large_as).num_parameters())
+    scale = training.INITIALIZATIONS[settings.recipe.initialization].input_scale
+    return dataclasses.replace(table, name=folder_name(variant), input_scale=scale)
+
+
+def widened(table: Architecture, num_parameters: int) -> Architecture:
+    """The table at the largest width that has no more than so many parameters, found by bisection."""
+    low, high = 1.0, 64.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if table.scaled(middle).num_parameters() > num_parameters else (middle, high)
+    return table.scaled(low)
+
+
+def folder_name(variant: Variant) -> str:
+    """The variant's name without what folders do not like."""
+    return variant.name.replace(", ", "-").replace(",", "+").replace(" ", "-")
