@@ -207,7 +207,7 @@ def write_all(out: Path, net: inputs.TrainedNet, climbed: Mapping, drawn: Mappin
         shown = {f"deconvnet_{name}": field for name, field in deconv_pages.arrays(drawn[layer])}
         pictures.save_arrays(out / f"{layer}.npz", {**seen._asdict(), **shown})
     pictures.save_figure(out / "climbs.png", maximization_pages.climbs_page(net, climbed, drawn, result))
-    pictures.save_figure(out / "paths.png", maximization_pages.paths_figure(climbed))
+    pictures.save_figure(out / "paths.png", maximization_pages.paths_figure(net, climbed))
     pictures.save_result(out / "result.json", result)
 
 

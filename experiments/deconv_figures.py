@@ -152,6 +152,7 @@ def summarize(config: Config, net: inputs.TrainedNet, data: ImageSet, state: Sta
     }
     return {
         "figure": "Figure 2",
+        "num_images": len(data.validation),
         "layers": layers,
         "meanings": deconv_pages.MEANINGS,
         "paper": None,  # its figure gives no number

@@ -89,7 +89,7 @@ def tile(seen: Strongest, m: int, side: int, changed: bool, *, patches: bool) ->
     height, width = side * len(squares) + 2 * BAR, side + 2 * BAR
     framed = np.full((height, width, 3), 255, np.uint8)
     if changed:
-        framed[BAR:-BAR, :BAR] = CHANGED
+        framed[BAR : BAR + len(squares) * (len(squares[0]) + 2) - 2, :BAR] = CHANGED
     for n, square in enumerate(squares):
         top, left = BAR + n * (len(square) + 2), BAR + 2
         framed[top : top + len(square), left : left + len(square)] = square

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import inputs, pictures
-from experiments.deconv_pages import PAGE, Strongest
+from experiments.deconv_pages import OUTSIDE, PAGE, Strongest
 from experiments.pictures import Panel, Section
 from zfjax import filters
 from zfjax.renormalize import filter_rms
@@ -29,9 +29,10 @@ MEANINGS = {
     f"{', '.join(f'{band} {low:g} to {high:g}' for band, (low, high) in filters.BANDS.items())} cycles per pixel; of "
     "filters that are not dead by weight",
     "band_peaks": "share of these filters whose spectrum is largest in the band",
-    "aliased_energy": "share of the energy beyond 1 / (2 stride) cycles per pixel, where layer 1's grid cannot tell "
-    "frequencies apart: mean over the projections of the strongest activation of every map of layer 2",
-    "aliased_energy_of_filters": "the same of layer 1's filters, alone and where they stand",
+    "aliased_energy": "mean share of a filter's energy beyond 1 / (2 stride) cycles per pixel, which the layer's grid "
+    "takes for coarser patterns; of filters that are not dead by weight",
+    "grid_energy": "share of the energy of layer 2's projections (the strongest activation of every map) that lies "
+    "where layer 1's grid puts it rather than evenly over the places of its cell: blocks and repeated dots",
 }
 
 
@@ -95,8 +96,7 @@ def look_panel(title: str, seen: Seen, facts: Mapping[str, Any]) -> Panel:
 
 def second_layer_panel(title: str, seen: Seen, facts: Mapping[str, Any]) -> Panel:
     """What excites maps of layer 2 most, projected."""
-    share, stride = facts["aliased_energy"], facts["stride"]
-    label = f"{title}: {share:.0%} of the energy is too fine for a grid of stride {stride}"
+    label = f"{title}: {facts['grid_energy']:.1%} of the energy follows the grid of stride {facts['stride']}"
     return Panel(projection_sheet(seen.second), label)
 
 
@@ -113,10 +113,10 @@ def caption(result: Mapping[str, Any]) -> list[str]:
         "Zero is mid-grey. (a), (b): white is the panel's largest weight, so a filter that dominates leaves the others "
         "grey. (c), (d): white is the largest weight of the median filter, so what is grey is dead; stronger filters "
         "are cut off. Dead: an RMS below a twentieth of the median filter's.",
-        f"(e), (f): for each map the nine of {result['num_images']:,} validation images that excite it most, on one "
-        "scale, the 99.5th percentile of its |values|. Too fine: beyond 1 / (2 stride) cycles per pixel, where layer "
-        "1's grid takes it for something coarser, so that it comes back as blocks and repeated dots; mean over the "
-        "strongest activation of every map.",
+        f"(e), (f): for each map the {min(9, result['num_images'])} of {result['num_images']:,} validation images that "
+        "excite it most, on one scale, the 99.5th percentile of its |values|; light grey where there is none. Follows "
+        "the grid: lies where layer 1's grid puts it rather than evenly (blocks and repeated dots); of the strongest "
+        "activation of every map.",
         pictures.SWITCHES_NOTE,
         *notes,
     ]
@@ -141,10 +141,11 @@ def projection_sheet(seen: Strongest) -> np.ndarray:
     """The nine projections of each map, three by three, on the map's scale, in a sheet HALF wide. -> uint8"""
     gap = 4 * pictures.TILE_GAP
     side = ((HALF + gap) // MAPS_PER_ROW - gap + pictures.TILE_GAP) // 3 - pictures.TILE_GAP
-    blocks = [
-        pictures.mosaic(pictures.resized(pictures.signed_pictures(of_map, scale), side), columns=3)
-        for of_map, scale in zip(seen.projections, seen.scales, strict=True)
-    ]
+    blocks = []
+    for of_map, images, scale in zip(seen.projections, seen.images, seen.scales, strict=True):
+        tiles = pictures.resized(pictures.signed_pictures(of_map, scale), side)
+        tiles[images < 0] = OUTSIDE
+        blocks.append(pictures.mosaic(tiles, columns=3))
     return _widened(pictures.mosaic(np.stack(blocks), MAPS_PER_ROW, gap))
 
 
@@ -154,33 +155,28 @@ def _widened(sheet: np.ndarray) -> np.ndarray:
 
 
 def numbers_figure(seen: Mapping[str, Seen], result: Mapping[str, Any]) -> Figure:
-    """Strength of the filters, their frequencies, and those of layer 2's projections."""
-    figure = Figure(figsize=(12.5, 4.2), layout="constrained")
-    strength, layer1, layer2 = figure.subplots(1, 3)
+    """Strength of the filters, and their frequencies beside what each grid can tell apart."""
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    strength, spectrum = figure.subplots(1, 2)
     for role, one in seen.items():
         label = f"{one.name}, without renormalisation" if role == "unclipped" else one.name
         rms = np.sort(np.asarray(filter_rms(one.kernel)))[::-1]
         style = {"color": COLOURS[role], "label": label, "linestyle": "--" if role == "unclipped" else "-"}
         strength.plot(np.linspace(0, 100, len(rms)), rms / np.median(rms), **style)
         if role != "unclipped":
-            alive = one.kernel[..., ~filters.weak(one.kernel)]
-            for axes, rows in ((layer1, alive), (layer2, np.moveaxis(one.projections, 0, -1))):
-                spectrum = filters.radial_spectrum(rows)
-                centres = spectrum.frequencies + spectrum.frequencies[1] / 2
-                axes.plot(centres, 100 * spectrum.energy.mean(axis=0), COLOURS[role], label=label)
+            found = filters.radial_spectrum(one.kernel[..., ~filters.weak(one.kernel)])
+            centres = found.frequencies + found.frequencies[1] / 2
+            spectrum.plot(centres, 100 * found.energy.mean(axis=0), COLOURS[role], label=label)
             limit = 1 / (2 * result["nets"][role]["stride"])
-            layer2.axvline(limit, color=COLOURS[role], linestyle="--", linewidth=1, label=f"1 / (2 stride), {one.name}")
-    for edge in [low for low, _ in filters.BANDS.values()][1:]:
-        layer1.axvline(edge, color="0.6", linestyle=":", linewidth=1)
+            dashed = {"color": COLOURS[role], "linestyle": "--", "linewidth": 1}
+            spectrum.axvline(limit, **dashed, label=f"1 / (2 stride), {one.name}")
     strength.axhline(filters.DEAD, color="0.4", linestyle=":", linewidth=1, label="dead below")
     strength.set_yscale("log")
     strength.set_xlabel("filters, strongest first (%)")
-    for axes in (layer1, layer2):
-        axes.set_xlabel("cycles per pixel")
-        axes.set_xlim(0, 0.6)
-        axes.set_ylim(bottom=0)
-    titles = ("RMS of the filters / median", "Energy of layer 1's filters (%)", "Energy of layer 2's projections (%)")
-    for axes, title in zip((strength, layer1, layer2), titles, strict=True):
+    spectrum.set_xlabel("cycles per pixel")
+    spectrum.set_xlim(0, 0.6)
+    spectrum.set_ylim(bottom=0)
+    for axes, title in ((strength, "RMS of the filters / median"), (spectrum, "Energy of layer 1's filters (%)")):
         axes.set_title(title, fontsize=11)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

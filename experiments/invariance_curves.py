@@ -3,9 +3,10 @@
     python -m experiments.invariance_curves --checkpoint runs/RUN
 
 Without --checkpoint the newest run under runs/ is taken. Expected time: 17 s of processor time with preset `demo`, most
-of them to render its pictures. Expected figure: the first layer jumps at the smallest transform and stays there; the
-last hidden layer rises slowly; the label survives small translations and scales, and rotation where the object is
-alike from every side.
+of them to render its pictures. Expected figure: the first layer jumps at the smallest transform and stays there, the
+last hidden layer rises two to three times less steeply; the label survives small translations and scales, and rotation
+where the object is alike from every side. The paper calls the last layer's rise quasi-linear: in a line through zero
+R^2 is .76 for translation and .56 for scale with preset `reduced` on ten classes of photos, .31 and .39 with `demo`.
 
 The validation pictures are read as they are stored, so what lies around the network's crop moves in; beyond them
 stands their mirror image (`zfjax.invariance.warp`). The mean is subtracted last, as from any picture. With --data a
@@ -19,15 +20,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jax.tree_util import Partial
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 
-from experiments import command, inputs, pictures
-from experiments.pictures import Panel, Section
+from experiments import command, inputs, invariance_page, pictures
+from experiments.invariance_page import Chosen
 from zfjax import invariance
 from zfjax.data import ImageSet
 from zfjax.features import in_batches, layers_of
@@ -37,11 +36,12 @@ from zfjax.invariance import TRANSFORMS, Curves
 TRANSLATIONS = np.arange(-60.0, 61.0, 5.0)  # pixels of its 224
 SCALES = np.linspace(1.0, 1.8, 17).round(2)
 ROTATIONS = np.arange(0.0, 360.0, 10.0)  # degrees
-AXES = {"translation": "translation downwards (pixels)", "scale": "scale", "rotation": "rotation (degrees)"}
 CANDIDATES = 128  # pictures drawn, among which those to look at are chosen
 BATCH_SIZE = 9  # amounts per forward pass: the tables above leave little of their last batch empty
-COLOURS, EXAMPLES = [f"C{n}" for n in range(10)], 5  # of the images drawn, the first ten; amounts of each shown
-WIDTH, TILE = 1460, 80  # pixels: of the curves, of an example
+PAPER = (
+    "small transforms change layer 1 dramatically and layer 7 little, quasi-linearly for translation and scale; "
+    "the output is not invariant to rotation, but for objects with rotational symmetry"
+)
 MEANINGS = {
     "slope": "distance over the length of the untransformed vector, per pixel, unit of scale or degree: least squares "
     "through zero over the smallest fifth of the range; mean of the images",
@@ -73,17 +73,6 @@ class Config:
     """Replace a result that is already there."""
 
 
-class Chosen(NamedTuple):
-    """The N pictures looked at."""
-
-    indices: np.ndarray  # int [N] in the validation split, ascending
-    stored: np.ndarray  # uint8 [N, S, S, 3]
-    labels: np.ndarray  # int [N] the true class; the most probable one where the set does not say
-    known: np.ndarray  # bool [N] the set says the class
-    right: np.ndarray  # bool [N] the label is the most probable class
-    names: tuple[str, ...]  # [N] of the classes
-
-
 def run(config: Config) -> dict[str, Any]:
     """Measure and draw; returns what result.json holds. ValueError for bad fields, or a result already there."""
     net = inputs.load_net(config.checkpoint)
@@ -108,14 +97,15 @@ def run(config: Config) -> dict[str, Any]:
         "layers": layers,
         "transforms": {name: numbers(name, amounts[name], found[name], layers, chosen.labels) for name in TRANSFORMS},
         "meanings": MEANINGS,
-        "paper": None,  # it shows curves and gives no number
+        "num_images": len(chosen.labels),
+        "paper": PAPER,
         "seed": config.seed,
         "folder": out,
         **inputs.provenance(net, data, config),
     }
     (out / "result.json").unlink(missing_ok=True)
     pictures.save_arrays(out / "curves.npz", arrays(chosen, amounts, found))
-    pictures.save_figure(out / "figure5.png", draw(chosen, amounts, found, layers, size))
+    pictures.save_figure(out / "figure5.png", invariance_page.draw(chosen, amounts, found, layers, size))
     pictures.save_result(out / "result.json", result)
     return result
 
@@ -161,7 +151,9 @@ def numbers(name: str, amounts: np.ndarray, found: Curves, layers: Sequence[str]
         "amounts": amounts,
     }
     if name == "rotation":
-        measured["quarter_turn_gain"] = invariance.quarter_turns(amounts, _label_probability(found, labels))
+        measured["quarter_turn_gain"] = invariance.quarter_turns(
+            amounts, invariance_page.label_probability(found, labels)
+        )
     return measured
 
 
@@ -173,38 +165,6 @@ def arrays(chosen: Chosen, amounts: Mapping, found: Mapping[str, Curves]) -> dic
         named |= {f"{name}/distances/{layer}": distances for layer, distances in of.distances.items()}
         named |= {f"{name}/norms/{layer}": norms for layer, norms in of.norms.items()}
     return named
-
-
-def draw(chosen: Chosen, amounts: Mapping, found: Mapping[str, Curves], layers: Sequence[str], size: int) -> Figure:
-    """The page: a row for each transform, with examples, distances on one scale, and the label's probability."""
-    figure = Figure(figsize=(WIDTH / pictures.DPI, 10), dpi=pictures.DPI, layout="constrained")
-    rows = figure.subplots(len(found), 2 + len(layers), width_ratios=[1.15] + [1.0] * (1 + len(layers)))
-    relative = {name: invariance.relative(of) for name, of in found.items()}
-    highest = 1.04 * (max(of[layer].max() for of in relative.values() for layer in layers) or 1.0)
-    for (name, of), (examples, *plots) in zip(found.items(), rows, strict=True):
-        _draw_examples(examples, chosen, name, amounts[name], size)
-        panels = {f"{layer}: distance / length": (relative[name][layer], highest) for layer in layers}
-        panels["probability of the label"] = (_label_probability(of, chosen.labels), 1.04)
-        for plot, (title, (values, top)) in zip(plots, panels.items(), strict=True):
-            for colour, line in zip(COLOURS, values, strict=False):
-                plot.plot(amounts[name], line, color=colour, linewidth=1.5)
-            plot.set(xlim=amounts[name][[0, -1]], ylim=(0, top))
-            plot.locator_params("x", nbins=4, steps=[1, 1.5, 2, 3, 5, 9, 10])
-            plot.set_title(title, fontsize=pictures.SIZES["heading"])
-            plot.set_xlabel(AXES[name], fontsize=pictures.SIZES["label"])
-            plot.tick_params(labelsize=pictures.SIZES["label"])
-            plot.grid(alpha=0.3)
-    legend = {"loc": "outside upper center", "ncols": 5, "fontsize": pictures.SIZES["caption"]}
-    figure.legend(figure.axes[1].get_lines(), chosen.names[: len(COLOURS)], **legend)
-    label = "true class" if chosen.known.all() else "true class, or of the most probable one where it is not known"
-    caption = (
-        "Left: each picture at five amounts of the transform, in the colour of its curves. Then the Euclidean distance "
-        "of a layer's features from those of the untransformed picture, over their length, on one scale for all layers "
-        f"and transforms; right, the probability of the {label}. What moves in from outside is the stored picture "
-        "around the crop, and beyond that its mirror image."
-    )
-    section = Section(f"{len(chosen.labels)} pictures", [Panel(pictures.pixels_of(figure))], 1)
-    return pictures.page("Figure 5: invariance to translation, scale and rotation", [section], [caption])
 
 
 def report(result: dict[str, Any]) -> None:
@@ -222,28 +182,6 @@ def main() -> None:
 
 def _minus_mean(fn: Partial, mean: Any, crops: Any) -> Any:
     return fn(crops - mean[None])
-
-
-def _label_probability(found: Curves, labels: np.ndarray) -> np.ndarray:
-    return found.probabilities[np.arange(len(labels)), :, labels]
-
-
-def _draw_examples(axes: Any, chosen: Chosen, name: str, amounts: np.ndarray, size: int) -> None:
-    shown = amounts[np.linspace(0, len(amounts) - 1, EXAMPLES).round().astype(int)]
-    tiles, frame = [], TILE // 20
-    for colour, picture in zip(COLOURS, chosen.stored, strict=False):
-        images = np.repeat(picture[None].astype(np.float32), EXAMPLES, axis=0)
-        seen = np.asarray(invariance.warp(images, TRANSFORMS[name].maps(shown), size=size)).round().astype(np.uint8)
-        for tile in pictures.resized(seen, TILE):
-            tile[:frame] = tile[-frame:] = tile[:, :frame] = tile[:, -frame:] = 255 * np.array(to_rgb(colour))
-            tiles.append(tile)
-    axes.imshow(pictures.mosaic(np.stack(tiles), EXAMPLES))
-    axes.set_xticks((np.arange(EXAMPLES) + 0.5) * (TILE + pictures.TILE_GAP), [f"{amount:g}" for amount in shown])
-    axes.set_yticks([])
-    axes.set_title("examples", fontsize=pictures.SIZES["heading"])
-    axes.set_xlabel(AXES[name], fontsize=pictures.SIZES["label"])
-    axes.tick_params(length=0, labelsize=pictures.SIZES["label"])
-    axes.spines[:].set_visible(False)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,23 +40,28 @@ def climbs_page(
         facts, heading = result["layers"][layer], layer
         if facts["median_ratio"] is not None:
             heading += f": climbs end at {facts['median_ratio']:.2g} times the strongest activation seen (median)"
-        names = net.class_words if layer == net.architecture.layer_names[-1] else None
+        names = unit_names(net, layer, seen.maps)
         sections.append(Section(heading, unit_panels(seen, drawn[layer], facts["strongest"], names), COLUMNS))
     return pictures.page("Gradient ascent from noise, beside the deconvnet", sections, caption(result["config"]))
 
 
-def unit_panels(seen: Climbed, shown: Strongest, strongest: np.ndarray, names) -> list[Panel]:
-    """One panel for each unit; `names` of the classes, None for maps."""
+def unit_names(net: inputs.TrainedNet, layer: str, maps: np.ndarray) -> list[str]:
+    """What the units are called: the class, or the number of the map."""
+    is_class = layer == net.architecture.layer_names[-1]
+    return [net.class_words[number] if is_class else f"map {number}" for number in maps]
+
+
+def unit_panels(seen: Climbed, shown: Strongest, strongest: np.ndarray, names: Sequence[str]) -> list[Panel]:
+    """One panel for each unit, called by its name."""
     width = (deconv_pages.PAGE - 2 * pictures.MARGIN - (COLUMNS - 1) * pictures.GAP) // COLUMNS
     side = (width - 2 * pictures.TILE_GAP) // 3
     ended = pictures.resized(seen.patches, side)
     panels = []
-    for m, number in enumerate(seen.maps):
+    for m, name in enumerate(names):
         projection = pictures.resized(pictures.signed_pictures(shown.projections[m, :1], shown.scales[m]), side)[0]
         patch = pictures.resized(shown.patches[m, :1], side)[0]
         sheet = pictures.side_by_side(ended[m], projection, patch, gap=pictures.TILE_GAP)
         sheet = np.pad(sheet, ((0, 0), (0, width - sheet.shape[1]), (0, 0)), constant_values=255)  # columns align
-        name = f"map {number}" if names is None else names[number]
         panels.append(Panel(sheet, f"{name}: climbed to {seen.reached[m]:.3g}, seen {strongest[m]:.3g}"))
     return panels
 
@@ -76,16 +81,16 @@ def caption(config: Any) -> list[str]:
     ]
 
 
-def paths_figure(climbed: Mapping[str, Climbed]) -> Figure:
+def paths_figure(net: inputs.TrainedNet, climbed: Mapping[str, Climbed]) -> Figure:
     """The climbed value against the steps: a line for each unit, a panel for each layer."""
     figure = Figure(**PATHS, dpi=pictures.DPI)
     for axes, (layer, seen) in zip(figure.subplots(1, len(climbed), squeeze=False)[0], climbed.items(), strict=True):
-        for number, path in zip(seen.maps, seen.paths, strict=True):
-            axes.plot(path, linewidth=1.2, label=str(number))
+        for label, path in zip(unit_names(net, layer, seen.maps), seen.paths, strict=True):
+            axes.plot(path, linewidth=1.2, label=label)
         axes.set_title(layer, fontsize=10)
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=6, title="map", title_fontsize=6)
+        axes.legend(fontsize=6)
     figure.axes[0].set_ylabel("activation before the ReLU", fontsize=8)
     return figure

@@ -19,7 +19,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,18 +29,18 @@ from jax.tree_util import Partial
 from tqdm import tqdm
 
 from experiments import command, inputs, occlusion_pages, pictures, scans
-from experiments.occlusion_pages import Look, Projected, Scenes, Swept
-from zfjax import features, gradients, occlusion, parallel, top_activations
+from experiments.occlusion_pages import Projected, Scenes, Swept
+from experiments.occlusion_scenes import bound, choose_scenes, images_within, take
+from zfjax import occlusion, parallel, top_activations
 from zfjax.architecture import Architecture
-from zfjax.data import ImageSet, Source
+from zfjax.data import Source
 from zfjax.layers import Conv
 from zfjax.network import Params, forward
 
 NUM_OTHERS = 3  # other images in which the map is projected, as in the paper
+PAPER = "when the object is occluded, the strongest map's activity and the probability of the class drop"
 SCORE_STEP = 3  # the score takes every third place of the square, and so many more images
-SPARE = 16  # images looked at beyond twice those that are needed, to find enough that are classified correctly
-LOOKING = 16  # images per pass of `look`
-_bound = cache(partial)  # one function for equal arguments, so that JAX finds what it compiled
+LOOKING, SCANNING = 16, 128  # images per pass of `look` and of the scan, or what the budget holds
 
 
 @dataclass(frozen=True)
@@ -89,11 +88,13 @@ def run(config: Config) -> dict[str, Any]:
     corners, coarse = (occlusion.places(size, square, step) for step in (stride, SCORE_STEP * stride))
     out = inputs.result_folder(config.out, net.run / "figures" / "occlusion", overwrite=config.overwrite)
     num_scored = config.num_scored if "object" in source[0] else 0
-    options = {"of": f"{data.fingerprint} validation", "k": 1 + NUM_OTHERS}
+    at_once = images_within(net, config.layer, config.memory, most=SCANNING)
+    options = {"of": f"{data.fingerprint} validation", "k": 1 + NUM_OTHERS, "batch_size": at_once}
     strongest = scans.scan(net, source, (config.layer,), out / "scan.npz", **options)[config.layer]
     if parallel.host_count()[0] > 0:
         return {}  # one host draws
-    scenes = choose_scenes(net, data, config.layer, max(config.num_images, num_scored), config.seed)
+    num, at_once = max(config.num_images, num_scored), min(LOOKING, at_once)
+    scenes = choose_scenes(net, data, config.layer, num, config.seed, batch_size=at_once)
     drawn = take(scenes, np.arange(len(scenes.labels))[: config.num_images])
     scored = take(scenes, np.flatnonzero(scenes.correct)[:num_scored])
     swept, coarsely = sweep_all(net, config, [(drawn, corners), (scored, coarse)])
@@ -103,7 +104,8 @@ def run(config: Config) -> dict[str, Any]:
         "places": corners.shape[:2],
         "images": occlusion_pages.describe(net, drawn, swept),
         "score": score(scored, coarsely, coarse, square) if len(scored.labels) > 1 else None,
-        "paper": None,  # its figure gives no number
+        "num_images": len(drawn.labels),
+        "paper": PAPER,
         "folder": out,
         "seed": config.seed,
         **inputs.provenance(net, data, config),
@@ -133,20 +135,6 @@ def complete(config: Config, architecture: Architecture) -> Config:
     return dataclasses.replace(config, **chosen)
 
 
-def look(params: Params, images: jax.Array, *, layer: str, architecture: Architecture) -> Look:
-    """Each image without a square: its class, its strongest map of `layer`, and the plain gradient of the class."""
-    logits, trace = forward(params, images, architecture=architecture)
-    watched = trace[layer].features
-    batch, *places, channels = watched.shape
-    strongest = watched.reshape(batch, -1).argmax(axis=1).astype(jnp.int32)
-    place, width = strongest // channels, places[1] if places else 1
-    last = architecture.layer_names[-1]
-    top = jax.nn.one_hot(logits.argmax(axis=1), architecture.num_classes, dtype=logits.dtype)
-    slope = gradients.gradient(params, trace, top, layer=last, architecture=architecture)
-    where = strongest % channels, place // width, place % width
-    return Look(jax.nn.softmax(logits), *where, jnp.abs(slope).sum(axis=-1))
-
-
 def watch(params: Params, channel: jax.Array, label: jax.Array, images: jax.Array, *, layer, architecture) -> Swept:
     """What the maps show of each occluded image, in N places."""
     logits, trace = forward(params, images, architecture=architecture)
@@ -155,29 +143,9 @@ def watch(params: Params, channel: jax.Array, label: jax.Array, images: jax.Arra
     return Swept(activity, jnp.take(jax.nn.softmax(logits), label, axis=1), logits.argmax(axis=1).astype(jnp.int32))
 
 
-def choose_scenes(net: inputs.TrainedNet, data: ImageSet, layer: str, num: int, seed: int) -> Scenes:
-    """At most `num` images drawn by the seed: first those that are classified correctly or have no label."""
-    source = inputs.validation_of(data)
-    order = np.random.default_rng(seed).permutation(len(source))[: 2 * num + SPARE]
-    views = inputs.read_views(source, order, net)
-    fn = Partial(_bound(look, layer=layer, architecture=net.architecture), net.params)
-    looks = features.in_batches(fn, views.images, batch_size=LOOKING)
-    predicted = looks.probabilities.argmax(axis=1).astype(np.int32)
-    if data.class_names != net.class_names:  # the labels are those of other classes
-        views = views._replace(labels=np.full_like(views.labels, -1))
-    labels = np.where(views.labels < 0, predicted, views.labels)
-    correct = labels == predicted
-    return take(Scenes(order, views, looks, labels, correct), np.argsort(~correct, kind="stable")[:num])
-
-
-def take(scenes: Scenes, rows: np.ndarray) -> Scenes:
-    """The images at `rows`."""
-    return jax.tree.map(lambda field: field[rows], scenes)
-
-
 def sweep_all(net: inputs.TrainedNet, config: Config, jobs: Sequence[tuple[Scenes, np.ndarray]]) -> list[Swept | None]:
     """Slide the square over the images of each job (images, places); None where it has none. `config` is complete."""
-    fn = _bound(watch, layer=config.layer, architecture=net.architecture)
+    fn = bound(watch, layer=config.layer, architecture=net.architecture)
     any_map = Partial(fn, net.params, np.int32(0), np.int32(0))  # all need the same memory
     batch_size = occlusion.batch_size_within(any_map, jobs[0][0].views.images[0], memory=config.memory)
     total = sum(len(scenes.labels) * corners[..., 0].size for scenes, corners in jobs)

@@ -32,7 +32,8 @@ SIZES = {"title": 13.0, "heading": 10.5, "caption": 9.0, "label": 8.0}  # points
 PERCENTILE = 99.5  # of |value|; the few above it are drawn white or black, so that one spike does not grey the rest
 MAX_BYTES = 1_000_000  # a larger PNG is saved in the 256 colours that suit it best
 SWITCHES_NOTE = (
-    "Much of a deconvnet picture is carried by the switches and ReLU masks, whichever unit is chosen (Nie et al. 2018)."
+    "Much of a deconvnet picture is carried by the switches and ReLU masks of its image (Nie et al. 2018); how far the "
+    "unit decides it in a given net is what `experiments.sanity_checks` measures."
 )
 
 

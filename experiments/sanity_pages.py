@@ -134,7 +134,6 @@ def pictures_page(drawn: Drawn, photos: np.ndarray, result: Mapping[str, Any]) -
         "Zero is mid-grey; each picture has a scale of its own, the 99.5th percentile of its |values|: cosines and "
         "ranks do not see the scale either.",
         result["sentence"],
-        pictures.SWITCHES_NOTE,
     ]
     return pictures.page("Sanity checks: the pictures that were compared", sections, caption)
 

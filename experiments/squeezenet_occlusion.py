@@ -13,8 +13,9 @@ from jax.tree_util import Partial
 from tqdm import tqdm
 
 from experiments import inputs, occlusion_pages, pictures, squeezenet_photos
-from experiments.occlusion_maps import NUM_OTHERS, SPARE, Config, take
+from experiments.occlusion_maps import NUM_OTHERS, PAPER, Config
 from experiments.occlusion_pages import Look, Projected, Scenes, Swept
+from experiments.occlusion_scenes import SPARE, take
 from experiments.squeezenet_photos import SqueezeNet
 from zfjax import features, occlusion
 from zfjax.data import ImageSet
@@ -53,7 +54,7 @@ def run(net: SqueezeNet, photos: ImageSet, out: Path, *, num_images: int, seed: 
         "square": options.square,
         "stride": options.stride,
         "layer": WATCHED,
-        "paper": None,  # its figure gives no number
+        "paper": PAPER,
         "folder": out,
         "seed": seed,
         **told,

@@ -110,9 +110,8 @@ def test_numbers_are_those_of_the_filters_and_of_what_they_answer(nets, tmp_path
         assert len(every) == (strongest > 0).sum() > len(chosen) == 2
         np.testing.assert_array_equal(every[np.isin(np.flatnonzero(strongest > 0), chosen)], drawn[:, 0])
         stride = architecture.layers[0].stride
-        assert found[role]["aliased_energy"] == pytest.approx(filters.aliased_energy(every, stride).mean(), abs=1e-6)
-        of_filters = filters.aliased_energy(np.moveaxis(alive, -1, 0), stride).mean()
-        assert found[role]["aliased_energy_of_filters"] == pytest.approx(of_filters, abs=1e-6)
+        assert found[role]["aliased_energy"] == pytest.approx(filters.aliased_energy(alive, stride).mean(), abs=1e-6)
+        assert found[role]["grid_energy"] == pytest.approx(filters.grid_energy(every, stride), abs=1e-6)
 
 
 def test_what_is_not_given_is_left_out_and_its_command_is_named(nets, tmp_path):
@@ -233,7 +232,7 @@ def test_curves_show_each_nets_filters(nets):
     projections = np.ones((1, 8, 8, 3), np.float32)
     seen = first_layer_pages.Seen(net, 3 * weights["conv1"]["kernel"], np.ones(6, bool), None, projections)
     figure = first_layer_pages.numbers_figure({"clipped": seen}, {"nets": {"clipped": {"stride": 2}}})
-    strength, layer1, layer2 = (axes.lines[0] for axes in figure.axes)
+    strength, layer1 = (axes.lines[0] for axes in figure.axes)
     np.testing.assert_allclose(strength.get_ydata(), [2, 1, 1, 1, 1, 0.01], rtol=1e-4)
-    assert sum(layer1.get_ydata()) == pytest.approx(100) and sum(layer2.get_ydata()) == pytest.approx(100)
-    assert set(figure.axes[2].lines[1].get_xdata()) == {1 / 4}  # 1 / (2 stride)
+    assert sum(layer1.get_ydata()) == pytest.approx(100)
+    assert set(figure.axes[1].lines[1].get_xdata()) == {1 / 4}  # 1 / (2 stride)

@@ -12,7 +12,7 @@ from PIL import Image
 from test_deconv_figures import CENTRES, MEAN, NET, PICTURES, SIDE, _net
 
 import zfjax
-from experiments import inputs, occlusion_maps
+from experiments import inputs, occlusion_maps, occlusion_scenes
 from experiments.occlusion_pages import Look, Scenes, Swept
 from zfjax import occlusion
 from zfjax.data import ArraySource, ImageSet
@@ -90,7 +90,7 @@ def test_the_command_writes_page_arrays_and_result_and_overwrites_only_when_told
     out = trained.run / "figures" / "occlusion"
     assert {path.name for path in out.iterdir()} == {"maps.npz", "maps.png", "result.json", "scan.npz"}
     written = json.loads((out / "result.json").read_text())
-    assert written["seed"] == 3 and written["paper"] is None and written["places"] == [4, 4]
+    assert written["seed"] == 3 and written["paper"] == occlusion_maps.PAPER and written["places"] == [4, 4]
     assert written["config"]["layer"] == "conv2" and written["config"]["square"] == 5
     assert written["checkpoint"]["fingerprint"] == "net" and written["data"]["fingerprint"] == "data"
     assert written["score"]["num_images"] == 4 and written["score"]["area"] == 100 / 400
@@ -105,26 +105,43 @@ def test_the_command_writes_page_arrays_and_result_and_overwrites_only_when_told
     assert occlusion_maps.run(config(num_scored=0, overwrite=True))["score"] is None
 
 
+def test_every_pass_stays_within_the_budget(trained, monkeypatch):
+    """Of a budget for ten images of `look`, the most hungry one, eight are taken, as there are four devices."""
+    monkeypatch.setattr(occlusion_maps.occlusion, "batch_size_within", lambda fn, image, *, memory: memory)
+    within = functools.partial(occlusion_scenes.images_within, trained, "conv2")
+    assert [within(memory, most=16) for memory in (1, 10, 100)] == [4, 8, 16]
+    passes, scan = [], occlusion_maps.scans.scan
+    monkeypatch.setattr(occlusion_maps.scans, "scan", lambda *a, **k: passes.append(k["batch_size"]) or scan(*a, **k))
+    run_look = occlusion_scenes.features.in_batches
+    monkeypatch.setattr(
+        occlusion_scenes.features,
+        "in_batches",
+        lambda *a, batch_size: passes.append(batch_size) or run_look(*a, batch_size=batch_size),
+    )
+    occlusion_maps.run(config(memory=10, num_scored=0))
+    assert passes == [8, 8]
+
+
 def test_images_that_are_classified_correctly_come_first(trained):
     labels = (answers() + 1) % 3
     labels[[4, 9]] -= 1
     labels %= 3
-    scenes = occlusion_maps.choose_scenes(trained, data(labels), "conv2", 4, seed=0)
+    scenes = occlusion_scenes.choose_scenes(trained, data(labels), "conv2", 4, seed=0, batch_size=8)
     assert set(scenes.indices[:2]) == {4, 9} and scenes.correct.tolist() == [True, True, False, False]
     np.testing.assert_array_equal(scenes.labels, labels[scenes.indices])
-    other = occlusion_maps.choose_scenes(trained, data(labels), "conv2", 4, seed=1)
+    other = occlusion_scenes.choose_scenes(trained, data(labels), "conv2", 4, seed=1, batch_size=8)
     assert scenes.indices[2:].tolist() != other.indices[2:].tolist()
 
 
 def test_a_picture_without_a_class_of_the_net_is_watched_for_the_most_probable_one(trained):
     other_classes = data(labels=(answers() + 1) % 3, names=("x", "y", "z"))
-    scenes = occlusion_maps.choose_scenes(trained, other_classes, "conv2", 3, seed=0)
+    scenes = occlusion_scenes.choose_scenes(trained, other_classes, "conv2", 3, seed=0, batch_size=8)
     np.testing.assert_array_equal(scenes.labels, answers()[scenes.indices])
     assert scenes.correct.all() and (scenes.views.labels == -1).all()
 
 
 def test_a_look_says_what_forward_and_the_gradient_say(trained):
-    look = jax.jit(functools.partial(occlusion_maps.look, layer="conv2", architecture=NET))
+    look = jax.jit(functools.partial(occlusion_scenes.look, layer="conv2", architecture=NET))
     looked = look(trained.params, IMAGES[:3])
     features = up(IMAGES[:3])[1]["conv2"].features
     for n in range(3):
@@ -172,8 +189,8 @@ def test_other_images_are_the_maps_strongest_without_the_image_itself(trained):
     source, features = data().validation, np.asarray(up(IMAGES)[1]["conv2"].features)
     strongest = features.max(axis=(1, 2))
     own, channel = (int(place) for place in np.unravel_index(strongest.argmax(), strongest.shape))
-    scenes = occlusion_maps.choose_scenes(trained, data(), "conv2", len(IMAGES), seed=0)
-    scenes = occlusion_maps.take(scenes, np.flatnonzero(scenes.indices == own))
+    scenes = occlusion_scenes.choose_scenes(trained, data(), "conv2", len(IMAGES), seed=0, batch_size=8)
+    scenes = occlusion_scenes.take(scenes, np.flatnonzero(scenes.indices == own))
     top = occlusion_maps.scans.scan(trained, source, ("conv2",), trained.run / "s.npz", of="", k=4)["conv2"]
     (found,) = occlusion_maps.project_maps(trained, source, "conv2", scenes, top)
     assert found.images.tolist() == np.argsort(-strongest[:, channel]).tolist()[:4] and found.images[0] == own

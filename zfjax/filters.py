@@ -85,28 +85,55 @@ def peak_frequency(kernel: np.ndarray) -> np.ndarray:
     return radius.reshape(-1)[power.reshape(-1, power.shape[-1]).argmax(axis=0)]
 
 
-def aliased_energy(pictures: np.ndarray, stride: int) -> np.ndarray:
-    """Share of a picture's energy that a grid of places `stride` pixels apart cannot tell from coarser patterns.
+def aliased_energy(kernel: np.ndarray, stride: int) -> np.ndarray:
+    """Share of each filter's energy that its layer's grid, of places `stride` pixels apart, takes for coarser patterns.
 
-    On such a grid a frequency looks like every other one that differs from it by a multiple of 1 / stride. What lies
-    nearer to such a harmonic (k / stride, l / stride) than to zero, beyond 1 / (2 * stride) in either direction, is
-    aliased: block edges, and what a filter repeats from place to place ("aliasing artifacts caused by the large
-    stride", sec. 4.1). It is an upper bound: several filters together may tell more than the grid.
+    The grid cannot tell a frequency from those that differ from it by a multiple of 1 / stride. What a filter passes
+    beyond 1 / (2 * stride) in either direction comes back as something coarser: the origin of the "aliasing artifacts
+    caused by the large stride" (sec. 4.1). It is an upper bound: several filters together may tell more than the grid.
 
     Args:
-      pictures: float [N, H, W, C], such as projections of layer 2.
-      stride: pixels, of layer 1.
+      kernel: float [h, w, I, N], HWIO.
+      stride: pixels.
 
     Returns:
-      float [N], 0 to 1; 0 for a picture of zeros. ValueError for a stride below 1.
+      float [N], 0 to 1; 0 for a filter of zeros. ValueError for a stride below 1.
     """
-    if stride < 1:
-        raise ValueError(f"stride={stride!r}: at least 1 pixel is needed")
-    power, _ = _power(np.moveaxis(pictures, 0, -1))
+    _check_stride(stride)
+    power, _ = _power(kernel)
     beyond = np.abs(np.fft.fftfreq(len(power))) > 1 / (2 * stride) + 1e-9
     outside = power[beyond[:, None] | beyond[None, :]].sum(axis=0)
     total = power.sum(axis=(0, 1))
     return np.divide(outside, total, out=np.zeros_like(total), where=total > 0)
+
+
+def grid_energy(pictures: np.ndarray, stride: int) -> float:
+    """How far the energy of projections follows the first layer's grid: blocks and repeated dots, the artifacts of 4.1.
+
+    With e(a, b) the mean energy, over pictures of unit energy, at pixels of row a and column b modulo the stride:
+    sum |e / sum(e) - 1 / stride^2| / 2, the share of the energy that lies where the grid puts it rather than evenly.
+    A pattern that does not repeat with the grid has 0, however fine it is.
+
+    Args:
+      pictures: float [N, H, W, C], projections whose corners lie at the same place of the grid; at least `stride` wide.
+      stride: pixels, of layer 1.
+
+    Returns:
+      0 to 1 - 1 / stride^2, which dots at the places of the grid have; 0 for pictures of zeros. ValueError for a
+      stride below 1.
+    """
+    _check_stride(stride)
+    energy = np.square(pictures, dtype=np.float64).sum(axis=-1)
+    total = energy.sum(axis=(1, 2), keepdims=True)
+    energy = np.divide(energy, total, out=np.zeros_like(energy), where=total > 0).mean(axis=0)
+    steps = range(stride)
+    places = np.array([[energy[row::stride, column::stride].mean() for column in steps] for row in steps])
+    return float(np.abs(places / places.sum() - 1 / stride**2).sum() / 2) if places.any() else 0.0
+
+
+def _check_stride(stride: int) -> None:
+    if stride < 1:
+        raise ValueError(f"stride={stride!r}: at least 1 pixel is needed")
 
 
 def _rms(kernel: np.ndarray) -> np.ndarray:
