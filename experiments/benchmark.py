@@ -3,11 +3,13 @@
     python -m experiments.benchmark train --batch-size 32 --architecture zfnet
     python -m experiments.benchmark forward
     python -m experiments.benchmark project --layer conv5
+    python -m experiments.benchmark project-fn --layer conv5
     python -m experiments.benchmark loader --data DIR
 
 `--against torch` measures PyTorch (and Captum's Deconvolution for `project`) in the same run, in turns, in both of its
-memory layouts: `pip install -e ".[bench]"`. Expected time: half a minute to three minutes on two CPU cores.
-Figures are medians over rounds, as "images_per_second"; compare only lines of one run.
+memory layouts: `pip install -e ".[bench]"`. `project-fn` measures `zfjax.project_fn`, the deconvnet of any function, in
+turns with that of our own networks, and says how many times its seconds it takes. Expected time: half a minute to three
+minutes on two CPU cores. Figures are medians over rounds, as "images_per_second"; compare only lines of one run.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import tyro
 
 from experiments import benchmark_loader
 from experiments.benchmark_workload import Engine, Workload
-from zfjax import deconvnet, network, parallel, training
+from zfjax import deconvnet, network, parallel, relu_rules, training
 from zfjax.architecture import Architecture
 
 STORED_MARGIN = 32  # pixels by which stored pictures are larger than the crop: 256 for 224
@@ -32,7 +34,7 @@ STORED_MARGIN = 32  # pixels by which stored pictures are larger than the crop: 
 
 def train(workload: Workload) -> list[dict[str, Any]]:
     """Training steps: crop, mean, forward with dropout, gradient, SGD with momentum, renormalisation."""
-    return compare("train_step", workload, train_step(workload))
+    return compare("train_step", workload, {"zfjax": train_step(workload)})
 
 
 def forward(workload: Workload) -> list[dict[str, Any]]:
@@ -43,7 +45,7 @@ def forward(workload: Workload) -> list[dict[str, Any]]:
     def logits(params, images):
         return network.forward(params, images, architecture=architecture, compute_dtype=workload.compute_dtype)[0]
 
-    return compare("forward", workload, (lambda: logits(params, images), jax.block_until_ready))
+    return compare("forward", workload, {"zfjax": (lambda: logits(params, images), jax.block_until_ready)})
 
 
 def project(workload: Workload, layer: str = "conv5", channel: int = 0) -> list[dict[str, Any]]:
@@ -54,17 +56,50 @@ def project(workload: Workload, layer: str = "conv5", channel: int = 0) -> list[
       layer: layer of the activation.
       channel: its map.
     """
+    return compare("project", workload, {"zfjax": projection(workload, layer, channel)}, layer=layer, channel=channel)
+
+
+def project_fn(workload: Workload, layer: str = "conv5", channel: int = 0) -> list[dict[str, Any]]:
+    """The same by `zfjax.project_fn`, which traces the network as any function, beside `project`.
+
+    Args:
+      workload: what is measured, and how long.
+      layer: layer of the activation.
+      channel: its map.
+    """
+    ours = {"zfjax": projection(workload, layer, channel), "zfjax project_fn": ruled(workload, layer, channel)}
+    explicit, traced, *others = compare("project", workload, ours, layer=layer, channel=channel)
+    times = traced["seconds_per_step"]["median"] / explicit["seconds_per_step"]["median"]
+    return [explicit, {**traced, "times_the_seconds_of_zfjax": round(times, 3)}, *others]
+
+
+def projection(workload: Workload, layer: str, channel: int) -> Engine:
+    """Forward, isolate and the explicit way down, compiled as one."""
     architecture, params, images = network_of(workload)
     architecture.layer(layer)  # an unknown one is named
 
     @jax.jit
-    def projection(params, images):
+    def pixels(params, images):
         _, trace = network.forward(params, images, architecture=architecture, compute_dtype=workload.compute_dtype)
         top = deconvnet.isolate(trace[layer].features, channel=channel)
         return deconvnet.project(params, trace, top, layer=layer, architecture=architecture)
 
-    engine = (lambda: projection(params, images), jax.block_until_ready)
-    return compare("project", workload, engine, layer=layer, channel=channel)
+    return lambda: pixels(params, images), jax.block_until_ready
+
+
+def ruled(workload: Workload, layer: str, channel: int) -> Engine:
+    """The same with the rule of the deconvnet put into the network's own program."""
+    architecture, params, images = network_of(workload)
+
+    @jax.jit
+    def pixels(params, images):
+        def features(images):
+            _, trace = network.forward(params, images, architecture=architecture, compute_dtype=workload.compute_dtype)
+            return trace[layer].features
+
+        return relu_rules.project_fn(features, images, unit=channel)
+
+    return lambda: pixels(params, images), jax.block_until_ready
 
 
 def network_of(workload: Workload) -> tuple[Architecture, network.Params, jax.Array]:
@@ -102,10 +137,10 @@ def train_step(workload: Workload) -> Engine:
     return advance, jax.block_until_ready
 
 
-def compare(name: str, workload: Workload, ours: Engine, **more: Any) -> list[dict[str, Any]]:
+def compare(name: str, workload: Workload, ours: dict[str, Engine], **more: Any) -> list[dict[str, Any]]:
     """Rounds of every engine in turn; one record for each."""
-    engines = {"zfjax": ours}
-    facts = {"zfjax": {"version": jax.__version__, "device": jax.devices()[0].device_kind}}
+    engines = dict(ours)
+    facts = {label: {"version": jax.__version__, "device": jax.devices()[0].device_kind} for label in ours}
     if workload.against == "torch":
         from experiments import benchmark_torch  # torch is an extra: zfjax[bench]
 
@@ -147,7 +182,8 @@ def run_steps(engine: Engine, steps: int) -> float:
 
 def main() -> None:
     """The command line."""
-    commands = {"train": train, "forward": forward, "project": project, "loader": benchmark_loader.loader}
+    commands = {"train": train, "forward": forward, "project": project, "project-fn": project_fn}
+    commands["loader"] = benchmark_loader.loader
     try:
         records = tyro.extras.subcommand_cli_from_dict(
             commands, prog="python -m experiments.benchmark", description=__doc__, config=(tyro.conf.OmitArgPrefixes,)

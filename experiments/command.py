@@ -31,7 +31,7 @@ def main(
     try:
         parallel.connect_hosts()
         result = run(config)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
         raise SystemExit(f"stopped; {when_stopped}") from None

@@ -22,8 +22,8 @@ from zfjax.data import Source, photo_sets, transfer_sets, workplace
 from zfjax.data.loader import eval_batches
 from zfjax.data.photo_sets import PhotoSet
 
-# Enters every key: to be raised when pictures, crops or features come to be computed in another way
-FEATURES_VERSION = 1
+# Enter the keys: to be raised when pictures, crops and features, or correlations, come to be computed in another way
+FEATURES_VERSION, DUPLICATES_VERSION = 1, 1
 
 
 def open_photos(dataset: str, images: Path, net: TrainedNet, threshold: float | None, folder: Path) -> PhotoSet:
@@ -49,6 +49,7 @@ def open_photos(dataset: str, images: Path, net: TrainedNet, threshold: float | 
         return {"photos": np.flatnonzero(transfer.duplicates(*batches, threshold)).tolist()}
 
     key = {"threshold": threshold, "data": photo_set.fingerprint, "trained": trained.fingerprint, "size": ours.size}
+    key["version"] = DUPLICATES_VERSION
     found = recorded(folder, "duplicates", key, search)["photos"]
     return photo_sets.without(photo_set, np.isin(np.arange(len(photo_set.photos)), found))
 
@@ -63,7 +64,7 @@ def cached(
     batch: the arrays lie on disk (`numpy.memmap`).
 
     Raises:
-      ValueError: an unknown layer, or too little space on the disk.
+      ValueError: an unknown layer, too little space on the disk, or a damaged file, which is named.
     """
     for layer in layers:
         net.architecture.layer(layer)
@@ -74,21 +75,27 @@ def cached(
         _compute(net, photo_set, missing, batch_size)
         for layer in missing:
             pictures.save_result(paths[layer].with_suffix(".json"), keys[layer])
-    return {layer: np.load(path, mmap_mode="r") for layer, path in paths.items()}
+    return {layer: _mapped(path) for layer, path in paths.items()}
 
 
 def recorded(folder: Path, name: str, key: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]) -> dict:
     """What `compute` returned for this key: read where it was recorded before, else computed and recorded.
 
     The record is `folder`/`name`-<hash of the key>.json, written whole or not at all; it also holds the seconds that
-    it took, and the key.
+    it took, and the key. ValueError where it is damaged, or not of this key.
     """
     path = folder / f"{name}-{_hash(key)}.json"
     if not path.exists():
         began = time.monotonic()
         computed = compute()
         pictures.save_result(path, {**computed, "seconds": time.monotonic() - began, "key": key})
-    return json.loads(path.read_text())
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it, and it is computed again") from error
+    if not isinstance(record, dict) or record.get("key") != json.loads(json.dumps(key)):
+        raise ValueError(f"{path} is not the record of its key: delete it, and it is computed again")
+    return record
 
 
 def over_folds(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -139,6 +146,14 @@ def _compute(net: TrainedNet, photo_set: PhotoSet, paths: Mapping[str, Path], ba
         for layer, path in paths.items():
             kept[layer].flush()
             os.replace(folder / f"{layer}.unfinished", path)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """The array in a file, which stays there."""
+    try:
+        return np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it, and it is computed again") from error
 
 
 def features_key(net: TrainedNet, photo_set: PhotoSet, layer: str) -> dict[str, Any]:

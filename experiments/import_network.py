@@ -7,7 +7,8 @@
 What a file of weights does not say itself stands in a table: one of `zfjax.pretrained.TABLES`, or one of your own, a
 `zfjax.pretrained.ImportTable` in a Python module on the path. Nothing in the file is executed. Given an .npz with what
 the exporter's network read ("inputs", [B, C, H, W], as its first layer sees them) and handed on ("conv1" and so on,
-after ReLU, pool and norm), the two networks are compared layer by layer, and an import that differs is refused.
+after ReLU, pool and norm), the two networks are compared layer by layer, and an import that differs is refused. Only
+with the "pictures" too (uint8 RGB [B, S, S, 3], whose centres became the inputs) are mean, std and channels compared.
 Expected time: 10 s for the 61 million parameters of torchvision's AlexNet on two CPU cores. Expected result:
 differences of 1e-6 of the largest value. Writes <out>/checkpoints/0 and <out>/result.json.
 """
@@ -18,6 +19,7 @@ import hashlib
 import importlib
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,7 @@ class Config:
     picture_size: int = 256
     """Side of its pictures, pixels."""
     outputs: Path | None = None
-    """An .npz of the exporter's inputs and outputs, to compare with."""
+    """An .npz of the exporter's inputs and outputs, and better its pictures too, to compare with."""
     out: Path | None = None
     """Run folder to write; by default runs/<name of the weights>."""
     overwrite: bool = False
@@ -133,7 +135,8 @@ def compared(net: pretrained.ImportedNet, outputs: Path, table: pretrained.Impor
     """The parity report of the layers in the exporter's .npz."""
     exporter = pretrained.read_exporter_run(outputs)
     fn = layers_of(net.params, list(exporter.outputs), architecture=net.architecture)
-    return pretrained.parity(fn, pretrained.as_images(exporter.inputs, table), exporter.outputs)
+    as_images = partial(pretrained.as_images, table=table)
+    return pretrained.exporter_parity(fn, exporter, as_images=as_images, preprocess=net.preprocess)
 
 
 def write(folder: Path, checkpoint: checkpoints.Checkpoint, result: dict[str, Any]) -> None:

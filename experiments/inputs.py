@@ -166,7 +166,7 @@ def provenance(net: TrainedNet, data: ImageSet, config: Any) -> dict[str, Any]:
     """What every result.json says about where its numbers come from."""
     return {
         "checkpoint": {"path": net.path, "fingerprint": net.fingerprint},
-        "data": {"name": data.name, "fingerprint": data.fingerprint},
+        "data": {"name": data.name, "fingerprint": data.fingerprint, "num_classes": len(data.class_names)},
         "config": config,
         "versions": pictures.versions(),
     }

@@ -48,6 +48,7 @@ MEANINGS = {
     "raw_slope": "the same of the Euclidean distance itself",
     "slope_ratio": "slope of the first layer over that of the last one",
     "linearity": "R^2 of the best line through zero against |pixels|, scale - 1, or degrees up to 180; mean likewise",
+    "of_images": "slope and linearity of each image",
     "label_stability": "share of the amounts at which the most probable class is that of the untransformed image",
     "quarter_turn_gain": "each image: its label's probability at 90, 180, 270 degrees minus that 30 or more from them",
 }
@@ -147,6 +148,10 @@ def numbers(name: str, amounts: np.ndarray, found: Curves, layers: Sequence[str]
         "slope_ratio": slopes[layers[0]] / slopes[layers[-1]] if slopes[layers[-1]] else None,
         "raw_slope": {layer: invariance.slope(extents, found.distances[layer]).mean() for layer in layers},
         "linearity": {layer: invariance.linearity(extents, relative[layer]).mean() for layer in layers},
+        "of_images": {
+            "slope": {layer: invariance.slope(extents, relative[layer]) for layer in layers},
+            "linearity": {layer: invariance.linearity(extents, relative[layer]) for layer in layers},
+        },
         "label_stability": {"mean": stable.mean(), "images": stable.mean(axis=1), "amounts": stable.mean(axis=0)},
         "amounts": amounts,
     }

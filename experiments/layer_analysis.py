@@ -8,10 +8,11 @@ preset `reduced`, about five minutes of processor time on two CPU cores.
 Expected result: in the paper each layer above carries further, by most from 1 to 2, and layers 5 and 7 alike; so it is
 where a net has learnt many classes.
 
-Both classifiers see a layer through the inner products of its features alone (`zfjax.linear_models`), so layer 1 with
-its 290,400 features at full size is never held: features lie on disk (4 bytes each, <run>/features), their Gram matrix
-in memory (4 bytes for each pair of images: 0.3 GB of Caltech-101, 3.7 GB of Caltech-256). The SVM is one class against
-the others with the squared hinge loss, the one of LIBLINEAR. Penalties are chosen on a third of the training images.
+Both classifiers see a layer through the inner products of its features alone (`zfjax.inner_products`), so layer 1 with
+its 290,400 features at full size is never held: features lie on disk (4 bytes each, <run>/features), inner products in
+memory, at most about 10 bytes for each pair of images: 1.2 GB in all of Caltech-101 (measured), 10 GB of Caltech-256
+(extrapolated). The SVM is one class against the others with the squared hinge loss, the one of LIBLINEAR.
+Penalties are chosen on a third of the training images.
 
 Writes result.json and layers.png to <run>/layers/<dataset> (or --out), and a small record of each fold to records/
 there: a run that was stopped goes on.
@@ -32,7 +33,7 @@ from tqdm import tqdm
 
 from experiments import command, frozen_features, inputs, pictures, transfer_arms
 from experiments.frozen_features import mean_and_spread, over_folds, recorded
-from zfjax import linear_models, transfer
+from zfjax import inner_products, linear_models, transfer
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.transfer import Fold
 
@@ -185,15 +186,15 @@ def measure_layer(
 
 
 def gram_matrix(features: np.ndarray) -> np.ndarray:
-    """`linear_models.gram_matrix` with a bar."""
+    """`inner_products.gram_matrix` with a bar."""
     with tqdm(total=features.shape[1], desc="Gram matrix", unit=" features", leave=False, disable=None) as bar:
-        return linear_models.gram_matrix(features, bar.update)
+        return inner_products.gram_matrix(features, bar.update)
 
 
 def coordinates_of(gram: Callable[[], np.ndarray], fold: Fold) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates of the fold's training and test images."""
-    of_train = gram()[:, fold.train]
-    return linear_models.kernel_coordinates(of_train[fold.train], of_train[fold.test])
+    train, test = (gram()[np.ix_(images, fold.train)] for images in (fold.train, fold.test))
+    return inner_products.kernel_coordinates(train, test)
 
 
 def classify(
@@ -234,7 +235,8 @@ def report(result: Mapping[str, Any]) -> None:
     for row in result["rows"]:
         here, paper = mean_and_spread(row), "-" if row["paper"] is None else f"{row['paper']:.1f}"
         print(f"{row['layer']:8}{row['num_features']:>10,}  {row['classifier']:12}{here:>14}{paper:>12}")
-    print(f"written to {result['folder']}")
+    lines = transfer_arms.convergence(record for row in result["rows"] for record in row["records"])
+    print(*lines, f"written to {result['folder']}", sep="\n")
 
 
 def main() -> None:

@@ -1,28 +1,21 @@
-"""How the result of an experiment is held against a claim of the paper: one judge for each entry of `paper_claims`.
+"""How results are held against the paper's claims about its figures: one judge for each entry of `paper_claims`.
 
-A judge reads a `result.json`. Where that has a spread it tests at ALPHA, one-sided in the claim's direction; else it
-compares numbers. It says nothing (None) where the result does not hold what the claim is about.
+A judge reads a `result.json`. Where that has a spread it tests (`paper_statistics`); else it compares a number with
+stated bounds. It says nothing (None) where the result does not hold what the claim is about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-import scipy.stats
 
-ALPHA = 0.05  # a test below this supports its claim
-Result = Mapping[str, Any]  # a result.json
+from experiments.paper_statistics import Outcome, every, falling, more_often, paired, smaller, untested
+from experiments.paper_verdicts import FAILS, HOLDS, NOT_SHOWN, Finding, Result, bounded, tested
 
-
-class Finding(NamedTuple):
-    """What one result says to one claim."""
-
-    ours: str
-    holds: bool
-    p_value: float | None = None  # of a one-sided test in the claim's direction; None where numbers are compared
+CLEAR = 0.1  # a correlation this much larger, or another number by this share of it, is clearly so
+QUASI_LINEAR = 0.9  # R^2 of a line through zero
 
 
 def resemblance(result: Result) -> Finding | None:
@@ -32,7 +25,8 @@ def resemblance(result: Result) -> Finding | None:
     if not known:
         return None
     ours = ", ".join(f"{layer} {pair['value']:.2f} ({pair['by_chance']:.2f})" for layer, pair in known.items())
-    return Finding(ours, all(pair["value"] > pair["by_chance"] for pair in known.values()))
+    least = min(pair["value"] - pair["by_chance"] for pair in known.values())
+    return bounded(ours, least, holds_from=CLEAR, fails_to=0.0)
 
 
 def geometry(result: Result) -> Finding | None:
@@ -41,13 +35,17 @@ def geometry(result: Result) -> Finding | None:
         return None
     ours = f"{result['num_parameters']:,} parameters, maps of {'-'.join(map(str, result['map_sides']))}"
     same = all(result[name] == value for name, value in result["paper"].items() if name in result)
-    return Finding(ours, same)
+    return Finding(ours, HOLDS if same else FAILS)
 
 
 def lower_layers_settle_first(result: Result) -> Finding | None:
     """Share of the pairs of layers whose lower one is nearer to its final features over the epochs."""
     share = result["lower_layers_first"]
-    return None if share is None else Finding(f"in {share:.0%} of the pairs of layers", share > 0.5)
+    if share is None or share != share:
+        return None
+    curves = [facts["similarity"] for facts in result["layers"].values()]
+    means = [float(np.mean(curve)) for curve in curves if None not in curve]
+    return tested(f"in {share:.0%} of the pairs of {len(means)} layers", falling(means))
 
 
 def jumps_come_from_other_images(result: Result) -> Finding | None:
@@ -58,41 +56,78 @@ def jumps_come_from_other_images(result: Result) -> Finding | None:
         return None
     stayed, changed = (np.mean([pair[f"image_{what}"] for pair in known]) for what in ("stayed", "changed"))
     ours = f"correlation {stayed:.2f} where the image stayed, {changed:.2f} where it changed"
-    return Finding(ours, all(pair["image_stayed"] > pair["image_changed"] for pair in known))
+    least = min(pair["image_stayed"] - pair["image_changed"] for pair in known)
+    return bounded(ours, least, holds_from=CLEAR, fails_to=0.0)
 
 
-def first_layer_moves_more(result: Result) -> Finding:
-    """Relative distance per small step, lowest layer over highest."""
-    ratios = {name: result["transforms"][name]["slope_ratio"] for name in ("translation", "scale")}
-    ours = ", ".join(f"{name} {ratio:.1f} times" if ratio else f"{name}: none" for name, ratio in ratios.items())
-    return Finding(ours, all(ratio is not None and ratio > 1 for ratio in ratios.values()))
+def first_layer_moves_more(result: Result) -> Finding | None:
+    """Relative distance per small step of each image, layer 1 against layer 7."""
+    if not {"conv1", "fc7"} <= set(result["layers"]):
+        return None
+    both = {name: result["transforms"][name] for name in ("translation", "scale")}
+    slopes = {name: (facts["slope"]["conv1"], facts["slope"]["fc7"]) for name, facts in both.items()}
+    ours = ", ".join(f"{name} {a / b:.1f} times" if b else f"{name}: none" for name, (a, b) in slopes.items())
+    return tested(ours, every([_over_images(facts, "slope", "conv1", "fc7") for facts in both.values()]))
 
 
-def top_layer_is_quasi_linear(result: Result) -> Finding:
-    """R^2 of a line through zero in the highest layer."""
-    top = result["layers"][-1]
-    found = {name: result["transforms"][name]["linearity"][top] for name in ("translation", "scale")}
-    ours = ", ".join(f"{name} R² {value:.2f}" for name, value in found.items())
-    return Finding(ours, all(value >= 0.9 for value in found.values()))
+def top_layer_is_quasi_linear(result: Result) -> Finding | None:
+    """R^2 of a line through zero in layer 7."""
+    if "fc7" not in result["layers"]:
+        return None
+    both = {name: result["transforms"][name] for name in ("translation", "scale")}
+    ours = ", ".join(f"{name} R² {facts['linearity']['fc7']:.2f}" for name, facts in both.items())
+    return tested(ours, every([_over_images(facts, "linearity", "fc7", QUASI_LINEAR) for facts in both.values()]))
+
+
+def _over_images(facts: Mapping[str, Any], number: str, layer: str, other: str | float) -> Outcome:
+    """Whether a layer's number is above another layer's, or a constant, over the images."""
+    by_layer = facts.get("of_images", {}).get(number)
+    if by_layer is None:
+        return untested("values of single images are missing: made by an earlier version")
+    least = by_layer[other] if isinstance(other, str) else other
+    return paired(np.subtract(by_layer[layer], least))
 
 
 def rotation_breaks_labels(result: Result) -> Finding:
     """Labels survive translation and scale more often than rotation."""
-    kept = {name: facts["label_stability"]["mean"] for name, facts in result["transforms"].items()}
-    ours = ", ".join(f"{name} {share:.0%}" for name, share in kept.items())
-    return Finding(ours, kept["rotation"] < min(kept["translation"], kept["scale"]))
+    kept = {name: facts["label_stability"] for name, facts in result["transforms"].items()}
+    ours = ", ".join(f"{name} {facts['mean']:.0%}" for name, facts in kept.items())
+    rotated = kept["rotation"]["images"]
+    tests = [paired(np.subtract(kept[name]["images"], rotated)) for name in ("translation", "scale")]
+    return tested(f"label kept: {ours}", every(tests))
+
+
+def renormalisation_tames(result: Result) -> Finding | None:
+    """The strongest first-layer filter over the median one, with renormalisation and without."""
+    if "unclipped" not in result["nets"]:
+        return None
+    if not result["renormalisation_acted"]:
+        return Finding("", NOT_SHOWN, "renormalisation never acted: both networks are the same")
+    return against("unclipped", lambda net: net["dominance"]["largest_over_median"], ".1f", larger=False)(result)
 
 
 def against(role: str, number: Callable[[Mapping[str, Any]], float], form: str, *, larger: bool):
-    """A judge of Figure 6: whether the net's number is larger (smaller) than that of the net in `role`."""
+    """A judge of Figure 6: whether the net's number is clearly larger (smaller) than that of the net in `role`."""
 
     def judge(result: Result) -> Finding | None:
         if role not in result["nets"]:
             return None
         ours, other = number(result["nets"]["clipped"]), number(result["nets"][role])
-        return Finding(f"{ours:{form}} against {other:{form}}", ours > other if larger else ours < other)
+        gain = (ours - other if larger else other - ours) / other if other else 0.0
+        return bounded(f"{ours:{form}} against {other:{form}}", gain, holds_from=CLEAR, fails_to=0.0)
 
     return judge
+
+
+def fewer_dead_filters(result: Result) -> Finding | None:
+    """The share of the first layer's filters that are weak, or that no image excites, whichever is larger."""
+    if "alexnet" not in result["nets"]:
+        return None
+    nets = [result["nets"][role] for role in ("clipped", "alexnet")]
+    dead = [max(net[f"dead_by_{what}"]["share"] for what in ("weight", "activity")) for net in nets]
+    numbers = [net["num_filters"] for net in nets]
+    ours = " against ".join(f"{share:.1%} of {number}" for share, number in zip(dead, numbers, strict=True))
+    return tested(ours, smaller(*dead, *numbers))
 
 
 def occlusion_finds_the_object(result: Result) -> Finding | None:
@@ -100,94 +135,7 @@ def occlusion_finds_the_object(result: Result) -> Finding | None:
     score = result["score"]
     if score is None:
         return None
-    own, chance, error = (score["occlusion"][name] for name in ("object", "other_object", "standard_error"))
-    p_value = float(scipy.stats.norm.sf((own - chance) / error)) if error else float(own <= chance)
-    ours = (
-        f"{own:.0%} of {score['num_images']} scenes, by chance {chance:.0%}; gradient {score['gradient']['object']:.0%}"
-    )
-    return Finding(ours, p_value < ALPHA, p_value)
-
-
-def parts_correspond(layer: int) -> Callable[[Result], Finding | None]:
-    """A judge of Table 1: every part's masks change the features more consistently than random ones do."""
-
-    def judge(result: Result) -> Finding | None:
-        layers = list(result["layers"])
-        if layer >= len(layers):
-            return None
-        rows = result["layers"][layers[layer]]
-        ours = f"{layers[layer]}: " + ", ".join(f"{part} {row['delta']:.3f}" for part, row in rows.items())
-        worst = max(row["p"] for row in rows.values() if row["p"] is not None)
-        return Finding(ours, worst < ALPHA, worst)
-
-    return judge
-
-
-def averaging_helps(result: Result) -> Finding | None:
-    """Several networks together err less than the best one alone."""
-    alone = [member["error"]["ten"]["top1"] for member in result["members"]]
-    if len(alone) < 2:
-        return None
-    together = result["error"]["ten"]["top1"]
-    return Finding(f"{together:.1%} together, {min(alone):.1%} the best of {len(alone)} alone", together < min(alone))
-
-
-def ten_crops_help(result: Result) -> Finding:
-    """The average of ten crops errs less than the centre."""
-    center, ten = result["error"]["center"]["top1"], result["error"]["ten"]["top1"]
-    return Finding(f"{ten:.1%} against {center:.1%} of {result['num_images']:,} images", ten < center)
-
-
-def same_order(result: Result) -> Finding | None:
-    """Our order of the variants is the paper's."""
-    found = result["rank_correlation"]
-    if found is None:
-        return None
-    one_sided = found["p_value"] / 2 if found["rho"] > 0 else 1 - found["p_value"] / 2
-    return Finding(f"Spearman's rho {found['rho']:.2f}, {found['num_variants']} variants", one_sided < ALPHA, one_sided)
-
-
-def depth_matters(result: Result) -> Finding | None:
-    """Without layers 3, 4, 6 and 7 the error is the largest."""
-    errors = {row["name"]: row["error"]["validation"]["top1"] for row in result["rows"] if row["paper"]}
-    shallow = errors.pop("alexnet, no conv3,4,fc6,7", None)
-    if shallow is None or not errors:
-        return None
-    return Finding(
-        f"{shallow:.1%}; the largest of the others {max(errors.values()):.1%}", shallow > max(errors.values())
-    )
-
-
-def pretrained_beats_scratch(result: Result) -> Finding | None:
-    """At every number of images; by Welch's t-test over the folds, the largest p-value of all."""
-    arms = {(row["arm"], row["num_train"]): row for row in result.get("rows", ())}
-    sizes = [size for arm, size in arms if arm == "scratch" and ("pretrained", size) in arms]
-    if not sizes:
-        return None
-    pairs = [(arms["pretrained", size], arms["scratch", size]) for size in sizes]
-    ours = "; ".join(f"{a['num_train']} per class: {a['mean']:.1f} against {b['mean']:.1f} %" for a, b in pairs)
-    if any(len(row["folds"]) < 2 for pair in pairs for row in pair):
-        return Finding(ours, all(a["mean"] > b["mean"] for a, b in pairs))
-    options = {"equal_var": False, "alternative": "greater"}
-    worst = max(float(scipy.stats.ttest_ind(a["folds"], b["folds"], **options).pvalue) for a, b in pairs)
-    return Finding(ours, worst < ALPHA, worst)
-
-
-def few_images_suffice(result: Result) -> Finding | None:
-    """Six images per class, pretrained, beat what the best earlier method reached with sixty."""
-    six = [row["mean"] for row in result.get("rows", ()) if (row["arm"], row["num_train"]) == ("pretrained", 6)]
-    return Finding(f"{six[0]:.1f} % with 6 per class, the earlier best 55.2 % with 60", six[0] > 55.2) if six else None
-
-
-def higher_layers_are_better(result: Result) -> Finding | None:
-    """Each convolutional layer gives a better linear SVM than the one below."""
-    rows = [row for row in result["rows"] if row["classifier"] == "svm" and row["layer"].startswith("conv")]
-    if len(rows) < 2:
-        return None
-    ours = ", ".join(f"{row['layer']} {row['mean']:.1f} %" for row in rows)
-    return Finding(ours, rising([row["mean"] for row in rows]))
-
-
-def rising(values: Sequence[float]) -> bool:
-    """Whether each is larger than the one before."""
-    return all(low < high for low, high in pairwise(values))
+    own, chance = (score["occlusion"][name] for name in ("object", "other_object"))
+    number = score["num_images"]
+    told = f"{own:.0%} of {number} scenes, by chance {chance:.0%}; gradient {score['gradient']['object']:.0%}"
+    return tested(told, more_often(own, number, chance))

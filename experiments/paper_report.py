@@ -4,26 +4,29 @@
 
 Reads each result.json below --results (default runs/), whatever subset there is, and writes report.md and a
 self-contained report.html to runs/report (or --out). Expected time: seconds.
-Expected page: a table with one row for each claim of the paper and each result that speaks to it (what the paper says,
-its number, ours, on which net and data, whether it holds here and by which rule), then the figures. A claim that does
-not hold here is shown as not holding; one that no result speaks to, as not measured.
+Expected page: a table of the claims and their verdicts, each linked to its figure or table of the paper; there one row
+for each claim and each result that speaks to it (what the paper says, its number, ours, on which networks and data,
+whether it holds here and by which rule), and below it those results' pictures or numbers. A claim that does not hold
+here is shown so, one that no test decides as not shown, one that no result speaks to as not measured. A result.json
+that cannot be read is named at the end of the page; it stops nothing.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import command, inputs, pictures
-from experiments.paper_claims import CLAIMS, Claim
-from experiments.paper_judges import Finding
-from experiments.report_pages import Cell, Figure, Page, as_html, as_markdown
+from experiments import command, inputs, paper_numbers, pictures
+from experiments.paper_claims import CLAIMS, HOW
+from experiments.paper_results import Found, Unreadable, joined, read_results
+from experiments.paper_verdicts import NOT_MEASURED, VERDICTS, Claim, Finding
+from experiments.report_pages import Block, Cell, Page, Part, Table, as_html, as_markdown
 
-VERDICTS = {True: "holds", False: "does not hold"}
-HEADS = ("Source", "The paper says", "Its number", "Ours", "Net and data", "Verdict here", "Rule")
+HEADS = ("The paper says", "Its number", "Ours", "Networks and data", "Verdict here", "Rule")
+OVERVIEW = ("Source", "The paper says", *(verdict.capitalize() for verdict in VERDICTS))
+UNREADABLE = "Results that could not be read"
 
 
 @dataclass(frozen=True)
@@ -38,152 +41,147 @@ class Config:
     """Replace a report that is already there."""
 
 
-class Found(NamedTuple):
-    """One result.json."""
-
-    path: Path
-    result: dict[str, Any]
-
-    @property
-    def source(self) -> str:
-        """The figure or table that it is about."""
-        return str(self.result.get("figure") or self.result.get("table"))
-
-
 class Row(NamedTuple):
     """One claim and one result that speaks to it, or none."""
 
     claim: Claim
-    found: Found | None
-    finding: Finding | None
+    found: Found | None = None
+    finding: Finding | None = None
 
     @property
     def verdict(self) -> str:
-        """In words, with the p-value where there was a test."""
-        if self.finding is None:
-            return "not measured"
-        p_value = "" if self.finding.p_value is None else f" (p = {self.finding.p_value:.2g})"
-        return VERDICTS[self.finding.holds] + p_value
+        """One of VERDICTS."""
+        return NOT_MEASURED if self.finding is None else self.finding.verdict
 
 
 def run(config: Config) -> dict[str, Any]:
     """Read, judge and write; what result.json holds.
 
     Raises:
-      ValueError: a damaged result.json, named; a report that is already there.
+      ValueError: a report that is already there.
       FileNotFoundError: no result at all.
     """
     out = inputs.result_folder(config.out, config.out, overwrite=config.overwrite)
-    found = read_results(config.results)
-    rows = judge_all(found)
-    page = Page(
-        title="Visualizing and Understanding Convolutional Networks: the paper's claims and ours",
-        summary=summary(rows),
-        heads=HEADS,
-        rows=[cells(row) for row in rows],
-        figures=[figure for one in found for figure in figures_of(one)],
-    )
+    found, unreadable = read_results(config.results)
+    if not found and not unreadable:
+        raise FileNotFoundError(
+            f"no result below {config.results}/: draw a figure first, as `python -m experiments.deconv_figures`"
+        )
+    usable, rows, stale = judge_all(found)
+    page = make_page(usable, rows, [*unreadable, *stale])
     result = {
         "report": "claims",
-        "claims": [
-            {
-                **{name: getattr(row.claim, name) for name in ("source", "says", "paper", "rule")},
-                "result": row.found.path if row.found else None,
-                "ours": row.finding.ours if row.finding else None,
-                "verdict": row.verdict,
-            }
-            for row in rows
-        ],
+        "claims": [facts_of(row) for row in rows],
+        "unreadable": [one._asdict() for one in (*unreadable, *stale)],
         "config": config,
         "versions": pictures.versions(),
     }
     (out / "result.json").unlink(missing_ok=True)
-    pictures.write_atomically(out / "report.md", as_markdown(page, out).encode())
-    pictures.write_atomically(out / "report.html", as_html(page).encode())
+    pictures.write_atomically(out / "report.md", as_markdown(page, out).encode(errors="replace"))
+    pictures.write_atomically(out / "report.html", as_html(page).encode(errors="replace"))
     pictures.save_result(out / "result.json", result)
     return {**result, "folder": out}
 
 
-def read_results(folder: Path) -> list[Found]:
-    """Every figure's and table's result below `folder`, by source, then path."""
-    found = []
-    for path in sorted(folder.rglob("result.json")):
+def judge_all(found: Sequence[Found]) -> tuple[list[Found], list[Row], list[Unreadable]]:
+    """(results that every judge could read, rows, the others); a claim that no result speaks to has one row."""
+    usable, stale, rows = [], [], []
+    for one in found:
         try:
-            result = json.loads(path.read_text())
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{path} is damaged; remove it, or make it again: {error}") from error
-        if isinstance(result, dict) and ("figure" in result or "table" in result):
-            found.append(Found(path, result))
-    if not found:
-        raise FileNotFoundError(
-            f"no result below {folder}/: draw a figure first, as `python -m experiments.deconv_figures`"
-        )
-    return sorted(found, key=lambda one: (one.source, str(one.path)))
+            judged = [Row(claim, one, claim.judge(one.result)) for claim in CLAIMS if claim.source == one.source]
+            paper_numbers.table_of(one)
+        except Exception as error:  # of an earlier version, or of another program
+            what = f"no result of this version of {one.source} ({type(error).__name__}: {error}); make it again"
+            stale.append(Unreadable(one.where, what))
+        else:
+            usable.append(one)
+            rows += judged
+    for one in joined(usable):
+        rows += [Row(claim, one, claim.judge(one.result)) for claim in CLAIMS if claim.source == one.source]
+    spoken = [row for row in rows if row.finding is not None]
+    by_claim = [([row for row in spoken if row.claim is claim] or [Row(claim)]) for claim in CLAIMS]
+    return usable, [row for of_claim in by_claim for row in of_claim], stale
 
 
-def judge_all(found: Sequence[Found]) -> list[Row]:
-    """One row for each claim and result that speaks to it; a claim without any has one row of its own."""
-    rows = []
-    for claim in CLAIMS:
-        judged = [Row(claim, one, finding_of(claim, one)) for one in found if one.source == claim.source]
-        rows += [row for row in judged if row.finding is not None] or [Row(claim, None, None)]
-    return rows
+def make_page(found: Sequence[Found], rows: Sequence[Row], unreadable: Sequence[Unreadable]) -> Page:
+    """The overview, a part for each figure and table of the paper, and what could not be read."""
+    sources = sorted({row.claim.source for row in rows} | {one.source for one in found}, key=order_of)
+    parts = [part_of(source, found, rows) for source in sources]
+    if unreadable:
+        lines = [[Cell(f"unreadable: {one.where}/result.json: {one.what}", "unreadable")] for one in unreadable]
+        parts.append(Part(UNREADABLE, Table(("What is wrong",), lines), ()))
+    return Page(
+        title="Visualizing and Understanding Convolutional Networks: the paper's claims and ours",
+        notes=(summary(rows, unreadable), *HOW),
+        overview=Table(OVERVIEW, [overview_cells(claim, rows) for claim in CLAIMS]),
+        parts=parts,
+    )
 
 
-def finding_of(claim: Claim, one: Found) -> Finding | None:
-    """The judge's finding; ValueError naming the file where it lacks what the experiment writes."""
-    try:
-        return claim.judge(one.result)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(
-            f"{one.path} is no result of this version of {claim.source} ({error!r}): make it again"
-        ) from error
+def order_of(source: str) -> tuple:
+    """Figures by their number, then tables, then what the paper does not have."""
+    kind, _, rest = source.partition(" ")
+    number = rest.split(",")[0]
+    known = kind in ("Figure", "Table") and number.isdigit()
+    return (kind if known else "Z", int(number) if known else 0, source)
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """How many claims hold, do not, and were not measured."""
-    counts = {verdict: 0 for verdict in ("holds", "does not hold", "not measured")}
-    for row in rows:
-        counts[row.verdict.split(" (")[0]] += 1
-    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    return f"{len(CLAIMS)} claims; over all results that speak to them: {said}."
+def part_of(source: str, found: Sequence[Found], rows: Sequence[Row]) -> Part:
+    """The claims about one figure or table, and below them each result's pictures, or its numbers."""
+    of_source = [row for row in rows if row.claim.source == source]
+    table = Table(HEADS, [cells(row) for row in of_source]) if of_source else None
+    blocks = [
+        Block(one.setting or one.where, f"from {one.where}", one.figures, paper_numbers.table_of(one))
+        for one in found
+        if one.source == source
+    ]
+    return Part(source[0].upper() + source[1:], table, blocks)
+
+
+def summary(rows: Sequence[Row], unreadable: Sequence[Unreadable]) -> str:
+    """How many verdicts of each kind there are."""
+    verdicts = [row.verdict for row in rows]
+    said = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS)
+    count = len(unreadable)
+    lost = f" {count} result{'s' * (count != 1)} could not be read; see the end of the page." if count else ""
+    return f"{len(CLAIMS)} claims. Verdicts, one for each claim and each result that speaks to it: {said}.{lost}"
+
+
+def overview_cells(claim: Claim, rows: Sequence[Row]) -> list[Cell]:
+    """One line of the overview: how many results say what."""
+    verdicts = [row.verdict for row in rows if row.claim is claim]
+    counts = [(verdict, verdicts.count(verdict)) for verdict in VERDICTS]
+    marks = [Cell(str(count), verdict) if count else Cell("") for verdict, count in counts]
+    if NOT_MEASURED in verdicts:
+        marks[-1] = Cell("×", NOT_MEASURED)
+    return [Cell(claim.source, link=claim.source), Cell(claim.says), *marks]
 
 
 def cells(row: Row) -> list[Cell]:
-    """One line of the table."""
-    ours, where = (
-        ("", "") if row.finding is None or row.found is None else (row.finding.ours, setting(row.found.result))
-    )
-    verdict = row.verdict
-    words = (row.claim.source, row.claim.says, row.claim.paper, ours, where, verdict, row.claim.rule)
-    return [
-        Cell(word, verdict.split(" (")[0] if head == "Verdict here" else "")
-        for head, word in zip(HEADS, words, strict=True)
-    ]
+    """One line of a figure's or table's claims."""
+    claim, finding = row.claim, row.finding
+    ours, where, words = ("", "", NOT_MEASURED) if finding is None else (finding.ours, _setting(row), finding.words)
+    plain = [Cell(text) for text in (claim.says, claim.paper, ours, where)]
+    return [*plain, Cell(words, row.verdict), Cell(claim.rule)]
 
 
-def setting(result: dict[str, Any]) -> str:
-    """Net and data of a result, in few words."""
-    data, checkpoint = result.get("data") or {}, result.get("checkpoint") or {}
-    run = Path(checkpoint.get("path") or "").parent.parent.name  # <run>/checkpoints/<step>
-    parts = [name] if (name := result.get("network") or run) else []
-    parts += [f"on {data['name']}"] if data.get("name") else []
-    number = result.get("num_images")
-    return ", ".join([*parts, *([f"{number:,} images"] if isinstance(number, int) else [])])
+def facts_of(row: Row) -> dict[str, Any]:
+    """What result.json says of a row."""
+    said = {name: getattr(row.claim, name) for name in ("source", "says", "paper", "rule")}
+    finding = row.finding._asdict() if row.finding else {"ours": None, "verdict": NOT_MEASURED, "because": ""}
+    return {**said, **finding, "result": row.found.where if row.found else None, "setting": _setting(row)}
 
 
-def figures_of(one: Found) -> list[Figure]:
-    """The pictures beside a result.json; an overview stands for the pages that it sums up."""
-    names = sorted(one.path.parent.glob("*.png"))
-    overview = [name for name in names if name.name == "overview.png"]
-    heading = f"{one.source[0].upper()}{one.source[1:]}: {setting(one.result)}"
-    return [Figure(heading, name.stem.replace("_", " "), name) for name in overview or names]
+def _setting(row: Row) -> str:
+    return row.found.setting if row.found else ""
 
 
 def report(result: dict[str, Any]) -> None:
-    """Print the verdicts."""
+    """Print the verdicts, and what could not be read."""
     for claim in result["claims"]:
-        print(f"{claim['source']:18} {claim['verdict']:28} {claim['says']}")
+        print(f"{claim['source']:18} {claim['verdict']:14} {claim['says']}")
+    for one in result["unreadable"]:
+        print(f"unreadable: {one['where']}: {one['what']}")
     print(f"written to {result['folder']}")
 
 

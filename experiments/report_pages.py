@@ -13,91 +13,131 @@ from urllib.parse import quote
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1240px; padding: 0 1em; color: #222; }
-table { border-collapse: collapse; width: 100%; font-size: 13px; }
-th, td { border: 1px solid #ccc; padding: .4em .5em; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
+h2 { margin-top: 2.2em; border-bottom: 2px solid #ddd; } h3 { margin: 1.6em 0 .2em; font-size: 1em; }
+table { border-collapse: collapse; font-size: 13px; margin: .6em 0; } p.note { color: #555; margin: .3em 0; }
+th, td { border: 1px solid #ccc; padding: .4em .5em; text-align: left; vertical-align: top; overflow-wrap: break-word; }
 th { background: #f0f0f0; } td.holds { background: #dff0d8; } td.does-not-hold { background: #f6d9d5; }
-td.not-measured { color: #777; } img { max-width: 100%; height: auto; border: 1px solid #ddd; }
-figure { margin: 1em 0 2em; } figcaption { color: #555; }
+td.not-shown { background: #fcf1cf; } td.not-measured { color: #777; } td.unreadable { background: #e4daf2; }
+img { max-width: 100%; height: auto; border: 1px solid #ddd; } figure { margin: .6em 0 1.4em; }
+figcaption { color: #555; }
 """
 
 
 class Cell(NamedTuple):
-    """One field of the table."""
+    """One field of a table."""
 
     text: str
     kind: str = ""  # a class of STYLE, in words
+    link: str = ""  # the heading that it leads to
 
 
-class Figure(NamedTuple):
-    """One picture."""
+class Table(NamedTuple):
+    """Rows under their heads."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+class Block(NamedTuple):
+    """What one result shows."""
 
     heading: str
-    caption: str
-    path: Path
+    note: str
+    figures: Sequence[Path]
+    table: Table | None  # of numbers
+
+
+class Part(NamedTuple):
+    """All that belongs to one figure or table of the paper."""
+
+    heading: str
+    table: Table | None
+    blocks: Sequence[Block]
 
 
 class Page(NamedTuple):
     """All that a report shows."""
 
     title: str
-    summary: str
-    heads: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    figures: Sequence[Figure]
+    notes: Sequence[str]
+    overview: Table
+    parts: Sequence[Part]
 
 
 def as_html(page: Page) -> str:
     """One file that needs no other."""
-    head = "".join(f"<th>{html.escape(word)}</th>" for word in page.heads)
-    rows = "\n".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in page.rows)
     title = html.escape(page.title)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{STYLE}</style></head>\n<body>\n<h1>{title}</h1>\n<p>{html.escape(page.summary)}</p>\n"
-        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>\n"
-        f"{''.join(_html_figures(page.figures))}</body>\n</html>\n"
-    )
+    lines = [
+        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>',
+        f"<style>{STYLE}</style></head>\n<body>\n<h1>{title}</h1>",
+        *(f"<p>{html.escape(note)}</p>" for note in page.notes),
+        _html_table(page.overview),
+    ]
+    for part in page.parts:
+        lines.append(f'<h2 id="{anchor(part.heading)}">{html.escape(part.heading)}</h2>')
+        lines += [] if part.table is None else [_html_table(part.table)]
+        for block in part.blocks:
+            lines.append(f"<h3>{html.escape(block.heading)}</h3>\n<p class='note'>{html.escape(block.note)}</p>")
+            lines += [] if block.table is None else [_html_table(block.table)]
+            lines += map(_html_figure, block.figures)
+    return "\n".join([*lines, "</body>\n</html>\n"])
 
 
 def as_markdown(page: Page, folder: Path) -> str:
     """The same for a reader of text; pictures are linked as seen from `folder`."""
-    lines = [f"# {_markdown(page.title)}", "", _markdown(page.summary), ""]
-    lines += [_markdown_row(page.heads), _markdown_row(["---"] * len(page.heads), escape=False)]
-    lines += [_markdown_row([cell.text for cell in row]) for row in page.rows]
-    heading = None
-    for figure in page.figures:
-        if figure.heading != heading:
-            heading = figure.heading
-            lines += ["", f"## {_markdown(heading)}"]
-        link = quote(os.path.relpath(figure.path, folder))
-        lines += ["", f"![{_markdown(figure.caption)}]({link})"]
+    lines = [f"# {_markdown(page.title)}", ""]
+    for note in page.notes:
+        lines += [_markdown(note), ""]
+    lines += _markdown_table(page.overview)
+    for part in page.parts:
+        lines += ["", f'<a id="{anchor(part.heading)}"></a>', "", f"## {_markdown(part.heading)}"]
+        lines += [] if part.table is None else ["", *_markdown_table(part.table)]
+        for block in part.blocks:
+            lines += ["", f"### {_markdown(block.heading)}", "", _markdown(block.note)]
+            lines += [] if block.table is None else ["", *_markdown_table(block.table)]
+            for path in block.figures:
+                lines += ["", f"![{_markdown(_caption(path))}]({quote(os.path.relpath(path, folder))})"]
     return "\n".join(lines) + "\n"
 
 
+def anchor(heading: str) -> str:
+    """The name by which links find a heading: letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(word)}</th>" for word in table.heads)
+    rows = "\n".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in table.rows)
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
+
+
 def _html_cell(cell: Cell) -> str:
-    kind = f' class="{cell.kind.replace(" ", "-")}"' if cell.kind else ""
-    return f"<td{kind}>{html.escape(cell.text)}</td>"
+    kind = f' class="{anchor(cell.kind)}"' if cell.kind else ""
+    text = html.escape(cell.text)
+    return f"<td{kind}>" + (f'<a href="#{anchor(cell.link)}">{text}</a>' if cell.link else text) + "</td>"
 
 
-def _html_figures(figures: Sequence[Figure]) -> list[str]:
-    parts, heading = [], None
-    for figure in figures:
-        if figure.heading != heading:
-            heading = figure.heading
-            parts.append(f"<h2>{html.escape(heading)}</h2>\n")
-        data = base64.b64encode(figure.path.read_bytes()).decode()
-        caption = html.escape(figure.caption)
-        parts.append(
-            f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
-            f"<figcaption>{caption}</figcaption></figure>\n"
-        )
-    return parts
+def _html_figure(path: Path) -> str:
+    data, caption = base64.b64encode(path.read_bytes()).decode(), html.escape(_caption(path))
+    image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+
+
+def _caption(path: Path) -> str:
+    return path.stem.replace("_", " ")
+
+
+def _markdown_table(table: Table) -> list[str]:
+    heads = [_markdown(head) for head in table.heads]
+    rows = [heads, ["---"] * len(heads), *([_markdown_cell(cell) for cell in row] for row in table.rows)]
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _markdown(cell.text)
+    return f"[{text}](#{anchor(cell.link)})" if cell.link else text
 
 
 def _markdown(words: str) -> str:
     """Without line breaks, and with what Markdown or HTML would read as a mark made plain."""
     return re.sub(r"([\\`*_{}\[\]<>#|!&$~])", r"\\\1", " ".join(words.split()))
-
-
-def _markdown_row(words: Sequence[str], *, escape: bool = True) -> str:
-    return "| " + " | ".join(_markdown(word) if escape else word for word in words) + " |"

@@ -21,14 +21,21 @@ from zfjax.transfer import Fold
 MAX_BYTES = 2 << 30  # of decoded pictures in memory; where there are more they are decoded in every epoch
 
 
-def scratch_recipe(recipe: Recipe, *, num_epochs: int, learning_rate: float, seed: int) -> Recipe:
-    """The net's own recipe for one fold.
+def scratch_recipe(
+    recipe: Recipe, *, num_epochs: int, batch_size: int, learning_rate: float, weight_decay: float
+) -> Recipe:
+    """The net's own recipe, but for what a set of a few thousand images needs.
 
     Departure: the rate falls along a cosine, as there are no validation images to see a plateau on. Paper is silent:
-    the number of epochs and the rate.
+    the number of epochs, the batch, the rate and the decay.
     """
     return dataclasses.replace(
-        recipe, num_epochs=num_epochs, learning_rate=learning_rate, seed=seed, annealing="cosine"
+        recipe,
+        num_epochs=num_epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        annealing="cosine",
     )
 
 
@@ -51,7 +58,10 @@ def accuracy(photo_set: PhotoSet, fold: Fold, size: int, architecture: Architect
     rows = features.layers_of(params, [logits], architecture=architecture)
     batches = eval_batches(photo_sets.source_of(photo_set, size, fold.test), batch_size=recipe.batch_size)
     found = [rows[logits] for rows in transfer.features_of(rows, batches, mean=mean, size=architecture.image_size)]
-    return transfer.mean_class_accuracy(np.concatenate(found).argmax(axis=1), photo_set.labels[fold.test])
+    scores = np.concatenate(found)
+    if not np.isfinite(scores).all():
+        raise FloatingPointError("logits are not finite: training from scratch diverged")
+    return transfer.mean_class_accuracy(scores.argmax(axis=1), photo_set.labels[fold.test])
 
 
 def mean_picture(source: Source, size: int) -> np.ndarray:

@@ -93,8 +93,12 @@ def run(config: Config) -> dict[str, Any]:
 def compared(net: pretrained.CaffeNet, outputs: Path) -> list[pretrained.ParityRow]:
     """The parity report of the layers in another implementation's .npz."""
     other = pretrained.read_exporter_run(outputs)
-    images = np.ascontiguousarray(np.moveaxis(other.inputs, 1, 3)[..., ::-1])
-    return pretrained.parity(net.layers_of(list(other.outputs)), images, other.outputs)
+
+    def as_images(inputs: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(np.moveaxis(inputs, 1, 3)[..., ::-1])
+
+    fn = net.layers_of(list(other.outputs))
+    return pretrained.exporter_parity(fn, other, as_images=as_images, preprocess=net.preprocess)
 
 
 def photos_of(data: str) -> Photos:

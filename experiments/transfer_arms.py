@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +16,16 @@ from zfjax.data.photo_sets import PhotoSet
 from zfjax.training import Recipe
 from zfjax.transfer import Fold
 
+# Enter the keys of records: to be raised when linear models or nets trained from scratch come to be measured otherwise
+MODEL_VERSION, SCRATCH_VERSION = 1, 1
 # What the linear models are fitted by
-MODEL = {"penalties": linear_models.PENALTIES, "tolerance": linear_models.TOLERANCE, "held_out": transfer.HELD_OUT}
+MODEL = {
+    "penalties": linear_models.PENALTIES,
+    "tolerance": linear_models.TOLERANCE,
+    "iterations": linear_models.MAX_ITERATIONS,
+    "held_out": transfer.HELD_OUT,
+    "version": MODEL_VERSION,
+}
 
 
 class Arm(NamedTuple):
@@ -52,11 +60,15 @@ def scratch(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, recipe: Recipe)
     def measure() -> dict[str, Any]:
         return {"accuracy": scratch_training.accuracy(photo_set, fold, size, table, recipe)}
 
-    return Arm({"architecture": repr(table), "size": size, "recipe": dataclasses.asdict(recipe)}, measure)
+    key = {"architecture": repr(table), "size": size, "recipe": dataclasses.asdict(recipe), "version": SCRATCH_VERSION}
+    return Arm(key, measure)
 
 
 def voc(net: TrainedNet, photo_set: PhotoSet, *, layer: str, folder: Path, batch_size: int) -> Arm:
-    """A logistic regression for each class, from train to val, by average precision."""
+    """A logistic regression of each class, train to val, by average precision; ValueError where one shows none."""
+    for split, chosen in photo_set.splits.items():
+        if not (photo_set.labels[chosen] > 0).any():
+            raise ValueError(f"{photo_set.name}: no photo of {split} shows a class: of {len(chosen)} photos")
 
     def measure() -> dict[str, Any]:
         features = frozen_features.cached(net, photo_set, [layer], folder, batch_size=batch_size)[layer]
@@ -71,10 +83,11 @@ def voc(net: TrainedNet, photo_set: PhotoSet, *, layer: str, folder: Path, batch
         return {
             "average_precision": {name: None if np.isnan(value) else 100 * value for name, value in named},
             "mean_average_precision": 100 * quality(scores, shown[splits["val"]]),
-            "penalty": penalty,
+            **_facts(model, penalty),
         }
 
-    return Arm({"features": frozen_features.features_key(net, photo_set, layer), **MODEL}, measure)
+    key = {"features": frozen_features.features_key(net, photo_set, layer), **MODEL}
+    return Arm({**key, "splits": {split: len(chosen) for split, chosen in photo_set.splits.items()}}, measure)
 
 
 def classify(train: np.ndarray, test: np.ndarray, photo_set: PhotoSet, fold: Fold, loss: linear_models.Loss) -> dict:
@@ -95,7 +108,24 @@ def classify(train: np.ndarray, test: np.ndarray, photo_set: PhotoSet, fold: Fol
     predicted = linear_models.scores(model, test).argmax(axis=1)
     return {
         "accuracy": transfer.mean_class_accuracy(predicted, photo_set.labels[fold.test]),
+        **_facts(model, penalty),
+    }
+
+
+def convergence(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line of warning where linear models among the records had not converged when their fit ended; else none."""
+    converged = [record["converged"] for record in records if "converged" in record]
+    if all(converged):
+        return []
+    few = f"{converged.count(False)} of {len(converged)} linear models had not converged"
+    return [f"warning: {few} after {linear_models.MAX_ITERATIONS} steps; see their gradient_norm in result.json"]
+
+
+def _facts(model: linear_models.LinearModel, penalty: float) -> dict[str, Any]:
+    """How a fit ended."""
+    return {
         "penalty": penalty,
         "iterations": int(model.iterations),
         "gradient_norm": float(model.gradient_norm),
+        "converged": linear_models.converged(model),
     }

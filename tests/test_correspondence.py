@@ -7,8 +7,9 @@ import nets
 import numpy as np
 import pytest
 
-from zfjax import correspondence
-from zfjax.correspondence import consistency, mask_squares, mismatches, permutation_p_value, sign_consistency
+from zfjax import correspondence, part_masks
+from zfjax.correspondence import consistency, mismatches, permutation_p_value, sign_consistency
+from zfjax.part_masks import mask_squares
 
 IMAGES = nets.images(12, batch=3)
 
@@ -48,7 +49,7 @@ def test_each_image_has_a_place_of_its_own_and_grey_is_zero():
 
 def test_random_squares_lie_inside_and_keep_off_the_parts():
     parts = np.array([[[6.0, 6.0], [3.0, 10.0]], [[0.5, 0.5], [20.0, 20.0]]])
-    drawn = correspondence.random_places(parts, 24, side=4, num=400, rng=np.random.default_rng(0))
+    drawn = part_masks.random_places(parts, 24, side=4, num=400, rng=np.random.default_rng(0))
     assert drawn.shape == (400, 2, 2) and drawn.min() == 2 and drawn.max() == 22
     apart = np.abs(drawn[:, :, None] - parts[None]).max(axis=-1)
     assert apart.min() >= 3.5  # half a pixel is lost where a part's square was brought to whole pixels
@@ -60,9 +61,9 @@ def test_random_squares_lie_inside_and_keep_off_the_parts():
 
 
 def test_where_the_parts_leave_no_room_the_least_is_covered():
-    drawn = correspondence.random_places(np.array([[[5.0, 5.0]]]), 10, side=8, num=50, rng=np.random.default_rng(0))
+    drawn = part_masks.random_places(np.array([[[5.0, 5.0]]]), 10, side=8, num=50, rng=np.random.default_rng(0))
     assert {tuple(place) for place in drawn[:, 0]} == {(4, 4), (4, 6), (6, 4), (6, 6)}
-    anywhere = correspondence.random_places(np.zeros((1, 0, 2)), 10, side=8, num=200, rng=np.random.default_rng(0))
+    anywhere = part_masks.random_places(np.zeros((1, 0, 2)), 10, side=8, num=200, rng=np.random.default_rng(0))
     assert len({tuple(place) for place in anywhere[:, 0]}) == 9
 
 
@@ -117,6 +118,17 @@ def test_signs_of_a_linear_net_are_those_of_the_masked_sum():
         np.testing.assert_array_equal(found["sum"][m], np.sign(change.reshape(3, -1).astype("f8") @ weights))
 
 
+def test_one_array_of_features_gives_one_array_of_signs_and_a_tree_its_tree():
+    places = np.array([[(2, 2), (6, 6), (9, 3)], [(5, 5), (1, 11), (11, 11)]], float)
+    alone = correspondence.sign_changes(lambda images: images, IMAGES, places, side=4, batch_size=2)
+    for m, of_mask in enumerate(places):
+        change = IMAGES - np.asarray(mask_squares(IMAGES, of_mask, side=4))
+        np.testing.assert_array_equal(alone[m], np.sign(change).reshape(3, -1))
+    first, rest = correspondence.sign_changes(lambda x: (x, [{"twice": -2 * x}]), IMAGES, places, side=4)
+    np.testing.assert_array_equal(first, alone)
+    np.testing.assert_array_equal(rest[0]["twice"], -alone)
+
+
 def test_p_of_groups_that_are_alike_is_one_and_of_a_clear_part_the_smallest():
     same = np.broadcast_to(signs_of(1, 5, 30), (4, 5, 30)).reshape(-1, 30)
     masks = np.arange(20).reshape(4, 5)
@@ -167,13 +179,23 @@ def test_the_table_tells_every_row_by_hand():
     signs = signs_of(5, 4, 30)
     signs[0] = signs[0, 0]
     scores = _table(signs)  # each draw is all four images
-    assert scores["nose"] == (0, 0, 0, np.mean(signs[0] != 0), 0.01)
+    assert scores["nose"] == (0, 0, 0, np.mean(signs[0] != 0), 0.01, None)
     eye = delta_by_hand(signs[1])
     np.testing.assert_allclose(scores["eye"][:3], [eye, 0, eye], atol=1e-12)
     assert scores["eye"].p > 0.01 and scores["far"].p is None
     far = [delta_by_hand(signs[m]) for m in (2, 3, 4)]
     assert scores["far"].all == pytest.approx(np.mean(far)) and min(far) <= scores["far"].delta <= max(far)
     assert scores["far"].changed == np.mean(signs[2:] != 0)
+
+
+def test_a_part_is_ranked_among_aligned_places():
+    signs = signs_of(5, 4, 30)
+    signs[3] = signs[3, 0]  # one of the three places is as consistent as can be
+    signs[0] = signs[0, 0]
+    scores = _table(signs, aligned="far")
+    deltas = [delta_by_hand(of_mask) for of_mask in signs]
+    assert scores["nose"].p_aligned == (1 + 1) / (1 + 3) and scores["far"].p_aligned is None
+    assert scores["eye"].p_aligned == (1 + sum(delta <= deltas[1] for delta in deltas[2:])) / 4
 
 
 def test_draws_of_some_images_spread_around_the_whole():

@@ -128,6 +128,19 @@ def test_benchmark_prints_a_line_of_json(name, more, monkeypatch, capsys):
     assert record["images_per_second"] == pytest.approx(4 / record["seconds_per_step"]["median"], rel=0.01)
 
 
+def test_benchmark_compares_the_traced_deconvnet_with_the_explicit_one(monkeypatch, capsys):
+    flags = ("--width", 1 / 32, "--image-size", 48, "--num-classes", 10, "--batch-size", 4, "--steps", 1, "--rounds", 1)
+    printed = call(monkeypatch, capsys, benchmark, "project-fn", *flags, "--layer", "conv3", "--channel", 1)
+    ours, traced = map(json.loads, printed.splitlines())
+    assert (ours["engine"], traced["engine"]) == ("zfjax", "zfjax project_fn") and ours["layer"] == "conv3"
+    times = traced["seconds_per_step"]["median"] / ours["seconds_per_step"]["median"]
+    assert traced["times_the_seconds_of_zfjax"] == pytest.approx(times, rel=0.01)
+    workload = Workload(width=1 / 32, image_size=48, num_classes=10, batch_size=4)
+    (explicit, _), (ruled, _) = (make(workload, "conv3", 1) for make in (benchmark.projection, benchmark.ruled))
+    assert np.abs(explicit()).max() > 0
+    np.testing.assert_allclose(ruled(), explicit(), rtol=1e-4, atol=1e-4 * np.abs(explicit()).max())
+
+
 def test_torch_twin_of_the_benchmark_is_the_same_network():
     torch = pytest.importorskip("torch", reason="the PyTorch twin needs the extra zfjax[bench]")
     from experiments import benchmark_torch

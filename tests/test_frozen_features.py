@@ -69,6 +69,22 @@ def test_a_pass_that_broke_leaves_no_features(trained, photo_set, tmp_path, monk
         frozen_features.cached(trained, photo_set, ["fc7"], tmp_path / "cache", batch_size=16)
 
 
+def test_a_damaged_file_of_features_is_named_and_made_anew_once_it_is_deleted(trained, photo_set, tmp_path):
+    def cached():
+        return frozen_features.cached(trained, photo_set, ["fc7"], tmp_path / "cache", batch_size=16)["fc7"]
+
+    whole = np.array(cached())
+    (path,) = (tmp_path / "cache").glob("*.npy")
+    data = path.read_bytes()
+    for damaged in (data[:-100], data[:50], b"", b"x" * 500):
+        path.unlink()  # not while it is mapped
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"{path} is damaged \(.*\): delete it, and it is computed again"):
+            cached()
+    path.unlink()
+    np.testing.assert_array_equal(cached(), whole)
+
+
 def test_pictures_that_the_net_was_trained_on_are_left_out(trained, photo_set, tmp_path, monkeypatch):
     source = photo_sets.source_of(photo_set, SIDE)
     chosen = np.stack([source[i]["image"] for i in (3, 12)])
@@ -85,6 +101,9 @@ def test_pictures_that_the_net_was_trained_on_are_left_out(trained, photo_set, t
     assert opened(None).fingerprint == photo_set.fingerprint
     monkeypatch.setattr(transfer, "duplicates", None)  # found once
     assert list(opened(0.95).photos) == left
+    monkeypatch.setattr(frozen_features, "DUPLICATES_VERSION", 2)
+    with pytest.raises(TypeError, match="not callable"):  # they would be compared once more
+        opened(0.95)
     nothing = ImageSet("seen", SIDE, ("a",), None, None, trained.mean, None, "print")
     monkeypatch.setattr(inputs, "open_images", lambda data, net: nothing)
     with pytest.raises(ValueError, match="remove_duplicates=0.9: 'seen' has no training pictures to compare with"):
@@ -108,3 +127,19 @@ def test_a_record_is_computed_once_for_its_key(tmp_path):
     assert frozen_features.mean_and_spread(row) == "37.5 ± 17.7" and frozen_features.mean_and_spread(None) == "-"
     alone = frozen_features.over_folds([{"accuracy": 0.25}])
     assert alone["spread"] is None and frozen_features.mean_and_spread(alone) == "25.0"
+
+
+def test_a_damaged_record_is_named_and_so_is_one_of_another_key(tmp_path):
+    frozen_features.recorded(tmp_path, "fold", {"k": (1, 2)}, lambda: {"accuracy": 0.5})
+    (path,) = tmp_path.iterdir()
+    data = path.read_bytes()
+    for damaged in (data[:30], b"{", b"", b"\xff\xfe"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"{path} is damaged \(.*\): delete it, and it is computed again"):
+            frozen_features.recorded(tmp_path, "fold", {"k": (1, 2)}, dict)
+    for other in (b"[1]", b"{}", data.replace(b"2", b"3")):
+        path.write_bytes(other)
+        with pytest.raises(ValueError, match=f"{path} is not the record of its key: delete it, and it is computed"):
+            frozen_features.recorded(tmp_path, "fold", {"k": (1, 2)}, dict)
+    path.unlink()
+    assert frozen_features.recorded(tmp_path, "fold", {"k": (1, 2)}, lambda: {"accuracy": 0.7})["accuracy"] == 0.7

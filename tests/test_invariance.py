@@ -108,6 +108,21 @@ def test_curves_of_a_linear_net_are_the_norms_of_what_it_sees():
     np.testing.assert_array_equal(found.untransformed, found.probabilities[:, 1])
 
 
+def test_one_array_is_measured_as_such_and_a_tree_as_a_tree():
+    amounts = [0.0, 1.0, 2.5]
+    named = invariance.curves(linear, STORED, TRANSLATION, amounts, size=17, logits="b")
+    for fn, of in (
+        (lambda images: linear(images)["a"], lambda found: found),
+        (lambda images: (linear(images)["a"], {"b": images}), lambda found: found[0]),
+    ):
+        found = invariance.curves(fn, STORED, TRANSLATION, amounts, size=17)
+        np.testing.assert_allclose(of(found.distances), named.distances["a"], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(of(found.norms), named.norms["a"], rtol=1e-5)
+        expected = named.distances["a"] / named.norms["a"][:, None]
+        np.testing.assert_allclose(of(invariance.relative(found)), expected, rtol=1e-4, atol=1e-6)
+        assert found.probabilities is None and found.untransformed is None
+
+
 def test_a_picture_that_looks_alike_after_a_quarter_turn_moves_no_net_by_it():
     rings = np.hypot(*np.mgrid[-12:13, -12:13]).astype(np.float32)[None, :, :, None]
     angles = np.arange(0.0, 360.0, 30.0)
@@ -174,9 +189,15 @@ def test_extents_are_distances_from_no_change():
         (lambda: invariance.rotations([np.nan]), r"amounts=\[nan\]: a list of finite numbers"),
         (lambda: _curves(amounts=[1.0, 2.0]), r"amounts=\[1.0, 2.0\]: 0.0 must be among them"),
         (lambda: _curves(images=STORED[:0]), r"images of shape \(0, 25, 25, 3\): at least one"),
-        (lambda: _curves(logits="c"), "logits='c': one of a, b, which fn returns"),
+        (
+            lambda: _curves(logits="c"),
+            r"logits='c': a name in what fn returns, .*{'a': \*, 'b': \*}\), is needed",
+        ),
+        (lambda: _curves(lambda x: x), r"logits='b': a name in what fn returns, PyTreeDef\(\*\), is needed"),
+        (lambda: invariance.stability(_curves(logits=None)), r"probabilities=None: curves\(..., logits=NAME\) tell"),
         (lambda: _curves(batch_size=0), "batch_size=0: at least 1"),
         (lambda: invariance.relative(Curves({}, {"a": np.array([1.0, 0.0])}, 0, 0)), r"norms\['a'\] of image 1 is 0"),
+        (lambda: invariance.relative(Curves({}, np.array([1.0, 0.0]), 0, 0)), "norms of image 1 is 0: nothing in this"),
         (lambda: invariance.slope(np.zeros(2), np.zeros(2)), r"extents=\[0.0, 0.0\]: at least one above 0"),
         (lambda: invariance.quarter_turns([0.0, 45.0], np.zeros(2)), r"angles=\[0.0, 45.0\]: a quarter turn, and"),
         (lambda: invariance.quarter_turns([90.0, 100.0], np.zeros(2)), r"angles=\[90.0, 100.0\]: a quarter turn, and"),
@@ -187,5 +208,5 @@ def test_bad_arguments_are_named(call, message):
         call()
 
 
-def _curves(images=STORED, amounts=(0.0, 1.0), logits="b", batch_size=2):
-    return invariance.curves(linear, images, TRANSLATION, amounts, size=17, logits=logits, batch_size=batch_size)
+def _curves(fn=linear, images=STORED, amounts=(0.0, 1.0), logits="b", batch_size=2):
+    return invariance.curves(fn, images, TRANSLATION, amounts, size=17, logits=logits, batch_size=batch_size)

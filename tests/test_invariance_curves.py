@@ -101,7 +101,10 @@ def test_the_command_writes_what_the_net_makes_of_moved_pictures(trained):
     out = trained.run / "figures" / "invariance"
     assert {path.name for path in out.iterdir()} == {"curves.npz", "figure5.png", "result.json"}
     written, arrays = json.loads((out / "result.json").read_text()), np.load(out / "curves.npz")
-    assert written["layers"] == ["conv1", "fc6"] and written["paper"] == invariance_curves.PAPER and written["seed"] == 3
+    assert written["layers"] == ["conv1", "fc6"] and written["paper"] == invariance_curves.PAPER
+    for layer, slope in written["transforms"]["scale"]["slope"].items():
+        assert slope == pytest.approx(np.mean(written["transforms"]["scale"]["of_images"]["slope"][layer]))
+    assert written["seed"] == 3
     assert written["checkpoint"]["fingerprint"] == "net" and written["config"]["num_images"] == 2
     assert [image["index"] for image in written["images"]] == arrays["indices"].tolist()
     assert all(image["known"] and image["right"] for image in written["images"])

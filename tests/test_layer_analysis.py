@@ -10,8 +10,8 @@ from PIL import Image
 from tiny_transfer import SIDE, TABLE
 
 import zfjax
-from experiments import layer_analysis
-from zfjax import linear_models, transfer
+from experiments import layer_analysis, transfer_arms
+from zfjax import inner_products, linear_models, transfer
 from zfjax.data import caltech, photo_sets
 
 
@@ -67,14 +67,17 @@ def test_rows_are_those_of_the_features_themselves(trained, photos):
 
 
 def test_what_was_done_is_skipped_and_another_layer_is_not(trained, photos, monkeypatch):
-    grams, real = [], linear_models.gram_matrix
-    monkeypatch.setattr(linear_models, "gram_matrix", lambda f, *a: grams.append(f.shape) or real(f, *a))
+    grams, real = [], inner_products.gram_matrix
+    monkeypatch.setattr(inner_products, "gram_matrix", lambda f, *a: grams.append(f.shape) or real(f, *a))
     first = layer_analysis.run(config(photos, svm=("conv1",)))
     assert grams == [(46, 12), (46, 12)]
     again = layer_analysis.run(config(photos, svm=("conv1",), overwrite=True))
     assert len(grams) == 2 and again["rows"] == first["rows"]
     layer_analysis.run(config(photos, overwrite=True))
     assert grams[2:] == [(46, 12)]  # fc7 for the SVM
+    monkeypatch.setitem(transfer_arms.MODEL, "version", 2)
+    layer_analysis.run(config(photos, svm=("conv1",), softmax=(), overwrite=True))
+    assert len(grams) == 4
     with pytest.raises(ValueError, match="it already holds a result; give another folder, or --overwrite"):
         layer_analysis.run(config(photos))
 
@@ -105,3 +108,17 @@ def test_the_command_prints_its_table_beside_the_papers(trained, photos, monkeyp
     assert lines[1].split()[:3] == ["fc7", "12", "svm"] and lines[1].endswith("85.5")
     assert lines[2].split()[:3] == ["fc8", "3", "softmax"] and lines[2].endswith("-")
     assert lines[3] == f"written to {trained.run / 'layers' / 'caltech101'}"
+
+
+def test_a_classifier_that_had_not_converged_is_recorded_and_told(trained, photos, monkeypatch, capsys):
+    calm = layer_analysis.run(config(photos, svm=()))
+    assert [record["converged"] for record in calm["rows"][0]["records"]] == [True, True]
+    layer_analysis.report(calm)
+    assert "warning" not in capsys.readouterr().out
+    monkeypatch.setattr(linear_models, "converged", lambda model: False)
+    told = layer_analysis.run(config(photos, svm=(), num_folds=3, overwrite=True))  # two of them are recorded
+    assert [record["converged"] for record in told["rows"][0]["records"]] == [True, True, False]
+    layer_analysis.report(told)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("warning: 1 of 3 linear models had not converged after 1000 steps; see their gradient")
+    assert lines[-1].startswith("written to ")

@@ -1,4 +1,4 @@
-"""Linear classifiers against closed forms, scikit-learn, and themselves in kernel coordinates."""
+"""Linear classifiers against closed forms and scikit-learn; what is not finite or has not converged says so."""
 
 import jax
 import numpy as np
@@ -116,40 +116,36 @@ def test_normalized_features_have_no_mean_and_unit_mean_square_norm():
     assert not linear_models.normalized(same, same)[1].any()
 
 
-def test_gram_matrix_is_added_up_over_blocks_of_features_and_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(linear_models, "_BLOCK_BYTES", 4 * NUM * 3)  # three features at a time, one in the last block
-    np.save(tmp_path / "features.npy", FEATURES)
-    monkeypatch.setattr(linear_models, "_ROWS", 25)
-    seen = []
-    gram = linear_models.gram_matrix(np.load(tmp_path / "features.npy", mmap_mode="r"), seen.append)
-    assert seen == [3, 3, 1]
-    centred = FEATURES - FEATURES.mean(axis=0)
-    np.testing.assert_allclose(gram, centred @ centred.T, rtol=1e-4, atol=1e-4)
+def test_a_fit_that_is_stopped_before_its_end_says_so(monkeypatch):
+    """The same problem with fewer steps than it needs; a limit of its own, so that it is compiled anew."""
+    whole = linear_models.fit(FEATURES, TARGETS, 1e-3, loss="softmax")
+    assert linear_models.converged(whole) and int(whole.iterations) > 3
+    monkeypatch.setattr(linear_models, "MAX_ITERATIONS", 3)
+    stopped = linear_models.fit(FEATURES[:-3], TARGETS[:-3], 1e-3, loss="softmax")
+    assert not linear_models.converged(stopped) and int(stopped.iterations) == 3
+    assert float(stopped.gradient_norm) > linear_models.TOLERANCE
 
 
-@pytest.mark.parametrize("num_train", [40, 6])  # more images than features, and fewer
-def test_kernel_coordinates_have_the_inner_products_of_normalized_features(num_train):
-    short, outside, train, test = both_ways(num_train)
-    np.testing.assert_allclose(short @ short.T, train @ train.T, atol=2e-4)
-    np.testing.assert_allclose(outside @ short.T, test @ train.T, atol=2e-4)
+@pytest.mark.parametrize("loss", ["softmax", "svm", "logistic"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused_in_training_and_in_testing(loss, value):
+    spoilt = FEATURES.copy()
+    spoilt[7, 2] = value
+    with pytest.raises(ValueError, match=f"penalty=0.01: the {loss} is not finite after 0 steps; are the features?"):
+        linear_models.fit(spoilt, TARGETS, 0.01, loss=loss)
+    model = linear_models.fit(FEATURES, TARGETS, 0.01, loss=loss)
+    with pytest.raises(ValueError, match="features: their scores are not finite"):
+        linear_models.scores(model, spoilt)
 
 
-def test_kernel_coordinates_give_the_same_classifier():
-    short, outside, train, test = both_ways(6)
-    direct, kernel = (linear_models.fit(x, TARGETS[:6], 0.01, loss="svm", tolerance=1e-5) for x in (train, short))
-    theirs = linear_models.scores(direct, test)
-    np.testing.assert_allclose(linear_models.scores(kernel, outside), theirs, atol=5e-3 * np.abs(theirs).max())
-
-
-def both_ways(num_train):
-    """Coordinates by the Gram matrix, and normalised features."""
-    gram, chosen = linear_models.gram_matrix(FEATURES), np.arange(num_train)
-    coordinates = linear_models.kernel_coordinates(gram[chosen][:, chosen], gram[40:][:, chosen])
-    return *coordinates, *linear_models.normalized(FEATURES[chosen], FEATURES[40:])
-
-
-def test_identical_images_have_coordinates_too():
-    gram = np.ones((3, 3), np.float32)
-    train, test = linear_models.kernel_coordinates(gram, gram[:1])
-    np.testing.assert_allclose(train, 0.01 * np.eye(3), rtol=1e-6)
-    assert not test.any()
+def test_penalties_that_make_no_sense_are_refused():
+    for penalty in (-0.1, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"penalty={penalty}: a finite number, 0 or more, is needed"):
+            linear_models.fit(FEATURES, TARGETS, penalty, loss="softmax")
+    held = np.arange(NUM) % 2 == 0
+    with pytest.raises(ValueError, match=r"penalties=\(\): at least one is needed"):
+        linear_models.fit_chosen(FEATURES, TARGETS, held, loss="softmax", quality=log_likelihood, penalties=())
+    with pytest.raises(ValueError, match=r"quality=\[nan\] of the held-out examples: numbers are needed"):
+        linear_models.fit_chosen(
+            FEATURES, TARGETS, held, loss="softmax", quality=lambda scores, targets: np.nan, penalties=(0.1,)
+        )

@@ -1,5 +1,6 @@
-"""Caltech's folders and tars, VOC's devkit, TFDS's records: the same photos and labels, or an error that says why."""
+"""Caltech's folders and tars, TFDS's records: the same photos and labels, or an error that says why."""
 
+import importlib.resources
 import io
 import struct
 import tarfile
@@ -7,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from native_sets import CALTECH, SHOWN, STRAY, VOC, WRITERS, caltech_by_tfds, devkit, voc_by_tfds, write
+from native_sets import CALTECH, SHOWN, STRAY, WRITERS, caltech_by_tfds, devkit, voc_by_tfds, write
 from photos import photo, tar_of
 from tensorflow_datasets.core.file_adapters import FileFormat
 
-from zfjax.data import pictures, transfer_sets
+from zfjax.data import caltech, pictures, transfer_sets
 from zfjax.data.photo_sets import decoded, list_files, source_of, without
 from zfjax.data.voc import open_voc
 
@@ -54,7 +55,7 @@ def test_the_fingerprint_changes_with_a_photo_and_with_a_name(tmp_path):
     variants = [
         CALTECH,
         CALTECH | {"101_ObjectCategories/bass/image_0001.JPG": photo(5)},
-        {name.replace("bass", "boat"): data for name, data in CALTECH.items()},
+        {name.replace("bass", "beaver"): data for name, data in CALTECH.items()},
     ]
     opened = [transfer_sets.open_set("caltech101", write(tmp_path / str(n), files)) for n, files in enumerate(variants)]
     assert len({photo_set.fingerprint for photo_set in opened}) == 3
@@ -67,29 +68,6 @@ def test_photos_left_out_are_gone_from_labels_splits_and_fingerprint(tmp_path):
     assert rest.splits["train"].tolist() == [0, 1] and rest.splits["val"].tolist() == [2]
     np.testing.assert_array_equal(rest.labels, whole.labels[[0, 2, 4]])
     assert rest.fingerprint != whole.fingerprint
-
-
-@pytest.mark.parametrize("below, lists", [("", True), ("", False), ("VOCdevkit", True), ("VOCdevkit/VOC2012", False)])
-def test_a_devkit_by_its_lists_or_its_annotations(tmp_path, below, lists):
-    write(tmp_path, devkit(lists))
-    found = transfer_sets.open_set("voc2012", tmp_path / below)
-    assert found.class_names == ("cat", "dog") and found.labels.dtype == np.int8
-    np.testing.assert_array_equal(found.labels, np.array([SHOWN["cat"], SHOWN["dog"]]).T)
-    assert found.splits["train"].tolist() == [0, 1, 2] and found.splits["val"].tolist() == [3, 4]
-    assert [p.read() for p in found.photos] == [photo(n) for n in range(5)]
-
-
-def test_a_devkits_tar_is_its_folder(tmp_path):
-    write(
-        tmp_path,
-        {
-            "tars/VOCtrainval.tar": tar_of(
-                {name: d if isinstance(d, bytes) else d.encode() for name, d in devkit().items()}
-            )
-        },
-    )
-    write(tmp_path / "folder", devkit())
-    assert open_voc(tmp_path / "tars" / "VOCtrainval.tar").fingerprint == open_voc(tmp_path / "folder").fingerprint
 
 
 @pytest.mark.parametrize("file_format", list(WRITERS))
@@ -158,34 +136,37 @@ def test_another_set_is_told_apart(tmp_path):
         transfer_sets.open_set("caltech256", folder / "101_ObjectCategories")
     with pytest.raises(ValueError, match="the class '056.dog', which is not a name of caltech101"):
         transfer_sets.open_set("caltech101", write(tmp_path / "b", {"056.dog/a.jpg": photo(0)}))
-    with pytest.raises(ValueError, match="has no VOCdevkit/VOC2012/ImageSets/Main/train.txt: is it VOC 2012?"):
-        transfer_sets.open_set("voc2012", folder)
+    for own in ("256_ObjectCategories/000.dog", "256_ObjectCategories/258.dog", "256_ObjectCategories/dog"):
+        with pytest.raises(ValueError, match=f"the class '{own[21:]}', which is not a name of caltech256"):
+            transfer_sets.open_set("caltech256", write(tmp_path / own[21:], {f"{own}/a.jpg": photo(0)}))
+    synsets = {f"{name}/a.jpg": photo(0) for name in ("ant", "n01440764", "n01443537")}
+    with pytest.raises(ValueError, match="the class 'n01440764', which is not a name of caltech101: is it another set"):
+        transfer_sets.open_set("caltech101", write(tmp_path / "synsets", synsets))
+    with pytest.raises(ValueError, match="holds the class 'ant' alone: at least two are needed to tell them apart"):
+        transfer_sets.open_set("caltech101", write(tmp_path / "one", {"ant/a.jpg": photo(0)}))
 
 
-@pytest.mark.parametrize(
-    "changed, message",
-    [
-        (
-            {"ImageSets/Main/cat_val.txt": "2008_4 -1\n2007_9 1"},
-            "cat_val.txt does not list the photos of val.txt .2007_9",
-        ),
-        ({"ImageSets/Main/cat_val.txt": "2008_4 -1\n2008_5 2"}, "cat_val.txt gives 2008_5 the label '2': 1, -1 or 0"),
-        ({"ImageSets/Main/dog_val.txt": None}, "VOC2012/ImageSets/Main/dog_val.txt is missing"),
-        ({"ImageSets/Main/val.txt": None}, "VOC2012/ImageSets/Main/val.txt is missing"),
-        ({"JPEGImages/2008_3.jpg": None}, "VOC2012/JPEGImages/2008_3.jpg is missing"),
-    ],
-)
-def test_a_devkit_that_lacks_something_names_it(tmp_path, changed, message):
-    files = devkit() | {f"{VOC}/{name}": data for name, data in changed.items()}
-    write(tmp_path, {name: data for name, data in files.items() if data is not None})
-    with pytest.raises(ValueError, match=message):
-        open_voc(tmp_path)
+def test_caltech101_has_its_102_folders_in_capitals_or_small_letters(tmp_path):
+    bundled = importlib.resources.files("tensorflow_datasets") / "image_classification" / "caltech101_labels.txt"
+    assert sorted(name.lower() for name in caltech.CALTECH101) == sorted(bundled.read_text().split())
+    small = {name.lower(): data for name, data in CALTECH.items()}
+    folder = write(tmp_path, {name.replace("101_objectcategories", "small"): data for name, data in small.items()})
+    assert transfer_sets.open_set("caltech101", folder / "small").class_names == ("ant", "background_google", "bass")
 
 
-def test_a_devkit_without_any_class_is_refused(tmp_path):
-    files = {name: "<annotation/>" if name.endswith("xml") else data for name, data in devkit(False).items()}
-    with pytest.raises(ValueError, match="has no classes: neither ImageSets/Main/<class>_train.txt nor objects"):
-        open_voc(write(tmp_path, files))
+def test_links_are_followed_and_one_that_leads_nowhere_is_named(tmp_path):
+    folder = write(tmp_path / "set", CALTECH)
+    whole = transfer_sets.open_set("caltech101", folder)
+    own = folder / "101_ObjectCategories"
+    (own / "ant").rename(tmp_path / "elsewhere")
+    (own / "ant").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (own / "bass" / "back").symlink_to(own, target_is_directory=True)  # would never end
+    (own / "bass" / ".#image_0001.jpg").symlink_to(tmp_path / "an_editors_lock")
+    linked = transfer_sets.open_set("caltech101", folder)
+    assert linked.fingerprint == whole.fingerprint and linked.labels.tolist() == [0, 1, 1, 2]
+    (tmp_path / "elsewhere").rename(tmp_path / "away")
+    with pytest.raises(ValueError, match="ant is a link to nothing: what it pointed to is gone"):
+        transfer_sets.open_set("caltech101", folder)
 
 
 def test_a_broken_photo_is_named_when_it_is_read(tmp_path):

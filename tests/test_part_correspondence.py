@@ -1,6 +1,7 @@
 """Table 1 end to end: parts where the file says, the table of the net's signs, clear refusals."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ from PIL import Image
 
 import zfjax
 from experiments import inputs, part_correspondence
-from zfjax import correspondence
+from zfjax import correspondence, part_masks
 from zfjax.data import ArraySource, ImageSet, demo
 
 NET = zfjax.Architecture(
@@ -82,15 +83,16 @@ def test_a_turned_photo_is_annotated_as_it_is_looked_at(tmp_path):
 
 def test_masks_are_parts_then_both_controls():
     parts = np.random.default_rng(0).uniform(4, 16, (5, 2, 2))
-    places, masks = part_correspondence.place_masks(parts, ["eye", "nose"], 20, 5, 4, seed=0)
-    assert masks == {"eye": [0], "nose": [1], "random": range(2, 6), "one random place": range(6, 10)}
+    config = part_correspondence.Config(num_random=4, num_aligned=3)
+    places, masks = part_correspondence.place_masks(config, parts, ["eye", "nose"], 20, 5)
+    assert masks == {"eye": [0], "nose": [1], "random": range(2, 6), "one random place": range(6, 9)}
     np.testing.assert_array_equal(places[:2], np.moveaxis(parts, 1, 0))
     assert (places[6:] == places[6:, :1]).all() and len(np.unique(places[6:, 0], axis=0)) > 1
     assert not (places[2:6] == places[2:6, :1]).all()
 
 
 def test_the_command_writes_the_table_of_the_nets_signs(trained, tmp_path, capsys):
-    config = part_correspondence.Config(num_pictures=7, num_images=4, num_draws=6, num_random=2, seed=2)
+    config = part_correspondence.Config(num_pictures=7, num_images=4, num_draws=6, num_random=2, num_aligned=3, seed=2)
     result = part_correspondence.run(config)
     out = tmp_path / "figures" / "correspondence"
     assert {path.name for path in out.iterdir()} == {"result.json", "signs.npz", "table1.png"}
@@ -104,7 +106,7 @@ def test_the_command_writes_the_table_of_the_nets_signs(trained, tmp_path, capsy
     scenes = demo.demo_images(1, 0, 30, size=SIDE)
     np.testing.assert_allclose(arrays["places"][:3], np.moveaxis(scenes["parts"][chosen], 1, 0) - 2, atol=1e-5)
     images = jnp.asarray(scenes["image"][chosen][:, 2:22, 2:22], jnp.float32) - 120
-    nose = correspondence.mask_squares(images, arrays["places"][2], side=5)
+    nose = part_masks.mask_squares(images, arrays["places"][2], side=5)
     whole, masked = (FORWARD(_params(), seen, architecture=NET)[1] for seen in (images, nose))
     for layer in ("conv5", "fc7"):
         change = np.asarray(whole[layer].features - masked[layer].features).reshape(7, -1)
@@ -113,6 +115,8 @@ def test_the_command_writes_the_table_of_the_nets_signs(trained, tmp_path, capsy
         told = written["layers"][layer]["nose"]
         assert told["all"] == pytest.approx(correspondence.sign_consistency(arrays[layer][2]))
         assert told["changed"] == np.mean(arrays[layer][2] != 0) and 0 < told["p"] <= 1
+        others = [correspondence.sign_consistency(of_mask) for of_mask in arrays[layer][5:]]
+        assert len(others) == 3 and told["p_aligned"] == (1 + sum(d <= told["all"] for d in others)) / 4
     with Image.open(out / "table1.png") as image:
         assert image.size[0] <= 1500 and (out / "table1.png").stat().st_size <= 1_000_000
     part_correspondence.report(result)
@@ -125,10 +129,30 @@ def test_the_command_writes_the_table_of_the_nets_signs(trained, tmp_path, capsy
 
 def test_annotated_pictures_of_one_part_make_a_table_of_any_layer(trained, tmp_path):
     path = annotated(tmp_path, faces(num=6, nose=[24, 21]), num=6)
-    config = part_correspondence.Config(annotations=path, layers=("fc8",), out=tmp_path / "a", num_random=1)
+    config = part_correspondence.Config(
+        annotations=path, layers=("fc8",), out=tmp_path / "a", num_random=1, num_aligned=1
+    )
     result = part_correspondence.run(config)
     assert list(result["layers"]) == ["fc8"] and list(result["layers"]["fc8"])[0] == "nose"
     assert result["num_pictures"] == 6 and result["data"]["name"] == "parts"
+
+
+def test_equal_pictures_answer_alike_to_the_last_feature(trained, tmp_path):
+    path = annotated(tmp_path, faces(num=4, nose=[24, 21]), num=1)
+    for number in range(1, 4):
+        shutil.copy(tmp_path / "0.png", tmp_path / f"{number}.png")
+    config = part_correspondence.Config(annotations=path, out=tmp_path / "a", num_images=4, num_random=1, num_aligned=1)
+    for rows in part_correspondence.run(config)["layers"].values():
+        nose = rows["nose"]
+        assert (nose["delta"], nose["std"], nose["all"]) == (0, 0, 0) and nose["changed"] > 0
+        assert rows["one random place"]["delta"] == 0 and nose["p_aligned"] == 1
+
+
+def test_too_few_pictures_are_refused_before_any_is_looked_at(trained, tmp_path, monkeypatch):
+    path = annotated(tmp_path, faces(num=2, nose=[24, 21]), num=2)
+    monkeypatch.setattr(part_correspondence, "sign_changes", lambda *_, **__: pytest.fail("looked at"))
+    with pytest.raises(ValueError, match="num_images=5: 2 to 2, the number of images, is needed"):
+        part_correspondence.run(part_correspondence.Config(annotations=path, out=tmp_path / "a"))
 
 
 def test_pictures_of_one_class_are_of_that_class():

@@ -120,9 +120,7 @@ def test_onnx_initializers_are_read_and_only_from_inside_the_file(tmp_path):
     np.testing.assert_array_equal(found["a"], ARRAYS["a"])
     onnx.external_data_helper.set_external_data(graph.initializer[0], "w.data")
     onnx.save(onnx.helper.make_model(graph), tmp_path / "outside.onnx")
-    with pytest.raises(
-        ValueError, match="outside.onnx is not a whole ONNX model with its weights inside .*: export it"
-    ):
+    with pytest.raises(ValueError, match="outside.onnx is not a whole ONNX model .*: export it as one, in PyTorch"):
         weights.read_arrays(tmp_path / "outside.onnx")
     (tmp_path / "other.onnx").write_bytes(b"\xff" * 100)
     with pytest.raises(ValueError, match="other.onnx is not a whole ONNX model"):
@@ -142,10 +140,9 @@ def test_parity_is_the_largest_difference_of_each_layer():
     theirs = {"half": images / 2 + np.float32([0, 0, 0.25]), "sum": images.sum(axis=(1, 2, 3))[:, None]}
     rows = pretrained.parity(lambda x: {"sum": x.sum((1, 2, 3))[:, None], "half": x / 2}, images, theirs)
     assert rows == [("half", 0.25, 2.75), ("sum", 0, 12)] and rows[0].relative == 0.25 / 2.75
-    assert [line.split() for line in pretrained.parity_lines(rows)[1:]] == [
-        ["half", "0.25", "2.75", "9.1e-02"],
-        ["sum", "0", "12", "0.0e+00"],
-    ]
+    *lines, last = pretrained.parity_lines(rows)[1:]
+    assert [line.split() for line in lines] == [["half", "0.25", "2.75", "9.1e-02"], ["sum", "0", "12", "0.0e+00"]]
+    assert last == "mean, std, channel order: not checked, the outputs hold no 'pictures' to start from"
     pretrained.check_parity(rows[1:])
     with pytest.raises(ValueError, match=r"not the exporter's: half differ by more than 0.001 of [^$]*\nsum "):
         pretrained.check_parity(rows)
@@ -170,6 +167,11 @@ def test_exporter_arrays_come_channels_last(tmp_path):
     )
     np.testing.assert_array_equal(found.outputs["conv1"], np.einsum("bchw->bhwc", maps))
     np.testing.assert_array_equal(found.outputs["fc"], maps[:, 0, 0])
+    assert found.pictures is None
+    for pictures in (inputs, np.zeros((1, 9, 9, 3), "u1"), np.zeros((2, 9, 8, 3), "u1"), np.zeros((2, 9), "u1")):
+        with pytest.raises(ValueError, match=r"'pictures' of \w+ \(.*\): uint8 \[2, S, S, 3\] is needed"):
+            arrays = {"inputs": inputs, "conv1": maps, "pictures": pictures}
+            pretrained.read_exporter_run(saved(tmp_path / "w.npz", arrays))
     for arrays in ({"conv1": maps}, {"inputs": inputs}, {"inputs": maps[0], "conv1": maps}):
         with pytest.raises(ValueError, match=r"'inputs' of \[B, C, H, W\] and one array for each layer to compare"):
             pretrained.read_exporter_run(saved(tmp_path / "w.npz", arrays))

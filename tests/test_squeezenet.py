@@ -8,16 +8,13 @@ import functools
 import io
 import json
 import pathlib
-import sys
 import tempfile
 
 import numpy as np
-import photos
 import pytest
 from PIL import Image
 from test_caffe import row, table_of
 
-from experiments import squeezenet_accuracy
 from zfjax import features, pretrained
 from zfjax.data import archives
 from zfjax.pretrained import caffe
@@ -33,14 +30,15 @@ def fire(n, bottom, squeezed, expanded):
     for branch, (kernel, pad) in {"conv1x1_2": (1, 0), "conv3x3_2": (3, 1)}.items():
         fields = {"num_output": expanded, "kernel": kernel, "pad": pad}
         rows.append(row(f"{name}/{branch}", "Convolution", rows[0]["name"], **fields))
-    rows = [made for r in rows for made in (r, row(f"relu_{r['name']}", "ReLU", r["name"], r["name"]))]
+    rows = [made for r in rows for made in (r, row(r["name"].replace("/", "/relu_"), "ReLU", r["name"], r["name"]))]
     return [*rows, row(f"{name}/concat", "Concat", [f"{name}/conv1x1_2", f"{name}/conv3x3_2"])]
 
 
 def narrow_rows():
     """SqueezeNet v1.0 with 2 to 6 maps in a layer, all 1000 classes."""
     window = {"pool": "MAX", "kernel": 3, "stride": 2}
-    rows = [row("conv1", "Convolution", "data", num_output=6, kernel=7, stride=2), row("r1", "ReLU", "conv1", "conv1")]
+    rows = [row("conv1", "Convolution", "data", num_output=6, kernel=7, stride=2)]
+    rows.append(row("relu_conv1", "ReLU", "conv1", "conv1"))
     below = "conv1"
     for n in range(1, 10):
         if n > 1:
@@ -53,7 +51,7 @@ def narrow_rows():
         row("drop9", "Dropout", below, below),
         row("conv_final", "Convolution", below, num_output=1000, kernel=1, pad=1),
     ]
-    rows.append(row("relu_final", "ReLU", "conv_final", "conv_final"))
+    rows.append(row("relu_conv_final", "ReLU", "conv_final", "conv_final"))
     return [*rows, row("pool_final", "Pooling", "conv_final", pool="AVE", global_pooling=True)]
 
 
@@ -161,11 +159,33 @@ def test_wrong_calls_are_errors_that_say_so(tmp_path):
             net.fn(bad)
 
 
-def test_another_net_or_a_cut_file_is_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match="architecture.json is not SqueezeNet v1.0: no row makes conv_final, fire9/con"
-    ):
-        pretrained.squeezenet(write_net(tmp_path, rows=narrow_rows()[:-12]))
+def changed(name, **fields):
+    return [r | fields if r["name"] == name else r for r in narrow_rows()]
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ([r for r in narrow_rows() if r["type"] != "ReLU"], "row 1, 'pool1', has name='pool1', where 'relu_conv1' is"),
+        (changed("conv1", stride=1), "row 0, 'conv1', has stride=1, where 2 is"),
+        (changed("fire2/conv3x3_2", kernel=1, pad=0), "row 7, 'fire2/conv3x3_2', has kernel=1, where 3 is"),
+        (changed("pool4", kernel=2), "row 24, 'pool4', has kernel=2, where 3 is"),
+        (
+            changed("fire3/concat", bottom=["fire3/conv3x3_2", "fire3/conv1x1_2"]),
+            r"row 16, 'fire3/concat', has bottom=\('fire3/conv3x3_2', 'fire3/conv1x1_2'\), where .* is",
+        ),
+        (changed("relu_conv_final", type="Dropout"), "row 63, 'relu_conv_final', has type='Dropout', where 'ReLU' is"),
+        (changed("conv_final", num_output=10), "row 62, 'conv_final', has num_output=10, where 1000 is"),
+        (narrow_rows()[:-1], "it has 64 rows, where 65 are"),
+        ([*narrow_rows(), row("prob", "Softmax", "pool_final")], "it has 66 rows, where 65 are"),
+    ],
+)
+def test_the_first_row_that_is_another_nets_is_named(tmp_path, rows, message):
+    with pytest.raises(ValueError, match=f"architecture.json is not SqueezeNet v1.0: {message} expected"):
+        pretrained.squeezenet(write_net(tmp_path, rows=rows))
+
+
+def test_other_weights_or_a_cut_file_are_refused(tmp_path):
     other = narrow_arrays() | {"conv1/w": np.zeros((6, 3, 3, 3), np.float32)}
     with pytest.raises(ValueError, match=r"wrong: conv1/w of shape \(6, 3, 3, 3\), expected \(6, 3, 7, 7\)"):
         pretrained.squeezenet(write_net(tmp_path, other))
@@ -188,57 +208,3 @@ def test_the_real_net_knows_imagenet(real):
     best = np.argsort(-logits, axis=1)[:, :5]
     labels = np.array([[net.class_names.index(photo.folder)] for photo in listed])
     assert ((best[:, :1] == labels).sum(), (best == labels).sum()) == (10, 12)
-
-
-# The command ----------------------------------------------------------------------------------------------------------
-
-
-def measure(monkeypatch, capsys, net, data, out, *more):
-    flags = ("--weights", net, "--data", data, "--out", out, *more)
-    monkeypatch.setattr(sys, "argv", ["squeezenet_accuracy", *map(str, flags)])
-    squeezenet_accuracy.main()
-    return capsys.readouterr().out, json.loads((out / "result.json").read_text())
-
-
-def test_accuracy_counts_official_photos_and_prepared_ones(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(squeezenet_accuracy, "BATCH", 3)  # five photos: the last batch is filled up
-    net, source = write_net(tmp_path / "net"), photos.write_tars(tmp_path / "source")
-    shares = {
-        synset: np.mean([photos.VALIDATION[n - 1] == synset for n in photos.NUMBERS]) for synset in photos.SYNSETS
-    }
-    assert 0 < shares["n01440764"] < 1  # class 0, which the biases put first; class 1 is not among the five
-    photos.prepare(source, tmp_path / "set")
-    for data in (source, tmp_path / "set"):
-        printed, result = measure(monkeypatch, capsys, net, data, tmp_path / data.name / "out")
-        assert result["accuracy"] == {"top1": shares["n01440764"], "top5": shares["n01440764"]}
-        assert result["num_images"] == 5 and f"top1 accuracy {shares['n01440764']:.1%}" in printed
-    with pytest.raises(SystemExit, match="it already holds a result; give another folder, or --overwrite"):
-        measure(monkeypatch, capsys, net, source, tmp_path / "set" / "out")
-
-
-def test_classes_of_others_are_refused(tmp_path, monkeypatch, capsys):
-    net, source = write_net(tmp_path / "net"), tmp_path / "source"
-    (source / "val" / "creature").mkdir(parents=True)
-    (source / "val" / "creature" / "a.jpg").write_bytes(photos.photo(0))
-    with pytest.raises(SystemExit, match="'creature' is not one of ImageNet's 1000 synsets"):
-        measure(monkeypatch, capsys, net, source, tmp_path / "out")
-    photos.prepare(source, tmp_path / "set")
-    with pytest.raises(SystemExit, match="its classes are not all among ImageNet's 1000"):
-        measure(monkeypatch, capsys, net, tmp_path / "set", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_another_implementations_outputs_are_compared_first(tmp_path, monkeypatch, capsys):
-    folder = write_net(tmp_path / "net")
-    source, net = photos.write_tars(tmp_path / "source"), pretrained.squeezenet(folder)
-    images = RNG.normal(0, 60, (2, 227, 227, 3)).astype(np.float32)
-    pool1 = np.moveaxis(features.in_batches(net.layers_of(["pool1"]), images)["pool1"], 3, 1)
-    file = tmp_path / "outputs.npz"
-    np.savez(file, inputs=np.moveaxis(images, 3, 1), pool1=pool1)  # RGB, where the network reads BGR
-    with pytest.raises(SystemExit, match="not the exporter's: pool1 differ"):
-        measure(monkeypatch, capsys, folder, source, tmp_path / "out", "--outputs", file)
-    assert not (tmp_path / "out").exists()
-    np.savez(file, inputs=np.moveaxis(images[..., ::-1], 3, 1), pool1=pool1)
-    printed, result = measure(monkeypatch, capsys, folder, source, tmp_path / "out", "--outputs", file)
-    assert [found["layer"] for found in result["parity"]] == ["pool1"] and result["parity"][0]["relative"] < 1e-5
-    assert printed.splitlines()[1].split()[0] == "pool1"

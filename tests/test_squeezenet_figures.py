@@ -21,7 +21,7 @@ from experiments import (
     squeezenet_occlusion,
     squeezenet_photos,
 )
-from zfjax import correspondence, occlusion, pixels
+from zfjax import correspondence, occlusion, part_masks, pixels
 from zfjax.data import ArraySource, ImageSet
 from zfjax.relu_rules import Unit, project_fn
 from zfjax.top_activations import TopActivations
@@ -196,7 +196,7 @@ def test_figure_7_sweeps_the_square_over_validation_photos(net, weights, opened,
 
 def test_table_1_compares_the_nets_own_signs_in_the_papers_order_of_layers(net, weights, opened, tmp_path, monkeypatch):
     """Delta of all four pictures under their noses, from plain forward passes."""
-    config = {"num_random": 1, "num_images": 4, "num_draws": 2}
+    config = {"num_random": 1, "num_aligned": 1, "num_images": 4, "num_draws": 2}
     real = part_correspondence.Config
     monkeypatch.setattr(part_correspondence, "Config", lambda **given: real(**given, **config))
     monkeypatch.setattr(part_correspondence, "NUM_PERMUTATIONS", 9)
@@ -210,7 +210,7 @@ def test_table_1_compares_the_nets_own_signs_in_the_papers_order_of_layers(net, 
     assert saved["table"] == "Table 1" and list(saved["layers"]) == ["fire8", "conv10", "fire4"]
     images = net.architecture.preprocess(VALIDATION)
     noses = np.array([[100 + n - 14, 128 - 14] for n in range(4)])
-    masked = np.asarray(correspondence.mask_squares(images, noses, side=57))
+    masked = np.asarray(part_masks.mask_squares(images, noses, side=57))
     fn = jax.jit(net.architecture.fn)
     for layer, rows in saved["layers"].items():
         changes = np.asarray(fn(images)[layer] - fn(masked)[layer]).reshape(4, -1)

@@ -150,6 +150,17 @@ def test_any_function_of_images_can_be_scanned():
     _assert_same(state["pixels"], _sorted(_pictures().astype(np.float32), range(NUM), K))
 
 
+def test_one_array_of_features_is_scanned_as_such_and_a_tree_as_a_tree():
+    expected = _sorted(_pictures().astype(np.float32), range(NUM), K)
+    _assert_same(top_activations.scan(lambda images: images, _batches(8), top_activations.init(3, K)), expected)
+    pictures, indices = jnp.asarray(_pictures(), jnp.float32), jnp.arange(NUM, dtype=jnp.int32)
+    _assert_same(top_activations.update(top_activations.init(3, K), pictures, indices), expected)
+    state = top_activations.init((3, {"red": 1}), K)
+    first, rest = top_activations.scan(lambda images: (images, {"red": images[..., :1]}), _batches(8), state)
+    _assert_same(first, expected)
+    _assert_same(rest["red"], [field[:1] for field in expected])
+
+
 def test_update_on_one_device_is_the_scan_on_four():
     state = top_activations.init(NUM_MAPS, K)
     images = _network_input()
@@ -205,6 +216,10 @@ def test_wrong_arguments_are_named():
         top_activations.update(_state(2, 2), _map(np.ones((2, 1, 1))), jnp.arange(2, dtype=jnp.int32))
     with pytest.raises(ValueError, match="state of {'fc9': 2} maps: the features have {}"):
         _scan(_batches(4), state=top_activations.init({"fc9": 2}))
+    with pytest.raises(ValueError, match="state of 2 maps: the features have {'pixels': 3}"):
+        top_activations.scan(lambda images: {"pixels": images}, _batches(4), top_activations.init(2, K))
+    with pytest.raises(ValueError, match="state of {'conv1': 2} maps: the features have 3"):
+        top_activations.scan(lambda images: images, _batches(4), _state(2, 2))
     places = {"image": np.array([0]), "channel": np.array([6]), "row": np.array([0]), "column": np.array([0])}
     with pytest.raises(ValueError, match=r"places\['channel'\] from 6 to 6: 0 to 5 is needed"):
         top_activations.project_strongest(_params(), np.zeros((1, 20, 20, 3)), places, layer="conv1", architecture=NET)

@@ -44,6 +44,8 @@ def test_bad_folds_are_refused():
         draw(4)
     with pytest.raises(ValueError, match="num_folds=0: at least 1"):
         draw(num_folds=0)
+    with pytest.raises(ValueError, match="seed=-1: 0 or more is needed"):
+        draw(seed=-1)
     with pytest.raises(ValueError, match=r"labels 0..2: those of 2 classes are needed"):
         draw(class_names=NAMES[:2])
     with pytest.raises(ValueError, match="class 'dog' has 0 images"):
@@ -124,6 +126,24 @@ def test_scores_that_cannot_be_ranked_are_refused():
     for scores in (np.array([1.0, np.nan]), np.array([1.0])):
         with pytest.raises(ValueError, match="finite ones for each of 2 images"):
             transfer.average_precision(scores, np.array([True, False]))
+    for relevant in (np.array([2, 0, 1]), np.array([1.0, 0, 0])):
+        with pytest.raises(ValueError, match=f"relevant of type {relevant.dtype}: bool is needed"):
+            transfer.average_precision(np.zeros(3), relevant)
+
+
+@pytest.mark.parametrize("shown", [np.ones((2, 2)), np.ones((3, 1)), np.ones((4, 2)), np.ones(3)])
+def test_as_many_labels_as_scores_are_needed(shown):
+    with pytest.raises(ValueError, match=r"shown of shape .*: one for each of scores \(3, 2\), images by classes"):
+        transfer.average_precisions(np.zeros((3, 2)), shown)
+    with pytest.raises(ValueError, match=r"shown of shape \(3,\): one for each of scores \(3,\), images by classes"):
+        transfer.average_precisions(np.zeros(3), np.ones(3))
+
+
+@pytest.mark.parametrize("shown", [np.ones((3, 2), bool), np.full((3, 2), 2), np.full((3, 2), np.nan)])
+def test_labels_are_shown_not_shown_or_difficult(shown):
+    """False would read as 0, difficult, and leave every image out that does not show the class."""
+    with pytest.raises(ValueError, match=f"shown of type {shown.dtype}: 1 .shown., -1 .not shown. and 0 .difficult."):
+        transfer.average_precisions(np.zeros((3, 2)), shown)
 
 
 def test_streamed_features_are_those_of_single_centre_crops():

@@ -7,14 +7,14 @@ import sys
 import numpy as np
 import pytest
 import tiny_transfer
-from native_sets import devkit, write
+from native_sets import NAMES, VOC, devkit, write
 from PIL import Image
 from tiny_transfer import RECIPE, SIDE, TABLE
 
 import zfjax
-from experiments import inputs, scratch_training, transfer_learning
+from experiments import inputs, scratch_training, transfer_arms, transfer_learning
 from zfjax import linear_models, training, transfer
-from zfjax.data import ArraySource, ImageSet, caltech, photo_sets
+from zfjax.data import ArraySource, ImageSet, caltech, photo_sets, voc
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def trained(monkeypatch, tmp_path):
 
 
 def config(photos, **changes):
-    settings = {"num_train": (4,), "curve": (1,), "num_folds": 2, "batch_size": 16, "arms": ("pretrained",)}
-    return transfer_learning.Config(images=photos, **(settings | changes))
+    settings = {"num_train": (4,), "curve": (1,), "num_folds": 2, "batch_size": 16, "scratch_batch_size": 8}
+    return transfer_learning.Config(images=photos, **({"arms": ("pretrained",)} | settings | changes))
 
 
 def by_hand(net, photos, num_train, number):
@@ -109,8 +109,9 @@ def test_scratch_training_takes_the_mean_of_its_own_pictures_and_stops_at_nonsen
     images = np.random.default_rng(0).integers(0, 256, (9, SIDE, SIDE, 3), np.uint8)
     source = ArraySource(images, np.arange(9) % 3)
     np.testing.assert_allclose(scratch_training.mean_picture(source, SIDE), images.mean(axis=0), rtol=1e-6)
-    recipe = scratch_training.scratch_recipe(RECIPE, num_epochs=2, learning_rate=0.5, seed=7)
-    assert recipe == dataclasses.replace(RECIPE, num_epochs=2, learning_rate=0.5, seed=7, annealing="cosine")
+    changes = {"num_epochs": 2, "batch_size": 4, "learning_rate": 0.5, "weight_decay": 0.1}
+    recipe = scratch_training.scratch_recipe(RECIPE, **changes)
+    assert recipe == dataclasses.replace(RECIPE, **changes, annealing="cosine")
     nan = np.full((SIDE, SIDE, 3), np.nan, np.float32)
     with pytest.raises(FloatingPointError, match="loss=nan at step 1: training from scratch diverged"):
         scratch_training.train(recipe, TABLE, source, nan)
@@ -126,6 +127,41 @@ def test_voc_is_scored_by_average_precision(trained, tmp_path):
     assert written["mean_average_precision"] == np.mean(list(written["average_precision"].values()))
     assert written["penalty"] == 1e-2  # the strongest of all that rank the one held-out photo right
     assert written["paper"]["pretrained"] == 79.0 and "rows" not in written
+    assert written["converged"] is True and written["gradient_norm"] <= 1e-3 and written["iterations"] > 0
+
+
+def test_another_split_of_the_same_photos_is_measured_anew(trained, tmp_path):
+    """The third photo moves from train to val, which leaves the photos and their order as they were."""
+    arms = []
+    for number, train in enumerate((3, 2)):
+        files, names = devkit(False), NAMES["train"] + NAMES["val"]
+        files[f"{VOC}/ImageSets/Main/train.txt"] = "\n".join(names[:train])
+        files[f"{VOC}/ImageSets/Main/val.txt"] = "\n".join(names[train:])
+        photo_set = voc.open_voc(write(tmp_path / str(number), files))
+        arms.append(transfer_arms.voc(trained, photo_set, layer="fc7", folder=tmp_path / "cache", batch_size=16))
+    keys = [arm.key for arm in arms]
+    assert keys[0]["features"] == keys[1]["features"]  # computed once for both
+    assert [key["splits"] for key in keys] == [{"train": 3, "val": 2}, {"train": 2, "val": 3}]
+
+
+def test_splits_that_show_nothing_are_refused(trained, tmp_path):
+    whole = voc.open_voc(write(tmp_path, devkit()))
+    for labels, message in (
+        (np.where(np.arange(5)[:, None] < 3, -1, whole.labels), "no photo of train shows a class: of 3 photos"),
+        (np.where(np.arange(5)[:, None] < 3, whole.labels, 0), "no photo of val shows a class: of 2 photos"),
+    ):
+        with pytest.raises(ValueError, match=f"voc2012: {message}"):
+            photo_set = dataclasses.replace(whole, labels=labels)
+            transfer_arms.voc(trained, photo_set, layer="fc7", folder=tmp_path, batch_size=16)
+
+
+def test_the_keys_of_records_know_the_version_of_what_measured_them(trained, photos, monkeypatch, tmp_path):
+    photo_set = caltech.open_caltech(photos, "caltech101")
+    (fold,) = transfer.folds(photo_set.labels, num_train=4, num_folds=1, seed=0, class_names=photo_set.class_names)
+    frozen = {"layer": "fc7", "folder": tmp_path, "batch_size": 16}
+    assert transfer_arms.pretrained(trained, photo_set, fold, **frozen).key["version"] == transfer_arms.MODEL_VERSION
+    monkeypatch.setattr(transfer_arms, "SCRATCH_VERSION", 9)
+    assert transfer_arms.scratch(trained, photo_set, fold, recipe=RECIPE).key["version"] == 9
 
 
 @pytest.mark.parametrize(

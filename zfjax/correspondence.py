@@ -4,15 +4,13 @@ Mask the same part in each picture. e_i = x_i - x~_i is the change of picture i'
 
     Delta = mean over pairs i != j of the normalised Hamming distance between sign(e_i) and sign(e_j).
 
-The lower, the more alike the pictures answer. `sign_changes` computes the signs; `mismatches` compares each vector with
-each once, and all that `table` tells is read from that.
+The lower, the more alike the pictures answer. `table` reads all it tells from `mismatches` of `sign_changes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,87 +18,37 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from zfjax.features import Features, in_batches
+from zfjax.part_masks import mask_squares
 
 FEATURES_AT_ONCE = 1 << 14  # compared in one product: memory, and counts that float32 holds exactly
 PAIRS_AT_ONCE = 1 << 22  # looked up by one batch of permutations: memory
 
 
-def mask_squares(images: ArrayLike, places: ArrayLike, *, side: int, fill: float = 0.0) -> jax.Array:
-    """A square of `side` pixels around a place of each image, painted over.
-
-    Of the squares of whole pixels it is the one whose centre is nearest to the place; what would hang over the border
-    is left out. Paper is silent: the size of the square, and its grey (0 here, the mean of mean-subtracted pixels).
-
-    Args:
-      images: float [N, H, W, C].
-      places: [N, 2], (y, x) in pixels; pixel (i, j) covers [i, i + 1) x [j, j + 1).
-      side: pixels, 1 to the smaller of H and W.
-      fill: the value painted.
-
-    Returns:
-      [N, H, W, C]; ValueError for a place outside its image, or a side that is none of these.
-    """
-    images, places = jnp.asarray(images), np.asarray(places, np.float64)
-    height, width = images.shape[1:3]
-    if not 1 <= side <= min(height, width):
-        raise ValueError(f"side={side}: a square of 1 to {min(height, width)} pixels is needed")
-    outside = ~((places >= 0) & (places < [height, width])).all(axis=1)
-    if outside.any():
-        y, x = places[outside][0].tolist()
-        place = f"places[{outside.argmax()}]=({y:g}, {x:g})"
-        raise ValueError(f"{place}: (y, x) inside the image of {height}x{width} pixels is needed")
-    return _paint(images, jnp.asarray(_first_pixels(places, side)), side, fill)
-
-
-def random_places(parts: np.ndarray, size: int, *, side: int, num: int, rng: np.random.Generator) -> np.ndarray:
-    """The control: places whose square lies inside the image and, where that is possible, on none of its parts.
-
-    Drawn evenly among those whose square covers the least of the parts' squares: nothing, save where there is no room.
-
-    Args:
-      parts: [N, P, 2] (y, x) in pixels.
-      size, side: of the images and of the squares, pixels.
-      num, rng: places for each image, and their draw.
-
-    Returns:
-      float [num, N, 2], (y, x) in pixels.
-    """
-    first = np.arange(size - side + 1)
-    drawn = []
-    for squares in _first_pixels(np.asarray(parts), side):
-        rows, columns = (np.maximum(0, side - np.abs(first[None] - squares[:, axis, None])) for axis in (0, 1))
-        covered = np.einsum("pr,pc->rc", rows, columns)
-        free = np.argwhere(covered == covered.min())
-        drawn.append(free[rng.integers(len(free), size=num)] + side / 2)
-    return np.stack(drawn, axis=1)
-
-
 def sign_changes(
     fn: Features, images: ArrayLike, masks: np.ndarray, *, side: int, fill: float = 0.0, batch_size: int = 32
-) -> dict[str, np.ndarray]:
+) -> Any:
     """sign(x - x~) of every feature of every image, under every mask.
 
     The images go through `fn` once, and once under each mask. All batches run through one program, so a feature that
     does not see the mask changes by exactly 0.
 
     Args:
-      fn: float [B, H, W, C] -> {layer: features [B, ...]}, of any network; `features.layers_of` makes one.
+      fn: float [B, H, W, C] -> features [B, ...] or a tree of them, of any network; `features.layers_of` makes one.
       images: float [N, H, W, C], what `fn` reads.
       masks: [M, N, 2], for each mask its place (y, x) in each image.
       side, fill: as for `mask_squares`.
       batch_size: images per call of `fn`.
 
     Returns:
-      {layer: int8 [M, N, D]} of -1, 0 and 1; ValueError as from `mask_squares`, or for features that are not finite.
+      The tree of `fn` with int8 [M, N, D]; ValueError as from `mask_squares`, or for features that are not finite.
     """
     images = np.asarray(images)
     whole = in_batches(fn, images, batch_size=batch_size)
-    signs: dict[str, list[np.ndarray]] = {layer: [] for layer in whole}
+    signs = []
     for places in masks:
         masked = in_batches(fn, np.asarray(mask_squares(images, places, side=side, fill=fill)), batch_size=batch_size)
-        for layer, features in masked.items():
-            signs[layer].append(_signs((whole[layer] - features).reshape(len(images), -1)))
-    return {layer: np.stack(changes) for layer, changes in signs.items()}
+        signs.append(jax.tree.map(lambda x, m: _signs((x - m).reshape(len(images), -1)), whole, masked))
+    return jax.tree.map(lambda *changes: np.stack(changes), *signs)
 
 
 def mismatches(signs: np.ndarray) -> np.ndarray:
@@ -140,6 +88,13 @@ class Score(NamedTuple):
     all: float  # Delta of all images together; of a control the mean over its masks
     changed: float  # share of features that the masks change at all: where few change, few can be unequal
     p: float | None  # `permutation_p_value` of a part; None of a control
+    p_aligned: float | None  # rank of a part's `all` among aligned masks, over their number + 1; None of a control
+
+
+def check_draw(num_images: int, num: int) -> None:
+    """ValueError unless pairs can be made of `num_images` of `num` images."""
+    if not 2 <= num_images <= num:
+        raise ValueError(f"num_images={num_images}: 2 to {num}, the number of images, is needed")
 
 
 def table(
@@ -147,6 +102,7 @@ def table(
     masks: Mapping[str, Sequence[int]],
     *,
     controls: Sequence[str],
+    aligned: str | None = None,
     num_images: int,
     num_draws: int,
     num_permutations: int,
@@ -154,19 +110,18 @@ def table(
 ) -> dict[str, Score]:
     """A column of Table 1: the score of each part and control in one layer.
 
-    Each draw takes `num_images` of the N images, the same in every row, and one of the row's masks.
-
     Args:
       signs: int8 [M, N, D] from `sign_changes`.
       masks: {row: its masks among the M}; one of a part, any number of a control.
       controls: the rows that are no part; parts are tested against the first.
-      num_images: 2 to N; the paper has 5.
+      aligned: the control whose masks stand at one place in all images. Parts of aligned images nearly do so too, and
+        may be consistent for that alone: their rank among such masks is a second test.
+      num_images: 2 to N, of each draw, which takes the same in every row and one of the row's masks; the paper has 5.
       num_draws, num_permutations: at least 1 of each, else ValueError.
       seed: of draws and permutations.
     """
     _, num, num_features = signs.shape
-    if not 2 <= num_images <= num:
-        raise ValueError(f"num_images={num_images}: 2 to {num}, the number of images, is needed")
+    check_draw(num_images, num)
     if num_draws < 1 or num_permutations < 1:
         raise ValueError(f"num_draws={num_draws}, num_permutations={num_permutations}: at least 1 of each is needed")
     unequal = mismatches(signs.reshape(-1, num_features))
@@ -175,12 +130,17 @@ def table(
     for name, own in masks.items():
         rows, p = row_of[np.asarray(own)], None
         deltas = consistency(unequal, rows[rng.integers(len(own), size=(num_draws, 1)), drawn], num_features)
+        whole, aligned_p = consistency(unequal, rows, num_features), None
         if name not in controls:
             called = np.concatenate([rows, row_of[np.asarray(masks[controls[0]])]])
-            options = {"num_features": num_features, "num_permutations": num_permutations}
-            p = permutation_p_value(unequal, called, rng=rng, **options)
-        whole, changed = consistency(unequal, rows, num_features).mean(), np.mean(signs[np.asarray(own)] != 0)
-        scores[name] = Score(float(deltas.mean()), float(deltas.std()), float(whole), float(changed), p)
+            p = permutation_p_value(
+                unequal, called, num_features=num_features, num_permutations=num_permutations, rng=rng
+            )
+            if aligned is not None:
+                others = consistency(unequal, row_of[np.asarray(masks[aligned])], num_features)
+                aligned_p = (1 + int((others <= whole).sum())) / (1 + len(others))
+        changed = float(np.mean(signs[np.asarray(own)] != 0))
+        scores[name] = Score(float(deltas.mean()), float(deltas.std()), float(whole.mean()), changed, p, aligned_p)
     return scores
 
 
@@ -195,9 +155,9 @@ def permutation_p_value(
 ) -> float:
     """How rarely masks chosen without regard to the part are as consistent as the part: a one-sided test.
 
-    Null hypothesis: in each image the part's mask is one more random mask, so any of them could be called the part. In
-    each permutation every image calls one so, all equally likely; p is the share of permutations, the observed labels
-    counted with them, whose Delta is at most that of the part.
+    Null hypothesis: in each image the part's mask is one more random mask, so any could be called the part. In each
+    permutation every image calls one so; p is the share of permutations, the observed labels counted with them, whose
+    Delta is at most that of the part.
 
     Args:
       unequal: from `mismatches`.
@@ -223,21 +183,6 @@ def _signs(changes: np.ndarray) -> np.ndarray:
     if not np.isfinite(changes).all():
         raise ValueError("differences: finite numbers are needed, as NaN and infinity - infinity have no sign")
     return np.sign(changes).astype(np.int8)
-
-
-def _first_pixels(places: np.ndarray, side: int) -> np.ndarray:
-    """Top row and left column, int32 [..., 2], of the squares of `side` pixels around `places` [..., 2]."""
-    return np.ceil(places - side / 2 - 0.5).astype(np.int32)
-
-
-@partial(jax.jit, static_argnames="side")
-def _paint(images: jax.Array, first: jax.Array, side: int, fill: float) -> jax.Array:
-    def covered(axis: int) -> jax.Array:
-        pixel = jnp.arange(images.shape[1 + axis])[None]
-        return (first[:, axis, None] <= pixel) & (pixel < first[:, axis, None] + side)
-
-    square = covered(0)[:, :, None, None] & covered(1)[:, None, :, None]
-    return jnp.where(square, jnp.asarray(fill, images.dtype), images)
 
 
 @jax.jit

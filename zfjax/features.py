@@ -1,6 +1,7 @@
 """What an analysis looks at: any function of images, and how it is run over many of them.
 
 The analyses (occlusion, invariance, ...) take `fn: images [B, H, W, C] -> features`, whatever network stands behind it.
+Features are one array or a tree of arrays, such as {layer: array}; what is found of them comes as the same tree.
 `layers_of` makes one of the networks of this library; for another model any callable will do. As a
 `jax.tree_util.Partial` its parameters stay arguments of the compiled program, so that another checkpoint of the same
 network compiles nothing anew.

@@ -6,14 +6,14 @@ what a network makes of the result, and `slope`, `linearity`, `stability` and `q
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
+from jax.tree_util import Partial, keystr, tree_leaves_with_path
 from jax.typing import ArrayLike
 
 from zfjax.features import Features, in_batches
@@ -104,10 +104,10 @@ def warp(images: jax.Array, maps: jax.Array, *, size: int) -> jax.Array:
 class Curves(NamedTuple):
     """What became of N images under A amounts of one transform."""
 
-    distances: dict[str, np.ndarray]  # float32 [N, A] by layer: Euclidean, from the features of the untransformed image
-    norms: dict[str, np.ndarray]  # float32 [N] by layer: length of the untransformed image's feature vector
-    probabilities: np.ndarray  # float32 [N, A, K] softmax of the logits
-    untransformed: np.ndarray  # float32 [N, K] the same at the identity
+    distances: Any  # fn's tree of float32 [N, A]: Euclidean, from the features of the untransformed image
+    norms: Any  # fn's tree of float32 [N]: length of the untransformed image's feature vector
+    probabilities: np.ndarray | None  # float32 [N, A, K] softmax of the logits; None where none were named
+    untransformed: np.ndarray | None  # float32 [N, K] the same at the identity
 
 
 def curves(
@@ -117,7 +117,7 @@ def curves(
     amounts: ArrayLike,
     *,
     size: int,
-    logits: str,
+    logits: str | None = None,
     batch_size: int = 32,
 ) -> Curves:
     """Distances and probabilities along a transform: Fig. 5's columns 2 to 4, before any normalisation.
@@ -125,13 +125,12 @@ def curves(
     Every transformed image goes through `fn` once; the features of one image at a time are held.
 
     Args:
-      fn: float [B, size, size, C] -> {name: features [B, ...]}, of any network; `features.layers_of` makes one.
-      images: float [N, H, W, C] in the unit that `fn` reads, as large as they are stored: what lies around the centre
-        is what moves in.
+      fn: float [B, size, size, C] -> features [B, ...] or a tree of them, of any network, as `features.layers_of`.
+      images: float [N, H, W, C], as stored, in the unit that `fn` reads: what lies around the centre is what moves in.
       transform: one of TRANSFORMS, or the caller's own.
       amounts: numbers [A], the identity among them.
       size: side that `fn` reads, pixels.
-      logits: the name among fn's features whose softmax is the probability of the classes.
+      logits: the name in fn's {name: features} whose softmax is the probability of the classes; None: distances alone.
       batch_size: amounts per call of `fn`.
 
     Returns:
@@ -146,26 +145,26 @@ def curves(
     fn, rows = fn if isinstance(fn, Partial) else Partial(fn), []
     for image in images:
         found = in_batches(Partial(_transformed(size), fn, image), maps, batch_size=batch_size)
-        if logits not in found:
-            raise ValueError(f"logits={logits!r}: one of {', '.join(found)}, which fn returns, is needed")
-        vectors = {name: features.reshape(len(maps), -1) for name, features in found.items()}
-        distances = {name: np.linalg.norm(v - v[start], axis=1) for name, v in vectors.items()}
-        norms = {name: np.linalg.norm(v[start], axis=0) for name, v in vectors.items()}
-        probabilities = np.asarray(jax.jit(jax.nn.softmax)(found[logits].astype(np.float32)))
-        rows.append(Curves(distances, norms, probabilities, probabilities[start]))
+        if logits is not None and not (isinstance(found, Mapping) and logits in found):
+            raise ValueError(f"logits={logits!r}: a name in what fn returns, {jax.tree.structure(found)}, is needed")
+        shares = None if logits is None else np.asarray(jax.jit(jax.nn.softmax)(found[logits].astype(np.float32)))
+        vectors = jax.tree.map(lambda features: features.reshape(len(maps), -1), found)
+        distances = jax.tree.map(lambda v: np.linalg.norm(v - v[start], axis=1), vectors)
+        norms = jax.tree.map(lambda v: np.linalg.norm(v[start], axis=0), vectors)
+        rows.append(Curves(distances, norms, shares, None if shares is None else shares[start]))
     return jax.tree.map(lambda *parts: np.stack(parts), *rows)
 
 
-def relative(found: Curves) -> dict[str, np.ndarray]:
-    """Distances over the length of the untransformed vector, [N, A] by layer, so that layers can be compared.
+def relative(found: Curves) -> Any:
+    """Distances over the length of the untransformed vector, fn's tree of [N, A], so that layers can be compared.
 
     Paper is silent on a normalisation. Features as long as the untransformed ones that share nothing with them stand
     at sqrt(2). ValueError for an image whose features are all 0.
     """
-    for name, norms in found.norms.items():
+    for path, norms in tree_leaves_with_path(found.norms):
         if not (norms > 0).all():
-            raise ValueError(f"norms[{name!r}] of image {norms.argmin()} is 0: nothing in this layer answers it")
-    return {name: distances / found.norms[name][:, None] for name, distances in found.distances.items()}
+            raise ValueError(f"norms{keystr(path)} of image {norms.argmin()} is 0: nothing in this layer answers it")
+    return jax.tree.map(lambda distances, norms: distances / norms[:, None], found.distances, found.norms)
 
 
 def slope(extents: np.ndarray, values: np.ndarray, *, small: float = SMALL) -> np.ndarray:
@@ -200,6 +199,8 @@ def linearity(extents: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def stability(found: Curves) -> np.ndarray:
     """Whether the most probable class is that of the untransformed image, bool [N, A]: means are stabilities."""
+    if found.probabilities is None or found.untransformed is None:
+        raise ValueError("probabilities=None: curves(..., logits=NAME) tell the most probable class")
     return found.probabilities.argmax(axis=-1) == found.untransformed.argmax(axis=-1)[:, None]
 
 

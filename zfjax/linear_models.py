@@ -6,11 +6,7 @@ All three minimise
 
 which is smooth and convex, from W = b = 0 by L-BFGS (optax), on all examples at once. Features are centred and scaled
 to a mean square norm of 1 first, so that one list of penalties serves every layer.
-
-A layer with more features than there are images (Fig. 3's layer 1 has 290,400) is never held as a whole: linear
-models see features only through their inner products. `gram_matrix` adds these up over blocks of features, and
-`kernel_coordinates` gives each image as many coordinates as there are training images, with the same inner products
-and therefore the same classifier.
+Of a layer that is too large to be held, `zfjax.inner_products` makes features that give the same classifiers.
 """
 
 from __future__ import annotations
@@ -30,11 +26,6 @@ Loss = Literal["softmax", "svm", "logistic"]
 PENALTIES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # strongest first; each fit starts where the one before ended
 TOLERANCE = 1e-3  # norm of the gradient at which a fit ends
 MAX_ITERATIONS = 1000
-_BLOCK_BYTES = 1 << 28  # of a block of features, in `gram_matrix`
-_ROWS = 2048  # of the Gram matrix at a time: a second matrix of all images would double the memory
-# On the diagonal, relative to the mean square norm: above what float32 leaves of a zero eigenvalue, as duplicates and
-# fewer features than images give them; as if each image had one more feature, of its own, of a hundredth of the norm
-_JITTER = 1e-4
 
 
 class LinearModel(NamedTuple):
@@ -59,8 +50,16 @@ def targets_of(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def scores(model: LinearModel, features: np.ndarray) -> np.ndarray:
-    """float32 [N, classes] of features [N, D]."""
-    return np.asarray(jnp.matmul(features, model.weights, precision="highest") + model.bias[None])
+    """float32 [N, classes] of features [N, D]; ValueError where they are not finite, and so have no order."""
+    found = np.asarray(jnp.matmul(features, model.weights, precision="highest") + model.bias[None])
+    if not np.isfinite(found).all():
+        raise ValueError("features: their scores are not finite; are the features?")
+    return found
+
+
+def converged(model: LinearModel) -> bool:
+    """Whether the fit ended at TOLERANCE, not only after MAX_ITERATIONS."""
+    return bool(model.gradient_norm <= TOLERANCE)
 
 
 def fit(
@@ -82,11 +81,19 @@ def fit(
         "logistic": cross-entropy of each class by itself, summed.
       start: where to begin.
       tolerance: the norm of the gradient at which to end.
+    Raises:
+      ValueError: a penalty below 0, or a fit that ended in numbers that are not finite, as NaN in the features gives.
     """
-
+    if not (np.isfinite(penalty) and penalty >= 0):
+        raise ValueError(f"penalty={penalty}: a finite number, 0 or more, is needed")
     shape = features.shape[1], targets.shape[1]
     weights = (jnp.zeros(shape), jnp.zeros(shape[1])) if start is None else (start.weights, start.bias)
-    return _minimize(weights, features, targets, penalty, tolerance, loss=loss)
+    model = _minimize(weights, features, targets, penalty, tolerance, loss=loss)
+    if not all(np.isfinite(part).all() for part in (model.weights, model.bias, model.gradient_norm)):
+        raise ValueError(
+            f"penalty={penalty}: the {loss} is not finite after {model.iterations} steps; are the features?"
+        )
+    return model
 
 
 def fit_chosen(
@@ -108,14 +115,18 @@ def fit_chosen(
       held: bool [N], the examples to choose by.
       loss: as for `fit`.
       quality: (scores, targets) of the held-out examples -> what should be high.
-      penalties: those to try, strongest first.
+      penalties: those to try, strongest first; at least one.
     """
+    if not len(penalties):
+        raise ValueError("penalties=(): at least one is needed")
     penalty = penalties[len(penalties) // 2]
     if held.any():
         reached, model = [], None
         for tried in penalties:
             model = fit(features[~held], targets[~held], tried, loss=loss, start=model)
             reached.append(quality(scores(model, features[held]), targets[held]))
+        if np.isnan(reached).any():
+            raise ValueError(f"quality={reached} of the held-out examples: numbers are needed to choose a penalty by")
         penalty = penalties[int(np.argmax(reached))]
     return Chosen(fit(features, targets, penalty, loss=loss), penalty)
 
@@ -126,52 +137,6 @@ def normalized(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndar
     centred = train - mean
     scale = np.float32(np.sqrt((centred.astype(np.float64) ** 2).sum(axis=1).mean())) or np.float32(1)
     return centred / scale, (test - mean) / scale
-
-
-def gram_matrix(features: np.ndarray, on_block: Callable[[int], None] = lambda features: None) -> np.ndarray:
-    """Inner products of all images' features less their mean, float32 [N, N].
-
-    They are added up over blocks of features that take 256 MB each; beside these there is the matrix alone. Without
-    the mean, which no classifier with a bias sees, less is lost to rounding.
-
-    Args:
-      features: float32 [N, D], in memory or a `numpy.memmap`.
-      on_block: called with the number of features after each block, to show progress.
-    """
-    num_images, num_features = features.shape
-    width = max(1, _BLOCK_BYTES // (4 * num_images))
-    gram = np.zeros((num_images, num_images), np.float32)
-    for first in range(0, num_features, width):
-        block = jnp.asarray(features[:, first : first + width])
-        block = block - block.mean(axis=0)[None]
-        for top in range(0, num_images, _ROWS):  # the lower half, some rows at a time
-            end = top + _ROWS
-            gram[top:end, :end] += _inner_products(block[top:end], block[:end])
-        on_block(block.shape[1])
-    for top in range(0, num_images, _ROWS):
-        gram[:top, top : top + _ROWS] = gram[top : top + _ROWS, :top].T
-    return gram
-
-
-def kernel_coordinates(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of training and test images whose inner products are those of their `normalized` features.
-
-    The centred Gram matrix of the training images is L L^T (Cholesky): row i of L is training image i, and
-    L^-1 k stands for an image whose inner products with the training images are k.
-
-    Args:
-      train: [n, n] inner products of the training images' features.
-      test: [m, n] inner products of test and training images.
-    Returns:
-      float32 [n, n] and [m, n].
-    """
-    train, test = train.astype(np.float64), test.astype(np.float64)
-    of_image, overall = train.mean(axis=1), train.mean()
-    centred = train - of_image[:, None] - of_image[None] + overall
-    crossed = test - test.mean(axis=1, keepdims=True) - of_image[None] + overall
-    scale = np.trace(centred) / len(centred) or 1.0  # the mean square norm
-    lower = np.linalg.cholesky(centred / scale + _JITTER * np.eye(len(centred)))
-    return lower.astype(np.float32), np.linalg.solve(lower, crossed.T / scale).T.astype(np.float32)
 
 
 @partial(jax.jit, static_argnames="loss")
@@ -221,8 +186,3 @@ def _logistic(found: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 _LOSSES = {"softmax": _softmax, "svm": _squared_hinge, "logistic": _logistic}
-
-
-@jax.jit
-def _inner_products(rows: jax.Array, block: jax.Array) -> jax.Array:
-    return jnp.matmul(rows, block.T, precision="highest")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,35 +38,33 @@ class TopActivations(NamedTuple):
     columns: jax.Array  # int32 [C, k]
 
 
-State = dict[str, TopActivations]  # by layer
+State = Any  # TopActivations of one array of features, or a tree of them, such as {layer: TopActivations}
 
 
-def init(num_maps: Mapping[str, int], k: int = 9) -> State:
+def init(num_maps: Any, k: int = 9) -> State:
     """The state before any image.
 
     Args:
-      num_maps: {layer: number of its maps or units}, for each layer to watch.
+      num_maps: the tree of features with the number of maps or units of each, such as {layer: 96} or 96 alone.
       k: images to keep for each map; the paper shows 9.
 
     Returns:
-      {layer: TopActivations}; ValueError for no layer at all or k below 1.
+      The tree with TopActivations; ValueError for no layer at all or k below 1.
     """
     if k < 1:
         raise ValueError(f"k={k!r}: at least 1 image per map is needed")
-    if not num_maps:
+    if not jax.tree.leaves(num_maps):
         raise ValueError(f"num_maps={num_maps!r}: at least one layer is needed")
-    return {
-        layer: TopActivations(
-            values=jnp.full((num, k), -jnp.inf, jnp.float32),
-            images=jnp.full((num, k), -1, jnp.int32),
-            rows=jnp.zeros((num, k), jnp.int32),
-            columns=jnp.zeros((num, k), jnp.int32),
-        )
-        for layer, num in num_maps.items()
-    }
+
+    def empty(num: int) -> TopActivations:
+        values = jnp.full((num, k), -jnp.inf, jnp.float32)
+        images, rows, columns = (jnp.full((num, k), value, jnp.int32) for value in (-1, 0, 0))
+        return TopActivations(values, images, rows, columns)
+
+    return jax.tree.map(empty, num_maps)
 
 
-def update(state: State, features: Mapping[str, jax.Array], indices: jax.Array) -> State:
+def update(state: State, features: Any, indices: jax.Array) -> State:
     """The state after the images of one batch.
 
     Each image offers each map one activation, its maximum over the places (the first of equal ones): the nine
@@ -75,14 +73,14 @@ def update(state: State, features: Mapping[str, jax.Array], indices: jax.Array) 
 
     Args:
       state: from `init` or `update`.
-      features: {layer: [B, H, W, C] or [B, C]}; layers outside the state are not looked at.
+      features: [B, H, W, C] or [B, C], or the tree of them; names outside the state are not looked at.
       indices: int32 [B], index of each image in the set; negative ones are padding and ignored.
 
     Returns:
       The new state; ValueError where indices and features differ in B, or state and features in their maps.
     """
-    _check_maps(state, features)
-    return {layer: _merge(top, *_strongest_places(features[layer], indices)) for layer, top in state.items()}
+    watched = _watched(state, features)
+    return _merged(state, jax.tree.map(lambda maps: _strongest_places(maps, indices), watched))
 
 
 def alive(top: TopActivations) -> np.ndarray:
@@ -103,7 +101,7 @@ def scan(
     it does not depend on their number. One batch is read while one is computed; nothing else accumulates.
 
     Args:
-      fn: images -> {layer: features}, of any network; `features.layers_of_pictures` makes one.
+      fn: images -> features or a tree of them, of any network; `features.layers_of_pictures` makes one.
       batches: this host's rows of each batch: {"image": [b, ...] as fn reads them, "index": int32 [b], -1 padding};
         other entries are not read.
       state: from `init`, or where to go on from.
@@ -158,8 +156,8 @@ def project_strongest(
     return found
 
 
-def _strongest_places(features: jax.Array, indices: jax.Array) -> tuple[jax.Array, ...]:
-    """Per image and map: (value, image index, row, column) of the maximum, each [B, C]."""
+def _strongest_places(features: jax.Array, indices: jax.Array) -> TopActivations:
+    """Of each image and map the maximum, its image index, row and column, each [B, C]."""
     features = features.astype(jnp.float32)
     batch, *places, channels = features.shape
     if indices.shape != (batch,):
@@ -170,7 +168,7 @@ def _strongest_places(features: jax.Array, indices: jax.Array) -> tuple[jax.Arra
     real = jnp.broadcast_to((indices >= 0)[:, None], values.shape)
     images = jnp.broadcast_to(indices.astype(jnp.int32)[:, None], values.shape)
     nothing = jnp.zeros_like(place)
-    return (
+    return TopActivations(
         jnp.where(real, values, -jnp.inf),
         jnp.where(real, images, jnp.full_like(images, -1)),
         jnp.where(real, place // width, nothing),
@@ -178,7 +176,15 @@ def _strongest_places(features: jax.Array, indices: jax.Array) -> tuple[jax.Arra
     )
 
 
-def _merge(top: TopActivations, *offered: jax.Array) -> TopActivations:
+def _is_top(node: Any) -> bool:
+    return isinstance(node, TopActivations)
+
+
+def _merged(state: State, offered: State) -> State:
+    return jax.tree.map(_merge, state, offered, is_leaf=_is_top)
+
+
+def _merge(top: TopActivations, offered: TopActivations) -> TopActivations:
     """The k strongest of those held ([C, k]) and those offered ([B, C]): by value down, then image index up."""
     k = top.values.shape[1]
     values, images, rows, columns = (
@@ -192,11 +198,9 @@ def _merge(top: TopActivations, *offered: jax.Array) -> TopActivations:
 def _scan_step():
     def step(carried, batch):
         fn, state = carried
-        features = fn(batch["image"])
-        _check_maps(state, features)
-        offered = {layer: _strongest_places(features[layer], batch["index"]) for layer in state}
-        offered = lax.all_gather(offered, parallel.AXIS, axis=0, tiled=True)
-        return {layer: _merge(top, *offered[layer]) for layer, top in state.items()}
+        watched = _watched(state, fn(batch["image"]))
+        offered = jax.tree.map(lambda maps: _strongest_places(maps, batch["index"]), watched)
+        return _merged(state, lax.all_gather(offered, parallel.AXIS, axis=0, tiled=True))
 
     return parallel.data_parallel(step)
 
@@ -222,11 +226,15 @@ def _fill(rows: np.ndarray) -> np.ndarray:
     return np.concatenate([rows, np.repeat(rows[:1], CHUNK - len(rows), axis=0)])
 
 
-def _check_maps(state: State, features: Mapping[str, jax.Array]) -> None:
-    needed = {layer: len(top.values) for layer, top in state.items()}
-    found = {layer: features[layer].shape[-1] for layer in state if layer in features}
+def _watched(state: State, features: Any) -> Any:
+    """The features that the state is of; ValueError where they are none of its tree, or have other maps."""
+    if isinstance(state, Mapping) and isinstance(features, Mapping):
+        features = {layer: features[layer] for layer in state if layer in features}
+    needed = jax.tree.map(lambda top: len(top.values), state, is_leaf=_is_top)
+    found = jax.tree.map(lambda maps: maps.shape[-1], features)
     if found != needed:
         raise ValueError(f"state of {needed} maps: the features have {found}")
+    return features
 
 
 def _check_places(places: Mapping[str, np.ndarray], num_images: int, layer: str, architecture: Architecture) -> None:

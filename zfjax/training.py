@@ -48,7 +48,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        clipped = self.renormalize_radius is not None
+        radius = self.renormalize_radius
         rules = {
             "batch_size": (self.batch_size >= 1, "at least 1"),
             "num_epochs": (self.num_epochs >= 1, "at least 1"),
@@ -56,7 +56,7 @@ class Recipe:
             "momentum": (0 <= self.momentum < 1, "0 or more and below 1"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "a finite number of 0 or more"),
             "patience": (self.patience >= 1, "at least 1"),
-            "renormalize_radius": (not clipped or self.renormalize_radius > 0, "a number above 0, or None"),
+            "renormalize_radius": (radius is None or radius > 0, "a number above 0, or None"),
             "seed": (0 <= self.seed < 2**32, "0 or more and below 2**32"),
             "annealing": (self.annealing in ("plateau", "cosine"), "'plateau' or 'cosine'"),
             "initialization": (self.initialization in INITIALIZATIONS, " or ".join(map(repr, INITIALIZATIONS))),

@@ -43,7 +43,7 @@ def folds(
       labels: int [N].
       num_train: training images per class.
       num_folds: draws.
-      seed: of the draws.
+      seed: of the draws, 0 or more.
       class_names: dense label -> name.
       num_test: test images per class at most (the paper's 50).
     Raises:
@@ -52,6 +52,8 @@ def folds(
     for name, value in (("num_train", num_train), ("num_folds", num_folds), ("num_test", num_test)):
         if value < 1:
             raise ValueError(f"{name}={value}: at least 1 is needed")
+    if seed < 0:
+        raise ValueError(f"seed={seed}: 0 or more is needed")
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(class_names):
         raise ValueError(f"labels {labels.min()}..{labels.max()}: those of {len(class_names)} classes are needed")
     members = [np.flatnonzero(labels == label) for label in range(len(class_names))]
@@ -100,8 +102,11 @@ def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
       scores: float [N].
       relevant: bool [N].
     Returns:
-      The area; nan where nothing is relevant. ValueError for a score that is not finite or another number of them.
+      The area; nan where nothing is relevant. ValueError for a score that is not finite or another number of them, or
+      for numbers where True and False are needed.
     """
+    if relevant.dtype != bool:
+        raise ValueError(f"relevant of type {relevant.dtype}: bool is needed")
     if scores.shape != relevant.shape or not np.isfinite(scores).all():
         raise ValueError(f"scores of shape {scores.shape}: finite ones for each of {len(relevant)} images are needed")
     if not relevant.any():
@@ -122,8 +127,12 @@ def average_precisions(scores: np.ndarray, shown: np.ndarray) -> np.ndarray:
       scores: float [N, classes].
       shown: [N, classes], 1 shown, -1 not shown, 0 difficult.
     Returns:
-      float [classes].
+      float [classes]. ValueError for other shapes or values.
     """
+    if scores.ndim != 2 or scores.shape != shown.shape:
+        raise ValueError(f"shown of shape {shown.shape}: one for each of scores {scores.shape}, images by classes")
+    if shown.dtype == bool or not np.isin(shown, (-1, 0, 1)).all():
+        raise ValueError(f"shown of type {shown.dtype}: 1 (shown), -1 (not shown) and 0 (difficult) are needed")
     clear = shown != 0
     return np.array(
         [average_precision(scores[clear[:, c], c], shown[clear[:, c], c] > 0) for c in range(shown.shape[1])]

@@ -11,21 +11,33 @@ from zfjax.data.archives import PICTURE_ENDINGS, Photo
 from zfjax.data.photo_sets import PhotoSet, fingerprint_of, list_files
 
 FOLDERS = {"caltech101": "101_ObjectCategories", "caltech256": "256_ObjectCategories"}
-_NUMBERED = re.compile(r"\d{3}\..+")  # 056.dog: how Caltech-256 alone names its folders
+CALTECH101 = """
+    BACKGROUND_Google Faces Faces_easy Leopards Motorbikes accordion airplanes anchor ant barrel bass beaver binocular
+    bonsai brain brontosaurus buddha butterfly camera cannon car_side ceiling_fan cellphone chair chandelier cougar_body
+    cougar_face crab crayfish crocodile crocodile_head cup dalmatian dollar_bill dolphin dragonfly electric_guitar
+    elephant emu euphonium ewer ferry flamingo flamingo_head garfield gerenuk gramophone grand_piano hawksbill headphone
+    hedgehog helicopter ibis inline_skate joshua_tree kangaroo ketch lamp laptop llama lobster lotus mandolin mayfly
+    menorah metronome minaret nautilus octopus okapi pagoda panda pigeon pizza platypus pyramid revolver rhino rooster
+    saxophone schooner scissors scorpion sea_horse snoopy soccer_ball stapler starfish stegosaurus stop_sign strawberry
+    sunflower tick trilobite umbrella watch water_lilly wheelchair wild_cat windsor_chair wrench yin_yang
+""".split()  # its 101 categories and the background, as its folders spell them
+_NUMBERED = re.compile(r"(\d{3})\..+")  # 056.dog: how Caltech-256 names its 256 categories and 257.clutter
 
 
 def open_caltech(path: Path, name: str) -> PhotoSet:
     """Caltech-101 or Caltech-256 from its folder, from a folder that holds it or its tar, or from the tar.
 
     Pictures lie in <class>/; deeper folders and files without a picture's ending, of which the official tars hold a
-    few, are left alone. Every folder is a class, the background (BACKGROUND_Google, 257.clutter) too.
+    few, are left alone. Every folder is a class, the background (BACKGROUND_Google, 257.clutter) too. A part of the
+    set's classes is taken as it is, but each must be one of them: no other set passes for this one.
 
     Args:
       path: 101_ObjectCategories, a folder above it, or 101_ObjectCategories.tar, not compressed.
       name: "caltech101" or "caltech256".
     Raises:
       FileNotFoundError: nothing at `path`.
-      ValueError: no class folders, one without pictures, the classes of the other set, or a tar that is not complete.
+      ValueError: no class folders or only one, one without pictures, a class that the set does not have, or a tar
+        that is not complete.
     """
     if name not in FOLDERS:
         raise ValueError(f"name={name!r}: one of {', '.join(FOLDERS)} is needed")
@@ -40,8 +52,10 @@ def open_caltech(path: Path, name: str) -> PhotoSet:
             if below.is_dir() and not below.name.startswith(".") and below.name not in class_names:
                 raise ValueError(f"{below} has no pictures ({' '.join(PICTURE_ENDINGS)})")
     for folder in class_names:
-        if bool(_NUMBERED.fullmatch(folder)) != (name == "caltech256"):
+        if not _IS_CLASS[name](folder):
             raise ValueError(f"{root} holds the class {folder!r}, which is not a name of {name}: is it another set?")
+    if len(class_names) == 1:
+        raise ValueError(f"{root} holds the class {class_names[0]!r} alone: at least two are needed to tell them apart")
     number = {folder: label for label, folder in enumerate(class_names)}
     labels = np.array([number[photo.folder] for photo in photos], np.int32)
     return PhotoSet(name, class_names, photos, labels, {}, fingerprint_of(photos, labels, class_names))
@@ -63,3 +77,12 @@ def _below(files: dict[str, Photo], root: Path, name: str) -> dict[str, Photo]:
 
 def _is_picture(inside: str) -> bool:
     return inside.count("/") == 1 and inside.lower().endswith(PICTURE_ENDINGS)
+
+
+def _is_numbered(folder: str) -> bool:
+    match = _NUMBERED.fullmatch(folder)
+    return match is not None and 1 <= int(match[1]) <= 257
+
+
+_SPELT_ALIKE = {folder.lower() for folder in CALTECH101}  # some copies write all in small letters
+_IS_CLASS = {"caltech101": lambda folder: folder.lower() in _SPELT_ALIKE, "caltech256": _is_numbered}

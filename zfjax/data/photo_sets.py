@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,14 +121,14 @@ def fingerprint_of(photos: Iterable[Encoded], labels: np.ndarray, class_names: S
 def list_files(root: Path) -> dict[str, Photo]:
     """Every file below a folder or in a tar, {path inside it: the place of its bytes}, sorted; hidden ones left out.
 
-    Nothing is unpacked, so a tar's names need no trust.
+    Links in a folder are followed. Nothing is unpacked, so a tar's names need no trust.
 
     Raises:
       FileNotFoundError: where there is neither folder nor file.
-      ValueError: where the file is no complete tar, or a compressed one.
+      ValueError: where the file is no complete tar, or a compressed one; a link to nothing.
     """
     if root.is_dir():
-        places = {path.relative_to(root).as_posix(): (str(path), 0, path) for path in root.rglob("*") if path.is_file()}
+        places = {path.relative_to(root).as_posix(): (str(path), 0, path) for path in _files_below(root)}
         files = {name: _photo(name, file, start, path.stat().st_size) for name, (file, start, path) in places.items()}
     elif root.is_file():
         files = {
@@ -138,6 +138,22 @@ def list_files(root: Path) -> dict[str, Photo]:
     else:
         raise FileNotFoundError(f"{root} is neither a folder nor a tar")
     return {name: files[name] for name in sorted(files) if not any(part[0] == "." for part in name.split("/"))}
+
+
+def _files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Every file below a folder, those behind links too; a link back to a folder `above` would never end."""
+    real = folder.resolve()
+    if real in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _files_below(path, above | {real})
+        elif path.is_file():
+            yield path
+        elif path.is_symlink():
+            raise ValueError(f"{path} is a link to nothing: what it pointed to is gone")
 
 
 def _photo(path: str, file: str, offset: int, size: int) -> Photo:

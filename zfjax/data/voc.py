@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from zfjax.data.photo_sets import PhotoSet, fingerprint_of, list_files
 
 SPLITS = ("train", "val")  # those whose labels are public
 _ROOTS = ("VOCdevkit/VOC2012/", "VOC2012/", "")
+_NAME = re.compile(r"20\d\d_\d+")  # 2008_000002: in VOC 2007 photos had a number alone
+_CLASS_LIST = re.compile(r"ImageSets/Main/([^/]+)_(train|val|trainval)\.txt")
 
 Labels = dict[str, dict[str, int]]  # photo -> class -> 1, -1 or 0
 
@@ -27,14 +31,16 @@ def open_voc(path: Path) -> PhotoSet:
       path: VOCdevkit, VOC2012 or a folder above them; or VOCtrainval_11-May-2012.tar.
     Raises:
       FileNotFoundError: nothing at `path`.
-      ValueError: no lists of train and val; a photo, label or annotation that is missing; labels of other photos.
+      ValueError: no lists of train and val; a photo, list, label or annotation that is missing or damaged; a photo
+        that is listed twice; labels of other photos; VOC of another year.
     """
     files = list_files(Path(path))
     root = next((root for root in _ROOTS if f"{root}ImageSets/Main/train.txt" in files), None)
     if root is None:
         raise ValueError(f"{path} has no VOCdevkit/VOC2012/ImageSets/Main/train.txt: is it VOC 2012?")
     files = {name.removeprefix(root): file for name, file in files.items() if name.startswith(root)}
-    names = {split: [line[0] for line in _lines(files, f"ImageSets/Main/{split}.txt")] for split in SPLITS}
+    names = _names(files)
+    _check_year(files, names["train"][0])
     classes = _classes(files)
     shown: Labels = {}
     for split in SPLITS:
@@ -50,10 +56,35 @@ def open_voc(path: Path) -> PhotoSet:
     return PhotoSet("voc2012", class_names, photos, labels, splits, fingerprint_of(photos, labels, class_names))
 
 
+def _names(files: dict[str, Photo]) -> dict[str, list[str]]:
+    """The photos of train and of val; none is listed twice, in one of them or in both."""
+    names: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    for split in SPLITS:
+        inside = f"ImageSets/Main/{split}.txt"
+        names[split] = [line[0] for line in _lines(files, inside)]
+        if not names[split]:
+            raise ValueError(f"VOC2012/{inside} lists no photo")
+        for name in names[split]:
+            if name in seen:
+                raise ValueError(f"VOC2012/{inside} lists {name} again: a photo stands once, in train or in val")
+            seen.add(name)
+    return names
+
+
+def _check_year(files: dict[str, Photo], name: str) -> None:
+    """ValueError where the photo's name, or the folder that its annotation names, is another year's."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"train.txt lists {name!r}, not <year>_<number> as in VOC 2012: is it VOC 2007?")
+    annotation = f"Annotations/{name}.xml"
+    year = _annotation(files, annotation).findtext("folder", "VOC2012") if annotation in files else "VOC2012"
+    if year != "VOC2012":
+        raise ValueError(f"{annotation} is of {year}: VOC2012 is needed")
+
+
 def _classes(files: dict[str, Photo]) -> list[str]:
-    """The classes that have a list of their own."""
-    lists = (name.removeprefix("ImageSets/Main/") for name in files if name.startswith("ImageSets/Main/"))
-    return sorted(name.removesuffix("_train.txt") for name in lists if name.endswith("_train.txt"))
+    """The classes that have any list of their own; `_listed` needs both of each."""
+    return sorted({match[1] for match in map(_CLASS_LIST.fullmatch, files) if match})
 
 
 def _listed(files: dict[str, Photo], classes: list[str], split: str, names: list[str]) -> Labels:
@@ -61,11 +92,13 @@ def _listed(files: dict[str, Photo], classes: list[str], split: str, names: list
     shown: Labels = {name: {} for name in names}
     for label in classes:
         inside = f"ImageSets/Main/{label}_{split}.txt"
-        lines = {line[0]: line[-1] for line in _lines(files, inside)}
-        if lines.keys() != shown.keys():
-            other = sorted(lines.keys() ^ shown.keys())[0]
-            raise ValueError(f"{inside} does not list the photos of {split}.txt ({other}): labels of another set?")
-        for name, value in lines.items():
+        lines = _lines(files, inside)
+        listed, wanted = Counter(line[0] for line in lines), Counter(names)
+        if listed != wanted:
+            other = min((listed - wanted) + (wanted - listed))
+            raise ValueError(f"{inside} does not list the photos of {split}.txt ({other}), each once: of another set?")
+        for name, *values in lines:
+            value = " ".join(values)
             if value not in ("1", "-1", "0"):
                 raise ValueError(f"{inside} gives {name} the label {value!r}: 1, -1 or 0 is needed")
             shown[name][label] = int(value)
@@ -76,15 +109,30 @@ def _annotated(files: dict[str, Photo], names: list[str]) -> Labels:
     """The labels of photos from the objects in their annotations."""
     shown: Labels = {}
     for name in names:
-        objects = ElementTree.fromstring(_file(files, f"Annotations/{name}.xml").read()).findall("object")
+        inside = f"Annotations/{name}.xml"
+        objects = _annotation(files, inside).findall("object")
         easy = [(thing.findtext("name", ""), thing.findtext("difficult", "0") != "1") for thing in objects]
+        if not all(label for label, _ in easy):
+            raise ValueError(f"VOC2012/{inside} has an object without a name")
         shown[name] = {label: int((label, True) in easy) for label, _ in easy}
     return shown
 
 
+def _annotation(files: dict[str, Photo], inside: str) -> ElementTree.Element:
+    data = _file(files, inside).read()
+    try:
+        return ElementTree.fromstring(data)
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the latter two: of the encoding it names
+        raise ValueError(f"VOC2012/{inside} is damaged ({error}): unpack it again") from error
+
+
 def _lines(files: dict[str, Photo], inside: str) -> list[list[str]]:
     """The words of each line of a text file, which are at least one."""
-    return [line.split() for line in _file(files, inside).read().decode().splitlines() if line.strip()]
+    try:
+        text = _file(files, inside).read().decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"VOC2012/{inside} is damaged ({error}): unpack it again") from error
+    return [line.split() for line in text.splitlines() if line.strip()]
 
 
 def _file(files: dict[str, Photo], inside: str) -> Photo:

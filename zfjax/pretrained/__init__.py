@@ -5,7 +5,14 @@ net = pretrained.from_file("alexnet.pth", pretrained.TABLES["alexnet-torchvision
 logits, trace = zfjax.forward(net.params, images, architecture=net.architecture)
 """
 
-from zfjax.pretrained.parity_report import ParityRow, check_parity, parity, parity_lines, read_exporter_run
+from zfjax.pretrained.parity_report import (
+    ParityRow,
+    check_parity,
+    exporter_parity,
+    parity,
+    parity_lines,
+    read_exporter_run,
+)
 from zfjax.pretrained.squeezenet_v1 import CaffeNet, squeezenet
 from zfjax.pretrained.tables import TABLES, ImportedNet, ImportTable, Names, as_images, by_prefix, from_file
 from zfjax.pretrained.weights import read_arrays
@@ -20,6 +27,7 @@ __all__ = [
     "as_images",
     "by_prefix",
     "check_parity",
+    "exporter_parity",
     "from_file",
     "parity",
     "parity_lines",

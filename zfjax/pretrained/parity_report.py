@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
+from jax.tree_util import Partial
 
 from zfjax.features import Features, in_batches
 from zfjax.pretrained.weights import read_arrays
 
+INPUTS = "inputs"  # the row of what the first layer reads
+NOT_CHECKED = "mean, std, channel order: not checked, the outputs hold no 'pictures' to start from"
 TOLERANCE = 1e-3  # relative: other kernels and machines round otherwise, another padding or norm differs by far more
 
 
@@ -33,6 +37,7 @@ class ParityRow(NamedTuple):
 class ExporterRun(NamedTuple):
     """What the exporter's network read and handed on."""
 
+    pictures: np.ndarray | None  # uint8 [B, S, S, C], RGB: the inputs are their centres, preprocessed
     inputs: np.ndarray  # [B, C, H, W], as its first layer reads them: normalised, its own order of colours
     outputs: dict[str, np.ndarray]  # {layer: [B, H, W, C] or [B, C]}, after ReLU, pool and norm
 
@@ -60,10 +65,36 @@ def parity(fn: Features, images: np.ndarray, outputs: Mapping[str, np.ndarray]) 
     return rows
 
 
+def exporter_parity(
+    fn: Features,
+    exporter: ExporterRun,
+    *,
+    as_images: Callable[[np.ndarray], np.ndarray],
+    preprocess: Callable[[np.ndarray], np.ndarray],
+) -> list[ParityRow]:
+    """Compare with the exporter, from the pictures on where it handed them on, else from its inputs.
+
+    The inputs are turned into ours by the very mean, std and order of colours that the weights were, so that they
+    cannot show whether these are right. Pictures can: they get a first row, what the two networks read.
+
+    Args:
+      fn: images -> {layer: features}.
+      exporter: from `read_exporter_run`.
+      as_images: its inputs -> images as `fn` reads them.
+      preprocess: pictures uint8 [B, S, S, C], RGB -> images as `fn` reads them.
+    """
+    read = as_images(exporter.inputs)
+    if exporter.pictures is None:
+        return parity(fn, read, exporter.outputs)
+    both = Partial(_with_inputs, fn if isinstance(fn, Partial) else Partial(fn))
+    return parity(both, preprocess(exporter.pictures), {INPUTS: read, **exporter.outputs})
+
+
 def parity_lines(rows: Sequence[ParityRow]) -> list[str]:
-    """The report, to print."""
+    """The report, to print; its last line says so where mean, std and order of colours were not compared."""
     head = f"{'layer':<12}{'largest difference':>20}{'largest value':>16}{'relative':>11}"
-    return [head, *(f"{r.layer:<12}{r.difference:>20.3g}{r.largest:>16.4g}{r.relative:>11.1e}" for r in rows)]
+    lines = [f"{r.layer:<12}{r.difference:>20.3g}{r.largest:>16.4g}{r.relative:>11.1e}" for r in rows]
+    return [head, *lines, *(() if INPUTS in [row.layer for row in rows] else (NOT_CHECKED,))]
 
 
 def check_parity(rows: Sequence[ParityRow]) -> None:
@@ -72,17 +103,19 @@ def check_parity(rows: Sequence[ParityRow]) -> None:
     if apart:
         raise ValueError(
             f"the imported network is not the exporter's: {', '.join(apart)} differ by more than {TOLERANCE:g} of the "
-            "largest value; look at what the table says of the first of them\n" + "\n".join(parity_lines(rows))
+            "largest value; look at what the table says of the first of them (of the inputs: mean, std, channels)\n"
+            + "\n".join(parity_lines(rows))
         )
 
 
 def read_exporter_run(path: Path) -> ExporterRun:
     """An .npz of the exporter: "inputs", and one array called as each layer to compare, in its own layout.
 
-    ValueError for an array that is not [B, C, H, W] (or, of a dense layer, [B, C]), or one of the two kinds missing.
+    "pictures" may stand there too: uint8 [B, S, S, C], RGB, whose centres became the inputs. ValueError for an array
+    that is not [B, C, H, W] (or, of a dense layer, [B, C]), or inputs or layers missing.
     """
     arrays = read_arrays(path)
-    inputs = arrays.pop("inputs", None)
+    inputs, pictures = arrays.pop(INPUTS, None), arrays.pop("pictures", None)
     if inputs is None or inputs.ndim != 4 or not arrays:
         raise ValueError(f"{path}: 'inputs' of [B, C, H, W] and one array for each layer to compare are needed")
     for layer, array in arrays.items():
@@ -90,5 +123,17 @@ def read_exporter_run(path: Path) -> ExporterRun:
             raise ValueError(
                 f"{path}: {layer!r} of shape {array.shape}: [{len(inputs)}, C, H, W] or [{len(inputs)}, C] is needed"
             )
+    if pictures is not None:
+        side = pictures.shape[1] if pictures.ndim == 4 else "S"
+        expected = (len(inputs), side, side, inputs.shape[1])
+        if pictures.dtype != np.uint8 or pictures.shape != expected:
+            raise ValueError(
+                f"{path}: 'pictures' of {pictures.dtype} {pictures.shape}: uint8 [{len(inputs)}, S, S, "
+                f"{inputs.shape[1]}] is needed"
+            )
     outputs = {name: np.moveaxis(array, 1, 3) if array.ndim == 4 else array for name, array in arrays.items()}
-    return ExporterRun(inputs, outputs)
+    return ExporterRun(pictures, inputs, outputs)
+
+
+def _with_inputs(fn: Partial, images: jax.Array) -> dict[str, jax.Array]:
+    return {INPUTS: images, **fn(images)}

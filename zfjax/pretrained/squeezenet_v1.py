@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,9 +107,7 @@ def squeezenet(path: Path) -> CaffeNet:
     """
     path = Path(path)
     table = caffe.read_table(path / TABLE)
-    absent = sorted(set(LAYERS.values()) - {row.top[0] for row in table})
-    if absent:
-        raise ValueError(f"{path / TABLE} is not SqueezeNet v1.0: no row makes {', '.join(absent)}")
+    _check_table(path / TABLE, table)
     kernels = caffe.kernel_shapes(table)
     shapes = {f"{name}/w": (shape[3], shape[2], *shape[:2]) for name, shape in kernels.items()}
     shapes |= {f"{name}/b": shape[3:] for name, shape in kernels.items()}
@@ -119,6 +118,52 @@ def squeezenet(path: Path) -> CaffeNet:
     }
     mean = np.array([123, 117, 104], np.float32)
     return CaffeNet(table, params, tuple(LAYERS.items()), mean, 227, 256, official_synsets())
+
+
+def _check_table(path: Path, table: caffe.Table) -> None:
+    """ValueError naming the first row that is not SqueezeNet's."""
+    known = tuple(_known_rows())
+    for number, (row, expected) in enumerate(zip(table, known, strict=False)):
+        for field in dataclasses.fields(expected):
+            found, needed = getattr(row, field.name), getattr(expected, field.name)
+            if found != needed and (field.name, needed) != ("num_output", None):
+                raise ValueError(
+                    f"{path} is not SqueezeNet v1.0: row {number}, {row.name!r}, has {field.name}={found!r}, where "
+                    f"{needed!r} is expected"
+                )
+    if len(table) != len(known):
+        raise ValueError(f"{path} is not SqueezeNet v1.0: it has {len(table)} rows, where {len(known)} are expected")
+
+
+def _known_rows() -> Iterator[caffe.CaffeLayer]:
+    """SqueezeNet v1.0 from the image up; how many filters stand where num_output is None, the weights say."""
+
+    def filters(
+        name: str, bottom: str, kernel: int, *, num_output: int | None = None, stride: int = 1, pad: int = 0
+    ) -> Iterator[caffe.CaffeLayer]:
+        yield caffe.CaffeLayer(name, "Convolution", (bottom,), (name,), num_output, kernel, stride, pad)
+        folder, slash, last = name.rpartition("/")
+        yield caffe.CaffeLayer(f"{folder}{slash}relu_{last}", "ReLU", (name,), (name,))
+
+    def pool(name: str, bottom: str) -> caffe.CaffeLayer:
+        return caffe.CaffeLayer(name, "Pooling", (bottom,), (name,), kernel=3, stride=2, pool="MAX")
+
+    yield from filters("conv1", "data", 7, stride=2)
+    yield pool("pool1", "conv1")
+    below = "pool1"
+    for n in range(2, 10):
+        squeezed, *branches = (f"fire{n}/{name}" for name in ("conv1x1_1", "conv1x1_2", "conv3x3_2"))
+        yield from filters(squeezed, below, 1)
+        yield from filters(branches[0], squeezed, 1)
+        yield from filters(branches[1], squeezed, 3, pad=1)
+        below = f"fire{n}/concat"
+        yield caffe.CaffeLayer(below, "Concat", tuple(branches), (below,))
+        if n in (4, 8):
+            yield pool(f"pool{n}", below)
+            below = f"pool{n}"
+    yield caffe.CaffeLayer("drop9", "Dropout", (below,), (below,))
+    yield from filters("conv_final", below, 1, pad=1, num_output=1000)
+    yield caffe.CaffeLayer("pool_final", "Pooling", ("conv_final",), ("pool_final",), pool="AVE", global_pooling=True)
 
 
 @cache

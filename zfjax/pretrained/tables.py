@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
 from zfjax.layers import ContrastNorm, Conv, Layer, Pool, Rule, Shape, check_fields, pooled_size
 from zfjax.network import Params
+from zfjax.pixels import center_crop
 from zfjax.pretrained.weights import read_arrays, take
 
 
@@ -70,6 +72,14 @@ class ImportedNet(NamedTuple):
     params: Params  # NumPy arrays
     mean: np.ndarray  # float32 [3], RGB: images are pixels minus this
 
+    def preprocess(self, pictures: np.ndarray) -> np.ndarray:
+        """Square pictures, uint8 [B, S, S, 3], as images: their centre, minus the mean.
+
+        -> float32 [B, image_size, image_size, 3]; ValueError for pictures smaller than the images.
+        """
+        mean = np.broadcast_to(self.mean, pictures.shape[1:])
+        return np.asarray(center_crop(jnp.asarray(pictures), jnp.asarray(mean), self.architecture.image_size))
+
 
 def from_file(path: Path, table: ImportTable) -> ImportedNet:
     """The network whose weights lie in `path`, in this library's conventions.
@@ -79,7 +89,7 @@ def from_file(path: Path, table: ImportTable) -> ImportedNet:
 
     Args:
       path: .npz, .pt, .pth or .onnx; nothing in it is executed.
-      table: what the file does not say.
+      table: what the file does not say; where it does hold constants of the norm, as ONNX may, they have to agree.
 
     Raises:
       FileNotFoundError, ValueError: from `read_arrays` and `take`: what was expected, and what was found.
@@ -90,7 +100,8 @@ def from_file(path: Path, table: ImportTable) -> ImportedNet:
         kernel = sizes[row.layer].kernel
         shapes |= {row.kernel: (*kernel[:1:-1], *kernel[:2]) if len(kernel) == 4 else kernel[::-1]}
         shapes |= {row.bias: kernel[-1:]}
-    weights = take(path, read_arrays(path), shapes, ignored=table.ignored)
+    arrays = read_arrays(path)
+    weights = take(path, arrays, shapes, ignored=(*table.ignored, *_constants_of_norms(arrays, table.architecture)))
     params: dict[str, Any] = {
         row.layer: {"kernel": _as_ours(weights[row.kernel], sizes[row.layer].input), "bias": weights[row.bias]}
         for row in table.names
@@ -104,6 +115,14 @@ def as_images(inputs: np.ndarray, table: ImportTable) -> np.ndarray:
     """What the exporter's network reads, [B, C, H, W], as what ours reads: RGB pixels minus the mean, [B, H, W, C]."""
     images = np.moveaxis(inputs, 1, 3)[..., _order(table)]
     return np.asarray(images * np.asarray(table.std), np.float32)
+
+
+def _constants_of_norms(arrays: Mapping[str, np.ndarray], architecture: Architecture) -> list[str]:
+    """The scalars that are k, alpha or beta of a contrast norm, which ONNX keeps among the weights."""
+    stages = [stage for layer in architecture.layers if isinstance(layer, Conv) for stage in layer.after]
+    norms = [stage for stage in stages if isinstance(stage, ContrastNorm)]
+    constants = np.array([value for norm in norms for value in (norm.k, norm.alpha, norm.beta)], np.float32)
+    return [name for name, array in arrays.items() if array.shape == () and (constants == np.float32(array)).any()]
 
 
 def _as_ours(kernel: np.ndarray, shape: Shape) -> np.ndarray:

@@ -114,7 +114,9 @@ def _read_onnx(path: Path) -> dict[str, np.ndarray]:
     tensors = onnx.load(path, load_external_data=False).graph.initializer
     outside = [tensor.name for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL]
     if outside:
-        raise ValueError(f"{_listed(outside)} lie outside the file: export it as one file")
+        raise ValueError(
+            f"{_listed(outside)} lie outside the file: export it as one, in PyTorch with external_data=False"
+        )
     return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors}
 
 

@@ -1,0 +1,74 @@
+"""The page of Table 1: scores beside the paper's, and below them what the network sees (Figure 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import inputs, pictures
+from experiments.pictures import Panel, Section
+from zfjax.part_masks import mask_squares
+
+CONTROLS = ("random", "one random place")
+ROWS = ("right eye", "left eye", "nose", "random")
+PAPER = {  # Table 1: mean and spread
+    "conv5": dict(zip(ROWS, [(0.067, 0.007), (0.069, 0.007), (0.079, 0.017), (0.107, 0.017)], strict=True)),
+    "fc7": dict(zip(ROWS, [(0.069, 0.015), (0.068, 0.013), (0.069, 0.011), (0.073, 0.014)], strict=True)),
+}
+WIDTH, RANDOM_SHOWN = 1460, 3  # pixels of a page, masks of a control in Figure 8
+MEANINGS = {
+    "delta": "normalised Hamming distance of sign(x - masked x), mean over pairs, and over draws of pictures",
+    "std": "standard deviation over the draws, which share pictures: their spread, no standard error",
+    "all": "the same distance over all pictures together; of a control the mean over its masks",
+    "changed": "share of the features that a mask changes at all: where few change, few can be unequal",
+    "p": "one-sided: share of permutations, where each picture takes its part or one of its random places by chance, "
+    "whose distance over all pictures is at most the part's",
+    "p_aligned": "one-sided: rank of the part's distance over all pictures among those of places that are the same in "
+    "every picture, as a part of aligned pictures nearly is",
+}
+
+
+def told(layer: str, row: str, score: Mapping[str, Any]) -> str:
+    """A cell of the table in words: the score, its tests, and the paper's."""
+    words = f"{score['delta']:.3f} ± {score['std']:.3f}"
+    if score["p"] is not None:
+        words += f", p = {score['p']:.2g}, aligned {score['p_aligned']:.2g}"
+    return words + ("; paper {:.3f} ± {:.3f}".format(*PAPER[layer][row]) if row in PAPER.get(layer, ()) else "")
+
+
+def draw_table(layers: Mapping[str, Mapping[str, Mapping]]) -> Section:
+    """A plot for each layer: scores over that of random places, ours and the paper's, and the numbers themselves."""
+    figure = Figure(figsize=(WIDTH / pictures.DPI, 2.4 * len(layers)), dpi=pictures.DPI, layout="constrained")
+    plots = figure.subplots(len(layers), 1, sharex=True, squeeze=False)[:, 0]
+    for plot, (layer, rows) in zip(plots, layers.items(), strict=True):
+        ours = {row: (score["delta"], score["std"]) for row, score in rows.items()}
+        paper = {row: cell for row, cell in PAPER.get(layer, {}).items() if row in rows}
+        for cells, offset, look in ((ours, 0.0, {"color": "C0"}), (paper, 0.3, {"color": "0.5", "mfc": "w"})):
+            for row, cell in cells.items():
+                mean, std = np.array(cell) / (cells[CONTROLS[0]][0] or 1.0)
+                plot.errorbar(mean, list(rows).index(row) + offset, xerr=std, fmt="o", capsize=3, **look)
+        words = [told(layer, row, score) for row, score in rows.items()]
+        plot.set(ylim=(len(rows) - 0.3, -0.7), yticks=range(len(rows)), yticklabels=rows)
+        plot.set_title(layer, fontsize=pictures.SIZES["heading"])
+        plot.tick_params(labelsize=pictures.SIZES["label"], labelbottom=True)
+        plot.secondary_yaxis("right").set_yticks(range(len(rows)), words, fontsize=pictures.SIZES["label"])
+        plot.axvline(1, color="0.8", zorder=0)
+    heading = "Delta over that of random places: left of 1 is more consistent. Beside it, Delta itself"
+    return Section(heading, [Panel(pictures.pixels_of(figure))], 1)
+
+
+def draw_masks(views: inputs.Views, mean: np.ndarray, places: Any, masks: Mapping, side: int, num: int) -> Section:
+    """Figure 8: what the network sees of `num` pictures, whole and under the masks of each row."""
+    seen, size, named = [views.images], views.images.shape[1], ["original"]
+    for row, own in masks.items():
+        for mask in own[:RANDOM_SHOWN]:
+            seen.append(np.asarray(mask_squares(views.images, places[mask], side=side)))
+            named.append(row)
+    margin, wide = (len(mean) - size) // 2, WIDTH // len(named) - pictures.GAP
+    shown = np.stack(seen, axis=1)[:num] + mean[margin : margin + size, margin : margin + size]
+    looks = pictures.resized(shown.round().astype(np.uint8).reshape(-1, size, size, 3), wide)
+    panels = [Panel(look, named[n] if n < len(named) else "") for n, look in enumerate(looks)]
+    return Section("Figure 8: what the network sees", panels, len(named))

@@ -1,0 +1,123 @@
+"""The tests by which results are held against claims, each for a claim and for its contrary.
+
+A test that does not reject refutes nothing: hence two one-sided p-values. Tests over images say how sure we are of
+these networks, not of others trained from another seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+
+NUM_RESAMPLES = 9_999  # of sign flips, where there are more than that
+
+
+class Outcome(NamedTuple):
+    """What a test says; both p-values are None (or NaN) where nothing can be tested."""
+
+    p: float | None  # one-sided, in the claim's direction
+    against: float | None  # one-sided, in the other direction
+    why: str = ""  # nothing can be tested
+
+
+def untested(why: str) -> Outcome:
+    """No test, and the reason."""
+    return Outcome(None, None, why)
+
+
+def every(tests: Sequence[Outcome]) -> Outcome:
+    """All of them: the largest p-value; for the contrary of any, the smallest times their number (Bonferroni)."""
+    for test in tests:
+        if test.p is None or test.against is None or np.isnan(test.p):
+            return test
+    if not tests:
+        return untested("nothing to test")
+    return Outcome(max(test.p for test in tests), min(1.0, len(tests) * min(test.against for test in tests)))
+
+
+def paired(differences: Sequence[float]) -> Outcome:
+    """Whether differences of pairs lie above 0: sign-flip permutation test of their mean, exact for up to 13 of them.
+
+    Args:
+      differences: one for each image, in the claim's direction.
+    """
+    values = np.asarray(differences, np.float64)
+    if not values.size or not np.isfinite(values).all():
+        return untested("values of single images are missing")
+    options = {"permutation_type": "samples", "n_resamples": NUM_RESAMPLES, "vectorized": True}
+    p, against = (
+        scipy.stats.permutation_test((values,), np.mean, alternative=side, rng=np.random.default_rng(0), **options)
+        for side in ("greater", "less")
+    )
+    return Outcome(float(p.pvalue), float(against.pvalue))
+
+
+def over_folds(differences: Sequence[float], test_over_train: float) -> Outcome:
+    """Whether differences over folds lie above 0: t-test with the correction of Nadeau and Bengio (2003).
+
+    Folds share images, so their variance / J is too small; in its place stands (1 / J + test_over_train) variance, with
+    J - 1 degrees of freedom.
+
+    Args:
+      differences: one for each of J folds, in the claim's direction.
+      test_over_train: number of test images over that of training images; a larger one is on the safe side.
+    """
+    values = np.asarray(differences, np.float64)
+    if len(values) < 2:
+        return untested("one fold: no spread to test by")
+    spread = float(values.std(ddof=1))
+    if not spread > 0:
+        return untested("no spread over the folds to test by")
+    t = float(values.mean()) / (spread * (1 / len(values) + test_over_train) ** 0.5)
+    return Outcome(*(float(tail(t, len(values) - 1)) for tail in (scipy.stats.t.sf, scipy.stats.t.cdf)))
+
+
+def smaller(share: float, other: float, num: int, num_other: int | None = None, *, margin: float = 0.0) -> Outcome:
+    """Whether a share is smaller than `other` + `margin`: two-proportion test, one more hit and miss in each (Agresti).
+
+    Shares of the same images are taken for those of different ones, as which images both hit is not stored: on the safe
+    side where what is hard for one network is hard for the other.
+
+    Args:
+      share, other: of `num` and `num_other` cases (by default as many).
+      margin: how much larger the share may be.
+    """
+    if not num or not (num_other or num):
+        return untested("the number of images is missing")
+    sizes = np.array([num, num_other or num])
+    first, second = (np.array([share, other]) * sizes + 1) / (sizes + 2)
+    error = (first * (1 - first) / (sizes[0] + 2) + second * (1 - second) / (sizes[1] + 2)) ** 0.5
+    z = (second + margin - first) / error
+    return Outcome(float(scipy.stats.norm.sf(z)), float(scipy.stats.norm.cdf(z)))
+
+
+def alike(share: float, other: float, num: int, *, margin: float) -> Outcome:
+    """Whether two shares differ by less than `margin`: `smaller` in both directions."""
+    return every([smaller(share, other, num, margin=margin), smaller(other, share, num, margin=margin)])
+
+
+def more_often(share: float, num: int, chance: float) -> Outcome:
+    """Whether something happened more often than by chance: exact binomial test of share * num hits among `num`."""
+    sides = (
+        scipy.stats.binomtest(round(share * num), num, chance, alternative=side).pvalue for side in ("greater", "less")
+    )
+    return Outcome(*map(float, sides))
+
+
+def permuted(p: float, num: int) -> Outcome:
+    """What a stored one-sided p-value over `num` orders says; the order found counts on both sides."""
+    return Outcome(p, min(1.0, 1 - p + 1 / num))
+
+
+def falling(values: Sequence[float]) -> Outcome:
+    """Whether values fall along their order: Kendall's rank correlation, exact where no two are equal."""
+    if len(values) < 2:
+        return untested("fewer than two layers")
+    sides = (
+        scipy.stats.kendalltau(range(len(values)), values, alternative=side).pvalue for side in ("less", "greater")
+    )
+    p, against = map(float, sides)
+    return untested("all values are the same") if np.isnan(p) else Outcome(p, against)

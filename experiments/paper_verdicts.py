@@ -1,0 +1,58 @@
+"""What stands beside a claim of the paper: a claim, a judge's finding, and one of four verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from experiments.paper_statistics import Outcome
+
+ALPHA = 0.05  # a p-value below this decides
+HOLDS, FAILS, NOT_SHOWN, NOT_MEASURED = VERDICTS = ("holds", "does not hold", "not shown", "not measured")
+Result = Mapping[str, Any]  # a result.json
+
+
+class Finding(NamedTuple):
+    """What one result says to one claim."""
+
+    ours: str
+    verdict: str  # one of VERDICTS
+    because: str = ""  # the p-value that decides, or why none does
+
+    @property
+    def words(self) -> str:
+        """The verdict with its reason."""
+        return f"{self.verdict} ({self.because})" if self.because else self.verdict
+
+
+class Claim(NamedTuple):
+    """One sentence of the paper."""
+
+    source: str  # the "figure" or "table" of the results that speak to it
+    says: str
+    paper: str  # its number, or where it shows it
+    rule: str  # when our result bears it out
+    judge: Callable[[Result], Finding | None]  # None where the result says nothing to it
+
+
+def tested(ours: str, test: Outcome) -> Finding:
+    """By a test: it holds, the contrary does, or neither is shown."""
+    if test.p is None or test.against is None or test.p != test.p:  # NaN
+        return Finding(ours, NOT_SHOWN, test.why or "no p-value")
+    if test.p < ALPHA:
+        return Finding(ours, HOLDS, p_words(test.p))
+    if test.against < ALPHA:
+        return Finding(ours, FAILS, f"the contrary: {p_words(test.against)}")
+    return Finding(ours, NOT_SHOWN, p_words(test.p))
+
+
+def bounded(ours: str, value: float, *, holds_from: float, fails_to: float) -> Finding:
+    """By a number that has no spread: it holds from one bound on, fails up to another, and between is not shown."""
+    if value >= holds_from:
+        return Finding(ours, HOLDS)
+    return Finding(ours, FAILS if value <= fails_to else NOT_SHOWN)
+
+
+def p_words(p: float) -> str:
+    """ "p = 0.031" """
+    return f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001"
