@@ -1,7 +1,6 @@
 """How results are held against the paper's claims about its tables: one judge for each entry of `paper_table_claims`.
 
-As in `paper_judges`: a test where there is a spread, stated bounds where there is none, None where the result does not
-hold what the claim is about. Layers, variants and networks are looked up by their names.
+As in `paper_judges`. Layers, variants and networks are looked up by their names.
 """
 
 from __future__ import annotations
@@ -31,14 +30,13 @@ def parts_correspond(layer: str) -> Judge:
     """A judge of Table 1: every part's masks change the features more consistently than both controls."""
 
     def judge(result: Result) -> Finding | None:
-        rows = result["layers"].get(layer)
-        if rows is None:
+        if (rows := result["layers"].get(layer)) is None:
             return None
         ours = ", ".join(f"{part} {row['delta']:.3f}" for part, row in rows.items())
         parts = [row for row in rows.values() if row["p"] is not None]
-        among_random = [permuted(row["p"], PERMUTATIONS) for row in parts]
-        among_aligned = [permuted(row["p_aligned"], result["config"]["num_aligned"]) for row in parts]
-        return tested(ours, every([*among_random, *among_aligned]))
+        tests = [(row["p"], PERMUTATIONS) for row in parts]
+        tests += [(row["p_aligned"], result["config"]["num_aligned"]) for row in parts]
+        return tested(ours, every([permuted(*test) for test in tests]))
 
     return judge
 

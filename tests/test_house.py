@@ -15,7 +15,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = {
     0: ("layers", "architecture", "ops", "pixels"),
     1: ("network", "deconvnet", "gradients", "features", "renormalize", "parallel", "data")
-    + ("relu_rules", "relu_report", "relu_table", "relu_patterns", "jaxpr_walk", "jaxpr_flow", "jaxpr_graph"),
+    + ("relu_rules", "relu_report", "relu_table", "relu_norms", "relu_joins", "relu_patterns")
+    + ("jaxpr_walk", "jaxpr_flow", "jaxpr_graph"),
 }
 ONLY_IN = {"tensorflow_datasets": "zfjax.data", "grain": "zfjax.data", "orbax": "zfjax.checkpoints"}
 ONLY_IN |= {"matplotlib": "experiments", "tensorflow": "nowhere"}

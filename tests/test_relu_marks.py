@@ -22,6 +22,7 @@ def test_a_skipped_function_is_the_identity_on_the_way_down():
         lambda x: skipped(3 * x): 3,
         lambda x: skipped(skipped(3 * x)): 3,
         lambda x: skipped(x) + skipped(2 * x): 3,
+        lambda x: skipped(y := skipped(3 * x)) + y: 6,
         jax.vmap(lambda row: skipped(3 * row)): 3,
         jax.jit(lambda x: jax.jit(skipped)(3 * x)): 3,
         lambda x: lax.map(jax.checkpoint(lambda row: skipped(3 * row)), x): 3,

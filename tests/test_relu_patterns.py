@@ -40,6 +40,9 @@ FORMS = {
     "x * where": lambda x: x * jnp.where(x > 0, 1.0, 0.0),
     "x * where not": lambda x: x * jnp.where(x <= 0, 0.0, 1.0),
     "clip": lambda x: jnp.clip(x, 0, None),
+    "where in vmap over columns": jax.vmap(lambda c: jnp.where(c > 0, c, 0), in_axes=1, out_axes=1),
+    "mask turned there and back": lambda x: jnp.where((x.T > 0).T, x, 0),
+    "mask flat and back": lambda x: jnp.where((x.ravel() > 0).reshape(x.shape), x, 0),
     "min keyword": lambda x: jnp.clip(x, min=ZERO),
 }
 OF_FLOAT32 = ("max with a constant array", "min keyword")
@@ -137,6 +140,12 @@ def test_what_an_upper_bound_clips_passes_nothing_under_any_rule(form):
         np.testing.assert_array_equal(found[rule][1][no_tie], value[no_tie])
     off_bounds = no_tie & (X != 0)
     np.testing.assert_array_equal(found[written_gradient][1][off_bounds], found[OWN][1][off_bounds])
+
+
+def test_a_mask_that_comes_back_to_other_places_is_no_rectifiers():
+    square = X[:, :2]
+    for fn in (lambda x: jnp.where((x > 0).T, x, 0), lambda x: jnp.where((x.T > 0).reshape(2, 2), x, 0)):
+        assert [line.rule for line in explain_rules(fn, square)] == ["unclassified"]
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from ways_down import OWN, down
 
 from zfjax.relu_rules import explain_rules
@@ -51,6 +52,22 @@ def test_the_report_is_a_table_with_the_lines_of_the_model():
     assert header.split() == ["operation", "shape", "source", "rule", "reason"]
     assert [line.index("float32") for line in lines] == [header.index("shape")] * 3
     assert lines[1].split() == ["tanh", "float32[3,5]", report[1].source, "unclassified", *report[1].reason.split()]
+
+
+def test_inside_a_frameworks_jit_the_line_is_that_of_the_call():
+    """Equinox's own jit cuts the way back to the model's line; the call of it has one."""
+    eqx = pytest.importorskip("equinox")
+    model = eqx.filter_jit(eqx.nn.Sequential([eqx.nn.Linear(5, 2, key=jax.random.key(0)), eqx.nn.Lambda(jax.nn.relu)]))
+
+    def fn(x):
+        return jax.vmap(model)(x)
+
+    line = f"test_relu_report.py:{fn.__code__.co_firstlineno + 1}"
+    assert [found.source.split("/")[-1] for found in explain_rules(fn, X)] == [line]
+
+
+def test_a_model_of_a_frameworks_parts_alone_has_the_frameworks_lines():
+    assert {line.source.split("/")[-2] for line in explain_rules(nnx.LayerNorm(5, rngs=nnx.Rngs(0)), X)} == {"nn"}
 
 
 def test_a_report_on_whole_numbers_is_refused():

@@ -1,4 +1,4 @@
-"""with_relu_rule: the same results, another way back, under every transformation; errors; flat memory."""
+"""with_relu_rule: the same results, another way back, under every transformation; flat memory."""
 
 import gc
 
@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 from ways_down import OWN, compiled_operations, down
 
+from zfjax.jaxpr_walk import compiled
 from zfjax.relu_rules import with_relu_rule
 
 RNG = np.random.default_rng(0)
@@ -46,11 +47,6 @@ def test_results_keep_their_tree_types_and_bits():
     for value, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert value.dtype == other.dtype
         np.testing.assert_array_equal(value, other)
-
-
-def test_a_leaf_that_is_no_array_is_refused_as_jax_refuses_it():
-    with pytest.raises(TypeError, match="as an abstract array"):
-        with_relu_rule(lambda x, name: x, "deconvnet")(X, "conv1")
 
 
 @pytest.mark.parametrize("wrap", [lambda fn: fn, jax.jit, lambda fn: jax.jit(jax.jit(fn))])
@@ -139,32 +135,11 @@ def test_gradient_needs_no_rule_for_any_operation():
     np.testing.assert_array_equal(found["gradient"][1], found[OWN][1])
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"rule": "deconv"}, r"rule='deconv': one of 'deconvnet', 'guided', 'gradient' or a function is needed"),
-        ({"rule": None}, "rule=None: one of"),
-        ({"rule": "guided", "on_unknown": "ignore"}, "on_unknown='ignore': one of 'error', 'keep' is needed"),
-    ],
-)
-def test_a_wrong_argument_is_named(options, words):
-    with pytest.raises(ValueError, match=words):
-        with_relu_rule(jax.nn.relu, **options)
-
-
-@pytest.mark.parametrize(
-    "rule", [lambda incoming, x: incoming.sum(), lambda incoming, x: incoming.astype(jnp.bfloat16)]
-)
-def test_a_rule_that_changes_the_shape_or_type_is_an_error(rule):
-    with pytest.raises(ValueError, match=r"rule returned \w+\[.*\] for a rectifier of float32\[3, 5\]: the same shape"):
-        jax.vjp(with_relu_rule(jax.nn.relu, rule), X)[1](INCOMING)
-
-
 def test_outside_jit_a_second_call_compiles_nothing():
-    compiled = []
+    events = []
 
     def listen(event, duration, **_):
-        compiled.extend([event] if event.endswith("backend_compile_duration") else [])
+        events.extend([event] if event.endswith("backend_compile_duration") else [])
 
     @jax.jit
     def step(carry, row):
@@ -177,10 +152,20 @@ def test_outside_jit_a_second_call_compiles_nothing():
     ruled(X)
     jax.monitoring.register_event_duration_secs_listener(listen)
     ruled(X)
-    assert not compiled
+    assert not events
     ruled(X[:2])
-    assert compiled
+    assert events
     jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_outside_jit_few_compiled_calls_stay_behind():
+    """A function that makes a new jit at every call leaves a bounded number of programs."""
+    assert compiled.cache_info().maxsize <= 64
+    compiled.cache_clear()
+    for _ in range(3):
+        with_relu_rule(lambda x: jax.jit(lambda y: jnp.maximum(y, 0))(x), "deconvnet")(X)
+    assert compiled.cache_info().currsize == 3
+    compiled.cache_clear()
 
 
 def test_side_effects_happen_once():

@@ -14,6 +14,12 @@ from ways_down import OWN, down
 from zfjax.relu_rules import explain_rules, with_relu_rule
 
 X = np.array([[-2.5, -0.5, -0.0, 0.0, 0.5], [1.5, 2.5, 6.5, 6.0, -7.0]], np.float32)
+BITS = "bitcast_convert_type"
+
+
+def stepped(x):
+    return (x > 0).astype(x.dtype)
+
 
 UNKNOWN = {
     "gelu": (jax.nn.gelu, "tanh"),
@@ -52,6 +58,23 @@ UNKNOWN = {
     "ambiguous": (lambda x: jnp.sqrt(jnp.maximum(x, 0)), "max"),
     "inside scan": (lambda x: lax.map(jnp.tanh, x), "tanh in scan"),
     "a power of the input": (lambda x: jnp.power(2 + x * x, x), "pow"),
+    "squares bounded, which nobody divides by": (lambda x: jnp.maximum((x * x).sum(1) - 1, 0), "max"),
+    "product": (lambda x: x * x[::-1], "mul"),
+    "square": (lambda x: x**2, "integer_pow"),
+    "attention without softmax": (lambda x: (x @ x.T) @ x, "dot_general"),
+    "fixed by the program": (lambda x: x * lax.stop_gradient(jnp.tanh(x)), "mul"),
+    "gate under stop_gradient": (lambda x: x * jnp.sign(jax.nn.relu(lax.stop_gradient(x))), "mul"),
+    "perceptron": (lambda x: (jax.nn.relu(x) > 0.5).astype(x.dtype) @ np.ones((5, 2), np.float32), "gt"),
+    "whole numbers": (lambda x: (16 * x).astype(jnp.int32).astype(jnp.float32) / 16, "convert_element_type"),
+    "table": (lambda x: jnp.arange(5.0)[jnp.clip(x.astype(jnp.int32), 0, 4)], "convert_element_type"),
+    "class": (lambda x: x.argmax(1).astype(jnp.float32), "argmax"),
+    "bits": (lambda x: lax.bitcast_convert_type(lax.bitcast_convert_type(x, jnp.int32) & 3, jnp.float32), BITS),
+    "a branch with a step": (lambda x: lax.cond(jnp.array(True), lambda y: 2 * y, stepped, x), "cond"),
+    "zeros written by a step": (
+        lambda x: x[0].at[jnp.nonzero(x[0] < 0, size=5, fill_value=9)].set(0.0, mode="drop"),
+        "scatter",
+    ),
+    "zeros written at the smallest": (lambda x: x[0].at[jnp.argsort(x[0])[:2]].set(0.0), "scatter"),
 }
 
 
@@ -117,10 +140,9 @@ def test_the_clamp_of_a_variance_is_a_guard_and_the_norm_keeps_its_derivative(no
 
 
 def test_a_rectifier_beside_roots_and_squares_stays_a_rectifier():
-    """JAX's relu under a root; squares that nobody divides by; a norm's input."""
+    """JAX's relu under a root; a norm's input."""
     for fn in (
         lambda x: jnp.sqrt(jax.nn.relu(x) + 1.0),
-        lambda x: jnp.maximum(x * x - 1, 0),
         lambda x: (r := jnp.maximum(x, 0)) / jnp.sqrt((r * r).mean() + 1.0),
     ):
         assert [found.rule for found in explain_rules(fn, X)].count("rectifier") == 1
@@ -152,10 +174,8 @@ KEPT = {
     "maximum over an axis": lambda x: x.max(1),
     "sort": lambda x: jnp.sort(x, axis=1),
     "read at the maximum": lambda x: jnp.take_along_axis(x, x.argmax(1)[:, None], 1),
-    "product": lambda x: x * x[::-1],
-    "square": lambda x: x**2,
-    "attention without softmax": lambda x: (x @ x.T) @ x,
-    "fixed by the program": lambda x: x * lax.stop_gradient(jnp.tanh(x)),
+    "written where the maximum stands": lambda x: jnp.zeros((2, 5)).at[jnp.arange(2), x.argmax(1)].set(x.max(1)),
+    "a straight line through a step": lambda x: x + lax.stop_gradient(jnp.round(x) - x),
 }
 
 

@@ -17,6 +17,7 @@ class Flow(NamedTuple):
     carrying: set[Value]  # has a derivative by one
     fixed: set[Value]  # had one before `stop_gradient`
     wanted: set[Value]  # some result has a derivative by it
+    by_input: list[set[Value]]  # what depends on each of the floating arguments
 
     def passes(self, node: Node) -> bool:
         """A gradient comes down through the node, or would but for its being a `stop_gradient`."""
@@ -28,17 +29,33 @@ class Flow(NamedTuple):
         """It changes with the input by steps only, as what comes of a comparison does."""
         return value in self.varying and value not in self.carrying and value not in self.fixed
 
+    def share_input(self, value: Value, other: Value) -> bool:
+        """Both depend on one argument; a product of others is linear in each."""
+        return any(value in dependent and other in dependent for dependent in self.by_input)
+
+    def steps_behind(self, value: Value) -> list[Node]:
+        """Where a mask, or what is made of masks, leaves the values that carry a gradient."""
+
+        def down(value: Value) -> list[Value]:
+            return [v for v in value.maker.inputs if self.is_mask(v)] if value.maker is not None else []
+
+        makers = [v.maker for v in reached([value], down) if v.maker is not None and self.is_mask(v)]
+        live = self.carrying | self.fixed
+        return sorted((node for node in makers if live.intersection(node.inputs)), key=lambda node: node.place)
+
 
 def flow_of(graph: Graph) -> Flow:
     """Follow the floating arguments up and the floating results down; integers and truth values carry no gradient."""
     inputs = [value for value in graph.inputs if is_inexact(value)]
     carrying = reached(inputs, _derived)
     stops = [node for node in graph.nodes if node.name == "stop_gradient" and node.inputs[0] in carrying]
+    by_input = [reached([one], lambda value: [v for user in value.users for v in user.outputs]) for one in inputs]
     return Flow(
-        varying=reached(inputs, lambda value: [v for user in value.users for v in user.outputs]),
+        varying=set().union(*by_input),
         carrying=carrying,
         fixed=reached([v for node in stops for v in node.outputs], _derived),
         wanted=reached([value for value in graph.outputs if is_inexact(value)], _deriving),
+        by_input=by_input,
     )
 
 

@@ -60,11 +60,11 @@ class Value:
 class Node:
     """One operation; also what joins the rounds of a scan or the branches of a cond, and a marked region as a whole."""
 
-    name: str  # of the primitive, of the mark, or "carry", "slice", "stack"
+    name: str  # of the primitive, of the mark, or "carry", "scan_slice", "scan_stack"
     params: dict[str, Any]
     place: Place
     calls: tuple[Call, ...]  # the calls around it, outermost first
-    source: core.JaxprEqn  # the equation whose line of source a person knows
+    sources: tuple[core.JaxprEqn, ...]  # the equation, and the calls around it, whose lines a person may know
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
 
@@ -81,7 +81,11 @@ class Graph(NamedTuple):
 class _Where(NamedTuple):
     place: Place = ()
     calls: tuple[Call, ...] = ()
-    source: core.JaxprEqn | None = None  # set inside JAX's own functions: the call of them
+    sources: tuple[core.JaxprEqn, ...] = ()  # of the calls, from the inside out
+    in_jax: bool = False  # one of JAX's own functions, the equations of which nobody knows
+
+    def of(self, eqn: core.JaxprEqn) -> tuple[core.JaxprEqn, ...]:
+        return self.sources if self.in_jax else (eqn, *self.sources)
 
 
 def graph_of(program: core.ClosedJaxpr, *, opaque: Container[str]) -> Graph:
@@ -130,8 +134,8 @@ def _add_equation(
     if not programs or (call.by_jax and call.name in opaque):
         name = call.name if programs else eqn.primitive.name
         return _add_node(graph, name, eqn, inputs, [v.aval for v in eqn.outvars], here)
-    calls, source = (*here.calls, call), here.source or (eqn if call.by_jax else None)
-    inside = [_Where((*here.place, k), calls, source) for k in range(len(programs))]
+    calls, in_jax = (*here.calls, call), here.in_jax or call.by_jax
+    inside = [_Where((*here.place, k), calls, here.of(eqn), in_jax) for k in range(len(programs))]
 
     def run(k: int, operands: Sequence[Value]) -> list[Value]:
         return _add_program(graph, programs[k], operands, inside[k], opaque)
@@ -144,7 +148,7 @@ def _add_equation(
         return _add_scan(graph, eqn, programs[0], inputs, here, run)
     outputs = run(0, inputs)
     if eqn.primitive.name in CUSTOM:
-        graph.custom.append(Node(call.name, eqn.params, here.place, calls, here.source or eqn, inputs, outputs))
+        graph.custom.append(Node(call.name, eqn.params, here.place, calls, here.of(eqn), inputs, outputs))
     return outputs
 
 
@@ -152,7 +156,7 @@ def _add_scan(graph: Graph, eqn: core.JaxprEqn, body: core.ClosedJaxpr, inputs: 
     """One round stands for all: what it carries comes from the start and from the round itself."""
     num_consts, num_carry = eqn.params["num_consts"], eqn.params["num_carry"]
     avals = [v.aval for v in body.jaxpr.invars]
-    names = ["carry"] * num_carry + ["slice"] * (len(inputs) - num_consts - num_carry)
+    names = ["carry"] * num_carry + ["scan_slice"] * (len(inputs) - num_consts - num_carry)
     fed = [
         _add_node(graph, name, eqn, [value], [aval], here)[0]
         for name, value, aval in zip(names, inputs[num_consts:], avals[num_consts:], strict=True)
@@ -162,11 +166,13 @@ def _add_scan(graph: Graph, eqn: core.JaxprEqn, body: core.ClosedJaxpr, inputs: 
         assert value.maker is not None
         value.maker.inputs.append(end)
         end.users.append(value.maker)
-    return [_add_node(graph, "stack", eqn, [end], [v.aval], here)[0] for end, v in zip(ends, eqn.outvars, strict=True)]
+    return [
+        _add_node(graph, "scan_stack", eqn, [end], [v.aval], here)[0] for end, v in zip(ends, eqn.outvars, strict=True)
+    ]
 
 
 def _add_node(graph: Graph, name: str, eqn: core.JaxprEqn, inputs: list[Value], avals: list[Any], here: _Where):
-    node = Node(name, eqn.params, here.place, here.calls, here.source or eqn)
+    node = Node(name, eqn.params, here.place, here.calls, here.of(eqn))
     graph.nodes.append(node)
     _join(node, inputs, [Value(aval) for aval in avals])
     return node.outputs
@@ -184,7 +190,7 @@ def _join(node: Node, inputs: list[Value], outputs: list[Value]) -> None:
 def _add_to_region(graph: Graph, region: Node, eqn: core.JaxprEqn, inputs: list[Value], here: _Where) -> list[Value]:
     """Add one of its equations to a marked region, which is one node for them all."""
     if not region.outputs:
-        region.place, region.calls, region.source = here.place, here.calls, here.source or eqn
+        region.place, region.calls, region.sources = here.place, here.calls, here.of(eqn)
         graph.nodes.append(region)
     pairs = [(a, v) for a, v in zip(eqn.invars, inputs, strict=True) if v.maker is not region]
     region.params["before"].extend(atom for atom, _ in pairs)
@@ -199,12 +205,12 @@ def _marked_regions(jaxpr: core.Jaxpr) -> dict[int, Node]:
     regions: dict[int, Node] = {}
     made_in: dict[core.Var, Node] = {}
     for index, eqn in enumerate(jaxpr.eqns):
-        name = _mark_of(eqn)
+        name, scope = _mark_of(eqn)
         if name is None:
             continue
         fed_by = {made_in[a] for a in eqn.invars if not isinstance(a, core.Literal) and a in made_in}
-        joined = [region for region in fed_by if region.name == name]
-        region = joined[0] if joined else Node(name, {"before": [], "after": []}, (), (), eqn)
+        joined = [region for region in fed_by if region.params["scope"] == scope]
+        region = joined[0] if joined else Node(name, {"before": [], "after": [], "scope": scope}, (), (), (eqn,))
         regions[index] = region
         for other in joined[1:]:
             regions = {i: region if r is other else r for i, r in regions.items()}
@@ -213,10 +219,14 @@ def _marked_regions(jaxpr: core.Jaxpr) -> dict[int, Node]:
     return regions
 
 
-def _mark_of(eqn: core.JaxprEqn) -> str | None:
-    """The outermost mark around an equation; a transformation writes itself around a scope, as in vmap(scope)."""
+def _mark_of(eqn: core.JaxprEqn) -> tuple[str | None, str]:
+    """(the outermost mark around an equation, its scope, numbered by the call of the marked function)
+
+    A transformation writes itself around a scope, as in vmap(scope).
+    """
     scopes = re.findall(r"[\w.\-]+", str(eqn.source_info.name_stack))
-    return next((scope for scope in scopes if scope in (SKIPPED, KEPT)), None)
+    marks = [(re.sub(r"-\d+$", "", scope), scope) for scope in scopes]
+    return next((mark for mark in marks if mark[0] in (SKIPPED, KEPT)), (None, ""))
 
 
 def _call_of(eqn: core.JaxprEqn, programs: tuple[core.ClosedJaxpr, ...]) -> Call:

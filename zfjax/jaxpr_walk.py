@@ -132,7 +132,7 @@ def _rectified(eqn: core.JaxprEqn, step: Rectify, backward: Backward | None) -> 
         if step.ceiling < math.inf:
             signal = jnp.where(x < step.ceiling, signal, jnp.zeros((), signal.dtype))
         assert backward is not None  # a plan without a rule rectifies nothing
-        outgoing = backward(signal, x)
+        outgoing = jnp.asarray(backward(signal, x))
         if (outgoing.shape, outgoing.dtype) != (x.shape, x.dtype):
             given, needed = (f"{array.dtype}{list(array.shape)}" for array in (outgoing, x))
             raise ValueError(f"rule returned {given} for a rectifier of {needed}: the same shape and type are needed")
@@ -155,7 +155,7 @@ def _run_inner(eqn: core.JaxprEqn, step: Inner, backward: Backward | None, opera
     kind, programs = _KINDS[eqn.primitive.name], programs_of(eqn)
     plans = (*step.plans, *((),) * (len(programs) - len(step.plans)))
     options = tuple((name, eqn.params[name]) for name in kind.options)
-    rebuild = _compiled if kind.compiled else _rebuilt
+    rebuild = compiled if kind.compiled else _rebuilt
     run = rebuild(kind.frame, tuple(p.jaxpr for p in programs), plans, backward, options)
     return run([list(p.consts) for p in programs], operands)
 
@@ -173,8 +173,8 @@ def _rebuilt(frame, programs, plans, backward, options):
     return run
 
 
-@lru_cache(maxsize=256)
-def _compiled(*key: Any) -> Callable[..., Sequence[Any]]:
+@lru_cache(maxsize=64)  # bounds what a function that makes new calls of jit at every call leaves behind
+def compiled(*key: Any) -> Callable[..., Sequence[Any]]:
     """One compiled function for one program and plan, found again when it is called outside jit."""
     return jax.jit(_rebuilt(*key))
 

@@ -5,15 +5,12 @@
 with the operands in either order, `>=` for `>`, the zero given as a number, an array or an operand of the call, the
 mask made a number by `astype` or `where`. relu6 and clip are such a lower bound with an upper bound beside it.
 
-A lower bound is no rectifier but a guard where it keeps a sum of squares from falling below zero (or below a small
-constant) before a root or a division, as norm layers do with a variance: the bounded value is made of squares, and
-the result is used under a root or as a divisor. What is used so but not made of squares may be either: ambiguous.
-JAX's own relu and relu6 are rectifiers whatever they are used for.
+The mask may be made of x in another shape or order of axes, if it comes back to that of x.
+
+Whether a lower bound at zero is a rectifier, or guards the variance of a norm, is for `relu_norms` to say.
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +20,14 @@ from zfjax.jaxpr_flow import Flow, is_inexact, reached
 from zfjax.jaxpr_graph import Node, Value
 
 # Hand on the same numbers, in another shape or order.
-SHAPES = frozenset("broadcast_in_dim reshape squeeze expand_dims transpose rev slice copy copy_p name tile".split())
-_CAST = frozenset("broadcast_in_dim reshape copy copy_p name convert_element_type stop_gradient".split())
-_SUMS = SHAPES | frozenset(
-    "convert_element_type add sub mul div reduce_sum reduce_window_sum psum max select_n sqrt dot_general "
-    "conv_general_dilated".split()
+SHAPES = frozenset(
+    "broadcast_in_dim reshape squeeze expand_dims transpose rev slice copy copy_p name tile scan_slice".split()
 )
-_JAX_RECTIFIERS = ("relu", "relu6")
+_CAST = frozenset("broadcast_in_dim reshape copy copy_p name convert_element_type stop_gradient".split())
+_ARITHMETIC = ("add", "sub", "mul", "div", "neg", "broadcast_in_dim", "reduce_sum")
+_RESHAPES = ("broadcast_in_dim", "reshape", "squeeze", "expand_dims")
+
+Moves = tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]  # ("transpose", axes, sorted) or ("reshape", from, to)
 
 # (comparison, place of the zero) -> it holds where the other operand is positive, or where it is not
 _SIDES = {
@@ -52,15 +50,6 @@ def rectified_operand(node: Node) -> int | None:
     return operand
 
 
-def purpose(node: Node, operand: int, flow: Flow) -> Literal["rectifier", "guard", "ambiguous"]:
-    """What the lower bound that the node puts on `operand` is for."""
-    if any(call.by_jax and call.name in _JAX_RECTIFIERS for call in node.calls):
-        return "rectifier"
-    if not _is_under_root(node.outputs[0], flow):
-        return "rectifier"
-    return "guard" if _is_of_squares(node.inputs[operand]) else "ambiguous"
-
-
 def uniform(value: Value) -> float | None:
     """The number that the program itself puts into every place of an array; None where it does not."""
     if value.constant is not None:
@@ -72,7 +61,7 @@ def uniform(value: Value) -> float | None:
 
 def is_beside_rectifier(node: Node, operand: int, flow: Flow) -> bool:
     """The node bounds a rectifier's result, or nothing but rectifiers read the bounded value."""
-    below = _origin(node.inputs[operand]).maker
+    below = origin(node.inputs[operand])[0].maker
     if below is not None and rectified_operand(below) is not None:
         return True
     readers = [user for user in _readers(node.outputs[0]) if flow.passes(user)]
@@ -96,12 +85,12 @@ def _rectified_by_select(node: Node) -> int | None:
         return None
     x, positive = side
     kept, other = (2, 1) if positive else (1, 2)
-    return kept if _origin(node.inputs[kept]) is x and uniform(node.inputs[other]) == 0 else None
+    return kept if origin(node.inputs[kept]) == x and uniform(node.inputs[other]) == 0 else None
 
 
 def _rectified_by_mul(node: Node) -> int | None:
     for operand in (0, 1):
-        if _side(node.inputs[1 - operand]) == (_origin(node.inputs[operand]), True):
+        if _side(node.inputs[1 - operand]) == (origin(node.inputs[operand]), True):
             return operand
     return None
 
@@ -120,13 +109,15 @@ _PATTERNS = {
 }
 
 
-def _side(mask: Value) -> tuple[Value, bool] | None:
-    """(x, True) for a mask that holds, or is 1, where x > 0, (x, False) where it is not; None for any other."""
+def _side(mask: Value) -> tuple[tuple[Value, Moves], bool] | None:
+    """(origin of x, True) for a mask that holds, or is 1, where x > 0, False where it is not; None for any other."""
     node = mask.maker
     if node is None:
         return None
-    if node.name in _CAST:
-        return _side(node.inputs[0]) if _keeps_shape(node) else None
+    moves = _moves(node)
+    if moves is not None:
+        side = _side(node.inputs[0])
+        return None if side is None else ((side[0][0], _after(side[0][1], moves)), side[1])
     if node.name == "not":
         return _flipped(_side(node.inputs[0]))
     if node.name == "select_n":
@@ -134,27 +125,74 @@ def _side(mask: Value) -> tuple[Value, bool] | None:
         return side if cases == [0, 1] else _flipped(side) if cases == [1, 0] else None
     zeros = [uniform(value) == 0 for value in node.inputs]
     positive = _SIDES.get((node.name, zeros.index(True))) if sum(zeros) == 1 else None
-    return None if positive is None else (_origin(node.inputs[zeros.index(False)]), positive)
+    return None if positive is None else (origin(node.inputs[zeros.index(False)]), positive)
 
 
-def _flipped(side: tuple[Value, bool] | None) -> tuple[Value, bool] | None:
+def _flipped(side: tuple[tuple[Value, Moves], bool] | None) -> tuple[tuple[Value, Moves], bool] | None:
     return None if side is None else (side[0], not side[1])
 
 
-def _origin(value: Value) -> Value:
-    """The value of which this one is a copy, perhaps in another floating type."""
-    while (node := value.maker) is not None and node.name in _CAST and _keeps_shape(node):
-        if not is_inexact(node.inputs[0]):
-            break
-        value = node.inputs[0]
-    return value
+def origin(value: Value) -> tuple[Value, Moves]:
+    """The value of which this one is a copy, perhaps in another floating type, and how its places were moved."""
+    node = value.maker
+    moves = None if node is None else _moves(node)
+    if node is None or moves is None or not is_inexact(node.inputs[0]):
+        return value, ()
+    base, before = origin(node.inputs[0])
+    return base, _after(before, moves)
 
 
-def _keeps_shape(node: Node) -> bool:
-    return node.inputs[0].aval.shape == node.outputs[0].aval.shape
+def _moves(node: Node) -> Moves | None:
+    """How a node moves the places of its input; None where it is no copy."""
+    if node.name == "transpose":
+        axes = tuple(node.params["permutation"])
+        return (("transpose", axes, tuple(sorted(axes))),)
+    if node.name not in _CAST and node.name not in _RESHAPES:
+        return None
+    below, above = node.inputs[0].aval, node.outputs[0].aval
+    if below.shape == above.shape:
+        return ()
+    return (("reshape", below.shape, above.shape),) if below.size == above.size else None
 
 
-def _is_under_root(value: Value, flow: Flow) -> bool:
+def _after(before: Moves, moves: Moves) -> Moves:
+    """The moves one after the other, without what undoes itself."""
+    for kind, start, end in moves:
+        if before and before[-1][0] == kind:
+            earlier, before = before[-1], before[:-1]
+            start = tuple(earlier[1][axis] for axis in start) if kind == "transpose" else earlier[1]
+        if start != end:
+            before = (*before, (kind, start, end))
+    return before
+
+
+def is_square(node: Node) -> bool:
+    """x * x, or its sum over places, of one value."""
+    if node.name == "mul":
+        return _is_same(node.inputs[0], node.inputs[1])
+    if node.name == "dot_general":
+        (contracted, others), (batch, others_batch) = node.params["dimension_numbers"]
+        whole = len(contracted) + len(batch) == len(node.inputs[0].aval.shape)
+        return whole and (contracted, batch) == (others, others_batch) and _is_same(node.inputs[0], node.inputs[1])
+    if node.name == "pow":
+        return uniform(node.inputs[1]) == 2
+    return node.name == "square" or (node.name == "integer_pow" and node.params["y"] == 2)
+
+
+def _is_same(value: Value, other: Value, depth: int = 8) -> bool:
+    """One value, or made by the same arithmetic of the same values, as in (x - mean) * (x - mean)."""
+    (base, moves), (twin, others) = origin(value), origin(other)
+    if base is twin or moves != others:
+        return base is twin and moves == others
+    if base.maker is None or twin.maker is None or base.aval.shape != twin.aval.shape:
+        return base.aval.shape == twin.aval.shape and uniform(base) is not None and uniform(base) == uniform(twin)
+    name, params = base.maker.name, base.maker.params
+    if depth == 0 or name not in _ARITHMETIC or name != twin.maker.name or params != twin.maker.params:
+        return False
+    return all(_is_same(a, b, depth - 1) for a, b in zip(base.maker.inputs, twin.maker.inputs, strict=True))
+
+
+def is_under_root(value: Value, flow: Flow) -> bool:
     """A root or a divisor is made of it, by no more than arithmetic with constants."""
 
     def up(value: Value) -> list[Value]:
@@ -179,19 +217,6 @@ def _is_root_of(node: Node, value: Value) -> bool:
     if node.name == "integer_pow":
         return node.params["y"] < 0
     return node.name in ("sqrt", "rsqrt") or (node.name == "div" and node.inputs[1] is value)
-
-
-def _is_of_squares(value: Value) -> bool:
-    def down(value: Value) -> list[Value]:
-        return value.maker.inputs if value.maker is not None and value.maker.name in _SUMS else []
-
-    return any(v.maker is not None and _is_square(v.maker) for v in reached([value], down))
-
-
-def _is_square(node: Node) -> bool:
-    if node.name == "mul":
-        return _origin(node.inputs[0]) is _origin(node.inputs[1])
-    return node.name == "square" or (node.name == "integer_pow" and node.params["y"] == 2)
 
 
 def _uniform_constant(constant: object) -> float | None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from jax.extend import core
 
 from zfjax.jaxpr_flow import flow_of, is_inexact
 from zfjax.jaxpr_graph import Graph, Node
-from zfjax.relu_table import Verdict, classify
+from zfjax.relu_norms import kinds_of
+from zfjax.relu_table import STEP, Verdict, classify
 
 # Their files are passed over on the way from an operation to the line of the model that asked for it.
 _FRAMEWORKS = ("jax", "flax", "haiku", "equinox", "jaxtyping")
+_MARKS = str(pathlib.Path(__file__).with_name("relu_rules.py"))
+TRACED = "_model"  # the function in it that calls the model
 
 
 class Operation(NamedTuple):
@@ -40,11 +43,14 @@ class Report(tuple[Operation, ...]):
 def verdicts_of(graph: Graph) -> list[tuple[Node, Verdict]]:
     """Every operation that is not linear in the input, and every function with a derivative of its own."""
     flow = flow_of(graph)
+    kinds = kinds_of(graph, flow)
     found: dict[object, tuple[Node, Verdict]] = {}
     for node in graph.nodes:
-        verdict = classify(node, flow) if flow.passes(node) else None
+        verdict = classify(node, flow, kinds) if flow.passes(node) else None
         if verdict is not None:
             found.setdefault((node.place, verdict.rule), (node, verdict))  # the results of one cond are one operation
+    steps = [step for v in graph.outputs if is_inexact(v) and flow.is_mask(v) for step in flow.steps_behind(v)]
+    found.update({step.place: (step, STEP) for step in steps})
     touched = [verdict.place for _, verdict in found.values() if verdict.step is not None]
     custom = []
     for node in graph.custom:
@@ -61,24 +67,35 @@ _UNTOUCHED = Verdict("own gradient", "its own derivative: nothing in it follows 
 def report_of(verdicts: Iterable[tuple[Node, Verdict]]) -> Report:
     """The verdicts as lines for a person."""
     return Report(
-        Operation(_operation(node), _shape(node), source_line(node.source), verdict.rule, verdict.reason)
+        Operation(_operation(node), _shape(node), source_line(node.sources), verdict.rule, verdict.reason)
         for node, verdict in verdicts
     )
 
 
-def source_line(eqn: core.JaxprEqn) -> str:
+def source_line(sources: Sequence[core.JaxprEqn]) -> str:
     """The model's line that asked for an equation, "file:line": the innermost outside JAX and the frameworks on top.
 
     Where the model is made of a framework's parts alone it is the framework's line; "unknown" where there is none.
+
+    Args:
+      sources: the equation, and the calls that it stands in from the inside out, which have lines of their own.
     """
-    frames = getattr(eqn.source_info.traceback, "frames", ())
+    frames = [frame for eqn in sources for frame in _frames_in_model(eqn)]
     for frameworks in (_FRAMEWORKS, _FRAMEWORKS[:1]):
         paths = [path for name in frameworks for path in getattr(sys.modules.get(name), "__path__", ())]
-        folders = tuple(path + os.sep for path in paths)
+        folders = (*(path + os.sep for path in paths), _MARKS)
         for frame in frames:
             if not frame.file_name.startswith(folders):
                 return f"{_short(frame.file_name)}:{frame.line_num}"
     return "unknown"
+
+
+def _frames_in_model(eqn: core.JaxprEqn) -> Iterator[Any]:
+    """The frames of an equation from the inside out, up to where `relu_rules` traces the model."""
+    for frame in getattr(eqn.source_info.traceback, "frames", ()):
+        if frame.file_name == _MARKS and TRACED in frame.function_name:
+            return
+        yield frame
 
 
 def _short(file: str) -> str:
@@ -92,5 +109,5 @@ def _operation(node: Node) -> str:
 
 
 def _shape(node: Node) -> str:
-    aval = [value for value in node.outputs if is_inexact(value)][-1].aval
+    aval = ([value for value in node.outputs if is_inexact(value)] or node.outputs)[-1].aval
     return f"{aval.dtype}[{','.join(map(str, aval.shape))}]"

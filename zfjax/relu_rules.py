@@ -8,14 +8,16 @@ With `incoming` what comes down at a rectifier and `x` what it read on the way u
     a function of your own    function(incoming, x)
 
 It does not matter how a rectifier is written (`relu_patterns`) or where it stands: in jit, remat, scan, cond, or in a
-function with a derivative of its own. What is neither linear nor known is an error, rather than a picture that is
-wrong (`relu_table`). Pools and norms keep their derivative, and so does the upper bound of relu6. A norm that the model
-marks with `skipped_on_the_way_down`, as this library's contrast norm is, becomes the identity under "deconvnet" and
-under functions of your own; the other two are derivatives and do not skip.
+function with a derivative of its own. An operation gets the rule, or keeps its derivative as pools and norms do, only
+where the program leaves no doubt (`relu_table`, `relu_norms`, `relu_joins`); all else that is not linear is an error,
+rather than a picture that is wrong. The upper bound of relu6 keeps its derivative. A norm that the model marks with
+`skipped_on_the_way_down`, as this library's contrast norm is, becomes the identity under "deconvnet" and under
+functions of your own; the other two are derivatives and do not skip.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -49,6 +51,7 @@ def with_relu_rule(fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown 
     `with_relu_rule(lambda images: model.apply(params, images), "deconvnet")`. A way back leads to floating arguments
     only, as for `jax.vjp`. The function works under jit, vmap, grad and vjp; not under jvp, as a rule need not be
     linear. Outside jit it is traced at every call, as any function of JAX: put `jax.jit` around what is called often.
+    `fn` has to work under jit; arguments that are no arrays are bound beforehand with `functools.partial`.
 
     Args:
       fn: function of arrays, or of trees of arrays.
@@ -70,7 +73,7 @@ def with_relu_rule(fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown 
     def ruled(*args: Any, **kwargs: Any) -> Any:
         program, shapes = _traced(fn, args, kwargs)
         verdicts = verdicts_of(graph_of(program, opaque=ACTIVATIONS))
-        _check(verdicts, on_unknown if backward else "keep")
+        _check(verdicts, on_unknown if backward else "keep", num_inputs=len(program.in_avals))
         changed = _CHANGED["deconvnet"] if callable(rule) else _CHANGED[rule]
         plan = plan_of({v.place: v.step for _, v in verdicts if v.step and v.rule in changed})
         leaves = jax.tree.leaves((args, kwargs))
@@ -158,10 +161,13 @@ _BACKWARD: dict[str, Backward | None] = {
 _CHANGED = {"deconvnet": ("rectifier", "skipped"), "guided": ("rectifier",), "gradient": ()}  # what leaves its gradient
 
 
+_NUMBERS = itertools.count()
+
+
 def _in_scope(name: str, function: Function) -> Function:
     @wraps(function, updated=())
     def marked(*args: Any, **kwargs: Any) -> Any:
-        with jax.named_scope(name):
+        with jax.named_scope(f"{name}-{next(_NUMBERS)}"):  # calls one after the other are regions of their own
             return function(*args, **kwargs)
 
     return marked  # type: ignore[return-value]
@@ -170,10 +176,24 @@ def _in_scope(name: str, function: Function) -> Function:
 def _traced(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[core.ClosedJaxpr, Any]:
     """(program, shapes of its results), traced now: JAX would find an earlier trace, in which a model that changes in
     place still has its old parameters."""
-    return jax.make_jaxpr(lambda *args, **kwargs: fn(*args, **kwargs), return_shape=True)(*args, **kwargs)
+
+    def _model(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+    try:
+        return jax.make_jaxpr(_model, return_shape=True)(*args, **kwargs)
+    except (TypeError, IndexError) as error:  # what JAX raises for Python values that are needed, or are no arrays
+        error.add_note(_TRACED)
+        raise
 
 
-def _check(verdicts: list[tuple[Node, Verdict]], on_unknown: str) -> None:
+_TRACED = (
+    "zfjax traces fn as jax.jit does: it has to work under jit, and arguments that are no arrays have to be bound "
+    "beforehand, as in functools.partial(fn, train=False)"
+)
+
+
+def _check(verdicts: list[tuple[Node, Verdict]], on_unknown: str, *, num_inputs: int) -> None:
     """ValueError for what cannot be obeyed, or is not known."""
     unknown = [(node, verdict) for node, verdict in verdicts if verdict.rule == "unclassified"]
     unmarked = [pair for pair in unknown if pair[0].name != SKIPPED]
@@ -183,8 +203,11 @@ def _check(verdicts: list[tuple[Node, Verdict]], on_unknown: str) -> None:
         raise ValueError(
             f"on_unknown='error': no rule covers\n{_listed(unmarked)}\nWrite them as "
             "rectifiers, mark their function with kept_on_the_way_down, or let all of them keep their own gradient "
-            "with on_unknown='keep'"
+            "with on_unknown='keep'" + (_ARGUMENTS if num_inputs > 1 else "")
         )
+
+
+_ARGUMENTS = ". Every argument counts as input: what is none, such as parameters, belongs inside fn"
 
 
 def _listed(verdicts: list[tuple[Node, Verdict]]) -> str:

@@ -7,14 +7,16 @@ floating arguments. Every primitive that the table does not name is unclassified
     LINEAR; a product, quotient, selection or read of which    not listed
       only one part depends on the input
     a rectifier, as `relu_patterns` recognises it              rectifier: the rule
-    a lower bound that guards the variance of a norm           own gradient
+    a lower bound of what `relu_norms` knows for a norm's      own gradient
+      variance or length
     a lower bound that may be either                           unclassified
     min(x, c), c > 0, next to a rectifier: relu6, clip         own gradient: what is clipped passes nothing
-    POWERS, products and quotients of parts that depend on     own gradient
-      the input, as in norms
-    SELECTIONS (max-pooling) and READS at places that the      own gradient
-      input chooses
-    a mask of the input in a product (no rectifier) or a sum   unclassified
+    powers, products and quotients of parts that depend on     own gradient in a norm, or where a product's parts
+      the input                                                  depend on different arguments, else unclassified
+    SELECTIONS (max-pooling) and READS at places that the      own gradient, but unclassified where they may be an
+      input chooses                                              activation: see `relu_joins`
+    a step function of the input in a product (no rectifier),  unclassified
+      in a sum, or as a result
     a region marked as skipped                                 skipped: the identity
     a region marked as kept; stop_gradient                     own gradient
     anything else: exp, tanh, abs, while, jax.nn.silu, ...     unclassified
@@ -32,19 +34,22 @@ from typing import Literal, NamedTuple
 from zfjax.jaxpr_flow import Flow, is_inexact
 from zfjax.jaxpr_graph import KEPT, SKIPPED, Node, Place
 from zfjax.jaxpr_walk import Rectify, Skip, Step
-from zfjax.relu_patterns import SHAPES, is_beside_rectifier, purpose, rectified_operand, uniform
+from zfjax.relu_joins import compared_axes, is_joined
+from zfjax.relu_norms import POWERS, PRODUCTS, Kinds, is_guard, is_of_norm, is_of_squares
+from zfjax.relu_patterns import SHAPES, is_beside_rectifier, is_under_root, rectified_operand, uniform
 
 RuleName = Literal["rectifier", "own gradient", "skipped", "inlined", "unclassified"]
 
 LINEAR = SHAPES | frozenset(
     "add add_any sub neg convert_element_type reduce_precision real imag complex conj concatenate pad split stack "
-    "carry reduce_sum cumsum reduce_window_sum fft device_put optimization_barrier sharding_constraint reshard "
-    "layout_constraint psum psum_invariant all_gather all_to_all ppermute reduce_scatter pvary".split()
+    "unstack scan_stack carry reduce_sum cumsum reduce_window_sum fft device_put optimization_barrier "
+    "sharding_constraint reshard layout_constraint psum psum_invariant all_gather all_to_all ppermute "
+    "reduce_scatter pvary".split()
 )
-PRODUCTS = ("mul", "dot_general", "conv_general_dilated", "ragged_dot", "ragged_dot_general")
-POWERS = ("square", "integer_pow", "pow", "sqrt", "rsqrt")
 SELECTIONS = ("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min", "cummax", "cummin", "sort", "top_k")
 READS = ("gather", "dynamic_slice", "dynamic_update_slice", "scatter", "scatter-add")
+_CHOICES = ("argmax", "argmin", "top_k", "sort")  # steps of the input that say where something stands
+_JAX_RECTIFIERS = ("relu", "relu6")
 
 # JAX's own activations that are no rectifiers: one operation each, under the name that a person knows.
 ACTIVATIONS = frozenset(
@@ -62,9 +67,9 @@ class Verdict(NamedTuple):
     step: Step | None = None  # what is to be changed at that place
 
 
-def classify(node: Node, flow: Flow) -> Verdict | None:
+def classify(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
     """The verdict on a node that a gradient passes through; None where it is linear in the input."""
-    return _TABLE.get(node.name, _unknown)(node, flow)
+    return _TABLE.get(node.name, _unknown)(node, flow, kinds)
 
 
 def _own(reason: str) -> Verdict:
@@ -75,15 +80,15 @@ def _unclassified(reason: str) -> Verdict:
     return Verdict("unclassified", reason)
 
 
+STEP = _unclassified("a step of the input, by which no gradient passes to the results")
 _SMOOTH = _own("smooth arithmetic, as norms are made of")
+_NO_NORM = _unclassified("no certain part of a norm: an activation, or a product of features")
 _SELECTED = _own("selection: goes back to where the value was read")
-_PURPOSES = {
-    "guard": _own("lower bound of a norm's variance"),
-    "ambiguous": _unclassified("ambiguous: a rectifier, or a guard before a root or division"),
-}
+_GUARD = _own("lower bound of a norm's variance")
+_AMBIGUOUS = _unclassified("ambiguous: a rectifier, or a guard before a root or division")
 
 
-def _linear(node: Node, flow: Flow) -> Verdict | None:
+def _linear(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
     return _unclassified("joined with a step function of the input") if _has_step(node, flow) else None
 
 
@@ -91,70 +96,88 @@ def _has_step(node: Node, flow: Flow) -> bool:
     return any(flow.is_mask(value) and is_inexact(value) for value in node.inputs)
 
 
-def _unknown(node: Node, flow: Flow) -> Verdict | None:
+def _unknown(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
     return _unclassified("no rule is known for it")
 
 
-def _rectifier(node: Node, flow: Flow) -> Verdict | None:
+def _rectifier(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
     operand = rectified_operand(node)
     if operand is None:
         return None
-    found = purpose(node, operand, flow)
-    if found != "rectifier":
-        return _PURPOSES[found]
+    if not any(call.by_jax and call.name in _JAX_RECTIFIERS for call in node.calls):
+        if is_guard(node, operand, flow, kinds):
+            return _GUARD
+        if is_of_squares(node.inputs[operand], kinds) or is_under_root(node.outputs[0], flow):
+            return _AMBIGUOUS
     ceiling = uniform(node.inputs[2]) if node.name == "clamp" else None
     reason = "lower bound at zero" if ceiling is None else f"lower bound at zero; above {ceiling:g} nothing passes"
     return Verdict("rectifier", reason, node.place, Rectify(operand, math.inf if ceiling is None else ceiling))
 
 
-def _selection(node: Node, flow: Flow) -> Verdict | None:
+def _selection(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
+    compared = [value for value in node.inputs if value in flow.carrying]
+    if any(is_joined(value, compared_axes(node), flow) for value in compared):
+        return _unclassified("selects from a value joined to a constant, or to another function of it")
     return _SELECTED
 
 
-def _read(node: Node, flow: Flow) -> Verdict | None:
-    chosen = any(flow.is_mask(value) and not is_inexact(value) for value in node.inputs)
-    return _SELECTED if chosen else _linear(node, flow)
+def _read(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
+    steps = [step for v in node.inputs if flow.is_mask(v) and not is_inexact(v) for step in flow.steps_behind(v)]
+    if _has_step(node, flow) or not steps:
+        return _linear(node, flow, kinds)
+    if any(step.name not in _CHOICES for step in steps):
+        return _unclassified("read or written at places that a step of the input chooses")
+    if node.name in ("gather", "dynamic_slice"):
+        return _selection(node, flow, kinds)
+    written = node.inputs[1] if node.name == "dynamic_update_slice" else node.inputs[2]
+    return _SELECTED if written in flow.carrying else _unclassified("a constant is written where the input chooses")
 
 
-def _power(node: Node, flow: Flow) -> Verdict | None:
+def _power(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
     if any(value in flow.varying for value in node.inputs[1:]):
         return _unclassified("its exponent depends on the input")
-    return _SMOOTH
+    return _SMOOTH if is_of_norm(node, flow, kinds) else _NO_NORM
 
 
-def _product(node: Node, flow: Flow) -> Verdict | None:
+def _product(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
     if _has_step(node, flow):
-        return _rectifier(node, flow) or _unclassified("multiplied by a step function of the input")
-    varying = sum(value in flow.varying for value in node.inputs)
-    return _own("product of values that depend on the input") if varying > 1 else None
+        return _rectifier(node, flow, kinds) or _unclassified("multiplied by a step function of the input")
+    if not all(value in flow.varying for value in node.inputs[:2]):
+        return None
+    if not flow.share_input(*node.inputs[:2]):
+        return _own("product of values that depend on different arguments: linear in each")
+    return _SMOOTH if is_of_norm(node, flow, kinds) else _NO_NORM
 
 
-def _quotient(node: Node, flow: Flow) -> Verdict | None:
+def _quotient(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
     if _has_step(node, flow):
         return _unclassified("quotient with a step function of the input")
-    return _SMOOTH if node.inputs[1] in flow.varying else None
+    if node.inputs[1] not in flow.varying:
+        return None
+    return _SMOOTH if is_of_norm(node, flow, kinds) else _NO_NORM
 
 
-def _select(node: Node, flow: Flow) -> Verdict | None:
+def _select(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
     if node.inputs[0] not in flow.varying:
-        return _linear(node, flow)
-    return _rectifier(node, flow) or _unclassified("chosen by a condition on the input")
+        return _linear(node, flow, kinds)
+    return _rectifier(node, flow, kinds) or _unclassified("chosen by a condition on the input")
 
 
-def _branch(node: Node, flow: Flow) -> Verdict | None:
-    return _unclassified("the input chooses the branch") if node.inputs[0] in flow.varying else None
+def _branch(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
+    chosen = node.inputs[0] in flow.varying
+    return _unclassified("the input chooses the branch") if chosen else _linear(node, flow, kinds)
 
 
-def _max(node: Node, flow: Flow) -> Verdict | None:
+def _max(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
     varying, bound = _bounded(node, flow)
     if bound == -math.inf:
         return None
-    if bound is not None and bound > 0 and purpose(node, varying, flow) == "guard":
-        return _PURPOSES["guard"]
-    return _rectifier(node, flow) or _unclassified(_BOUNDS[bound is None])
+    if bound is not None and bound > 0 and is_guard(node, varying, flow, kinds):
+        return _GUARD
+    return _rectifier(node, flow, kinds) or _unclassified(_BOUNDS[bound is None])
 
 
-def _min(node: Node, flow: Flow) -> Verdict | None:
+def _min(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
     varying, bound = _bounded(node, flow)
     if bound == math.inf:
         return None
@@ -172,25 +195,25 @@ def _bounded(node: Node, flow: Flow) -> tuple[int, float | None]:
     return varying, uniform(node.inputs[1 - varying])
 
 
-def _clamp(node: Node, flow: Flow) -> Verdict | None:
-    return _rectifier(node, flow) or _unclassified(_BOUNDS[False])
+def _clamp(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
+    return _rectifier(node, flow, kinds) or _unclassified(_BOUNDS[False])
 
 
-def _stop(node: Node, flow: Flow) -> Verdict | None:
+def _stop(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
     return _own("nothing passes: the program says so")
 
 
-def _kept(node: Node, flow: Flow) -> Verdict | None:
+def _kept(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
     return _own("marked as kept")
 
 
-def _skip(node: Node, flow: Flow) -> Verdict | None:
+def _skip(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
     before = {v: atom for v, atom in zip(node.inputs, node.params["before"], strict=True) if v in flow.carrying}
     results = zip(node.outputs, node.params["after"], strict=True)
     after = {v: made for v, made in results if v in flow.carrying and v in flow.wanted}
-    kinds = [[(v.aval.dtype, v.aval.shape) for v in values] for values in (before, after)]
-    if len(before) != 1 or kinds[0] != kinds[1]:
-        reads, gives = (", ".join(f"{dtype}{list(shape)}" for dtype, shape in kind) for kind in kinds)
+    types = [[(v.aval.dtype, v.aval.shape) for v in values] for values in (before, after)]
+    if len(before) != 1 or types[0] != types[1]:
+        reads, gives = (", ".join(f"{dtype}{list(shape)}" for dtype, shape in some) for some in types)
         return _unclassified(
             f"marked as skipped, but makes {gives} of {reads}: one array of one of its shape is needed"
         )
@@ -199,7 +222,7 @@ def _skip(node: Node, flow: Flow) -> Verdict | None:
     return Verdict("skipped", "marked: the identity", place, Skip(argument, variable))
 
 
-_TABLE: dict[str, Callable[[Node, Flow], Verdict | None]] = {
+_TABLE: dict[str, Callable[[Node, Flow, Kinds], Verdict | None]] = {
     **dict.fromkeys(LINEAR, _linear),
     **dict.fromkeys(PRODUCTS, _product),
     **dict.fromkeys(POWERS, _power),
