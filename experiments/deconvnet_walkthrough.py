@@ -3,7 +3,7 @@
     python -m experiments.deconvnet_walkthrough --checkpoint runs/RUN
     python -m experiments.deconvnet_walkthrough --layer conv3 --map 7 --image 12
 
-Without --checkpoint the newest run under runs/ is taken. Expected time: 15 s on two CPU cores. Expected figure: one
+Without --checkpoint the newest run under runs/ is taken. Expected time: 18 s on two CPU cores. Expected figure: one
 column for each layer, from the chosen one on the left down to the pixels on the right: the map on the way up, the
 switches of its pool in colours, what came from above, unpooled, rectified; below, a few windows of the lowest pool with
 the switches as arrows. Expected result: unpooling keeps the sum; below the first layer rectification removes half of

@@ -5,7 +5,7 @@
 RUN is the paper's net, RUN-alexnet AlexNet and RUN-unclipped the paper's net without renormalisation, all trained on
 the same data; where one of the two is not given, its panels are left out, and result.json names the command that
 trains it. Without --checkpoint the newest run under runs/ is taken. Expected time: one pass over the validation set
-for each net and 15 s for pictures; 20 s of CPU time in all for three nets of preset `demo`. Expected figure: without
+for each net and 15 s for pictures; 20 s on two CPU cores for three nets of preset `demo`. Expected figure: without
 renormalisation a few filters dominate, unless none ever reached the radius (so with the weight decay of preset
 `demo`); AlexNet's second layer shows blocks and repeated dots where ZFNet's shows edges and colours. Expected result,
 nets of half width on photos of ten classes: too fine for its own grid is 44 % of the energy of AlexNet's filters, 20 %

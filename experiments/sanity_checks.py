@@ -2,7 +2,7 @@
 
     python -m experiments.sanity_checks --checkpoint runs/RUN
 
-Without --checkpoint the newest run under runs/ is taken. Expected time: half a minute with the demo net on two CPU
+Without --checkpoint the newest run under runs/ is taken. Expected time: 24 s with the demo net on two CPU
 cores. Expected result: the deconvnet draws best and worst class of an untrained net nearly alike (cosine about 0.9),
 the gradient does not (about 0); with another image's switches next to nothing of a deconvnet picture is left. The paper
 has no such checks; they are those of Mahendran & Vedaldi 2016 (other units), Nie et al. 2018 (switches) and Adebayo et
