@@ -3,11 +3,11 @@
     python -m experiments.activation_maximization --checkpoint runs/RUN
     python -m experiments.activation_maximization --maps conv5:3,17 --jitter 4 --blur 0.5
 
-Without --checkpoint the newest run under runs/ is taken. Expected time: 28 s with the demo net on two CPU cores, a minute at
-half width and 112 pixels, for four units of each convolutional layer and four classes. Expected figure: in layers 1 and
-2 the climb finds the pattern of the deconvnet's projection; above, it finds fine waves that no photo has, smoother with
---jitter and --blur. Expected result: without these, climbs end at one to five times the strongest activation of the
-validation set, and nearly every step rises.
+Without --checkpoint the newest run under runs/ is taken. Expected time: 28 s with the demo net on two CPU cores, a
+minute at half width and 112 pixels, for four units of each convolutional layer and four classes. Expected figure: in
+layers 1 and 2 the climb finds the pattern of the deconvnet's projection; above, it finds fine waves that no photo has,
+smoother with --jitter and --blur. Expected result: without these, climbs end at one to five times the strongest
+activation of the validation set, and nearly every step rises.
 
 The other road some summaries of the paper take; the paper itself shows no such picture.
 Writes to <run>/figures/maximization (or --out): climbs.png, paths.png, result.json, <layer>.npz and scan.npz.

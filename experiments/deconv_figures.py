@@ -2,11 +2,11 @@
 
     python -m experiments.deconv_figures --checkpoint runs/RUN
 
-Without --checkpoint the newest run under runs/ is taken. Expected time: one forward pass over the validation set
-(about a minute for 10,000 pictures of 112 pixels on two CPU cores; it shows its rate, and a killed scan goes on
-where it stopped), then half a minute for projections and pages; 26 s in
-all with the demo net. Expected figure: edges and colours in layer 1 and its
-filters; corners and textures in layer 2, growing structure above; projections that resemble parts of their patches.
+Without --checkpoint the newest run under runs/ is taken. Expected time: one forward pass over the validation set (about
+a minute for 10,000 pictures of 112 pixels on two CPU cores; it shows its rate, and a killed scan goes on where it
+stopped), then half a minute for projections and pages; 26 s in all with the demo net. Expected figure: edges and
+colours in layer 1 and its filters; corners and textures in layer 2, growing structure above; projections that resemble
+parts of their patches.
 
 Writes to <run>/figures/deconv (or --out): one page per layer, overview.png, result.json, <layer>.npz with what the
 page shows, and scan.npz, the strongest activations of all maps, which later calls with --overwrite start from.

@@ -4,12 +4,12 @@
 
 Without --checkpoint the newest run under runs/ is taken. It looks at the run's checkpoints of epochs 1, 2, 5, 10, 20,
 30, 40, 64 and 70, as far as there are, and at its last one. Expected time: one pass over at most 8,192 training
-pictures for each epoch (a killed one goes on where it stopped), then a few seconds per epoch; 39 s on two CPU
-cores for the net of preset `demo`, half of it to render its pictures. Expected figure: lower layers look final early, upper
-ones later; a sudden change of appearance where another training image became the strongest one (orange bar). Expected
+pictures for each epoch (a killed one goes on where it stopped), then a few seconds per epoch; 39 s on two CPU cores for
+the net of preset `demo`, half of it to render its pictures. Expected figure: lower layers look final early, upper ones
+later; a sudden change of appearance where another training image became the strongest one (orange bar). Expected
 result: with a net of half width on photos of ten classes conv1 settles by epoch 10 of 40, conv5 only at the end, and
-the lower of two layers is nearer to its end in 76 % of the pairs; on the demo set, which is learnt in a few epochs,
-in 62 %: there conv2 is the last to settle.
+the lower of two layers is nearer to its end in 76 % of the pairs; on the demo set, which is learnt in a few epochs, in
+62 %: there conv2 is the last to settle.
 
 Writes to <run>/figures/evolution (or --out): evolution.png, curves.png, result.json, <layer>.npz with what the figure
 shows, and scans/, the strongest activations of all maps, which later calls for other maps start from.
