@@ -84,7 +84,7 @@ class Config:
     """Further numbers of training images per class for the curve, pretrained alone: from scratch each costs hours."""
     num_folds: int = 5
     """Draws of training and test images."""
-    scratch_epochs: int = 60
+    scratch_epochs: int = 40
     """Epochs of training from scratch."""
     scratch_batch_size: int = 16
     """Its images per step over all devices."""
