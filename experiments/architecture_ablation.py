@@ -5,7 +5,9 @@
     python -m experiments.architecture_ablation --preset paper --data-dir DIR         the paper's, for accelerators
 
 Expected time on two CPU cores: half an hour for the demo set. A variant that is done is skipped when the command runs
-again, and one that was stopped goes on. Expected result: without layers 3, 4, 6 and 7 the error is by far the largest.
+again, and one that was stopped goes on. Expected result: on ImageNet the error is by far the largest without layers 3,
+4, 6 and 7. The demo set needs no such depth: there these four layers err in 4.0 %, widened in 1.1 %, less than any
+other; worst is AlexNet without layers 3 and 4 (28.5 %), and ZFNet's variants (2.0 to 2.7 %) err less than AlexNet's.
 
 Each variant is a run of `train_imagenet` in its own folder below --out, so that every figure can be drawn of it; what
 was measured of it is kept in records/ there. One whose loss stops being finite is named and left out of the table.
@@ -184,15 +186,14 @@ def rank_correlation(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     """Table 3 as a picture: our errors beside the paper's."""
-    axes = Figure(figsize=(11, 1.2 + 0.32 * len(rows)), layout="constrained").subplots()
+    axes = Figure(figsize=(9, 0.7 + 0.3 * len(rows)), layout="constrained").subplots()
     axes.set_axis_off()
     axes.set_title("Table 3: error in percent, ours and (the paper's, on ImageNet)", fontsize=12, loc="left")
     heads = ["variant", "parameters", "training top-1", "validation top-1", "validation top-5"]
-    table = axes.table(list(map(cells, rows)), colLabels=heads, loc="upper center", cellLoc="right")
+    widths = (0.36, 0.13, 0.17, 0.17, 0.17)
+    table = axes.table(list(map(cells, rows)), colLabels=heads, colWidths=widths, cellLoc="right", bbox=(0, 0, 1, 1))
     table.auto_set_font_size(False)
     table.set_fontsize(10)
-    table.auto_set_column_width(range(len(heads)))
-    table.scale(1, 1.4)
     for (row, column), cell in table.get_celld().items():
         cell.set_edgecolor("0.8")
         cell.set_text_props(ha="left" if column == 0 else "right", weight="bold" if row == 0 else "normal")
