@@ -97,7 +97,8 @@ def run(config: Config) -> dict[str, Any]:
         "config": config,
         "versions": pictures.versions(),
     }
-    pictures.save_figure(config.out / "table.png", draw(rows))
+    if rows:
+        pictures.save_figure(config.out / "table.png", draw(rows))
     pictures.save_result(config.out / "result.json", result)
     return result
 
@@ -162,8 +163,8 @@ def errors_of(folder: Path, images: ImageSet, batch_size: int) -> dict[str, Any]
 def rank_correlation(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Spearman's rho of our validation top-1 errors and the paper's, over the rows that the paper has; None below 3.
 
-    Its p-value is one-sided and exact for up to seven variants, of `NUM_ORDERS` random orders for more; both are None
-    where all errors are the same.
+    The p-values, of this order and of the contrary one, are exact for up to seven variants, of `NUM_ORDERS` random
+    orders for more; all are None where all errors are the same.
     """
     pairs = [(row["error"]["validation"]["top1"], row["paper"][1]) for row in rows if row["paper"]]
     if len(pairs) < 3:
@@ -171,17 +172,20 @@ def rank_correlation(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     ours, papers = (scipy.stats.rankdata(errors) - (len(pairs) + 1) / 2 for errors in zip(*pairs, strict=True))
     scale = np.sqrt((ours**2).sum() * (papers**2).sum())
     if scale == 0:
-        return {"rho": None, "p_value": None, "num_variants": len(pairs)}
-    found = scipy.stats.permutation_test(
-        (ours,),
-        lambda ours, axis: (ours * papers).sum(axis=axis) / scale,
-        permutation_type="pairings",
-        alternative="greater",
-        n_resamples=NUM_ORDERS,
-        vectorized=True,
-        rng=np.random.default_rng(0),
+        return {"rho": None, "p_value": None, "p_contrary": None, "num_variants": len(pairs)}
+    options = {"permutation_type": "pairings", "n_resamples": NUM_ORDERS, "vectorized": True}
+    same, contrary = (
+        scipy.stats.permutation_test(
+            (ours,),
+            lambda ours, axis: (ours * papers).sum(axis=axis) / scale,
+            alternative=side,
+            rng=np.random.default_rng(0),
+            **options,
+        )
+        for side in ("greater", "less")
     )
-    return {"rho": float(found.statistic), "p_value": float(found.pvalue), "num_variants": len(pairs)}
+    p_values = {"p_value": float(same.pvalue), "p_contrary": float(contrary.pvalue)}
+    return {"rho": float(same.statistic), **p_values, "num_variants": len(pairs)}
 
 
 def draw(rows: Sequence[dict[str, Any]]) -> Figure:
@@ -214,6 +218,8 @@ def report(result: dict[str, Any]) -> None:
     for row in result["rows"]:
         name, parameters, *errors = cells(row)
         print(f"{name:34} {parameters:>12}  " + "  ".join(f"{error:>12}" for error in errors))
+    for name, why in result["diverged"].items():
+        print(f"{name:34} left out: {why}")
     found = result["rank_correlation"]
     if found is not None and found["rho"] is not None:
         print(f"rank correlation with the paper's order: {found['rho']:.2f} (p = {found['p_value']:.2g})")

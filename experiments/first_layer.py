@@ -9,7 +9,7 @@ for each net and 15 s for pictures; 20 s on two CPU cores for three nets of pres
 renormalisation a few filters dominate, unless none ever reached the radius (so with the weight decay of preset
 `demo`); AlexNet's second layer shows blocks and repeated dots where ZFNet's shows edges and colours. Expected result,
 nets of half width on photos of ten classes: too fine for its own grid is 44 % of the energy of AlexNet's filters, 20 %
-of ZFNet's; 9.4 % and 7.3 % of layer 2's energy follow the grid; 15 % and 25 % of filters peak at middle frequencies.
+of ZFNet's; 15 % and 25 % of the filters peak at middle frequencies.
 
 Writes to <run>/figures/first_layer (or --out): first_layer.png, numbers.png, result.json, and for each net <net>.npz
 with filters and projections, and <net>_scan.npz with the strongest activations, which later calls start from.
@@ -209,7 +209,6 @@ def measure(seen: Seen) -> dict[str, Any]:
         "band_energy": {band: float(share.mean()) for band, share in energy.items()},
         "band_peaks": {band: float(inside.mean()) for band, inside in in_band.items()},
         "aliased_energy": float(filters.aliased_energy(seen.kernel[..., ~weak], row.stride).mean()),
-        "grid_energy": filters.grid_energy(seen.projections, row.stride),
         "maps_of_layer_2": seen.second.maps,
     }
 
@@ -235,7 +234,6 @@ def report(result: dict[str, Any]) -> None:
         ratio = facts["dominance"]["largest_over_median"]
         print(f"{role}: strongest filter {ratio:.2g} x median; {first_layer_pages.summary_line(facts)}")
         print(f"  energy of the filters: {bands}; too fine for their grid: {facts['aliased_energy']:.0%}")
-        print(f"  energy of layer 2's projections that follows the grid: {facts['grid_energy']:.1%}")
     for role, line in result["missing"].items():
         print(f"left out: {role}; make it with `{line}`, then add --{role}")
     print(f"written to {result['folder']}")

@@ -31,8 +31,6 @@ MEANINGS = {
     "band_peaks": "share of these filters whose spectrum is largest in the band",
     "aliased_energy": "mean share of a filter's energy beyond 1 / (2 stride) cycles per pixel, which the layer's grid "
     "takes for coarser patterns; of filters that are not dead by weight",
-    "grid_energy": "share of the energy of layer 2's projections (the strongest activation of every map) that lies "
-    "where layer 1's grid puts it rather than evenly over the places of its cell: blocks and repeated dots",
 }
 
 
@@ -96,7 +94,7 @@ def look_panel(title: str, seen: Seen, facts: Mapping[str, Any]) -> Panel:
 
 def second_layer_panel(title: str, seen: Seen, facts: Mapping[str, Any]) -> Panel:
     """What excites maps of layer 2 most, projected."""
-    label = f"{title}: {facts['grid_energy']:.1%} of the energy follows the grid of stride {facts['stride']}"
+    label = f"{title}: {facts['aliased_energy']:.0%} of the energy of layer 1's filters is too fine for their grid"
     return Panel(projection_sheet(seen.second), label)
 
 
@@ -114,9 +112,9 @@ def caption(result: Mapping[str, Any]) -> list[str]:
         "grey. (c), (d): white is the largest weight of the median filter, so what is grey is dead; stronger filters "
         "are cut off. Dead: an RMS below a twentieth of the median filter's.",
         f"(e), (f): for each map the {min(9, result['num_images'])} of {result['num_images']:,} validation images that "
-        "excite it most, on one scale, the 99.5th percentile of its |values|; light grey where there is none. Follows "
-        "the grid: lies where layer 1's grid puts it rather than evenly (blocks and repeated dots); of the strongest "
-        "activation of every map.",
+        "excite it most, on one scale, the 99.5th percentile of its |values|; light grey where there is none. Too "
+        "fine: beyond 1 / (2 stride) cycles per pixel, where the grid takes it for something coarser (aliasing), so "
+        "that it comes back as blocks and repeated dots.",
         pictures.SWITCHES_NOTE,
         *notes,
     ]

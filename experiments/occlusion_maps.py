@@ -36,6 +36,7 @@ from zfjax.architecture import Architecture
 from zfjax.data import Source
 from zfjax.layers import Conv
 from zfjax.network import Params, forward
+from zfjax.top_activations import TopActivations
 
 NUM_OTHERS = 3  # other images in which the map is projected, as in the paper
 PAPER = "when the object is occluded, the strongest map's activity and the probability of the class drop"
@@ -98,7 +99,7 @@ def run(config: Config) -> dict[str, Any]:
     drawn = take(scenes, np.arange(len(scenes.labels))[: config.num_images])
     scored = take(scenes, np.flatnonzero(scenes.correct)[:num_scored])
     swept, coarsely = sweep_all(net, config, [(drawn, corners), (scored, coarse)])
-    projected = project_maps(net, source, config.layer, drawn, strongest)
+    projected = project_maps(net, source, config.layer, drawn, strongest, batch_size=at_once)
     result = {
         "figure": "Figure 7",
         "places": corners.shape[:2],
@@ -162,7 +163,9 @@ def sweep_all(net: inputs.TrainedNet, config: Config, jobs: Sequence[tuple[Scene
     return swept
 
 
-def project_maps(net: inputs.TrainedNet, source: Source, layer: str, drawn: Scenes, strongest) -> list[Projected]:
+def project_maps(
+    net: inputs.TrainedNet, source: Source, layer: str, drawn: Scenes, strongest: TopActivations, *, batch_size: int
+) -> list[Projected]:
     """For each image its strongest map, projected there and in the images that `strongest`, the scan, found for it."""
     places, looks = [], drawn.looks  # (number of the drawn image, image in the split, map, row, column)
     for n, (index, channel) in enumerate(zip(drawn.indices, looks.channel, strict=True)):
@@ -174,7 +177,7 @@ def project_maps(net: inputs.TrainedNet, source: Source, layer: str, drawn: Scen
     wanted, which = np.unique(images, return_inverse=True)
     views = inputs.read_views(source, wanted, net)
     chosen = {"image": which, "channel": channels, "row": rows, "column": columns}
-    options = {"layer": layer, "architecture": net.architecture}
+    options = {"layer": layer, "architecture": net.architecture, "batch_size": batch_size}
     found = top_activations.project_strongest(net.params, views.images, chosen, **options)
     return [Projected(images[number == n], found[number == n]) for n in range(len(drawn.labels))]
 

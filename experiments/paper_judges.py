@@ -15,6 +15,7 @@ from experiments.paper_statistics import Outcome, every, falling, more_often, pa
 from experiments.paper_verdicts import FAILS, HOLDS, NOT_SHOWN, Finding, Result, bounded, tested
 
 CLEAR = 0.1  # a correlation this much larger, or another number by this share of it, is clearly so
+TINY = 1e-9  # in place of a number of 0 that another is compared with
 QUASI_LINEAR = 0.9  # R^2 of a line through zero
 
 
@@ -45,7 +46,7 @@ def lower_layers_settle_first(result: Result) -> Finding | None:
         return None
     curves = [facts["similarity"] for facts in result["layers"].values()]
     means = [float(np.mean(curve)) for curve in curves if None not in curve]
-    return tested(f"in {share:.0%} of the pairs of {len(means)} layers", falling(means))
+    return tested(f"in {share:.0%} of the pairs of {len(means)} layers the lower one is nearer", falling(means))
 
 
 def jumps_come_from_other_images(result: Result) -> Finding | None:
@@ -113,7 +114,7 @@ def against(role: str, number: Callable[[Mapping[str, Any]], float], form: str, 
         if role not in result["nets"]:
             return None
         ours, other = number(result["nets"]["clipped"]), number(result["nets"][role])
-        gain = (ours - other if larger else other - ours) / other if other else 0.0
+        gain = (ours - other if larger else other - ours) / (other or TINY)
         return bounded(f"{ours:{form}} against {other:{form}}", gain, holds_from=CLEAR, fails_to=0.0)
 
     return judge

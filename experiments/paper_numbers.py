@@ -18,7 +18,9 @@ def table_of(found: Found) -> Table | None:
     if found.figures:
         return None
     heads, rows = KNOWN.get(found.source, everything)(found.result)
-    return Table(heads, [[Cell(word) for word in row] for row in rows[:MOST]]) if rows else None
+    if len(rows) > MOST:
+        rows = [*rows[:MOST], (f"... and {len(rows) - MOST:,} more", *[""] * (len(heads) - 1))]
+    return Table(heads, [[Cell(word) for word in row] for row in rows]) if rows else None
 
 
 def errors(result: Result) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

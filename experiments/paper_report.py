@@ -7,8 +7,8 @@ self-contained report.html to runs/report (or --out). Expected time: seconds.
 Expected page: a table of the claims and their verdicts, each linked to its figure or table of the paper; there one row
 for each claim and each result that speaks to it (what the paper says, its number, ours, on which networks and data,
 whether it holds here and by which rule), and below it those results' pictures or numbers. A claim that does not hold
-here is shown so, one that no test decides as not shown, one that no result speaks to as not measured. A result.json
-that cannot be read is named at the end of the page; it stops nothing.
+here is shown so, one that no test decides as not shown; one that no result speaks to stands in the first table alone,
+as not measured. A result.json that cannot be read is named at the end of the page; it stops nothing.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def judge_all(found: Sequence[Found]) -> tuple[list[Found], list[Row], list[Unre
 
 def make_page(found: Sequence[Found], rows: Sequence[Row], unreadable: Sequence[Unreadable]) -> Page:
     """The overview, a part for each figure and table of the paper, and what could not be read."""
-    sources = sorted({row.claim.source for row in rows} | {one.source for one in found}, key=order_of)
+    sources = sorted({row.claim.source for row in rows if row.finding} | {one.source for one in found}, key=order_of)
     parts = [part_of(source, found, rows) for source in sources]
     if unreadable:
         lines = [[Cell(f"unreadable: {one.where}/result.json: {one.what}", "unreadable")] for one in unreadable]
@@ -113,7 +113,7 @@ def make_page(found: Sequence[Found], rows: Sequence[Row], unreadable: Sequence[
     return Page(
         title="Visualizing and Understanding Convolutional Networks: the paper's claims and ours",
         notes=(summary(rows, unreadable), *HOW),
-        overview=Table(OVERVIEW, [overview_cells(claim, rows) for claim in CLAIMS]),
+        overview=Table(OVERVIEW, [overview_cells(claim, rows, sources) for claim in CLAIMS]),
         parts=parts,
     )
 
@@ -127,9 +127,9 @@ def order_of(source: str) -> tuple:
 
 
 def part_of(source: str, found: Sequence[Found], rows: Sequence[Row]) -> Part:
-    """The claims about one figure or table, and below them each result's pictures, or its numbers."""
-    of_source = [row for row in rows if row.claim.source == source]
-    table = Table(HEADS, [cells(row) for row in of_source]) if of_source else None
+    """The claims about one figure or table that were measured, and below them each result's pictures or numbers."""
+    of_source = [cells(row, row.finding) for row in rows if row.claim.source == source and row.finding]
+    table = Table(HEADS, of_source) if of_source else None
     blocks = [
         Block(one.setting or one.where, f"from {one.where}", one.figures, paper_numbers.table_of(one))
         for one in found
@@ -147,22 +147,21 @@ def summary(rows: Sequence[Row], unreadable: Sequence[Unreadable]) -> str:
     return f"{len(CLAIMS)} claims. Verdicts, one for each claim and each result that speaks to it: {said}.{lost}"
 
 
-def overview_cells(claim: Claim, rows: Sequence[Row]) -> list[Cell]:
-    """One line of the overview: how many results say what."""
+def overview_cells(claim: Claim, rows: Sequence[Row], sources: Sequence[str]) -> list[Cell]:
+    """One line of the overview: how many results say what, with a link to one of the `sources` that have a part."""
     verdicts = [row.verdict for row in rows if row.claim is claim]
     counts = [(verdict, verdicts.count(verdict)) for verdict in VERDICTS]
     marks = [Cell(str(count), verdict) if count else Cell("") for verdict, count in counts]
     if NOT_MEASURED in verdicts:
         marks[-1] = Cell("×", NOT_MEASURED)
-    return [Cell(claim.source, link=claim.source), Cell(claim.says), *marks]
+    link = claim.source if claim.source in sources else ""
+    return [Cell(claim.source, link=link), Cell(claim.says), *marks]
 
 
-def cells(row: Row) -> list[Cell]:
+def cells(row: Row, finding: Finding) -> list[Cell]:
     """One line of a figure's or table's claims."""
-    claim, finding = row.claim, row.finding
-    ours, where, words = ("", "", NOT_MEASURED) if finding is None else (finding.ours, _setting(row), finding.words)
-    plain = [Cell(text) for text in (claim.says, claim.paper, ours, where)]
-    return [*plain, Cell(words, row.verdict), Cell(claim.rule)]
+    plain = [Cell(text) for text in (row.claim.says, row.claim.paper, finding.ours, _setting(row))]
+    return [*plain, Cell(finding.words, finding.verdict), Cell(row.claim.rule)]
 
 
 def facts_of(row: Row) -> dict[str, Any]:

@@ -90,15 +90,15 @@ def networks(result: Result) -> str:
 
 
 def data(result: Result) -> str:
-    """The data set, the number of its images that were looked at, and of its classes; "" where it names none."""
+    """The data set, the number of its images that were looked at, and then of its classes; "" where it names none."""
     of = result.get("data")
     name, more = (of.get("name", ""), of) if isinstance(of, Mapping) else (of or "", {})
     counts = [number for key in ("num_images", "num_pictures") if isinstance(number := result.get(key), int)]
     counts += [len(result["images"])] if isinstance(result.get("images"), list) else []
     size = f"{counts[0]:,} image{'s' * (counts[0] != 1)}" if counts else ""
     classes = more.get("num_classes") or result.get("num_classes")
-    if isinstance(classes, int):
-        size = f"{size or 'images'} of {classes:,} class{'es' * (classes != 1)}"
+    if size and isinstance(classes, int):
+        size = f"{size} of {classes:,} class{'es' * (classes != 1)}"
     return ", ".join(str(part) for part in (name, size) if part)
 
 

@@ -12,15 +12,17 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
+ALPHA = 0.05  # a p-value below this decides
 NUM_RESAMPLES = 9_999  # of sign flips, where there are more than that
+CLEAR_POINTS = 5.0  # of accuracy: what one fold has to differ by
 
 
 class Outcome(NamedTuple):
-    """What a test says; both p-values are None (or NaN) where nothing can be tested."""
+    """What a test says; both p-values are None (or NaN) where nothing can be tested, and 0 or 1 where bounds decide."""
 
     p: float | None  # one-sided, in the claim's direction
     against: float | None  # one-sided, in the other direction
-    why: str = ""  # nothing can be tested
+    why: str = ""  # nothing can be tested, or what decides in place of a test
 
 
 def untested(why: str) -> Outcome:
@@ -29,13 +31,20 @@ def untested(why: str) -> Outcome:
 
 
 def every(tests: Sequence[Outcome]) -> Outcome:
-    """All of them: the largest p-value; for the contrary of any, the smallest times their number (Bonferroni)."""
-    for test in tests:
-        if test.p is None or test.against is None or np.isnan(test.p):
-            return test
-    if not tests:
-        return untested("nothing to test")
-    return Outcome(max(test.p for test in tests), min(1.0, len(tests) * min(test.against for test in tests)))
+    """All of them: the largest p-value; for the contrary of any, the smallest times their number (Bonferroni).
+
+    One that refutes decides, whatever cannot be tested beside it.
+    """
+    known = [(test.p, test.against, test.why) for test in tests if _is_known(test)]
+    if known:
+        p, _, why = max(known)
+        _, smallest, refutes = min(known, key=lambda test: test[1])
+        against = min(1.0, len(known) * smallest)
+        if against < ALPHA:
+            return Outcome(p, against, refutes)
+        if len(known) == len(tests):
+            return Outcome(p, against, why)
+    return next((test for test in tests if not _is_known(test)), untested("nothing to test"))
 
 
 def paired(differences: Sequence[float]) -> Outcome:
@@ -55,23 +64,25 @@ def paired(differences: Sequence[float]) -> Outcome:
     return Outcome(float(p.pvalue), float(against.pvalue))
 
 
-def over_folds(differences: Sequence[float], test_over_train: float) -> Outcome:
-    """Whether differences over folds lie above 0: t-test with the correction of Nadeau and Bengio (2003).
+def over_folds(differences: Sequence[float], test_over_train: float, *, margin: float = 0.0) -> Outcome:
+    """Whether differences over folds lie above -margin: t-test with the correction of Nadeau and Bengio (2003).
 
     Folds share images, so their variance / J is too small; in its place stands (1 / J + test_over_train) variance, with
-    J - 1 degrees of freedom.
+    J - 1 degrees of freedom. One fold has no variance: a difference of `CLEAR_POINTS` decides, whatever the margin.
 
     Args:
-      differences: one for each of J folds, in the claim's direction.
+      differences: percent, one for each of J folds, in the claim's direction.
       test_over_train: number of test images over that of training images; a larger one is on the safe side.
+      margin: percent, how far below 0 they may lie.
     """
     values = np.asarray(differences, np.float64)
-    if len(values) < 2:
-        return untested("one fold: no spread to test by")
+    if len(values) == 1:
+        holds, fails = values[0] >= CLEAR_POINTS, values[0] <= -CLEAR_POINTS
+        return Outcome(0.0 if holds else 1.0, 0.0 if fails else 1.0, "one fold: by bounds")
     spread = float(values.std(ddof=1))
     if not spread > 0:
         return untested("no spread over the folds to test by")
-    t = float(values.mean()) / (spread * (1 / len(values) + test_over_train) ** 0.5)
+    t = (float(values.mean()) + margin) / (spread * (1 / len(values) + test_over_train) ** 0.5)
     return Outcome(*(float(tail(t, len(values) - 1)) for tail in (scipy.stats.t.sf, scipy.stats.t.cdf)))
 
 
@@ -107,9 +118,12 @@ def more_often(share: float, num: int, chance: float) -> Outcome:
     return Outcome(*map(float, sides))
 
 
-def permuted(p: float, num: int) -> Outcome:
-    """What a stored one-sided p-value over `num` orders says; the order found counts on both sides."""
-    return Outcome(p, min(1.0, 1 - p + 1 / num))
+def permuted(p: float | None, contrary: float | None = None) -> Outcome:
+    """What a stored one-sided p-value says, and that of the contrary; without that nothing is refuted.
+
+    With ties 1 - p is not the contrary's.
+    """
+    return Outcome(p, 1.0 if contrary is None else contrary)
 
 
 def falling(values: Sequence[float]) -> Outcome:
@@ -121,3 +135,7 @@ def falling(values: Sequence[float]) -> Outcome:
     )
     p, against = map(float, sides)
     return untested("all values are the same") if np.isnan(p) else Outcome(p, against)
+
+
+def _is_known(test: Outcome) -> bool:
+    return test.p is not None and test.against is not None and not np.isnan(test.p)

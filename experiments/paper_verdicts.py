@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from experiments.paper_statistics import Outcome
+from experiments.paper_statistics import ALPHA, Outcome
 
-ALPHA = 0.05  # a p-value below this decides
 HOLDS, FAILS, NOT_SHOWN, NOT_MEASURED = VERDICTS = ("holds", "does not hold", "not shown", "not measured")
 Result = Mapping[str, Any]  # a result.json
 
@@ -17,7 +16,7 @@ class Finding(NamedTuple):
 
     ours: str
     verdict: str  # one of VERDICTS
-    because: str = ""  # the p-value that decides, or why none does
+    because: str = ""  # the p-value that decides, what decides in its place, or why none does
 
     @property
     def words(self) -> str:
@@ -40,10 +39,10 @@ def tested(ours: str, test: Outcome) -> Finding:
     if test.p is None or test.against is None or test.p != test.p:  # NaN
         return Finding(ours, NOT_SHOWN, test.why or "no p-value")
     if test.p < ALPHA:
-        return Finding(ours, HOLDS, p_words(test.p))
+        return Finding(ours, HOLDS, test.why or p_words(test.p))
     if test.against < ALPHA:
-        return Finding(ours, FAILS, f"the contrary: {p_words(test.against)}")
-    return Finding(ours, NOT_SHOWN, p_words(test.p))
+        return Finding(ours, FAILS, test.why or f"the contrary: {p_words(test.against)}")
+    return Finding(ours, NOT_SHOWN, test.why or p_words(test.p))
 
 
 def bounded(ours: str, value: float, *, holds_from: float, fails_to: float) -> Finding:

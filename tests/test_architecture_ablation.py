@@ -105,7 +105,7 @@ def test_a_variant_that_was_stopped_goes_on_as_if_nothing_had_happened(tiny, tmp
     assert len({record["learning_rate"] for record in expected if record["kind"] == "epoch"}) == 3  # it was annealed
 
 
-def test_a_variant_that_diverges_is_named_and_the_others_are_measured(tiny, monkeypatch):
+def test_a_variant_that_diverges_is_named_and_the_others_are_measured(tiny, monkeypatch, capsys):
     def train(settings, table):
         if table.name == "alexnet":
             raise FloatingPointError("loss=nan at step 7")
@@ -116,6 +116,10 @@ def test_a_variant_that_diverges_is_named_and_the_others_are_measured(tiny, monk
     result = ablation.run(dataclasses.replace(tiny, variants=CHOSEN[:2]))
     assert result["diverged"] == {"alexnet": "loss=nan at step 7"}
     assert [row["name"] for row in result["rows"]] == ["alexnet, no fc6,7"]
+    alone = ablation.run(dataclasses.replace(tiny, variants=("alexnet",), out=tiny.out / "alone"))
+    ablation.report(alone)
+    assert "alexnet                            left out: loss=nan at step 7" in capsys.readouterr().out
+    assert json.loads((tiny.out / "alone" / "result.json").read_text())["rows"] == []
 
 
 def test_the_rank_correlation_is_spearmans_with_the_share_of_orders_that_agree_as_well():
@@ -124,9 +128,9 @@ def test_the_rank_correlation_is_spearmans_with_the_share_of_orders_that_agree_a
         return [{"paper": p, "error": {"validation": {"top1": e}}} for p, e in zip(papers, errors, strict=True)]
 
     same, opposite, half = ((0.9, 0.5, 0.1, 0.0), (0.1, 0.5, 0.9, 0.0), (0.5, 0.9, 0.1, 0.0))
-    for errors, rho, p_value in ((same, 1, 1 / 6), (opposite, -1, 1), (half, 0.5, 3 / 6)):
-        expected = {"rho": pytest.approx(rho), "p_value": pytest.approx(p_value), "num_variants": 3}
-        assert ablation.rank_correlation(rows(*errors)) == expected
+    for errors, rho, *p in ((same, 1, 1 / 6, 1), (opposite, -1, 1, 1 / 6), (half, 0.5, 3 / 6, 5 / 6)):
+        expected = {"rho": rho, "p_value": p[0], "p_contrary": p[1], "num_variants": 3}
+        assert ablation.rank_correlation(rows(*errors)) == pytest.approx(expected)
     assert ablation.rank_correlation(rows(*half)[1:3]) is None
     assert ablation.rank_correlation(rows(0.9, 0.9, 0.9, 0.1))["rho"] is None
 

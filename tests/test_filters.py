@@ -100,30 +100,6 @@ def test_energy_beyond_half_the_grids_frequency_is_aliased():
     np.testing.assert_allclose(filters.aliased_energy(smooth, 4), 0, atol=1e-12)
 
 
-def test_dots_on_the_grid_follow_it_wherever_the_grid_begins():
-    for corner in (0, 1, 3):
-        dots = np.zeros((2, 64, 64, 3))
-        dots[:, corner::4, corner::4] = RNG.normal(size=(1, 1, 1, 3))
-        assert filters.grid_energy(dots, 4) == pytest.approx(15 / 16)
-        assert filters.grid_energy(dots, 2) == pytest.approx(3 / 4)
-        assert filters.grid_energy(dots[:, :60, :60], 3) == pytest.approx(0)
-        assert filters.grid_energy(dots, 1) == 0
-
-
-def test_a_fine_pattern_without_dots_or_blocks_does_not_follow_the_grid():
-    noise = RNG.normal(size=(50, 64, 64, 3))
-    fine = noise - np.roll(noise, 1, axis=1)  # nearly all of it beyond 1 / 8 cycles per pixel
-    assert filters.aliased_energy(np.moveaxis(fine, 0, -1), 4).min() > 0.9
-    assert filters.grid_energy(noise, 4) < 0.01 and filters.grid_energy(fine, 4) < 0.01
-    assert filters.grid_energy(np.zeros((2, 8, 8, 3)), 4) == 0
-
-
-def test_each_picture_counts_alike_and_half_of_the_energy_on_the_grid_is_half_of_the_dots():
-    dots, even = np.zeros((1, 64, 64, 1)), np.ones((1, 64, 64, 1))
-    dots[:, ::4, ::4] = 1e3
-    assert filters.grid_energy(np.concatenate([dots, even]), 4) == pytest.approx(15 / 32)
-
-
 def test_the_limit_follows_the_stride_in_either_direction():
     for picture in (grating(0, 10 / 64), grating(10 / 64, 0), grating(-10 / 64, 3 / 64)):
         found = [filters.aliased_energy(picture, stride)[0] for stride in (1, 2, 3, 4, 8)]
@@ -138,7 +114,6 @@ def test_the_limit_follows_the_stride_in_either_direction():
         (lambda: filters.radial_spectrum(np.ones((7, 7))), r"kernel of shape \(7, 7\): height, width, input maps"),
         (lambda: filters.dominance(of_rms(0, 0, 1)), r"kernel of shape \(4, 4, 3, 3\): at least half of its filters"),
         (lambda: filters.aliased_energy(np.ones((8, 8, 3, 1)), 0), "stride=0: at least 1 pixel"),
-        (lambda: filters.grid_energy(np.ones((1, 8, 8, 3)), 0), "stride=0: at least 1 pixel"),
     ],
 )
 def test_bad_arguments_are_named(call, message):

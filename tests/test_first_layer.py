@@ -111,7 +111,6 @@ def test_numbers_are_those_of_the_filters_and_of_what_they_answer(nets, tmp_path
         np.testing.assert_array_equal(every[np.isin(np.flatnonzero(strongest > 0), chosen)], drawn[:, 0])
         stride = architecture.layers[0].stride
         assert found[role]["aliased_energy"] == pytest.approx(filters.aliased_energy(alive, stride).mean(), abs=1e-6)
-        assert found[role]["grid_energy"] == pytest.approx(filters.grid_energy(every, stride), abs=1e-6)
 
 
 def test_what_is_not_given_is_left_out_and_its_command_is_named(nets, tmp_path):

@@ -90,3 +90,8 @@ def test_arguments_stay_as_they_are_and_one_matrix_of_float64_is_made(monkeypatc
 def test_what_is_no_matrix_of_inner_products_is_refused(spoilt):
     with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="train: inner products of finite features"):
         inner_products.kernel_coordinates(spoilt.astype(np.float32), np.ones((1, 3), np.float32))
+
+
+def test_test_images_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="test: inner products of finite features are needed"):
+        inner_products.kernel_coordinates(np.eye(3, dtype=np.float32), np.full((1, 3), np.nan, np.float32))

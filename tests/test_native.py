@@ -142,6 +142,10 @@ def test_another_set_is_told_apart(tmp_path):
     synsets = {f"{name}/a.jpg": photo(0) for name in ("ant", "n01440764", "n01443537")}
     with pytest.raises(ValueError, match="the class 'n01440764', which is not a name of caltech101: is it another set"):
         transfer_sets.open_set("caltech101", write(tmp_path / "synsets", synsets))
+    for twice, name in (({"faces", "Faces", "ant"}, "caltech101"), ({"056.dog", "056.cat", "001.ak47"}, "caltech256")):
+        files = {f"{folder}/a.jpg": photo(0) for folder in twice}
+        with pytest.raises(ValueError, match="holds two folders of the class '(faces|056)': one is needed"):
+            transfer_sets.open_set(name, write(tmp_path / f"twice {name}", files))
     with pytest.raises(ValueError, match="holds the class 'ant' alone: at least two are needed to tell them apart"):
         transfer_sets.open_set("caltech101", write(tmp_path / "one", {"ant/a.jpg": photo(0)}))
 

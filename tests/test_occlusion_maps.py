@@ -118,8 +118,14 @@ def test_every_pass_stays_within_the_budget(trained, monkeypatch):
         "in_batches",
         lambda *a, batch_size: passes.append(batch_size) or run_look(*a, batch_size=batch_size),
     )
+    project = occlusion_maps.top_activations.project_strongest
+    monkeypatch.setattr(
+        occlusion_maps.top_activations,
+        "project_strongest",
+        lambda *a, **k: passes.append(k["batch_size"]) or project(*a, **k),
+    )
     occlusion_maps.run(config(memory=10, num_scored=0))
-    assert passes == [8, 8]
+    assert passes == [8, 8, 8]
 
 
 def test_images_that_are_classified_correctly_come_first(trained):
@@ -192,7 +198,7 @@ def test_other_images_are_the_maps_strongest_without_the_image_itself(trained):
     scenes = occlusion_scenes.choose_scenes(trained, data(), "conv2", len(IMAGES), seed=0, batch_size=8)
     scenes = occlusion_scenes.take(scenes, np.flatnonzero(scenes.indices == own))
     top = occlusion_maps.scans.scan(trained, source, ("conv2",), trained.run / "s.npz", of="", k=4)["conv2"]
-    (found,) = occlusion_maps.project_maps(trained, source, "conv2", scenes, top)
+    (found,) = occlusion_maps.project_maps(trained, source, "conv2", scenes, top, batch_size=3)
     assert found.images.tolist() == np.argsort(-strongest[:, channel]).tolist()[:4] and found.images[0] == own
     for index, projection in zip(found.images, found.projections, strict=True):
         trace = up(IMAGES[index : index + 1])[1]

@@ -67,6 +67,7 @@ def middle(ours, other):
 
 
 more_middle = judges.against("alexnet", lambda net: net["band"], ".1%", larger=True)
+less_middle = judges.against("alexnet", lambda net: net["band"], ".1%", larger=False)
 CASES = [
     (judges.resemblance, layers(conv1=pair(0.5, 0.1), conv2=pair(0.2, 0.1)), HOLDS),
     (judges.resemblance, layers(conv1=pair(0.5, 0.1), conv2=pair(0.2, 0.15)), OPEN),
@@ -98,6 +99,9 @@ CASES = [
     (more_middle, middle(0.4, 0.2), HOLDS),
     (more_middle, middle(0.2, 0.4), FAILS),
     (more_middle, middle(0.41, 0.4), OPEN),
+    (more_middle, middle(0.3, 0.0), HOLDS),
+    (more_middle, middle(0.0, 0.0), FAILS),
+    (less_middle, middle(0.3, 0.0), FAILS),
     (judges.occlusion_finds_the_object, occlusion(0.9, 0.8), HOLDS),
     (judges.occlusion_finds_the_object, occlusion(0.82, 0.8), OPEN),
     (judges.occlusion_finds_the_object, occlusion(0.6, 0.8), FAILS),
@@ -133,9 +137,9 @@ def test_geometry_is_that_of_the_paper_or_not():
 def test_figure_6_is_judged_by_what_the_experiment_writes():
     def net(ours):
         energy = {"low": 0.2, "middle": 0.4 if ours else 0.2, "high": 0.4}
-        ratio, grid = (2.0, 0.1) if ours else (9.0, 0.5)
+        ratio, aliased = (2.0, 0.1) if ours else (9.0, 0.5)
         weak, silent = {"share": 0.0}, {"share": 0.0 if ours else 0.5}
-        facts = {"dominance": {"largest_over_median": ratio}, "band_energy": energy, "grid_energy": grid}
+        facts = {"dominance": {"largest_over_median": ratio}, "band_energy": energy, "aliased_energy": aliased}
         return {**facts, "num_filters": 96, "dead_by_weight": weak, "dead_by_activity": silent}
 
     assert set(net(True)) - {"num_filters"} <= set(first_layer_pages.MEANINGS) | {"dominance"}
@@ -144,6 +148,18 @@ def test_figure_6_is_judged_by_what_the_experiment_writes():
     found = [claim.judge(result) for claim in CLAIMS if claim.source == "Figure 6"]
     assert [finding.verdict for finding in found] == [HOLDS] * 4
     assert found[-1].ours == "10.0% against 50.0%"
+    rule = next(claim.rule for claim in CLAIMS if "aliasing" in claim.says)
+    assert "the first filters' energy beyond 1 / (2 stride)" in rule and "not in the second layer's pictures" in rule
+
+
+def test_the_share_of_pairs_of_layers_says_what_holds_in_them():
+    found = judges.lower_layers_settle_first(settled([0.9, 1], [0.5, 1], [0.2, 1], share=0.76))
+    assert found.ours == "in 76% of the pairs of 3 layers the lower one is nearer"
+
+
+def test_the_rule_of_figure_2_says_that_an_untrained_network_passes():
+    rule = next(claim.rule for claim in CLAIMS if claim.source == "Figure 2")
+    assert "An untrained network passes too, as the switches" in rule and "sanity checks" in rule
 
 
 def test_without_values_of_single_images_nothing_is_shown():

@@ -102,13 +102,31 @@ def test_the_pages_hold_every_picture_and_no_name_as_code(results):
     assert "of units" not in text  # a picture shows the numbers
 
 
+def test_what_nothing_measured_stands_in_the_overview_alone(results):
+    make(results)
+    overview, details = pages(results)[1].split("## ", 1)
+    jumps, figure_5 = "Sudden jumps in appearance", "the top layer the effect of translation"
+    assert jumps in overview and figure_5 in overview and "| Figure 5 |" in overview
+    assert jumps not in details and "Figure 5" not in details and "not measured" not in details
+    assert details.count("The lower layers can be seen to converge") == 2
+
+
+def test_a_long_list_of_numbers_says_how_many_more_there_are(results):
+    write(results / "runs/long", {"table": "of my own", "of_map": [0.5] * 1042})
+    write(results / "runs/short", {"table": "short", "of_map": [0.5] * 40})
+    make(results)
+    text = pages(results)[1]
+    assert "| of\\_map, 40 | 0.5 |\n| ... and 1,002 more |  |\n" in text and text.count(" more |") == 1
+
+
 def test_a_figure_stands_below_the_claims_of_its_source_and_the_overview_leads_there(results):
+    write(results / "runs/t2", evaluation(("zfnet", "z")))
     make(results)
     page, text = pages(results)
     assert page.index('<a href="#figure-4">') < page.index('<h2 id="figure-4">')
-    assert page.index('<h2 id="figure-4">') < page.index('alt="evolution"') < page.index('<h2 id="figure-5">')
+    assert page.index('<h2 id="figure-4">') < page.index('alt="evolution"') < page.index('<h2 id="table-2">')
     assert text.index("[Figure 4](#figure-4)") < text.index('<a id="figure-4">') < text.index("![evolution]")
-    assert text.index("![evolution]") < text.index("## Figure 5") < text.index("## Table 1") < text.index("## Sanity")
+    assert text.index("![evolution]") < text.index("## Table 2") < text.index("## Sanity")
     headings = set(re.findall(r'<h2 id="([^"]+)"', page))
     assert set(re.findall(r'href="#([^"]+)"', page)) <= headings
 
@@ -146,7 +164,8 @@ def test_networks_evaluated_one_by_one_are_compared_on_the_same_data(results):
     [
         ({}, ""),
         ({"data": "demo", "checkpoint": "runs/a/checkpoints/3", "num_images": 1}, "a; demo, 1 image"),
-        ({"data": {"name": "demo", "num_classes": 1}}, "demo, images of 1 class"),
+        ({"data": {"name": "demo", "num_classes": 1}, "num_images": 2}, "demo, 2 images of 1 class"),
+        ({"data": {"name": "demo", "num_classes": 10}, "network": "a"}, "a; demo"),
         ({"network": "SqueezeNet", "num_pictures": 24, "num_classes": 1000}, "SqueezeNet; 24 images of 1,000 classes"),
         ({"architecture": "zfnet", "image_size": 224, "checkpoint": None}, "zfnet, 224 pixels"),
         ({"rows": [{"parameters": 1}] * 2, "data": {"name": "demo"}}, "2 architectures; demo"),

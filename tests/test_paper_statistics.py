@@ -26,8 +26,24 @@ def test_folds_are_tested_with_the_correction_for_shared_images():
     assert corrected.p + corrected.against == pytest.approx(1)
 
 
+def test_one_fold_is_held_against_bounds():
+    found = [statistics.over_folds([points], 1.0) for points in (5.0, 4.9, -4.9, -5.0)]
+    assert [(one.p, one.against) for one in found] == [(0.0, 1.0), (1.0, 1.0), (1.0, 1.0), (1.0, 0.0)]
+    assert {one.why for one in found} == {"one fold: by bounds"}
+    words = [verdicts.tested("", one).words for one in found]
+    assert words[0] == "holds (one fold: by bounds)" and words[1] == words[2] == "not shown (one fold: by bounds)"
+    assert words[3] == "does not hold (one fold: by bounds)"
+
+
+def test_a_margin_shifts_what_the_folds_are_tested_for_but_not_the_bounds_of_one():
+    differences = np.array([2.0, 3.0, 1.0])
+    assert statistics.over_folds(differences - 2, 1.0, margin=2.0) == pytest.approx(
+        statistics.over_folds(differences, 1.0)
+    )
+    assert statistics.over_folds([4.0], 1.0, margin=2.0) == statistics.over_folds([4.0], 1.0)
+
+
 def test_folds_without_spread_are_not_tested():
-    assert statistics.over_folds([5.0], 1.0) == Outcome(None, None, "one fold: no spread to test by")
     assert statistics.over_folds([5.0, 5.0], 1.0).why == "no spread over the folds to test by"
 
 
@@ -68,12 +84,33 @@ def test_of_several_all_must_hold_and_any_refutes_by_bonferroni():
     assert statistics.every([Outcome(0.97, 0.03), Outcome(0.01, 0.99)]).against == pytest.approx(0.06)
     assert statistics.every([Outcome(0.01, 0.99), statistics.untested("gone")]).why == "gone"
     assert np.isnan(statistics.every([Outcome(0.01, 0.99), Outcome(np.nan, np.nan)]).p)
-    assert statistics.every([]).p is None
+    assert statistics.every([]) == Outcome(None, None, "nothing to test")
 
 
-def test_a_stored_permutation_p_value_counts_the_found_order_on_both_sides():
-    assert statistics.permuted(1.0, 6) == Outcome(1.0, pytest.approx(1 / 6))
-    assert statistics.permuted(1 / 6, 6).against == 1.0
+def test_a_comparison_that_refutes_wins_over_one_that_cannot_be_tested():
+    gone, worse = statistics.untested("gone"), Outcome(0.99, 0.01)
+    for tests in ([gone, worse], [worse, gone]):
+        assert verdicts.tested("", statistics.every(tests)).words == "does not hold (the contrary: p = 0.01)"
+    assert statistics.every([gone, Outcome(0.9, 0.1)]) == gone
+    assert statistics.every([Outcome(np.nan, np.nan), worse]).against == 0.01
+
+
+def test_of_bounds_and_tests_the_one_that_decides_is_told():
+    more, less, between = (statistics.over_folds([points], 1.0) for points in (9.0, -9.0, 0.0))
+    told = [
+        verdicts.tested("", statistics.every(tests)).words
+        for tests in ([more, Outcome(0.01, 0.99)], [less, Outcome(0.01, 0.99)], [more, Outcome(0.99, 0.01)])
+    ]
+    assert told == ["holds (p = 0.01)", "does not hold (one fold: by bounds)", "does not hold (the contrary: p = 0.02)"]
+    open_beside_refuted = statistics.every([between, Outcome(0.99, 0.01)])
+    assert verdicts.tested("", open_beside_refuted).words == "does not hold (the contrary: p = 0.02)"
+    assert statistics.every([between, Outcome(0.3, 0.7)]).why == "one fold: by bounds"
+
+
+def test_a_stored_permutation_p_value_refutes_only_by_that_of_the_contrary():
+    assert statistics.permuted(1.0) == Outcome(1.0, 1.0)
+    assert statistics.permuted(0.99, 0.02) == Outcome(0.99, 0.02)
+    assert verdicts.tested("", statistics.permuted(None)).verdict == "not shown"
 
 
 @pytest.mark.parametrize(

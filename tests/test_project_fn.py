@@ -151,6 +151,7 @@ def test_it_does_no_more_work_than_the_explicit_engine():
         (lambda x: x, np.zeros((2, 4), np.uint8), "images of type uint8: floating point"),
         (lambda x: {"a": x}, np.zeros((2, 4), np.float32), "fn returns PyTreeDef.*: one floating array"),
         (lambda x: x.astype(jnp.int32), np.zeros((2, 4), np.float32), "fn returns int32: one floating array"),
+        (lambda x: x[:1], np.zeros((2, 4), np.float32), r"fn returns \(1, 4\) for images of \(2, 4\): features of"),
         (lambda x: x.sum(), np.zeros((2, 4), np.float32), r"features of shape \(\)"),
         (jax.nn.silu, np.zeros((2, 4), np.float32), "no rule covers"),
         (lambda x: x[:, :0], np.zeros((2, 4), np.float32), "channel=0"),

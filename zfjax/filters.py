@@ -99,41 +99,13 @@ def aliased_energy(kernel: np.ndarray, stride: int) -> np.ndarray:
     Returns:
       float [N], 0 to 1; 0 for a filter of zeros. ValueError for a stride below 1.
     """
-    _check_stride(stride)
+    if stride < 1:
+        raise ValueError(f"stride={stride!r}: at least 1 pixel is needed")
     power, _ = _power(kernel)
     beyond = np.abs(np.fft.fftfreq(len(power))) > 1 / (2 * stride) + 1e-9
     outside = power[beyond[:, None] | beyond[None, :]].sum(axis=0)
     total = power.sum(axis=(0, 1))
     return np.divide(outside, total, out=np.zeros_like(total), where=total > 0)
-
-
-def grid_energy(pictures: np.ndarray, stride: int) -> float:
-    """How far the energy of projections follows the first layer's grid: blocks and repeated dots, the artifacts of 4.1.
-
-    With e(a, b) the mean energy, over pictures of unit energy, at pixels of row a and column b modulo the stride:
-    sum |e / sum(e) - 1 / stride^2| / 2, the share of the energy that lies where the grid puts it rather than evenly.
-    A pattern that does not repeat with the grid has 0, however fine it is.
-
-    Args:
-      pictures: float [N, H, W, C], projections whose corners lie at the same place of the grid; at least `stride` wide.
-      stride: pixels, of layer 1.
-
-    Returns:
-      0 to 1 - 1 / stride^2, which dots at the places of the grid have; 0 for pictures of zeros. ValueError for a
-      stride below 1.
-    """
-    _check_stride(stride)
-    energy = np.square(pictures, dtype=np.float64).sum(axis=-1)
-    total = energy.sum(axis=(1, 2), keepdims=True)
-    energy = np.divide(energy, total, out=np.zeros_like(energy), where=total > 0).mean(axis=0)
-    steps = range(stride)
-    places = np.array([[energy[row::stride, column::stride].mean() for column in steps] for row in steps])
-    return float(np.abs(places / places.sum() - 1 / stride**2).sum() / 2) if places.any() else 0.0
-
-
-def _check_stride(stride: int) -> None:
-    if stride < 1:
-        raise ValueError(f"stride={stride!r}: at least 1 pixel is needed")
 
 
 def _rms(kernel: np.ndarray) -> np.ndarray:

@@ -58,8 +58,10 @@ def kernel_coordinates(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray,
       test: [m, n] inner products of test and training images.
     Returns:
       float32 [n, n] and [m, n]. Beside these and the arguments memory holds one matrix of float64 [n, n].
-      ValueError where `train` is not finite, or no matrix of inner products.
+      ValueError where one is not finite, or `train` no matrix of inner products.
     """
+    if not np.isfinite(test).all():
+        raise ValueError("test: inner products of finite features are needed")
     centred = train.astype(np.float64)  # becomes L in its place
     of_image, overall = centred.mean(axis=1), centred.mean()
     centred -= of_image[:, None]

@@ -132,6 +132,8 @@ def project_fn(
     if not isinstance(features, jax.Array) or not jnp.issubdtype(features.dtype, jnp.floating):
         found = getattr(features, "dtype", jax.tree.structure(features))
         raise ValueError(f"fn returns {found}: one floating array of features is needed")
+    if features.ndim and len(features) != len(images):
+        raise ValueError(f"fn returns {features.shape} for images of {images.shape}: features of each image are needed")
     channel, position = unit if isinstance(unit, tuple) else Unit(unit)
     (pixels,) = down(isolate(features, channel=channel, position=position))
     return pixels
@@ -148,7 +150,11 @@ def skipped_on_the_way_down(function: Function) -> Function:
 
 
 def kept_on_the_way_down(function: Function) -> Function:
-    """The same function, all of whose operations, known or not, keep their own gradient under `with_relu_rule`."""
+    """The same function, all of whose operations, known or not, keep their own gradient under `with_relu_rule`.
+
+    For activations that are no ReLU, a hand-written norm (the whole of it, with the division), or a clip that only
+    keeps the input's pixels in their range: `jnp.clip(x, 0, 1)` is taken for a rectifier.
+    """
     return _in_scope(KEPT, function)
 
 
@@ -182,7 +188,7 @@ def _traced(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
 
     try:
         return jax.make_jaxpr(_model, return_shape=True)(*args, **kwargs)
-    except (TypeError, IndexError) as error:  # what JAX raises for Python values that are needed, or are no arrays
+    except Exception as error:  # of JAX or of the framework, where fn does what cannot be traced
         error.add_note(_TRACED)
         raise
 

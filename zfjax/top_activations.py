@@ -23,8 +23,6 @@ from zfjax.deconvnet import isolate, project
 from zfjax.features import Features
 from zfjax.network import Params, Trace, forward
 
-CHUNK = 16  # images per forward pass, and activations per projection, of `project_strongest`
-
 
 class TopActivations(NamedTuple):
     """The strongest activations of each map of one layer, at most one per image, strongest first.
@@ -128,6 +126,7 @@ def project_strongest(
     *,
     layer: str,
     architecture: Architecture,
+    batch_size: int = 16,
 ) -> np.ndarray:
     """Project many single activations of one layer, each alone; every image goes up once, however many maps need it.
 
@@ -137,6 +136,7 @@ def project_strongest(
       places: integers [N] under "image" (row of `images`), "channel", "row", "column" (0 for a dense layer).
       layer: where the activations stand.
       architecture: the table.
+      batch_size: images per forward pass, and activations per projection.
 
     Returns:
       float32 [N, size, size, 3], signed, in pixels: `project` of each activation by itself. ValueError for a place
@@ -144,12 +144,13 @@ def project_strongest(
     """
     _check_places(places, len(images), layer, architecture)
     found = np.zeros((len(places["image"]), *images.shape[1:]), np.float32)
-    for start in range(0, len(images), CHUNK):
-        trace = _trace_below(params, _fill(images[start : start + CHUNK]), layer=layer, architecture=architecture)
-        wanted = np.flatnonzero((places["image"] >= start) & (places["image"] < start + CHUNK))
-        for first in range(0, len(wanted), CHUNK):
-            chosen = wanted[first : first + CHUNK]
-            some = {name: _fill(np.asarray(place[chosen], np.int32)) for name, place in places.items()}
+    for start in range(0, len(images), batch_size):
+        fed = _fill(images[start : start + batch_size], batch_size)
+        trace = _trace_below(params, fed, layer=layer, architecture=architecture)
+        wanted = np.flatnonzero((places["image"] >= start) & (places["image"] < start + batch_size))
+        for first in range(0, len(wanted), batch_size):
+            chosen = wanted[first : first + batch_size]
+            some = {name: _fill(np.asarray(place[chosen], np.int32), batch_size) for name, place in places.items()}
             some["image"] = some["image"] - np.int32(start)
             drawn = _project_places(params, trace, some, layer=layer, architecture=architecture)
             found[chosen] = np.asarray(drawn)[: len(chosen)]
@@ -221,9 +222,9 @@ def _project_places(params: Params, trace: Trace, places, *, layer: str, archite
     return project(params, chosen, top, layer=layer, architecture=architecture)
 
 
-def _fill(rows: np.ndarray) -> np.ndarray:
-    """Repeat the first row until there are CHUNK, so that one compiled function also serves the last chunk."""
-    return np.concatenate([rows, np.repeat(rows[:1], CHUNK - len(rows), axis=0)])
+def _fill(rows: np.ndarray, num: int) -> np.ndarray:
+    """Repeat the first row until there are `num`, so that one compiled function also serves the last batch."""
+    return np.concatenate([rows, np.repeat(rows[:1], num - len(rows), axis=0)])
 
 
 def _watched(state: State, features: Any) -> Any:

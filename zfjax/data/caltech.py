@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,9 @@ def open_caltech(path: Path, name: str) -> PhotoSet:
     for folder in class_names:
         if not _IS_CLASS[name](folder):
             raise ValueError(f"{root} holds the class {folder!r}, which is not a name of {name}: is it another set?")
+    same = Counter(folder[:3] if name == "caltech256" else folder.lower() for folder in class_names).most_common(1)
+    if same[0][1] > 1:
+        raise ValueError(f"{root} holds two folders of the class {same[0][0]!r}: one is needed")
     if len(class_names) == 1:
         raise ValueError(f"{root} holds the class {class_names[0]!r} alone: at least two are needed to tell them apart")
     number = {folder: label for label, folder in enumerate(class_names)}
