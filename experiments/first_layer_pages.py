@@ -17,6 +17,7 @@ from zfjax.renormalize import filter_rms
 HALF = (PAGE - pictures.GAP) // 2  # pixels, the width of a panel
 MAPS_PER_ROW = 3
 NAMES = {"zfnet": "ZFNet", "alexnet": "AlexNet"}
+MISSING = {"unclipped": "the net without renormalisation", "alexnet": "AlexNet"}
 COLOURS = {"clipped": "C0", "unclipped": "C3", "alexnet": "C1"}
 MEANINGS = {
     "dominance": "RMS of the strongest filter over that of the median one, and its share of all filters' energy "
@@ -100,9 +101,7 @@ def second_layer_panel(title: str, seen: Seen, facts: Mapping[str, Any]) -> Pane
 
 def caption(result: Mapping[str, Any]) -> list[str]:
     """How panels are scaled, what the numbers mean, and what is left out."""
-    notes = [
-        f"Left out for want of a run: {role}, to be trained by: {line}" for role, line in result["missing"].items()
-    ]
+    notes = [f"Left out: {MISSING[role]}; result.json holds the command that trains it." for role in result["missing"]]
     if result["renormalisation_acted"] is False:
         notes.append(
             "(a) and (b) are the same: no filter's RMS came up to the radius, so renormalisation changed nothing."

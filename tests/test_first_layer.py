@@ -123,7 +123,8 @@ def test_what_is_not_given_is_left_out_and_its_command_is_named(nets, tmp_path):
     assert written["folder"] == str(out) and written["seed"] == 0 and written["num_images"] == NUM
     assert written["checkpoint"]["fingerprint"] == "net ours" and written["data"]["fingerprint"] == "data"
     assert written["renormalisation_acted"] is None
-    assert written["missing"]["alexnet"] in " ".join(first_layer_pages.caption(written))
+    assert "Left out: AlexNet; result.json holds the command" in " ".join(first_layer_pages.caption(written))
+    assert "--architecture alexnet" in written["missing"]["alexnet"]
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
         first_layer.run(config())
     again = first_layer.run(all_three(overwrite=True))
