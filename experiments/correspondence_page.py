@@ -72,3 +72,14 @@ def draw_masks(views: inputs.Views, mean: np.ndarray, places: Any, masks: Mappin
     looks = pictures.resized(shown.round().astype(np.uint8).reshape(-1, size, size, 3), wide)
     panels = [Panel(look, named[n] if n < len(named) else "") for n, look in enumerate(looks)]
     return Section("Figure 8: what the network sees", panels, len(named))
+
+
+def caption(config: Any, result: Mapping[str, Any], size: int) -> str:
+    """What the marks are, what p tests, and what the squares show in pictures of `size` pixels."""
+    paper = "hollow: the paper's, of 5 dogs. " if set(result["layers"]) & set(PAPER) else ""
+    return (
+        f"Filled: mean ± spread over {config.num_draws} draws of {config.num_images} of {result['num_pictures']} "
+        f"pictures; {paper}p: whether the part is more consistent than random places, and than {config.num_aligned} "
+        "places that are the same in every picture (aligned), one-sided. "
+        f"Squares of {result['mask_pixels']} of {size} pixels show the mean picture, which is 0 to the network."
+    )

@@ -40,7 +40,6 @@ from zfjax import checkpoints, filters, parallel, top_activations
 from zfjax.data import Source
 from zfjax.layers import Conv
 from zfjax.renormalize import filter_rms
-from zfjax.top_activations import TopActivations
 
 NUM_IMAGES = 9  # strongest images of each map, as in the paper
 CHANGES = {  # of the settings that the net was trained with, to train the other two
@@ -175,20 +174,14 @@ def settings_of(config: train_imagenet.Config) -> dict[str, Any]:
 
 
 def look(config: Config, net: inputs.TrainedNet, source: Source, top: top_activations.State) -> Seen:
-    """The net's filters, which of them are alive, some maps of its second layer, and one projection of every map."""
+    """The net's filters, which of them are alive, and some maps of its second layer, projected."""
     first, second = net.architecture.layer_names[:2]
-    alive = np.flatnonzero(top_activations.alive(top[second]))
-    if not alive.size:
+    if not top_activations.alive(top[second]).any():
         raise ValueError(f"{net.path}: no validation image excites any map of {second}, so there is nothing to draw")
     maps = deconv_figures.choose_maps(top[second], config.num_maps, config.seed)
     drawn = deconv_pages.draw(net, source, top[second], maps, layer=second)
-    projections, others = drawn.projections[:, 0], np.setdiff1d(alive, maps)
-    if others.size:
-        strongest = TopActivations(*(field[:, :1] for field in top[second]))
-        more = deconv_pages.draw(net, source, strongest, others, layer=second).projections[:, 0]
-        projections = np.concatenate([projections, more])[np.argsort(np.concatenate([maps, others]))]
     kernel = np.asarray(net.params[first]["kernel"], np.float32)
-    return Seen(net, kernel, top_activations.alive(top[first]), drawn, projections)
+    return Seen(net, kernel, top_activations.alive(top[first]), drawn)
 
 
 def measure(seen: Seen) -> dict[str, Any]:
@@ -219,7 +212,7 @@ def write_all(out: Path, seen: Mapping[str, Seen], result: Mapping[str, Any]) ->
     for role in ("clipped", *CHANGES):
         (out / f"{role}.npz").unlink(missing_ok=True)
     for role, one in seen.items():
-        arrays = {"kernel": one.kernel, "alive": one.alive, "every_projection": one.projections}
+        arrays = {"kernel": one.kernel, "alive": one.alive}
         arrays |= dict(deconv_pages.arrays(one.second))
         pictures.save_arrays(out / f"{role}.npz", arrays)
     pictures.save_figure(out / "first_layer.png", first_layer_pages.filters_page(seen, result))

@@ -42,7 +42,6 @@ class Seen(NamedTuple):
     kernel: np.ndarray  # float32 [h, w, 3, N], its first layer's filters
     alive: np.ndarray  # bool [N], some image excites the filter
     second: Strongest  # some maps of layer 2 and the images that excite each most
-    projections: np.ndarray  # float32 [n, s, s, 3] the strongest activation of every map of layer 2, projected
 
     @property
     def name(self) -> str:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from experiments import command, inputs, pictures
-from experiments.correspondence_page import CONTROLS, MEANINGS, PAPER, draw_masks, draw_table, told
+from experiments.correspondence_page import CONTROLS, MEANINGS, PAPER, caption, draw_masks, draw_table, told
 from experiments.part_annotations import open_annotations
 from zfjax.correspondence import check_draw, sign_changes, table
 from zfjax.data import ImageSet
@@ -141,17 +141,6 @@ def make_table(
     pictures.save_figure(out / "table1.png", pictures.page(TITLE, sections, [caption(config, result, size)]))
     pictures.save_result(out / "result.json", result)
     return result
-
-
-def caption(config: Config, result: Mapping[str, Any], size: int) -> str:
-    """What the marks are, what p tests, and what the squares show in pictures of `size` pixels."""
-    paper = "hollow: the paper's, of 5 dogs. " if set(result["layers"]) & set(PAPER) else ""
-    return (
-        f"Filled: mean ± spread over {config.num_draws} draws of {config.num_images} of {result['num_pictures']} "
-        f"pictures; {paper}p: whether the part is more consistent than random places, and than {config.num_aligned} "
-        "places that are the same in every picture (aligned), one-sided. "
-        f"Squares of {result['mask_pixels']} of {size} pixels show the mean picture, which is 0 to the network."
-    )
 
 
 def read_parts(config: Config, net: inputs.TrainedNet) -> tuple[ImageSet, Sequence[str], inputs.Views]:

@@ -84,12 +84,12 @@ def _bundled_list(name: str) -> tuple[str, ...]:
 def _train_tar(path: Path) -> Iterator[Photo]:
     """The official training tar: one tar per synset, each with that synset's photos."""
     with open(path, "rb") as stream:
-        for member in sorted(_members(stream, str(path)), key=lambda member: member.name):
+        for member in sorted(members(stream, str(path)), key=lambda member: member.name):
             where = f"{path} ({member.name})"
             if not member.name.endswith(".tar"):
                 raise ValueError(f"{where}: the training tar must hold one <synset>.tar per class, nothing else")
             window = _Window(stream, member.offset_data, member.size)
-            for photo in sorted(_members(window, where), key=lambda photo: photo.name):
+            for photo in sorted(members(window, where), key=lambda photo: photo.name):
                 start = member.offset_data + photo.offset_data
                 yield Photo(str(path), start, photo.size, Path(member.name).stem, Path(photo.name).name)
 
@@ -98,7 +98,7 @@ def _validation_tar(path: Path) -> Iterator[Photo]:
     """The official validation tar: photos named by number, whose class stands on that line of the official list."""
     synsets = _bundled_list("validation_labels.txt")
     with open(path, "rb") as stream:
-        for member in sorted(_members(stream, str(path)), key=lambda member: Path(member.name).name):
+        for member in sorted(members(stream, str(path)), key=lambda member: Path(member.name).name):
             name = Path(member.name).name
             match = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", name)
             if match is None or not 1 <= int(match[1]) <= len(synsets):
@@ -149,19 +149,19 @@ class _Window:
         return data
 
 
-def _members(stream: Any, where: str) -> list[tarfile.TarInfo]:
-    """The files in a tar that is complete: its end must be marked.
+def members(stream: Any, where: str) -> list[tarfile.TarInfo]:
+    """The files in a tar that is complete, but for hidden ones; ValueError naming `where` for any other.
 
     Cut exactly between two members, a tar looks to `tarfile` like a shorter one; only the two zero blocks at its end
     tell them apart.
     """
     try:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
-            members = [member for member in archive if member.isfile() and not Path(member.name).name.startswith(".")]
+            found = [member for member in archive if member.isfile() and not Path(member.name).name.startswith(".")]
             end = archive.offset
     except tarfile.TarError as error:
         raise ValueError(f"{where} is no complete tar ({error}): copy or download it again") from error
     stream.seek(end)
     if stream.read(len(_END_OF_TAR)) != _END_OF_TAR:
         raise ValueError(f"{where} is cut short, its end is not marked: copy or download it again")
-    return members
+    return found

@@ -12,10 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from zfjax.data import ArraySource, Source, pictures
+from zfjax.data import ArraySource, Source, archives, pictures
 from zfjax.data.archives import Photo
 
-_END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"PK": "zip"}  # by their first two bytes
 
 
@@ -162,19 +161,10 @@ def _photo(path: str, file: str, offset: int, size: int) -> Photo:
 
 
 def _members(path: Path) -> list[tarfile.TarInfo]:
-    """The files in a tar that is complete: cut between two members, only its missing end mark tells."""
+    """The files in a complete tar that is not compressed."""
     with open(path, "rb") as stream:
         kind = _COMPRESSED.get(stream.read(2))
         if kind:
             raise ValueError(f"{path} is compressed ({kind}): unpack it to a tar or a folder, to be read in any order")
         stream.seek(0)
-        try:
-            with tarfile.open(fileobj=stream, mode="r:") as archive:
-                members = [member for member in archive if member.isfile()]
-                end = archive.offset
-        except tarfile.TarError as error:
-            raise ValueError(f"{path} is no complete tar ({error}): copy or download it again") from error
-        stream.seek(end)
-        if stream.read(len(_END_OF_TAR)) != _END_OF_TAR:
-            raise ValueError(f"{path} is cut short, its end is not marked: copy or download it again")
-    return members
+        return archives.members(stream, str(path))
