@@ -52,7 +52,9 @@ def guided_backprop(
     return _descend(params, trace, top, layer, architecture, lambda signal, active: _where(active, rectify(signal)))
 
 
-def _descend(params: Params, trace: Trace, top: jax.Array, layer: str, architecture: Architecture, rule: Rule):
+def _descend(
+    params: Params, trace: Trace, top: jax.Array, layer: str, architecture: Architecture, rule: Rule
+) -> jax.Array:
     sizes = architecture.sizes()
     signal = top
     for row in reversed(rows_below(params, trace, top, layer=layer, architecture=architecture)):

@@ -152,7 +152,9 @@ def _add_equation(
     return outputs
 
 
-def _add_scan(graph: Graph, eqn: core.JaxprEqn, body: core.ClosedJaxpr, inputs: list[Value], here: _Where, run: Any):
+def _add_scan(
+    graph: Graph, eqn: core.JaxprEqn, body: core.ClosedJaxpr, inputs: list[Value], here: _Where, run: Any
+) -> list[Value]:
     """One round stands for all: what it carries comes from the start and from the round itself."""
     num_consts, num_carry = eqn.params["num_consts"], eqn.params["num_carry"]
     avals = [v.aval for v in body.jaxpr.invars]
@@ -171,7 +173,9 @@ def _add_scan(graph: Graph, eqn: core.JaxprEqn, body: core.ClosedJaxpr, inputs: 
     ]
 
 
-def _add_node(graph: Graph, name: str, eqn: core.JaxprEqn, inputs: list[Value], avals: list[Any], here: _Where):
+def _add_node(
+    graph: Graph, name: str, eqn: core.JaxprEqn, inputs: list[Value], avals: list[Any], here: _Where
+) -> list[Value]:
     node = Node(name, eqn.params, here.place, here.calls, here.of(eqn))
     graph.nodes.append(node)
     _join(node, inputs, [Value(aval) for aval in avals])

@@ -20,6 +20,7 @@ from jax.extend import core
 from zfjax.jaxpr_graph import Place, programs_of
 
 Backward = Callable[[jax.Array, jax.Array], jax.Array]  # (incoming, forward input) -> outgoing, of one shape
+Bodies = Sequence[Callable[[Sequence[Any]], Sequence[Any]]]  # operands -> results, of each program of a call
 
 
 class Rectify(NamedTuple):
@@ -121,13 +122,13 @@ def _rectified(eqn: core.JaxprEqn, step: Rectify, backward: Backward | None) -> 
     place = variables.index(eqn.invars[step.operand])
 
     @jax.custom_vjp
-    def rectifier(*operands):
+    def rectifier(*operands: jax.Array) -> list[Any]:
         return _run(eqn)(*operands)
 
-    def up(*operands):
+    def up(*operands: jax.Array) -> tuple[list[Any], jax.Array]:
         return rectifier(*operands), operands[place]
 
-    def down(x, incoming):
+    def down(x: jax.Array, incoming: Sequence[jax.Array]) -> tuple[jax.Array | None, ...]:
         (signal,) = incoming
         if step.ceiling < math.inf:
             signal = jnp.where(x < step.ceiling, signal, jnp.zeros((), signal.dtype))
@@ -160,10 +161,16 @@ def _run_inner(eqn: core.JaxprEqn, step: Inner, backward: Backward | None, opera
     return run([list(p.consts) for p in programs], operands)
 
 
-def _rebuilt(frame, programs, plans, backward, options):
+def _rebuilt(
+    frame: Callable[..., Sequence[Any]],
+    programs: Sequence[core.Jaxpr],
+    plans: Sequence[Plan],
+    backward: Backward | None,
+    options: Sequence[tuple[str, Any]],
+) -> Callable[..., Sequence[Any]]:
     """(consts of each program, operands) -> results of the call."""
 
-    def run(consts, operands):
+    def run(consts: Sequence[Sequence[Any]], operands: Sequence[Any]) -> Sequence[Any]:
         bodies = [
             partial(evaluate, program, values, plan=plan, backward=backward)
             for program, values, plan in zip(programs, consts, plans, strict=True)
@@ -179,22 +186,31 @@ def compiled(*key: Any) -> Callable[..., Sequence[Any]]:
     return jax.jit(_rebuilt(*key))
 
 
-def _call(bodies, operands):
+def _call(bodies: Bodies, operands: Sequence[Any]) -> Sequence[Any]:
     return bodies[0](operands)
 
 
-def _checkpoint(bodies, operands, *, prevent_cse, policy):
+def _checkpoint(bodies: Bodies, operands: Sequence[Any], *, prevent_cse: bool, policy: Any) -> Sequence[Any]:
     return jax.checkpoint(bodies[0], prevent_cse=prevent_cse, policy=policy)(operands)
 
 
-def _switch(bodies, operands):
+def _switch(bodies: Bodies, operands: Sequence[Any]) -> Sequence[Any]:
     return lax.switch(operands[0], [lambda *rest, body=body: body(rest) for body in bodies], *operands[1:])
 
 
-def _scan(bodies, operands, *, num_consts, num_carry, length, reverse, unroll):
+def _scan(
+    bodies: Bodies,
+    operands: Sequence[Any],
+    *,
+    num_consts: int,
+    num_carry: int,
+    length: int,
+    reverse: bool,
+    unroll: int,
+) -> Sequence[Any]:
     fixed, start = operands[:num_consts], operands[num_consts : num_consts + num_carry]
 
-    def step(carry, slices):
+    def step(carry: Sequence[Any], slices: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
         ends = bodies[0]([*fixed, *carry, *slices])
         return ends[:num_carry], ends[num_carry:]
 

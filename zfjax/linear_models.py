@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,9 @@ Loss = Literal["softmax", "svm", "logistic"]
 PENALTIES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # strongest first; each fit starts where the one before ended
 TOLERANCE = 1e-3  # norm of the gradient at which a fit ends
 MAX_ITERATIONS = 1000
+
+# weights and bias, the optimizer's state, the gradient's norm, iterations
+_Carry = tuple[tuple[jax.Array, jax.Array], Any, jax.Array, Any]
 
 
 class LinearModel(NamedTuple):
@@ -157,11 +160,11 @@ def _minimize(
     optimizer = optax.lbfgs()
     value_and_gradient = optax.value_and_grad_from_state(objective)
 
-    def goes_on(carry):
+    def goes_on(carry: _Carry) -> jax.Array:
         *_, norm, iterations = carry
         return (norm > tolerance) & (iterations < MAX_ITERATIONS)
 
-    def step(carry):
+    def step(carry: _Carry) -> _Carry:
         weights, state, _, iterations = carry
         value, gradient = value_and_gradient(weights, state=state)  # the line search has left them in the state
         updates, state = optimizer.update(gradient, state, weights, value=value, grad=gradient, value_fn=objective)

@@ -7,6 +7,7 @@ Not in the paper, whose deconvnet pictures are of real images; shown beside it b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -122,7 +123,19 @@ def check_climb(**options: float) -> None:
 
 
 @partial(jax.jit, static_argnames=("steps", "jitter", "blur"))
-def _ascend(fn, start, key, place, step_size, decay, bounds, *, steps: int, jitter: int, blur: float) -> Ascent:
+def _ascend(
+    fn: Partial,
+    start: jax.Array,
+    key: jax.Array,
+    place: tuple[jax.Array, ...],
+    step_size: float,
+    decay: float,
+    bounds: Bounds | None,
+    *,
+    steps: int,
+    jitter: int,
+    blur: float,
+) -> Ascent:
     def climbed(images: jax.Array) -> tuple[jax.Array, jax.Array]:
         values = _at(_only_array(fn(images)), place)
         return values.sum(), values  # no image looks at another: the sum's gradient holds that of each
@@ -186,7 +199,9 @@ def _only_array(features: Any) -> Any:
     return arrays[0]
 
 
-def _place(shape: tuple[int, ...], batch: int, channel: Index, position) -> tuple[jax.Array, ...]:
+def _place(
+    shape: tuple[int, ...], batch: int, channel: Index, position: tuple[Index, Index] | None
+) -> tuple[jax.Array, ...]:
     """(channel,) or (channel, row, column), each int32 [B]; ValueError where they do not fit features of `shape`."""
     if len(shape) not in (2, 4) or shape[0] != batch:
         raise ValueError(f"fn gives features of shape {shape}: [{batch}, H, W, C] or [{batch}, C] is needed")
@@ -207,7 +222,7 @@ def _place(shape: tuple[int, ...], batch: int, channel: Index, position) -> tupl
 
 
 @cache
-def _drives_function(architecture: Architecture, layer: str):
+def _drives_function(architecture: Architecture, layer: str) -> Callable[[Params, jax.Array], jax.Array]:
     """One function object for equal arguments, so that JAX finds what it compiled."""
     place = architecture.layer_names.index(layer)
     row = architecture.layers[place]

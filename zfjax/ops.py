@@ -7,7 +7,7 @@ groups and padding are written once, on the way up.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -158,7 +158,9 @@ def _max_pool(maps: jax.Array, pool: Pool) -> tuple[jax.Array, jax.Array]:
 
 
 @_max_pool.defjvp
-def _max_pool_jvp(pool, primals, tangents):
+def _max_pool_jvp(
+    pool: Pool, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, Any]]:  # switches have a tangent of type float0
     values, switches = _max_pool(*primals, pool)
     (tangent,) = tangents
     return (values, switches), (_read(tangent, switches, pool), np.zeros(switches.shape, jax.dtypes.float0))

@@ -196,8 +196,8 @@ def _merge(top: TopActivations, offered: TopActivations) -> TopActivations:
 
 
 @cache
-def _scan_step():
-    def step(carried, batch):
+def _scan_step() -> Callable[..., State]:
+    def step(carried: tuple[Partial, State], batch: Mapping[str, jax.Array]) -> State:
         fn, state = carried
         watched = _watched(state, fn(batch["image"]))
         offered = jax.tree.map(lambda maps: _strongest_places(maps, batch["index"]), watched)
@@ -214,7 +214,9 @@ def _trace_below(params: Params, images: jax.Array, *, layer: str, architecture:
 
 
 @partial(jax.jit, static_argnames=("layer", "architecture"))
-def _project_places(params: Params, trace: Trace, places, *, layer: str, architecture: Architecture) -> jax.Array:
+def _project_places(
+    params: Params, trace: Trace, places: Mapping[str, jax.Array], *, layer: str, architecture: Architecture
+) -> jax.Array:
     chosen = jax.tree.map(lambda maps: maps[places["image"]], trace)
     features = chosen[layer].features
     position = (places["row"], places["column"]) if features.ndim == 4 else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -106,7 +107,7 @@ INITIALIZATIONS = {
 def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
     """SGD with momentum; the learning rate is state, so that it can be annealed and set by hand."""
 
-    def sgd(learning_rate):
+    def sgd(learning_rate: jax.Array) -> optax.GradientTransformation:
         decay = optax.add_decayed_weights(recipe.weight_decay)
         return optax.chain(decay, optax.sgd(learning_rate, recipe.momentum))
 
@@ -148,7 +149,9 @@ def with_learning_rate(state: TrainState, value: float) -> TrainState:
     return state._replace(optimizer=state.optimizer._replace(hyperparams={"learning_rate": new}))
 
 
-def make_train_step(recipe: Recipe, architecture: Architecture, mean: np.ndarray):
+def make_train_step(
+    recipe: Recipe, architecture: Architecture, mean: np.ndarray
+) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
     """One step on one device's share of the batch, for `parallel.data_parallel`.
 
     The step crops, mirrors and mean-subtracts on the device, takes the gradient of the mean cross-entropy over the
@@ -165,7 +168,9 @@ def make_train_step(recipe: Recipe, architecture: Architecture, mean: np.ndarray
     """
     optimizer = make_optimizer(recipe)
 
-    def loss_of(params, images, labels, dropout_keys):
+    def loss_of(
+        params: Params, images: jax.Array, labels: jax.Array, dropout_keys: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         dtype = jnp.dtype(recipe.compute_dtype)
         logits, _ = forward(params, images, architecture=architecture, dropout_key=dropout_keys, compute_dtype=dtype)
         logits = logits.astype(jnp.float32)

@@ -15,6 +15,8 @@ OUTLINE = 0.035  # creature units
 MAX_TURN = np.pi * 25 / 180  # radians, either way
 SCALE = (0.31, 0.43)  # pictures per creature unit: the creature spans about 60 to 85 % of the picture
 Numbers = Any  # of a creature: an array, or in ROWS a tuple
+Number = jax.Array | float  # one number, traced or Python's
+Colour = jax.Array | np.ndarray  # [3, 1, 1] or, one for each pixel, [3, H, W]; 0..1
 REACH = 1.12  # creature units: no creature reaches farther from its centre, jitter and arms included
 INK = np.array([0.13, 0.10, 0.12], np.float32)[:, None, None]
 WHITE = np.array([0.97, 0.97, 0.94], np.float32)[:, None, None]
@@ -84,7 +86,7 @@ class Pose(NamedTuple):
     smile: jax.Array  # [] bend of the mouth, creature units, -0.5..1.5
 
 
-def random_pose(draws) -> Pose:
+def random_pose(draws: jax.Array) -> Pose:
     """A pose from draws [POSE_DRAWS] in 0..1; the creature stays inside the picture."""
     scale = SCALE[0] + (SCALE[1] - SCALE[0]) * draws[0]
     signed = 2 * draws - 1
@@ -100,7 +102,7 @@ def random_pose(draws) -> Pose:
     )
 
 
-def individual(draws, label) -> Creature:
+def individual(draws: jax.Array, label: jax.Array) -> Creature:
     """One creature of a class: each number of the table varied by JITTER; draws [SHAPE_DRAWS] in 0..1."""
     pieces = jnp.split(draws, np.cumsum([column.shape[1] for column in TABLE])[:-1])
     rows = zip(TABLE, pieces, strict=True)
@@ -118,14 +120,14 @@ def part_places(creature: Creature, pose: Pose) -> jax.Array:
     return pose.centre[None, ::-1] + pose.scale * turned
 
 
-def to_creature(pose: Pose, x, y):
+def to_creature(pose: Pose, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Creature coordinates of picture coordinates: the inverse of the move in `part_places`."""
     dx, dy = (x - pose.centre[0]) / pose.scale, (y - pose.centre[1]) / pose.scale
     cos, sin = jnp.cos(pose.turn), jnp.sin(pose.turn)
     return pose.mirror * (cos * dx + sin * dy), cos * dy - sin * dx
 
 
-def blob(x, y, half, lobes=None):
+def blob(x: jax.Array, y: jax.Array, half: Numbers, lobes: Numbers = None) -> jax.Array:
     """Distance to an ellipse [half width, half height], its radius waved by `lobes`; negative inside."""
     u, v = x / (half[0] + 1e-4), y / (half[1] + 1e-4)
     radius = jnp.sqrt(u * u + v * v) + 1e-4
@@ -142,7 +144,7 @@ def blob(x, y, half, lobes=None):
     return (radius - edge) * stretch / jnp.sqrt(1 + (slope / edge) ** 2)
 
 
-def cone(x, y, a, b):
+def cone(x: jax.Array, y: jax.Array, a: Numbers, b: Numbers) -> jax.Array:
     """Distance to the hull of two discs, each (x, y, radius), nearly; negative inside."""
     ex, ey = b[0] - a[0], b[1] - a[1]
     along = jnp.clip(((x - a[0]) * ex + (y - a[1]) * ey) / (ex * ex + ey * ey + 1e-6), 0, 1)
@@ -150,17 +152,17 @@ def cone(x, y, a, b):
     return jnp.sqrt(dx * dx + dy * dy + 1e-8) - (a[2] + along * (b[2] - a[2]))
 
 
-def cover(distance, pixel):
+def cover(distance: jax.Array, pixel: Number) -> jax.Array:
     """Share of a pixel inside an edge, 0..1."""
     return jnp.clip(0.5 - distance / pixel, 0, 1)
 
 
-def paint(canvas, colour, share):
+def paint(canvas: jax.Array, colour: Colour, share: jax.Array) -> jax.Array:
     """Lay a colour ([3, 1, 1] or [3, H, W]) over the canvas [3, H, W] by each pixel's `share` [H, W], 0..1."""
     return canvas + share[None] * (colour - canvas)
 
 
-def pattern(x, y, skin, pixel):
+def pattern(x: jax.Array, y: jax.Array, skin: Numbers, pixel: Number) -> jax.Array:
     """Share of the second colour, 0..1 [H, W], of a texture (see Creature.skin), soft over one pixel."""
     turn, cycles, fold, across, along, product, rings, constant = skin
     x = x + fold * (jnp.abs(x) - x)
@@ -172,13 +174,13 @@ def pattern(x, y, skin, pixel):
     return jnp.clip(0.5 + wave / (omega * pixel), 0, 1)
 
 
-def hsv(hue, saturation, value):
+def hsv(hue: jax.Array, saturation: Number, value: Number) -> jax.Array:
     """Colour [3, 1, 1], 0..1, from hue, saturation, value, each 0..1."""
     place = (np.array([5, 3, 1], np.float32) + 6 * hue) % 6
     return (value * (1 - saturation * jnp.clip(jnp.minimum(place, 4 - place), 0, 1)))[:, None, None]
 
 
-def colour_pair(draws):
+def colour_pair(draws: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Two colours that can be told apart, one light and one dark, in random order; draws [COLOUR_DRAWS] in 0..1."""
     hue, turn, *rest, swap = draws
     light = hsv(hue, 0.2 + 0.5 * rest[0], 0.78 + 0.22 * rest[1])
@@ -186,7 +188,9 @@ def colour_pair(draws):
     return jnp.where(swap < 0.5, light, dark), jnp.where(swap < 0.5, dark, light)
 
 
-def draw_creature(draws, canvas, creature: Creature, pose: Pose, x, y):
+def draw_creature(
+    draws: jax.Array, canvas: jax.Array, creature: Creature, pose: Pose, x: jax.Array, y: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Paint from back to front, coloured by draws [PAINT_DRAWS] in 0..1; returns canvas and share of each pixel."""
     u, v = to_creature(pose, x, y)
     pixel = 1 / (x.shape[0] * pose.scale)
@@ -197,7 +201,7 @@ def draw_creature(draws, canvas, creature: Creature, pose: Pose, x, y):
     slope = jnp.clip(((x - pose.centre[0]) * jnp.cos(sun) + (y - pose.centre[1]) * jnp.sin(sun)) / pose.scale, -1, 1)
     skin = skin * (1 + 0.2 * slope)[None]
 
-    def layer(canvas, distance, colour):
+    def layer(canvas: jax.Array, distance: jax.Array, colour: jax.Array) -> jax.Array:
         rim = 0.75 + 0.25 * jnp.clip(-distance / 0.15, 0, 1)
         canvas = paint(canvas, INK, cover(distance, pixel))
         return paint(canvas, colour * rim[None], cover(distance + OUTLINE, pixel))
@@ -215,7 +219,7 @@ def draw_creature(draws, canvas, creature: Creature, pose: Pose, x, y):
     return canvas, cover(jnp.minimum(jnp.minimum(body, ears), jnp.minimum(head, face)), pixel)
 
 
-def _body(creature: Creature, pose: Pose, u, v):
+def _body(creature: Creature, pose: Pose, u: jax.Array, v: jax.Array) -> jax.Array:
     """Distance to trunk, feet and the two arms."""
     width, height, centre = creature.body
     trunk = blob(u, v - centre, creature.body)
@@ -227,7 +231,16 @@ def _body(creature: Creature, pose: Pose, u, v):
     return jnp.minimum(jnp.minimum(trunk, foot), arms)
 
 
-def _draw_face(canvas, creature: Creature, pose: Pose, u, v, head, colours, pixel):
+def _draw_face(
+    canvas: jax.Array,
+    creature: Creature,
+    pose: Pose,
+    u: jax.Array,
+    v: jax.Array,
+    head: jax.Array,
+    colours: tuple[jax.Array, jax.Array],
+    pixel: Number,
+) -> tuple[jax.Array, jax.Array]:
     """Paint muzzle, mouth, nose and eyes; u, v [H, W] are measured from the face's centre.
 
     Eyes may stand out of the head (the frog's do), so their distance, with the nose's, comes back for the mask.

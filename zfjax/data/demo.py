@@ -39,6 +39,7 @@ CLUTTER_SCALE = (0.12, 0.26)  # pictures per creature unit of a distractor
 VERSION = 1  # changes when the pictures do
 MEAN_SCENES = 512  # training scenes whose mean picture is subtracted
 CHUNK = 64  # scenes per compiled call of demo_images
+Number = int | jax.Array  # a seed or an index: Python's or traced
 _RENDERING = threading.Lock()  # a loader's threads ask for their first examples at the same time
 
 # Random numbers in 0..1 that each aspect of a scene takes; the label has a key of its own.
@@ -64,13 +65,13 @@ class Scene(NamedTuple):
     parts: jax.Array | np.ndarray  # float32 [3, 2]: (y, x) in pixels, in the order of PART_NAMES
 
 
-def scene_label(seed, index) -> jax.Array:
+def scene_label(seed: Number, index: Number) -> jax.Array:
     """The class of a scene, without rendering it: int32 [], uniform over the classes."""
     return jax.random.randint(_keys(seed, index)[0], (), 0, NUM_CLASSES, jnp.int32)
 
 
 @partial(jax.jit, static_argnames="size")
-def render(seed, index, *, size: int) -> Scene:
+def render(seed: Number, index: Number, *, size: int) -> Scene:
     """Render one scene; the same (seed, index) is the same scene at every size.
 
     Args:
@@ -90,7 +91,7 @@ def render(seed, index, *, size: int) -> Scene:
 
 
 @partial(jax.jit, static_argnames="size")
-def render_background(seed, index, *, size: int) -> jax.Array:
+def render_background(seed: Number, index: Number, *, size: int) -> jax.Array:
     """The same scene without its creature, uint8 [size, size, 3]: the control; arguments as in `render`."""
     x, y = _pixel_centres(size)
     draws = _draws(seed, index)
@@ -166,16 +167,16 @@ def demo_set(size: int = 80, num_train: int = 6144, num_validation: int = 1024) 
 
 
 @partial(jax.jit, static_argnames="size")
-def _render_chunk(seed, first, *, size: int) -> Scene:
+def _render_chunk(seed: Number, first: Number, *, size: int) -> Scene:
     return jax.vmap(lambda offset: render(seed, first + offset, size=size))(jnp.arange(CHUNK))
 
 
-def _keys(seed, index) -> jax.Array:
+def _keys(seed: Number, index: Number) -> jax.Array:
     """Two independent keys: for the label, and for all else."""
     return jax.random.split(jax.random.fold_in(jax.random.key(seed), index))
 
 
-def _draws(seed, index) -> dict[str, jax.Array]:
+def _draws(seed: Number, index: Number) -> dict[str, jax.Array]:
     """The random numbers of a scene, as DRAWS lists them; none of them knows the label."""
     lengths = [math.prod(shape) for shape in DRAWS.values()]
     numbers = jax.random.uniform(_keys(seed, index)[1], (sum(lengths),), jnp.float32)
@@ -192,12 +193,12 @@ def _pixel_centres(size: int) -> tuple[jax.Array, jax.Array]:
     return x, y
 
 
-def _noise(values, size: int):
+def _noise(values: jax.Array, size: int) -> jax.Array:
     """Smooth noise [size, size] through `values` [cells, cells], brought to -1..1; the same field at every size."""
     return jax.image.resize(2 * values - 1, (size, size), "cubic", antialias=False)
 
 
-def _background(draws, x, y):
+def _background(draws: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
     """Textured ground with NUM_CLUTTER distractors, [3, H, W], 0..1; it knows no label."""
     size = x.shape[0]
     colours, (turn, cycles, strength, *weights) = draws["ground"][:-8], draws["ground"][-8:]
@@ -212,7 +213,7 @@ def _background(draws, x, y):
     return jax.lax.scan(lambda canvas, piece: (_distractor(piece, canvas, x, y), None), ground, draws["clutter"])[0]
 
 
-def _distractor(draws, canvas, x, y):
+def _distractor(draws: jax.Array, canvas: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """A faceless head, a lone ear or a lone eye of some class's make: parts of creatures, never a whole one."""
     place, draws = draws[:6], draws[6:]
     pose, draws = creatures.random_pose(draws[: creatures.POSE_DRAWS]), draws[creatures.POSE_DRAWS :]
@@ -238,7 +239,7 @@ def _distractor(draws, canvas, x, y):
     return creatures.paint(canvas, skin, creatures.cover(distance, pixel))
 
 
-def _expose(draws, canvas, x, y):
+def _expose(draws: jax.Array, canvas: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """Light the scene (level, tint, a gradient in some direction) and store it: uint8 [H, W, 3]."""
     level, angle, fall = draws[:3]
     gradient = 1 + 0.6 * fall * ((x - 0.5) * jnp.cos(2 * np.pi * angle) + (y - 0.5) * jnp.sin(2 * np.pi * angle))

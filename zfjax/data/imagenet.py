@@ -47,7 +47,7 @@ class RecordSource:
         """The stored bytes, not decoded."""
         return self._feature(index)["image"].bytes_list.value[0]
 
-    def _feature(self, index: int):
+    def _feature(self, index: int) -> Any:
         return tf_example_pb2.Example.FromString(self._records[index]).features.feature
 
 

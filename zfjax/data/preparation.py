@@ -7,7 +7,7 @@ import multiprocessing
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +44,7 @@ def convert(photos: Iterable[Photo], size: int, *, workers: int) -> Iterator[Chu
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
-        waiting: collections.deque = collections.deque()
+        waiting: collections.deque[Future[Chunk]] = collections.deque()
         for chunk in chunks:
             with _deaf():  # a worker that is started here is deaf from its first moment on
                 waiting.append(executor.submit(_convert_chunk, chunk, size))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,7 +135,7 @@ def _shown_labels(feature: Any, num_classes: int) -> np.ndarray:
 
 _LABELS = {"caltech101": _single_label, "voc2012": _shown_labels}
 _NAMED_BY = {"caltech101": "label", "voc2012": "labels"}
-_READERS = {
+_READERS: dict[FileFormat, Callable[[str], Any]] = {
     FileFormat.TFRECORD: lambda file: TFRecords(Path(file)),
     FileFormat.ARRAY_RECORD: lambda file: ArrayRecordDataSource([file]),
 }
