@@ -131,7 +131,9 @@ def climb(config: Config, net: inputs.TrainedNet, layer: str, maps: np.ndarray, 
     options = {"position": unit if config.climb == "unit" else None, **climb_of(config)}
     mean = crop_of_mean(net)
     drives = maximization.drives_of(net.params, layer, architecture=architecture)
-    starts, images, paths = [], [], []
+    starts: list[np.ndarray] = []
+    images: list[np.ndarray] = []
+    paths: list[np.ndarray] = []
     for first in range(0, len(maps), AT_ONCE):
         channel = np.resize(maps[first : first + AT_ONCE], min(AT_ONCE, len(maps)))  # filled up: compiled once
         noise_key, climb_key = jax.random.split(jax.random.fold_in(key, first))
@@ -147,8 +149,8 @@ def climb(config: Config, net: inputs.TrainedNet, layer: str, maps: np.ndarray, 
     )
     ended = np.concatenate(images)
     field = receptive_field(architecture, layer)
-    whole = place is None or field.size >= size or config.climb == "map"
-    box = (0, 0, size, size) if whole else field.box(place)
+    whole = field.size >= size or config.climb == "map"
+    box = (0, 0, size, size) if place is None or whole else field.box(place)
     shown = np.floor(np.clip(ended + mean, 0, 255) + 0.5).astype(np.uint8)
     return Climbed(
         maps=np.asarray(maps),
@@ -198,7 +200,13 @@ def score(seen: Climbed, strongest: np.ndarray) -> dict[str, Any]:
     }
 
 
-def write_all(out: Path, net: inputs.TrainedNet, climbed: Mapping, drawn: Mapping, result: Mapping[str, Any]) -> None:
+def write_all(
+    out: Path,
+    net: inputs.TrainedNet,
+    climbed: Mapping[str, Climbed],
+    drawn: Mapping[str, Any],
+    result: Mapping[str, Any],
+) -> None:
     """Write arrays, the two pictures, and last the result, which says that all is there."""
     (out / "result.json").unlink(missing_ok=True)
     for layer in set(net.architecture.layer_names) - set(climbed):

@@ -90,7 +90,7 @@ def run(config: Config) -> dict[str, Any]:
         "diverged": diverged,
         "rank_correlation": rank_correlation(rows),
         "unit": "shares of the images; the paper's in percent: training top-1, validation top-1, validation top-5",
-        "num_images": len(images.validation),
+        "num_images": len(inputs.validation_of(images)),
         "data": {"name": images.name, "fingerprint": images.fingerprint, "num_classes": len(images.class_names)},
         "recipe": settings.recipe,
         "seed": config.seed,
@@ -123,7 +123,7 @@ def measured(variant: Variant, settings: train_imagenet.Config, images: ImageSet
     table = table_of(variant, settings, len(images.class_names))
     identity = {"data": images.fingerprint, "table": str(table), "recipe": str(settings.recipe)}
     path = out / "records" / f"{folder.name}.json"
-    record = json.loads(path.read_text()) if path.exists() else {"identity": identity, "row": None}
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"identity": identity, "row": None}
     if record["identity"] != identity:
         raise ValueError(f"out={str(out)!r}: {folder.name} was begun with other settings; name another")
     if record["row"] is None:
@@ -138,6 +138,7 @@ def measured(variant: Variant, settings: train_imagenet.Config, images: ImageSet
 
 def train(settings: train_imagenet.Config, table: Architecture) -> None:
     """Train `table` in the folder of the settings, from where it stopped if it was begun there."""
+    assert settings.out is not None
     begun = any((settings.out / "checkpoints").glob("*/network"))
     if begun:  # the rate that it has come to: another would begin its annealing anew
         stored = train_imagenet.stored_config(checkpoints.load(checkpoints.find(settings.out)))
@@ -149,6 +150,7 @@ def errors_of(folder: Path, images: ImageSet, batch_size: int) -> dict[str, Any]
     """What is recorded of a trained variant: its size, and its centre-crop errors on both splits."""
     net = inputs.load_net(folder)
     evaluate = evaluation.make_evaluate(net.architecture, net.mean)
+    assert images.train is not None and images.validation is not None
     splits = {"train": images.train, "validation": images.validation}
     return {
         "parameters": net.architecture.num_parameters(),
@@ -173,7 +175,7 @@ def rank_correlation(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     scale = np.sqrt((ours**2).sum() * (papers**2).sum())
     if scale == 0:
         return {"rho": None, "p_value": None, "p_contrary": None, "num_variants": len(pairs)}
-    options = {"permutation_type": "pairings", "n_resamples": NUM_ORDERS, "vectorized": True}
+    options: dict[str, Any] = {"permutation_type": "pairings", "n_resamples": NUM_ORDERS, "vectorized": True}
     same, contrary = (
         scipy.stats.permutation_test(
             (ours,),
@@ -190,18 +192,20 @@ def rank_correlation(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     """Table 3 as a picture: our errors beside the paper's."""
-    axes = Figure(figsize=(9, 0.7 + 0.3 * len(rows)), layout="constrained").subplots()
+    figure = Figure(figsize=(9, 0.7 + 0.3 * len(rows)), layout="constrained")
+    axes = figure.subplots()
     axes.set_axis_off()
     axes.set_title("Table 3: error in percent, ours and (the paper's, on ImageNet)", fontsize=12, loc="left")
     heads = ["variant", "parameters", "training top-1", "validation top-1", "validation top-5"]
     widths = (0.36, 0.13, 0.17, 0.17, 0.17)
-    table = axes.table(list(map(cells, rows)), colLabels=heads, colWidths=widths, cellLoc="right", bbox=(0, 0, 1, 1))
+    whole: Any = (0, 0, 1, 1)  # the stub knows no box of four numbers
+    table = axes.table(list(map(cells, rows)), colLabels=heads, colWidths=widths, cellLoc="right", bbox=whole)
     table.auto_set_font_size(False)
     table.set_fontsize(10)
     for (row, column), cell in table.get_celld().items():
         cell.set_edgecolor("0.8")
         cell.set_text_props(ha="left" if column == 0 else "right", weight="bold" if row == 0 else "normal")
-    return axes.figure
+    return figure
 
 
 def cells(row: dict[str, Any]) -> list[str]:

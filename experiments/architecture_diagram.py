@@ -27,7 +27,7 @@ PAPER = {
     ZFNET: {"map_sides": (110, 55, 26, 13, 13, 13, 13, 6), "num_parameters": 62_357_608},
     ALEXNET: {"map_sides": (55, 27, 27, 13, 13, 13, 13, 6), "num_parameters": 60_965_224},
 }
-STAGES = ("filtered", "output")  # before the pool, after it
+STAGES: tuple[Literal["filtered", "output"], ...] = ("filtered", "output")  # before the pool, after it
 CONV_ONLY = ("stride", "padding", "groups")
 
 

@@ -180,12 +180,12 @@ def _draw_filter(figure: Figure, below: Block, block: Block, share: float) -> No
         _polygon(figure, (corner, target), closed=False, fill=False, edgecolor=KERNEL, linewidth=0.8)
 
 
-def _polygon(figure: Figure, corners: Sequence[np.ndarray], *, closed: bool = True, **style) -> None:
+def _polygon(figure: Figure, corners: Sequence[np.ndarray] | np.ndarray, *, closed: bool = True, **style: Any) -> None:
     flipped = np.array([(x, figure.bbox.height - y) for x, y in corners])
     figure.add_artist(Polygon(flipped, closed=closed, transform=IdentityTransform(), joinstyle="round", **style))
 
 
-def _lines(figure: Figure, left: float, top: float, text: str, **style) -> None:
+def _lines(figure: Figure, left: float, top: float, text: str, **style: Any) -> None:
     """Lines of text that stand on the same lines in every column."""
     for n, line in enumerate(text.split("\n")):
         drawing.write(figure, left, top + (n + 0.75) * LINE, line, va="baseline", **style)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -42,7 +43,7 @@ def forward(workload: Workload) -> list[dict[str, Any]]:
     architecture, params, images = network_of(workload)
 
     @jax.jit
-    def logits(params, images):
+    def logits(params: network.Params, images: jax.Array) -> jax.Array:
         return network.forward(params, images, architecture=architecture, compute_dtype=workload.compute_dtype)[0]
 
     return compare("forward", workload, {"zfjax": (lambda: logits(params, images), jax.block_until_ready)})
@@ -79,7 +80,7 @@ def projection(workload: Workload, layer: str, channel: int) -> Engine:
     architecture.layer(layer)  # an unknown one is named
 
     @jax.jit
-    def pixels(params, images):
+    def pixels(params: network.Params, images: jax.Array) -> jax.Array:
         _, trace = network.forward(params, images, architecture=architecture, compute_dtype=workload.compute_dtype)
         top = deconvnet.isolate(trace[layer].features, channel=channel)
         return deconvnet.project(params, trace, top, layer=layer, architecture=architecture)
@@ -92,8 +93,8 @@ def ruled(workload: Workload, layer: str, channel: int) -> Engine:
     architecture, params, images = network_of(workload)
 
     @jax.jit
-    def pixels(params, images):
-        def features(images):
+    def pixels(params: network.Params, images: jax.Array) -> jax.Array:
+        def features(images: jax.Array) -> jax.Array:
             _, trace = network.forward(params, images, architecture=architecture, compute_dtype=workload.compute_dtype)
             return trace[layer].features
 
@@ -182,7 +183,12 @@ def run_steps(engine: Engine, steps: int) -> float:
 
 def main() -> None:
     """The command line."""
-    commands = {"train": train, "forward": forward, "project": project, "project-fn": project_fn}
+    commands: dict[str, Callable[..., list[dict[str, Any]]]] = {
+        "train": train,
+        "forward": forward,
+        "project": project,
+        "project-fn": project_fn,
+    }
     commands["loader"] = benchmark_loader.loader
     try:
         records = tyro.extras.subcommand_cli_from_dict(

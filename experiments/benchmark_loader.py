@@ -17,7 +17,9 @@ from zfjax.data.loader import steps_per_epoch, train_batches
 OWN_SCENES, OWN_COPIES, OWN_SIDE = 64, 32, 256  # of the set that is made where none is named
 
 
-def loader(data: str | None = None, batch_size: int = 128, num_workers: int = 0, seconds: float = 10.0):
+def loader(
+    data: str | None = None, batch_size: int = 128, num_workers: int = 0, seconds: float = 10.0
+) -> list[dict[str, Any]]:
     """Shuffled training batches, decoded.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from experiments.benchmark_workload import Engine, Workload
-from zfjax.architecture import Architecture, Conv, Pool
+from zfjax.architecture import Architecture
+from zfjax.layers import Conv, Pool
 
 LAYOUTS = {"torch": torch.contiguous_format, "torch channels_last": torch.channels_last}
 
@@ -71,8 +73,12 @@ def facts() -> dict[str, Any]:
 
 def engines(name: str, workload: Workload, **more: Any) -> dict[str, Engine]:
     """The engine of each memory layout for the thing called `name`."""
-    make = {"train_step": train_engine, "forward": forward_engine, "project": project_engine}[name]
-    return {label: make(workload, layout, **more) for label, layout in LAYOUTS.items()}
+    makers: dict[str, Callable[..., Engine]] = {
+        "train_step": train_engine,
+        "forward": forward_engine,
+        "project": project_engine,
+    }
+    return {label: makers[name](workload, layout, **more) for label, layout in LAYOUTS.items()}
 
 
 def wait(_: Any) -> None:

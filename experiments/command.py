@@ -11,7 +11,7 @@ from zfjax import parallel
 
 
 def main(
-    config_type: type,
+    config_type: type[Any],
     run: Callable[[Any], dict[str, Any]],
     doc: str | None,
     report: Callable[[dict[str, Any]], None],
@@ -27,7 +27,7 @@ def main(
       report: prints a few lines of the result.
       when_stopped: what Ctrl-C left behind.
     """
-    config = tyro.cli(config_type, description=doc)
+    config: Any = tyro.cli(config_type, description=doc)
     try:
         parallel.connect_hosts()
         result = run(config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ def told(layer: str, row: str, score: Mapping[str, Any]) -> str:
     return words + ("; paper {:.3f} ± {:.3f}".format(*PAPER[layer][row]) if row in PAPER.get(layer, ()) else "")
 
 
-def draw_table(layers: Mapping[str, Mapping[str, Mapping]]) -> Section:
+def draw_table(layers: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section:
     """A plot for each layer: scores over that of random places, ours and the paper's, and the numbers themselves."""
     figure = Figure(figsize=(WIDTH / pictures.DPI, 2.4 * len(layers)), dpi=pictures.DPI, layout="constrained")
     plots = figure.subplots(len(layers), 1, sharex=True, squeeze=False)[:, 0]
@@ -60,7 +60,9 @@ def draw_table(layers: Mapping[str, Mapping[str, Mapping]]) -> Section:
     return Section(heading, [Panel(pictures.pixels_of(figure))], 1)
 
 
-def draw_masks(views: inputs.Views, mean: np.ndarray, places: Any, masks: Mapping, side: int, num: int) -> Section:
+def draw_masks(
+    views: inputs.Views, mean: np.ndarray, places: Any, masks: Mapping[str, Sequence[int]], side: int, num: int
+) -> Section:
     """Figure 8: what the network sees of `num` pictures, whole and under the masks of each row."""
     seen, size, named = [views.images], views.images.shape[1], ["original"]
     for row, own in masks.items():

@@ -135,7 +135,9 @@ def parse_maps(maps: Sequence[str], architecture: Architecture, layers: Sequence
     return named
 
 
-def summarize(config: Config, net: inputs.TrainedNet, data: ImageSet, state: State, drawn: Drawn, out: Path) -> dict:
+def summarize(
+    config: Config, net: inputs.TrainedNet, data: ImageSet, state: State, drawn: Drawn, out: Path
+) -> dict[str, Any]:
     """What result.json holds."""
     layers = {
         layer: {
@@ -144,7 +146,7 @@ def summarize(config: Config, net: inputs.TrainedNet, data: ImageSet, state: Sta
             "num_dead": int((~top_activations.alive(state[layer])).sum()),
             "receptive_field": receptive_field(net.architecture, layer).size,
             "image_size": net.architecture.image_size,
-            "num_images": len(data.validation),
+            "num_images": len(inputs.validation_of(data)),
             "strongest": seen.values[:, 0],
             "scales": seen.scales,
             **deconv_pages.scores(seen),
@@ -153,7 +155,7 @@ def summarize(config: Config, net: inputs.TrainedNet, data: ImageSet, state: Sta
     }
     return {
         "figure": "Figure 2",
-        "num_images": len(data.validation),
+        "num_images": len(inputs.validation_of(data)),
         "layers": layers,
         "meanings": deconv_pages.MEANINGS,
         "paper": None,  # its figure gives no number

@@ -92,7 +92,7 @@ def draw_with(
     found = project(views.images, places)
     boxes = _boxes(field, views.images.shape[1], rows, columns)
 
-    def cut_all(sheets: np.ndarray, fill) -> np.ndarray:
+    def cut_all(sheets: np.ndarray, fill: float) -> np.ndarray:
         side = boxes[0, 0, 2] - boxes[0, 0, 0]
         cuts = np.full((*shown.shape, side, side, sheets.shape[-1]), fill, sheets.dtype)
         for place, sheet, box in zip(np.argwhere(shown), sheets, boxes[shown], strict=True):
@@ -127,7 +127,9 @@ def scores(seen: Strongest) -> dict[str, Any]:
     return result
 
 
-def layer_page(params: Params, architecture: Architecture, layer: str, seen: Strongest, facts: Mapping) -> Figure:
+def layer_page(
+    params: Params, architecture: Architecture, layer: str, seen: Strongest, facts: Mapping[str, Any]
+) -> Figure:
     """One layer's page: its maps, and in the first layer its filters above them. `facts`: see `summary_line`."""
     columns = 4 if len(seen.maps) > 12 else 3
     sections = [Section(summary_line(layer, facts), map_panels(seen, columns), columns)]
@@ -137,11 +139,13 @@ def layer_page(params: Params, architecture: Architecture, layer: str, seen: Str
     return pictures.page(title, sections, caption(facts["num_images"]))
 
 
-def overview_page(params: Params, architecture: Architecture, drawn: Mapping[str, Strongest], facts: Mapping) -> Figure:
+def overview_page(
+    params: Params, architecture: Architecture, drawn: Mapping[str, Strongest], facts: Mapping[str, Any]
+) -> Figure:
     """One page with the first layer's filters and the first maps of every layer. `facts` by layer."""
     sections = [filter_section(params, architecture.layer_names[0])]
     for layer, seen in drawn.items():
-        some = Strongest(*(field if field is None else field[:OVERVIEW_MAPS] for field in seen))
+        some = Strongest._make(field if field is None else field[:OVERVIEW_MAPS] for field in seen)
         sections.append(Section(summary_line(layer, facts[layer]), map_panels(some, OVERVIEW_MAPS), OVERVIEW_MAPS))
     title = "Figure 2: the nine images that excite a map most, projected to the pixels"
     return pictures.page(title, sections, caption(next(iter(facts.values()))["num_images"]))
@@ -216,6 +220,6 @@ def _correlation(seen: Strongest, m: int, other: int) -> list[float]:
     return found
 
 
-def _mean(groups) -> float | None:
+def _mean(groups: Sequence[Any]) -> float | None:
     values = np.concatenate([np.asarray(group, np.float64) for group in groups]) if len(groups) else np.zeros(0)
     return round(float(values.mean()), 4) if values.size else None

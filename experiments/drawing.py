@@ -6,6 +6,7 @@ For pictures in which panels, words and arrows stand side by side; `experiments.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,15 +35,26 @@ def show(figure: Figure, left: float, top: float, side: int, sheet: np.ndarray) 
     return axes
 
 
-def write(figure: Figure, left: float, top: float, text: str, *, kind: str = "label", **style) -> None:
+def write(figure: Figure, left: float, top: float, text: str, *, kind: str = "label", **style: Any) -> None:
     """A line of text, or several, in one of the sizes of `pictures.SIZES`; `style` as of matplotlib's Text."""
     width, height = figure.bbox.size
-    look = {"fontsize": SIZES[kind], "ha": "left", "va": "top", "weight": "bold" if kind == "heading" else "normal"}
+    look: dict[str, Any] = {
+        "fontsize": SIZES[kind],
+        "ha": "left",
+        "va": "top",
+        "weight": "bold" if kind == "heading" else "normal",
+    }
     figure.text(left / width, 1 - top / height, text, parse_math=False, **(look | style))
 
 
 def arrow(figure: Figure, points: Sequence[tuple[float, float]], colour: str) -> None:
     """A line through points (left, top), with a head at the last."""
     path = Path([(x, figure.bbox.height - y) for x, y in points])
-    head = {"arrowstyle": "-|>", "mutation_scale": 9, "linewidth": 1.3, "joinstyle": "miter", "color": colour}
+    head: dict[str, Any] = {
+        "arrowstyle": "-|>",
+        "mutation_scale": 9,
+        "linewidth": 1.3,
+        "joinstyle": "miter",
+        "color": colour,
+    }
     figure.add_artist(FancyArrowPatch(path=path, transform=IdentityTransform(), **head))

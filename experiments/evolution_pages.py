@@ -103,7 +103,7 @@ def strip(tiles: np.ndarray, name: str, *, epochs: Iterable[int]) -> np.ndarray:
     size = np.array([WORDS + num * width, height + (WORDS if epochs else 0)])
     figure = Figure(figsize=tuple(size / pictures.DPI), dpi=pictures.DPI, facecolor="white")
     figure.figimage(pictures.mosaic(tiles, columns=num, gap=0), xo=WORDS, yo=0, origin="upper")
-    style = {"fontsize": pictures.SIZES["label"], "ha": "center", "va": "center"}
+    style: dict[str, Any] = {"fontsize": pictures.SIZES["label"], "ha": "center", "va": "center"}
     figure.text(WORDS / 2 / size[0], height / 2 / size[1], name, rotation="vertical", **style)
     for n, epoch in enumerate(epochs):
         figure.text((WORDS + (n + 0.5) * width) / size[0], 1 - WORDS / 2 / size[1], f"epoch {epoch}", **style)

@@ -189,7 +189,12 @@ def similarities(paths: Mapping[int, Path], images: np.ndarray, layers: Sequence
 
 
 def summarize(
-    config: Config, net: inputs.TrainedNet, data: ImageSet, tops: Mapping[int, State], drawn: Drawn, layers: dict
+    config: Config,
+    net: inputs.TrainedNet,
+    data: ImageSet,
+    tops: Mapping[int, State],
+    drawn: Drawn,
+    layers: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """What result.json holds; `layers` from `similarities`."""
     for layer in tops[max(tops)]:
@@ -201,6 +206,7 @@ def summarize(
         images = np.stack([seen.images[:, 0] for seen in at.values()])
         continuity = evolution.continuity(projections, images)
         layers[layer] |= {"maps": at[max(at)].maps, "continuity": continuity._asdict()}
+    assert data.train is not None
     hidden = [layers[layer]["similarity"] for layer in net.architecture.layer_names[:-1]]
     return {
         "figure": "Figure 4",

@@ -42,7 +42,7 @@ from zfjax.layers import Conv
 from zfjax.renormalize import filter_rms
 
 NUM_IMAGES = 9  # strongest images of each map, as in the paper
-CHANGES = {  # of the settings that the net was trained with, to train the other two
+CHANGES: dict[str, dict[str, Any]] = {  # of the settings that the net was trained with, to train the other two
     "unclipped": {"recipe.renormalize_radius": None},
     "alexnet": {"architecture": "alexnet"},
 }
@@ -136,11 +136,19 @@ def load_nets(config: Config) -> dict[str, inputs.TrainedNet]:
     ours = nets["clipped"].architecture
     if "unclipped" in nets and nets["unclipped"].architecture != ours:
         raise ValueError(f"unclipped={str(config.unclipped)!r}: the architecture of {nets['clipped'].path} is needed")
-    if "alexnet" in nets and nets["alexnet"].architecture.layers[0].stride <= ours.layers[0].stride:
+    strides = {role: first_row(net).stride for role, net in nets.items()}
+    if "alexnet" in nets and strides["alexnet"] <= strides["clipped"]:
         raise ValueError(
-            f"alexnet={str(config.alexnet)!r}: a first layer of a stride above {ours.layers[0].stride} is needed"
+            f"alexnet={str(config.alexnet)!r}: a first layer of a stride above {strides['clipped']} is needed"
         )
     return nets
+
+
+def first_row(net: inputs.TrainedNet) -> Conv:
+    """The first layer of a net that `load_nets` let pass."""
+    row = net.architecture.layers[0]
+    assert isinstance(row, Conv)
+    return row
 
 
 def data_of(checkpoint: checkpoints.Checkpoint) -> str:
@@ -186,7 +194,7 @@ def look(config: Config, net: inputs.TrainedNet, source: Source, top: top_activa
 
 def measure(seen: Seen) -> dict[str, Any]:
     """The numbers of one net: see `first_layer_pages.MEANINGS`."""
-    row, weak, dominance = seen.net.architecture.layers[0], filters.weak(seen.kernel), filters.dominance(seen.kernel)
+    row, weak, dominance = first_row(seen.net), filters.weak(seen.kernel), filters.dominance(seen.kernel)
     peaks = filters.peak_frequency(seen.kernel[..., ~weak])
     in_band = {band: (low <= peaks) & (peaks < high) for band, (low, high) in filters.BANDS.items()}
     energy = filters.band_energy(seen.kernel[..., ~weak])

@@ -58,7 +58,7 @@ def renormalisation_acted(seen: Mapping[str, Seen]) -> bool | None:
 def filters_page(seen: Mapping[str, Seen], result: Mapping[str, Any]) -> Figure:
     """The panels of Fig. 6 for the nets that are there."""
     first, second = seen["clipped"].net.architecture.layer_names[:2]
-    rows: list[tuple[str, Callable[[str, Seen, Mapping], Panel], dict[str, str]]] = [
+    rows: list[tuple[str, Callable[[str, Seen, Mapping[str, Any]], Panel], dict[str, str]]] = [
         (
             f"{first}: how strong its filters are",
             strength_panel,

@@ -40,13 +40,14 @@ def open_photos(dataset: str, images: Path, net: TrainedNet, threshold: float | 
     if threshold is None:
         return photo_set
     trained = inputs.open_images(None, net)
-    if trained.train is None:
+    learnt = trained.train
+    if learnt is None:
         raise ValueError(f"remove_duplicates={threshold}: {trained.name!r} has no training pictures to compare with")
     ours = photo_sets.source_of(photo_set, len(net.mean))
 
     def search() -> dict[str, Any]:
-        batches = (_pictures(source, name) for source, name in ((ours, dataset), (trained.train, trained.name)))
-        return {"photos": np.flatnonzero(transfer.duplicates(*batches, threshold)).tolist()}
+        tested, seen = (_pictures(source, name) for source, name in ((ours, dataset), (learnt, trained.name)))
+        return {"photos": np.flatnonzero(transfer.duplicates(tested, seen, threshold)).tolist()}
 
     key = {"threshold": threshold, "data": photo_set.fingerprint, "trained": trained.fingerprint, "size": ours.size}
     key["version"] = DUPLICATES_VERSION
@@ -78,7 +79,9 @@ def cached(
     return {layer: _mapped(path) for layer, path in paths.items()}
 
 
-def recorded(folder: Path, name: str, key: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]) -> dict:
+def recorded(
+    folder: Path, name: str, key: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
+) -> dict[str, Any]:
     """What `compute` returned for this key: read where it was recorded before, else computed and recorded.
 
     The record is `folder`/`name`-<hash of the key>.json, written whole or not at all; it also holds the seconds that

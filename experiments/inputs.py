@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,6 +14,10 @@ from zfjax.architecture import Architecture
 from zfjax.data import ImageSet, Source, archives
 from zfjax.network import Params
 from zfjax.pixels import center_crop
+
+if TYPE_CHECKING:  # these rooms are heavy
+    from zfjax.data.photo_sets import PhotoSet
+    from zfjax.pretrained import CaffeNet
 
 RUNS = Path("runs")  # where runs are written and looked for, below the current directory
 
@@ -34,6 +38,21 @@ class TrainedNet(NamedTuple):
     def class_words(self) -> tuple[str, ...]:
         """The classes as people call them: "golf ball" where the class is the synset n03445777."""
         return archives.class_words(self.class_names)
+
+
+class Pictured(Protocol):
+    """What readers and pages ask of a network: a `TrainedNet`, or one that was trained elsewhere."""
+
+    @property
+    def architecture(self) -> Architecture | CaffeNet: ...  # for its image_size
+    @property
+    def mean(self) -> np.ndarray: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def class_words(self) -> tuple[str, ...]: ...
+    @property
+    def fingerprint(self) -> str: ...
 
 
 def newest_run() -> Path:
@@ -129,7 +148,7 @@ class Views(NamedTuple):
     parts: np.ndarray | None  # float32 [N, P, 2] (y, x) of the parts, pixels of the crop; None likewise
 
 
-def read_views(source: Source, indices: Sequence[int] | np.ndarray, net: TrainedNet) -> Views:
+def read_views(source: Source, indices: Sequence[int] | np.ndarray, net: Pictured) -> Views:
     """The examples at `indices` of a split whose pictures have the size of the net's mean."""
     size = net.architecture.image_size
     examples = [source[int(index)] for index in indices]
@@ -162,7 +181,7 @@ def result_folder(out: Path | None, default: Path, *, overwrite: bool) -> Path:
     return folder
 
 
-def provenance(net: TrainedNet, data: ImageSet, config: Any) -> dict[str, Any]:
+def provenance(net: Pictured, data: ImageSet | PhotoSet, config: Any) -> dict[str, Any]:
     """What every result.json says about where its numbers come from."""
     return {
         "checkpoint": {"path": net.path, "fingerprint": net.fingerprint},

@@ -86,7 +86,7 @@ def run(config: Config) -> dict[str, Any]:
     out = inputs.result_folder(config.out, net.run / "figures" / "invariance", overwrite=config.overwrite)
     chosen = choose_images(data, net, config.num_images, config.seed)
     amounts = amounts_at(size)
-    options = {"size": size, "logits": logits, "batch_size": BATCH_SIZE}
+    options: dict[str, Any] = {"size": size, "logits": logits, "batch_size": BATCH_SIZE}
     found = {
         name: invariance.curves(reads_pictures, chosen.stored.astype(np.float32), transform, amounts[name], **options)
         for name, transform in TRANSFORMS.items()
@@ -137,7 +137,7 @@ def amounts_at(size: int) -> dict[str, np.ndarray]:
     return {"translation": translations, "scale": SCALES, "rotation": ROTATIONS}
 
 
-def numbers(name: str, amounts: np.ndarray, found: Curves, layers: Sequence[str], labels: np.ndarray) -> dict:
+def numbers(name: str, amounts: np.ndarray, found: Curves, layers: Sequence[str], labels: np.ndarray) -> dict[str, Any]:
     """What MEANINGS says, for one transform."""
     extents, relative = TRANSFORMS[name].extent(amounts), invariance.relative(found)
     slopes = {layer: float(invariance.slope(extents, relative[layer]).mean()) for layer in layers}
@@ -162,10 +162,11 @@ def numbers(name: str, amounts: np.ndarray, found: Curves, layers: Sequence[str]
     return measured
 
 
-def arrays(chosen: Chosen, amounts: Mapping, found: Mapping[str, Curves]) -> dict[str, np.ndarray]:
+def arrays(chosen: Chosen, amounts: Mapping[str, np.ndarray], found: Mapping[str, Curves]) -> dict[str, np.ndarray]:
     """All that the figure shows, by name: Euclidean distances, the norms to divide them by, probabilities."""
     named = {"indices": chosen.indices, "labels": chosen.labels}
     for name, of in found.items():
+        assert of.probabilities is not None  # `curves` was told which layer is the logits
         named |= {f"{name}/amounts": amounts[name], f"{name}/probabilities": of.probabilities}
         named |= {f"{name}/distances/{layer}": distances for layer, distances in of.distances.items()}
         named |= {f"{name}/norms/{layer}": norms for layer, norms in of.norms.items()}

@@ -30,7 +30,9 @@ class Chosen(NamedTuple):
     names: tuple[str, ...]  # [N] of the classes
 
 
-def draw(chosen: Chosen, amounts: Mapping, found: Mapping[str, Curves], layers: Sequence[str], size: int) -> Figure:
+def draw(
+    chosen: Chosen, amounts: Mapping[str, np.ndarray], found: Mapping[str, Curves], layers: Sequence[str], size: int
+) -> Figure:
     """The page: a row for each transform, with examples, distances on one scale, and the label's probability."""
     figure = Figure(figsize=(WIDTH / pictures.DPI, 10), dpi=pictures.DPI, layout="constrained")
     rows = figure.subplots(len(found), 2 + len(layers), width_ratios=[1.15] + [1.0] * (1 + len(layers)))
@@ -49,7 +51,7 @@ def draw(chosen: Chosen, amounts: Mapping, found: Mapping[str, Curves], layers: 
             plot.set_xlabel(AXES[name], fontsize=pictures.SIZES["label"])
             plot.tick_params(labelsize=pictures.SIZES["label"])
             plot.grid(alpha=0.3)
-    legend = {"loc": "outside upper center", "ncols": 5, "fontsize": pictures.SIZES["caption"]}
+    legend: dict[str, Any] = {"loc": "outside upper center", "ncols": 5, "fontsize": pictures.SIZES["caption"]}
     figure.legend(figure.axes[1].get_lines(), chosen.names[: len(COLOURS)], **legend)
     label = "true class" if chosen.known.all() else "true class, or of the most probable one where it is not known"
     caption = (
@@ -64,6 +66,7 @@ def draw(chosen: Chosen, amounts: Mapping, found: Mapping[str, Curves], layers: 
 
 def label_probability(found: Curves, labels: np.ndarray) -> np.ndarray:
     """The probability of each picture's label at each amount. -> float32 [N, A]"""
+    assert found.probabilities is not None  # `curves` was told which layer is the logits
     return found.probabilities[np.arange(len(labels)), :, labels]
 
 

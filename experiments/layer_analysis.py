@@ -135,9 +135,9 @@ def measure(
     config: Config, net: inputs.TrainedNet, photo_set: PhotoSet, folds: Sequence[Fold], records: Path
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """{(layer, classifier): accuracy over the folds}; each fold is recorded."""
+    both: tuple[linear_models.Loss, ...] = ("svm", "softmax")
     wanted = {
-        layer: [name for name in ("svm", "softmax") if layer in getattr(config, name)]
-        for layer in net.architecture.layer_names
+        layer: [name for name in both if layer in getattr(config, name)] for layer in net.architecture.layer_names
     }
     layers = [layer for layer in wanted if wanted[layer]]
     per_class = len(folds[0].train) // len(photo_set.class_names)
@@ -167,7 +167,7 @@ def measure_layer(
     features: Callable[[], np.ndarray],
     photo_set: PhotoSet,
     folds: Sequence[Fold],
-    classifiers: Sequence[str],
+    classifiers: Sequence[linear_models.Loss],
     key: Mapping[str, Any],
     records: Path,
     on_fold: Callable[[], Any],

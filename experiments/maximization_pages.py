@@ -13,7 +13,7 @@ from experiments.deconv_pages import Strongest
 from experiments.pictures import Panel, Section
 
 COLUMNS = 4  # units in a row of the page
-PATHS = {"figsize": (12.4, 2.6), "layout": "constrained"}  # inches
+PATHS: dict[str, Any] = {"figsize": (12.4, 2.6), "layout": "constrained"}  # inches
 
 
 class Climbed(NamedTuple):

@@ -85,12 +85,13 @@ def run(config: Config) -> dict[str, Any]:
     data = inputs.open_images(config.data, net)
     source = inputs.validation_of(data)
     config = complete(config, net.architecture)
+    assert config.layer is not None and config.square is not None and config.stride is not None
     size, square, stride = net.architecture.image_size, config.square, config.stride
     corners, coarse = (occlusion.places(size, square, step) for step in (stride, SCORE_STEP * stride))
     out = inputs.result_folder(config.out, net.run / "figures" / "occlusion", overwrite=config.overwrite)
     num_scored = config.num_scored if "object" in source[0] else 0
     at_once = images_within(net, config.layer, config.memory, most=SCANNING)
-    options = {"of": f"{data.fingerprint} validation", "k": 1 + NUM_OTHERS, "batch_size": at_once}
+    options: dict[str, Any] = {"of": f"{data.fingerprint} validation", "k": 1 + NUM_OTHERS, "batch_size": at_once}
     strongest = scans.scan(net, source, (config.layer,), out / "scan.npz", **options)[config.layer]
     if parallel.host_count()[0] > 0:
         return {}  # one host draws
@@ -99,12 +100,13 @@ def run(config: Config) -> dict[str, Any]:
     drawn = take(scenes, np.arange(len(scenes.labels))[: config.num_images])
     scored = take(scenes, np.flatnonzero(scenes.correct)[:num_scored])
     swept, coarsely = sweep_all(net, config, [(drawn, corners), (scored, coarse)])
+    assert swept is not None  # an image is drawn
     projected = project_maps(net, source, config.layer, drawn, strongest, batch_size=at_once)
     result = {
         "figure": "Figure 7",
         "places": corners.shape[:2],
         "images": occlusion_pages.describe(net, drawn, swept),
-        "score": score(scored, coarsely, coarse, square) if len(scored.labels) > 1 else None,
+        "score": score(scored, coarsely, coarse, square) if coarsely is not None and len(scored.labels) > 1 else None,
         "num_images": len(drawn.labels),
         "paper": PAPER,
         "folder": out,
@@ -127,7 +129,7 @@ def complete(config: Config, architecture: Architecture) -> Config:
         raise ValueError(f"fill={config.fill!r}: one of {', '.join(occlusion.FILLS)} is needed")
     size = architecture.image_size
     convs = [row.name for row in architecture.layers if isinstance(row, Conv)]
-    chosen = {
+    chosen: dict[str, Any] = {
         "layer": (convs or architecture.layer_names)[-1] if config.layer is None else config.layer,
         "square": max(1, size // 4) if config.square is None else config.square,
         "stride": max(1, size // 32) if config.stride is None else config.stride,
@@ -136,7 +138,9 @@ def complete(config: Config, architecture: Architecture) -> Config:
     return dataclasses.replace(config, **chosen)
 
 
-def watch(params: Params, channel: jax.Array, label: jax.Array, images: jax.Array, *, layer, architecture) -> Swept:
+def watch(
+    params: Params, channel: jax.Array, label: jax.Array, images: jax.Array, *, layer: str, architecture: Architecture
+) -> Swept:
     """What the maps show of each occluded image, in N places."""
     logits, trace = forward(params, images, architecture=architecture)
     watched = trace[layer].features.reshape(len(images), -1, architecture.layer(layer).features)
@@ -156,7 +160,12 @@ def sweep_all(net: inputs.TrainedNet, config: Config, jobs: Sequence[tuple[Scene
             found = []
             for n, (channel, label) in enumerate(zip(scenes.looks.channel, scenes.labels, strict=True)):
                 fill = occlusion_pages.fill_of(scenes, n, config)
-                options = {"square": config.square, "fill": fill, "batch_size": batch_size, "on_batch": bar.update}
+                options: dict[str, Any] = {
+                    "square": config.square,
+                    "fill": fill,
+                    "batch_size": batch_size,
+                    "on_batch": bar.update,
+                }
                 watched = Partial(fn, net.params, channel, label)
                 found.append(occlusion.sweep(watched, scenes.views.images[n], corners, **options))
             swept.append(jax.tree.map(lambda *maps: np.stack(maps), *found) if found else None)
@@ -177,7 +186,7 @@ def project_maps(
     wanted, which = np.unique(images, return_inverse=True)
     views = inputs.read_views(source, wanted, net)
     chosen = {"image": which, "channel": channels, "row": rows, "column": columns}
-    options = {"layer": layer, "architecture": net.architecture, "batch_size": batch_size}
+    options: dict[str, Any] = {"layer": layer, "architecture": net.architecture, "batch_size": batch_size}
     found = top_activations.project_strongest(net.params, views.images, chosen, **options)
     return [Projected(images[number == n], found[number == n]) for n in range(len(drawn.labels))]
 
@@ -190,6 +199,7 @@ def score(scenes: Scenes, swept: Swept, corners: np.ndarray, square: int) -> dic
     often the point lies on the object of another of the images.
     """
     masks = scenes.views.objects
+    assert masks is not None  # only images of a set that says where its objects are are scored
     sums = occlusion.square_sums(scenes.looks.saliency, corners, square=square)
     middles = occlusion.centers(corners, square).reshape(-1, 2)
     found: dict[str, Any] = {"num_images": len(masks), "area": masks.mean()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import matplotlib
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from experiments import pictures
-from experiments.inputs import TrainedNet, Views
+from experiments.inputs import Pictured, Views
 from experiments.pictures import Panel, Section
 from zfjax import occlusion
 
@@ -47,9 +47,9 @@ class Scenes(NamedTuple):
 class Swept(NamedTuple):
     """What the net says of N images for each place of the square."""
 
-    activity: np.ndarray  # float32 [N, R, R] sum of the watched map
-    probability: np.ndarray  # float32 [N, R, R] of the watched class
-    predicted: np.ndarray  # int32 [N, R, R] most probable class
+    activity: jax.Array | np.ndarray  # float32 [N, R, R] sum of the watched map
+    probability: jax.Array | np.ndarray  # float32 [N, R, R] of the watched class
+    predicted: jax.Array | np.ndarray  # int32 [N, R, R] most probable class
 
 
 class Projected(NamedTuple):
@@ -59,7 +59,7 @@ class Projected(NamedTuple):
     projections: np.ndarray  # float32 [M, s, s, 3] signed, pixels
 
 
-def describe(net: TrainedNet, drawn: Scenes, swept: Swept) -> list[dict[str, Any]]:
+def describe(net: Pictured, drawn: Scenes, swept: Swept) -> list[dict[str, Any]]:
     """What result.json says of each image that is drawn."""
     found = []
     for n, (index, label) in enumerate(zip(drawn.indices, drawn.labels, strict=True)):
@@ -82,7 +82,7 @@ def describe(net: TrainedNet, drawn: Scenes, swept: Swept) -> list[dict[str, Any
 
 
 def draw(
-    net: TrainedNet,
+    net: Pictured,
     drawn: Scenes,
     swept: Swept,
     projected: Sequence[Projected],
@@ -98,7 +98,7 @@ def draw(
         lowest = corners.reshape(-1, 2)[swept.probability[n].argmin()]
         frame = {"corners": corners, "square": config.square, "size": net.architecture.image_size}
         middle, name = occlusion.centers(lowest, config.square), short(facts["class"])
-        over = {"outline": outline, "cross": middle}
+        over: dict[str, Any] = {"outline": outline, "cross": middle}
         activity, probability, predicted = (
             occlusion.on_image(field[n], **frame, outside=outside)
             for field, outside in zip(swept, (np.nan, np.nan, -1), strict=True)
@@ -184,7 +184,7 @@ def value_panel(values: np.ndarray, highest: float, *, outline: np.ndarray | Non
     axes.plot(cross[1] + 0.5, cross[0] + 0.5, "x", color=np.array(RED) / 255, markersize=9, markeredgewidth=2)
     scale = beside.inset_axes((8 / BAR, 0.04, 10 / BAR, 0.92))
     axes.figure.colorbar(drawn, cax=scale).ax.tick_params(labelsize=pictures.SIZES["label"] - 1)
-    return pictures.pixels_of(axes.figure)
+    return pictures.pixels_of(cast(Figure, axes.figure))
 
 
 def projection_panel(projections: np.ndarray) -> np.ndarray:
@@ -208,16 +208,17 @@ def class_panel(predicted: np.ndarray, colours: Mapping[int, tuple[float, ...]],
     for row, (words, colour) in enumerate(entries.items()):
         beside.add_patch(Rectangle((8, 8 + 22 * row), 12, 12, color=colour))
         beside.text(26, 14 + 22 * row, words, va="center", size=pictures.SIZES["label"], parse_math=False)
-    return pictures.pixels_of(axes.figure)
+    return pictures.pixels_of(cast(Figure, axes.figure))
 
 
-def class_colours(predicted: np.ndarray) -> dict[int, tuple[float, ...]]:
+def class_colours(predicted: jax.Array | np.ndarray) -> dict[int, tuple[float, ...]]:
     """A colour for each class that wins anywhere, for all images alike; the rarest share a grey."""
-    wheel = [colour for n, colour in enumerate(matplotlib.colormaps["tab10"].colors) if n != 7]  # 7 is grey
+    tab10: Any = matplotlib.colormaps["tab10"]  # one of listed colours
+    wheel = [colour for n, colour in enumerate(tab10.colors) if n != 7]  # 7 is grey
     return {label: wheel[n] if n < len(wheel) else OTHERS for n, label in enumerate(by_area(predicted))}
 
 
-def by_area(classes: np.ndarray) -> list[int]:
+def by_area(classes: jax.Array | np.ndarray) -> list[int]:
     """The classes that occur, the most frequent first."""
     found, counts = np.unique(classes, return_counts=True)
     return found[np.argsort(-counts, kind="stable")].tolist()

@@ -107,7 +107,9 @@ def renormalisation_tames(result: Result) -> Finding | None:
     return against("unclipped", lambda net: net["dominance"]["largest_over_median"], ".1f", larger=False)(result)
 
 
-def against(role: str, number: Callable[[Mapping[str, Any]], float], form: str, *, larger: bool):
+def against(
+    role: str, number: Callable[[Mapping[str, Any]], float], form: str, *, larger: bool
+) -> Callable[[Result], Finding | None]:
     """A judge of Figure 6: whether the net's number is clearly larger (smaller) than that of the net in `role`."""
 
     def judge(result: Result) -> Finding | None:

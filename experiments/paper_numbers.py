@@ -41,7 +41,7 @@ def errors(result: Result) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 def precisions(result: Result) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Table 6: average precision of each class, their mean, and the paper's."""
     of_class = result["average_precision"].items()
-    rows = [(name, "-" if value is None else f"{value:.1f}") for name, value in of_class]
+    rows: list[tuple[str, ...]] = [(name, "-" if value is None else f"{value:.1f}") for name, value in of_class]
     rows.append(("mean", f"{result['mean_average_precision']:.1f}"))
     rows.append(("paper, mean on the test set", f"{result['paper']['pretrained']:.1f}"))
     return ("class", "average precision (%)"), rows

@@ -118,7 +118,7 @@ def make_page(found: Sequence[Found], rows: Sequence[Row], unreadable: Sequence[
     )
 
 
-def order_of(source: str) -> tuple:
+def order_of(source: str) -> tuple[str, int, str]:
     """Figures by their number, then tables, then what the paper does not have."""
     kind, _, rest = source.partition(" ")
     number = rest.split(",")[0]

@@ -7,7 +7,7 @@ these networks, not of others trained from another seed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -35,7 +35,7 @@ def every(tests: Sequence[Outcome]) -> Outcome:
 
     One that refutes decides, whatever cannot be tested beside it.
     """
-    known = [(test.p, test.against, test.why) for test in tests if _is_known(test)]
+    known: list[tuple[Any, Any, str]] = [(test.p, test.against, test.why) for test in tests if _is_known(test)]
     if known:
         p, _, why = max(known)
         _, smallest, refutes = min(known, key=lambda test: test[1])
@@ -83,7 +83,8 @@ def over_folds(differences: Sequence[float], test_over_train: float, *, margin: 
     if not spread > 0:
         return untested("no spread over the folds to test by")
     t = (float(values.mean()) + margin) / (spread * (1 / len(values) + test_over_train) ** 0.5)
-    return Outcome(*(float(tail(t, len(values) - 1)) for tail in (scipy.stats.t.sf, scipy.stats.t.cdf)))
+    p, against = (float(tail(t, len(values) - 1)) for tail in (scipy.stats.t.sf, scipy.stats.t.cdf))
+    return Outcome(p, against)
 
 
 def smaller(share: float, other: float, num: int, num_other: int | None = None, *, margin: float = 0.0) -> Outcome:
@@ -115,7 +116,8 @@ def more_often(share: float, num: int, chance: float) -> Outcome:
     sides = (
         scipy.stats.binomtest(round(share * num), num, chance, alternative=side).pvalue for side in ("greater", "less")
     )
-    return Outcome(*map(float, sides))
+    p, against = map(float, sides)
+    return Outcome(p, against)
 
 
 def permuted(p: float | None, contrary: float | None = None) -> Outcome:

@@ -111,7 +111,9 @@ def _by_layer(result: Result, classifier: str) -> dict[str, Mapping[str, Any]]:
     return {row["layer"]: row for row in result["rows"] if row["classifier"] == classifier}
 
 
-def _paired(result: Result, row: Mapping, other: Mapping, num_train: int, *, margin: float = 0.0) -> Outcome:
+def _paired(
+    result: Result, row: Mapping[str, Any], other: Mapping[str, Any], num_train: int, *, margin: float = 0.0
+) -> Outcome:
     """Whether a row is above another one of the same folds, less the margin."""
     if len(row["folds"]) != len(other["folds"]):
         return untested("not the same folds")
@@ -119,7 +121,7 @@ def _paired(result: Result, row: Mapping, other: Mapping, num_train: int, *, mar
     return over_folds(differences, _test_over_train(result, num_train), margin=margin)
 
 
-def _above(result: Result, row: Mapping, number: float) -> Outcome:
+def _above(result: Result, row: Mapping[str, Any], number: float) -> Outcome:
     return over_folds(np.subtract(row["folds"], number), _test_over_train(result, row["num_train"]))
 
 

@@ -15,7 +15,7 @@ from zfjax.data import ImageSet
 from zfjax.data.folder import UNKNOWN, FolderSource
 
 
-def open_annotations(path: Path, net: inputs.TrainedNet) -> tuple[ImageSet, Sequence[str], inputs.Views]:
+def open_annotations(path: Path, net: inputs.Pictured) -> tuple[ImageSet, Sequence[str], inputs.Views]:
     """(the annotated pictures, names of the parts, what the net sees).
 
     The file is as `part_correspondence` says; ValueError for another, or a part that the net does not see. Of `net` its

@@ -117,10 +117,11 @@ def make_table(
     """
     side = mask_side(config, size := views.images.shape[1])
     check_draw(config.num_images, len(views.images))  # before the work, as `table` comes after it
+    assert views.parts is not None  # the pictures were read for them
     places, masks = place_masks(config, views.parts, parts, size, side)
     signs = sign_changes(fn, views.images, places, side=side)
     options = {"num_images": config.num_images, "num_draws": config.num_draws, "num_permutations": NUM_PERMUTATIONS}
-    layers: dict[str, dict[str, dict]] = {}
+    layers: dict[str, dict[str, dict[str, Any]]] = {}
     for layer in config.layers or signs:
         scores = table(signs[layer], masks, controls=CONTROLS, aligned=CONTROLS[1], seed=config.seed, **options)
         layers[layer] = {row: score._asdict() for row, score in scores.items()}
@@ -161,7 +162,9 @@ def read_parts(config: Config, net: inputs.TrainedNet) -> tuple[ImageSet, Sequen
     return data, PART_NAMES, inputs.read_views(source, chosen, net)
 
 
-def place_masks(config: Config, parts: np.ndarray, names: Sequence[str], size: int, side: int) -> tuple:
+def place_masks(
+    config: Config, parts: np.ndarray, names: Sequence[str], size: int, side: int
+) -> tuple[np.ndarray, dict[str, Sequence[int]]]:
     """(places [M, N, 2] of all masks, {row of the table: its masks among the M})."""
     rng = np.random.default_rng(config.seed)
     apart = random_places(parts, size, side=side, num=config.num_random, rng=rng)

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -150,7 +150,7 @@ def save_figure(path: Path, figure: Figure) -> None:
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as a compressed .npz, whole or not at all."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stub fears one named allow_pickle
     write_atomically(path, buffer.getvalue())
 
 
@@ -211,7 +211,12 @@ def _text_width(text: str, kind: str) -> float:
     return text_to_path.get_text_width_height_descent(text, _font(kind), ismath=False)[0] * DPI / 72
 
 
-def _draw(width: int, height: int, pictures, words) -> Figure:
+def _draw(
+    width: int,
+    height: int,
+    pictures: Iterable[tuple[int, int, np.ndarray]],
+    words: Iterable[tuple[int, int, str, str]],
+) -> Figure:
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     for left, top, pixels in pictures:
         figure.figimage(pixels, xo=left, yo=height - top - pixels.shape[0], origin="upper")

@@ -14,6 +14,7 @@ Writes table.png, pictures.png, scores.npz and result.json to <run>/figures/sani
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -157,7 +158,7 @@ def compare(drawn: Drawn, images: np.ndarray) -> Scores:
     """Every check of a batch of images, from its pictures."""
     nets = {"": drawn["units"], ", untrained net": drawn["untrained"]}
     right = drawn["units"]["best class"]
-    views = {"signed": lambda of: of, "absolute": np.abs}  # Adebayo et al. 2018 show both
+    views: dict[str, Look] = {"signed": lambda of: of, "absolute": np.abs}  # Adebayo et al. 2018 show both
     ranked = {view: {m: sanity.ranks(look(of)) for m, of in right.items()} for view, look in views.items()}
     edges = sanity.edges(images)
     scores = {

@@ -20,7 +20,7 @@ Writes to <out>/deconv, <out>/correspondence and <out>/occlusion: pages, arrays,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -109,7 +109,7 @@ def deconv(config: Config, net: SqueezeNet, photos: ImageSet, out: Path) -> dict
     for number, layer in enumerate(LAYERS):
         maps = choose_maps(photos, layer, state, config.num_maps, (config.seed, number))
         drawn[layer] = deconv_pages.draw_with(
-            lambda images, places, layer=layer: squeezenet_photos.project_places(net, images, places, layer=layer),
+            partial(squeezenet_photos.project_places, net, layer=layer),
             lambda indices: inputs.read_views(source, indices, net),
             net.architecture.receptive_field(layer),
             state[layer],
@@ -132,6 +132,7 @@ def deconv(config: Config, net: SqueezeNet, photos: ImageSet, out: Path) -> dict
 def choose_maps(photos: ImageSet, layer: str, state: State, num: int, seed: tuple[int, ...]) -> np.ndarray:
     """`num` maps of a layer by chance, as `deconv_figures.choose_maps`; of CLASSES the photos' own classes first."""
     first = photos.official_labels if layer == CLASSES else ()
+    assert first is not None  # `open_photos` saw to it
     others = deconv_figures.choose_maps(state[layer], max(1, num - len(first)), seed)
     return np.array(list(dict.fromkeys([*first, *others.tolist()]))[:num])
 
@@ -158,7 +159,7 @@ def write_deconv(out: Path, net: SqueezeNet, drawn: Mapping[str, Strongest], res
     title = "the nine photos that excite a map of SqueezeNet most, projected to the pixels"
 
     def section(layer: str, num: int, columns: int) -> Section:
-        seen = Strongest(*(field if field is None else field[:num] for field in drawn[layer]))
+        seen = Strongest._make(field if field is None else field[:num] for field in drawn[layer])
         words = net.class_words if layer == CLASSES else ()
         heading = deconv_pages.summary_line(layer, result["layers"][layer])
         return Section(heading, deconv_pages.map_panels(seen, columns, words), columns)
@@ -172,7 +173,9 @@ def write_deconv(out: Path, net: SqueezeNet, drawn: Mapping[str, Strongest], res
     pictures.save_result(out / "result.json", result)
 
 
-def correspondence(config: Config, net: SqueezeNet, faces: tuple, out: Path) -> dict[str, Any]:
+def correspondence(
+    config: Config, net: SqueezeNet, faces: tuple[ImageSet, Sequence[str], inputs.Views], out: Path
+) -> dict[str, Any]:
     """Table 1 of the annotated pictures, `faces` from `open_annotations`."""
     data, parts, views = faces
     options = part_correspondence.Config(layers=COMPARED, seed=config.seed)

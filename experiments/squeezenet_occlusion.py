@@ -25,7 +25,9 @@ WATCHED = "fire9"  # the last layer whose maps are features, as the paper's laye
 BATCH = 25  # occluded images per forward pass
 
 
-def run(net: SqueezeNet, photos: ImageSet, out: Path, *, num_images: int, seed: int, told: Mapping) -> dict[str, Any]:
+def run(
+    net: SqueezeNet, photos: ImageSet, out: Path, *, num_images: int, seed: int, told: Mapping[str, Any]
+) -> dict[str, Any]:
     """Choose photos, slide the square, project; write page, arrays and result.json.
 
     Args:
@@ -39,8 +41,9 @@ def run(net: SqueezeNet, photos: ImageSet, out: Path, *, num_images: int, seed: 
       What result.json holds.
     """
     source, size = inputs.validation_of(photos), net.architecture.image_size
-    options = Config(layer=WATCHED, square=size // 4, stride=size // 32, num_images=num_images, seed=seed)
-    corners = occlusion.places(size, options.square, options.stride)
+    square, stride = size // 4, size // 32
+    options = Config(layer=WATCHED, square=square, stride=stride, num_images=num_images, seed=seed)
+    corners = occlusion.places(size, square, stride)
     of = f"{photos.fingerprint} validation"
     strongest = squeezenet_photos.scan(net, source, (WATCHED,), out / "scan.npz", of=of, k=1 + NUM_OTHERS)[WATCHED]
     drawn = choose_scenes(net, photos, num_images, seed)

@@ -219,8 +219,8 @@ def main() -> None:
         raise SystemExit("stopped; what was saved before stays") from None
     except (ValueError, OSError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error
-    error = record["validation_top1_error"]
-    print(f"done: validation top-1 error {error:.1%} (accuracy {1 - error:.1%}); the run is in {record['folder']}")
+    top1 = record["validation_top1_error"]
+    print(f"done: validation top-1 error {top1:.1%} (accuracy {1 - top1:.1%}); the run is in {record['folder']}")
     print(f"look at it: python -m experiments.deconv_figures --checkpoint {record['folder']}")
 
 

@@ -18,7 +18,7 @@ from experiments.stopping import Stopped, StopRequest
 from experiments.training_log import TrainingLog, epoch_line
 from experiments.training_run import Progress, Run, Totals
 from zfjax import checkpoints, evaluation, parallel, training
-from zfjax.data.loader import eval_batches, train_batches
+from zfjax.data.loader import Batches, eval_batches, train_batches
 from zfjax.training import Metrics
 
 LOG_STEPS = 20  # steps between the "step" records of metrics.jsonl
@@ -35,6 +35,7 @@ class Loop:
         self._step = int(progress.state.step)
         self._stopping = False  # every host has seen, at the same step, that one of them was asked to stop
         self._seconds, self._images = 0.0, 0  # of this epoch's steps in this process
+        assert run.images.mean is not None
         train_step = training.make_train_step(run.recipe, run.architecture, run.images.mean)
         self._train_step = parallel.data_parallel(train_step, donate_state=True)
         self._evaluate = evaluation.make_evaluate(run.architecture, run.images.mean)
@@ -96,7 +97,7 @@ class Loop:
                 raise FloatingPointError(
                     f"{name}={value} at step {step}: training diverged; " + (advice if stay else f"begin anew {lower}")
                 )
-        self._stopping = self._stopping or metrics.stop > 0
+        self._stopping = self._stopping or bool(metrics.stop > 0)
         self._totals = self._totals.add(metrics)
         self._images += int(metrics.count)
         loss, accuracy = float(metrics.loss / metrics.count), float(metrics.correct / metrics.count)
@@ -135,6 +136,7 @@ class Loop:
 
     def _save(self) -> None:
         settings = {**self.run.settings, "totals": list(self._totals)}
+        assert self.run.images.mean is not None
         snapshot = checkpoints.to_checkpoint(
             self._state,
             architecture=self.run.architecture,
@@ -171,7 +173,8 @@ class Loop:
             dynamic_ncols=True,
         )
 
-    def _batches(self) -> Iterator[dict[str, np.ndarray]]:
+    def _batches(self) -> Batches:
+        assert self.run.images.train is not None
         recipe = self.run.recipe
         return train_batches(
             self.run.images.train,
@@ -185,6 +188,7 @@ class Loop:
         )
 
     def _validation_batches(self) -> Iterator[dict[str, np.ndarray]]:
+        assert self.run.images.validation is not None
         batches = eval_batches(
             self.run.images.validation,
             batch_size=self.run.recipe.batch_size,

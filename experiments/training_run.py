@@ -44,11 +44,13 @@ class Run:
                 f"image_size={self.architecture.image_size}: crops of at most {self.images.size} pixels, "
                 f"the size of the pictures, are needed"
             )
+        assert self.images.train is not None
         steps_per_epoch(self.images.train, self.recipe.batch_size)
 
     @property
     def epoch_steps(self) -> int:
         """Steps of one epoch."""
+        assert self.images.train is not None
         return steps_per_epoch(self.images.train, self.recipe.batch_size)
 
 
@@ -57,7 +59,7 @@ class Totals(NamedTuple):
 
     loss: float = 0.0
     correct: float = 0.0
-    count: float = 0.0
+    count: float = 0.0  # type: ignore[assignment]  # hides tuple.count
 
     def add(self, metrics: Metrics) -> Totals:
         """With one more step."""
@@ -89,6 +91,7 @@ def begin(run: Run, annealing: Annealing, checkpoint: checkpoints.Checkpoint | N
 def summary(run: Run, progress: Progress) -> str:
     """One screen: the network, the data, the recipe, the devices, the folder."""
     architecture, recipe, images = run.architecture, run.recipe, run.images
+    assert images.train is not None and images.validation is not None
     step = int(progress.state.step)
     rows = [f"{'layer':8}{'output':>16}{'kernel':>20}{'parameters':>14}"]
     for name, size in architecture.sizes().items():

@@ -90,7 +90,9 @@ def voc(net: TrainedNet, photo_set: PhotoSet, *, layer: str, folder: Path, batch
     return Arm({**key, "splits": {split: len(chosen) for split, chosen in photo_set.splits.items()}}, measure)
 
 
-def classify(train: np.ndarray, test: np.ndarray, photo_set: PhotoSet, fold: Fold, loss: linear_models.Loss) -> dict:
+def classify(
+    train: np.ndarray, test: np.ndarray, photo_set: PhotoSet, fold: Fold, loss: linear_models.Loss
+) -> dict[str, Any]:
     """Mean per-class accuracy of a linear classifier, with the penalty that the held-out training images chose.
 
     Args:

@@ -115,7 +115,7 @@ def run(config: Config) -> dict[str, Any]:
     out = inputs.result_folder(config.out, net.run / "transfer" / config.dataset, overwrite=config.overwrite)
     kept = net.run / "features"
     photo_set = frozen_features.open_photos(config.dataset, config.images, net, config.remove_duplicates, kept)
-    frozen = {"layer": config.layer, "folder": kept, "batch_size": config.batch_size}
+    frozen: dict[str, Any] = {"layer": config.layer, "folder": kept, "batch_size": config.batch_size}
     if config.dataset == "voc2012":
         arm = transfer_arms.voc(net, photo_set, **frozen)
         record = recorded(out / "records", "pretrained", arm.key, arm.measure)
@@ -174,7 +174,7 @@ def measure_folds(
     records: Path,
 ) -> list[dict[str, Any]]:
     """One row for each arm and number of training images per class, over all folds; each fold is recorded."""
-    draw_of = {"num_folds": config.num_folds, "seed": config.seed, "class_names": photo_set.class_names}
+    draw_of: dict[str, Any] = {"num_folds": config.num_folds, "seed": config.seed, "class_names": photo_set.class_names}
     folds = {size: transfer.folds(photo_set.labels, num_train=size, **draw_of) for _, size in sizes}
     # all of them first: what cannot be measured is refused before hours of measuring
     made = {(name, size): [arms[name](*numbered) for numbered in enumerate(folds[size])] for name, size in sizes}

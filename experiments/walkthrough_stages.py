@@ -12,11 +12,13 @@ import numpy as np
 from experiments import inputs
 from zfjax.architecture import Architecture, receptive_field
 from zfjax.deconvnet import Step, descend, isolate
-from zfjax.layers import Conv, Pool
-from zfjax.network import Trace, forward
+from zfjax.layers import ContrastNorm, Conv, Pool
+from zfjax.network import forward
 from zfjax.ops import contrast_norm, conv
 
 _forward = jax.jit(forward, static_argnames="architecture")
+ReadTrace = Mapping[str, Any]  # a `Trace` whose arrays are NumPy's
+
 MEANINGS = {
     "sum_from_above": "sum of what comes from the layer above, over all maps",
     "sum_unpooled": "the same after unpooling: equal, as every value is put somewhere, and those that meet add up",
@@ -140,21 +142,22 @@ def energy(projection: np.ndarray, box: tuple[int, ...] | None, on_object: np.nd
 
 
 def stage_of(
-    net: inputs.TrainedNet, images: np.ndarray, trace: Trace, name: str, above: np.ndarray, step: Step
+    net: inputs.TrainedNet, images: np.ndarray, trace: ReadTrace, name: str, above: np.ndarray, step: Step
 ) -> Stage:
     """The map of one layer that carries most of the signal; of a dense layer all units, in rows."""
     row, handed_on = net.architecture.layer(name), trace[name].features
-    signals = (above, step.unpooled, step.rectified)
+    signals: tuple[Any, ...] = (above, step.unpooled, step.rectified)
     if not isinstance(row, Conv):
-        maps = (in_rows(values[0]) for values in (handed_on, *signals))
-        return Stage(name, f"{row.features} units", "transposed weights", *maps, None, None, None)
-    chosen = conserved(handed_on, above, step)["map"]
-    maps = (values[0, ..., chosen] for values in (handed_on, *signals))
+        up, down, unpooled, rectified = (in_rows(values[0]) for values in (handed_on, *signals))
+        units = f"{row.features} units"
+        return Stage(name, units, "transposed weights", up, down, unpooled, rectified, None, None, None)
+    chosen = int(conserved(handed_on, above, step)["map"])
+    up, down, unpooled, rectified = (values[0, ..., chosen] for values in (handed_on, *signals))
     title, leaves = f"map {chosen} of {row.features}", f"transposed {row.kernel}x{row.kernel} filters"
     if not row.pool:
-        return Stage(name, title, leaves, *maps, None, None, None)
+        return Stage(name, title, leaves, up, down, unpooled, rectified, None, None, None)
     switches, read = (values[0, ..., chosen] for values in (trace[name].switches, pool_input(net, images, trace, name)))
-    return Stage(name, title, leaves, *maps, row.pool, switches, read)
+    return Stage(name, title, leaves, up, down, unpooled, rectified, row.pool, switches, read)
 
 
 def in_rows(units: np.ndarray) -> np.ndarray:
@@ -163,14 +166,15 @@ def in_rows(units: np.ndarray) -> np.ndarray:
     return units.reshape(rows, -1)
 
 
-def pool_input(net: inputs.TrainedNet, images: np.ndarray, trace: Trace, name: str) -> np.ndarray:
+def pool_input(net: inputs.TrainedNet, images: np.ndarray, trace: ReadTrace, name: str) -> np.ndarray:
     """What the pool of a layer read on the way up, from what the layer below handed on: [1, H', W', C]."""
     names, row = net.architecture.layer_names, net.architecture.layer(name)
     assert isinstance(row, Conv)
     scaled = images * np.float32(net.architecture.input_scale)
-    below = scaled if name == names[0] else trace[names[names.index(name) - 1]].features
+    below: Any = scaled if name == names[0] else trace[names[names.index(name) - 1]].features
     maps = jax.nn.relu(conv(below, net.params[name]["kernel"], row) + net.params[name]["bias"][None, None, None])
     for stage in row.after[: row.after.index(row.pool)]:
+        assert isinstance(stage, ContrastNorm)  # a layer has one pool
         maps = contrast_norm(maps, stage)
     return np.asarray(maps)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -35,7 +35,7 @@ class ReceptiveField(NamedTuple):
     stride: int  # pixels between the fields of neighbouring places
     offset: int  # first row (column) of the field of place 0; negative where it begins in the padding
 
-    def box(self, position: tuple[int, int]) -> tuple[int, int, int, int]:
+    def box(self, position: Sequence[int]) -> tuple[int, int, int, int]:
         """Rows and columns (top, left, bottom, right) that `position` sees; may reach beyond the image."""
         top, left = (self.offset + int(place) * self.stride for place in position)
         return top, left, top + self.size, left + self.size

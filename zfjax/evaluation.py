@@ -37,7 +37,9 @@ def init() -> Errors:
     return Errors()
 
 
-def update(errors: Errors, probabilities: jax.Array, labels: jax.Array, mask: jax.Array) -> Errors:
+def update(
+    errors: Errors, probabilities: jax.Array, labels: jax.Array | np.ndarray, mask: jax.Array | np.ndarray
+) -> Errors:
     """Count a batch: probabilities [B, classes], labels int [B], mask bool [B] (False is left out).
 
     Of equal probabilities the lower class ranks first. A row that is not finite counts as wrong.
@@ -50,7 +52,7 @@ def update(errors: Errors, probabilities: jax.Array, labels: jax.Array, mask: ja
     )
 
 
-def rank_of_label(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
+def rank_of_label(probabilities: jax.Array, labels: jax.Array | np.ndarray) -> jax.Array:
     """Number of classes ranked before the true one; at least 5 in a row that is not finite. -> int32 [B]"""
     true = jnp.take_along_axis(probabilities, labels[:, None], axis=1)
     classes = jnp.arange(probabilities.shape[1], dtype=labels.dtype)

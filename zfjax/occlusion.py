@@ -45,7 +45,13 @@ def centers(corners: np.ndarray, square: int) -> np.ndarray:
     return corners + square // 2
 
 
-def occlude(image: jax.Array, corners: jax.Array, *, square: int | jax.Array, fill: jax.Array) -> jax.Array:
+def occlude(
+    image: jax.Array | np.ndarray,
+    corners: jax.Array | np.ndarray,
+    *,
+    square: int | jax.Array,
+    fill: jax.Array | np.ndarray,
+) -> jax.Array:
     """One copy of `image` for each place, in which the square shows `fill`.
 
     Args:
@@ -133,7 +139,7 @@ def batch_size_within(fn: Features, image: np.ndarray, *, memory: int) -> int:
     return memory * MIB // needed
 
 
-def square_sums(maps: np.ndarray, corners: np.ndarray, *, square: int) -> np.ndarray:
+def square_sums(maps: jax.Array | np.ndarray, corners: np.ndarray, *, square: int) -> np.ndarray:
     """Sum of `maps` [..., H, W] over the square at each place. -> float64 [..., *corners.shape[:-1]]"""
     table = np.zeros((*maps.shape[:-2], maps.shape[-2] + 1, maps.shape[-1] + 1))
     table[..., 1:, 1:] = np.asarray(maps, np.float64).cumsum(axis=-2).cumsum(axis=-1)
@@ -142,7 +148,9 @@ def square_sums(maps: np.ndarray, corners: np.ndarray, *, square: int) -> np.nda
     return table[..., bottom, right] - table[..., top, right] - table[..., bottom, left] + table[..., top, left]
 
 
-def on_image(values: np.ndarray, corners: np.ndarray, *, square: int, size: int, outside: float) -> np.ndarray:
+def on_image(
+    values: jax.Array | np.ndarray, corners: np.ndarray, *, square: int, size: int, outside: float
+) -> np.ndarray:
     """A grid of values over the image: each pixel takes the value of the nearest centre, of two as near the first.
 
     Pixels further than half a stride from every centre, along the image's frame, where no square could stand, are

@@ -6,7 +6,7 @@ they lie in about [-128, 128]; a projection has the same unit.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +14,17 @@ import numpy as np
 from jax import lax
 
 Crops = Literal["ten", "random"]
+Pixels = TypeVar("Pixels", jax.Array, np.ndarray)  # traced or NumPy's
 
 
-def subtract_mean(pictures: jax.Array, mean: jax.Array) -> jax.Array:
+def subtract_mean(pictures: Pixels, mean: Pixels) -> Pixels:
     """uint8 [B, S, S, 3] minus the mean image float32 [S, S, 3], both stored at the same size. -> float32"""
     if pictures.shape[1:] != mean.shape:
         raise ValueError(f"mean of shape {mean.shape}: the pictures are {pictures.shape[1:]}")
     return pictures.astype(jnp.float32) - mean[None]
 
 
-def center_crop(pictures: jax.Array, mean: jax.Array, size: int) -> jax.Array:
+def center_crop(pictures: Pixels, mean: Pixels, size: int) -> Pixels:
     """The mean-subtracted centre of each picture. [B, S, S, 3] uint8 -> [B, size, size, 3] float32"""
     rows, columns = _margins(pictures, size)
     top, left = rows // 2, columns // 2
@@ -86,7 +87,7 @@ def cut(picture: np.ndarray, box: tuple[int, int, int, int], fill: float | np.nd
     return patch
 
 
-def _margins(pictures: jax.Array, size: int) -> tuple[int, int]:
+def _margins(pictures: jax.Array | np.ndarray, size: int) -> tuple[int, int]:
     height, width = pictures.shape[1:3]
     if not 1 <= size <= min(height, width):
         raise ValueError(f"size={size}: a crop of the {height}x{width} pictures is needed")

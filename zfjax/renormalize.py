@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from zfjax.network import Params
 
@@ -25,7 +26,7 @@ def renormalize(params: Params, radius: float = 0.1) -> Params:
     return jax.tree.map(lambda leaf: _renormalize_kernel(leaf, radius) if leaf.ndim == 4 else leaf, params)
 
 
-def filter_rms(kernel: jax.Array) -> jax.Array:
+def filter_rms(kernel: jax.Array | np.ndarray) -> jax.Array:
     """Root mean square of each filter of an HWIO kernel. -> [O]"""
     return jnp.sqrt(jnp.mean(kernel * kernel, axis=(0, 1, 2)))
 

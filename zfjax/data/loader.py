@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import grain
@@ -11,6 +11,8 @@ from absl import flags
 
 from zfjax.data import Source
 from zfjax.data.processes import end_with_parent
+
+Batches = Generator[dict[str, np.ndarray], None, None]  # closing it ends the workers
 
 _AHEAD = 2  # batches waiting per thread or process: 25 MB each at 128 pictures of 256 pixels
 
@@ -36,7 +38,7 @@ def train_batches(
     host: int = 0,
     num_hosts: int = 1,
     num_workers: int = 0,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Batches:
     """One host's rows of the training batches from `first_step` on.
 
     Each epoch has its own shuffle s, by (seed, epoch). Global batch t of the epoch is s[t * B : (t + 1) * B] with
@@ -76,7 +78,7 @@ def eval_batches(
     num_hosts: int = 1,
     num_workers: int = 0,
     first_batch: int = 0,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Batches:
     """One host's rows of the source in order, each example once, the last batch filled up.
 
     Global batch t holds the examples t * B to (t + 1) * B - 1; row i on host h is the (h + num_hosts * i)th of them.
@@ -123,7 +125,7 @@ def _check(batch_size: int, host: int, num_hosts: int, num_workers: int, **first
             raise ValueError(f"{name} must be 0 or more, not {value}")
 
 
-def _iterate(batches: grain.MapDataset, num_workers: int) -> Iterator[dict[str, np.ndarray]]:
+def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:
     """The batches in order, made ahead of time on threads, or in `num_workers` processes with one thread each."""
     threads = 1 if num_workers else min(os.cpu_count() or 1, 16)
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_AHEAD * threads)
