@@ -44,15 +44,29 @@ class Pictured(Protocol):
     """What readers and pages ask of a network: a `TrainedNet`, or one that was trained elsewhere."""
 
     @property
-    def architecture(self) -> Architecture | CaffeNet: ...  # for its image_size
+    def architecture(self) -> Architecture | CaffeNet:
+        """It knows the input's `image_size`."""
+        ...
+
     @property
-    def mean(self) -> np.ndarray: ...
+    def mean(self) -> np.ndarray:
+        """The mean training picture, float32 [S, S, 3]."""
+        ...
+
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """Where it was read from."""
+        ...
+
     @property
-    def class_words(self) -> tuple[str, ...]: ...
+    def class_words(self) -> tuple[str, ...]:
+        """The classes as people call them."""
+        ...
+
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """It changes with the weights."""
+        ...
 
 
 def newest_run() -> Path:

@@ -33,6 +33,7 @@ from zfjax.network import Params, Trace, forward
 
 CHUNK = 8  # images in memory at the same time
 SHOWN = 2  # images on the page of pictures
+Look = Callable[[np.ndarray], np.ndarray]  # what of a picture is compared
 
 
 @dataclass(frozen=True)
