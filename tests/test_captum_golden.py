@@ -31,9 +31,8 @@ def test_what_comes_down_agrees_with_captum(name, rule):
 
 
 @pytest.mark.parametrize("name", captum_nets.NETS)
-def test_the_deconvnet_agrees_in_double_precision(name):
-    with jax.enable_x64(True):
-        found = captum_nets.by_rule(name, read(name), "deconvnet", np.float64)
+def test_the_deconvnet_agrees_in_double_precision(name, double_precision):
+    found = captum_nets.by_rule(name, read(name), "deconvnet", np.float64)
     assert found["deconvnet"].dtype == np.float64
     assert nets.relative_error(found["deconvnet"], read(name)["deconvnet"]) < 1e-9
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 
 import jax
 import numpy as np
@@ -158,7 +159,8 @@ def test_arrays_of_another_architecture_are_refused_by_name(tmp_path):
 
 def test_a_state_of_another_network_is_refused():
     sizes = TINY.with_sizes(fc6=13).sizes()
-    params = {name: {"kernel": np.zeros(s.kernel), "bias": np.zeros(s.kernel[-1])} for name, s in sizes.items()}
+    zeros = partial(np.zeros, dtype=np.float32)
+    params = {name: {"kernel": zeros(s.kernel), "bias": zeros(s.kernel[-1])} for name, s in sizes.items()}
     other = fresh(RECIPE)._replace(optimizer=training.make_optimizer(RECIPE).init(params))
     with pytest.raises(ValueError, match="belongs to another network or optimizer"):
         checkpoints.to_state(snapshot(1), other)

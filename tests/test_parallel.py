@@ -19,9 +19,9 @@ parallel.connect_hosts()
 """
 
 
-def run_alone(**environment):
+def run_alone(program=ALONE, **environment):
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "OMPI_", "JAX_"))}
-    return subprocess.run([sys.executable, "-c", ALONE], env=clean | environment, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", program], env=clean | environment, capture_output=True, text=True)
 
 
 def test_without_a_cluster_a_program_is_the_one_host_before_and_after_jax_runs():
@@ -29,15 +29,32 @@ def test_without_a_cluster_a_program_is_the_one_host_before_and_after_jax_runs()
     assert ended.stdout == "(0, 1)\n" and ended.returncode == 0, ended.stderr
 
 
-def test_a_cluster_that_announces_itself_in_part_is_an_error():
-    ended = run_alone(JAX_PLATFORMS="cpu", JAX_COORDINATOR_ADDRESS="localhost:1")
-    assert ended.returncode == 1 and "ValueError: Number of processes must be defined" in ended.stderr
+SLURM = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_LOCALID": "0"}
+SLURM |= {"SLURM_PROCID": "0", "SLURM_STEP_NUM_NODES": "2"}
+
+
+@pytest.mark.parametrize("announced", [{}, SLURM, {"JAX_COORDINATOR_ADDRESS": "localhost:1"}])
+def test_where_jax_runs_already_a_program_stays_alone(announced):
+    ended = run_alone("import jax; jax.devices()" + ALONE, JAX_PLATFORMS="cpu", **announced)
+    assert ended.stdout == "(0, 1)\n" and ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("announced", "error"),
+    [
+        ({"JAX_COORDINATOR_ADDRESS": "localhost:1"}, "ValueError: Number of processes must be defined"),
+        (SLURM | {"SLURM_NTASKS": "two"}, "ValueError: invalid literal for int()"),
+    ],
+)
+def test_a_cluster_that_announces_itself_in_part_or_wrongly_is_an_error(announced, error):
+    ended = run_alone(JAX_PLATFORMS="cpu", **announced)
+    assert ended.returncode == 1 and error in ended.stderr
 
 
 @pytest.mark.parametrize("error", [ValueError("invalid literal for int()"), RuntimeError("connection refused")])
 def test_what_goes_wrong_in_a_cluster_is_not_hidden(error, monkeypatch):
-    def initialize():
-        raise error
+    def initialize(cluster_detection_method=None):
+        raise error if cluster_detection_method is None else ValueError("nobody there")
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     with pytest.raises(type(error), match=str(error).replace("()", "")):

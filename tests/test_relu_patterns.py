@@ -156,11 +156,10 @@ def test_forms_are_found_in_other_floating_types(form, dtype):
     np.testing.assert_array_equal(found["deconvnet"][1], jnp.maximum(incoming, 0))
 
 
-def test_double_precision():
-    with jax.enable_x64(True):
-        incoming = INCOMING.astype(np.float64)
-        for form in ("where >", "x * where", "clip", "zero is an operand of jit", "scan"):
-            fn = (FORMS | PLACES)[form]
-            results, found = down(fn, "deconvnet", x=X.astype(np.float64), incoming=incoming)["deconvnet"]
-            assert results.dtype == found.dtype == np.float64
-            np.testing.assert_array_equal(found, np.maximum(incoming, 0))
+def test_double_precision(double_precision):
+    incoming = INCOMING.astype(np.float64)
+    for form in ("where >", "x * where", "clip", "zero is an operand of jit", "scan"):
+        fn = (FORMS | PLACES)[form]
+        results, found = down(fn, "deconvnet", x=X.astype(np.float64), incoming=incoming)["deconvnet"]
+        assert results.dtype == found.dtype == np.float64
+        np.testing.assert_array_equal(found, np.maximum(incoming, 0))

@@ -150,12 +150,11 @@ def test_outside_jit_a_second_call_compiles_nothing():
 
     ruled = with_relu_rule(fn, "deconvnet")
     ruled(X)
-    jax.monitoring.register_event_duration_secs_listener(listen)
+    jax.monitoring.register_event_duration_secs_listener(listen)  # for good: below JAX 0.8.1 none is forgotten alone
     ruled(X)
     assert not events
     ruled(X[:2])
     assert events
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_outside_jit_few_compiled_calls_stay_behind():

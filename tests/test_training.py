@@ -180,6 +180,30 @@ def test_kernels_begin_as_the_rule_says_and_biases_at_zero(rule, gain):
         assert not np.any(params[name]["bias"])
 
 
+def init(key, rule="he"):
+    return training.init_params(key, architecture=TINY, initialization=rule)
+
+
+@pytest.mark.parametrize("rule", training.INITIALIZATIONS)
+def test_fresh_parameters_are_the_same_inside_another_jit(rule):
+    key = jax.random.key(4)
+    expected = init(key, rule)
+    close(jax.jit(functools.partial(init, rule=rule))(key), expected, rtol=1e-6, atol=0)
+    close(jax.jit(lambda: init(key, rule))(), expected, rtol=1e-6, atol=0)  # where the key is a constant
+
+
+def test_the_shapes_of_fresh_parameters_are_told_without_making_them():
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), jax.eval_shape(init, jax.random.key(4)))
+    assert shapes == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), parameters())
+
+
+def test_many_networks_are_begun_by_vmap_each_from_its_own_key():
+    keys = jax.random.split(jax.random.key(4), 2)
+    both = jax.vmap(init)(keys)
+    for row, key in enumerate(keys):
+        close(jax.tree.map(lambda leaf, row=row: leaf[row], both), init(key), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("batch_size", 0), ("num_epochs", 0), ("learning_rate", 0.0), ("learning_rate", math.inf), ("momentum", 1.0)]

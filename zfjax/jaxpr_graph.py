@@ -103,6 +103,29 @@ def programs_of(eqn: core.JaxprEqn) -> tuple[core.ClosedJaxpr, ...]:
     return tuple(p if isinstance(p, core.ClosedJaxpr) else core.ClosedJaxpr(p, ()) for p in found)
 
 
+class ScanOperands(NamedTuple):
+    """How many operands of a scan are what; the rest are sliced, one slice to a round."""
+
+    num_consts: int  # the same in every round; they come first
+    num_carry: int  # handed from round to round; they come next
+
+
+def scan_operands(eqn: core.JaxprEqn) -> ScanOperands:
+    """What the operands of a scan are, read from shapes: its parameters say it in other words from version to version.
+
+    What is sliced or stacked has an axis more outside the rounds than inside.
+    """
+    (body,) = programs_of(eqn)
+    sliced = sum(map(_has_axis_more, eqn.invars, body.jaxpr.invars))
+    stacked = sum(map(_has_axis_more, eqn.outvars, body.jaxpr.outvars))
+    num_carry = len(eqn.outvars) - stacked
+    return ScanOperands(len(eqn.invars) - sliced - num_carry, num_carry)
+
+
+def _has_axis_more(outside: Any, inside: Any) -> bool:
+    return len(outside.aval.shape) > len(inside.aval.shape)
+
+
 def _add_program(
     graph: Graph, program: core.ClosedJaxpr, operands: Sequence[Value], where: _Where, opaque: Container[str]
 ) -> list[Value]:
@@ -156,7 +179,7 @@ def _add_scan(
     graph: Graph, eqn: core.JaxprEqn, body: core.ClosedJaxpr, inputs: list[Value], here: _Where, run: Any
 ) -> list[Value]:
     """One round stands for all: what it carries comes from the start and from the round itself."""
-    num_consts, num_carry = eqn.params["num_consts"], eqn.params["num_carry"]
+    num_consts, num_carry = scan_operands(eqn)
     avals = [v.aval for v in body.jaxpr.invars]
     names = ["carry"] * num_carry + ["scan_slice"] * (len(inputs) - num_consts - num_carry)
     fed = [

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
 
-from zfjax.jaxpr_graph import Place, programs_of
+from zfjax.jaxpr_graph import Place, programs_of, scan_operands
 
 Backward = Callable[[jax.Array, jax.Array], jax.Array]  # (incoming, forward input) -> outgoing, of one shape
 Bodies = Sequence[Callable[[Sequence[Any]], Sequence[Any]]]  # operands -> results, of each program of a call
@@ -82,11 +82,11 @@ def evaluate(
         step = steps.get(index)
         outputs: Sequence[Any]
         if isinstance(step, Rectify):
-            outputs = _rectified(eqn, step, backward)(*map(read, _variables(eqn)))
+            outputs = _rectified(_alone(eqn, program), step, backward)(*map(read, _variables(eqn)))
         elif isinstance(step, Inner):
             outputs = _run_inner(eqn, step, backward, [read(atom) for atom in eqn.invars])
         else:
-            outputs = _run(eqn)(*map(read, _variables(eqn)))
+            outputs = core.jaxpr_as_fun(_alone(eqn, program))(*map(read, _variables(eqn)))
         values.update(zip(eqn.outvars, outputs, strict=True))
         if isinstance(step, Skip):
             values[step.after] = _skipped(values[step.before], values[step.after])
@@ -109,21 +109,26 @@ def _variables(eqn: core.JaxprEqn) -> list[Any]:
     return list(dict.fromkeys(atom for atom in eqn.invars if not isinstance(atom, core.Literal)))
 
 
-def _run(eqn: core.JaxprEqn) -> Callable[..., list[Any]]:
-    """The equation as a function of `_variables(eqn)`, run by JAX's own interpreter."""
-    note = core.DebugInfo("relu rule", eqn.primitive.name, None, None)
-    alone = core.Jaxpr((), _variables(eqn), eqn.outvars, [eqn], eqn.effects, note)
-    return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))
-
-
-def _rectified(eqn: core.JaxprEqn, step: Rectify, backward: Backward | None) -> Callable[..., list[Any]]:
-    """`_run(eqn)` with the rule on its way back."""
+def _alone(eqn: core.JaxprEqn, program: core.Jaxpr) -> core.ClosedJaxpr:
+    """An equation of the program as a program of its own, of `_variables(eqn)`."""
     variables = _variables(eqn)
+    note = program.debug_info._replace(
+        traced_for="relu rule",
+        func_src_info=eqn.primitive.name,
+        arg_names=("",) * len(variables),
+        result_paths=("",) * len(eqn.outvars),
+    )
+    return core.ClosedJaxpr(core.Jaxpr((), variables, eqn.outvars, [eqn], eqn.effects, note), ())
+
+
+def _rectified(alone: core.ClosedJaxpr, step: Rectify, backward: Backward | None) -> Callable[..., list[Any]]:
+    """The one equation of `alone`, with the rule on its way back."""
+    variables, (eqn,) = alone.jaxpr.invars, alone.jaxpr.eqns
     place = variables.index(eqn.invars[step.operand])
 
     @jax.custom_vjp
     def rectifier(*operands: jax.Array) -> list[Any]:
-        return _run(eqn)(*operands)
+        return core.jaxpr_as_fun(alone)(*operands)
 
     def up(*operands: jax.Array) -> tuple[list[Any], jax.Array]:
         return rectifier(*operands), operands[place]
@@ -155,7 +160,7 @@ def _run_inner(eqn: core.JaxprEqn, step: Inner, backward: Backward | None, opera
     """A call with the plan carried out inside it."""
     kind, programs = _KINDS[eqn.primitive.name], programs_of(eqn)
     plans = (*step.plans, *((),) * (len(programs) - len(step.plans)))
-    options = tuple((name, eqn.params[name]) for name in kind.options)
+    options = tuple(kind.options(eqn).items())
     rebuild = compiled if kind.compiled else _rebuilt
     run = rebuild(kind.frame, tuple(p.jaxpr for p in programs), plans, backward, options)
     return run([list(p.consts) for p in programs], operands)
@@ -219,15 +224,24 @@ def _scan(
     return [*carry, *stacked]
 
 
+def _scan_options(eqn):
+    named = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
+    return {**scan_operands(eqn)._asdict(), **named}
+
+
+def _remat_options(eqn):
+    return {name: eqn.params[name] for name in ("prevent_cse", "policy")}
+
+
 class _Kind(NamedTuple):
     frame: Callable[..., Sequence[Any]]  # (bodies, operands, **options) -> results
     compiled: bool = False  # as the operation is where it stands outside jit
-    options: tuple[str, ...] = ()  # parameters of the equation that the frame needs
+    options: Callable[[core.JaxprEqn], dict[str, Any]] = lambda eqn: {}  # what the frame needs of the equation
 
 
 _INLINED = _Kind(_call)
 _JIT = _Kind(_call, compiled=True)
-_REMAT = _Kind(_checkpoint, options=("prevent_cse", "policy"))
+_REMAT = _Kind(_checkpoint, options=_remat_options)
 _KINDS = {
     "jit": _JIT,
     "pjit": _JIT,
@@ -238,5 +252,5 @@ _KINDS = {
     "remat2": _REMAT,
     "checkpoint": _REMAT,
     "cond": _Kind(_switch, compiled=True),
-    "scan": _Kind(_scan, compiled=True, options=("num_consts", "num_carry", "length", "reverse", "unroll")),
+    "scan": _Kind(_scan, compiled=True, options=_scan_options),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import pathlib
 import sys
@@ -17,6 +19,7 @@ from zfjax.relu_table import STEP, Verdict, classify
 
 # Their files are passed over on the way from an operation to the line of the model that asked for it.
 _FRAMEWORKS = ("jax", "flax", "haiku", "equinox", "jaxtyping")
+_DECORATORS = (contextlib.__file__, functools.__file__)  # likewise: what wraps a call in others
 _MARKS = str(pathlib.Path(__file__).with_name("relu_rules.py"))
 TRACED = "_model"  # the function in it that calls the model
 
@@ -83,7 +86,7 @@ def source_line(sources: Sequence[core.JaxprEqn]) -> str:
     frames = [frame for eqn in sources for frame in _frames_in_model(eqn)]
     for frameworks in (_FRAMEWORKS, _FRAMEWORKS[:1]):
         paths = [path for name in frameworks for path in getattr(sys.modules.get(name), "__path__", ())]
-        folders = (*(path + os.sep for path in paths), _MARKS)
+        folders = (*(path + os.sep for path in paths), *_DECORATORS, _MARKS)
         for frame in frames:
             if not frame.file_name.startswith(folders):
                 return f"{_short(frame.file_name)}:{frame.line_num}"

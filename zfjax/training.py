@@ -10,7 +10,6 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -114,20 +113,29 @@ def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
     return optax.inject_hyperparams(sgd)(learning_rate=recipe.learning_rate)
 
 
-# XLA takes 13 s of CPU time to optimise these random numbers for speed, and 2 s to compile them as they are
-@partial(
-    jax.jit,
-    static_argnames=("architecture", "initialization"),
-    compiler_options={"xla_backend_optimization_level": 1},
-)
 def init_params(key: jax.Array, *, architecture: Architecture, initialization: str) -> Params:
-    """Fresh parameters by one of `INITIALIZATIONS`."""
+    """Fresh parameters by one of `INITIALIZATIONS`; also under jit, vmap and `jax.eval_shape`."""
+    is_traced = isinstance(jnp.zeros(()), jax.core.Tracer)  # by jit or eval_shape, where a key may be a constant
+    make = _init_params if is_traced else _compiled_init_params
+    return make(key, architecture=architecture, initialization=initialization)
+
+
+def _init_params(key: jax.Array, *, architecture: Architecture, initialization: str) -> Params:
     side = architecture.image_size
     rule = INITIALIZATIONS[initialization]
     images = jnp.zeros((1, side, side, architecture.channels), jnp.float32)
     params = ConvNet(architecture, kernel_init=rule.kernel).init(key, images)["params"]
     first = architecture.layer_names[0]
     return {**params, first: {**params[first], "kernel": params[first]["kernel"] * rule.first_layer}}
+
+
+# XLA takes 13 s of CPU time to optimise these random numbers for speed, and 2 s to compile them as they are.
+# A compiled function with options of its own cannot be called inside another.
+_compiled_init_params = jax.jit(
+    _init_params,
+    static_argnames=("architecture", "initialization"),
+    compiler_options={"xla_backend_optimization_level": 1},
+)
 
 
 def init_state(recipe: Recipe, architecture: Architecture) -> TrainState:
