@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 # What jax.distributed.initialize() says where no cluster announces itself, and where JAX runs already (in a notebook).
@@ -60,6 +62,18 @@ def host_count() -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
+def any_host(flag: bool) -> bool:
+    """Whether `flag` is true on at least one host; the same answer on all of them.
+
+    Every host has to ask at the same place of its program, and waits there for the others and for what its devices
+    still compute. A host that is alone answers at once, without a device.
+    """
+    if jax.process_count() == 1:
+        return bool(flag)
+    flags = np.full(jax.local_device_count(), flag, np.int32)
+    return int(_sum_over_devices()(replicate(()), split(flags))) > 0
+
+
 def connect_hosts(coordinator: str | None = None, num_hosts: int | None = None, host: int | None = None) -> None:
     """Join the other hosts: named ones, or those that the cluster announces (Slurm, MPI, TPU pods); else stay alone.
 
@@ -89,6 +103,11 @@ def connect_hosts(coordinator: str | None = None, num_hosts: int | None = None, 
         except (ValueError, RuntimeError) as error:
             if not any(words in str(error) for words in _ALONE):
                 raise
+
+
+@functools.cache
+def _sum_over_devices() -> Callable[..., Any]:
+    return data_parallel(lambda _, rows: lax.psum(rows.sum(), AXIS))
 
 
 def _split_rows(array: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import grain
@@ -36,7 +36,7 @@ def train_batches(
     host: int = 0,
     num_hosts: int = 1,
     num_workers: int = 0,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[dict[str, np.ndarray], None, None]:
     """One host's rows of the training batches from `first_step` on.
 
     Each epoch has its own shuffle s, by (seed, epoch). Global batch t of the epoch is s[t * B : (t + 1) * B] with
@@ -52,7 +52,7 @@ def train_batches(
       host, num_hosts: which of how many processes of the run this is.
       num_workers: processes that decode; 0 decodes on threads of this one.
     Returns:
-      Iterator of image uint8 [B / num_hosts, S, S, 3], label int32 and index int32 [B / num_hosts]; closing or
+      Generator of image uint8 [B / num_hosts, S, S, 3], label int32 and index int32 [B / num_hosts]; closing or
       dropping it ends the workers.
     Raises:
       ValueError: where an argument is out of its range.
@@ -76,7 +76,7 @@ def eval_batches(
     num_hosts: int = 1,
     num_workers: int = 0,
     first_batch: int = 0,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[dict[str, np.ndarray], None, None]:
     """One host's rows of the source in order, each example once, the last batch filled up.
 
     Global batch t holds the examples t * B to (t + 1) * B - 1; row i on host h is the (h + num_hosts * i)th of them.
@@ -84,7 +84,7 @@ def eval_batches(
 
     Args: as for `train_batches`; `first_batch` leaves out the batches before it.
     Returns:
-      Iterator of image uint8 [B / num_hosts, S, S, 3], label, index int32 and mask bool [B / num_hosts].
+      Generator of image uint8 [B / num_hosts, S, S, 3], label, index int32 and mask bool [B / num_hosts].
     Raises:
       ValueError: where an argument is out of its range.
     """
@@ -123,7 +123,7 @@ def _check(batch_size: int, host: int, num_hosts: int, num_workers: int, **first
             raise ValueError(f"{name} must be 0 or more, not {value}")
 
 
-def _iterate(batches: grain.MapDataset, num_workers: int) -> Iterator[dict[str, np.ndarray]]:
+def _iterate(batches: grain.MapDataset, num_workers: int) -> Generator[dict[str, np.ndarray], None, None]:
     """The batches in order, made ahead of time on threads, or in `num_workers` processes with one thread each."""
     threads = 1 if num_workers else min(os.cpu_count() or 1, 16)
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_AHEAD * threads)
