@@ -71,9 +71,7 @@ class Run:
     mean: np.ndarray  # float32 [S, S, 3], mean training picture
     validation: Source | None = None  # pictures of the same size; None: no error is measured
     folder: Path | None = None  # its folder `checkpoints` gets the checkpoints; None: none are written
-    settings: dict[str, Any] = dataclasses.field(
-        default_factory=dict
-    )  # JSON that every checkpoint keeps for you
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # JSON that every checkpoint keeps for you
     save_steps: int | None = None  # steps between checkpoints inside an epoch; None: only after each epoch
     num_workers: int = 0  # processes that read and decode; the order of images does not depend on it
 
