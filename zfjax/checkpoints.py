@@ -167,7 +167,9 @@ def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
 def _check_format(path: Path) -> None:
     """ValueError where a newer version wrote the checkpoint, whatever else that version does differently."""
     try:
-        stored = int(_read(path, []).meta.get("format", 0))
+        stored = _read(path, []).meta.get("format", 0)
+        if not isinstance(stored, int) or stored < 0:
+            raise ValueError(f"format={stored!r}: a whole number of 0 or more is needed")
     except Exception as error:
         raise _damaged(path, error) from error
     if stored > FORMAT:

@@ -41,6 +41,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import math
 import time
@@ -93,6 +94,17 @@ class Run:
     def epoch_steps(self) -> int:
         """Steps of one epoch."""
         return steps_per_epoch(self.train, self.recipe.batch_size)
+
+    @functools.cached_property
+    def train_step(self) -> Callable[..., Any]:
+        """`training.make_train_step` on all devices; compiled once, however often the run goes on."""
+        step = training.make_train_step(self.recipe, self.architecture, self.mean)
+        return parallel.data_parallel(step, donate_state=True)
+
+    @functools.cached_property
+    def evaluate(self) -> Callable[..., evaluation.Errors]:
+        """`evaluation.make_evaluate` of the network; compiled once too."""
+        return evaluation.make_evaluate(self.architecture, self.mean)
 
 
 class Totals(NamedTuple):
@@ -235,9 +247,6 @@ class _Loop:
         self._step = int(own.step)
         self._stopping = False  # the same on every host
         self._seconds, self._images = 0.0, 0  # of this epoch's steps in this process
-        train_step = training.make_train_step(run.recipe, run.architecture, run.mean)
-        self._train_step = parallel.data_parallel(train_step, donate_state=True)
-        self._evaluate = evaluation.make_evaluate(run.architecture, run.mean)
         self._batches = self._train_batches()
         self._checkpoints = None
         if run.folder is not None:
@@ -280,7 +289,7 @@ class _Loop:
         began, running = time.monotonic(), None
         while self._step < until and not self._stopping:
             batch = parallel.split(self._with_positions(next(self._batches)))
-            self._state, metrics = self._train_step(self._state, batch)
+            self._state, metrics = self._run.train_step(self._state, batch)
             self._step += 1
             if running is not None:
                 yield self._read(running, self._step - 1)
@@ -307,7 +316,7 @@ class _Loop:
         """The epoch, with its error on the whole validation split, and the annealing after it; None after a stop."""
         errors: dict[str, float] = {}
         if self._run.validation is not None:
-            counts = self._evaluate(self._state.params, self._validation_batches(self._run.validation))
+            counts = self._run.evaluate(self._state.params, self._validation_batches(self._run.validation))
             if self._stopping:
                 return None
             errors = counts.shares()
