@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from zfjax import features, training_loop, transfer
+from zfjax import checkpoints, features, training_loop, transfer
 from zfjax.architecture import Architecture
 from zfjax.data import ArraySource, Source, photo_sets
 from zfjax.data.loader import eval_batches
@@ -39,7 +40,9 @@ def scratch_recipe(
     )
 
 
-def accuracy(photo_set: PhotoSet, fold: Fold, size: int, architecture: Architecture, recipe: Recipe) -> float:
+def accuracy(
+    photo_set: PhotoSet, fold: Fold, size: int, architecture: Architecture, recipe: Recipe, folder: Path | None = None
+) -> float:
     """Mean per-class accuracy on the fold's test images of a net trained on nothing but its training images.
 
     Args:
@@ -48,12 +51,13 @@ def accuracy(photo_set: PhotoSet, fold: Fold, size: int, architecture: Architect
       size: side of the pictures, pixels; the net sees crops of them.
       architecture: the table, with one logit per class of the set.
       recipe: how it is trained.
+      folder: where the training is kept, to go on when it was stopped; None: in memory alone.
     """
     source: Source = photo_sets.source_of(photo_set, size, fold.train)
     if 3 * size**2 * len(source) <= MAX_BYTES:
         source = photo_sets.decoded(source)
     mean = mean_picture(source, size)
-    params = train(recipe, architecture, source, mean)
+    params = train(recipe, architecture, source, mean, folder)
     logits = architecture.layer_names[-1]
     rows = features.layers_of(params, [logits], architecture=architecture)
     batches = eval_batches(photo_sets.source_of(photo_set, size, fold.test), batch_size=recipe.batch_size)
@@ -72,12 +76,26 @@ def mean_picture(source: Source, size: int) -> np.ndarray:
     return (total / len(source)).astype(np.float32)
 
 
-def train(recipe: Recipe, architecture: Architecture, source: Source | ArraySource, mean: np.ndarray) -> Params:
-    """The parameters after the recipe's epochs, NumPy arrays; FloatingPointError where the loss is not finite."""
-    run = Run(architecture=architecture, recipe=recipe, train=source, mean=mean)
+def train(
+    recipe: Recipe,
+    architecture: Architecture,
+    source: Source | ArraySource,
+    mean: np.ndarray,
+    folder: Path | None = None,
+) -> Params:
+    """The parameters after the recipe's epochs, NumPy arrays; FloatingPointError where the loss is not finite.
+
+    With a `folder` each epoch is saved there, and the training goes on from the last one that is.
+    """
+    run = Run(architecture=architecture, recipe=recipe, train=source, mean=mean, folder=folder, kept_epochs=())
+    checkpoint = None
+    if folder is not None:
+        with contextlib.suppress(FileNotFoundError):
+            checkpoint = checkpoints.load(folder, with_optimizer=True)
+    done = 0 if checkpoint is None else checkpoint.step * recipe.batch_size
     total = recipe.num_epochs * run.epoch_steps * recipe.batch_size
-    bar = tqdm(total=total, unit=" images", leave=False, disable=None)
-    with bar, contextlib.closing(training_loop.train(run)) as events:
+    bar = tqdm(total=total, initial=done, unit=" images", leave=False, disable=None)
+    with bar, contextlib.closing(training_loop.train(run, training_loop.begin(run, checkpoint))) as events:
         try:
             for event in events:
                 if isinstance(event, Stepped):

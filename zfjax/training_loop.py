@@ -74,6 +74,7 @@ class Run:
     folder: Path | None = None  # its folder `checkpoints` gets the checkpoints; None: none are written
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # JSON that every checkpoint keeps for you
     save_steps: int | None = None  # steps between checkpoints inside an epoch; None: only after each epoch
+    kept_epochs: tuple[int, ...] = checkpoints.EVOLUTION_EPOCHS  # whose checkpoints stay; else the latest few do
     num_workers: int = 0  # processes that read and decode; the order of images does not depend on it
 
     def __post_init__(self) -> None:
@@ -250,7 +251,7 @@ class _Loop:
         self._batches = self._train_batches()
         self._checkpoints = None
         if run.folder is not None:
-            kept = [epoch * run.epoch_steps for epoch in checkpoints.EVOLUTION_EPOCHS]
+            kept = [epoch * run.epoch_steps for epoch in run.kept_epochs]
             self._checkpoints = checkpoints.Checkpoints(run.folder / "checkpoints", kept_steps=kept)
 
     def events(self) -> Iterator[Event]:
