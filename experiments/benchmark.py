@@ -124,7 +124,6 @@ def train_step(workload: Workload) -> Engine:
         "image": rng.integers(0, 256, (recipe.batch_size, side, side, 3), np.uint8),
         "label": rng.integers(0, workload.num_classes, recipe.batch_size, np.int32),
         "position": np.arange(recipe.batch_size, dtype=np.int32),
-        "stop": np.zeros(recipe.batch_size, np.int32),
     }
     mean = np.full((side, side, 3), 127.0, np.float32)
     step = parallel.data_parallel(training.make_train_step(recipe, architecture, mean), donate_state=True)

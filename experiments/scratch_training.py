@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from zfjax import features, parallel, training, transfer
+from zfjax import checkpoints, features, training_loop, transfer
 from zfjax.architecture import Architecture
 from zfjax.data import ArraySource, Source, photo_sets
-from zfjax.data.loader import eval_batches, steps_per_epoch, train_batches
+from zfjax.data.loader import eval_batches
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.network import Params
-from zfjax.training import Annealing, Recipe
+from zfjax.training import Recipe
+from zfjax.training_loop import Run, Stepped
 from zfjax.transfer import Fold
 
 MAX_BYTES = 2 << 30  # of decoded pictures in memory; where there are more they are decoded in every epoch
@@ -39,7 +40,9 @@ def scratch_recipe(
     )
 
 
-def accuracy(photo_set: PhotoSet, fold: Fold, size: int, architecture: Architecture, recipe: Recipe) -> float:
+def accuracy(
+    photo_set: PhotoSet, fold: Fold, size: int, architecture: Architecture, recipe: Recipe, folder: Path | None = None
+) -> float:
     """Mean per-class accuracy on the fold's test images of a net trained on nothing but its training images.
 
     Args:
@@ -48,12 +51,13 @@ def accuracy(photo_set: PhotoSet, fold: Fold, size: int, architecture: Architect
       size: side of the pictures, pixels; the net sees crops of them.
       architecture: the table, with one logit per class of the set.
       recipe: how it is trained.
+      folder: where the training is kept, to go on when it was stopped; None: in memory alone.
     """
     source: Source = photo_sets.source_of(photo_set, size, fold.train)
     if 3 * size**2 * len(source) <= MAX_BYTES:
         source = photo_sets.decoded(source)
     mean = mean_picture(source, size)
-    params = train(recipe, architecture, source, mean)
+    params = train(recipe, architecture, source, mean, folder)
     logits = architecture.layer_names[-1]
     rows = features.layers_of(params, [logits], architecture=architecture)
     batches = eval_batches(photo_sets.source_of(photo_set, size, fold.test), batch_size=recipe.batch_size)
@@ -72,25 +76,33 @@ def mean_picture(source: Source, size: int) -> np.ndarray:
     return (total / len(source)).astype(np.float32)
 
 
-def train(recipe: Recipe, architecture: Architecture, source: Source | ArraySource, mean: np.ndarray) -> Params:
-    """The parameters after the recipe's epochs; FloatingPointError where the loss is not finite."""
-    batch_size, epoch_steps = recipe.batch_size, steps_per_epoch(source, recipe.batch_size)
-    state = parallel.replicate(training.init_state(recipe, architecture))
-    step = parallel.data_parallel(training.make_train_step(recipe, architecture, mean), donate_state=True)
-    extras = {"position": np.arange(batch_size, dtype=np.int32), "stop": np.zeros(batch_size, np.int32)}
-    annealing = Annealing.start(recipe)
-    bar = tqdm(total=recipe.num_epochs * epoch_steps * batch_size, unit=" images", leave=False, disable=None)
-    batches = train_batches(source, batch_size=batch_size, seed=recipe.seed, num_epochs=recipe.num_epochs)
-    with bar, contextlib.closing(batches):
-        for done, batch in enumerate(batches, start=1):
-            rows = {"image": batch["image"], "label": batch["label"], **extras}
-            state, metrics = step(state, parallel.split(rows))
-            loss = float(metrics.loss) / batch_size
-            if not math.isfinite(loss):
-                raise FloatingPointError(f"loss={loss} at step {done}: training from scratch diverged")
-            bar.set_postfix_str(f"loss {loss:.2f}", refresh=False)
-            bar.update(batch_size)
-            if done % epoch_steps == 0:
-                annealing = training.anneal(annealing, math.inf, recipe)  # a cosine looks at no error
-                state = training.with_learning_rate(state, annealing.learning_rate)
-    return state.params
+def train(
+    recipe: Recipe,
+    architecture: Architecture,
+    source: Source | ArraySource,
+    mean: np.ndarray,
+    folder: Path | None = None,
+) -> Params:
+    """The parameters after the recipe's epochs, NumPy arrays; FloatingPointError where the loss is not finite.
+
+    With a `folder` each epoch is saved there, and the training goes on from the last one that is.
+    """
+    run = Run(architecture=architecture, recipe=recipe, train=source, mean=mean, folder=folder, kept_epochs=())
+    checkpoint = None
+    if folder is not None:
+        with contextlib.suppress(FileNotFoundError):
+            checkpoint = checkpoints.load(folder, with_optimizer=True)
+    done = 0 if checkpoint is None else checkpoint.step * recipe.batch_size
+    total = recipe.num_epochs * run.epoch_steps * recipe.batch_size
+    bar = tqdm(total=total, initial=done, unit=" images", leave=False, disable=None)
+    with bar, contextlib.closing(training_loop.train(run, training_loop.begin(run, checkpoint))) as events:
+        try:
+            for event in events:
+                if isinstance(event, Stepped):
+                    bar.set_postfix_str(f"loss {event.loss:.2f}", refresh=False)
+                    bar.update(event.num_images)
+        except training_loop.Diverged as error:
+            where = f"{error.quantity}={error.value} at step {error.step}"
+            raise FloatingPointError(f"{where}: training from scratch diverged") from error
+    assert isinstance(event, training_loop.Finished)
+    return event.progress.state.params

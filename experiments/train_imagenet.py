@@ -27,9 +27,9 @@ import numpy as np
 import tyro
 from jax.experimental import multihost_utils
 
-from experiments import inputs, training_log, training_loop, training_run
+from experiments import inputs, training_log, training_run
 from experiments.stopping import Stopped, StopRequest
-from zfjax import checkpoints, parallel, training
+from zfjax import checkpoints, parallel, training, training_loop
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
 from zfjax.data import ImageSet
 from zfjax.training import Annealing, Recipe
@@ -126,14 +126,25 @@ def run(config: Config, resume: Path | None = None, *, table: Architecture | Non
     recipe, annealing = config.recipe, Annealing.start(config.recipe)
     if checkpoint is not None:
         recipe, annealing = continued(config.recipe, checkpoint)
-    loop_run = training_run.Run(folder, images, architecture, recipe, settings, config.save_steps, config.num_workers)
-    progress = training_run.begin(loop_run, annealing, checkpoint)
+    assert images.train is not None and images.mean is not None  # else `open_images` raised
+    loop_run = training_loop.Run(
+        architecture=architecture,
+        recipe=recipe,
+        train=images.train,
+        mean=images.mean,
+        validation=images.validation,
+        folder=folder,
+        settings=settings,
+        save_steps=config.save_steps,
+        num_workers=config.num_workers,
+    )
+    progress = training_loop.begin(loop_run, checkpoint, annealing=annealing)
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         training_log.write_config(folder, config_to_json(config), recipe)
-        print(training_run.summary(loop_run, progress))
+        print(training_run.summary(images, loop_run, progress))
     with StopRequest() as stop:
-        record = training_loop.Loop(loop_run, progress, stop)()
+        record = training_log.train(loop_run, progress, stop, folder)
     return {**record, "folder": str(folder)}
 
 

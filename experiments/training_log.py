@@ -1,20 +1,102 @@
-"""The record of a training run: `metrics.jsonl`, one JSON object a line, and the picture of its curves."""
+"""What is shown and kept of a training run: a progress bar, `metrics.jsonl` with one JSON object a line, its curves."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from experiments import pictures
+from experiments.stopping import Stopped, StopRequest
+from zfjax import parallel, training_loop
 from zfjax.training import Recipe
+from zfjax.training_loop import EpochDone, Halted, Progress, Run, Stepped
+
+LOG_STEPS = 20  # steps between the "step" records of metrics.jsonl
+
+
+def train(run: Run, progress: Progress, stop: StopRequest, folder: Path) -> dict[str, Any]:
+    """Train to the end, showing and recording what happens; host 0 does that for all.
+
+    Returns:
+      The record of the last epoch.
+
+    Raises:
+      FloatingPointError: the loss or gradient is not finite; the checkpoints stay.
+      Stopped: a signal asked to leave; everything is saved.
+    """
+    first = parallel.host_count()[0] == 0
+    log, record = TrainingLog(folder), {}
+    if first:
+        log.rewind(int(progress.state.step), progress.annealing.epoch)
+    events = training_loop.train(run, progress, should_stop=lambda: stop.signal_number > 0)
+    with progress_bar(run, progress, shown=first) as bar, contextlib.closing(events):
+        try:
+            for event in events:
+                if isinstance(event, Stepped):
+                    show_step(bar, event)
+                    if first and event.step % LOG_STEPS == 0:
+                        log.append(step_record(event, run.epoch_steps))
+                elif isinstance(event, EpochDone):
+                    record = {"kind": "epoch", **event._asdict()}
+                    if first:
+                        log.append(record)
+                        log.draw()
+                        bar.write(epoch_line(record, run.recipe.num_epochs))
+                    if event.epoch < run.recipe.num_epochs:
+                        bar.set_description(f"epoch {event.epoch + 1}/{run.recipe.num_epochs}")
+                elif isinstance(event, Halted):
+                    go_on = f"python -m experiments.train_imagenet --resume {folder}"
+                    message = f"stopped; saved after step {event.step}; go on with: {go_on}"
+                    raise Stopped(message, stop.signal_number)
+        except training_loop.Diverged as error:
+            lower, stay = "with a lower --learning-rate", error.saved_steps
+            advice = f"the checkpoints of steps {stay} stay: go on from the last good one {lower}"
+            raise FloatingPointError(f"{error}; " + (advice if stay else f"begin anew {lower}")) from error
+    return record
+
+
+def progress_bar(run: Run, progress: Progress, *, shown: bool) -> tqdm:
+    """A bar over the images of the whole run, which stands where the run does."""
+    recipe = run.recipe
+    return tqdm(
+        desc=f"epoch {progress.annealing.epoch + 1}/{recipe.num_epochs}",
+        total=recipe.num_epochs * run.epoch_steps * recipe.batch_size,
+        initial=int(progress.state.step) * recipe.batch_size,
+        unit=" images",
+        bar_format="{desc}{percentage:3.0f}%|{bar}| {rate_fmt}, {remaining} left{postfix}",  # within 80 columns
+        disable=not shown,
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,  # seconds; a log file wants few lines
+        dynamic_ncols=True,
+    )
+
+
+def show_step(bar: tqdm, event: Stepped) -> None:
+    """Advance a bar over images by a step."""
+    bar.set_postfix_str(f"loss {event.loss:.3f}, accuracy {event.accuracy:.1%}", refresh=False)
+    bar.update(event.num_images)
+
+
+def step_record(event: Stepped, epoch_steps: int) -> dict[str, Any]:
+    """The "step" record of `metrics.jsonl`."""
+    return {
+        "kind": "step",
+        "step": event.step,
+        "epoch_done": event.step / epoch_steps,
+        "loss": event.loss,
+        "accuracy": event.accuracy,
+        "gradient_norm": event.gradient_norm,
+    }
 
 
 class TrainingLog:

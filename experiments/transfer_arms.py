@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +14,7 @@ import numpy as np
 
 from experiments import frozen_features, scratch_training
 from experiments.inputs import TrainedNet
-from zfjax import linear_models, parallel, transfer
+from zfjax import checkpoints, linear_models, parallel, transfer
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.training import Recipe
 from zfjax.transfer import Fold
@@ -46,8 +49,11 @@ def pretrained(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, layer: str, 
     return Arm({"features": frozen_features.features_key(net, photo_set, layer), **MODEL}, measure)
 
 
-def scratch(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, recipe: Recipe) -> Arm:
-    """The same net trained on the fold's training images alone; ValueError where they do not fill a batch."""
+def scratch(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, recipe: Recipe, folder: Path) -> Arm:
+    """The same net trained on the fold's training images alone; ValueError where they do not fill a batch.
+
+    `folder` keeps a training that is not done in a folder of its own, named by all that it depends on.
+    """
     parallel.check_batch_size(recipe.batch_size)
     if recipe.batch_size > len(fold.train):
         raise ValueError(
@@ -57,10 +63,16 @@ def scratch(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, recipe: Recipe)
     table = table.with_sizes(**{table.layer_names[-1]: len(photo_set.class_names)})
     size = len(net.mean)
 
-    def measure() -> dict[str, Any]:
-        return {"accuracy": scratch_training.accuracy(photo_set, fold, size, table, recipe)}
-
     key = {"architecture": repr(table), "size": size, "recipe": dataclasses.asdict(recipe), "version": SCRATCH_VERSION}
+
+    def measure() -> dict[str, Any]:
+        name = checkpoints.digest((np.asarray(json.dumps(key)), np.asarray(photo_set.fingerprint), fold.train))
+        accuracy = scratch_training.accuracy(photo_set, fold, size, table, recipe, folder / name)
+        shutil.rmtree(folder / name)
+        with contextlib.suppress(OSError):  # others stand there
+            folder.rmdir()
+        return {"accuracy": accuracy}
+
     return Arm(key, measure)
 
 

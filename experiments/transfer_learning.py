@@ -15,7 +15,8 @@ the 20 classes, scored on the test set, whose labels are not public); photos tha
 alone are left out of it.
 
 Writes result.json and curve.png to <run>/transfer/<dataset> (or --out), and a small record of each fold to records/
-there: a run that was stopped goes on, and a later one with more folds or sizes computes only those.
+there: a run that was stopped goes on, from scratch after the last whole epoch, and a later one with more folds or sizes
+computes only those.
 """
 
 from __future__ import annotations
@@ -131,7 +132,9 @@ def run(config: Config) -> dict[str, Any]:
         recipes = [dataclasses.replace(recipe, seed=config.seed + n) for n in range(config.num_folds)]
         arms = {
             "pretrained": lambda number, fold: transfer_arms.pretrained(net, photo_set, fold, **frozen),
-            "scratch": lambda number, fold: transfer_arms.scratch(net, photo_set, fold, recipe=recipes[number]),
+            "scratch": lambda number, fold: transfer_arms.scratch(
+                net, photo_set, fold, recipe=recipes[number], folder=out / "unfinished"
+            ),
         }
         measured = {"rows": measure_folds(config, photo_set, sizes, arms, out / "records")}
     result = {
@@ -234,7 +237,7 @@ def report(result: Mapping[str, Any]) -> None:
 
 def main() -> None:
     """The command line."""
-    stopped = "the same command goes on after the last fold that was recorded"
+    stopped = "the same command goes on after the last fold that was recorded, or epoch that was saved"
     command.main(Config, run, __doc__, report, when_stopped=stopped)
 
 

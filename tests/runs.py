@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import inputs, train_imagenet, training_loop
-from zfjax import checkpoints, parallel
+from experiments import inputs, train_imagenet
+from zfjax import checkpoints, parallel, training_loop
 from zfjax.data import ArraySource, ImageSet
 
 SIDE, NUM_TRAIN, NUM_VALIDATION, BATCH = 40, 50, 19, 8  # neither split is a whole number of batches

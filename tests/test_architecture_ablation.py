@@ -8,9 +8,10 @@ import signal
 import pytest
 import runs
 
-from experiments import ablation_variants, inputs, train_imagenet, training_loop
+from experiments import ablation_variants, inputs, train_imagenet
 from experiments import architecture_ablation as ablation
 from experiments.stopping import Stopped
+from zfjax import training_loop
 
 COUNTS = {  # paper.md's list, at 1,000 classes
     "alexnet": 60_965_224,

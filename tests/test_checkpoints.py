@@ -1,5 +1,7 @@
 """Checkpoints: read back bit for bit, the right ones kept, and whatever is damaged refused by name."""
 
+import hashlib
+import json
 import os
 import shutil
 from functools import partial
@@ -147,6 +149,41 @@ def test_a_number_changed_by_hand_is_damage(copy):
     assert path.read_text() != text
     with pytest.raises(ValueError, match="the contents of meta are not those that were written"):
         checkpoints.load(copy)
+
+
+def with_format(run, number):
+    """The newest checkpoint of `run` as a version with this format would have written it (None: with no number)."""
+    path = run / "checkpoints" / "20" / "meta" / "metadata"
+    meta = json.loads(path.read_text())
+    assert meta.pop("format") == checkpoints.FORMAT == 1
+    if number is not None:
+        meta["format"] = number
+    rest = {name: value for name, value in meta.items() if name != "digests"}
+    digest = hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16).hexdigest()
+    assert digest != meta["digests"]["meta"]
+    meta["digests"]["meta"] = digest
+    path.write_text(json.dumps(meta))
+    return run
+
+
+def test_a_checkpoint_from_before_formats_had_numbers_is_read(copy):
+    assert same(checkpoints.load(with_format(copy, None), with_optimizer=True), snapshot(20))
+
+
+@pytest.mark.parametrize("parts", [["network", "optimizer"], []])
+def test_a_checkpoint_of_a_newer_version_says_so_whatever_else_changed(copy, parts):
+    with_format(copy, 2)
+    for part in parts:
+        shutil.rmtree(copy / "checkpoints" / "20" / part)
+    with pytest.raises(ValueError, match="20 is of format 2: it was written by a newer version of zfjax") as raised:
+        checkpoints.load(copy)
+    assert "update zfjax" in str(raised.value) and "damaged" not in str(raised.value)
+
+
+@pytest.mark.parametrize("number", ["two", -1])
+def test_a_format_that_is_no_number_of_one_is_damage(copy, number):
+    with pytest.raises(ValueError, match="20 is damaged"):
+        checkpoints.load(with_format(copy, number))
 
 
 def test_arrays_of_another_architecture_are_refused_by_name(tmp_path):

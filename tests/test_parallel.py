@@ -51,6 +51,18 @@ def test_a_cluster_that_announces_itself_in_part_or_wrongly_is_an_error(announce
     assert ended.returncode == 1 and error in ended.stderr
 
 
+@pytest.mark.parametrize("flag", [False, True])
+def test_a_host_that_is_alone_agrees_with_itself_without_a_device(monkeypatch, flag):
+    monkeypatch.setattr(parallel, "split", lambda _: pytest.fail("a device was asked"))
+    assert parallel.any_host(flag) is flag
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_the_flag_of_a_host_with_others_goes_over_all_devices(monkeypatch, flag):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert parallel.any_host(flag) is flag
+
+
 @pytest.mark.parametrize("error", [ValueError("invalid literal for int()"), RuntimeError("connection refused")])
 def test_what_goes_wrong_in_a_cluster_is_not_hidden(error, monkeypatch):
     def initialize(cluster_detection_method=None):

@@ -7,8 +7,8 @@ import sys
 import pytest
 import runs
 
-from experiments import inputs, train_imagenet, training_run
-from zfjax import checkpoints, parallel, training
+from experiments import inputs, train_imagenet
+from zfjax import checkpoints, parallel, training, training_loop
 from zfjax.architecture import ZFNET
 
 NEW = [
@@ -133,13 +133,13 @@ def test_a_number_out_of_its_range_is_refused_by_name(monkeypatch, capsys):
 
 
 def test_a_run_goes_on_with_the_network_that_it_holds_whatever_today_s_defaults_are(monkeypatch, finished):
-    def refuse(run, *_):
+    def refuse(run, *_, **__):
         raise ValueError(f"{run.architecture.input_scale}")
 
     he = training.INITIALIZATIONS["he"]
     stored = checkpoints.load(finished).architecture.input_scale
     monkeypatch.setitem(training.INITIALIZATIONS, "he", he._replace(input_scale=stored / 2))
-    monkeypatch.setattr(training_run, "begin", refuse)
+    monkeypatch.setattr(training_loop, "begin", refuse)
     assert error_of(monkeypatch, "--resume", finished) == f"error: {stored}"
 
 

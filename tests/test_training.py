@@ -34,7 +34,7 @@ def data():
     labels = (np.arange(8) % 5).astype(np.int32)
     noise = rng.integers(0, 100, (8, SIZE, SIZE, 3))
     image = (noise + 30 * labels[:, None, None, None]).astype(np.uint8)
-    batch = {"image": image, "label": labels, "position": np.arange(8, dtype=np.int32), "stop": np.zeros(8, np.int32)}
+    batch = {"image": image, "label": labels, "position": np.arange(8, dtype=np.int32)}
     return image.mean(axis=0, dtype=np.float32), batch
 
 
@@ -132,11 +132,6 @@ def test_bfloat16_computes_in_bfloat16_keeps_float32_parameters_and_trains():
 def test_another_place_in_the_global_batch_draws_another_crop_and_mask():
     loss = steps(RECIPE, 1)[1][0].loss
     assert abs(steps(RECIPE, 1, position=np.arange(8, 16, dtype=np.int32))[1][0].loss - loss) > 1e-3
-
-
-def test_one_host_that_asks_to_stop_is_heard_by_all():
-    asks = np.array([0, 0, 0, 0, 0, 15, 0, 0], np.int32)
-    assert steps(RECIPE, 1)[1][0].stop == 0 < steps(RECIPE, 1, stop=asks)[1][0].stop
 
 
 def test_a_learning_rate_set_by_hand_is_that_of_the_next_step():

@@ -13,7 +13,7 @@ from tiny_transfer import RECIPE, SIDE, TABLE
 
 import zfjax
 from experiments import inputs, scratch_training, transfer_arms, transfer_learning
-from zfjax import linear_models, training, transfer
+from zfjax import checkpoints, linear_models, training, training_loop, transfer
 from zfjax.data import ArraySource, ImageSet, caltech, photo_sets, voc
 
 
@@ -96,7 +96,8 @@ def test_from_scratch_learns_its_fold_alone(trained, photos, monkeypatch):
     monkeypatch.setattr(training, "with_learning_rate", lambda s, rate: rates.append(rate) or set_rate(s, rate))
     changes = {"arms": ("scratch",), "scratch_epochs": 25, "scratch_learning_rate": 0.02, "num_folds": 1}
     result = transfer_learning.run(config(photos, **changes))
-    np.testing.assert_allclose(rates, 0.01 * (1 + np.cos(np.pi * np.arange(1, 26) / 25)), atol=1e-9)
+    np.testing.assert_allclose(rates, 0.01 * (1 + np.cos(np.pi * np.arange(25) / 25)), atol=1e-9)
+    assert not (result["folder"] / "unfinished").exists()
     (row,) = result["rows"]
     assert row["arm"] == "scratch" and row["num_train"] == 4 and row["mean"] > 60  # chance is 33
     (record,) = (result["folder"] / "records").iterdir()
@@ -115,6 +116,29 @@ def test_scratch_training_takes_the_mean_of_its_own_pictures_and_stops_at_nonsen
     nan = np.full((SIDE, SIDE, 3), np.nan, np.float32)
     with pytest.raises(FloatingPointError, match="loss=nan at step 1: training from scratch diverged"):
         scratch_training.train(recipe, TABLE, source, nan)
+
+
+def test_from_scratch_a_stopped_fold_goes_on_after_its_last_epoch_to_the_same_bits(monkeypatch, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (17, SIDE, SIDE, 3), np.uint8)
+    fold = ArraySource(images, np.arange(17) % 3), np.full((SIDE, SIDE, 3), 120, np.float32)
+    recipe = dataclasses.replace(RECIPE, num_epochs=4, learning_rate=0.02, annealing="cosine")
+    whole = scratch_training.train(recipe, TABLE, *fold)
+
+    def train(*args):  # two steps an epoch
+        for event in real(*args):
+            yield event
+            steps.extend([event.step] if isinstance(event, training_loop.Stepped) else [])
+            if stop and len(steps) == 5:
+                raise KeyboardInterrupt
+
+    real, steps, stop = training_loop.train, [], True
+    monkeypatch.setattr(training_loop, "train", train)
+    with pytest.raises(KeyboardInterrupt):
+        scratch_training.train(recipe, TABLE, *fold, tmp_path)
+    stop = False
+    params = scratch_training.train(recipe, TABLE, *fold, tmp_path)
+    assert steps == [1, 2, 3, 4, 5] + [5, 6, 7, 8]
+    assert checkpoints.digest(params) == checkpoints.digest(whole)
 
 
 def test_voc_is_scored_by_average_precision(trained, tmp_path):
@@ -161,7 +185,7 @@ def test_the_keys_of_records_know_the_version_of_what_measured_them(trained, pho
     frozen = {"layer": "fc7", "folder": tmp_path, "batch_size": 16}
     assert transfer_arms.pretrained(trained, photo_set, fold, **frozen).key["version"] == transfer_arms.MODEL_VERSION
     monkeypatch.setattr(transfer_arms, "SCRATCH_VERSION", 9)
-    assert transfer_arms.scratch(trained, photo_set, fold, recipe=RECIPE).key["version"] == 9
+    assert transfer_arms.scratch(trained, photo_set, fold, recipe=RECIPE, folder=tmp_path).key["version"] == 9
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ def network(run, seed=0):
 
 
 def install(monkeypatch, net):
-    """`net` is what the experiments load, whatever checkpoint is named."""
+    """`net` is what the experiments load, whatever checkpoint is named; only what goes on training is truly read."""
+    load, untrained = checkpoints.load, checkpoints.Checkpoint(*[None] * 3, RECIPE, *[None] * 4)
     monkeypatch.setattr(inputs, "load_net", lambda checkpoint: net)
-    monkeypatch.setattr(checkpoints, "load", lambda path: checkpoints.Checkpoint(*[None] * 3, RECIPE, *[None] * 4))
+    monkeypatch.setattr(checkpoints, "load", lambda path, **how: load(path, **how) if how else untrained)
     return net

@@ -20,6 +20,7 @@ from zfjax.network import Params
 from zfjax.training import Annealing, Recipe, TrainState
 
 EVOLUTION_EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64, 70)  # Fig. 4's, and the last
+FORMAT = 1  # of what is written; 0, before there were numbers, differs by nothing but the number itself
 _PARTS = ("network", "optimizer", "meta")
 LATEST = 3  # newest checkpoints that are kept besides
 _STORED_TYPES = {kind.__name__: kind for kind in (Architecture, Conv, Dense, Pool, ContrastNorm, Recipe, Annealing)}
@@ -62,6 +63,7 @@ class Checkpoints:
             return
         network = {"params": dict(checkpoint.params), "mean": checkpoint.mean}
         meta = {
+            "format": FORMAT,
             "architecture": _encode(checkpoint.architecture),
             "recipe": _encode(checkpoint.recipe),
             "annealing": _encode(checkpoint.annealing),
@@ -138,12 +140,14 @@ def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
 
     Raises:
       FileNotFoundError: no checkpoint there.
-      ValueError: it is damaged, or its arrays are not those of the architecture that it names.
+      ValueError: it is damaged, its arrays are not those of the architecture that it names, or a newer version of
+        zfjax wrote it.
     """
-    found = find(path)
+    path = find(path)
     parts = ["network", "optimizer"] if with_optimizer else ["network"]
+    _check_format(path)
     try:
-        read = _read(found, parts)
+        read = _read(path, parts)
         meta = read.meta
         digests = meta.pop("digests")
         actual = {name: digest(read[name]) for name in parts}
@@ -154,11 +158,30 @@ def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
         architecture, recipe, annealing = (_decode(meta[name]) for name in ("architecture", "recipe", "annealing"))
         params, mean = read.network["params"], read.network["mean"]
     except Exception as error:  # Orbax and its stores raise many kinds; whatever it is, the file is no use
-        others = [step for step in _steps(found.parent) if step != int(found.name)]
-        raise ValueError(f"checkpoint {found} is damaged ({_first_line(error)}); beside it stand {others}") from error
-    _check_shapes(found, params, architecture)
+        raise _damaged(path, error) from error
+    _check_shapes(path, params, architecture)
     optimizer = read.optimizer if with_optimizer else None
     return Checkpoint(architecture, params, mean, recipe, annealing, meta["step"], meta["settings"], optimizer)
+
+
+def _check_format(path: Path) -> None:
+    """ValueError where a newer version wrote the checkpoint, whatever else that version does differently."""
+    try:
+        stored = _read(path, []).meta.get("format", 0)
+        if not isinstance(stored, int) or stored < 0:
+            raise ValueError(f"format={stored!r}: a whole number of 0 or more is needed")
+    except Exception as error:
+        raise _damaged(path, error) from error
+    if stored > FORMAT:
+        raise ValueError(
+            f"checkpoint {path} is of format {stored}: it was written by a newer version of zfjax, and this one reads "
+            f"formats 0 to {FORMAT}; update zfjax to read it"
+        )
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    others = [step for step in _steps(path.parent) if step != int(path.name)]
+    return ValueError(f"checkpoint {path} is damaged ({_first_line(error)}); beside it stand {others}")
 
 
 def _read(path: Path, parts: Sequence[str]) -> Any:
@@ -188,9 +211,9 @@ def _digest(meta: dict[str, Any]) -> str:
 
 def _check_shapes(path: Path, params: Params, architecture: Architecture) -> None:
     expected = {name: size.kernel for name, size in architecture.sizes().items()}
-    found = {name: tuple(layer["kernel"].shape) for name, layer in params.items()}
-    if expected != found:
-        raise ValueError(f"checkpoint {path}: its kernels {found} are not those of {architecture.name}, {expected}")
+    stored = {name: tuple(layer["kernel"].shape) for name, layer in params.items()}
+    if expected != stored:
+        raise ValueError(f"checkpoint {path}: its kernels {stored} are not those of {architecture.name}, {expected}")
 
 
 def _encode(value: Any) -> Any:

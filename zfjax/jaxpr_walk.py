@@ -224,12 +224,12 @@ def _scan(
     return [*carry, *stacked]
 
 
-def _scan_options(eqn):
+def _scan_options(eqn: core.JaxprEqn) -> dict[str, Any]:
     named = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
     return {**scan_operands(eqn)._asdict(), **named}
 
 
-def _remat_options(eqn):
+def _remat_options(eqn: core.JaxprEqn) -> dict[str, Any]:
     return {name: eqn.params[name] for name in ("prevent_cse", "policy")}
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "devices"  # the axis over all devices of all hosts, for lax.psum, pmean and all_gather inside a step
@@ -58,6 +60,18 @@ def host_count() -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
+def any_host(flag: bool) -> bool:
+    """Whether `flag` is true on at least one host; the same answer on all of them.
+
+    Every host has to ask at the same place of its program, and waits there for the others and for what its devices
+    still compute. A host that is alone answers at once, without a device.
+    """
+    if jax.process_count() == 1:
+        return bool(flag)
+    flags = np.full(jax.local_device_count(), flag, np.int32)
+    return int(_sum_over_devices()(replicate(()), split(flags))) > 0
+
+
 def connect_hosts(coordinator: str | None = None, num_hosts: int | None = None, host: int | None = None) -> None:
     """Join the other hosts: named ones, or those that the cluster announces (Slurm, MPI, TPU pods); else stay alone.
 
@@ -101,6 +115,11 @@ def _is_alone(error: Exception) -> bool:
     except (ValueError, RuntimeError) as alone:
         return (type(alone), str(alone)) == (type(error), str(error))
     return False
+
+
+@functools.cache
+def _sum_over_devices() -> Callable[..., Any]:
+    return data_parallel(lambda _, rows: lax.psum(rows.sum(), AXIS))
 
 
 def _split_rows(array: np.ndarray) -> np.ndarray:

@@ -83,7 +83,6 @@ class Metrics(NamedTuple):
     correct: jax.Array  # number of images whose most probable class is the true one
     count: jax.Array  # type: ignore[assignment]  # number of images; hides tuple.count
     gradient_norm: jax.Array  # Euclidean norm of the mean gradient, before the update
-    stop: jax.Array  # number of devices whose host was asked to stop
 
 
 class Initialization(NamedTuple):
@@ -172,7 +171,7 @@ def make_train_step(
 
     Returns:
       step(state, batch) -> (state, Metrics), with batch = {"image": uint8 [b, S, S, 3], "label": int32 [b],
-      "position": int32 [b] place of the row in the global batch, "stop": int32 [b] non-zero to ask for a stop}.
+      "position": int32 [b] place of the row in the global batch}.
     """
     optimizer = make_optimizer(recipe)
 
@@ -199,9 +198,8 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         if recipe.renormalize_radius is not None:
             params = renormalize(params, recipe.renormalize_radius)
-        stop = (batch["stop"] > 0).any().astype(jnp.int32)
-        sums = lax.psum((loss, correct, jnp.asarray(batch["label"].shape[0]), stop), AXIS)
-        metrics = Metrics(*sums[:3], optax.tree.norm(gradient), sums[3])  # type: ignore[call-arg]  # loses `count`
+        sums = lax.psum((loss, correct, jnp.asarray(batch["label"].shape[0])), AXIS)
+        metrics = Metrics(*sums, optax.tree.norm(gradient))  # type: ignore[call-arg]  # loses `count`
         return TrainState(state.step + 1, params, optimizer_state), metrics
 
     return step

@@ -54,7 +54,7 @@ def train_batches(
       host, num_hosts: which of how many processes of the run this is.
       num_workers: processes that decode; 0 decodes on threads of this one.
     Returns:
-      Iterator of image uint8 [B / num_hosts, S, S, 3], label int32 and index int32 [B / num_hosts]; closing or
+      Generator of image uint8 [B / num_hosts, S, S, 3], label int32 and index int32 [B / num_hosts]; closing or
       dropping it ends the workers.
     Raises:
       ValueError: where an argument is out of its range.
@@ -86,7 +86,7 @@ def eval_batches(
 
     Args: as for `train_batches`; `first_batch` leaves out the batches before it.
     Returns:
-      Iterator of image uint8 [B / num_hosts, S, S, 3], label, index int32 and mask bool [B / num_hosts].
+      Generator of image uint8 [B / num_hosts, S, S, 3], label, index int32 and mask bool [B / num_hosts].
     Raises:
       ValueError: where an argument is out of its range.
     """
