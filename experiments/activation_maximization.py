@@ -23,25 +23,15 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from experiments import command, deconv_figures, deconv_pages, inputs, maximization_pages, pictures, scans
-from experiments.maximization_pages import Climbed
-from zfjax import maximization, parallel
-from zfjax.architecture import Architecture, receptive_field
+from experiments.pages import maximization as maximization_page
+from experiments.shell import command, results, scans
+from zfjax import files, nets, parallel
+from zfjax.analyses import maximization, strongest
+from zfjax.analyses.maximization import AT_ONCE, MEANINGS, Climbed, crop_of_mean, middle, score, strongest_places
+from zfjax.architecture import Conv, receptive_field
+from zfjax.data import sets
 from zfjax.features import in_batches, layers_of
-from zfjax.layers import Conv
 from zfjax.pixels import cut
-
-AT_ONCE = 16  # units that climb together, which bounds the memory
-MEANINGS = {
-    "reached": "strongest activation of the map on the picture that the climb ended with",
-    "strongest": "strongest activation of the map on the validation set",
-    "median_ratio": "median over the units of reached / strongest",
-    "rising": "share of the steps after which the climbed value was higher",
-    "won": "share of the climbed pictures on which no other map of the layer is as strong; for the classes: which the "
-    "network gives the class that was climbed",
-    "silent_at_start": "share of the units whose whole map is 0 or less at the start, where a climb behind the ReLU "
-    "would stand still",
-}
 
 
 @dataclass(frozen=True)
@@ -90,22 +80,22 @@ def run(config: Config) -> dict[str, Any]:
     maximization.check_climb(**climb_of(config), noise=config.noise)
     if config.num_maps < 1:
         raise ValueError(f"num_maps={config.num_maps}: at least 1 is needed")
-    net = inputs.load_net(config.checkpoint)
-    data = inputs.open_images(config.data, net)
-    source = inputs.validation_of(data)
+    net = nets.load_net(config.checkpoint)
+    data = sets.open_images(config.data, net)
+    source = sets.validation_of(data)
     convs = tuple(row.name for row in net.architecture.layers if isinstance(row, Conv))
     layers = config.layers or (*convs, net.architecture.layer_names[-1])
-    named = deconv_figures.parse_maps(config.maps, net.architecture, layers)
-    out = inputs.result_folder(config.out, net.run / "figures" / "maximization", overwrite=config.overwrite)
+    named = strongest.parse_maps(config.maps, net.architecture, layers)
+    out = results.result_folder(config.out, net.run / "figures" / "maximization", overwrite=config.overwrite)
     state = scans.scan(net, source, layers, out / "scan.npz", of=f"{data.fingerprint} validation", k=1)
     if parallel.host_count()[0] > 0:
         return {}  # one host climbs and draws
     drawn, climbed = {}, {}
     for number, layer in enumerate(layers):
-        chosen = deconv_figures.choose_maps(state[layer], config.num_maps, (config.seed, number))
+        chosen = strongest.choose_maps(state[layer], config.num_maps, (config.seed, number))
         maps = named.get(layer, chosen)
         climbed[layer] = climb(config, net, layer, maps, jax.random.fold_in(jax.random.key(config.seed), number))
-        drawn[layer] = deconv_pages.draw(net, source, state[layer], maps, layer=layer)
+        drawn[layer] = strongest.project_and_cut(net, source, state[layer], maps, layer=layer)
     result = {
         "figure": "gradient ascent beside the deconvnet",
         "layers": {layer: score(seen, np.asarray(state[layer].values)[:, 0]) for layer, seen in climbed.items()},
@@ -113,7 +103,7 @@ def run(config: Config) -> dict[str, Any]:
         "paper": None,  # it climbs nowhere
         "folder": out,
         "seed": config.seed,
-        **inputs.provenance(net, data, config),
+        **results.provenance(net, data, config),
     }
     write_all(out, net, climbed, drawn, result)
     return result
@@ -124,7 +114,7 @@ def climb_of(config: Config) -> dict[str, Any]:
     return {name: getattr(config, name) for name in ("steps", "step_size", "jitter", "blur", "decay")}
 
 
-def climb(config: Config, net: inputs.TrainedNet, layer: str, maps: np.ndarray, key: jax.Array) -> Climbed:
+def climb(config: Config, net: nets.TrainedNet, layer: str, maps: np.ndarray, key: jax.Array) -> Climbed:
     """Climb every map of `maps`, AT_ONCE together, and measure what the layer then answers."""
     architecture, size = net.architecture, net.architecture.image_size
     place, unit = middle(architecture, layer)
@@ -155,7 +145,7 @@ def climb(config: Config, net: inputs.TrainedNet, layer: str, maps: np.ndarray, 
     return Climbed(
         maps=np.asarray(maps),
         images=ended,
-        patches=np.stack([cut(picture, box, deconv_pages.OUTSIDE) for picture in shown]),
+        patches=np.stack([cut(picture, box, strongest.OUTSIDE) for picture in shown]),
         paths=np.concatenate(paths),
         started=before[np.arange(len(maps)), maps],
         reached=after[np.arange(len(maps)), maps],
@@ -163,46 +153,9 @@ def climb(config: Config, net: inputs.TrainedNet, layer: str, maps: np.ndarray, 
     )
 
 
-def middle(architecture: Architecture, layer: str) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
-    """The place in the middle of the layer's map, and the unit before its pool that it looks at; None if dense."""
-    row, sizes = architecture.layer(layer), architecture.sizes()[layer]
-    if not isinstance(row, Conv):
-        return None, None
-    place = sizes.output[0] // 2
-    unit = min(place * row.pool.stride + row.pool.size // 2, sizes.filtered[0] - 1) if row.pool else place
-    return (place, place), (unit, unit)
-
-
-def crop_of_mean(net: inputs.TrainedNet) -> np.ndarray:
-    """The mean picture where the network's input lies in it. -> float32 [s, s, 3]"""
-    size = net.architecture.image_size
-    margin = (len(net.mean) - size) // 2
-    return net.mean[margin : margin + size, margin : margin + size]
-
-
-def strongest_places(features: np.ndarray) -> np.ndarray:
-    """Each map's strongest activation on each image. [B, H, W, C] or [B, C] -> [B, C]"""
-    return features.reshape(len(features), -1, features.shape[-1]).max(axis=1)
-
-
-def score(seen: Climbed, strongest: np.ndarray) -> dict[str, Any]:
-    """What MEANINGS says of one layer; strongest [C] of the validation set."""
-    strongest = strongest[seen.maps]
-    excited = strongest > 0  # a dead map, or a class that no image is given, has no ratio
-    return {
-        "maps": seen.maps,
-        "reached": seen.reached,
-        "strongest": strongest,
-        "median_ratio": float(np.median(seen.reached[excited] / strongest[excited])) if excited.any() else None,
-        "rising": float((np.diff(seen.paths, axis=1) > 0).mean()),
-        "silent_at_start": float((seen.started <= 0).mean()),
-        "won": float(seen.won.mean()),
-    }
-
-
 def write_all(
     out: Path,
-    net: inputs.TrainedNet,
+    net: nets.TrainedNet,
     climbed: Mapping[str, Climbed],
     drawn: Mapping[str, Any],
     result: Mapping[str, Any],
@@ -212,11 +165,11 @@ def write_all(
     for layer in set(net.architecture.layer_names) - set(climbed):
         (out / f"{layer}.npz").unlink(missing_ok=True)  # of an earlier call, which this result would not name
     for layer, seen in climbed.items():
-        shown = {f"deconvnet_{name}": field for name, field in deconv_pages.arrays(drawn[layer])}
-        pictures.save_arrays(out / f"{layer}.npz", {**seen._asdict(), **shown})
-    pictures.save_figure(out / "climbs.png", maximization_pages.climbs_page(net, climbed, drawn, result))
-    pictures.save_figure(out / "paths.png", maximization_pages.paths_figure(net, climbed))
-    pictures.save_result(out / "result.json", result)
+        shown = {f"deconvnet_{name}": field for name, field in strongest.arrays(drawn[layer])}
+        files.save_arrays(out / f"{layer}.npz", {**seen._asdict(), **shown})
+    results.save_figure(out / "climbs.png", maximization_page.climbs_page(net, climbed, drawn, result))
+    results.save_figure(out / "paths.png", maximization_page.paths_figure(net, climbed))
+    files.save_json(out / "result.json", result)
 
 
 def report(result: dict[str, Any]) -> None:

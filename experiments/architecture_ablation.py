@@ -23,22 +23,95 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.stats
 from matplotlib.figure import Figure
 
-from experiments import command, inputs, pictures, train_imagenet
-from experiments.ablation_variants import Variant, choose_variants, folder_name, table_of
-from experiments.stopping import Stopped
-from zfjax import checkpoints, evaluation
-from zfjax.architecture import Architecture
-from zfjax.data import ImageSet
+from experiments import train_imagenet
+from experiments.shell import command, results
+from experiments.shell.command import Stopped
+from zfjax import files, nets, training
+from zfjax.architecture import ALEXNET, ZFNET, Architecture
+from zfjax.data import ImageSet, sets
 from zfjax.data.loader import eval_batches
+from zfjax.training import checkpoints, evaluation
+
+
+class Variant(NamedTuple):
+    """One row of Table 3."""
+
+    name: str
+    table: Architecture  # at full width with 1,000 classes
+    paper: tuple[float, float, float] | None  # error in percent: training top-1, validation top-1, validation top-5
+    as_large_as: Architecture | None = None  # widened until it has this one's number of parameters
+
+
+FOUR_LAYERS = ALEXNET.without("conv3", "conv4", "fc6", "fc7")
+
+
+WIDE_MAPS = {"conv3": 512, "conv4": 1024, "conv5": 512}
+
+
+VARIANTS = (
+    Variant("alexnet", ALEXNET, (35.1, 40.5, 18.1)),
+    Variant("alexnet, no conv3,4", ALEXNET.without("conv3", "conv4"), (41.8, 45.4, 22.1)),
+    Variant("alexnet, no fc7", ALEXNET.without("fc7"), (27.4, 40.0, 18.4)),
+    Variant("alexnet, no fc6,7", ALEXNET.without("fc6", "fc7"), (27.4, 44.8, 22.4)),
+    Variant("alexnet, no conv3,4,fc6,7", FOUR_LAYERS, (71.1, 71.3, 50.1)),
+    Variant("alexnet, fc6,7 of 2048", ALEXNET.with_sizes(fc6=2048, fc7=2048), (40.3, 41.7, 18.8)),
+    Variant("alexnet, fc6,7 of 8192", ALEXNET.with_sizes(fc6=8192, fc7=8192), (26.8, 40.0, 18.1)),
+    Variant("zfnet", ZFNET, (33.1, 38.4, 16.5)),
+    Variant("zfnet, fc6,7 of 2048", ZFNET.with_sizes(fc6=2048, fc7=2048), (38.2, 40.2, 17.6)),
+    Variant("zfnet, fc6,7 of 8192", ZFNET.with_sizes(fc6=8192, fc7=8192), (22.0, 38.8, 17.0)),
+    Variant("zfnet, conv3,4,5 of 512,1024,512", ZFNET.with_sizes(**WIDE_MAPS), (18.8, 37.5, 16.0)),
+    Variant("zfnet, both", ZFNET.with_sizes(**WIDE_MAPS, fc6=8192, fc7=8192), (10.0, 38.3, 16.9)),
+    # Beyond the paper: is it depth that the four-layer net lacks, or parameters?
+    Variant("four layers, widened", FOUR_LAYERS, None, as_large_as=ALEXNET),
+)
+
+
+def choose_variants(names: Sequence[str]) -> list[Variant]:
+    """The variants called so, or all; ValueError for an unknown name."""
+    known = {variant.name: variant for variant in VARIANTS}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"variants={name!r}: one of {'; '.join(known)} is needed")
+    return [known[name] for name in names] or list(VARIANTS)
+
+
+def table_of(variant: Variant, settings: train_imagenet.Config, num_classes: int) -> Architecture:
+    """The variant at the width, image size and input scale of the settings; the classes are no matter of width."""
+
+    def fitted(table: Architecture) -> Architecture:
+        return table.scaled(settings.width).with_sizes(image=settings.image_size, fc8=num_classes)
+
+    table = fitted(variant.table)
+    if variant.as_large_as is not None:
+        table = widened(table, fitted(variant.as_large_as).num_parameters())
+    scale = training.INITIALIZATIONS[settings.recipe.initialization].input_scale
+    return dataclasses.replace(table, name=folder_name(variant), input_scale=scale)
+
+
+def widened(table: Architecture, num_parameters: int) -> Architecture:
+    """The table at the largest width that has no more than so many parameters, found by bisection."""
+    low, high = 1.0, 64.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if table.scaled(middle).num_parameters() > num_parameters else (middle, high)
+    return table.scaled(low)
+
+
+def folder_name(variant: Variant) -> str:
+    """The variant's name without what folders do not like."""
+    return variant.name.replace(", ", "-").replace(",", "+").replace(" ", "-")
+
 
 # At 1e-2, which reduced nets of full depth are trained with, AlexNet without layers 3 and 4 never leaves ln(classes)
 LEARNING_RATES = {"demo": 3e-3, "reduced": 3e-3, "paper": 1e-2}
+
+
 NUM_ORDERS = 9_999  # of the variants, for the p-value; all of them where there are fewer
 
 
@@ -60,7 +133,7 @@ class Config:
     """Learning rate at the start, of every variant; by default 3e-3, with preset paper 1e-2."""
     variants: tuple[str, ...] = ()
     """Names of the variants to train; by default all thirteen."""
-    out: Path = inputs.RUNS / "ablation"
+    out: Path = nets.RUNS / "ablation"
     """Folder with one run for each variant, and the result."""
     seed: int = 0
     """Seed of weights, order, crops and dropout."""
@@ -90,16 +163,16 @@ def run(config: Config) -> dict[str, Any]:
         "diverged": diverged,
         "rank_correlation": rank_correlation(rows),
         "unit": "shares of the images; the paper's in percent: training top-1, validation top-1, validation top-5",
-        "num_images": len(inputs.validation_of(images)),
+        "num_images": len(sets.validation_of(images)),
         "data": {"name": images.name, "fingerprint": images.fingerprint, "num_classes": len(images.class_names)},
         "recipe": settings.recipe,
         "seed": config.seed,
         "config": config,
-        "versions": pictures.versions(),
+        "versions": results.versions(),
     }
     if rows:
-        pictures.save_figure(config.out / "table.png", draw(rows))
-    pictures.save_result(config.out / "result.json", result)
+        results.save_figure(config.out / "table.png", draw(rows))
+    files.save_json(config.out / "result.json", result)
     return result
 
 
@@ -127,11 +200,11 @@ def measured(variant: Variant, settings: train_imagenet.Config, images: ImageSet
     if record["identity"] != identity:
         raise ValueError(f"out={str(out)!r}: {folder.name} was begun with other settings; name another")
     if record["row"] is None:
-        pictures.save_result(path, record)  # before it begins, so that no other settings go on with it
+        files.save_json(path, record)  # before it begins, so that no other settings go on with it
         began = time.monotonic()
         train(dataclasses.replace(settings, out=folder), table)
         row = {**errors_of(folder, images, settings.recipe.batch_size), "seconds": time.monotonic() - began}
-        pictures.save_result(path, {"identity": identity, "row": row})
+        files.save_json(path, {"identity": identity, "row": row})
         record = json.loads(path.read_text())
     return record["row"]
 
@@ -148,7 +221,7 @@ def train(settings: train_imagenet.Config, table: Architecture) -> None:
 
 def errors_of(folder: Path, images: ImageSet, batch_size: int) -> dict[str, Any]:
     """What is recorded of a trained variant: its size, and its centre-crop errors on both splits."""
-    net = inputs.load_net(folder)
+    net = nets.load_net(folder)
     evaluate = evaluation.make_evaluate(net.architecture, net.mean)
     assert images.train is not None and images.validation is not None
     splits = {"train": images.train, "validation": images.validation}

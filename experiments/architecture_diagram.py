@@ -18,16 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments import architecture_page, command, inputs, pictures
-from zfjax.architecture import ALEXNET, ZFNET, Architecture, receptive_field
-from zfjax.layers import Conv, Dense, Layer, Pool
+from experiments.pages import architecture as architecture_page
+from experiments.shell import command, results
+from zfjax import files, nets
+from zfjax.architecture import ALEXNET, ZFNET, Architecture, Conv, Dense, Layer, Pool, receptive_field
 
 # Fig. 3 prints its maps' sizes. The paper prints no number of parameters: these follow from the sizes.
 PAPER = {
     ZFNET: {"map_sides": (110, 55, 26, 13, 13, 13, 13, 6), "num_parameters": 62_357_608},
     ALEXNET: {"map_sides": (55, 27, 27, 13, 13, 13, 13, 6), "num_parameters": 60_965_224},
 }
+
+
 STAGES: tuple[Literal["filtered", "output"], ...] = ("filtered", "output")  # before the pool, after it
+
+
 CONV_ONLY = ("stride", "padding", "groups")
 
 
@@ -58,11 +63,11 @@ def run(config: Config) -> dict[str, Any]:
     """
     if config.architecture is not None and config.checkpoint is not None:
         raise ValueError(f"architecture={config.architecture!r}, checkpoint={str(config.checkpoint)!r}: name one")
-    net = None if config.checkpoint is None else inputs.load_net(config.checkpoint)
+    net = None if config.checkpoint is None else nets.load_net(config.checkpoint)
     named = {"zfnet": ZFNET, "alexnet": ALEXNET}[config.architecture or "zfnet"]
     architecture = resized(named if net is None else net.architecture, config.image_size, config.width)
-    default = inputs.RUNS / "architecture" / architecture.name if net is None else net.run / "figures" / "architecture"
-    out = inputs.result_folder(config.out, default, overwrite=config.overwrite)
+    default = nets.RUNS / "architecture" / architecture.name if net is None else net.run / "figures" / "architecture"
+    out = results.result_folder(config.out, default, overwrite=config.overwrite)
     rows = table(architecture)
     result = {
         "figure": "Figure 3",
@@ -75,10 +80,10 @@ def run(config: Config) -> dict[str, Any]:
         "folder": out,
         "checkpoint": None if net is None else {"path": net.path, "fingerprint": net.fingerprint},
         "config": config,
-        "versions": pictures.versions(),
+        "versions": results.versions(),
     }
-    pictures.save_figure(out / "architecture.png", architecture_page.draw(result))
-    pictures.save_result(out / "result.json", result)
+    results.save_figure(out / "architecture.png", architecture_page.draw(result))
+    files.save_json(out / "result.json", result)
     return result
 
 

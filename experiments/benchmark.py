@@ -14,21 +14,123 @@ minutes on two CPU cores. Figures are medians over rounds, as "images_per_second
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from PIL import Image
 
-from experiments import benchmark_loader
-from experiments.benchmark_workload import Engine, Workload
-from zfjax import deconvnet, network, parallel, relu_rules, training
-from zfjax.architecture import Architecture
+from zfjax import deconvnet, network, parallel, training
+from zfjax.anymodel import rules
+from zfjax.architecture import ALEXNET, ZFNET, Architecture
+from zfjax.data import ImageSet, sets
+from zfjax.data.loader import steps_per_epoch, train_batches
+
+Step = Callable[[], Any]  # does the work on one batch, or starts it
+
+
+Engine = tuple[Step, Callable[[Any], Any]]  # a step, and what waits for its result
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is measured, and how long."""
+
+    architecture: Literal["zfnet", "alexnet"] = "zfnet"
+    image_size: int = 224
+    """Side of the images in pixels."""
+    width: float = 1.0
+    """Factor on the features of every layer but the last."""
+    num_classes: int = 1000
+    batch_size: int = 32
+    """Images per step."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    against: Literal["torch"] | None = None
+    """Measure this one too, in turns."""
+    steps: int = 5
+    """Steps between two readings of the clock."""
+    rounds: int = 5
+    """Readings of the clock; their median is printed."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "steps", "rounds", "num_classes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: at least 1 is needed")
+
+    def table(self) -> Architecture:
+        """The architecture that is measured."""
+        table = {"zfnet": ZFNET, "alexnet": ALEXNET}[self.architecture].scaled(self.width)
+        return table.with_sizes(image=self.image_size, **{table.layer_names[-1]: self.num_classes})
+
+
+OWN_SCENES, OWN_COPIES, OWN_SIDE = 64, 32, 256  # of the set that is made where none is named
+
+
+def loader(
+    data: str | None = None, batch_size: int = 128, num_workers: int = 0, seconds: float = 10.0
+) -> list[dict[str, Any]]:
+    """Shuffled training batches, decoded.
+
+    Args:
+      data: a prepared set, DIR or DIR:SIZE; None prepares a temporary one of 2,048 demo scenes of 256 pixels.
+      batch_size: images per batch.
+      num_workers: processes that decode; 0 decodes on threads of this one.
+      seconds: how long to measure.
+    """
+    if data is not None:
+        return [measure(sets.open_data(data), batch_size, num_workers, seconds)]
+    with tempfile.TemporaryDirectory() as folder:
+        return [measure(own_set(Path(folder)), batch_size, num_workers, seconds)]
+
+
+def measure(images: ImageSet, batch_size: int, num_workers: int, seconds: float) -> dict[str, Any]:
+    """The record of one measurement: wall clock, and processor time of this process where it does the decoding."""
+    if images.train is None:
+        raise ValueError(f"data={images.name!r} has no train split, whose batches are measured")
+    epochs = 1 + int(100_000 * seconds) // (steps_per_epoch(images.train, batch_size) * batch_size)
+    batches = train_batches(images.train, batch_size=batch_size, seed=0, num_epochs=epochs, num_workers=num_workers)
+    for _ in itertools.islice(batches, 2 + num_workers):
+        pass  # start the threads or processes
+    began, processor, count = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - began < seconds:
+        count += len(next(batches)["label"])
+    wall, processor = time.perf_counter() - began, time.process_time() - processor
+    batches.close()
+    return {
+        "name": "loader",
+        "engine": "zfjax",
+        "images_per_second": round(count / wall, 1),
+        "images_per_core_second": None if num_workers else round(count / processor, 1),
+        "batch_size": batch_size,
+        "num_workers": num_workers,
+        "picture_size": images.size,
+        "data": images.name,
+    }
+
+
+def own_set(folder: Path) -> ImageSet:
+    """A prepared set of demo scenes, through the very preparation that ImageNet takes."""
+    from zfjax.data import demo, imagenet, imagenet_builder
+
+    scenes = demo.demo_images(0, 0, OWN_SCENES, size=OWN_SIDE)
+    for number, (picture, label) in enumerate(zip(scenes["image"], scenes["label"], strict=True)):
+        place = folder / "source" / "train" / demo.CLASS_NAMES[label]
+        place.mkdir(parents=True, exist_ok=True)
+        for copy in range(OWN_COPIES):
+            Image.fromarray(picture).save(place / f"{number}_{copy}.png", compress_level=1)
+    imagenet_builder.prepare(folder / "source", folder / "data", size=OWN_SIDE, workers=2)
+    return imagenet.open_imagenet(folder / "data")
+
 
 STORED_MARGIN = 32  # pixels by which stored pictures are larger than the crop: 256 for 224
 
@@ -98,7 +200,7 @@ def ruled(workload: Workload, layer: str, channel: int) -> Engine:
             _, trace = network.forward(params, images, architecture=architecture, compute_dtype=workload.compute_dtype)
             return trace[layer].features
 
-        return relu_rules.project_fn(features, images, unit=channel)
+        return rules.project_fn(features, images, unit=channel)
 
     return lambda: pixels(params, images), jax.block_until_ready
 
@@ -142,7 +244,7 @@ def compare(name: str, workload: Workload, ours: dict[str, Engine], **more: Any)
     engines = dict(ours)
     facts = {label: {"version": jax.__version__, "device": jax.devices()[0].device_kind} for label in ours}
     if workload.against == "torch":
-        from experiments import benchmark_torch  # torch is an extra: zfjax[bench]
+        from experiments.shell import torch_twin as benchmark_torch  # torch is an extra: zfjax[bench]
 
         for label, engine in benchmark_torch.engines(name, workload, **more).items():
             engines[label], facts[label] = engine, benchmark_torch.facts()
@@ -188,7 +290,7 @@ def main() -> None:
         "project": project,
         "project-fn": project_fn,
     }
-    commands["loader"] = benchmark_loader.loader
+    commands["loader"] = loader
     try:
         records = tyro.extras.subcommand_cli_from_dict(
             commands, prog="python -m experiments.benchmark", description=__doc__, config=(tyro.conf.OmitArgPrefixes,)

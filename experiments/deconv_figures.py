@@ -15,26 +15,27 @@ page shows, and scan.npz, the strongest activations of all maps, which later cal
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from experiments.pages import deconv as deconv_page
+from experiments.shell import command, results, scans
+from zfjax import files, nets, parallel
+from zfjax.analyses import strongest, top_activations
+from zfjax.analyses.strongest import NUM_IMAGES, choose_maps, parse_maps
+from zfjax.analyses.top_activations import State
+from zfjax.architecture import Conv, receptive_field
+from zfjax.data import ImageSet, sets
 
-from experiments import command, deconv_pages, inputs, pictures, scans
-from zfjax import parallel, top_activations
-from zfjax.architecture import Architecture, receptive_field
-from zfjax.data import ImageSet
-from zfjax.layers import Conv
-from zfjax.top_activations import State, TopActivations
-
-NUM_IMAGES = 9  # strongest images of each map, as in the paper
 NUM_MAPS = {"conv1": 16, "conv2": 16, "conv3": 12, "conv4": 10, "conv5": 11}  # Paper is silent; counted in its figure
-OTHER_NUM_MAPS = 9
-FAINT = 0.05  # share of a layer's strongest activation, below which a map is drawn only where it is named
 
-Drawn = Mapping[str, deconv_pages.Strongest]  # by layer
+
+OTHER_NUM_MAPS = 9
+
+
+Drawn = Mapping[str, strongest.Strongest]  # by layer
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,14 @@ def run(config: Config) -> dict[str, Any]:
       What result.json holds. ValueError for unknown layers or maps, a set without validation pictures, or an output
       folder that already holds a result.
     """
-    net = inputs.load_net(config.checkpoint)
-    data = inputs.open_images(config.data, net)
-    source = inputs.validation_of(data)
+    net = nets.load_net(config.checkpoint)
+    data = sets.open_images(config.data, net)
+    source = sets.validation_of(data)
     if config.num_maps is not None and config.num_maps < 1:
         raise ValueError(f"num_maps={config.num_maps}: at least 1 is needed")
     if config.seed < 0:
         raise ValueError(f"seed={config.seed}: 0 or more is needed")
-    out = inputs.result_folder(config.out, net.run / "figures" / "deconv", overwrite=config.overwrite)
+    out = results.result_folder(config.out, net.run / "figures" / "deconv", overwrite=config.overwrite)
     layers = config.layers or tuple(row.name for row in net.architecture.layers if isinstance(row, Conv))
     for layer in layers:
         net.architecture.layer(layer)  # an unknown one is named
@@ -96,47 +97,14 @@ def run(config: Config) -> dict[str, Any]:
     for number, layer in enumerate(layers):
         wanted = NUM_MAPS.get(layer, OTHER_NUM_MAPS) if config.num_maps is None else config.num_maps
         maps = named[layer] if layer in named else choose_maps(state[layer], wanted, (config.seed, number))
-        drawn[layer] = deconv_pages.draw(net, source, state[layer], maps, layer=layer)
+        drawn[layer] = strongest.project_and_cut(net, source, state[layer], maps, layer=layer)
     result = summarize(config, net, data, state, drawn, out)
     write_all(out, net, drawn, result)
     return result
 
 
-def choose_maps(top: TopActivations, num: int, seed: int | tuple[int, ...]) -> np.ndarray:
-    """At most `num` maps at random, sorted.
-
-    They are chosen among the maps whose nine places all hold at least FAINT of the layer's strongest activation
-    (Paper is silent; what excites fainter ones is hard to tell from noise); where there are fewer than `num`, then
-    among all that are alive; where every map is dead, the first ones.
-    """
-    if num < 1:
-        raise ValueError(f"num_maps={num}: at least 1 is needed")
-    alive = top_activations.alive(top)
-    values = np.asarray(top.values)
-    full = alive & (values[:, -1] > FAINT * values.max())
-    candidates = np.flatnonzero(full if full.sum() >= num else alive if alive.any() else np.ones_like(alive))
-    return np.sort(np.random.default_rng(seed).permutation(candidates)[:num])
-
-
-def parse_maps(maps: Sequence[str], architecture: Architecture, layers: Sequence[str]) -> dict[str, np.ndarray]:
-    """("conv3:5,17",) -> {"conv3": [5, 17]}; ValueError for what is not such a list of maps of `layers`."""
-    named = {}
-    for entry in maps:
-        layer, _, numbers = entry.partition(":")
-        if layer not in layers:
-            raise ValueError(f"maps={entry!r}: {layer!r} is not among the layers drawn, {', '.join(layers)}")
-        last = architecture.layer(layer).features - 1
-        chosen = numbers.split(",")
-        if not all(number.strip().isdecimal() and int(number) <= last for number in chosen):
-            raise ValueError(f"maps={entry!r}: LAYER:NUMBER,NUMBER with numbers from 0 to {last} is needed")
-        if layer in named:
-            raise ValueError(f"maps={entry!r}: {layer} is named twice; name all its maps in one entry")
-        named[layer] = np.array([int(number) for number in chosen])
-    return named
-
-
 def summarize(
-    config: Config, net: inputs.TrainedNet, data: ImageSet, state: State, drawn: Drawn, out: Path
+    config: Config, net: nets.TrainedNet, data: ImageSet, state: State, drawn: Drawn, out: Path
 ) -> dict[str, Any]:
     """What result.json holds."""
     layers = {
@@ -146,26 +114,26 @@ def summarize(
             "num_dead": int((~top_activations.alive(state[layer])).sum()),
             "receptive_field": receptive_field(net.architecture, layer).size,
             "image_size": net.architecture.image_size,
-            "num_images": len(inputs.validation_of(data)),
+            "num_images": len(sets.validation_of(data)),
             "strongest": seen.values[:, 0],
             "scales": seen.scales,
-            **deconv_pages.scores(seen),
+            **strongest.scores(seen),
         }
         for layer, seen in drawn.items()
     }
     return {
         "figure": "Figure 2",
-        "num_images": len(inputs.validation_of(data)),
+        "num_images": len(sets.validation_of(data)),
         "layers": layers,
-        "meanings": deconv_pages.MEANINGS,
+        "meanings": strongest.MEANINGS,
         "paper": None,  # its figure gives no number
         "folder": out,
         "seed": config.seed,
-        **inputs.provenance(net, data, config),
+        **results.provenance(net, data, config),
     }
 
 
-def write_all(out: Path, net: inputs.TrainedNet, drawn: Drawn, result: Mapping[str, Any]) -> None:
+def write_all(out: Path, net: nets.TrainedNet, drawn: Drawn, result: Mapping[str, Any]) -> None:
     """Write arrays, one page per layer, the overview, and last the result, which says that all is there."""
     path = out / "result.json"
     earlier = json.loads(path.read_text())["layers"] if path.exists() else {}
@@ -175,18 +143,18 @@ def write_all(out: Path, net: inputs.TrainedNet, drawn: Drawn, result: Mapping[s
         (out / f"{layer}.npz").unlink(missing_ok=True)
     facts = result["layers"]
     for layer, seen in drawn.items():
-        pictures.save_arrays(out / f"{layer}.npz", dict(deconv_pages.arrays(seen)))
-        page = deconv_pages.layer_page(net.params, net.architecture, layer, seen, facts[layer])
-        pictures.save_figure(out / f"{layer}.png", page)
-    overview = deconv_pages.overview_page(net.params, net.architecture, drawn, facts)
-    pictures.save_figure(out / "overview.png", overview)
-    pictures.save_result(out / "result.json", result)
+        files.save_arrays(out / f"{layer}.npz", dict(strongest.arrays(seen)))
+        page = deconv_page.layer_page(net.params, net.architecture, layer, seen, facts[layer])
+        results.save_figure(out / f"{layer}.png", page)
+    overview = deconv_page.overview_page(net.params, net.architecture, drawn, facts)
+    results.save_figure(out / "overview.png", overview)
+    files.save_json(out / "result.json", result)
 
 
 def report(result: dict[str, Any]) -> None:
     """Print what was found in each layer."""
     for layer, facts in result["layers"].items():
-        print(f"{deconv_pages.summary_line(layer, facts)}; resemblance {facts['resemblance']}")
+        print(f"{deconv_page.summary_line(layer, facts)}; resemblance {facts['resemblance']}")
     print(f"written to {result['folder']}")
 
 

@@ -21,9 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments import command, inputs, pictures, walkthrough_page, walkthrough_stages
-from experiments.walkthrough_stages import Walk
-from zfjax.data import ImageSet
+from experiments.pages import walkthrough as walkthrough_page
+from experiments.shell import command, results
+from zfjax import files, nets
+from zfjax.analyses import walkthrough
+from zfjax.analyses.walkthrough import Walk
+from zfjax.data import ImageSet, sets
 
 
 @dataclass(frozen=True)
@@ -55,34 +58,34 @@ def run(config: Config) -> dict[str, Any]:
       What result.json holds. ValueError for an unknown layer, map or image, a map that the image does not excite, a
       set without validation pictures, or an output folder that already holds a result.
     """
-    net = inputs.load_net(config.checkpoint)
-    data = inputs.open_images(config.data, net)
-    source = inputs.validation_of(data)
-    out = inputs.result_folder(config.out, net.run / "figures" / "walkthrough", overwrite=config.overwrite)
-    image = int(inputs.choose(source, 1, config.seed)[0]) if config.image is None else config.image
+    net = nets.load_net(config.checkpoint)
+    data = sets.open_images(config.data, net)
+    source = sets.validation_of(data)
+    out = results.result_folder(config.out, net.run / "figures" / "walkthrough", overwrite=config.overwrite)
+    image = int(sets.choose(source, 1, config.seed)[0]) if config.image is None else config.image
     if not 0 <= image < len(source):
         raise ValueError(f"image={image}: the validation split of {data.name!r} has {len(source)}, counted from 0")
-    layer = config.layer or walkthrough_stages.last_conv(net.architecture)
-    views = inputs.read_views(source, [image], net)
-    walk = walkthrough_stages.walk_down(net, views, layer, config.map)
+    layer = config.layer or walkthrough.last_conv(net.architecture)
+    views = nets.read_views(source, [image], net)
+    walk = walkthrough.walk_down(net, views, layer, config.map)
     result = summarize(config, net, data, image, walk, out)
     write_all(out, walk, result)
     return result
 
 
 def summarize(
-    config: Config, net: inputs.TrainedNet, data: ImageSet, image: int, walk: Walk, out: Path
+    config: Config, net: nets.TrainedNet, data: ImageSet, image: int, walk: Walk, out: Path
 ) -> dict[str, Any]:
     """What result.json holds."""
     return {
         "figure": "Figure 1",
         "image": image,
         **walk.numbers,
-        "meanings": walkthrough_stages.MEANINGS,
+        "meanings": walkthrough.MEANINGS,
         "paper": None,  # its figure is a drawing
         "folder": out,
         "seed": config.seed,
-        **inputs.provenance(net, data, config),
+        **results.provenance(net, data, config),
     }
 
 
@@ -95,9 +98,9 @@ def write_all(out: Path, walk: Walk, result: Mapping[str, Any]) -> None:
         for name, field in stage._asdict().items()
         if isinstance(field, np.ndarray)
     }
-    pictures.save_arrays(out / "walkthrough.npz", {**maps, "picture": walk.picture, "projection": walk.projection})
-    pictures.save_figure(out / "walkthrough.png", walkthrough_page.draw(walk))
-    pictures.save_result(out / "result.json", result)
+    files.save_arrays(out / "walkthrough.npz", {**maps, "picture": walk.picture, "projection": walk.projection})
+    results.save_figure(out / "walkthrough.png", walkthrough_page.draw(walk))
+    files.save_json(out / "result.json", result)
 
 
 def report(result: dict[str, Any]) -> None:

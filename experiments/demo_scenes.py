@@ -18,12 +18,20 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import command, inputs, pictures
+from experiments.pages import canvas
+from experiments.shell import command, results
+from zfjax import files, nets, pixels
 from zfjax.data import demo
 
 SHOWN = 8  # scenes of each class on the page
+
+
 ANNOTATED = 2  # of them with mask and parts
+
+
 PENALTIES = (1e1, 1e2, 1e3, 1e4)  # of the ridge regressions; the best one on the test scenes counts, in their favour
+
+
 PART_COLOURS = ((255, 40, 40), (40, 230, 40), (255, 230, 0))  # right eye, left eye, nose
 
 
@@ -37,7 +45,7 @@ class Config:
     """Scenes that the classifiers learn from."""
     num_test: int = 1000
     """Fresh scenes that they are measured on."""
-    out: Path = inputs.RUNS / "demo_scenes"
+    out: Path = nets.RUNS / "demo_scenes"
     """Folder for the page and the result."""
     overwrite: bool = False
     """Replace a result that is already there."""
@@ -45,7 +53,7 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
     """Render, measure, draw; what result.json holds. ValueError for an output folder that already holds a result."""
-    out = inputs.result_folder(config.out, config.out, overwrite=config.overwrite)
+    out = results.result_folder(config.out, config.out, overwrite=config.overwrite)
     train = demo.demo_images(0, 0, config.num_train, size=config.size)
     test = demo.demo_images(1, 0, config.num_test, size=config.size)
     backgrounds = [
@@ -62,10 +70,10 @@ def run(config: Config) -> dict[str, Any]:
         "chance": 1 / demo.NUM_CLASSES,
         "paper": None,  # it has no such set
         "config": config,
-        "versions": pictures.versions(),
+        "versions": results.versions(),
     }
-    pictures.save_figure(out / "scenes.png", draw(test))
-    pictures.save_result(out / "result.json", result)
+    results.save_figure(out / "scenes.png", draw(test))
+    files.save_json(out / "result.json", result)
     return result
 
 
@@ -109,12 +117,12 @@ def draw(scenes: dict[str, np.ndarray]) -> Figure:
         images = [scenes["image"][index] for index in chosen]
         for place in range(SHOWN - ANNOTATED, len(chosen)):
             images[place] = annotated(images[place], scenes["mask"][chosen[place]], scenes["parts"][chosen[place]])
-        panels.append(pictures.Panel(pictures.mosaic(np.stack(images), columns=SHOWN), name))
+        panels.append(canvas.Panel(pixels.mosaic(np.stack(images), columns=SHOWN), name))
     caption = [
         f"Each row a class; the last {ANNOTATED} scenes with the creature's outline, right eye red, left eye green, "
         "nose yellow. Pose, colours, light, ground and clutter are drawn independently of the class."
     ]
-    return pictures.page("The demo set", [pictures.Section("", panels, columns=2)], caption)
+    return canvas.page("The demo set", [canvas.Section("", panels, columns=2)], caption)
 
 
 def annotated(image: np.ndarray, mask: np.ndarray, parts: np.ndarray) -> np.ndarray:

@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from experiments import command, inputs, pictures
-from zfjax import evaluation, parallel
-from zfjax.data import Source
+from experiments.shell import command, results
+from zfjax import files, nets, parallel
+from zfjax.data import Source, sets
 from zfjax.data.loader import eval_batches
+from zfjax.training import evaluation
 
 # Table 2: error in percent on ImageNet 2012 (validation top-1, top-5, test top-5)
 PAPER = {
@@ -65,23 +66,23 @@ def run(config: Config) -> dict[str, Any]:
       than the nets', or for an output folder that already holds a result.
     """
     parallel.check_batch_size(config.batch_size)
-    nets = [inputs.load_net(path) for path in config.checkpoint or (None,)]
-    for before, net in itertools.pairwise(sorted(nets, key=lambda net: net.fingerprint)):
+    networks = [nets.load_net(path) for path in config.checkpoint or (None,)]
+    for before, net in itertools.pairwise(sorted(networks, key=lambda net: net.fingerprint)):
         if before.fingerprint == net.fingerprint:
             raise ValueError(f"checkpoint: {before.path} and {net.path} are one network; different ones are needed")
-    data = inputs.open_images(config.data, nets[0])
-    source = inputs.validation_of(data)
-    for net in nets:
+    data = sets.open_images(config.data, networks[0])
+    source = sets.validation_of(data)
+    for net in networks:
         if data.class_names != net.class_names:
             raise ValueError(f"data={data.name!r}: its classes are not those that {net.path} was trained on")
         if data.size != len(net.mean):
             raise ValueError(
                 f"checkpoint={str(net.path)!r}: it sees pictures of {len(net.mean)} pixels, not {data.size}"
             )
-    name = "evaluation" if len(nets) == 1 else f"evaluation_of_{len(nets)}"
-    out = inputs.result_folder(config.out, nets[0].run / name, overwrite=config.overwrite)
+    name = "evaluation" if len(networks) == 1 else f"evaluation_of_{len(networks)}"
+    out = results.result_folder(config.out, networks[0].run / name, overwrite=config.overwrite)
     began = time.monotonic()
-    errors = {views: errors_of(config, nets, source, views) for views in ("center", "ten")}
+    errors = {views: errors_of(config, networks, source, views) for views in ("center", "ten")}
     members = [
         {
             "name": net.architecture.name,
@@ -89,7 +90,7 @@ def run(config: Config) -> dict[str, Any]:
             "checkpoint": {"path": net.path, "fingerprint": net.fingerprint},
             "error": {views: errors[views].members[n].shares() for views in errors},
         }
-        for n, net in enumerate(nets)
+        for n, net in enumerate(networks)
     ]
     result = {
         "table": "Table 2",
@@ -100,20 +101,20 @@ def run(config: Config) -> dict[str, Any]:
         "paper": PAPER,
         "paper_data": "ImageNet 2012, 1,000 classes, full width; percent: validation top-1, top-5, test top-5",
         "seconds": time.monotonic() - began,
-        **inputs.provenance(nets[0], data, config),
+        **results.provenance(networks[0], data, config),
     }
     if parallel.host_count()[0] == 0:
-        pictures.save_result(out / "result.json", result)
+        files.save_json(out / "result.json", result)
     return result
 
 
 def errors_of(
-    config: Config, nets: Sequence[inputs.TrainedNet], source: Source, views: evaluation.Views
+    config: Config, networks: Sequence[nets.TrainedNet], source: Source, views: evaluation.Views
 ) -> evaluation.EnsembleErrors:
     """Errors over the whole split, averaging the softmax over `views` and nets."""
     host, num_hosts = parallel.host_count()
     rows = {"batch_size": config.batch_size, "host": host, "num_hosts": num_hosts, "num_workers": config.num_workers}
-    members = [evaluation.Member(net.architecture, net.mean) for net in nets]
+    members = [evaluation.Member(net.architecture, net.mean) for net in networks]
     evaluate = evaluation.make_evaluate_ensemble(members, views=views)
 
     def shown() -> Iterator[dict[str, np.ndarray]]:
@@ -126,7 +127,7 @@ def errors_of(
                 yield batch
                 bar.update(int(batch["mask"].sum()) * num_hosts)
 
-    return evaluate([net.params for net in nets], shown())
+    return evaluate([net.params for net in networks], shown())
 
 
 def report(result: dict[str, Any]) -> None:

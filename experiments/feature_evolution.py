@@ -24,14 +24,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments import command, deconv_figures, deconv_pages, evolution_pages, inputs, pictures, scans
-from experiments.deconv_pages import Strongest
-from experiments.evolution_pages import THRESHOLD, Drawn
-from experiments.training_log import TrainingLog
-from zfjax import checkpoints, evolution, features, parallel
-from zfjax.data import ImageSet, Source
-from zfjax.layers import Conv
-from zfjax.top_activations import State
+from experiments.pages import evolution as evolution_page
+from experiments.shell import command, results, scans
+from experiments.shell.training_log import TrainingLog
+from zfjax import features, files, nets, parallel
+from zfjax.analyses import evolution, strongest
+from zfjax.analyses.evolution import THRESHOLD, Drawn
+from zfjax.analyses.strongest import Strongest
+from zfjax.analyses.top_activations import State
+from zfjax.architecture import Conv
+from zfjax.data import ImageSet, Source, Subset, sets
+from zfjax.training import checkpoints
 
 PAPER = {"settled": {"lower layers": "within a few epochs", "upper layers": "after 40 to 50 epochs"}}
 
@@ -70,19 +73,6 @@ class Config:
     """Replace the results that are already there."""
 
 
-class Sample:
-    """Some examples of a split, which keep their place in it as their index: a `Source`."""
-
-    def __init__(self, source: Source, places: np.ndarray):
-        self._source, self._places = source, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        return self._source[int(self._places[index])]
-
-
 def run(config: Config) -> dict[str, Any]:
     """Scan the training set at every epoch, project, compare, and write pages, arrays and result.json.
 
@@ -90,39 +80,39 @@ def run(config: Config) -> dict[str, Any]:
       What result.json holds. ValueError for a run with fewer than two checkpoints at the end of an epoch, an epoch
       that is not kept, unknown layers or maps, or an output folder that already holds a result.
     """
-    net = inputs.load_net(config.checkpoint)
+    net = nets.load_net(config.checkpoint)
     paths = epoch_checkpoints(net.path, config.epochs)
-    data = inputs.open_images(config.data, net)
+    data = sets.open_images(config.data, net)
     if data.train is None:
         raise ValueError(f"data={data.name!r} has no training split")
-    num_maps = 2 * evolution_pages.strips_per_row(len(paths)) if config.num_maps is None else config.num_maps
+    num_maps = 2 * evolution_page.strips_per_row(len(paths)) if config.num_maps is None else config.num_maps
     for name, value in {"num_maps": num_maps, "num_images": config.num_images, "num_probes": config.num_probes}.items():
         if value < 1:
             raise ValueError(f"{name}={value}: at least 1 is needed")
-    out = inputs.result_folder(config.out, net.run / "figures" / "evolution", overwrite=config.overwrite)
+    out = results.result_folder(config.out, net.run / "figures" / "evolution", overwrite=config.overwrite)
     convs = tuple(row.name for row in net.architecture.layers if isinstance(row, Conv))
     layers = config.layers or convs
     for layer in layers:
         net.architecture.layer(layer)  # raises for an unknown one
-    maps = deconv_figures.parse_maps(config.maps, net.architecture, layers)
+    maps = strongest.parse_maps(config.maps, net.architecture, layers)
     probes = data.train if data.validation is None else data.validation
-    images = inputs.read_views(probes, inputs.choose(probes, config.num_probes, config.seed), net).images
-    sample = Sample(data.train, inputs.choose(data.train, config.num_images, seed=0))  # whatever maps are chosen
+    images = nets.read_views(probes, sets.choose(probes, config.num_probes, config.seed), net).images
+    sample = Subset(data.train, sets.choose(data.train, config.num_images, seed=0))  # whatever maps are chosen
     watched = [name for name in net.architecture.layer_names if name in convs or name in layers]
     options = {"k": 1, "batch_size": config.batch_size, "num_workers": config.num_workers}
     tops = {}
     for epoch, path in paths.items():
         saved, of = out / "scans" / f"epoch_{epoch}.npz", f"{data.fingerprint} training {len(sample)}"
-        tops[epoch] = scans.scan(inputs.load_net(path), sample, watched, saved, of=of, **options)
+        tops[epoch] = scans.scan(nets.load_net(path), sample, watched, saved, of=of, **options)
     if parallel.host_count()[0] > 0:
         return {}  # one host draws
     for number, layer in enumerate(layers):
         if layer not in maps:
-            maps[layer] = deconv_figures.choose_maps(tops[max(tops)][layer], num_maps, (config.seed, number))
+            maps[layer] = strongest.choose_maps(tops[max(tops)][layer], num_maps, (config.seed, number))
     drawn = draw(paths, data.train, tops, {layer: maps[layer] for layer in layers})
     hidden = net.architecture.layer_names[:-1]
     settling = similarities(paths, images, [*hidden, *(layer for layer in layers if layer not in hidden)])
-    last = inputs.load_net(paths[max(paths)])
+    last = nets.load_net(paths[max(paths)])
     result = {"folder": out, **summarize(config, last, data, tops, drawn, settling)}
     write_all(out, drawn, result, config.patches)
     return result
@@ -159,17 +149,17 @@ def draw(paths: Mapping[int, Path], source: Source, tops: Mapping[int, State], m
     """Project the strongest activation of each of `maps` {layer: [M]} at every epoch."""
     drawn: dict[str, dict[int, Strongest]] = {layer: {} for layer in maps}
     for epoch, path in paths.items():
-        net = inputs.load_net(path)
+        net = nets.load_net(path)
         for layer, chosen in maps.items():
-            drawn[layer][epoch] = deconv_pages.draw(net, source, tops[epoch][layer], chosen, layer=layer)
+            drawn[layer][epoch] = strongest.project_and_cut(net, source, tops[epoch][layer], chosen, layer=layer)
     return drawn
 
 
 def similarities(paths: Mapping[int, Path], images: np.ndarray, layers: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """By layer: the first three of `evolution_pages.MEANINGS`."""
+    """By layer: the first three of MEANINGS of the page."""
 
     def look(path: Path) -> dict[str, np.ndarray]:
-        net = inputs.load_net(path)
+        net = nets.load_net(path)
         fn = features.layers_of(net.params, layers, architecture=net.architecture)
         return features.in_batches(fn, images)
 
@@ -190,7 +180,7 @@ def similarities(paths: Mapping[int, Path], images: np.ndarray, layers: Sequence
 
 def summarize(
     config: Config,
-    net: inputs.TrainedNet,
+    net: nets.TrainedNet,
     data: ImageSet,
     tops: Mapping[int, State],
     drawn: Drawn,
@@ -214,11 +204,11 @@ def summarize(
         "layers": layers,
         "lower_layers_first": evolution.lower_first([curve for curve in hidden if curve[-1] is not None]),
         "threshold": THRESHOLD,
-        "meanings": evolution_pages.MEANINGS,
+        "meanings": evolution_page.MEANINGS,
         "paper": PAPER,
         "num_images": min(config.num_images, len(data.train)),
         "seed": config.seed,
-        **inputs.provenance(net, data, config),
+        **results.provenance(net, data, config),
     }
 
 
@@ -229,19 +219,19 @@ def write_all(out: Path, drawn: Drawn, result: Mapping[str, Any], patches: bool)
         path.unlink()
     for layer, at in drawn.items():
         fields = {
-            f"epoch_{epoch}/{name}": field for epoch, seen in at.items() for name, field in deconv_pages.arrays(seen)
+            f"epoch_{epoch}/{name}": field for epoch, seen in at.items() for name, field in strongest.arrays(seen)
         }
-        pictures.save_arrays(out / f"{layer}.npz", fields)
-    pictures.save_figure(out / "evolution.png", evolution_pages.evolution_page(drawn, result, patches=patches))
-    pictures.save_figure(out / "curves.png", evolution_pages.curves_figure(result))
-    pictures.save_result(out / "result.json", result)
+        files.save_arrays(out / f"{layer}.npz", fields)
+    results.save_figure(out / "evolution.png", evolution_page.evolution_page(drawn, result, patches=patches))
+    results.save_figure(out / "curves.png", evolution_page.curves_figure(result))
+    files.save_json(out / "result.json", result)
 
 
 def report(result: dict[str, Any]) -> None:
     """Print how early each layer settled."""
     for layer, facts in result["layers"].items():
         curve = ", ".join("none" if value is None else f"{value:.2f}" for value in facts["similarity"])
-        print(f"{evolution_pages.heading(layer, result)}: {curve} at {result['epochs']}")
+        print(f"{evolution_page.heading(layer, result)}: {curve} at {result['epochs']}")
     share = result["lower_layers_first"]
     print(f"lower layers first: {'unknown' if share is None else f'{share:.0%} of the pairs of layers'}")
     print(f"written to {result['folder']}")

@@ -25,27 +25,25 @@ from typing import Any
 
 import numpy as np
 
-from experiments import (
-    command,
-    deconv_figures,
-    deconv_pages,
-    first_layer_pages,
-    inputs,
-    pictures,
-    scans,
-    train_imagenet,
-)
-from experiments.first_layer_pages import Seen
-from zfjax import checkpoints, filters, parallel, top_activations
-from zfjax.data import Source
-from zfjax.layers import Conv
-from zfjax.renormalize import filter_rms
+from experiments import train_imagenet
+from experiments.pages import first_layer as first_layer_page
+from experiments.shell import command, results, scans
+from zfjax import files, nets, parallel
+from zfjax.analyses import strongest, top_activations
+from zfjax.analyses.filters import Seen, first_row, measure
+from zfjax.architecture import Conv
+from zfjax.data import Source, sets
+from zfjax.training import checkpoints
 
 NUM_IMAGES = 9  # strongest images of each map, as in the paper
+
+
 CHANGES: dict[str, dict[str, Any]] = {  # of the settings that the net was trained with, to train the other two
     "unclipped": {"recipe.renormalize_radius": None},
     "alexnet": {"architecture": "alexnet"},
 }
+
+
 PAPER = {
     "unclipped": "one feature dominates",
     "alexnet": "more dead features, little of the middle frequencies, aliasing in layer 2",
@@ -85,15 +83,15 @@ def run(config: Config) -> dict[str, Any]:
       What result.json holds. ValueError for nets that were trained on other data or do not fit their role, a set
       without validation pictures, or an output folder that already holds a result.
     """
-    nets = load_nets(config)
-    net = nets["clipped"]
+    by_role = load_nets(config)
+    net = by_role["clipped"]
     if config.num_maps < 1:
         raise ValueError(f"num_maps={config.num_maps}: at least 1 is needed")
-    data = inputs.open_images(config.data, net)
-    source = inputs.validation_of(data)
-    out = inputs.result_folder(config.out, net.run / "figures" / "first_layer", overwrite=config.overwrite)
+    data = sets.open_images(config.data, net)
+    source = sets.validation_of(data)
+    out = results.result_folder(config.out, net.run / "figures" / "first_layer", overwrite=config.overwrite)
     seen = {}
-    for role, one in nets.items():
+    for role, one in by_role.items():
         layers = one.architecture.layer_names[:2]
         options = {"k": NUM_IMAGES, "batch_size": config.batch_size, "num_workers": config.num_workers}
         top = scans.scan(one, source, layers, out / f"{role}_scan.npz", of=f"{data.fingerprint} validation", **options)
@@ -104,51 +102,46 @@ def run(config: Config) -> dict[str, Any]:
     result = {
         "figure": "Figure 6",
         "nets": {role: measure(one) for role, one in seen.items()},
-        "renormalisation_acted": first_layer_pages.renormalisation_acted(seen),
-        "meanings": first_layer_pages.MEANINGS,
-        "missing": {role: train_command(net, role) for role in CHANGES if role not in nets},
+        "renormalisation_acted": first_layer_page.renormalisation_acted(seen),
+        "meanings": first_layer_page.MEANINGS,
+        "missing": {role: train_command(net, role) for role in CHANGES if role not in by_role},
         "paper": PAPER,
         "num_images": len(source),
         "folder": out,
         "seed": config.seed,
-        **inputs.provenance(net, data, config),
-        "checkpoints": {role: {"path": one.path, "fingerprint": one.fingerprint} for role, one in nets.items()},
+        **results.provenance(net, data, config),
+        "checkpoints": {role: {"path": one.path, "fingerprint": one.fingerprint} for role, one in by_role.items()},
     }
     write_all(out, seen, result)
     return result
 
 
-def load_nets(config: Config) -> dict[str, inputs.TrainedNet]:
+def load_nets(config: Config) -> dict[str, nets.TrainedNet]:
     """{"clipped": ..., and "unclipped" and "alexnet" where they are given}; ValueError for one that does not fit."""
     named = {"clipped": config.checkpoint, "unclipped": config.unclipped, "alexnet": config.alexnet}
-    nets = {role: inputs.load_net(path) for role, path in named.items() if path is not None or role == "clipped"}
-    data = data_of(checkpoints.load(nets["clipped"].path))
-    for role, net in nets.items():
+    by_role = {role: nets.load_net(path) for role, path in named.items() if path is not None or role == "clipped"}
+    data = data_of(checkpoints.load(by_role["clipped"].path))
+    for role, net in by_role.items():
         named_net = f"{'checkpoint' if role == 'clipped' else role}={str(net.path)!r}"
         stored = checkpoints.load(net.path)
         if not all(isinstance(layer, Conv) for layer in net.architecture.layers[:2]):
             raise ValueError(f"{named_net}: two convolutional layers are needed at its bottom")
         if data_of(stored) != data:
-            raise ValueError(f"{named_net}: it was not trained on the data of {nets['clipped'].path}")
+            raise ValueError(f"{named_net}: it was not trained on the data of {by_role['clipped'].path}")
         if (stored.recipe.renormalize_radius is None) != (role == "unclipped"):
             wanted = "a net trained without" if role == "unclipped" else "a net trained with"
             raise ValueError(f"{named_net}: {wanted} renormalisation (--renormalize-radius) is needed")
-    ours = nets["clipped"].architecture
-    if "unclipped" in nets and nets["unclipped"].architecture != ours:
-        raise ValueError(f"unclipped={str(config.unclipped)!r}: the architecture of {nets['clipped'].path} is needed")
-    strides = {role: first_row(net).stride for role, net in nets.items()}
-    if "alexnet" in nets and strides["alexnet"] <= strides["clipped"]:
+    ours = by_role["clipped"].architecture
+    if "unclipped" in by_role and by_role["unclipped"].architecture != ours:
+        raise ValueError(
+            f"unclipped={str(config.unclipped)!r}: the architecture of {by_role['clipped'].path} is needed"
+        )
+    strides = {role: first_row(net).stride for role, net in by_role.items()}
+    if "alexnet" in by_role and strides["alexnet"] <= strides["clipped"]:
         raise ValueError(
             f"alexnet={str(config.alexnet)!r}: a first layer of a stride above {strides['clipped']} is needed"
         )
-    return nets
-
-
-def first_row(net: inputs.TrainedNet) -> Conv:
-    """The first layer of a net that `load_nets` let pass."""
-    row = net.architecture.layers[0]
-    assert isinstance(row, Conv)
-    return row
+    return by_role
 
 
 def data_of(checkpoint: checkpoints.Checkpoint) -> str:
@@ -156,7 +149,7 @@ def data_of(checkpoint: checkpoints.Checkpoint) -> str:
     return checkpoint.settings.get("data_fingerprint", checkpoint.settings["data"])
 
 
-def train_command(net: inputs.TrainedNet, role: str) -> str:
+def train_command(net: nets.TrainedNet, role: str) -> str:
     """The command that trains the net of a role as `net` was trained, in a folder beside it."""
     checkpoint = checkpoints.load(net.path)
     if "config" not in checkpoint.settings:
@@ -181,37 +174,15 @@ def settings_of(config: train_imagenet.Config) -> dict[str, Any]:
     return fields | {f"recipe.{name}": value for name, value in dataclasses.asdict(config.recipe).items()}
 
 
-def look(config: Config, net: inputs.TrainedNet, source: Source, top: top_activations.State) -> Seen:
+def look(config: Config, net: nets.TrainedNet, source: Source, top: top_activations.State) -> Seen:
     """The net's filters, which of them are alive, and some maps of its second layer, projected."""
     first, second = net.architecture.layer_names[:2]
     if not top_activations.alive(top[second]).any():
         raise ValueError(f"{net.path}: no validation image excites any map of {second}, so there is nothing to draw")
-    maps = deconv_figures.choose_maps(top[second], config.num_maps, config.seed)
-    drawn = deconv_pages.draw(net, source, top[second], maps, layer=second)
+    maps = strongest.choose_maps(top[second], config.num_maps, config.seed)
+    drawn = strongest.project_and_cut(net, source, top[second], maps, layer=second)
     kernel = np.asarray(net.params[first]["kernel"], np.float32)
     return Seen(net, kernel, top_activations.alive(top[first]), drawn)
-
-
-def measure(seen: Seen) -> dict[str, Any]:
-    """The numbers of one net: see `first_layer_pages.MEANINGS`."""
-    row, weak, dominance = first_row(seen.net), filters.weak(seen.kernel), filters.dominance(seen.kernel)
-    peaks = filters.peak_frequency(seen.kernel[..., ~weak])
-    in_band = {band: (low <= peaks) & (peaks < high) for band, (low, high) in filters.BANDS.items()}
-    energy = filters.band_energy(seen.kernel[..., ~weak])
-    return {
-        "architecture": seen.net.architecture.name,
-        "num_filters": row.features,
-        "size": row.kernel,
-        "stride": row.stride,
-        "dominance": dominance._asdict(),
-        "largest_rms": float(np.max(filter_rms(seen.kernel))),
-        "dead_by_weight": {"count": int(weak.sum()), "share": float(weak.mean())},
-        "dead_by_activity": {"count": int((~seen.alive).sum()), "share": float((~seen.alive).mean())},
-        "band_energy": {band: float(share.mean()) for band, share in energy.items()},
-        "band_peaks": {band: float(inside.mean()) for band, inside in in_band.items()},
-        "aliased_energy": float(filters.aliased_energy(seen.kernel[..., ~weak], row.stride).mean()),
-        "maps_of_layer_2": seen.second.maps,
-    }
 
 
 def write_all(out: Path, seen: Mapping[str, Seen], result: Mapping[str, Any]) -> None:
@@ -221,11 +192,11 @@ def write_all(out: Path, seen: Mapping[str, Seen], result: Mapping[str, Any]) ->
         (out / f"{role}.npz").unlink(missing_ok=True)
     for role, one in seen.items():
         arrays = {"kernel": one.kernel, "alive": one.alive}
-        arrays |= dict(deconv_pages.arrays(one.second))
-        pictures.save_arrays(out / f"{role}.npz", arrays)
-    pictures.save_figure(out / "first_layer.png", first_layer_pages.filters_page(seen, result))
-    pictures.save_figure(out / "numbers.png", first_layer_pages.numbers_figure(seen, result))
-    pictures.save_result(out / "result.json", result)
+        arrays |= dict(strongest.arrays(one.second))
+        files.save_arrays(out / f"{role}.npz", arrays)
+    results.save_figure(out / "first_layer.png", first_layer_page.filters_page(seen, result))
+    results.save_figure(out / "numbers.png", first_layer_page.numbers_figure(seen, result))
+    files.save_json(out / "result.json", result)
 
 
 def report(result: dict[str, Any]) -> None:
@@ -233,7 +204,7 @@ def report(result: dict[str, Any]) -> None:
     for role, facts in result["nets"].items():
         bands = ", ".join(f"{band} {share:.0%}" for band, share in facts["band_energy"].items())
         ratio = facts["dominance"]["largest_over_median"]
-        print(f"{role}: strongest filter {ratio:.2g} x median; {first_layer_pages.summary_line(facts)}")
+        print(f"{role}: strongest filter {ratio:.2g} x median; {first_layer_page.summary_line(facts)}")
         print(f"  energy of the filters: {bands}; too fine for their grid: {facts['aliased_energy']:.0%}")
     for role, line in result["missing"].items():
         print(f"left out: {role}; make it with `{line}`, then add --{role}")

@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments import command, inputs, pictures
-from zfjax import checkpoints, pretrained
+from experiments.shell import command, results
+from zfjax import files, nets, pretrained
 from zfjax.data.archives import official_synsets
 from zfjax.features import layers_of
-from zfjax.training import Annealing, Recipe, TrainState, make_optimizer
+from zfjax.training import Annealing, Recipe, TrainState, checkpoints, make_optimizer
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def run(config: Config) -> dict[str, Any]:
         "parity": [row._asdict() | {"relative": row.relative} for row in rows],
         "weights": weights,
         "config": config,
-        "versions": pictures.versions(),
+        "versions": results.versions(),
     }
     write(folder, checkpoint, result)
     return {**result, "folder": folder}
@@ -96,10 +96,10 @@ def run(config: Config) -> dict[str, Any]:
 
 def run_folder(config: Config) -> Path:
     """Where the import goes; ValueError where a trained run lies, or an import that may not be replaced."""
-    folder = inputs.RUNS / config.weights.stem if config.out is None else config.out
+    folder = nets.RUNS / config.weights.stem if config.out is None else config.out
     if (folder / "checkpoints").exists() and not (folder / "result.json").exists():
         raise ValueError(f"out={str(folder)!r}: a run that was trained lies there; give another folder")
-    return inputs.result_folder(config.out, folder, overwrite=config.overwrite)
+    return results.result_folder(config.out, folder, overwrite=config.overwrite)
 
 
 def table_of(name: str) -> pretrained.ImportTable:
@@ -147,7 +147,7 @@ def write(folder: Path, checkpoint: checkpoints.Checkpoint, result: dict[str, An
     store = checkpoints.Checkpoints(fresh)
     store.save(checkpoint)
     store.close()
-    pictures.save_result(folder / "result.json", result)
+    files.save_json(folder / "result.json", result)
     if (folder / "checkpoints").exists():
         (folder / "checkpoints").rename(old)
     fresh.rename(folder / "checkpoints")

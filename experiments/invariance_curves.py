@@ -17,7 +17,6 @@ Writes to <run>/figures/invariance (or --out): figure5.png, curves.npz and resul
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,23 +24,23 @@ from typing import Any
 import numpy as np
 from jax.tree_util import Partial
 
-from experiments import command, inputs, invariance_page, pictures
-from experiments.invariance_page import Chosen
-from zfjax import invariance
-from zfjax.data import ImageSet
-from zfjax.features import in_batches, layers_of
-from zfjax.invariance import TRANSFORMS, Curves
+from experiments.pages import invariance as invariance_page
+from experiments.shell import command, results
+from zfjax import files, nets
+from zfjax.analyses import invariance
+from zfjax.analyses.invariance import TRANSFORMS, amounts_at, arrays, choose_images, numbers
+from zfjax.data import sets
+from zfjax.features import layers_of
 
-# The paper's ranges; it is silent on the steps.
-TRANSLATIONS = np.arange(-60.0, 61.0, 5.0)  # pixels of its 224
-SCALES = np.linspace(1.0, 1.8, 17).round(2)
-ROTATIONS = np.arange(0.0, 360.0, 10.0)  # degrees
-CANDIDATES = 128  # pictures drawn, among which those to look at are chosen
 BATCH_SIZE = 9  # amounts per forward pass: the tables above leave little of their last batch empty
+
+
 PAPER = (
     "small transforms change layer 1 dramatically and layer 7 little, quasi-linearly for translation and scale; "
     "the output is not invariant to rotation, but for objects with rotational symmetry"
 )
+
+
 MEANINGS = {
     "slope": "distance over the length of the untransformed vector, per pixel, unit of scale or degree: least squares "
     "through zero over the smallest fifth of the range; mean of the images",
@@ -76,14 +75,14 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
     """Measure and draw; returns what result.json holds. ValueError for bad fields, or a result already there."""
-    net = inputs.load_net(config.checkpoint)
-    data = inputs.open_images(config.data, net)
+    net = nets.load_net(config.checkpoint)
+    data = sets.open_images(config.data, net)
     *below, logits = net.architecture.layer_names
     layers = tuple(dict.fromkeys(config.layers or (below[0], below[-1])))
     size, margin = net.architecture.image_size, (len(net.mean) - net.architecture.image_size) // 2
     fn = layers_of(net.params, tuple(dict.fromkeys((*layers, logits))), architecture=net.architecture)
     reads_pictures = Partial(_minus_mean, fn, net.mean[margin : margin + size, margin : margin + size])
-    out = inputs.result_folder(config.out, net.run / "figures" / "invariance", overwrite=config.overwrite)
+    out = results.result_folder(config.out, net.run / "figures" / "invariance", overwrite=config.overwrite)
     chosen = choose_images(data, net, config.num_images, config.seed)
     amounts = amounts_at(size)
     options: dict[str, Any] = {"size": size, "logits": logits, "batch_size": BATCH_SIZE}
@@ -102,75 +101,13 @@ def run(config: Config) -> dict[str, Any]:
         "paper": PAPER,
         "seed": config.seed,
         "folder": out,
-        **inputs.provenance(net, data, config),
+        **results.provenance(net, data, config),
     }
     (out / "result.json").unlink(missing_ok=True)
-    pictures.save_arrays(out / "curves.npz", arrays(chosen, amounts, found))
-    pictures.save_figure(out / "figure5.png", invariance_page.draw(chosen, amounts, found, layers, size))
-    pictures.save_result(out / "result.json", result)
+    files.save_arrays(out / "curves.npz", arrays(chosen, amounts, found))
+    results.save_figure(out / "figure5.png", invariance_page.draw(chosen, amounts, found, layers, size))
+    files.save_json(out / "result.json", result)
     return result
-
-
-def choose_images(data: ImageSet, net: inputs.TrainedNet, num: int, seed: int) -> Chosen:
-    """`num` pictures by seed: those classified rightly first, and one of each class before a second one of any."""
-    if num < 1:
-        raise ValueError(f"num_images={num}: at least 1 is needed")
-    source, logits = inputs.validation_of(data), net.architecture.layer_names[-1]
-    drawn = np.random.default_rng(seed).permutation(len(source))[: max(num, CANDIDATES)]
-    views = inputs.read_views(source, drawn, net)
-    scores = in_batches(layers_of(net.params, (logits,), architecture=net.architecture), views.images, batch_size=32)
-    predicted = scores[logits].argmax(axis=1)
-    known = (views.labels >= 0) & (data.class_names == net.class_names)
-    labels = np.where(known, views.labels, predicted)
-    right = labels == predicted
-    earlier = [((labels[:n] == labels[n]) & (right[:n] == right[n])).sum() for n in range(len(drawn))]
-    best = np.lexsort((earlier, ~right))[:num]
-    best = best[np.argsort(drawn[best])]
-    stored = np.stack([source[int(index)]["image"] for index in drawn[best]])
-    names = tuple(net.class_words[label] for label in labels[best])
-    return Chosen(drawn[best], stored, labels[best], known[best], right[best], names)
-
-
-def amounts_at(size: int) -> dict[str, np.ndarray]:
-    """{transform: amounts}; translations in whole pixels of `size`, so that nothing is interpolated."""
-    translations = np.unique(np.round(TRANSLATIONS * size / 224))
-    return {"translation": translations, "scale": SCALES, "rotation": ROTATIONS}
-
-
-def numbers(name: str, amounts: np.ndarray, found: Curves, layers: Sequence[str], labels: np.ndarray) -> dict[str, Any]:
-    """What MEANINGS says, for one transform."""
-    extents, relative = TRANSFORMS[name].extent(amounts), invariance.relative(found)
-    slopes = {layer: float(invariance.slope(extents, relative[layer]).mean()) for layer in layers}
-    stable = invariance.stability(found)
-    measured = {
-        "per": TRANSFORMS[name].unit,
-        "slope": slopes,
-        "slope_ratio": slopes[layers[0]] / slopes[layers[-1]] if slopes[layers[-1]] else None,
-        "raw_slope": {layer: invariance.slope(extents, found.distances[layer]).mean() for layer in layers},
-        "linearity": {layer: invariance.linearity(extents, relative[layer]).mean() for layer in layers},
-        "of_images": {
-            "slope": {layer: invariance.slope(extents, relative[layer]) for layer in layers},
-            "linearity": {layer: invariance.linearity(extents, relative[layer]) for layer in layers},
-        },
-        "label_stability": {"mean": stable.mean(), "images": stable.mean(axis=1), "amounts": stable.mean(axis=0)},
-        "amounts": amounts,
-    }
-    if name == "rotation":
-        measured["quarter_turn_gain"] = invariance.quarter_turns(
-            amounts, invariance_page.label_probability(found, labels)
-        )
-    return measured
-
-
-def arrays(chosen: Chosen, amounts: Mapping[str, np.ndarray], found: Mapping[str, Curves]) -> dict[str, np.ndarray]:
-    """All that the figure shows, by name: Euclidean distances, the norms to divide them by, probabilities."""
-    named = {"indices": chosen.indices, "labels": chosen.labels}
-    for name, of in found.items():
-        assert of.probabilities is not None  # `curves` was told which layer is the logits
-        named |= {f"{name}/amounts": amounts[name], f"{name}/probabilities": of.probabilities}
-        named |= {f"{name}/distances/{layer}": distances for layer, distances in of.distances.items()}
-        named |= {f"{name}/norms/{layer}": norms for layer, norms in of.norms.items()}
-    return named
 
 
 def report(result: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ preset `reduced`, about five minutes of processor time on two CPU cores.
 Expected result: in the paper each layer above carries further, by most from 1 to 2, and layers 5 and 7 alike; so it is
 where a net has learnt many classes.
 
-Both classifiers see a layer through the inner products of its features alone (`zfjax.inner_products`), so layer 1 with
+Both classifiers see a layer through the inner products of its features alone (`zfjax.linear_models`), so layer 1 with
 its 290,400 features at full size is never held: features lie on disk (4 bytes each, <run>/features), inner products in
 memory, at most about 10 bytes for each pair of images: 1.2 GB in all of Caltech-101 (measured), 10 GB of Caltech-256
 (extrapolated). The SVM is one class against the others with the squared hinge loss, the one of LIBLINEAR.
@@ -31,13 +31,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from experiments import command, frozen_features, inputs, pictures, transfer_arms
-from experiments.frozen_features import mean_and_spread, over_folds, recorded
-from zfjax import inner_products, linear_models, transfer
+from experiments.pages import canvas
+from experiments.shell import command, results
+from zfjax import files, nets, transfer
 from zfjax.data.photo_sets import PhotoSet
-from zfjax.transfer import Fold
+from zfjax.transfer import Fold, frozen_features, linear_models
+from zfjax.transfer import arms as transfer_arms
+from zfjax.transfer.records import mean_and_spread, over_folds, recorded
 
 NUM_TRAIN = {"caltech101": 30, "caltech256": 60}  # the paper's
+
+
 PAPER: dict[str, dict[str, dict[str, float]]] = {  # percent
     "caltech101": {
         "svm": {"conv1": 44.8, "conv2": 66.2, "conv3": 72.3, "conv4": 76.6, "conv5": 86.2, "fc7": 85.5},
@@ -87,9 +91,9 @@ def run(config: Config) -> dict[str, Any]:
       What result.json holds, with "folder". ValueError for settings or data that do not fit, before anything is
       computed.
     """
-    net = inputs.load_net(config.checkpoint)
+    net = nets.load_net(config.checkpoint)
     check(config, net)
-    out = inputs.result_folder(config.out, net.run / "layers" / config.dataset, overwrite=config.overwrite)
+    out = results.result_folder(config.out, net.run / "layers" / config.dataset, overwrite=config.overwrite)
     kept = net.run / "features"
     photo_set = frozen_features.open_photos(config.dataset, config.images, net, config.remove_duplicates, kept)
     num_train = NUM_TRAIN[config.dataset] if config.num_train is None else config.num_train
@@ -114,14 +118,14 @@ def run(config: Config) -> dict[str, Any]:
         "num_classes": len(photo_set.class_names),
         "paper": {"num_train": NUM_TRAIN[config.dataset], **PAPER[config.dataset]},
         "seed": config.seed,
-        **inputs.provenance(net, photo_set, config),
+        **results.provenance(net, photo_set, config),
     }
-    pictures.save_figure(out / "layers.png", draw(result))
-    pictures.save_result(out / "result.json", result)
+    results.save_figure(out / "layers.png", draw(result))
+    files.save_json(out / "result.json", result)
     return {**result, "folder": out}
 
 
-def check(config: Config, net: inputs.TrainedNet) -> None:
+def check(config: Config, net: nets.TrainedNet) -> None:
     """ValueError where the settings make no sense for this net."""
     for layer in (*config.svm, *config.softmax):
         net.architecture.layer(layer)
@@ -132,7 +136,7 @@ def check(config: Config, net: inputs.TrainedNet) -> None:
 
 
 def measure(
-    config: Config, net: inputs.TrainedNet, photo_set: PhotoSet, folds: Sequence[Fold], records: Path
+    config: Config, net: nets.TrainedNet, photo_set: PhotoSet, folds: Sequence[Fold], records: Path
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """{(layer, classifier): accuracy over the folds}; each fold is recorded."""
     both: tuple[linear_models.Loss, ...] = ("svm", "softmax")
@@ -157,7 +161,7 @@ def measure(
 
 
 def cached_layer(
-    net: inputs.TrainedNet, photo_set: PhotoSet, layers: Sequence[str], layer: str, batch_size: int
+    net: nets.TrainedNet, photo_set: PhotoSet, layers: Sequence[str], layer: str, batch_size: int
 ) -> np.ndarray:
     """One layer's features of every photo, on disk."""
     return frozen_features.cached(net, photo_set, layers, net.run / "features", batch_size=batch_size)[layer]
@@ -186,15 +190,15 @@ def measure_layer(
 
 
 def gram_matrix(features: np.ndarray) -> np.ndarray:
-    """`inner_products.gram_matrix` with a bar."""
+    """`linear_models.gram_matrix` with a bar."""
     with tqdm(total=features.shape[1], desc="Gram matrix", unit=" features", leave=False, disable=None) as bar:
-        return inner_products.gram_matrix(features, bar.update)
+        return linear_models.gram_matrix(features, bar.update)
 
 
 def coordinates_of(gram: Callable[[], np.ndarray], fold: Fold) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates of the fold's training and test images."""
     train, test = (gram()[np.ix_(images, fold.train)] for images in (fold.train, fold.test))
-    return inner_products.kernel_coordinates(train, test)
+    return linear_models.kernel_coordinates(train, test)
 
 
 def classify(
@@ -206,7 +210,7 @@ def classify(
 
 def draw(result: Mapping[str, Any]) -> Figure:
     """Accuracy against layer: ours with its spread, the paper's dashed."""
-    figure = Figure(figsize=(8.0, 5.0), dpi=pictures.DPI, layout="constrained")
+    figure = Figure(figsize=(8.0, 5.0), dpi=canvas.DPI, layout="constrained")
     axes = figure.subplots()
     layers = list(dict.fromkeys(row["layer"] for row in result["rows"]))
     for colour, name in enumerate(("svm", "softmax")):

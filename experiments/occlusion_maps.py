@@ -23,24 +23,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 from tqdm import tqdm
 
-from experiments import command, inputs, occlusion_pages, pictures, scans
-from experiments.occlusion_pages import Projected, Scenes, Swept
-from experiments.occlusion_scenes import bound, choose_scenes, images_within, take
-from zfjax import occlusion, parallel, top_activations
-from zfjax.architecture import Architecture
-from zfjax.data import Source
-from zfjax.layers import Conv
-from zfjax.network import Params, forward
-from zfjax.top_activations import TopActivations
+from experiments.pages import occlusion as occlusion_page
+from experiments.shell import command, results, scans
+from zfjax import files, nets, parallel
+from zfjax.analyses import occlusion, top_activations
+from zfjax.analyses.occlusion import Projected, Scenes, Swept, bound, choose_scenes, images_within, score, take, watch
+from zfjax.analyses.top_activations import TopActivations
+from zfjax.architecture import Architecture, Conv
+from zfjax.data import Source, sets
 
 NUM_OTHERS = 3  # other images in which the map is projected, as in the paper
+
+
 PAPER = "when the object is occluded, the strongest map's activity and the probability of the class drop"
+
+
 SCORE_STEP = 3  # the score takes every third place of the square, and so many more images
+
+
 LOOKING, SCANNING = 16, 128  # images per pass of `look` and of the scan, or what the budget holds
 
 
@@ -81,14 +85,14 @@ def run(config: Config) -> dict[str, Any]:
       What result.json holds. ValueError for a square larger than the image, another bad number, an unknown layer or
       fill, a set without validation pictures, or an output folder that already holds a result.
     """
-    net = inputs.load_net(config.checkpoint)
-    data = inputs.open_images(config.data, net)
-    source = inputs.validation_of(data)
+    net = nets.load_net(config.checkpoint)
+    data = sets.open_images(config.data, net)
+    source = sets.validation_of(data)
     config = complete(config, net.architecture)
     assert config.layer is not None and config.square is not None and config.stride is not None
     size, square, stride = net.architecture.image_size, config.square, config.stride
     corners, coarse = (occlusion.places(size, square, step) for step in (stride, SCORE_STEP * stride))
-    out = inputs.result_folder(config.out, net.run / "figures" / "occlusion", overwrite=config.overwrite)
+    out = results.result_folder(config.out, net.run / "figures" / "occlusion", overwrite=config.overwrite)
     num_scored = config.num_scored if "object" in source[0] else 0
     at_once = images_within(net, config.layer, config.memory, most=SCANNING)
     options: dict[str, Any] = {"of": f"{data.fingerprint} validation", "k": 1 + NUM_OTHERS, "batch_size": at_once}
@@ -105,18 +109,18 @@ def run(config: Config) -> dict[str, Any]:
     result = {
         "figure": "Figure 7",
         "places": corners.shape[:2],
-        "images": occlusion_pages.describe(net, drawn, swept),
+        "images": occlusion_page.describe(net, drawn, swept),
         "score": score(scored, coarsely, coarse, square) if coarsely is not None and len(scored.labels) > 1 else None,
         "num_images": len(drawn.labels),
         "paper": PAPER,
         "folder": out,
         "seed": config.seed,
-        **inputs.provenance(net, data, config),
+        **results.provenance(net, data, config),
     }
     (out / "result.json").unlink(missing_ok=True)  # written last, it says that all is there
-    pictures.save_arrays(out / "maps.npz", {"corners": corners, "images": drawn.indices, **swept._asdict()})
-    pictures.save_figure(out / "maps.png", occlusion_pages.draw(net, drawn, swept, projected, corners, result))
-    pictures.save_result(out / "result.json", result)
+    files.save_arrays(out / "maps.npz", {"corners": corners, "images": drawn.indices, **swept._asdict()})
+    results.save_figure(out / "maps.png", occlusion_page.draw(net, drawn, swept, projected, corners, result))
+    files.save_json(out / "result.json", result)
     return result
 
 
@@ -138,17 +142,7 @@ def complete(config: Config, architecture: Architecture) -> Config:
     return dataclasses.replace(config, **chosen)
 
 
-def watch(
-    params: Params, channel: jax.Array, label: jax.Array, images: jax.Array, *, layer: str, architecture: Architecture
-) -> Swept:
-    """What the maps show of each occluded image, in N places."""
-    logits, trace = forward(params, images, architecture=architecture)
-    watched = trace[layer].features.reshape(len(images), -1, architecture.layer(layer).features)
-    activity = jnp.take(watched, channel, axis=2).sum(axis=1)
-    return Swept(activity, jnp.take(jax.nn.softmax(logits), label, axis=1), logits.argmax(axis=1).astype(jnp.int32))
-
-
-def sweep_all(net: inputs.TrainedNet, config: Config, jobs: Sequence[tuple[Scenes, np.ndarray]]) -> list[Swept | None]:
+def sweep_all(net: nets.TrainedNet, config: Config, jobs: Sequence[tuple[Scenes, np.ndarray]]) -> list[Swept | None]:
     """Slide the square over the images of each job (images, places); None where it has none. `config` is complete."""
     fn = bound(watch, layer=config.layer, architecture=net.architecture)
     any_map = Partial(fn, net.params, np.int32(0), np.int32(0))  # all need the same memory
@@ -159,7 +153,7 @@ def sweep_all(net: inputs.TrainedNet, config: Config, jobs: Sequence[tuple[Scene
         for scenes, corners in jobs:
             found = []
             for n, (channel, label) in enumerate(zip(scenes.looks.channel, scenes.labels, strict=True)):
-                fill = occlusion_pages.fill_of(scenes, n, config)
+                fill = occlusion_page.fill_of(scenes, n, config)
                 options: dict[str, Any] = {
                     "square": config.square,
                     "fill": fill,
@@ -173,7 +167,7 @@ def sweep_all(net: inputs.TrainedNet, config: Config, jobs: Sequence[tuple[Scene
 
 
 def project_maps(
-    net: inputs.TrainedNet, source: Source, layer: str, drawn: Scenes, strongest: TopActivations, *, batch_size: int
+    net: nets.TrainedNet, source: Source, layer: str, drawn: Scenes, strongest: TopActivations, *, batch_size: int
 ) -> list[Projected]:
     """For each image its strongest map, projected there and in the images that `strongest`, the scan, found for it."""
     places, looks = [], drawn.looks  # (number of the drawn image, image in the split, map, row, column)
@@ -184,36 +178,17 @@ def project_maps(
         places += [(n, images[other], channel, rows[other], columns[other]) for other in others]
     number, images, channels, rows, columns = np.array(places).T
     wanted, which = np.unique(images, return_inverse=True)
-    views = inputs.read_views(source, wanted, net)
+    views = nets.read_views(source, wanted, net)
     chosen = {"image": which, "channel": channels, "row": rows, "column": columns}
     options: dict[str, Any] = {"layer": layer, "architecture": net.architecture, "batch_size": batch_size}
     found = top_activations.project_strongest(net.params, views.images, chosen, **options)
     return [Projected(images[number == n], found[number == n]) for n in range(len(drawn.labels))]
 
 
-def score(scenes: Scenes, swept: Swept, corners: np.ndarray, square: int) -> dict[str, Any]:
-    """How often the place of the largest drop, and that of the largest |gradient|, lies on the object.
-
-    Each is the centre of the best square among the same places: where the probability is lowest, and where the sum of
-    |gradient| over the square is highest. By chance: "area", the objects' share of the pixels, and "other_object", how
-    often the point lies on the object of another of the images.
-    """
-    masks = scenes.views.objects
-    assert masks is not None  # only images of a set that says where its objects are are scored
-    sums = occlusion.square_sums(scenes.looks.saliency, corners, square=square)
-    middles = occlusion.centers(corners, square).reshape(-1, 2)
-    found: dict[str, Any] = {"num_images": len(masks), "area": masks.mean()}
-    for name, harm in {"occlusion": -swept.probability, "gradient": sums}.items():
-        own, others = occlusion.pointing(middles[harm.reshape(len(masks), -1).argmax(axis=1)], masks)
-        error = own.std() / len(masks) ** 0.5
-        found[name] = {"object": own.mean(), "standard_error": error, "other_object": others.mean()}
-    return found
-
-
 def report(result: dict[str, Any]) -> None:
     """Print the images and the score."""
     for facts in result["images"]:
-        print(occlusion_pages.heading(facts))
+        print(occlusion_page.heading(facts))
     if (found := result["score"]) is not None:
         print(f"on the object in {found['num_images']} images (its share of the pixels: {found['area']:.1%}):")
         for name in ("occlusion", "gradient"):

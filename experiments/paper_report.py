@@ -18,14 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import command, inputs, paper_numbers, pictures
-from experiments.paper_claims import CLAIMS, HOW
-from experiments.paper_results import Found, Unreadable, joined, read_results
-from experiments.paper_verdicts import NOT_MEASURED, VERDICTS, Claim, Finding
-from experiments.report_pages import Block, Cell, Page, Part, Table, as_html, as_markdown
+from experiments.report import results as report_results
+from experiments.report.figures import CLAIMS, HOW
+from experiments.report.render import Block, Cell, Page, Part, Table, as_html, as_markdown
+from experiments.report.results import Found, Unreadable, joined, read_results
+from experiments.report.verdicts import NOT_MEASURED, VERDICTS, Claim, Finding
+from experiments.shell import command, results
+from zfjax import files, nets
 
 HEADS = ("The paper says", "Its number", "Ours", "Networks and data", "Verdict here", "Rule")
+
+
 OVERVIEW = ("Source", "The paper says", *(verdict.capitalize() for verdict in VERDICTS))
+
+
 UNREADABLE = "Results that could not be read"
 
 
@@ -33,9 +39,9 @@ UNREADABLE = "Results that could not be read"
 class Config:
     """Hold every result against the paper, on one page."""
 
-    results: Path = inputs.RUNS
+    results: Path = nets.RUNS
     """Folder below which every result.json is read."""
-    out: Path = inputs.RUNS / "report"
+    out: Path = nets.RUNS / "report"
     """Folder for report.md, report.html and its own result.json."""
     overwrite: bool = False
     """Replace a report that is already there."""
@@ -61,7 +67,7 @@ def run(config: Config) -> dict[str, Any]:
       ValueError: a report that is already there.
       FileNotFoundError: no result at all.
     """
-    out = inputs.result_folder(config.out, config.out, overwrite=config.overwrite)
+    out = results.result_folder(config.out, config.out, overwrite=config.overwrite)
     found, unreadable = read_results(config.results)
     if not found and not unreadable:
         raise FileNotFoundError(
@@ -74,12 +80,12 @@ def run(config: Config) -> dict[str, Any]:
         "claims": [facts_of(row) for row in rows],
         "unreadable": [one._asdict() for one in (*unreadable, *stale)],
         "config": config,
-        "versions": pictures.versions(),
+        "versions": results.versions(),
     }
     (out / "result.json").unlink(missing_ok=True)
-    pictures.write_atomically(out / "report.md", as_markdown(page, out).encode(errors="replace"))
-    pictures.write_atomically(out / "report.html", as_html(page).encode(errors="replace"))
-    pictures.save_result(out / "result.json", result)
+    files.write_atomically(out / "report.md", as_markdown(page, out).encode(errors="replace"))
+    files.write_atomically(out / "report.html", as_html(page).encode(errors="replace"))
+    files.save_json(out / "result.json", result)
     return {**result, "folder": out}
 
 
@@ -89,7 +95,7 @@ def judge_all(found: Sequence[Found]) -> tuple[list[Found], list[Row], list[Unre
     for one in found:
         try:
             judged = [Row(claim, one, claim.judge(one.result)) for claim in CLAIMS if claim.source == one.source]
-            paper_numbers.table_of(one)
+            report_results.table_of(one)
         except Exception as error:  # of an earlier version, or of another program
             what = f"no result of this version of {one.source} ({type(error).__name__}: {error}); make it again"
             stale.append(Unreadable(one.where, what))
@@ -131,7 +137,7 @@ def part_of(source: str, found: Sequence[Found], rows: Sequence[Row]) -> Part:
     of_source = [cells(row, row.finding) for row in rows if row.claim.source == source and row.finding]
     table = Table(HEADS, of_source) if of_source else None
     blocks = [
-        Block(one.setting or one.where, f"from {one.where}", one.figures, paper_numbers.table_of(one))
+        Block(one.setting or one.where, f"from {one.where}", one.figures, report_results.table_of(one))
         for one in found
         if one.source == source
     ]

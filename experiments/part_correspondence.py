@@ -26,17 +26,20 @@ from typing import Any
 
 import numpy as np
 
-from experiments import command, inputs, pictures
-from experiments.correspondence_page import CONTROLS, MEANINGS, PAPER, caption, draw_masks, draw_table, told
-from experiments.part_annotations import open_annotations
-from zfjax.correspondence import check_draw, sign_changes, table
-from zfjax.data import ImageSet
+from experiments.pages import canvas
+from experiments.pages.correspondence import CONTROLS, MEANINGS, PAPER, caption, draw_masks, draw_table, told
+from experiments.shell import command, results
+from zfjax import files, nets
+from zfjax.analyses.correspondence import check_draw, random_places, sign_changes, table
+from zfjax.architecture import Conv
+from zfjax.data import ImageSet, sets
+from zfjax.data.annotations import open_annotations
 from zfjax.data.demo import PART_NAMES
 from zfjax.features import Features, layers_of
-from zfjax.layers import Conv
-from zfjax.part_masks import random_places
 
 NUM_PERMUTATIONS = 9999
+
+
 TITLE = "Table 1: correspondence of parts"
 
 
@@ -76,14 +79,14 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
     """Mask, compare and draw; returns what result.json holds. ValueError for bad fields, or a result already there."""
-    net = inputs.load_net(config.checkpoint)
+    net = nets.load_net(config.checkpoint)
     names = net.architecture.layer_names
     mask_side(config, net.architecture.image_size)
     convs = [row.name for row in net.architecture.layers if isinstance(row, Conv)]
     fn = layers_of(net.params, config.layers or ((convs or names)[-1], names[-2]), architecture=net.architecture)
-    out = inputs.result_folder(config.out, net.run / "figures" / "correspondence", overwrite=config.overwrite)
+    out = results.result_folder(config.out, net.run / "figures" / "correspondence", overwrite=config.overwrite)
     data, parts, views = read_parts(config, net)
-    return make_table(config, fn, views, parts, net.mean, out, inputs.provenance(net, data, config))
+    return make_table(config, fn, views, parts, net.mean, out, results.provenance(net, data, config))
 
 
 def mask_side(config: Config, size: int) -> int:
@@ -99,7 +102,7 @@ def mask_side(config: Config, size: int) -> int:
 def make_table(
     config: Config,
     fn: Features,
-    views: inputs.Views,
+    views: nets.Views,
     parts: Sequence[str],
     mean: np.ndarray,
     out: Path,
@@ -138,20 +141,20 @@ def make_table(
     }
     sections = [draw_table(layers), draw_masks(views, mean, places, masks, side, config.num_images)]
     (out / "result.json").unlink(missing_ok=True)
-    pictures.save_arrays(out / "signs.npz", {"places": places, **signs})
-    pictures.save_figure(out / "table1.png", pictures.page(TITLE, sections, [caption(config, result, size)]))
-    pictures.save_result(out / "result.json", result)
+    files.save_arrays(out / "signs.npz", {"places": places, **signs})
+    results.save_figure(out / "table1.png", canvas.page(TITLE, sections, [caption(config, result, size)]))
+    files.save_json(out / "result.json", result)
     return result
 
 
-def read_parts(config: Config, net: inputs.TrainedNet) -> tuple[ImageSet, Sequence[str], inputs.Views]:
+def read_parts(config: Config, net: nets.TrainedNet) -> tuple[ImageSet, Sequence[str], nets.Views]:
     """(data set, names of the parts, pictures with parts); ValueError where the parts are not known."""
     if config.annotations is not None:
         if config.data is not None or config.class_name is not None:
             raise ValueError("annotations name their own pictures: no data and no class_name can go with them")
         return open_annotations(config.annotations, net)
-    data = inputs.open_images(config.data, net)
-    source = inputs.validation_of(data)
+    data = sets.open_images(config.data, net)
+    source = sets.validation_of(data)
     if "parts" not in source[0]:
         raise ValueError(f"data={data.name!r} does not say where parts are: take the demo set, or give --annotations")
     names = [data.class_names[source[index]["label"]] for index in range(len(source))]
@@ -159,7 +162,7 @@ def read_parts(config: Config, net: inputs.TrainedNet) -> tuple[ImageSet, Sequen
     if not of_class:
         raise ValueError(f"class_name={config.class_name!r}: one of {', '.join(sorted(set(names)))} is needed")
     chosen = np.random.default_rng(config.seed).permutation(of_class)[: config.num_pictures]
-    return data, PART_NAMES, inputs.read_views(source, chosen, net)
+    return data, PART_NAMES, nets.read_views(source, chosen, net)
 
 
 def place_masks(

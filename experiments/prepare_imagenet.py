@@ -37,10 +37,7 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
     """Prepares (or finds) the set; returns its facts, "folder", "fresh", "seconds" and the "sizes" that lie there."""
-    from zfjax.data import (  # TFDS takes a second to import; worker processes import this module too
-        imagenet,
-        imagenet_builder,
-    )
+    from zfjax.data import imagenet, imagenet_builder
 
     start = time.monotonic()
     facts = imagenet_builder.prepare(

@@ -25,13 +25,16 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from experiments import command, inputs, pictures
-from zfjax import checkpoints, evaluation, pretrained
-from zfjax.data import archives
+from experiments.shell import command, results
+from zfjax import files, nets, pretrained
+from zfjax.data import archives, sets
 from zfjax.data.pictures import preprocess
 from zfjax.features import jitted
+from zfjax.training import checkpoints, evaluation
 
 REPORTED = {"top1": 0.575, "top5": 0.803}  # Iandola et al. 2016: all 50,000 validation photos
+
+
 BATCH = 50  # photos per forward pass
 
 
@@ -66,7 +69,7 @@ def run(config: Config) -> dict[str, Any]:
       What result.json holds. ValueError or OSError for weights or photos that do not fit, a class that is not one of
       ImageNet's, a network that differs from the outputs, or an output folder that already holds a result.
     """
-    out = inputs.result_folder(config.out, inputs.RUNS / "squeezenet", overwrite=config.overwrite)
+    out = results.result_folder(config.out, nets.RUNS / "squeezenet", overwrite=config.overwrite)
     net = pretrained.squeezenet(config.weights)
     rows = [] if config.outputs is None else compared(net, config.outputs)
     pretrained.check_parity(rows)
@@ -84,9 +87,9 @@ def run(config: Config) -> dict[str, Any]:
         "weights": {"path": config.weights, "fingerprint": checkpoints.digest(dict(net.params))},
         "data": {"name": config.data, "fingerprint": photos.fingerprint},
         "config": config,
-        "versions": pictures.versions(),
+        "versions": results.versions(),
     }
-    pictures.save_result(out / "result.json", result)
+    files.save_json(out / "result.json", result)
     return result
 
 
@@ -151,8 +154,8 @@ def _official_photos(source: Path) -> Photos:
 
 
 def _prepared_photos(data: str) -> Photos:
-    images = inputs.open_data(data)
-    source, official = inputs.validation_of(images), images.official_labels
+    images = sets.open_data(data)
+    source, official = sets.validation_of(images), images.official_labels
     if official is None:
         raise ValueError(f"data={data!r}: its classes are not all among ImageNet's 1000")
     examples = (source[index] for index in range(len(source)))

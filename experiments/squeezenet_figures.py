@@ -28,28 +28,31 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments import (
-    command,
-    deconv_figures,
-    deconv_pages,
-    inputs,
-    part_correspondence,
-    pictures,
-    squeezenet_occlusion,
-    squeezenet_photos,
-)
-from experiments.deconv_pages import Strongest
-from experiments.part_annotations import open_annotations
-from experiments.pictures import Section
+from experiments import part_correspondence, squeezenet_occlusion, squeezenet_photos
+from experiments.pages import canvas
+from experiments.pages import deconv as deconv_page
+from experiments.pages.canvas import Section
+from experiments.shell import command, results
 from experiments.squeezenet_photos import SqueezeNet
-from zfjax import top_activations
+from zfjax import data, files, nets
+from zfjax.analyses import strongest, top_activations
+from zfjax.analyses.strongest import Strongest
+from zfjax.analyses.top_activations import State
 from zfjax.data import ImageSet
-from zfjax.top_activations import State
+from zfjax.data.annotations import open_annotations
 
 FIGURES = ("deconv", "correspondence", "occlusion")
+
+
 LAYERS = ("pool1", "fire4", "fire8", "conv10")  # of Figure 2, from edges to classes
+
+
 CLASSES = "conv10"  # its maps are the classes: the logits are their means
+
+
 COMPARED = ("fire8", "conv10", "fire4")  # of Table 1: in the places of the paper's layers 5 and 7, and a low one
+
+
 COLUMNS, OVERVIEW_MAPS = 3, 3  # maps beside each other
 
 
@@ -90,8 +93,8 @@ def run(config: Config) -> dict[str, Any]:
     for name in ("num_maps", "num_images"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name}={getattr(config, name)}: at least 1 is needed")
-    root = inputs.RUNS / "squeezenet" / "figures" if config.out is None else config.out
-    folders = {name: inputs.result_folder(None, root / name, overwrite=config.overwrite) for name in wanted}
+    root = nets.RUNS / "squeezenet" / "figures" if config.out is None else config.out
+    folders = {name: results.result_folder(None, root / name, overwrite=config.overwrite) for name in wanted}
     net = squeezenet_photos.load_net(config.weights)
     photos = squeezenet_photos.open_photos(config.data, net)
     makers = {"deconv": partial(deconv, config, net, photos), "occlusion": partial(occlusion, config, net, photos)}
@@ -102,15 +105,15 @@ def run(config: Config) -> dict[str, Any]:
 
 def deconv(config: Config, net: SqueezeNet, photos: ImageSet, out: Path) -> dict[str, Any]:
     """Figure 2 over all photos of both splits."""
-    source = squeezenet_photos.BothSplits(photos)
+    source = data.Concatenated(photos)
     of = f"{photos.fingerprint} train and validation"
-    state = squeezenet_photos.scan(net, source, LAYERS, out / "scan.npz", of=of, k=deconv_figures.NUM_IMAGES)
+    state = squeezenet_photos.scan(net, source, LAYERS, out / "scan.npz", of=of, k=strongest.NUM_IMAGES)
     drawn = {}
     for number, layer in enumerate(LAYERS):
         maps = choose_maps(photos, layer, state, config.num_maps, (config.seed, number))
-        drawn[layer] = deconv_pages.draw_with(
+        drawn[layer] = strongest.project_and_cut_with(
             partial(squeezenet_photos.project_places, net, layer=layer),
-            lambda indices: inputs.read_views(source, indices, net),
+            lambda indices: nets.read_views(source, indices, net),
             net.architecture.receptive_field(layer),
             state[layer],
             maps,
@@ -118,7 +121,7 @@ def deconv(config: Config, net: SqueezeNet, photos: ImageSet, out: Path) -> dict
     result = {
         "figure": "Figure 2",
         "layers": {layer: facts_of(net, layer, seen, state, len(source)) for layer, seen in drawn.items()},
-        "meanings": deconv_pages.MEANINGS,
+        "meanings": strongest.MEANINGS,
         "num_images": len(source),
         "paper": None,  # its figure gives no number
         "folder": out,
@@ -133,7 +136,7 @@ def choose_maps(photos: ImageSet, layer: str, state: State, num: int, seed: tupl
     """`num` maps of a layer by chance, as `deconv_figures.choose_maps`; of CLASSES the photos' own classes first."""
     first = photos.official_labels if layer == CLASSES else ()
     assert first is not None  # `open_photos` saw to it
-    others = deconv_figures.choose_maps(state[layer], max(1, num - len(first)), seed)
+    others = strongest.choose_maps(state[layer], max(1, num - len(first)), seed)
     return np.array(list(dict.fromkeys([*first, *others.tolist()]))[:num])
 
 
@@ -148,33 +151,33 @@ def facts_of(net: SqueezeNet, layer: str, seen: Strongest, state: State, num_ima
         "num_images": num_images,
         "strongest": seen.values[:, 0],
         "scales": seen.scales,
-        **deconv_pages.scores(seen),
+        **strongest.scores(seen),
     }
 
 
 def write_deconv(out: Path, net: SqueezeNet, drawn: Mapping[str, Strongest], result: Mapping[str, Any]) -> None:
     """Write arrays, one page per layer, the overview, and last the result, which says that all is there."""
     (out / "result.json").unlink(missing_ok=True)
-    caption = deconv_pages.caption(result["num_images"], "ImageNet photos")
+    caption = deconv_page.caption(result["num_images"], "ImageNet photos")
     title = "the nine photos that excite a map of SqueezeNet most, projected to the pixels"
 
     def section(layer: str, num: int, columns: int) -> Section:
         seen = Strongest._make(field if field is None else field[:num] for field in drawn[layer])
         words = net.class_words if layer == CLASSES else ()
-        heading = deconv_pages.summary_line(layer, result["layers"][layer])
-        return Section(heading, deconv_pages.map_panels(seen, columns, words), columns)
+        heading = deconv_page.summary_line(layer, result["layers"][layer])
+        return Section(heading, deconv_page.map_panels(seen, columns, words), columns)
 
     for layer, seen in drawn.items():
-        pictures.save_arrays(out / f"{layer}.npz", dict(deconv_pages.arrays(seen)))
-        page = pictures.page(f"Figure 2, {layer}: {title}", [section(layer, len(seen.maps), COLUMNS)], caption)
-        pictures.save_figure(out / f"{layer}.png", page)
+        files.save_arrays(out / f"{layer}.npz", dict(strongest.arrays(seen)))
+        page = canvas.page(f"Figure 2, {layer}: {title}", [section(layer, len(seen.maps), COLUMNS)], caption)
+        results.save_figure(out / f"{layer}.png", page)
     sections = [section(layer, OVERVIEW_MAPS, OVERVIEW_MAPS) for layer in drawn]
-    pictures.save_figure(out / "overview.png", pictures.page(f"Figure 2: {title}", sections, caption))
-    pictures.save_result(out / "result.json", result)
+    results.save_figure(out / "overview.png", canvas.page(f"Figure 2: {title}", sections, caption))
+    files.save_json(out / "result.json", result)
 
 
 def correspondence(
-    config: Config, net: SqueezeNet, faces: tuple[ImageSet, Sequence[str], inputs.Views], out: Path
+    config: Config, net: SqueezeNet, faces: tuple[ImageSet, Sequence[str], nets.Views], out: Path
 ) -> dict[str, Any]:
     """Table 1 of the annotated pictures, `faces` from `open_annotations`."""
     data, parts, views = faces

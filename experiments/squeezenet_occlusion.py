@@ -12,16 +12,20 @@ import numpy as np
 from jax.tree_util import Partial
 from tqdm import tqdm
 
-from experiments import inputs, occlusion_pages, pictures, squeezenet_photos
+from experiments import squeezenet_photos
 from experiments.occlusion_maps import NUM_OTHERS, PAPER, Config
-from experiments.occlusion_pages import Look, Projected, Scenes, Swept
-from experiments.occlusion_scenes import SPARE, take
+from experiments.pages import occlusion as occlusion_page
+from experiments.shell import results
 from experiments.squeezenet_photos import SqueezeNet
-from zfjax import features, occlusion
-from zfjax.data import ImageSet
-from zfjax.top_activations import TopActivations
+from zfjax import features, files, nets
+from zfjax.analyses import occlusion
+from zfjax.analyses.occlusion import SPARE, Look, Projected, Scenes, Swept, take
+from zfjax.analyses.top_activations import TopActivations
+from zfjax.data import ImageSet, sets
 
 WATCHED = "fire9"  # the last layer whose maps are features, as the paper's layer 5; those of conv10 are classes
+
+
 BATCH = 25  # occluded images per forward pass
 
 
@@ -40,7 +44,7 @@ def run(
     Returns:
       What result.json holds.
     """
-    source, size = inputs.validation_of(photos), net.architecture.image_size
+    source, size = sets.validation_of(photos), net.architecture.image_size
     square, stride = size // 4, size // 32
     options = Config(layer=WATCHED, square=square, stride=stride, num_images=num_images, seed=seed)
     corners = occlusion.places(size, square, stride)
@@ -52,7 +56,7 @@ def run(
     result = {
         "figure": "Figure 7",
         "places": corners.shape[:2],
-        "images": occlusion_pages.describe(net, drawn, swept),
+        "images": occlusion_page.describe(net, drawn, swept),
         "score": None,  # the photos do not say where objects are
         "square": options.square,
         "stride": options.stride,
@@ -62,11 +66,11 @@ def run(
         "seed": seed,
         **told,
     }
-    page = occlusion_pages.draw(net, drawn, swept, projected, corners, {**result, "config": options})
+    page = occlusion_page.draw(net, drawn, swept, projected, corners, {**result, "config": options})
     (out / "result.json").unlink(missing_ok=True)  # written last, it says that all is there
-    pictures.save_arrays(out / "maps.npz", {"corners": corners, "images": drawn.indices, **swept._asdict()})
-    pictures.save_figure(out / "maps.png", page)
-    pictures.save_result(out / "result.json", result)
+    files.save_arrays(out / "maps.npz", {"corners": corners, "images": drawn.indices, **swept._asdict()})
+    results.save_figure(out / "maps.png", page)
+    files.save_json(out / "result.json", result)
     return result
 
 
@@ -91,9 +95,9 @@ def watch(fn: Partial, channel: jax.Array, label: jax.Array, images: jax.Array) 
 
 def choose_scenes(net: SqueezeNet, photos: ImageSet, num: int, seed: int) -> Scenes:
     """At most `num` validation photos drawn by the seed, first those that are classified correctly of 1000 classes."""
-    source = inputs.validation_of(photos)
+    source = sets.validation_of(photos)
     order = np.random.default_rng(seed).permutation(len(source))[: 2 * num + SPARE]
-    views = inputs.read_views(source, order, net)
+    views = nets.read_views(source, order, net)
     labels = np.array(photos.official_labels, np.int32)[views.labels]
     views = views._replace(labels=labels)
     fn = Partial(look, net.architecture.layers_of([WATCHED, "logits"]))
@@ -107,7 +111,7 @@ def sweep_all(net: SqueezeNet, options: Config, drawn: Scenes, corners: np.ndarr
     fn, found = net.architecture.layers_of([WATCHED, "logits"]), []
     with tqdm(total=len(drawn.labels) * corners[..., 0].size, desc="sliding the square", unit=" places") as bar:
         for n, (channel, label) in enumerate(zip(drawn.looks.channel, drawn.labels, strict=True)):
-            fill = occlusion_pages.fill_of(drawn, n, options)
+            fill = occlusion_page.fill_of(drawn, n, options)
             shown = {"square": options.square, "fill": fill, "batch_size": BATCH, "on_batch": bar.update}
             found.append(occlusion.sweep(Partial(watch, fn, channel, label), drawn.views.images[n], corners, **shown))
     return jax.tree.map(lambda *maps: np.stack(maps), *found)
@@ -126,5 +130,5 @@ def project_map(net: SqueezeNet, photos: ImageSet, drawn: Scenes, n: int, strong
         "row": np.array([looks.row[n], *rows[others]]),
         "column": np.array([looks.column[n], *columns[others]]),
     }
-    views = inputs.read_views(inputs.validation_of(photos), indices, net)
+    views = nets.read_views(sets.validation_of(photos), indices, net)
     return Projected(indices, squeezenet_photos.project_places(net, views.images, places, layer=WATCHED))

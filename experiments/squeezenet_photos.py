@@ -11,14 +11,18 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from experiments import inputs, scans
-from zfjax import checkpoints, pretrained, top_activations
-from zfjax.data import ImageSet, Source, archives
+from experiments.shell import results, scans
+from zfjax import pretrained
+from zfjax.analyses import top_activations
+from zfjax.anymodel.rules import Unit, project_fn
+from zfjax.data import ImageSet, Source, archives, sets
 from zfjax.pixels import center_crop
 from zfjax.pretrained.squeezenet_v1 import WEIGHTS
-from zfjax.relu_rules import Unit, project_fn
+from zfjax.training import checkpoints
 
 CHUNK = 9  # activations per projection: the images of one map
+
+
 BATCH = 64  # photos per step of a scan
 
 
@@ -30,24 +34,6 @@ class SqueezeNet(NamedTuple):
     path: Path  # of the file of weights
     class_words: tuple[str, ...]  # of the logits and of conv10's maps, as people call them: "golf ball"
     fingerprint: str  # changes with the weights
-
-
-class BothSplits:
-    """The training photos and after them the validation photos, as one source."""
-
-    def __init__(self, photos: ImageSet):
-        self._splits = [split for split in (photos.train, photos.validation) if split is not None]
-
-    def __len__(self) -> int:
-        return sum(len(split) for split in self._splits)
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        place = index
-        for split in self._splits:
-            if place < len(split):
-                return {**split[place], "index": np.int32(index)}
-            place -= len(split)
-        raise IndexError(f"index={index}: 0 to {len(self) - 1} is needed")
 
 
 def load_net(weights: Path) -> SqueezeNet:
@@ -63,18 +49,18 @@ def open_photos(data: str, net: SqueezeNet) -> ImageSet:
 
     ValueError for another size, classes that are not ImageNet's, or no validation split.
     """
-    photos = inputs.open_data(data)
+    photos = sets.open_data(data)
     if photos.size != len(net.mean):
         raise ValueError(f"data={data!r}: its pictures have {photos.size} pixels a side, the net's {len(net.mean)}")
     if photos.official_labels is None:
         raise ValueError(f"data={data!r}: its classes are not all among ImageNet's 1000")
-    inputs.validation_of(photos)
+    sets.validation_of(photos)
     return photos
 
 
 def provenance(net: SqueezeNet, data: ImageSet, config: Any) -> dict[str, Any]:
     """What every result.json says about where its numbers come from."""
-    return {"network": "SqueezeNet v1.0", **inputs.provenance(net, data, config)}
+    return {"network": "SqueezeNet v1.0", **results.provenance(net, data, config)}
 
 
 def scan(

@@ -27,12 +27,58 @@ import numpy as np
 import tyro
 from jax.experimental import multihost_utils
 
-from experiments import inputs, training_log, training_run
-from experiments.stopping import Stopped, StopRequest
-from zfjax import checkpoints, parallel, training, training_loop
+from experiments.shell import training_log
+from experiments.shell.command import Stopped, StopRequest
+from zfjax import nets, parallel, training
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
-from zfjax.data import ImageSet
-from zfjax.training import Annealing, Recipe
+from zfjax.data import ImageSet, sets
+from zfjax.training import Annealing, Recipe, checkpoints, loop
+from zfjax.training.loop import Progress, Run
+
+# What may differ between a run and its continuation: where it runs, how long, and the rate annealed by hand
+FREE_ON_RESUME = {
+    *("data_dir", "num_workers", "save_steps"),
+    *("recipe.learning_rate", "recipe.num_epochs", "recipe.patience"),
+}
+
+
+def summary(images: ImageSet, run: Run, progress: Progress) -> str:
+    """One screen: the network, the data, the recipe, the devices, the folder."""
+    architecture, recipe = run.architecture, run.recipe
+    assert images.train is not None and images.validation is not None
+    step = int(progress.state.step)
+    rows = [f"{'layer':8}{'output':>16}{'kernel':>20}{'parameters':>14}"]
+    for name, size in architecture.sizes().items():
+        output, kernel = ("x".join(map(str, shape)) for shape in (size.output, size.kernel))
+        rows.append(f"{name:8}{output:>16}{kernel:>20}{np.prod(size.kernel) + size.kernel[-1]:>14,}")
+    rows.append(f"{architecture.name}: {architecture.num_parameters():,} parameters")
+    rows.append(
+        f"data: {images.name}, {len(images.class_names)} classes, {len(images.train):,} training and "
+        f"{len(images.validation):,} validation images of {images.size} pixels, crops of {architecture.image_size}"
+    )
+    rows.append(
+        f"recipe: {recipe.num_epochs} epochs of {run.epoch_steps:,} steps of {recipe.batch_size} images, "
+        f"SGD {progress.annealing.learning_rate:g} ({recipe.annealing}), momentum {recipe.momentum:g}, "
+        f"weight decay {recipe.weight_decay:g}, {recipe.initialization} initialisation, {recipe.crops} crops, "
+        f"{recipe.compute_dtype}"
+    )
+    rows.append(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind} on {jax.process_count()} host(s)")
+    rows.append(f"folder: {run.folder}" + (f" (going on after step {step:,})" if step else ""))
+    return "\n".join(rows)
+
+
+def check_resumable(stored: Any, config: Any) -> None:
+    """ValueError naming a setting of two configurations that a continued run cannot change."""
+    before, after = (
+        {**dataclasses.asdict(c), **{f"recipe.{k}": v for k, v in dataclasses.asdict(c.recipe).items()}}
+        for c in (stored, config)
+    )
+    for name in before:
+        if name != "recipe" and name not in FREE_ON_RESUME and before[name] != after[name]:
+            raise ValueError(
+                f"{name}={after[name]!r}: the run was started with {before[name]!r}; a continued run may change "
+                f"{', '.join(sorted(FREE_ON_RESUME))}"
+            )
 
 
 @dataclass(frozen=True)
@@ -56,6 +102,8 @@ class Config:
 # the noise that its filters began with, which shows in every projection: weight decay takes it away. Small sets are
 # learnt by heart from ten fixed crops, so crops are random.
 _REDUCED = Recipe(initialization="he", crops="random", annealing="cosine", batch_size=64)
+
+
 PRESETS = {
     "paper": Config(),
     "reduced": Config(
@@ -127,7 +175,7 @@ def run(config: Config, resume: Path | None = None, *, table: Architecture | Non
     if checkpoint is not None:
         recipe, annealing = continued(config.recipe, checkpoint)
     assert images.train is not None and images.mean is not None  # else `open_images` raised
-    loop_run = training_loop.Run(
+    loop_run = loop.Run(
         architecture=architecture,
         recipe=recipe,
         train=images.train,
@@ -138,11 +186,11 @@ def run(config: Config, resume: Path | None = None, *, table: Architecture | Non
         save_steps=config.save_steps,
         num_workers=config.num_workers,
     )
-    progress = training_loop.begin(loop_run, checkpoint, annealing=annealing)
+    progress = loop.begin(loop_run, checkpoint, annealing=annealing)
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         training_log.write_config(folder, config_to_json(config), recipe)
-        print(training_run.summary(images, loop_run, progress))
+        print(summary(images, loop_run, progress))
     with StopRequest() as stop:
         record = training_log.train(loop_run, progress, stop, folder)
     return {**record, "folder": str(folder)}
@@ -162,7 +210,7 @@ def continued(recipe: Recipe, checkpoint: checkpoints.Checkpoint) -> tuple[Recip
 
 def open_images(config: Config) -> ImageSet:
     """The configured data set; a split that is missing is a ValueError."""
-    images = inputs.open_data(data_name(config))
+    images = sets.open_data(data_name(config))
     for split in ("train", "validation"):
         if getattr(images, split) is None:
             raise ValueError(f"data={data_name(config)!r} has no {split} split: training needs one")
@@ -172,7 +220,7 @@ def open_images(config: Config) -> ImageSet:
 def new_folder(config: Config) -> Path:
     """The folder of a new run, the same on every host; one that already holds something is a ValueError."""
     name = f"{config.data}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(_of_host_0(int(time.time()))))}"
-    folder = inputs.RUNS / name if config.out is None else config.out
+    folder = nets.RUNS / name if config.out is None else config.out
     if _of_host_0(folder.exists() and any(folder.iterdir())):
         begun = any(folder.glob("checkpoints/*/network"))
         what = f"go on with --resume {folder}" if begun else "remove it, as it holds no checkpoint"
@@ -218,10 +266,10 @@ def main() -> None:
         else:
             if chosen.preset:
                 raise ValueError(f"preset={chosen.preset!r}: a continued run keeps its own settings")
-            folder = Path(chosen.resume) if chosen.resume else inputs.newest_run()
+            folder = Path(chosen.resume) if chosen.resume else nets.newest_run()
             stored = stored_config(checkpoints.load(folder))
             config = parse(stored, rest)
-            training_run.check_resumable(stored, config)
+            check_resumable(stored, config)
         record = run(config, folder)
     except Stopped as stopped:
         print(stopped)

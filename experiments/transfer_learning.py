@@ -30,12 +30,15 @@ from typing import Any, Literal
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from experiments import command, frozen_features, inputs, pictures, scratch_training, transfer_arms
-from experiments.frozen_features import mean_and_spread, over_folds, recorded
-from experiments.transfer_arms import Arm
-from zfjax import checkpoints, transfer
+from experiments.pages import canvas
+from experiments.shell import command, results
+from zfjax import files, nets, transfer
 from zfjax.data.photo_sets import PhotoSet
-from zfjax.transfer import Fold
+from zfjax.training import checkpoints
+from zfjax.transfer import Fold, frozen_features
+from zfjax.transfer import arms as transfer_arms
+from zfjax.transfer.arms import Arm
+from zfjax.transfer.records import mean_and_spread, over_folds, recorded
 
 ArmName = Literal["pretrained", "scratch"]
 
@@ -60,6 +63,8 @@ PAPER: dict[str, dict[str, Any]] = {  # percent
     },
     "voc2012": {"table": "Table 6", "pretrained": 79.0, "best earlier": {"Sande et al.": 74.3, "Yan et al.": 82.2}},
 }
+
+
 NUM_TRAIN = {"caltech101": (15, 30), "caltech256": (15, 30, 45, 60)}
 
 
@@ -111,9 +116,9 @@ def run(config: Config) -> dict[str, Any]:
       computed.
     """
     sizes = planned(config)
-    net = inputs.load_net(config.checkpoint)
+    net = nets.load_net(config.checkpoint)
     net.architecture.layer(config.layer)
-    out = inputs.result_folder(config.out, net.run / "transfer" / config.dataset, overwrite=config.overwrite)
+    out = results.result_folder(config.out, net.run / "transfer" / config.dataset, overwrite=config.overwrite)
     kept = net.run / "features"
     photo_set = frozen_features.open_photos(config.dataset, config.images, net, config.remove_duplicates, kept)
     frozen: dict[str, Any] = {"layer": config.layer, "folder": kept, "batch_size": config.batch_size}
@@ -122,7 +127,7 @@ def run(config: Config) -> dict[str, Any]:
         record = recorded(out / "records", "pretrained", arm.key, arm.measure)
         measured = {name: value for name, value in record.items() if name != "key"}
     else:
-        recipe = scratch_training.scratch_recipe(
+        recipe = transfer_arms.scratch_recipe(
             checkpoints.load(net.path).recipe,
             num_epochs=config.scratch_epochs,
             batch_size=config.scratch_batch_size,
@@ -145,11 +150,11 @@ def run(config: Config) -> dict[str, Any]:
         "num_classes": len(photo_set.class_names),
         "paper": PAPER[config.dataset],
         "seed": config.seed,
-        **inputs.provenance(net, photo_set, config),
+        **results.provenance(net, photo_set, config),
     }
     if "rows" in measured:
-        pictures.save_figure(out / "curve.png", draw(result))
-    pictures.save_result(out / "result.json", result)
+        results.save_figure(out / "curve.png", draw(result))
+    files.save_json(out / "result.json", result)
     return {**result, "folder": out}
 
 
@@ -198,7 +203,7 @@ def measure_folds(
 
 def draw(result: Mapping[str, Any]) -> Figure:
     """Accuracy against training images per class: ours with their spread, the paper's dashed."""
-    figure = Figure(figsize=(8.0, 5.0), dpi=pictures.DPI, layout="constrained")
+    figure = Figure(figsize=(8.0, 5.0), dpi=canvas.DPI, layout="constrained")
     axes = figure.subplots()
     for colour, name in enumerate(("pretrained", "scratch", "best earlier")):
         rows = [row for row in result["rows"] if row["arm"] == name]

@@ -1,12 +1,15 @@
-"""zfjax: the convnet, deconvnet and analyses of Zeiler & Fergus (2013) as pure JAX functions."""
+"""zfjax: the convnet, deconvnet and analyses of Zeiler & Fergus (2013) as pure JAX functions.
 
-from zfjax.architecture import ALEXNET, ZFNET, Architecture, receptive_field
-from zfjax.deconvnet import isolate, project
-from zfjax.gradients import gradient, guided_backprop
-from zfjax.layers import ContrastNorm, Conv, Dense, Pool
-from zfjax.network import ConvNet, LayerTrace, forward
-from zfjax.ops import max_pool, unpool
-from zfjax.relu_rules import (
+The network and its way down are imported with the package; the rooms around them, `zfjax.occlusion`, `zfjax.training`
+and so on, when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from zfjax.anymodel import (
     Unit,
     explain_rules,
     kept_on_the_way_down,
@@ -14,8 +17,46 @@ from zfjax.relu_rules import (
     skipped_on_the_way_down,
     with_relu_rule,
 )
-from zfjax.renormalize import renormalize
+from zfjax.architecture import ALEXNET, ZFNET, Architecture, ContrastNorm, Conv, Dense, Pool, receptive_field
+from zfjax.deconvnet import gradient, guided_backprop, isolate, project
+from zfjax.network import ConvNet, LayerTrace, forward
+from zfjax.ops import max_pool, unpool
 
+if TYPE_CHECKING:
+    from zfjax import (
+        anymodel,
+        architecture,
+        data,
+        deconvnet,
+        features,
+        nets,
+        network,
+        ops,
+        parallel,
+        pixels,
+        pretrained,
+        training,
+        transfer,
+    )
+    from zfjax.analyses import (
+        correspondence,
+        evolution,
+        filters,
+        invariance,
+        maximization,
+        occlusion,
+        sanity,
+        strongest,
+        top_activations,
+        walkthrough,
+    )
+    from zfjax.data.sets import open_data
+    from zfjax.nets import load_net
+    from zfjax.training import checkpoints, evaluation
+    from zfjax.training.step import renormalize
+    from zfjax.transfer import linear_models
+
+__version__ = "0.1.0"
 __all__ = [
     "ALEXNET",
     "ZFNET",
@@ -27,18 +68,80 @@ __all__ = [
     "LayerTrace",
     "Pool",
     "Unit",
+    "anymodel",
+    "architecture",
+    "checkpoints",
+    "correspondence",
+    "data",
+    "deconvnet",
+    "evaluation",
+    "evolution",
     "explain_rules",
+    "features",
+    "filters",
     "forward",
     "gradient",
     "guided_backprop",
+    "invariance",
     "isolate",
     "kept_on_the_way_down",
+    "linear_models",
+    "load_net",
     "max_pool",
+    "maximization",
+    "nets",
+    "network",
+    "occlusion",
+    "open_data",
+    "ops",
+    "parallel",
+    "pixels",
+    "pretrained",
     "project",
     "project_fn",
     "receptive_field",
     "renormalize",
+    "sanity",
     "skipped_on_the_way_down",
+    "strongest",
+    "top_activations",
+    "training",
+    "transfer",
     "unpool",
+    "walkthrough",
     "with_relu_rule",
 ]
+
+# Names whose rooms need more than the network does: imported when they are first used
+_NAMES = {"load_net": "zfjax.nets", "open_data": "zfjax.data.sets", "renormalize": "zfjax.training.step"}
+_ROOMS = {
+    **{
+        name: f"zfjax.analyses.{name}"
+        for name in ("correspondence", "evolution", "filters", "invariance", "maximization", "occlusion", "sanity")
+    },
+    **{name: f"zfjax.analyses.{name}" for name in ("strongest", "top_activations", "walkthrough")},
+    **{name: f"zfjax.training.{name}" for name in ("checkpoints", "evaluation")},
+    **{
+        name: f"zfjax.{name}" for name in ("data", "features", "nets", "parallel", "pretrained", "training", "transfer")
+    },
+    "pixels": "zfjax.pixels",
+    "linear_models": "zfjax.transfer.linear_models",
+    "gradients": "zfjax.deconvnet",  # names of before the rooms
+    "inner_products": "zfjax.transfer.linear_models",
+    "part_masks": "zfjax.analyses.correspondence",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(importlib.import_module(_NAMES[name]), name)
+    elif name in _ROOMS:
+        value = importlib.import_module(_ROOMS[name])
+    else:
+        raise AttributeError(f"module 'zfjax' has no attribute {name!r}; it has {', '.join(__all__)}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

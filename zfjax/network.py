@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from zfjax.architecture import Architecture
-from zfjax.layers import ContrastNorm, Conv, Dense
+from zfjax.architecture import Architecture, ContrastNorm, Conv, Dense
 from zfjax.ops import contrast_norm, conv, max_pool
 
 Params = Mapping[str, Mapping[str, jax.Array]]  # params[layer]["kernel" | "bias"]

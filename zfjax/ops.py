@@ -14,7 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from zfjax.layers import ContrastNorm, Conv, Pool, Shape, pooled_size
+from zfjax.architecture import ContrastNorm, Conv, Pool, Shape, pooled_size
+
+# Names of `jax.named_scope`s. A scope is a note on an equation and changes nothing of the program that runs.
+SKIPPED = "skipped_on_the_way_down"
+
+
+KEPT = "kept_on_the_way_down"
 
 
 class Pooled(NamedTuple):
@@ -79,7 +85,7 @@ def max_pool(maps: jax.Array, *, size: int = 3, stride: int = 2) -> Pooled:
             f"maps of shape {maps.shape}: [B, H, W, C] is needed, with H and W of at least "
             f"max(1, size - stride + 1) = {pool.smallest} for {pool}"
         )
-    with jax.named_scope("kept_on_the_way_down"):  # for relu_rules: a note, which changes no program
+    with jax.named_scope("kept_on_the_way_down"):  # for zfjax.anymodel: a note, which changes no program
         return Pooled(*_max_pool(maps, pool))
 
 
@@ -107,7 +113,7 @@ def unpool(values: jax.Array, switches: jax.Array, *, shape: Shape, size: int = 
     return _unpool(values, switches, below, Pool(size, stride))
 
 
-@jax.named_scope("skipped_on_the_way_down")  # for relu_rules: a note, which changes no program
+@jax.named_scope("skipped_on_the_way_down")  # for zfjax.anymodel: a note, which changes no program
 def contrast_norm(maps: jax.Array, norm: ContrastNorm) -> jax.Array:
     """Divide each value by a power of the energy of its neighbouring maps: see `ContrastNorm`. -> same shape"""
     energy = norm.k + norm.alpha * _sum_of_neighbours(maps * maps, norm.num_maps)

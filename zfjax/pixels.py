@@ -1,7 +1,8 @@
 """Between stored pictures and the network's input: mean, sub-crops, mirror; and back to something to look at.
 
 Network pixels are float32 with the per-pixel mean of the training images subtracted and nothing divided (sec. 3), so
-they lie in about [-128, 128]; a projection has the same unit.
+they lie in about [-128, 128]; a projection has the same unit. `signed_pictures` makes uint8 pictures of projections,
+zero as mid-grey, and `mosaic` lays pictures out side by side.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from PIL import Image
 
 Crops = Literal["ten", "random"]
+
+
 Pixels = TypeVar("Pixels", jax.Array, np.ndarray)  # traced or NumPy's
 
 
@@ -98,3 +102,57 @@ def _five_places(pictures: jax.Array, size: int) -> np.ndarray:
     rows, columns = _margins(pictures, size)
     corners = [(0, 0), (0, columns), (rows, 0), (rows, columns), (rows // 2, columns // 2)]
     return np.array(corners, np.int32)
+
+
+TILE_GAP = 2  # pixels between the tiles of a mosaic
+
+
+PERCENTILE = 99.5  # of |value|; the few above it are drawn white or black, so that one spike does not grey the rest
+
+
+def symmetric_scale(values: np.ndarray) -> float:
+    """The |value| that is drawn white (or black): the PERCENTILE of those that are not zero; 0 where all are."""
+    size = np.abs(values[values != 0])
+    return float(np.percentile(size, PERCENTILE)) if size.size else 0.0
+
+
+def signed_pictures(signed: np.ndarray, scale: float) -> np.ndarray:
+    """Signed values [..., H, W, 3] on one scale: zero is mid-grey 128, +-scale white and black. -> uint8"""
+    return np.floor(as_picture(signed, scale) * 255 + 0.5).astype(np.uint8)
+
+
+def filter_pictures(kernel: np.ndarray) -> tuple[np.ndarray, float]:
+    """Layer 1's filters [h, w, 3, N] on one shared scale, their largest |weight|. -> (uint8 [N, h, w, 3], scale)"""
+    scale = float(np.abs(kernel).max())
+    return signed_pictures(np.moveaxis(kernel, -1, 0), scale), scale
+
+
+def resized(pictures: np.ndarray, side: int) -> np.ndarray:
+    """Squares uint8 [N, s, s, 3] -> [N, side, side, 3].
+
+    Those of at most a third of `side` keep their pixels visible, each as a square of whole pixels, and come out at the
+    largest multiple of s that `side` holds.
+    """
+    size = pictures.shape[1]
+    if 3 * size <= side:
+        return pictures.repeat(side // size, axis=1).repeat(side // size, axis=2)
+    look = Image.Resampling.LANCZOS
+    return np.stack([np.asarray(Image.fromarray(picture).resize((side, side), look)) for picture in pictures])
+
+
+def mosaic(pictures: np.ndarray, columns: int, gap: int = TILE_GAP) -> np.ndarray:
+    """uint8 [N, h, w, 3] in rows of `columns` with white gaps. -> uint8 [H, W, 3]"""
+    num, height, width, _ = pictures.shape
+    rows = -(-num // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for n, picture in enumerate(pictures):
+        top, left = (n // columns) * (height + gap), (n % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
+def side_by_side(*sheets: np.ndarray, gap: int = 3 * TILE_GAP) -> np.ndarray:
+    """Sheets uint8 [H, W, 3] of one height, left to right with white gaps. -> uint8 [H, W', 3]"""
+    between = np.full((sheets[0].shape[0], gap, 3), 255, np.uint8)
+    pieces = [piece for sheet in sheets for piece in (between, sheet)]
+    return np.concatenate(pieces[1:], axis=1)

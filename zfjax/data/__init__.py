@@ -1,5 +1,7 @@
 """Pictures with labels: the little that the rest of the library knows about a data set."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -66,3 +68,34 @@ class ArraySource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"image": self._images[index], "label": self._labels[index], "index": np.int32(index)}
+
+
+class Subset:
+    """Some examples of a split, which keep their place in it as their index: a `Source`."""
+
+    def __init__(self, source: Source, places: np.ndarray):
+        self._source, self._places = source, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self._source[int(self._places[index])]
+
+
+class Concatenated:
+    """The training photos and after them the validation photos, as one source."""
+
+    def __init__(self, photos: ImageSet):
+        self._splits = [split for split in (photos.train, photos.validation) if split is not None]
+
+    def __len__(self) -> int:
+        return sum(len(split) for split in self._splits)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        place = index
+        for split in self._splits:
+            if place < len(split):
+                return {**split[place], "index": np.int32(index)}
+            place -= len(split)
+        raise IndexError(f"index={index}: 0 to {len(self) - 1} is needed")

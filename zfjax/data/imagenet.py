@@ -13,6 +13,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 from zfjax.data import ImageSet, pictures
 
 NAME, VERSION = "imagenet", "1.0.0"  # as in <data dir>/imagenet/256px/1.0.0, TFDS's layout
+
+
 MEAN, FACTS = "mean.npy", "zfjax.json"  # what lies there beside TFDS's own files
 
 

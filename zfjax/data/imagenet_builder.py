@@ -16,7 +16,8 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
-from zfjax.data import imagenet, pictures, preparation, workplace
+from zfjax import files
+from zfjax.data import imagenet, pictures, preparation
 from zfjax.data.archives import Photo, find_splits, official_synsets
 
 PICTURES_PER_SHARD = 8192  # 250 MB at 256 pixels: ImageNet is 157 + 7 files, few enough to hold all of them open
@@ -185,18 +186,18 @@ def prepare(
     folder = imagenet.set_folder(data_dir, size)
     if folder.exists() and not overwrite:
         return {**imagenet.read_facts(folder), "folder": folder, "fresh": False}
-    with workplace.locked(folder.parent):
+    with files.locked(folder.parent):
         plan = survey(source, size, workers=workers, skip_bad=skip_bad)
         workshop, replaced = folder.parent / "incomplete.new", folder.parent / "incomplete.old"
         try:
-            workplace.clear(folder, replaced)
+            files.clear(folder, replaced)
             # TFDS wants a place for downloads and announces one; there is none
             with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(io.StringIO()):
                 Imagenet(data_dir=workshop, plan=plan).download_and_prepare(download_dir=empty)
             if folder.exists():
                 folder.rename(replaced)
             imagenet.set_folder(workshop, size).rename(folder)
-            workplace.clear(folder, replaced)
+            files.clear(folder, replaced)
         except OSError as error:
             raise OSError(f"preparing {folder} failed, nothing new is left there: {error}") from error
     return {**imagenet.read_facts(folder), "folder": folder, "fresh": True}

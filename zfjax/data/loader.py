@@ -14,6 +14,7 @@ from zfjax.data.processes import end_with_parent
 
 Batches = Generator[dict[str, np.ndarray], None, None]  # closing it ends the workers
 
+
 _AHEAD = 2  # batches waiting per thread or process: 25 MB each at 128 pictures of 256 pixels
 
 

@@ -1,4 +1,7 @@
-"""Caltech-101 and VOC 2012 as TensorFlow Datasets prepared them, read without TensorFlow."""
+"""The sets that the paper carries its features to (sec. 4.2), opened from whatever form of them is there.
+
+Caltech-101 and VOC 2012 as TensorFlow Datasets prepared them are read here without TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,13 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.core.file_adapters import FileFormat
 from tensorflow_datasets.proto import tf_example_pb2
 
+from zfjax.data.caltech import open_caltech
 from zfjax.data.photo_sets import PhotoSet, fingerprint_of
+from zfjax.data.voc import open_voc
 
 FOLDERS = {"caltech101": "caltech101", "voc2012": "voc/2012"}  # in TFDS's data folder, above the version
+
+
 _FACTS = "dataset_info.json"
 
 
@@ -134,8 +141,35 @@ def _shown_labels(feature: Any, num_classes: int) -> np.ndarray:
 
 
 _LABELS = {"caltech101": _single_label, "voc2012": _shown_labels}
+
+
 _NAMED_BY = {"caltech101": "label", "voc2012": "labels"}
+
+
 _READERS: dict[FileFormat, Callable[[str], Any]] = {
     FileFormat.TFRECORD: lambda file: TFRecords(Path(file)),
     FileFormat.ARRAY_RECORD: lambda file: ArrayRecordDataSource([file]),
 }
+
+
+NATIVE: dict[str, Callable[[Path], PhotoSet]] = {
+    "caltech101": lambda path: open_caltech(path, "caltech101"),
+    "caltech256": lambda path: open_caltech(path, "caltech256"),
+    "voc2012": open_voc,
+}
+
+
+def open_set(name: str, path: Path) -> PhotoSet:
+    """A set by name from what lies at `path`: its native folder or tar, or what TFDS prepared.
+
+    Args:
+      name: "caltech101", "caltech256" or "voc2012".
+      path: see `caltech.open_caltech`, `voc.open_voc`; or TFDS's data folder, or the set's version in it.
+    Raises:
+      FileNotFoundError: nothing at `path`.
+      ValueError: an unknown name, or what lies there is not that set, or not all of it.
+    """
+    if name not in NATIVE:
+        raise ValueError(f"dataset={name!r}: one of {', '.join(NATIVE)} is needed")
+    prepared = find_prepared(Path(path), name)
+    return NATIVE[name](Path(path)) if prepared is None else open_prepared(prepared, name)

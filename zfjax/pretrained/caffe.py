@@ -16,8 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zfjax.architecture import ReceptiveField
-from zfjax.layers import COUNT, Conv, Rule, Shape, check_fields
+from zfjax.architecture import COUNT, Conv, ReceptiveField, Rule, Shape, check_fields
 from zfjax.network import Params
 from zfjax.ops import conv, max_pool
 
@@ -172,8 +171,14 @@ OPERATIONS: dict[str, Operation] = {
     "Dropout": lambda row, params, maps: maps[0],
     "Softmax": lambda row, params, maps: jax.nn.softmax(maps[0], axis=-1),
 }
+
+
 _COUNT_OR_NONE = Rule("a whole number of at least 1, or null", lambda value: value is None or COUNT.holds(value))
+
+
 _MAPS = Rule("a list of names", lambda value: isinstance(value, tuple) and all(isinstance(name, str) for name in value))
+
+
 _RULES = {
     "bottom": _MAPS,
     "top": _MAPS,

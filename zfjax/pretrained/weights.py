@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from zfjax.layers import Shape
+from zfjax.architecture import Shape
 
 _LISTED = 6  # names in a message; the rest is counted
 

@@ -1,0 +1,1 @@
+"""What draws: arrays to pages, a module for each figure, on `canvas`."""

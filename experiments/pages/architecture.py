@@ -1,0 +1,222 @@
+"""The picture of Figure 3: every layer's maps as blocks, drawn to one rule, above the table's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+from matplotlib.transforms import IdentityTransform
+
+from experiments.pages import canvas
+from experiments.pages.canvas import Panel, Section
+
+WIDTH, NAMES, COLUMNS = 1440, 104, 9  # pixels of the drawing and of the rows' names; columns in a row, image included
+
+
+TALLEST, WIDEST, TALLEST_DENSE = 190, 46, 150  # pixels: side of the largest map, widest block, tallest dense block
+
+
+COLUMN = (WIDTH - NAMES) // COLUMNS
+
+
+DEPTH = np.array([0.34, -0.22])  # (right, down) that a map's columns recede by, per pixel of its height
+
+
+GAP, LINE = 7, 17  # pixels between a layer's two blocks; of a line of text
+
+
+MAPS, POOLED, DENSE, IMAGE, KERNEL = "#c9d9ef", "#5e8bc9", "#7fb08a", "#d9d9d9", "#e07b00"
+
+
+TEXT_ROWS = ("weights", "stride, pad", "then", "maps", "handed on", "a place sees", "after pool", "parameters")
+
+
+NETWORKS = {"zfnet": "the network of the paper", "alexnet": "the network that the paper's is compared with"}
+
+
+class Block(NamedTuple):
+    """The maps of one stage as a box."""
+
+    left: float  # pixels from the drawing's left edge
+    middle: float  # pixels from its top edge to the front's middle
+    width: float  # the maps, or the side of a dense layer's front
+    height: float  # the rows of a map, or the units of a dense layer
+    depth: float  # pixels of height that the columns recede like: the side of the map, 0 of a dense layer
+
+
+def draw(result: Mapping[str, Any]) -> Figure:
+    """The page of result.json's table."""
+    rows = result["layers"]
+    strips = [rows[: COLUMNS - 1], *(rows[n : n + COLUMNS] for n in range(COLUMNS - 1, len(rows), COLUMNS))]
+    panels = [Panel(strip(result, some, first=n == 0)) for n, some in enumerate(strips)]
+    name = result["architecture"]
+    what = NETWORKS[name] if result["paper"] else f"{name} in sizes of its own"
+    size = result["image_size"]
+    heading = f"{result['num_parameters']:,} parameters; images of {size}x{size} pixels"
+    return canvas.page(f"Figure 3: {what}", [Section(heading, panels, 1)], caption())
+
+
+def caption() -> list[str]:
+    """The rule of the drawing."""
+    return [
+        "The rule: a block's height and depth are the rows and columns of its maps, its width their number, each in "
+        "proportion to the square root, so that the largest just fit. Pale: after the filters; solid: what the layer "
+        "hands on, after its pool and norm. Dense layers are maps of one place, set upright. Orange: the filter on "
+        "what it reads. Numbers under the blocks: places of a side, or units.",
+        "Weights: rows x columns x maps read (of one group) x filters. A place sees a square of so many pixels, zeros "
+        "of the padding included; its neighbour sees the square so many pixels further.",
+    ]
+
+
+def strip(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, first: bool) -> np.ndarray:
+    """One row of columns, the image's before the `first`: blocks, and the numbers under them. -> uint8 [H, WIDTH, 3]"""
+    middle = 34 - DEPTH[1] * TALLEST + TALLEST / 2
+    lines = max(len(row["then"]) for row in result["layers"])
+    bottom = middle + TALLEST / 2 + 40
+    figure = canvas.blank(WIDTH, int(bottom + (len(TEXT_ROWS) + lines - 1) * LINE + 4))
+    tops = _tops(bottom, lines)
+    for top, name in zip(tops, TEXT_ROWS, strict=True):
+        ruler = np.array([(0, top), (WIDTH, top)])
+        _polygon(figure, ruler, closed=False, fill=False, edgecolor="0.88", linewidth=0.6)
+        _lines(figure, 0, top, name, color="0.4")
+    left, below = NAMES, None
+    if first:
+        channels = result["layers"][0]["input"][-1]
+        below = Block(left, middle, _proportions(result)[1] * channels**0.5, TALLEST, TALLEST)
+        canvas.write(figure, left, 0, "image", kind="heading")
+        _draw_block(figure, below, IMAGE, str(result["image_size"]))
+        left += COLUMN
+    for row in rows:
+        canvas.write(figure, left, 0, row["layer"], kind="heading")
+        below = _draw_layer(figure, result, row, left, middle, below)
+        for top, text in zip(tops, words(row, result["image_size"]), strict=True):
+            _lines(figure, left, top, text)
+        left += COLUMN
+    return canvas.pixels_of(figure)
+
+
+def words(row: Mapping[str, Any], image_size: int) -> list[str]:
+    """A layer's entries under TEXT_ROWS."""
+    weights = " x ".join(f"{side:,}" for side in row["kernel"])
+    first, second = (" x ".join(f"{side:,}" for side in row[stage]) for stage in ("filtered", "output"))
+    sees = [_sees(row["sees"][stage], image_size) for stage in ("filtered", "output")]
+    pooled = row["sees"]["filtered"] != row["sees"]["output"]
+    filtering = "-"
+    if "stride" in row:
+        filtering = f"{row['stride']}, {row['padding'][0]} and {row['padding'][1]}"
+        filtering += f", {row['groups']} groups" if row["groups"] > 1 else ""
+    return [
+        weights,
+        filtering,
+        "\n".join(row["then"]),
+        first,
+        second,
+        sees[0],
+        sees[1] if pooled else "-",
+        f"{row['parameters']:,}",
+    ]
+
+
+def blocks_of(result: Mapping[str, Any], row: Mapping[str, Any], left: float, middle: float) -> list[Block]:
+    """The blocks of one layer: one, or two where a pool makes its maps smaller."""
+    per_place, per_map = _proportions(result)
+    if len(row["output"]) == 1:
+        side = per_place
+        return [Block(left, middle, side, per_map * row["output"][0] ** 0.5, side)]
+    blocks = []
+    for stage in ("filtered", "output") if row["filtered"] != row["output"] else ("output",):
+        rows, _, maps = row[stage]
+        side = per_place * rows**0.5
+        blocks.append(Block(left, middle, per_map * maps**0.5, side, side))
+        left += blocks[-1].width + DEPTH[0] * side + GAP
+    return blocks
+
+
+def _proportions(result: Mapping[str, Any]) -> tuple[float, float]:
+    """(pixels per root of a side's places, pixels per root of a number of maps or units): the largest just fit."""
+    per_place = TALLEST / result["image_size"] ** 0.5
+    fits = []
+    for row in result["layers"]:
+        root = row["output"][-1] ** 0.5
+        if len(row["output"]) == 1:
+            fits.append(TALLEST_DENSE / root)
+            continue
+        fits.append(WIDEST / root)
+        if row["filtered"] != row["output"]:  # two blocks share the column
+            recede = DEPTH[0] * per_place * sum(row[stage][0] ** 0.5 for stage in ("filtered", "output"))
+            fits.append((COLUMN - 2 * GAP - recede) / (2 * root))
+    return per_place, min(fits)
+
+
+def _draw_layer(
+    figure: Figure, result: Mapping[str, Any], row: Mapping[str, Any], left: float, middle: float, below: Block | None
+) -> Block:
+    """Draw the blocks of a layer, and its filter on the block that it reads; return the block that it hands on."""
+    blocks, dense = blocks_of(result, row, left, middle), len(row["output"]) == 1
+    stages = ("filtered", "output")[-len(blocks) :]
+    for block, stage in zip(blocks, stages, strict=True):
+        colour = DENSE if dense else POOLED if stage == "output" else MAPS
+        _draw_block(figure, block, colour, f"{row[stage][0]:,}")
+    if below is not None:
+        _draw_filter(figure, below, blocks[0], 1.0 if dense else min(row["kernel"][0] / row["input"][0], 1.0))
+    return blocks[-1]
+
+
+def _draw_block(figure: Figure, block: Block, colour: str, label: str) -> None:
+    """Front, top and right face, the light from above; under it the side of its maps, or its units."""
+    away = DEPTH * block.depth
+    top, bottom = block.middle - block.height / 2, block.middle + block.height / 2
+    near, far = np.array([block.left, top]), np.array([block.left + block.width, top])
+    down = np.array([0, block.height])
+    for corners, light in (
+        ((near, far, far + down, near + down), 0.0),
+        ((near, far, far + away, near + away), 0.35),
+        ((far, far + away, far + away + down, far + down), -0.18),
+    ):
+        _polygon(figure, corners, facecolor=_lit(colour, light), edgecolor="0.3", linewidth=0.6)
+    canvas.write(figure, block.left, bottom + 3, label)
+
+
+def _draw_filter(figure: Figure, below: Block, block: Block, share: float) -> None:
+    """A window of `share` of the face of the block below, and lines from its corners to where it is read."""
+    face = np.array([below.left + below.width, below.middle - below.height / 2])
+    across, down = DEPTH * below.depth, np.array([0, below.height])
+    low, high = 0.5 - share / 2, 0.5 + share / 2
+    window = [face + x * across + y * down for x, y in ((low, low), (high, low), (high, high), (low, high))]
+    _polygon(figure, window, fill=False, edgecolor=KERNEL, linewidth=1.4)
+    target = np.array([block.left, block.middle])
+    for corner in window[1:3]:
+        _polygon(figure, (corner, target), closed=False, fill=False, edgecolor=KERNEL, linewidth=0.8)
+
+
+def _polygon(figure: Figure, corners: Sequence[np.ndarray] | np.ndarray, *, closed: bool = True, **style: Any) -> None:
+    flipped = np.array([(x, figure.bbox.height - y) for x, y in corners])
+    figure.add_artist(Polygon(flipped, closed=closed, transform=IdentityTransform(), joinstyle="round", **style))
+
+
+def _lines(figure: Figure, left: float, top: float, text: str, **style: Any) -> None:
+    """Lines of text that stand on the same lines in every column."""
+    for n, line in enumerate(text.split("\n")):
+        canvas.write(figure, left, top + (n + 0.75) * LINE, line, va="baseline", **style)
+
+
+def _lit(colour: str, light: float) -> np.ndarray:
+    """The colour mixed with white (light > 0) or black."""
+    rgb = np.array(to_rgb(colour))
+    return rgb + light * (1 - rgb) if light > 0 else rgb * (1 + light)
+
+
+def _sees(field: Mapping[str, int], image_size: int) -> str:
+    if field["pixels"] >= image_size:
+        return "the whole image"
+    return f"{field['pixels']} px, every {field['every']}"
+
+
+def _tops(bottom: float, lines: int) -> list[float]:
+    """Where the lines of TEXT_ROWS begin: "then" takes `lines`."""
+    taken = [lines if name == "then" else 1 for name in TEXT_ROWS]
+    return [bottom + LINE * sum(taken[:n]) for n in range(len(taken))]

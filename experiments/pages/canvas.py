@@ -1,0 +1,199 @@
+"""Pages of exact pixels: panels in sections with headings, labels and a caption, on a matplotlib Figure.
+
+`page` lays panels out pixel for pixel; `blank`, `show`, `write` and `arrow` draw in pixels from the upper left corner,
+for pictures in which panels, words and arrows stand side by side.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import FancyArrowPatch
+from matplotlib.path import Path
+from matplotlib.textpath import text_to_path
+from matplotlib.transforms import IdentityTransform
+from PIL import Image
+
+DPI = 120  # pixels per inch: type of 9 points is 15 pixels high
+
+
+MARGIN, GAP = 20, 14  # pixels: around the page, between panels
+
+
+MIN_WIDTH = 600  # pixels of a page, for its words
+
+
+SIZES = {"title": 13.0, "heading": 10.5, "caption": 9.0, "label": 8.0}  # points
+
+
+MAX_BYTES = 1_000_000  # a larger PNG is saved in the 256 colours that suit it best
+
+
+SWITCHES_NOTE = (
+    "Much of a deconvnet picture is carried by the switches and ReLU masks of its image (Nie et al. 2018); how far the "
+    "unit decides it in a given net is what `experiments.sanity_checks` measures."
+)
+
+
+class Panel(NamedTuple):
+    """One picture of a page."""
+
+    pixels: np.ndarray  # uint8 [H, W, 3]
+    label: str = ""  # one line above it
+
+
+class Section(NamedTuple):
+    """Panels in rows of `columns`, under one heading."""
+
+    heading: str
+    panels: Sequence[Panel]
+    columns: int
+
+
+def page(title: str, sections: Sequence[Section], caption: Sequence[str]) -> Figure:
+    """A page of panels, each drawn pixel for pixel, with headings, labels and a caption of wrapped paragraphs.
+
+    The page is as wide as its widest row, panels and labels, and as high as it needs.
+    """
+    rows = [row for section in sections for row in _rows(section)]
+    width = max(MIN_WIDTH, 2 * MARGIN - GAP + max(sum(_slot(panel) for panel in row) for row in rows))
+    pictures: list[tuple[int, int, np.ndarray]] = []  # left, top, pixels
+    words: list[tuple[int, int, str, str]] = []  # left, top, kind, text
+    top = _write(words, width, MARGIN, "title", title)
+    for section in sections:
+        top = _write(words, width, top + GAP // 2, "heading", section.heading)
+        for row in _rows(section):
+            left, label_height = MARGIN, _line_height("label") if any(panel.label for panel in row) else 0
+            for panel in row:
+                if panel.label:
+                    words.append((left, top, "label", panel.label))
+                pictures.append((left, top + label_height, panel.pixels))
+                left += _slot(panel)
+            top += label_height + max(panel.pixels.shape[0] for panel in row) + GAP
+    for paragraph in caption:
+        top = _write(words, width, top, "caption", paragraph)
+    return _draw(width, top + MARGIN, pictures, words)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file; in 256 colours where it would be larger than MAX_BYTES."""
+    image = Image.fromarray(pixels_of(figure))
+    data = _encoded(image)
+    if len(data) > MAX_BYTES:
+        palette = image.quantize(256, method=Image.Quantize.MEDIANCUT)
+        data = _encoded(image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG))
+    return data
+
+
+def pixels_of(figure: Figure) -> np.ndarray:
+    """The drawn figure. -> uint8 [H, W, 3]"""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _rows(section: Section) -> list[Sequence[Panel]]:
+    return [section.panels[n : n + section.columns] for n in range(0, len(section.panels), section.columns)]
+
+
+def _slot(panel: Panel) -> int:
+    """Pixels of a row that a panel takes with its label and the gap after it."""
+    return max(panel.pixels.shape[1], math.ceil(_text_width(panel.label, "label"))) + GAP
+
+
+def _line_height(kind: str) -> int:
+    return round(SIZES[kind] * DPI / 72 * 1.35)
+
+
+def _write(words: list[tuple[int, int, str, str]], width: int, top: int, kind: str, text: str) -> int:
+    """Note the lines of `text`, wrapped inside the margins, and return where the next thing may begin."""
+    line = ""
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if line and _text_width(longer, kind) > width - 2 * MARGIN:
+            words.append((MARGIN, top, kind, line))
+            top, line = top + _line_height(kind), word
+        else:
+            line = longer
+    words.append((MARGIN, top, kind, line))
+    return top + _line_height(kind)
+
+
+def _font(kind: str) -> FontProperties:
+    return FontProperties(size=SIZES[kind], weight="bold" if kind in ("title", "heading") else "normal")
+
+
+def _text_width(text: str, kind: str) -> float:
+    """Pixels that a line takes."""
+    return text_to_path.get_text_width_height_descent(text, _font(kind), ismath=False)[0] * DPI / 72
+
+
+def _draw(
+    width: int,
+    height: int,
+    pictures: Iterable[tuple[int, int, np.ndarray]],
+    words: Iterable[tuple[int, int, str, str]],
+) -> Figure:
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    for left, top, pixels in pictures:
+        figure.figimage(pixels, xo=left, yo=height - top - pixels.shape[0], origin="upper")
+    for left, top, kind, text in words:
+        place = (left / width, 1 - top / height)
+        figure.text(*place, text, fontproperties=_font(kind), ha="left", va="top", parse_math=False)
+    return figure
+
+
+def _encoded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True, dpi=(DPI, DPI))
+    return buffer.getvalue()
+
+
+def blank(width: int, height: int) -> Figure:
+    """An empty white figure of so many pixels."""
+    return Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+
+
+def show(figure: Figure, left: float, top: float, side: int, sheet: np.ndarray) -> Axes:
+    """A picture in a square of `side` pixels, its own pixels as squares; (left, top) from the figure's corner."""
+    width, height = figure.bbox.size
+    axes = figure.add_axes((left / width, 1 - (top + side) / height, side / width, side / height))
+    look = "nearest" if max(sheet.shape[:2]) <= side else "antialiased"
+    axes.imshow(sheet, interpolation=look)
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():  # white tiles end where they end
+        spine.set(edgecolor="0.6", linewidth=0.6)
+    return axes
+
+
+def write(figure: Figure, left: float, top: float, text: str, *, kind: str = "label", **style: Any) -> None:
+    """A line of text, or several, in one of the sizes of `pictures.SIZES`; `style` as of matplotlib's Text."""
+    width, height = figure.bbox.size
+    look: dict[str, Any] = {
+        "fontsize": SIZES[kind],
+        "ha": "left",
+        "va": "top",
+        "weight": "bold" if kind == "heading" else "normal",
+    }
+    figure.text(left / width, 1 - top / height, text, parse_math=False, **(look | style))
+
+
+def arrow(figure: Figure, points: Sequence[tuple[float, float]], colour: str) -> None:
+    """A line through points (left, top), with a head at the last."""
+    path = Path([(x, figure.bbox.height - y) for x, y in points])
+    head: dict[str, Any] = {
+        "arrowstyle": "-|>",
+        "mutation_scale": 9,
+        "linewidth": 1.3,
+        "joinstyle": "miter",
+        "color": colour,
+    }
+    figure.add_artist(FancyArrowPatch(path=path, transform=IdentityTransform(), **head))

@@ -1,0 +1,142 @@
+"""The pages of Figure 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from experiments.pages import canvas
+from experiments.pages.canvas import Panel, Section
+from experiments.pages.deconv import PAGE
+from zfjax import pixels
+from zfjax.analyses.evolution import THRESHOLD, Drawn
+from zfjax.analyses.strongest import Strongest
+
+TILE = 70  # pixels, least side of a projection
+
+
+BAR, WORDS = 4, 20  # pixels: the mark left of a tile; the column and the row of words around a strip
+
+
+CHANGED = (213, 94, 0)  # orange bar between two epochs whose strongest images differ
+
+
+CURVES = {
+    "similarity": "Similarity to the final features",
+    "growth": "Strongest activation / the last epoch's",
+    "changed": "Share of maps with another strongest image",
+}
+
+
+MEANINGS = {
+    "similarity": "of the features of fixed validation images to the last epoch's: Pearson correlation of each map "
+    "with its final self over all images and places, mean over the maps that are alive at the end; for each epoch",
+    "similarity_by_chance": "the same of each final map with the next one",
+    "settling_epoch": f"first epoch from which the similarity stays at or above {THRESHOLD}; null: none before the "
+    "last, which is like itself",
+    "lower_layers_first": "share of the pairs of layers whose lower one has the larger mean similarity; 0.5: no order",
+    "growth": "strongest activation as a multiple of the last epoch's, median over the maps alive then",
+    "changed": "share of the maps whose strongest image is not the one of the epoch before, from the second epoch on",
+    "continuity": "mean Pearson correlation of a drawn map's projections at one epoch and the next, where the "
+    "strongest image stayed and where it changed",
+}
+
+
+def evolution_page(drawn: Drawn, result: Mapping[str, Any], *, patches: bool) -> Figure:
+    """The strips of all maps, layer by layer; with `patches`, what the unit sees stands below each projection."""
+    num = len(result["epochs"])
+    columns = strips_per_row(num)
+    side = ((PAGE + canvas.GAP) // columns - canvas.GAP - WORDS) // num - 2 * BAR
+    sections = []
+    for layer, at in drawn.items():
+        strips = []
+        for m, number in enumerate(result["layers"][layer]["maps"]):
+            images = [seen.images[m, 0] for seen in at.values()]
+            changed = [n > 0 and images[n] != images[n - 1] for n in range(num)]
+            tiles = [tile(seen, m, side, c, patches=patches) for seen, c in zip(at.values(), changed, strict=True)]
+            strips.append(Panel(strip(np.stack(tiles), f"map {number}", epochs=at if m < columns else ())))
+        sections.append(Section(heading(layer, result), strips, columns))
+    title = "Figure 4: a map's strongest activation, projected to the pixels, as the network trains"
+    return canvas.page(title, sections, caption(result))
+
+
+def strips_per_row(num_epochs: int) -> int:
+    """How many maps stand side by side on the page, with tiles of at least TILE pixels."""
+    return max(1, (PAGE + canvas.GAP) // (num_epochs * (TILE + 2 * BAR) + WORDS + canvas.GAP))
+
+
+def heading(layer: str, result: Mapping[str, Any]) -> str:
+    """When the layer settled."""
+    settled = result["layers"][layer]["settling_epoch"]
+    when = f"from epoch {settled} on" if settled else "only at the end"
+    return f"{layer}: its features are like the final ones (similarity {result['threshold']} or more) {when}"
+
+
+def caption(result: Mapping[str, Any]) -> list[str]:
+    """What the tiles are, how they are scaled, and what such pictures do not show."""
+    last = result["epochs"][-1]
+    return [
+        f"Each tile: the strongest activation of a map among {result['num_images']:,} training images after the epoch "
+        f"above it, projected to the pixels alone. Maps were chosen among those that are alive after epoch {last}. "
+        "Orange bar: between these two epochs another image became the strongest one.",
+        "Zero is mid-grey. Each tile has a scale of its own, the 99.5th percentile of its |values|: it shows what the "
+        "map sees, not how strongly. On one scale the early epochs would be grey, for activations grow (curves.png). "
+        "Plain grey: no image excites the map. Light grey: no picture there.",
+        canvas.SWITCHES_NOTE,
+    ]
+
+
+def tile(seen: Strongest, m: int, side: int, changed: bool, *, patches: bool) -> np.ndarray:
+    """Projection number `m`, its patch below it where wanted, a bar left of it where the image changed. -> uint8"""
+    shown = [pixels.signed_pictures(seen.projections[m], seen.scales[m]), *([seen.patches[m]] if patches else [])]
+    squares = [pixels.resized(square, side)[0] for square in shown]
+    height, width = side * len(squares) + 2 * BAR, side + 2 * BAR
+    framed = np.full((height, width, 3), 255, np.uint8)
+    if changed:
+        framed[BAR : BAR + len(squares) * (len(squares[0]) + 2) - 2, :BAR] = CHANGED
+    for n, square in enumerate(squares):
+        top, left = BAR + n * (len(square) + 2), BAR + 2
+        framed[top : top + len(square), left : left + len(square)] = square
+    return framed
+
+
+def strip(tiles: np.ndarray, name: str, *, epochs: Iterable[int]) -> np.ndarray:
+    """Tiles uint8 [E, h, w, 3] in a row, the map's name upright at their left, above them the epochs, if any."""
+    num, height, width, _ = tiles.shape
+    epochs = list(epochs)
+    size = np.array([WORDS + num * width, height + (WORDS if epochs else 0)])
+    figure = Figure(figsize=tuple(size / canvas.DPI), dpi=canvas.DPI, facecolor="white")
+    figure.figimage(pixels.mosaic(tiles, columns=num, gap=0), xo=WORDS, yo=0, origin="upper")
+    style: dict[str, Any] = {"fontsize": canvas.SIZES["label"], "ha": "center", "va": "center"}
+    figure.text(WORDS / 2 / size[0], height / 2 / size[1], name, rotation="vertical", **style)
+    for n, epoch in enumerate(epochs):
+        figure.text((WORDS + (n + 0.5) * width) / size[0], 1 - WORDS / 2 / size[1], f"epoch {epoch}", **style)
+    return canvas.pixels_of(figure)
+
+
+def curves_figure(result: Mapping[str, Any]) -> Figure:
+    """Against epochs: similarity to the final features, growth of the strongest activation, changes of its image."""
+    epochs, layers = result["epochs"], result["layers"]
+    figure = Figure(figsize=(12.5, 4.2), layout="constrained")
+    panels = figure.subplots(1, len(CURVES))
+    for axes, (name, title) in zip(panels, CURVES.items(), strict=True):
+        for depth, (layer, facts) in enumerate(layers.items()):
+            if name in facts:
+                colour = colormaps["viridis"](0.95 * depth / max(1, len(layers) - 1))
+                values = [np.nan if value is None else value for value in facts[name]]
+                axes.plot(epochs[-len(values) :], values, "o-", color=colour, markersize=4, label=layer)
+        axes.set_title(title, fontsize=11)
+        axes.set_xscale("log")
+        axes.set_xlim(epochs[0] / 1.1, epochs[-1] * 1.1)
+        axes.set_xticks(epochs, map(str, epochs))
+        axes.minorticks_off()
+        axes.set_xlabel("epoch")
+        axes.set_ylim(0, None if name == "growth" else 1.03)
+        axes.grid(alpha=0.3)
+    panels[0].axhline(result["threshold"], color="0.4", linestyle="--", linewidth=1, label="settled")
+    panels[0].legend(fontsize=8)
+    return figure

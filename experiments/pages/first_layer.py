@@ -1,0 +1,175 @@
+"""The pages of Figure 6: first-layer filters and second-layer projections side by side, and their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.pages import canvas
+from experiments.pages.canvas import Panel, Section
+from experiments.pages.deconv import PAGE
+from zfjax import pixels
+from zfjax.analyses import filters
+from zfjax.analyses.filters import Seen
+from zfjax.analyses.strongest import OUTSIDE, Strongest
+from zfjax.training import filter_rms
+
+HALF = (PAGE - canvas.GAP) // 2  # pixels, the width of a panel
+
+
+MAPS_PER_ROW = 3
+
+
+MISSING = {"unclipped": "the net without renormalisation", "alexnet": "AlexNet"}
+
+
+COLOURS = {"clipped": "C0", "unclipped": "C3", "alexnet": "C1"}
+
+
+MEANINGS = {
+    "dominance": "RMS of the strongest filter over that of the median one, and its share of all filters' energy "
+    "(sum of squares)",
+    "largest_rms": "RMS of the strongest filter, in units of the weights; renormalisation begins at a radius of 0.1",
+    "renormalisation_acted": "false where both trainings ended in the same filters: none ever reached the radius",
+    "dead_by_weight": f"filters whose RMS is less than {filters.DEAD} of the median filter's",
+    "dead_by_activity": "filters that no validation image excites",
+    "band_energy": "mean share of a filter's energy at low, middle and high frequencies, "
+    f"{', '.join(f'{band} {low:g} to {high:g}' for band, (low, high) in filters.BANDS.items())} cycles per pixel; of "
+    "filters that are not dead by weight",
+    "band_peaks": "share of these filters whose spectrum is largest in the band",
+    "aliased_energy": "mean share of a filter's energy beyond 1 / (2 stride) cycles per pixel, which the layer's grid "
+    "takes for coarser patterns; of filters that are not dead by weight",
+}
+
+
+def renormalisation_acted(seen: Mapping[str, Seen]) -> bool | None:
+    """Whether it changed the filters; None where only one of the two trainings is there."""
+    other = seen.get("unclipped")
+    return None if other is None else not np.array_equal(seen["clipped"].kernel, other.kernel)
+
+
+def filters_page(seen: Mapping[str, Seen], result: Mapping[str, Any]) -> Figure:
+    """The panels of Fig. 6 for the nets that are there."""
+    first, second = seen["clipped"].net.architecture.layer_names[:2]
+    rows: list[tuple[str, Callable[[str, Seen, Mapping[str, Any]], Panel], dict[str, str]]] = [
+        (
+            f"{first}: how strong its filters are",
+            strength_panel,
+            {"unclipped": "(a) {name} without renormalisation", "clipped": "(b) {name} with renormalisation"},
+        ),
+        (f"{first}: what its filters look like", look_panel, {"alexnet": "(c) {name}", "clipped": "(d) {name}"}),
+        (
+            f"{second}: nine strongest activations of each map, projected",
+            second_layer_panel,
+            {"alexnet": "(e) {name}", "clipped": "(f) {name}"},
+        ),
+    ]
+    sections = []
+    for heading, draw, titles in rows:
+        there = [role for role in titles if role in seen]
+        panels = [draw(titles[role].format(name=seen[role].name), seen[role], result["nets"][role]) for role in there]
+        sections.append(Section(heading, panels, 2))
+    title = "Figure 6: the first layer's filters, and what their stride leaves for the second"
+    return canvas.page(title, sections, caption(result))
+
+
+def strength_panel(title: str, seen: Seen, facts: Mapping[str, Any]) -> Panel:
+    """The filters on the scale of the largest weight: how far one dominates."""
+    scale, ratio = float(np.abs(seen.kernel).max()), facts["dominance"]["largest_over_median"]
+    return Panel(filter_sheet(seen.kernel, scale), f"{title}: strongest {ratio:.2g} x median; white = +{scale:.2g}")
+
+
+def look_panel(title: str, seen: Seen, facts: Mapping[str, Any]) -> Panel:
+    """The filters on the scale of the median one: what they look like, and which are dead."""
+    scale = float(np.median(np.abs(seen.kernel).max(axis=(0, 1, 2))))
+    return Panel(filter_sheet(seen.kernel, scale), f"{title}: {summary_line(facts)}; white = +{scale:.2g}")
+
+
+def second_layer_panel(title: str, seen: Seen, facts: Mapping[str, Any]) -> Panel:
+    """What excites maps of layer 2 most, projected."""
+    label = f"{title}: {facts['aliased_energy']:.0%} of the energy of layer 1's filters is too fine for their grid"
+    return Panel(projection_sheet(seen.second), label)
+
+
+def caption(result: Mapping[str, Any]) -> list[str]:
+    """How panels are scaled, what the numbers mean, and what is left out."""
+    notes = [f"Left out: {MISSING[role]}; result.json holds the command that trains it." for role in result["missing"]]
+    if result["renormalisation_acted"] is False:
+        notes.append(
+            "(a) and (b) are the same: no filter's RMS came up to the radius, so renormalisation changed nothing."
+        )
+    return [
+        "Zero is mid-grey. (a), (b): white is the panel's largest weight, so a filter that dominates leaves the others "
+        "grey. (c), (d): white is the largest weight of the median filter, so what is grey is dead; stronger filters "
+        "are cut off. Dead: an RMS below a twentieth of the median filter's.",
+        f"(e), (f): for each map the {min(9, result['num_images'])} of {result['num_images']:,} validation images that "
+        "excite it most, on one scale, the 99.5th percentile of its |values|; light grey where there is none. Too "
+        "fine: beyond 1 / (2 stride) cycles per pixel, where the grid takes it for something coarser (aliasing), so "
+        "that it comes back as blocks and repeated dots.",
+        canvas.SWITCHES_NOTE,
+        *notes,
+    ]
+
+
+def summary_line(facts: Mapping[str, Any]) -> str:
+    """The filters of one net: their size, how many are dead, how many lie at middle frequencies."""
+    size, middle = facts["size"], facts["band_peaks"]["middle"]
+    dead = f"{facts['dead_by_weight']['count']} of {facts['num_filters']} dead"
+    return f"{size}x{size}, stride {facts['stride']}; {dead}; {middle:.0%} peak at middle frequencies"
+
+
+def filter_sheet(kernel: np.ndarray, scale: float) -> np.ndarray:
+    """Filters [h, w, 3, N], all with `scale` as white, in a sheet HALF wide. -> uint8"""
+    columns = int(np.ceil(np.sqrt(8 / 3 * kernel.shape[-1])))  # 96 filters: 6 rows of 16
+    side = (HALF + pixels.TILE_GAP) // columns - pixels.TILE_GAP
+    tiles = pixels.resized(pixels.signed_pictures(np.moveaxis(kernel, -1, 0), scale), side)
+    return _widened(pixels.mosaic(tiles, columns))
+
+
+def projection_sheet(seen: Strongest) -> np.ndarray:
+    """The nine projections of each map, three by three, on the map's scale, in a sheet HALF wide. -> uint8"""
+    gap = 4 * pixels.TILE_GAP
+    side = ((HALF + gap) // MAPS_PER_ROW - gap + pixels.TILE_GAP) // 3 - pixels.TILE_GAP
+    blocks = []
+    for of_map, images, scale in zip(seen.projections, seen.images, seen.scales, strict=True):
+        tiles = pixels.resized(pixels.signed_pictures(of_map, scale), side)
+        tiles[images < 0] = OUTSIDE
+        blocks.append(pixels.mosaic(tiles, columns=3))
+    return _widened(pixels.mosaic(np.stack(blocks), MAPS_PER_ROW, gap))
+
+
+def _widened(sheet: np.ndarray) -> np.ndarray:
+    """White at the right up to HALF, so that the panels below each other align."""
+    return np.pad(sheet, ((0, 0), (0, HALF - sheet.shape[1]), (0, 0)), constant_values=255)
+
+
+def numbers_figure(seen: Mapping[str, Seen], result: Mapping[str, Any]) -> Figure:
+    """Strength of the filters, and their frequencies beside what each grid can tell apart."""
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    strength, spectrum = figure.subplots(1, 2)
+    for role, one in seen.items():
+        label = f"{one.name}, without renormalisation" if role == "unclipped" else one.name
+        rms = np.sort(np.asarray(filter_rms(one.kernel)))[::-1]
+        style = {"color": COLOURS[role], "label": label, "linestyle": "--" if role == "unclipped" else "-"}
+        strength.plot(np.linspace(0, 100, len(rms)), rms / np.median(rms), **style)
+        if role != "unclipped":
+            found = filters.radial_spectrum(one.kernel[..., ~filters.weak(one.kernel)])
+            centres = found.frequencies + found.frequencies[1] / 2
+            spectrum.plot(centres, 100 * found.energy.mean(axis=0), COLOURS[role], label=label)
+            limit = 1 / (2 * result["nets"][role]["stride"])
+            dashed = {"color": COLOURS[role], "linestyle": "--", "linewidth": 1}
+            spectrum.axvline(limit, **dashed, label=f"1 / (2 stride), {one.name}")
+    strength.axhline(filters.DEAD, color="0.4", linestyle=":", linewidth=1, label="dead below")
+    strength.set_yscale("log")
+    strength.set_xlabel("filters, strongest first (%)")
+    spectrum.set_xlabel("cycles per pixel")
+    spectrum.set_xlim(0, 0.6)
+    spectrum.set_ylim(bottom=0)
+    for axes, title in ((strength, "RMS of the filters / median"), (spectrum, "Energy of layer 1's filters (%)")):
+        axes.set_title(title, fontsize=11)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    return figure

@@ -1,0 +1,181 @@
+"""Every result.json below a folder: what each is about in few words, and its numbers as a small table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.report.render import Cell, Table
+from experiments.report.verdicts import Result
+
+
+class Found(NamedTuple):
+    """One result, or several evaluations on the same data taken together."""
+
+    where: str  # its folder, seen from the one that was searched
+    source: str  # the figure or table that it is about
+    setting: str  # networks, data and size
+    result: Result
+    figures: Sequence[Path] = ()  # its pictures
+
+
+class Unreadable(NamedTuple):
+    """A result.json that cannot be used."""
+
+    where: str
+    what: str
+
+
+def read_results(folder: Path) -> tuple[list[Found], list[Unreadable]]:
+    """Every figure's and table's result below `folder`, by path; others, as a training's, are passed over."""
+    found, unreadable = [], []
+    for path in sorted(folder.rglob("result.json")):
+        where = str(path.parent.relative_to(folder))
+        try:
+            result = json.loads(path.read_text())
+            if isinstance(result, dict) and ("figure" in result or "table" in result):
+                found.append(Found(where, source_of(result), setting(result), result, figures_of(path.parent)))
+        except Exception as error:  # whatever a foreign or half-copied file does, the others are shown
+            unreadable.append(Unreadable(where, f"{type(error).__name__}: {error}"))
+    return found, unreadable
+
+
+def source_of(result: Result) -> str:
+    """The figure or table; ValueError for a name that is none."""
+    name = result.get("figure") or result.get("table")
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"figure or table {name!r}: a name is needed")
+    return name
+
+
+def joined(found: Sequence[Found]) -> list[Found]:
+    """Networks that were evaluated one by one on the same data, side by side as Table 2 compares them."""
+    by_data: dict[str, list[Found]] = {}
+    for one in found:
+        of = one.result.get("data")
+        if one.source == "Table 2" and isinstance(of, Mapping) and "fingerprint" in of:
+            by_data.setdefault(str(of["fingerprint"]), []).append(one)
+    together = []
+    for evaluations in by_data.values():
+        sets = [{str(member["checkpoint"]): member for member in one.result["members"]} for one in evaluations]
+        members = {name: member for of_one in sets for name, member in of_one.items()}
+        if all(len(of_one) < len(members) for of_one in sets):
+            first = evaluations[0].result
+            shared = {name: first.get(name) for name in ("table", "data", "num_images", "num_classes")}
+            result = {**shared, "members": list(members.values())}
+            where = ", ".join(one.where for one in evaluations)
+            together.append(Found(where, "Table 2", setting(result), result))
+    return together
+
+
+def setting(result: Result) -> str:
+    """Networks, data and size: "photos40; imagenet, 500 images of 10 classes"."""
+    return "; ".join(part for part in (networks(result), data(result)) if part)
+
+
+def networks(result: Result) -> str:
+    """The networks by the names of their runs; "" where the result names none."""
+    members, roles, rows = (result.get(name) for name in ("members", "checkpoints", "rows"))
+    if members:
+        return ", ".join(_with_run(member["name"], member.get("checkpoint")) for member in members)
+    if isinstance(roles, Mapping):
+        return ", ".join(_with_run(role, checkpoint) for role, checkpoint in roles.items())
+    if name := result.get("network") or run_name(result.get("checkpoint")):
+        return str(name)
+    if rows and all("parameters" in row for row in rows):
+        return f"{len(rows)} architecture{'s' * (len(rows) != 1)}"
+    name, side = result.get("architecture"), result.get("image_size")
+    return f"{name}, {side} pixels" if name and side else str(name or "")
+
+
+def data(result: Result) -> str:
+    """The data set, the number of its images that were looked at, and then of its classes; "" where it names none."""
+    of = result.get("data")
+    name, more = (of.get("name", ""), of) if isinstance(of, Mapping) else (of or "", {})
+    counts = [number for key in ("num_images", "num_pictures") if isinstance(number := result.get(key), int)]
+    counts += [len(result["images"])] if isinstance(result.get("images"), list) else []
+    size = f"{counts[0]:,} image{'s' * (counts[0] != 1)}" if counts else ""
+    classes = more.get("num_classes") or result.get("num_classes")
+    if size and isinstance(classes, int):
+        size = f"{size} of {classes:,} class{'es' * (classes != 1)}"
+    return ", ".join(str(part) for part in (name, size) if part)
+
+
+def run_name(checkpoint: Any) -> str:
+    """The folder of the run, or the name of a file that is in none."""
+    path = checkpoint.get("path") if isinstance(checkpoint, Mapping) else checkpoint
+    if not path:
+        return ""
+    parts = Path(path)
+    return parts.parent.parent.name if parts.parent.name == "checkpoints" else parts.stem
+
+
+def figures_of(folder: Path) -> list[Path]:
+    """The pictures in a folder; an overview stands for the pages that it sums up."""
+    paths = sorted(path for path in folder.glob("*.png") if path.is_file())
+    return [path for path in paths if path.name == "overview.png"] or paths
+
+
+def _with_run(name: str, checkpoint: Any) -> str:
+    run = run_name(checkpoint)
+    return f"{name} ({run})" if run and run != name else name
+
+
+PLUMBING = {"figure", "table", "config", "versions", "checkpoint", "checkpoints", "data", "meanings", "paper", "folder"}
+
+
+MOST = 40  # rows
+
+
+def table_of(found: Found) -> Table | None:
+    """None where there are pictures, which show the numbers, or where there is no number."""
+    if found.figures:
+        return None
+    heads, rows = KNOWN.get(found.source, everything)(found.result)
+    if len(rows) > MOST:
+        rows = [*rows[:MOST], (f"... and {len(rows) - MOST:,} more", *[""] * (len(heads) - 1))]
+    return Table(heads, [[Cell(word) for word in row] for row in rows]) if rows else None
+
+
+def errors(result: Result) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Table 2: top-1 and top-5 error of each network, of all together, and the paper's."""
+    known = [(f"{one['name']} ({run_name(one['checkpoint'])})", one["error"]) for one in result["members"]]
+    if len(known) > 1:
+        known.append((f"the average of all {len(known)}", result["error"]))
+    rows = [
+        (name, *(f"{100 * error[views][top]:.1f}" for views in ("center", "ten") for top in ("top1", "top5")))
+        for name, error in known
+    ]
+    rows += [
+        (f"paper: {name}", "", "", f"{top1:.1f}", f"{top5:.1f}") for name, (top1, top5, _) in result["paper"].items()
+    ]
+    return ("error (%)", "centre, top-1", "centre, top-5", "ten crops, top-1", "ten crops, top-5"), rows
+
+
+def precisions(result: Result) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Table 6: average precision of each class, their mean, and the paper's."""
+    of_class = result["average_precision"].items()
+    rows: list[tuple[str, ...]] = [(name, "-" if value is None else f"{value:.1f}") for name, value in of_class]
+    rows.append(("mean", f"{result['mean_average_precision']:.1f}"))
+    rows.append(("paper, mean on the test set", f"{result['paper']['pretrained']:.1f}"))
+    return ("class", "average precision (%)"), rows
+
+
+def everything(result: Result) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Each number by its place in the result."""
+    own = {name: value for name, value in result.items() if name not in PLUMBING}
+    return ("number", "value"), [(name, f"{value:,.4g}") for name, value in _numbers(own, "")]
+
+
+KNOWN = {"Table 2": errors, "Table 6": precisions}
+
+
+def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping | list):
+        named = value.items() if isinstance(value, Mapping) else enumerate(value, start=1)
+        for part, inner in named:
+            yield from _numbers(inner, f"{name}, {part}" if name else str(part))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield name, value

@@ -1,0 +1,110 @@
+"""The strongest activations of every map over a split, shown while they are searched and kept between calls."""
+
+from __future__ import annotations
+
+import json
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from zfjax import features, files, parallel
+from zfjax.analyses import top_activations
+from zfjax.analyses.top_activations import State, TopActivations
+from zfjax.data import Source
+from zfjax.data.loader import eval_batches
+from zfjax.nets import TrainedNet
+
+
+def scan(net: TrainedNet, source: Source, layers: Sequence[str], path: Path, *, of: str, **options: Any) -> State:
+    """`scan_with` of a network of ours.
+
+    Args:
+      net, source, layers, path: the network, the split, the layers to watch, and the file of the state.
+      of: what the state belongs to besides net, layers and k: the set's fingerprint and the split.
+      options: as for `scan_with`.
+    """
+    fn = features.layers_of_pictures(net.params, net.mean, layers, architecture=net.architecture)
+    num_maps = {layer: net.architecture.layer(layer).features for layer in layers}
+    return scan_with(fn, num_maps, source, path, of=(net.fingerprint, of), **options)
+
+
+def scan_with(
+    fn: features.Features,
+    num_maps: Mapping[str, int],
+    source: Source,
+    path: Path,
+    *,
+    of: Sequence[str],
+    k: int = 9,
+    batch_size: int = 128,
+    num_workers: int = 0,
+    save_every: float = 30.0,
+) -> State:
+    """`top_activations.scan` over all of `source`, going on from `path` where that fits, and saved there.
+
+    Args:
+      fn, num_maps: pictures uint8 [B, S, S, 3] -> {layer: features}, of any network, and {layer: number of its maps}.
+      source: what is looked through.
+      path: .npz with the state, written every `save_every` seconds and at the end, by host 0.
+      of: what the state belongs to besides layers and k: the fingerprints of network and set, and the split.
+      k: images to keep for each map.
+      batch_size, num_workers: images per step over all devices; processes that decode, or 0 to decode on threads.
+    Returns:
+      {layer: TopActivations} of NumPy arrays. ValueError for a file at `path` that is damaged.
+    """
+    parallel.check_batch_size(batch_size)
+    host, num_hosts = parallel.host_count()
+    key = json.dumps([*of, list(num_maps), k])
+    empty = top_activations.init(num_maps, k)
+    state, done = load(path, key) or (empty, 0)
+    if done < len(source) and done % batch_size:  # it stopped at a batch of another size
+        state, done = empty, 0
+    last_saved = time.monotonic()
+    bar = tqdm(total=len(source), initial=done, unit=" images", desc="looking", disable=True if host else None)
+
+    def on_batch(state: State) -> None:
+        nonlocal done, last_saved
+        done = min(done + batch_size, len(source))
+        bar.update(done - bar.n)
+        if host == 0 and time.monotonic() - last_saved > save_every:
+            save(path, key, state, done)
+            last_saved = time.monotonic()
+
+    with bar:
+        if done < len(source):
+            rows = {"host": host, "num_hosts": num_hosts, "first_batch": done // batch_size, "num_workers": num_workers}
+            batches = eval_batches(source, batch_size=batch_size, **rows)
+            state = top_activations.scan(fn, batches, state, on_batch=on_batch)
+            if host == 0:
+                save(path, key, state, done)
+    return jax.tree.map(np.asarray, state)
+
+
+def save(path: Path, key: str, state: State, done: int) -> None:
+    """Write the state of a scan, what it belongs to, and how many images it has seen."""
+    fields = {
+        f"{layer}/{name}": np.asarray(field) for layer, top in state.items() for name, field in top._asdict().items()
+    }
+    files.save_arrays(path, {"key": np.array(key), "done": np.array(done), **fields})
+
+
+def load(path: Path, key: str) -> tuple[State, int] | None:
+    """(state, images seen) from `save`; None where there is none that belongs to `key`."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path) as saved:
+            arrays = dict(saved)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged; remove it, and the scan begins anew: {error}") from error
+    if not {"key", "done"} <= arrays.keys() or str(arrays["key"]) != key:
+        return None
+    layers = dict.fromkeys(name.split("/")[0] for name in arrays if "/" in name)
+    state = {layer: TopActivations(*(arrays[f"{layer}/{name}"] for name in TopActivations._fields)) for layer in layers}
+    return state, int(arrays["done"])

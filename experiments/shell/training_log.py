@@ -1,0 +1,158 @@
+"""What is shown and kept of a training run: a progress bar, `metrics.jsonl` with one JSON object a line, its curves."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from experiments.pages.training import draw_curves
+from experiments.shell.command import Stopped, StopRequest
+from zfjax import files, parallel
+from zfjax.training import Recipe, loop
+from zfjax.training.loop import EpochDone, Halted, Progress, Run, Stepped
+
+LOG_STEPS = 20  # steps between the "step" records of metrics.jsonl
+
+
+def train(run: Run, progress: Progress, stop: StopRequest, folder: Path) -> dict[str, Any]:
+    """Train to the end, showing and recording what happens; host 0 does that for all.
+
+    Returns:
+      The record of the last epoch.
+
+    Raises:
+      FloatingPointError: the loss or gradient is not finite; the checkpoints stay.
+      Stopped: a signal asked to leave; everything is saved.
+    """
+    first = parallel.host_count()[0] == 0
+    log, record = TrainingLog(folder), {}
+    if first:
+        log.rewind(int(progress.state.step), progress.annealing.epoch)
+    events = loop.train(run, progress, should_stop=lambda: stop.signal_number > 0)
+    with progress_bar(run, progress, shown=first) as bar, contextlib.closing(events):
+        try:
+            for event in events:
+                if isinstance(event, Stepped):
+                    show_step(bar, event)
+                    if first and event.step % LOG_STEPS == 0:
+                        log.append(step_record(event, run.epoch_steps))
+                elif isinstance(event, EpochDone):
+                    record = {"kind": "epoch", **event._asdict()}
+                    if first:
+                        log.append(record)
+                        log.draw()
+                        bar.write(epoch_line(record, run.recipe.num_epochs))
+                    if event.epoch < run.recipe.num_epochs:
+                        bar.set_description(f"epoch {event.epoch + 1}/{run.recipe.num_epochs}")
+                elif isinstance(event, Halted):
+                    go_on = f"python -m experiments.train_imagenet --resume {folder}"
+                    message = f"stopped; saved after step {event.step}; go on with: {go_on}"
+                    raise Stopped(message, stop.signal_number)
+        except loop.Diverged as error:
+            lower, stay = "with a lower --learning-rate", error.saved_steps
+            advice = f"the checkpoints of steps {stay} stay: go on from the last good one {lower}"
+            raise FloatingPointError(f"{error}; " + (advice if stay else f"begin anew {lower}")) from error
+    return record
+
+
+def progress_bar(run: Run, progress: Progress, *, shown: bool) -> tqdm:
+    """A bar over the images of the whole run, which stands where the run does."""
+    recipe = run.recipe
+    return tqdm(
+        desc=f"epoch {progress.annealing.epoch + 1}/{recipe.num_epochs}",
+        total=recipe.num_epochs * run.epoch_steps * recipe.batch_size,
+        initial=int(progress.state.step) * recipe.batch_size,
+        unit=" images",
+        bar_format="{desc}{percentage:3.0f}%|{bar}| {rate_fmt}, {remaining} left{postfix}",  # within 80 columns
+        disable=not shown,
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,  # seconds; a log file wants few lines
+        dynamic_ncols=True,
+    )
+
+
+def show_step(bar: tqdm, event: Stepped) -> None:
+    """Advance a bar over images by a step."""
+    bar.set_postfix_str(f"loss {event.loss:.3f}, accuracy {event.accuracy:.1%}", refresh=False)
+    bar.update(event.num_images)
+
+
+def step_record(event: Stepped, epoch_steps: int) -> dict[str, Any]:
+    """The "step" record of `metrics.jsonl`."""
+    return {
+        "kind": "step",
+        "step": event.step,
+        "epoch_done": event.step / epoch_steps,
+        "loss": event.loss,
+        "accuracy": event.accuracy,
+        "gradient_norm": event.gradient_norm,
+    }
+
+
+class TrainingLog:
+    """Appends records to `metrics.jsonl`: "kind": "step" every so many steps, "kind": "epoch" after each validation."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._path = folder / "metrics.jsonl"
+
+    def records(self) -> list[dict[str, Any]]:
+        """All records so far; a line cut short by a kill is left out."""
+        if not self._path.exists():
+            return []
+        records = []
+        for line in self._path.read_text().splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return records
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add one record; it is on disk when this returns."""
+        with self._path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def rewind(self, step: int, epochs: int) -> None:
+        """Drop what was recorded after `step`, or for an epoch after `epochs`: a continued run records it again."""
+        kept = [
+            record
+            for record in self.records()
+            if record["step"] <= step and (record["kind"] != "epoch" or record["epoch"] <= epochs)
+        ]
+        partial = self._path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        os.replace(partial, self._path)
+
+    def draw(self) -> None:
+        """Write `curves.png` from the records so far."""
+        partial = self.folder / "curves.partial.png"
+        draw_curves(self.records()).savefig(partial, dpi=110)
+        os.replace(partial, self.folder / "curves.png")
+
+
+def epoch_line(record: dict[str, Any], num_epochs: int) -> str:
+    """An "epoch" record in one line."""
+    speed = record["images_per_second"]
+    return (
+        f"epoch {record['epoch']}/{num_epochs}: training loss {record['train_loss']:.3f}, "
+        f"validation error top-1 {record['validation_top1_error']:.1%}, top-5 {record['validation_top5_error']:.1%}, "
+        f"learning rate {record['learning_rate']:.2g}" + (f", {speed:.0f} images/s" if speed else "")
+    )
+
+
+def write_config(folder: Path, config: dict[str, Any], recipe: Recipe) -> None:
+    """Write `config.json`: the settings of a run, and what it ran with."""
+    versions = {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")}
+    machine = {"python": platform.python_version(), "devices": [str(device) for device in jax.devices()]}
+    described = {"config": config, "recipe": dataclasses.asdict(recipe), "versions": versions, "machine": machine}
+    files.save_json(folder / "config.json", described)

@@ -1,0 +1,173 @@
+"""project_fn: two independent engines agree on this library's networks; any model, any intermediate."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_nets
+from jax import lax
+
+import zfjax
+from zfjax.anymodel.rules import Unit, explain_rules, project_fn
+from zfjax.ops import conv_transpose
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+LAYERS = {
+    "mini": ("conv1", "conv2", "conv3", "fc6", "fc7", "fc8"),
+    "zfnet-113": ("conv1", "conv2", "conv5", "fc8"),
+    "alexnet-112": ("conv2", "conv4", "fc6"),
+}
+
+
+def features_of(table, layer):
+    return lambda images: zfjax.forward(tiny_nets.params(table), images, architecture=table)[1][layer].features
+
+
+def strongest_channels(features):
+    """[B] the map with the strongest activation of each image."""
+    return features.reshape(len(features), -1, features.shape[-1]).max(axis=1).argmax(axis=1)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_both_engines_agree_on_the_networks_of_the_paper(name):
+    """The program that is traced and given another way back, and the layers undone one by one, all in two programs."""
+    table, layers = tiny_nets.TABLES[name], LAYERS[name]
+    images, (_, trace) = tiny_nets.images(table.image_size), tiny_nets.run(table)
+    channels = {layer: strongest_channels(trace[layer].features) for layer in layers}
+
+    @jax.jit
+    def by_layers(images):
+        trace = zfjax.forward(tiny_nets.params(table), images, architecture=table)[1]
+        tops = {layer: zfjax.isolate(trace[layer].features, channel=channels[layer]) for layer in layers}
+        return {
+            layer: zfjax.project(tiny_nets.params(table), trace, top, layer=layer, architecture=table)
+            for layer, top in tops.items()
+        }
+
+    @jax.jit
+    def by_rule(images):
+        return {layer: project_fn(features_of(table, layer), images, unit=channels[layer]) for layer in layers}
+
+    found, expected = by_rule(images), by_layers(images)
+    for layer in layers:
+        if np.any(expected[layer]) or layer != "fc8":  # the strongest logit of "mini" is negative
+            assert tiny_nets.relative_error(found[layer], expected[layer]) < 1e-6
+
+
+def test_both_engines_agree_to_the_bit_where_each_is_a_program_of_its_own():
+    table, (_, trace) = tiny_nets.MINI, tiny_nets.run(tiny_nets.MINI)
+    channels = strongest_channels(trace["fc7"].features)
+    top = zfjax.isolate(trace["fc7"].features, channel=channels)
+    expected = zfjax.project(tiny_nets.params(table), trace, top, layer="fc7", architecture=table)
+    found = jax.jit(functools.partial(project_fn, features_of(table, "fc7"), unit=channels))(tiny_nets.images(34))
+    assert np.any(expected)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_gradient_and_guided_backprop_agree_with_the_explicit_ones_norms_included():
+    table, (_, trace) = tiny_nets.MINI, tiny_nets.run(tiny_nets.MINI)
+    channels = strongest_channels(trace["conv3"].features)
+    top = zfjax.isolate(trace["conv3"].features, channel=channels)
+    for rule, explicit in {"gradient": zfjax.gradient, "guided": zfjax.guided_backprop}.items():
+        expected = explicit(tiny_nets.params(table), trace, top, layer="conv3", architecture=table)
+        found = jax.jit(
+            lambda images, rule=rule: project_fn(features_of(table, "conv3"), images, unit=channels, rule=rule)
+        )
+        assert np.any(expected)
+        assert tiny_nets.relative_error(found(tiny_nets.images(34)), expected) < 1e-5
+
+
+def test_every_operation_of_zfnet_is_accounted_for():
+    """Three pools keep their reading, two norms are skipped, seven ReLUs follow the rule; that is all."""
+    table = tiny_nets.TABLES["zfnet-113"]
+    report = explain_rules(features_of(table, "fc8"), tiny_nets.images(113))
+    rules = [line.rule for line in report]
+    assert {rule: rules.count(rule) for rule in set(rules)} == {"own gradient": 3, "skipped": 2, "rectifier": 7}
+
+
+KERNEL = np.random.default_rng(0).normal(size=(3, 3, 2, 4)).astype(np.float32)
+
+
+IMAGES = np.random.default_rng(1).normal(size=(3, 8, 8, 2)).astype(np.float32)
+
+
+def maps_of(images):
+    """A convolution and its rectifier."""
+    return jnp.maximum(lax.conv_general_dilated(images, KERNEL, (2, 2), "SAME", dimension_numbers=NHWC), 0)
+
+
+@pytest.mark.parametrize(
+    ("unit", "options"),
+    [
+        (2, {"channel": 2}),
+        (np.array([1, 3, 0]), {"channel": np.array([1, 3, 0])}),
+        (Unit(2), {"channel": 2}),
+        (Unit(position=(np.array([2, 0, 3]), 1)), {"position": (np.array([2, 0, 3]), 1)}),
+        ((1, (1, 2)), {"channel": 1, "position": (1, 2)}),
+    ],
+)
+def test_a_unit_is_a_channel_a_position_or_both(unit, options):
+    """What is isolated, filtered with the kernel's own transpose; isolated values of a rectifier are not negative."""
+    top = zfjax.isolate(maps_of(IMAGES), **options)
+    row = zfjax.Conv("conv1", 4, kernel=3, stride=2, padding=(0, 1))
+    found = jax.jit(functools.partial(project_fn, maps_of, unit=unit))(IMAGES)
+    assert np.any(found)
+    assert tiny_nets.relative_error(found, conv_transpose(top, KERNEL, row, (8, 8, 2))) < 1e-6
+
+
+def test_it_starts_from_the_activation_itself():
+    """One dense layer: the unit's value times its weights, whatever its sign; no ReLU stands above it."""
+    images, weights = IMAGES[:, 1, :, 0], KERNEL[:2].reshape(8, -1)
+    found = project_fn(lambda images: images @ weights, images, unit=1)
+    values = (images @ weights)[:, 1:2]
+    assert values.min() < 0 < values.max()
+    np.testing.assert_allclose(found, values * weights[:, 1], rtol=1e-5)
+
+
+def test_a_batch_is_its_images_one_by_one():
+    project = jax.jit(functools.partial(project_fn, maps_of, unit=1))
+    for image, expected in zip(IMAGES, project(IMAGES), strict=True):
+        assert tiny_nets.relative_error(project(image[None])[0], expected) < 1e-6
+
+
+def test_it_does_no_more_work_than_the_explicit_engine():
+    """Forward and projection together: the same arithmetic within a hundredth, counted by the compiler."""
+    table = tiny_nets.TABLES["zfnet-113"]
+
+    def explicit(images):
+        _, trace = zfjax.forward(tiny_nets.params(table), images, architecture=table)
+        top = zfjax.isolate(trace["conv5"].features, channel=1)
+        return zfjax.project(tiny_nets.params(table), trace, top, layer="conv5", architecture=table)
+
+    by_rule = functools.partial(project_fn, features_of(table, "conv5"), unit=1)
+    counts = [jax.jit(fn).lower(tiny_nets.images(113)).compile().cost_analysis()["flops"] for fn in (explicit, by_rule)]
+    assert counts[1] <= 1.01 * counts[0]
+
+
+@pytest.mark.parametrize(
+    ("fn", "images", "words"),
+    [
+        (lambda x: x, np.zeros((2, 4), np.uint8), "images of type uint8: floating point"),
+        (lambda x: {"a": x}, np.zeros((2, 4), np.float32), "fn returns PyTreeDef.*: one floating array"),
+        (lambda x: x.astype(jnp.int32), np.zeros((2, 4), np.float32), "fn returns int32: one floating array"),
+        (lambda x: x[:1], np.zeros((2, 4), np.float32), r"fn returns \(1, 4\) for images of \(2, 4\): features of"),
+        (lambda x: x.sum(), np.zeros((2, 4), np.float32), r"features of shape \(\)"),
+        (jax.nn.silu, np.zeros((2, 4), np.float32), "no rule covers"),
+        (lambda x: x[:, :0], np.zeros((2, 4), np.float32), "channel=0"),
+    ],
+)
+def test_what_cannot_be_projected_is_named(fn, images, words):
+    with pytest.raises(ValueError, match=words):
+        project_fn(fn, images, unit=0)
+
+
+def test_unknown_operations_keep_their_gradient_on_request():
+    images = np.random.default_rng(1).normal(size=(2, 4)).astype(np.float32)
+    found = project_fn(jnp.tanh, images, unit=2, on_unknown="keep")
+    expected = np.zeros_like(images)
+    expected[:, 2] = np.tanh(images[:, 2]) * (1 - np.tanh(images[:, 2]) ** 2)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -1,0 +1,86 @@
+"""Selections: pools keep their reading, activations written as a selection are named."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from zfjax.anymodel.rules import explain_rules
+
+RNG = np.random.default_rng(0)
+
+
+X = RNG.normal(size=(2, 4, 4, 3)).astype(np.float32)
+
+
+KERNEL, OTHER = RNG.normal(size=(2, 3, 3)).astype(np.float32)
+
+
+BORDER = ((0, 0), (1, 1), (1, 1), (0, 0))
+
+
+relu = jax.nn.relu
+
+
+def pool(x):
+    return nn.max_pool(x, (2, 2), (2, 2))
+
+
+def rules_of(fn):
+    return {line.rule for line in explain_rules(fn, X)} - {"rectifier"}
+
+
+POOLS = {
+    "concatenated maps": lambda x: pool(jnp.concatenate([relu(x @ KERNEL), relu(x @ OTHER)], -1)),
+    "positive and negative part": lambda x: pool(relu(jnp.concatenate([x, -x], -1))),
+    "zeros beside a rectifier's maps": lambda x: pool(jnp.pad(relu(x), BORDER)),
+    "zeros beside relu6 and a sum": lambda x: pool(jnp.pad(jax.nn.relu6(x) + jnp.maximum(x @ KERNEL, 0), BORDER)),
+    "minus infinity": lambda x: pool(jnp.pad(x, BORDER, constant_values=-jnp.inf)),
+    "same": lambda x: nn.max_pool(x, (3, 3), (2, 2), "SAME"),
+    "empty maps for a residual": lambda x: pool(
+        jnp.concatenate([x, x @ KERNEL], -1) + jnp.pad(x, ((0, 0),) * 3 + ((0, 3),))
+    ),
+    "maxout": lambda x: jnp.stack([x @ KERNEL, x @ OTHER]).max(0),
+    "maxout of neighbours": lambda x: x.reshape(2, 4, 4, 3, 1).max(-1),
+    "columns swapped": lambda x: jnp.swapaxes(jnp.concatenate([x, -x], -1), 1, 3).max(2),
+    "strongest values": lambda x: lax.top_k(x.reshape(2, -1), 5)[0],
+    "read at the strongest": lambda x: jnp.take_along_axis(x, x.argmax(1, keepdims=True), 1),
+    "in a scan": lambda x: lax.map(lambda image: image.max(0), jnp.concatenate([x, -x], 0)),
+}
+
+
+@pytest.mark.parametrize("form", POOLS)
+def test_a_selection_among_places_or_maps_keeps_its_reading(form):
+    assert rules_of(POOLS[form]) == {"own gradient"}
+
+
+ZERO = np.zeros_like(X)
+
+
+ACTIVATIONS = {
+    "max of a stack": lambda x: jnp.stack([x, ZERO]).max(0),
+    "max of a concatenation": lambda x: jnp.concatenate([x[None], ZERO[None]]).max(0),
+    "max after arithmetic": lambda x: (jnp.stack([x, ZERO], -1) + 1).max(-1) - 1,
+    "max after a turn": lambda x: jnp.moveaxis(jnp.stack([x, ZERO], -1), 4, 0).max(0),
+    "max after a reshape": lambda x: jnp.stack([x, ZERO], -1).reshape(-1, 2).max(1),
+    "max after padding": lambda x: jnp.pad(x[None], ((0, 1), *BORDER)).max(0),
+    "max after writing": lambda x: jnp.zeros((2, *X.shape)).at[1].set(x).max(0),
+    "max in a window": lambda x: lax.reduce_window(
+        jnp.stack([x, ZERO], -1), -jnp.inf, lax.max, (1, 1, 1, 1, 2), (1,) * 5, "VALID"
+    ),
+    "sort": lambda x: jnp.sort(jnp.stack([x, ZERO]), 0)[1],
+    "top_k": lambda x: lax.top_k(jnp.stack([x, ZERO], -1), 1)[0],
+    "cummax": lambda x: lax.cummax(jnp.stack([ZERO, x]), 0)[1],
+    "read at the strongest": lambda x: jnp.take_along_axis(s := jnp.stack([ZERO, x]), s.argmax(0, keepdims=True), 0),
+    "read by a mask": lambda x: jnp.take_along_axis(jnp.stack([ZERO, x]), (x > 0).astype(jnp.int32)[None], 0),
+    "leaky": lambda x: jnp.stack([x, 0.1 * x]).max(0),
+    "absolute value": lambda x: jnp.stack([x, -x]).max(0),
+    "pool with zeros beside what may be negative": lambda x: pool(jnp.pad(x, BORDER)),
+}
+
+
+@pytest.mark.parametrize("form", ACTIVATIONS)
+def test_a_selection_from_one_value_and_what_is_made_of_it_is_unclassified(form):
+    assert "unclassified" in rules_of(ACTIVATIONS[form])

@@ -1,0 +1,79 @@
+"""explain_rules: what depends on the input is listed with its line, what does not is not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from ways_down import OWN, down
+
+from zfjax.anymodel.rules import explain_rules
+
+RNG = np.random.default_rng(0)
+
+
+X, INCOMING = RNG.normal(size=(2, 3, 5)).astype(np.float32)
+
+
+KERNEL = RNG.normal(size=(5, 5)).astype(np.float32)
+
+
+def test_a_rectifier_of_what_does_not_depend_on_the_input_is_not_touched():
+    def fn(x):
+        gate = jax.nn.relu(KERNEL)
+        return x @ gate
+
+    found = down(fn, "deconvnet", x=X, incoming=INCOMING)
+    np.testing.assert_array_equal(found["deconvnet"][1], found[OWN][1])
+    assert explain_rules(fn, X) == ()
+
+
+def test_arguments_are_inputs_and_whole_numbers_are_not():
+    """The same relu of a parameter is listed where the parameter is an argument."""
+    assert [line.operation for line in explain_rules(lambda w, x: jax.nn.relu(w) @ x, KERNEL, X.T)] == [
+        "max in relu",
+        "dot_general",
+    ]
+    assert explain_rules(lambda x, labels: x * jax.nn.relu(labels).astype(x.dtype), X, np.ones((3, 5), np.int32)) == ()
+
+
+def test_the_report_is_a_table_with_the_lines_of_the_model():
+    def model(x):
+        x = jnp.where(x @ KERNEL > 0, 1.0, 2.0) * x
+        x = jnp.tanh(x)
+        return jax.nn.relu(x)
+
+    first = model.__code__.co_firstlineno
+    report = explain_rules(model, X)
+    assert [(line.operation, line.rule) for line in report] == [
+        ("mul", "unclassified"),
+        ("tanh", "unclassified"),
+        ("max in relu", "rectifier"),
+    ]
+    assert [line.source.split("/")[-1] for line in report] == [f"test_relu_report.py:{first + k}" for k in (1, 2, 3)]
+    assert {line.shape for line in report} == {"float32[3,5]"}
+    header, *lines = str(report).splitlines()
+    assert header.split() == ["operation", "shape", "source", "rule", "reason"]
+    assert [line.index("float32") for line in lines] == [header.index("shape")] * 3
+    assert lines[1].split() == ["tanh", "float32[3,5]", report[1].source, "unclassified", *report[1].reason.split()]
+
+
+def test_inside_a_frameworks_jit_the_line_is_that_of_the_call():
+    """Equinox's own jit cuts the way back to the model's line; the call of it has one."""
+    eqx = pytest.importorskip("equinox")
+    model = eqx.filter_jit(eqx.nn.Sequential([eqx.nn.Linear(5, 2, key=jax.random.key(0)), eqx.nn.Lambda(jax.nn.relu)]))
+
+    def fn(x):
+        return jax.vmap(model)(x)
+
+    line = f"test_relu_report.py:{fn.__code__.co_firstlineno + 1}"
+    assert [found.source.split("/")[-1] for found in explain_rules(fn, X)] == [line]
+
+
+def test_a_model_of_a_frameworks_parts_alone_has_the_frameworks_lines():
+    assert {line.source.split("/")[-2] for line in explain_rules(nnx.LayerNorm(5, rngs=nnx.Rngs(0)), X)} == {"nn"}
+
+
+def test_a_report_on_whole_numbers_is_refused():
+    with pytest.raises(ValueError, match="arguments of type int32: a floating one"):
+        explain_rules(jax.nn.relu, np.arange(3, dtype=np.int32))

@@ -1,0 +1,143 @@
+"""Table 3: the right architectures, each trained once, skipped when done, gone on with when stopped."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import pytest
+import runs
+
+from experiments import architecture_ablation, train_imagenet
+from experiments.shell.command import Stopped
+from zfjax.data import sets
+from zfjax.training import loop
+
+COUNTS = {  # paper.md's list, at 1,000 classes
+    "alexnet": 60_965_224,
+    "alexnet, no conv3,4": 59_268_712,
+    "alexnet, no fc7": 44_183_912,
+    "alexnet, no fc6,7": 11_551_080,
+    "alexnet, no conv3,4,fc6,7": 9_854_568,
+    "alexnet, fc6,7 of 2048": 27_455_848,
+    "alexnet, fc6,7 of 8192": 153_149_800,
+    "zfnet": 62_357_608,
+    "zfnet, fc6,7 of 2048": 28_848_232,
+    "zfnet, fc6,7 of 8192": 154_542_184,
+    "zfnet, conv3,4,5 of 512,1024,512": 107_627_624,
+    "zfnet, both": 237_560_936,
+}
+
+
+CHOSEN = ("alexnet", "alexnet, no fc6,7", "alexnet, no fc7")
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """A configuration of a few steps on made-up pictures."""
+    demo = train_imagenet.PRESETS["demo"]
+    recipe = dataclasses.replace(demo.recipe, batch_size=8, num_epochs=1)
+    preset = dataclasses.replace(demo, image_size=36, width=0.03, recipe=recipe)
+    monkeypatch.setitem(train_imagenet.PRESETS, "demo", preset)
+    monkeypatch.setattr(sets, "open_data", lambda _: runs.tiny_set())
+    return architecture_ablation.Config(variants=CHOSEN, out=tmp_path / "ablation")
+
+
+def test_the_variants_are_those_of_table_3():
+    assert {v.name: v.table.num_parameters() for v in architecture_ablation.VARIANTS if v.paper} == COUNTS
+
+
+@pytest.mark.parametrize("width", [1.0, 0.25])
+def test_the_four_layers_are_widened_to_the_parameters_of_the_whole_net(width):
+    settings = dataclasses.replace(train_imagenet.PRESETS["reduced"], width=width)
+    tables = {v.name: architecture_ablation.table_of(v, settings, 1000) for v in architecture_ablation.VARIANTS}
+    wide, full = tables["four layers, widened"], tables["alexnet"]
+    assert wide.layer_names == ("conv1", "conv2", "conv5", "fc8")
+    assert 0.98 * full.num_parameters() < wide.num_parameters() <= full.num_parameters()
+
+
+def test_each_variant_is_trained_and_measured_once(tiny, monkeypatch):
+    result = architecture_ablation.run(tiny)
+    assert [row["name"] for row in result["rows"]] == list(CHOSEN)
+    for row in result["rows"]:
+        record = runs.records(tiny.out / row["name"].replace(", ", "-").replace(",", "+").replace(" ", "-"))[-1]
+        assert row["error"]["validation"]["top1"] == pytest.approx(record["validation_top1_error"])
+        assert 0 <= row["error"]["train"]["top5"] <= row["error"]["train"]["top1"] <= 1
+    written = json.loads((tiny.out / "result.json").read_text())
+    assert written["rows"][0]["paper"] == [35.1, 40.5, 18.1] and (tiny.out / "table.png").stat().st_size > 1000
+    monkeypatch.setattr(train_imagenet, "run", lambda *_, **__: pytest.fail("trained again"))
+    assert architecture_ablation.run(tiny)["rows"] == result["rows"]
+    with pytest.raises(ValueError, match="alexnet was begun with other settings; name another"):
+        architecture_ablation.run(dataclasses.replace(tiny, seed=1))
+
+
+def test_a_variant_that_was_killed_before_it_was_measured_is_not_trained_again(tiny):
+    tiny = dataclasses.replace(tiny, variants=("alexnet",))
+    row = architecture_ablation.run(tiny)["rows"][0]
+    path = tiny.out / "records" / "alexnet.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "row": None}))
+    again = architecture_ablation.run(tiny)["rows"][0]
+    assert again["error"] == row["error"] and again["checkpoint"] == row["checkpoint"]
+
+
+def stop_in_the_second_epoch(config, monkeypatch):
+    """Run, and press Ctrl-C there."""
+    batches_of = loop.train_batches
+
+    def interrupted(*args, **kwargs):
+        for index, batch in enumerate(batches_of(*args, **kwargs)):
+            if index == runs.EPOCH_STEPS + 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(loop, "train_batches", interrupted)
+        architecture_ablation.run(config)
+
+
+def test_a_variant_that_was_stopped_goes_on_as_if_nothing_had_happened(tiny, tmp_path, monkeypatch):
+    tiny = dataclasses.replace(tiny, variants=("alexnet",), num_epochs=3)
+    stop_in_the_second_epoch(tiny, monkeypatch)
+    with pytest.raises(ValueError, match="alexnet was begun with other settings; name another"):
+        architecture_ablation.run(dataclasses.replace(tiny, width=0.06))
+    architecture_ablation.run(tiny)
+    whole = dataclasses.replace(tiny, out=tmp_path / "whole")
+    architecture_ablation.run(whole)
+    found, expected = (runs.records(config.out / "alexnet") for config in (tiny, whole))
+    assert found == expected
+    assert len({record["learning_rate"] for record in expected if record["kind"] == "epoch"}) == 3  # it was annealed
+
+
+def test_a_variant_that_diverges_is_named_and_the_others_are_measured(tiny, monkeypatch, capsys):
+    def train(settings, table):
+        if table.name == "alexnet":
+            raise FloatingPointError("loss=nan at step 7")
+        real(settings, table)
+
+    real = architecture_ablation.train
+    monkeypatch.setattr(architecture_ablation, "train", train)
+    result = architecture_ablation.run(dataclasses.replace(tiny, variants=CHOSEN[:2]))
+    assert result["diverged"] == {"alexnet": "loss=nan at step 7"}
+    assert [row["name"] for row in result["rows"]] == ["alexnet, no fc6,7"]
+    alone = architecture_ablation.run(dataclasses.replace(tiny, variants=("alexnet",), out=tiny.out / "alone"))
+    architecture_ablation.report(alone)
+    assert "alexnet                            left out: loss=nan at step 7" in capsys.readouterr().out
+    assert json.loads((tiny.out / "alone" / "result.json").read_text())["rows"] == []
+
+
+def test_the_rank_correlation_is_spearmans_with_the_share_of_orders_that_agree_as_well():
+    def rows(*errors):
+        papers = [(0, 40, 0), (0, 30, 0), (0, 20, 0), None]
+        return [{"paper": p, "error": {"validation": {"top1": e}}} for p, e in zip(papers, errors, strict=True)]
+
+    same, opposite, half = ((0.9, 0.5, 0.1, 0.0), (0.1, 0.5, 0.9, 0.0), (0.5, 0.9, 0.1, 0.0))
+    for errors, rho, *p in ((same, 1, 1 / 6, 1), (opposite, -1, 1, 1 / 6), (half, 0.5, 3 / 6, 5 / 6)):
+        expected = {"rho": rho, "p_value": p[0], "p_contrary": p[1], "num_variants": 3}
+        assert architecture_ablation.rank_correlation(rows(*errors)) == pytest.approx(expected)
+    assert architecture_ablation.rank_correlation(rows(*half)[1:3]) is None
+    assert architecture_ablation.rank_correlation(rows(0.9, 0.9, 0.9, 0.1))["rho"] is None
+
+
+def test_an_unknown_variant_is_refused_with_the_known_ones(tiny):
+    with pytest.raises(ValueError, match="variants='vgg': one of alexnet; alexnet, no conv3,4; "):
+        architecture_ablation.run(dataclasses.replace(tiny, variants=("vgg",)))

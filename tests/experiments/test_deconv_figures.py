@@ -1,0 +1,240 @@
+"""Figure 2: the right patches and projections, a scan that goes on, honest files, clear refusals."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import zfjax
+from experiments import deconv_figures
+from experiments.pages import canvas
+from experiments.pages import deconv as deconv_page
+from zfjax import nets, pixels
+from zfjax.analyses import strongest, top_activations
+from zfjax.analyses.top_activations import TopActivations
+from zfjax.data import ArraySource, ImageSet, sets
+
+NET = zfjax.Architecture(
+    name="tiny",
+    layers=(
+        zfjax.Conv("conv1", 6, kernel=3, stride=2, padding=(1, 1), after=(zfjax.Pool(),)),
+        zfjax.Conv("conv2", 5, kernel=5, padding=(2, 2)),
+        zfjax.Dense("fc6", 4),
+        zfjax.Dense("fc7", 3, hidden=False),
+    ),
+    image_size=20,
+)
+
+
+SIDE, NUM = 24, 21
+
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (NUM, SIDE, SIDE, 3), np.uint8)
+
+
+MEAN = np.full((SIDE, SIDE, 3), 120, np.float32)
+
+
+CENTRES = PICTURES[:, 2:22, 2:22]
+
+
+def _params():
+    net = zfjax.ConvNet(NET, kernel_init=jax.nn.initializers.normal(0.1))
+    params = jax.tree.map(np.asarray, net.init(jax.random.key(0), jnp.zeros((1, 20, 20, 3)))["params"])
+    params["conv1"]["bias"] = np.array([0, -1e6, 0, 0, 0, 0], np.float32)  # map 1 is dead
+    return params
+
+
+def _data():
+    return ImageSet("tiny", SIDE, ("a",), None, ArraySource(PICTURES, np.zeros(NUM, int)), MEAN, None, "data")
+
+
+def _net(run=Path("runs/x")):
+    return nets.TrainedNet(NET, _params(), MEAN, Path("runs/x/checkpoints/1"), run, "tiny", ("a", "b"), "net")
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """The tiny net and set in the place of a run; Config with a folder of its own."""
+    net = _net(tmp_path)
+    monkeypatch.setattr(nets, "load_net", lambda checkpoint: net)
+    monkeypatch.setattr(sets, "open_data", lambda data: _data())
+    return net
+
+
+def _config(**changes):
+    return deconv_figures.Config(**{"batch_size": 4, "num_maps": 2, "layers": ("conv1", "conv2"), **changes})
+
+
+def _top(values, images, rows, columns):
+    fields = (np.array(field, kind) for field, kind in [(values, "f4"), (images, "i4"), (rows, "i4"), (columns, "i4")])
+    return TopActivations(*fields)
+
+
+def _draw(layer, top, maps, source=None):
+    source = source or _data().validation
+    return strongest.project_and_cut(_net(), source, top, np.array(maps), layer=layer)
+
+
+def _alone(layer, image, channel, position):
+    _, trace = zfjax.forward(_params(), jnp.asarray(CENTRES[image] - np.float32(120))[None], architecture=NET)
+    top = zfjax.isolate(trace[layer].features, channel=channel, position=position)
+    return np.asarray(zfjax.project(_params(), trace, top, layer=layer, architecture=NET)[0])
+
+
+def test_patches_and_projections_are_the_hand_cut_field_at_every_border():
+    """conv1's field is 7 pixels every 4, from row -1: place (0, 4) begins above and ends beyond the right edge."""
+    assert zfjax.receptive_field(NET, "conv1") == (7, 4, -1)
+    top = _top([[2.0, 1.5, 1.0]], [[4, 9, 4]], [[0, 2, 4]], [[4, 1, 0]])
+    seen = _draw("conv1", top, [0])
+    wide = np.pad(CENTRES.astype(int), ((0, 0), (4, 4), (4, 4), (0, 0)), constant_values=strongest.OUTSIDE)
+    for n, (image, row, column) in enumerate([(4, 0, 4), (9, 2, 1), (4, 4, 0)]):
+        y, x = row * 4 - 1 + 4, column * 4 - 1 + 4
+        np.testing.assert_array_equal(seen.patches[0, n], wide[image, y : y + 7, x : x + 7])
+        projection = np.pad(_alone("conv1", image, 0, (row, column)), ((4, 4), (4, 4), (0, 0)))
+        assert np.abs(projection).max() > 0
+        np.testing.assert_allclose(seen.projections[0, n], projection[y : y + 7, x : x + 7], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(np.abs(seen.projections[0, n]).sum(), np.abs(projection).sum(), rtol=1e-4)
+    np.testing.assert_array_equal(seen.boxes[0, 0], [-1, 15, 6, 22])
+    np.testing.assert_array_equal(seen.inside[0, 0], np.outer(np.arange(7) >= 1, np.arange(7) < 5))
+
+
+def test_a_unit_that_sees_more_than_the_picture_shows_the_picture():
+    assert zfjax.receptive_field(NET, "conv2").size == 23
+    seen = _draw("conv2", _top([[3.0]], [[6]], [[0]], [[1]]), [0])
+    np.testing.assert_array_equal(seen.patches[0, 0], CENTRES[6])
+    np.testing.assert_allclose(seen.projections[0, 0], _alone("conv2", 6, 0, (0, 1)), rtol=1e-4, atol=1e-5)
+
+
+def test_dense_units_are_drawn_too():
+    seen = _draw("fc6", _top([[3.0, 2.0]] * 4, [[6, 1]] * 4, [[0, 0]] * 4, [[0, 0]] * 4), [2])
+    np.testing.assert_allclose(seen.projections[0, 1], _alone("fc6", 1, 2, None), rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_is_drawn_where_no_image_excites_the_map():
+    top = _top([[0.0, 0.0], [5.0, -np.inf]], [[0, 1], [3, -1]], [[0, 0], [1, 0]], [[0, 0], [1, 0]])
+    seen = _draw("conv1", top, [0, 1])
+    np.testing.assert_array_equal(seen.images, [[-1, -1], [3, -1]])
+    assert (seen.patches[0] == strongest.OUTSIDE).all() and (seen.patches[1, 1] == strongest.OUTSIDE).all()
+    assert not seen.projections[0].any() and seen.scales[0] == 0
+    assert not _draw("conv1", top, [0]).projections.any()  # no image at all is needed
+
+
+def test_one_scale_serves_the_nine_projections_of_a_map():
+    """The same value looks the same in each of them, and is not the same in another map."""
+    projections = np.zeros((2, 9, 4, 4, 3), np.float32)
+    projections[0, :, 0, 0], projections[0, 3, 1] = 1.0, 4.0
+    projections[1] = 1.0
+    scales = np.array([pixels.symmetric_scale(of_map) for of_map in projections])
+    blank = np.zeros((2, 9, 4, 4, 3), np.uint8)
+    seen = strongest.Strongest(np.arange(2), None, None, None, projections, blank, None, None, scales)
+    first, second = (panel.pixels for panel in deconv_page.map_panels(seen, 3))
+    step = (deconv_page.PAGE - 2 * canvas.GAP) // 3 // 2 // 3 // 4 * 4
+    corners = {int(first[y, x, 0]) for y in range(0, 3 * step, step + 2) for x in range(0, 3 * step, step + 2)}
+    assert corners == {round(255 * (0.5 + 1 / 8) + 0.01)} and second[0, 0, 0] == 255
+
+
+def test_scores_tell_resemblance_from_chance():
+    rng = np.random.default_rng(5)
+    patches = rng.integers(0, 256, (2, 3, 8, 8, 3), np.uint8)
+    projections = patches.astype(np.float32) - 300
+    whole, half = np.ones((2, 3, 8, 8), bool), np.zeros((2, 3, 8, 8), bool)
+    half[:, :, :4] = True
+    projections[:, :, 4:] = 0
+    images = np.arange(6).reshape(2, 3)
+    seen = strongest.Strongest(np.arange(2), None, images, None, projections, patches, whole, half, np.ones(2))
+    found = strongest.scores(seen)
+    assert found["resemblance"]["value"] == 1.0 and abs(found["resemblance"]["by_chance"]) < 0.3
+    assert found["energy_on_object"] == {"value": 1.0, "by_chance": 0.5}
+    assert strongest.scores(seen._replace(objects=None))["energy_on_object"] is None
+    same = strongest.scores(seen._replace(images=0 * images))["resemblance"]
+    assert same == {"value": 1.0, "by_chance": None}  # the patch of the same picture would be no chance
+
+
+def test_objects_are_cut_like_the_patches():
+    class Scenes(ArraySource):
+        def __getitem__(self, index):
+            mask = np.zeros((SIDE, SIDE), bool)
+            mask[:4] = True  # two rows of it in the centre crop
+            return {**super().__getitem__(index), "object": mask}
+
+    scenes = Scenes(PICTURES, np.zeros(NUM, int))
+    seen = _draw("conv1", _top([[2.0]], [[4]], [[0]], [[1]]), [0], scenes)
+    np.testing.assert_array_equal(seen.objects[0, 0].sum(axis=1), [0, 7, 7, 0, 0, 0, 0])
+
+
+def test_maps_are_chosen_by_seed_among_those_that_fire():
+    values = np.ones((30, 9), np.float32)
+    values[::2, -1] = 0.0  # fire, but not on nine images
+    values[:6] = 0.0  # dead
+    top = TopActivations(values, values, values, values)
+    chosen = strongest.choose_maps(top, 8, (0, 1))
+    assert len(set(chosen)) == 8 and (chosen % 2 == 1).all() and chosen.min() > 5
+    np.testing.assert_array_equal(chosen, strongest.choose_maps(top, 8, (0, 1)))
+    assert list(chosen) != list(strongest.choose_maps(top, 8, (1, 1)))
+    assert strongest.choose_maps(top, 100, 0).tolist() == list(range(6, 30))
+    with pytest.raises(ValueError, match="num_maps=0: at least 1"):
+        strongest.choose_maps(top, 0, 0)
+
+
+def test_named_maps_are_read_or_refused():
+    layers = ("conv1", "conv2")
+    assert strongest.parse_maps(["conv2:4,0"], NET, layers)["conv2"].tolist() == [4, 0]
+    with pytest.raises(ValueError, match="maps='conv9:1': 'conv9' is not among the layers drawn, conv1, conv2"):
+        strongest.parse_maps(["conv9:1"], NET, layers)
+    with pytest.raises(ValueError, match="maps='conv1:3': conv1 is named twice"):
+        strongest.parse_maps(["conv1:2", "conv1:3"], NET, layers)
+    for wrong in ("conv1:6", "conv1:", "conv1:-1", "conv1:a"):
+        with pytest.raises(ValueError, match=f"maps='{wrong}': LAYER:NUMBER,NUMBER with numbers from 0 to 5"):
+            strongest.parse_maps([wrong], NET, layers)
+
+
+def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
+    result = deconv_figures.run(_config(seed=3))
+    out = trained.run / "figures" / "deconv"
+    names = {"conv1.npz", "conv1.png", "conv2.npz", "conv2.png", "overview.png", "result.json", "scan.npz"}
+    assert {path.name for path in out.iterdir()} == names
+    written = json.loads((out / "result.json").read_text())
+    assert written["layers"]["conv1"]["num_dead"] == 1 and 1 not in written["layers"]["conv1"]["maps"]
+    assert written["layers"]["conv2"]["receptive_field"] == 23 and written["layers"]["conv2"]["num_maps"] == 5
+    assert written["folder"] == str(out) and written["seed"] == 3
+    assert written["config"]["batch_size"] == 4 and "jax" in written["versions"]
+    assert written["checkpoint"]["fingerprint"] == "net" and written["data"]["fingerprint"] == "data"
+    arrays, best = np.load(out / "conv1.npz"), np.load(out / "scan.npz")
+    assert arrays["maps"].tolist() == result["layers"]["conv1"]["maps"].tolist()
+    np.testing.assert_array_equal(arrays["images"], best["conv1/images"][arrays["maps"]])
+    for name in ("conv1.png", "overview.png"):
+        with Image.open(out / name) as image:
+            assert image.size[0] <= 2000 and (out / name).stat().st_size <= 1_000_000
+    with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
+        deconv_figures.run(_config())
+    again = deconv_figures.run(_config(maps=("conv2:4",), overwrite=True))
+    assert again["layers"]["conv2"]["maps"].tolist() == [4]
+    (out / "fc6.png").write_text("not drawn by it")
+    deconv_figures.run(_config(layers=("conv1",), overwrite=True))
+    (out / "fc6.png").unlink()  # still there
+    assert {path.name for path in out.iterdir()} == names - {"conv2.npz", "conv2.png"}
+    (out / "scan.npz").write_bytes(b"PK torn")
+    with pytest.raises(ValueError, match="scan.npz is damaged; remove it"):
+        deconv_figures.run(_config(overwrite=True))
+
+
+def test_a_set_that_cannot_be_searched_is_refused(trained, monkeypatch):
+    empty = ImageSet("folder", SIDE, ("a",), None, None, MEAN, None, "data")
+    monkeypatch.setattr(sets, "open_data", lambda data: empty)
+    with pytest.raises(ValueError, match="data='folder' has no validation split"):
+        deconv_figures.run(_config())
+    other = ImageSet("folder", 30, ("a",), None, _data().validation, MEAN, None, "data")
+    monkeypatch.setattr(sets, "open_data", lambda data: other)
+    with pytest.raises(ValueError, match="data='tiny': its pictures have 30 pixels a side, the net's 24"):
+        deconv_figures.run(_config())
+
+
+def test_every_gallery_says_what_such_pictures_do_not_show():
+    assert canvas.SWITCHES_NOTE in deconv_page.caption(10)
+    assert "switches and ReLU masks" in canvas.SWITCHES_NOTE and "Nie et al. 2018" in canvas.SWITCHES_NOTE
+    assert top_activations.TopActivations._fields == ("values", "images", "rows", "columns")

@@ -1,0 +1,197 @@
+"""Experiments end to end on tiny nets: what they print and write is what a hand computation gives."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import zfjax
+from experiments import benchmark, demo_scenes, evaluate_imagenet
+from experiments.benchmark import Workload
+from zfjax import nets, pixels, training
+from zfjax.data import demo, sets
+from zfjax.training import checkpoints
+
+TINY = zfjax.ZFNET.scaled(1 / 32).with_sizes(image=48, fc8=demo.NUM_CLASSES)
+
+
+RECIPE = training.Recipe(initialization="he", seed=3)
+
+
+DATA = "demo:56:12:22"
+
+
+def tiny_run(folder: Path, data: str = DATA, recipe: training.Recipe = RECIPE) -> Path:
+    """A run folder with one checkpoint of an untrained net."""
+    images = sets.open_data(data)
+    saved = checkpoints.to_checkpoint(
+        training.init_state(recipe, TINY),
+        architecture=TINY,
+        mean=images.mean,
+        recipe=recipe,
+        annealing=training.Annealing.start(recipe),
+        settings={"data": data, "class_names": list(images.class_names)},
+    )
+    store = checkpoints.Checkpoints(folder / "checkpoints")
+    store.save(saved)
+    store.close()
+    return folder
+
+
+def call(monkeypatch, capsys, module, *arguments) -> str:
+    """What `python -m module arguments` prints."""
+    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+    module.main()
+    return capsys.readouterr().out
+
+
+def error_by_hand(views) -> float:
+    """Top-1 error of the tiny net on DATA, in NumPy from the logits of every view."""
+    images = sets.open_data(DATA)
+    examples = [images.validation[index] for index in range(len(images.validation))]
+    pictures = jnp.asarray(np.stack([example["image"] for example in examples]))
+    crops = np.asarray(views(pictures, jnp.asarray(images.mean), TINY.image_size)).reshape(-1, 48, 48, 3)
+    params = training.init_state(RECIPE, TINY).params
+    logits = np.asarray(jax.jit(lambda crops: zfjax.forward(params, crops, architecture=TINY)[0])(crops), np.float64)
+    share = np.exp(logits - logits.max(axis=1, keepdims=True))
+    share = (share / share.sum(axis=1, keepdims=True)).reshape(-1, len(examples), demo.NUM_CLASSES).mean(axis=0)
+    return float(np.mean(share.argmax(axis=1) != [example["label"] for example in examples]))
+
+
+def test_evaluation_is_that_of_single_images(tmp_path, monkeypatch, capsys):
+    run = tiny_run(tmp_path)
+    printed = call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run, "--batch-size", 8)
+    result = json.loads((run / "evaluation" / "result.json").read_text())
+    assert result["error"]["center"]["top1"] == pytest.approx(error_by_hand(pixels.center_crop))
+    assert result["error"]["ten"]["top1"] == pytest.approx(error_by_hand(pixels.ten_crops))
+    assert result["paper"]["1 net as per Fig. 3"] == [38.4, 16.5, None] and result["num_images"] == 22
+    assert [member["error"] for member in result["members"]] == [result["error"]]
+    assert f"{result['error']['ten']['top1']:.1%}" in printed
+    with pytest.raises(SystemExit, match="it already holds a result; give another folder, or --overwrite"):
+        call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run)
+    with pytest.raises(SystemExit, match="its pictures have 64 pixels a side, the net's 56"):
+        call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run, "--data", "demo:64:12:4", "--overwrite")
+
+
+def test_several_checkpoints_are_averaged_and_measured_alone(tmp_path, monkeypatch, capsys):
+    run = tiny_run(tmp_path / "a")
+    other = tiny_run(tmp_path / "b", recipe=dataclasses.replace(RECIPE, seed=1))
+    printed = call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run, other, "--batch-size", 8)
+    result = json.loads((run / "evaluation_of_2" / "result.json").read_text())
+    assert result["members"][0]["error"]["center"]["top1"] == pytest.approx(error_by_hand(pixels.center_crop))
+    assert result["members"][0]["checkpoint"] != result["members"][1]["checkpoint"]
+    assert printed.count("alone: ") == 4
+    with pytest.raises(SystemExit, match="are one network; different ones are needed"):
+        call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run, other, run, "--overwrite")
+
+
+def test_newest_run_is_taken_and_a_missing_one_names_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="python -m experiments.train_imagenet --preset demo"):
+        nets.load_net(None)
+    tiny_run(tmp_path / "runs" / "one")
+    net = nets.load_net(None)
+    assert net.run == tmp_path / "runs" / "one" and net.architecture == TINY and net.data == DATA
+    assert net.class_names == demo.CLASS_NAMES
+    with pytest.raises(FileNotFoundError, match="no checkpoint at .*nowhere"):
+        nets.load_net(tmp_path / "nowhere")
+
+
+def test_data_by_name(tmp_path):
+    images = sets.open_data(DATA)
+    assert (images.size, len(images.train), len(images.validation)) == (56, 12, 22)
+    with pytest.raises(ValueError, match=r"data='demo:x': 'demo', 'demo:SIZE:TRAIN:VALIDATION', 'DIR' or 'DIR:SIZE'"):
+        sets.open_data("demo:x")
+    with pytest.raises(ValueError, match="data='demo:56:12'"):
+        sets.open_data("demo:56:12")
+    for folder in (str(tmp_path), f"{tmp_path}:128", f"{tmp_path}/a:b", "./demo"):
+        with pytest.raises(FileNotFoundError, match="experiments.prepare_imagenet"):
+            sets.open_data(folder)
+    with pytest.raises(ValueError, match="num_validation=0: at least 1 is needed"):
+        demo.demo_set(40, 12, 0)
+
+
+def test_demo_examples_are_scenes_with_their_truth():
+    example = sets.open_data(DATA).validation[5]
+    scene = demo.render(1, 5, size=56)
+    assert example["label"] == scene.label and example["index"] == 5
+    np.testing.assert_array_equal(example["object"], scene.mask)
+    np.testing.assert_allclose(example["parts"], scene.parts, rtol=1e-5)
+    assert np.abs(example["image"].astype(int) - np.asarray(scene.image).astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("name, more", [("train", ()), ("forward", ()), ("project", ("--layer", "fc7"))])
+def test_benchmark_prints_a_line_of_json(name, more, monkeypatch, capsys):
+    flags = ("--width", 1 / 32, "--image-size", 48, "--num-classes", 10, "--batch-size", 4, "--steps", 1, "--rounds", 1)
+    record = json.loads(call(monkeypatch, capsys, benchmark, name, *flags, *more))
+    assert record["name"] == {"train": "train_step"}.get(name, name) and record["engine"] == "zfjax"
+    assert record["images_per_second"] == pytest.approx(4 / record["seconds_per_step"]["median"], rel=0.01)
+
+
+def test_benchmark_compares_the_traced_deconvnet_with_the_explicit_one(monkeypatch, capsys):
+    flags = ("--width", 1 / 32, "--image-size", 48, "--num-classes", 10, "--batch-size", 4, "--steps", 1, "--rounds", 1)
+    printed = call(monkeypatch, capsys, benchmark, "project-fn", *flags, "--layer", "conv3", "--channel", 1)
+    ours, traced = map(json.loads, printed.splitlines())
+    assert (ours["engine"], traced["engine"]) == ("zfjax", "zfjax project_fn") and ours["layer"] == "conv3"
+    times = traced["seconds_per_step"]["median"] / ours["seconds_per_step"]["median"]
+    assert traced["times_the_seconds_of_zfjax"] == pytest.approx(times, rel=0.01)
+    workload = Workload(width=1 / 32, image_size=48, num_classes=10, batch_size=4)
+    (explicit, _), (ruled, _) = (make(workload, "conv3", 1) for make in (benchmark.projection, benchmark.ruled))
+    assert np.abs(explicit()).max() > 0
+    np.testing.assert_allclose(ruled(), explicit(), rtol=1e-4, atol=1e-4 * np.abs(explicit()).max())
+
+
+def test_torch_twin_of_the_benchmark_is_the_same_network():
+    torch = pytest.importorskip("torch", reason="the PyTorch twin needs the extra zfjax[bench]")
+    from experiments.shell import torch_twin as benchmark_torch
+
+    for table in (zfjax.ZFNET, zfjax.ALEXNET):
+        table = table.scaled(1 / 16).with_sizes(image=80, fc8=7)
+        params = training.init_state(training.Recipe(initialization="he"), table).params
+        twin = benchmark_torch.build(table, "fc8").eval()
+        rows = [module for module in twin.modules() if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))]
+        for name, row in zip(table.layer_names, rows, strict=True):
+            kernel = np.asarray(params[name]["kernel"])
+            if kernel.ndim == 2 and name == "fc6":  # flattened from NHWC here, from NCHW there
+                side, _, maps = table.sizes()[name].input
+                kernel = kernel.reshape(side, side, maps, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
+            row.weight.data = torch.tensor(kernel.T if kernel.ndim == 2 else kernel.transpose(3, 2, 0, 1))
+            row.bias.data = torch.tensor(np.asarray(params[name]["bias"]))
+        images = 50 * np.random.default_rng(0).standard_normal((2, 80, 80, 3)).astype(np.float32)
+        theirs = twin(torch.tensor(images.transpose(0, 3, 1, 2))).detach().numpy()
+        ours, _ = zfjax.forward(params, jnp.asarray(images), architecture=table)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+
+
+def test_workload_is_the_table_that_it_names():
+    assert Workload(architecture="alexnet").table() == zfjax.ALEXNET
+    assert Workload(image_size=112, width=0.5, num_classes=10).table().sizes()["conv1"].kernel == (7, 7, 3, 48)
+
+
+def test_linear_baseline_solves_what_is_linear_and_only_that():
+    labels = np.arange(200) % demo.NUM_CLASSES
+    codes = np.eye(demo.NUM_CLASSES, dtype=np.float32)[labels] * 50
+    assert demo_scenes.linear_accuracy(codes, codes, labels, labels) == 1
+    assert demo_scenes.linear_accuracy(codes[:, :1] * 0, codes[:, :1] * 0, labels, labels) == 0.1
+
+
+def test_histogram_counts_colours():
+    black = np.zeros((1, 4, 4, 3), np.uint8)
+    half = np.concatenate([black[:, :2], np.full((1, 2, 4, 3), 255, np.uint8)], axis=1)
+    assert demo_scenes.histograms(black)[0, 0] == 10 and demo_scenes.histograms(black).sum() == 10
+    np.testing.assert_allclose(demo_scenes.histograms(half)[0, [0, 511]], 10 / np.sqrt(2), rtol=1e-6)
+
+
+def test_demo_page_and_its_result(tmp_path, monkeypatch, capsys):
+    flags = ("--size", 16, "--num-train", 60, "--num-test", 64, "--out", tmp_path)
+    printed = call(monkeypatch, capsys, demo_scenes, *flags)
+    accuracy = json.loads((tmp_path / "result.json").read_text())["accuracy"]
+    assert set(accuracy) == {"linear_on_pixels", "colour_histogram", "background_without_creature"}
+    assert f"{accuracy['colour_histogram']:.1%}" in printed and (tmp_path / "scenes.png").exists()
+    with pytest.raises(SystemExit, match="it already holds a result"):
+        call(monkeypatch, capsys, demo_scenes, *flags)

@@ -1,0 +1,229 @@
+"""Figure 4: the right epochs, the strongest training image of each, every tile on its own scale, honest numbers."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_nets
+from PIL import Image
+from test_deconv_figures import CENTRES, MEAN, NET, NUM, PICTURES, SIDE, _params
+
+import zfjax
+from experiments import feature_evolution
+from experiments.pages import canvas
+from experiments.pages import deconv as deconv_page
+from experiments.pages import evolution as evolution_page
+from experiments.shell import scans
+from zfjax import data, nets, pixels
+from zfjax.analyses import strongest
+from zfjax.data import ArraySource, ImageSet, sets
+
+ENDS = {1: 10, 2: 20, 3: 30, 4: 40, 5: 50, 6: 60}  # epoch: step; the checkpoint of epoch 3 is gone
+
+
+KEPT = (10, 20, 25, 40, 50)  # 25 lies inside an epoch, and epoch 6 is not saved
+
+
+VALIDATION = PICTURES[::-1, ::-1]
+
+
+PROBES = VALIDATION[:, 2:22, 2:22].astype(np.float32) - 120
+
+
+@functools.cache
+def params_at(step):
+    """Other weights at every step, of the same size; map 1 of conv1 is dead, but in the beginning map 2."""
+    weights = jax.tree.map(lambda leaf: leaf if leaf.ndim == 1 else np.roll(leaf, step // 10, axis=-1), _params())
+    bias = np.roll(weights["conv1"]["bias"], int(step == 10))
+    return {**weights, "conv1": {**weights["conv1"], "bias": bias}}
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """The folder of a run of the tiny net, whose checkpoints differ."""
+    for step in KEPT:
+        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+    records = [{"kind": "epoch", "epoch": epoch, "step": step} for epoch, step in ENDS.items()]
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(json.dumps(r) + "\n" for r in [{"kind": "step", "step": 5}, *records])
+    )
+
+    def load(path):
+        path = tmp_path / "checkpoints" / "50" if path in (None, tmp_path) else path
+        weights, classes = params_at(int(path.name)), ("a", "b", "c")
+        return nets.TrainedNet(NET, weights, MEAN, path, tmp_path, "tiny", classes, f"net {path.name}")
+
+    labels = np.zeros(NUM, int)
+    sources = ArraySource(PICTURES, labels), ArraySource(VALIDATION, labels)
+    monkeypatch.setattr(nets, "load_net", load)
+    monkeypatch.setattr(sets, "open_data", lambda _: ImageSet("tiny", SIDE, ("a",), *sources, MEAN, None, "data"))
+    return tmp_path
+
+
+def config(**changes):
+    return feature_evolution.Config(**{"batch_size": 4, "num_maps": 2, "layers": ("conv1", "conv2"), **changes})
+
+
+def features_at(step, images, layer):
+    return np.asarray(tiny_nets.forward(params_at(step), images, architecture=NET)[1][layer].features)
+
+
+def test_epochs_are_those_of_the_log_whose_checkpoint_is_there(run):
+    paths = feature_evolution.epoch_checkpoints(run / "checkpoints" / "50", ())
+    assert paths == {epoch: run / "checkpoints" / str(ENDS[epoch]) for epoch in (1, 2, 5)}  # 4 is not in Fig. 4
+    assert list(feature_evolution.epoch_checkpoints(run / "checkpoints" / "40", ())) == [1, 2, 4]  # 4 is the last
+    assert list(feature_evolution.epoch_checkpoints(run / "checkpoints" / "25", ())) == [1, 2]
+    assert list(feature_evolution.epoch_checkpoints(run / "checkpoints" / "50", (4, 1))) == [1, 4]
+
+
+def test_epochs_that_are_not_there_are_refused(run):
+    with pytest.raises(ValueError, match=r"epochs=\[3, 6\]: .* holds the checkpoints after the epochs \[1, 2, 4, 5\]"):
+        feature_evolution.epoch_checkpoints(run / "checkpoints" / "50", (6, 3, 1))
+    too_few = r"epochs=\[1\]: two or more are needed; training keeps .* 1, 2, 5, 10, .* --resume .* --num-epochs N"
+    for path, epochs in (("10", ()), ("50", (1,))):
+        with pytest.raises(ValueError, match=too_few):
+            feature_evolution.epoch_checkpoints(run / "checkpoints" / path, epochs)
+    (run / "metrics.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"epochs=\[\]: two or more are needed"):
+        feature_evolution.run(config())
+    assert not (run / "figures").exists()
+
+
+def test_a_sample_keeps_the_place_in_its_split():
+    sample = data.Subset(ArraySource(PICTURES, np.arange(NUM)), np.array([3, 8]))
+    assert len(sample) == 2 and [int(sample[n]["index"]) for n in (0, 1)] == [3, 8]
+    np.testing.assert_array_equal(sample[1]["image"], PICTURES[8])
+
+
+def test_each_epoch_shows_the_strongest_training_image_of_all(run):
+    feature_evolution.run(config(maps=("conv2:0,3",), layers=("conv2",)))
+    images = CENTRES.astype(np.float32) - 120
+    with np.load(run / "figures" / "evolution" / "conv2.npz") as saved:
+        for epoch in (1, 2, 5):
+            features = features_at(ENDS[epoch], images, "conv2")
+            for m, channel in enumerate((0, 3)):
+                image, row, column = np.unravel_index(features[..., channel].argmax(), features.shape[:3])
+                assert saved[f"epoch_{epoch}/images"][m, 0] == image
+                weights = params_at(ENDS[epoch])
+                trace = tiny_nets.forward(weights, images[image][None], architecture=NET)[1]
+                top = zfjax.isolate(trace["conv2"].features, channel=channel, position=(row, column))
+                alone = zfjax.project(weights, trace, top, layer="conv2", architecture=NET)[0]
+                found = saved[f"epoch_{epoch}/projections"][m, 0]
+                np.testing.assert_allclose(found, alone, rtol=1e-3, atol=1e-4 * np.abs(alone).max())
+
+
+def test_numbers_are_those_of_the_features_and_the_strongest_images(run):
+    result = feature_evolution.run(config(num_probes=NUM, num_maps=5))
+    assert result["epochs"] == [1, 2, 5] and list(result["layers"]) == ["conv1", "conv2", "fc6"]
+    for layer, facts in result["layers"].items():
+        final = features_at(50, PROBES, layer)
+        for step, value in zip((10, 20, 50), facts["similarity"], strict=True):
+            now = features_at(step, PROBES, layer)
+            maps = [c for c in range(final.shape[-1]) if np.ptp(final[..., c]) > 0]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                each = [np.corrcoef(now[..., c].ravel(), final[..., c].ravel())[0, 1] for c in maps]
+            assert value == pytest.approx(np.nan_to_num(each).mean(), abs=1e-4)
+        assert facts["settling_epoch"] is None and facts["similarity"][-1] == pytest.approx(1)
+    strongest = [features_at(s, CENTRES.astype(np.float32) - 120, "conv1").max(axis=(1, 2)) for s in (10, 20, 50)]
+    alive = strongest[-1].max(axis=0) > 0
+    ratio = [np.median(s.max(axis=0)[alive] / strongest[-1].max(axis=0)[alive]) for s in strongest]
+    assert result["layers"]["conv1"]["growth"] == pytest.approx(ratio, rel=1e-4) and ratio[-1] == 1
+    both = alive & (strongest[1].max(axis=0) > 0)
+    moved = (strongest[1].argmax(axis=0) != strongest[2].argmax(axis=0))[both].mean()
+    assert result["layers"]["conv1"]["changed"][1] == pytest.approx(moved) and 0 < moved
+    assert result["layers"]["conv1"]["maps"].tolist() == [0, 2, 3, 4, 5]  # map 1 is dead at the end
+
+
+def test_logits_are_compared_only_where_they_are_drawn(run):
+    result = feature_evolution.run(config(layers=("conv1", "fc7"), num_probes=3))
+    assert list(result["layers"]) == ["conv1", "conv2", "fc6", "fc7"] and len(result["layers"]["fc7"]["maps"]) == 2
+
+
+def test_the_command_writes_what_it_drew_goes_on_from_its_scans_and_overwrites_only_when_told(run, monkeypatch):
+    read = []
+    real = scans.eval_batches
+    monkeypatch.setattr(scans, "eval_batches", lambda *a, **o: read.append(1) or real(*a, **o))
+    feature_evolution.run(config(seed=3, num_images=7))
+    out = run / "figures" / "evolution"
+    names = {"conv1.npz", "conv2.npz", "evolution.png", "curves.png", "result.json", "scans"}
+    assert {path.name for path in out.iterdir()} == names and len(read) == 3
+    assert {path.name for path in (out / "scans").iterdir()} == {f"epoch_{epoch}.npz" for epoch in (1, 2, 5)}
+    with np.load(out / "scans" / "epoch_2.npz") as saved:  # the sample does not depend on the seed of the maps
+        assert set(saved["conv2/images"].ravel()) <= set(sets.choose(PICTURES, 7, seed=0))
+    written = json.loads((out / "result.json").read_text())
+    assert written["folder"] == str(out) and written["seed"] == 3 and written["num_images"] == 7
+    assert written["checkpoint"]["fingerprint"] == "net 50" and written["data"]["fingerprint"] == "data"
+    assert written["config"]["batch_size"] == 4 and "jax" in written["versions"] and "paper" in written
+    assert set(written["layers"]["conv1"]) >= set(evolution_page.MEANINGS) - {"lower_layers_first"}
+    with Image.open(out / "evolution.png") as image:
+        assert image.size[0] <= 1600
+    with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
+        feature_evolution.run(config())
+    feature_evolution.run(config(layers=("conv1",), maps=("conv1:4",), num_images=7, seed=4, overwrite=True))
+    assert len(read) == 3  # other maps need no other scan
+    assert {path.name for path in out.iterdir()} == names - {"conv2.npz"}
+    feature_evolution.run(config(num_images=8, overwrite=True))
+    assert len(read) == 6
+
+
+def test_bad_settings_are_refused_before_anything_is_written(run, monkeypatch):
+    for name in ("num_maps", "num_images", "num_probes"):
+        with pytest.raises(ValueError, match=f"{name}=0: at least 1 is needed"):
+            feature_evolution.run(config(**{name: 0}))
+    with pytest.raises(ValueError, match="maps='conv9:1': 'conv9' is not among the layers drawn"):
+        feature_evolution.run(config(maps=("conv9:1",)))
+    with pytest.raises(ValueError, match="unknown layer 'conv9': tiny has conv1, conv2, fc6, fc7"):
+        feature_evolution.run(config(layers=("conv9",)))
+    empty = ImageSet("folder", SIDE, ("a",), None, ArraySource(PICTURES, np.zeros(NUM, int)), MEAN, None, "data")
+    monkeypatch.setattr(sets, "open_data", lambda _: empty)
+    with pytest.raises(ValueError, match="data='folder' has no training split"):
+        feature_evolution.run(config())
+    assert not (run / "figures").exists()
+
+
+def seen_with(factor, image):
+    """One map of 8-pixel projections: a dark and a light half, `factor` large."""
+    projections = np.full((1, 1, 8, 8, 3), factor, np.float32)
+    projections[..., :4, :] = -factor
+    blank = np.full((1, 1, 8, 8, 3), 7, np.uint8)
+    scales = np.array([pixels.symmetric_scale(projections)])
+    return strongest.Strongest(np.array([0]), None, np.array([[image]]), None, projections, blank, None, None, scales)
+
+
+def test_every_tile_has_its_own_scale_and_a_bar_where_the_image_changed():
+    weak, strong = (evolution_page.tile(seen_with(f, 0), 0, 24, False, patches=False) for f in (0.01, 5.0))
+    np.testing.assert_array_equal(weak, strong)
+    bar = evolution_page.BAR
+    assert set(weak[bar:-bar, bar + 2 : bar + 26].ravel()) == {0, 255}
+    changed = evolution_page.tile(seen_with(1.0, 0), 0, 24, True, patches=True)
+    assert (changed[bar:-bar, :bar] == evolution_page.CHANGED).all()
+    assert (weak[:, :bar] == 255).all() and (changed[bar + 26 : bar + 50, bar + 2 : bar + 26] == 7).all()
+
+
+def test_the_page_marks_the_epochs_between_which_the_image_changed():
+    drawn = {"conv1": {1: seen_with(1.0, 4), 2: seen_with(2.0, 4), 5: seen_with(3.0, 9), 10: seen_with(4.0, 9)}}
+    facts = {"maps": [0], "settling_epoch": 2}
+    result = {"epochs": [1, 2, 5, 10], "layers": {"conv1": facts}, "threshold": 0.9, "num_images": 5}
+    page = canvas.pixels_of(evolution_page.evolution_page(drawn, result, patches=False))
+    columns = np.flatnonzero((page == evolution_page.CHANGED).all(axis=-1).any(axis=0))
+    assert len(columns) == evolution_page.BAR and np.ptp(columns) == evolution_page.BAR - 1
+    strip = (deconv_page.PAGE + canvas.GAP) // 4 - canvas.GAP  # four of them fit a row
+    tile = (strip - evolution_page.WORDS) // 4
+    assert columns[0] == canvas.MARGIN + evolution_page.WORDS + 2 * tile  # left of the third
+    assert [evolution_page.strips_per_row(num) for num in (2, 6, 7, 9, 30)] == [7, 3, 2, 2, 1]
+    assert evolution_page.heading("conv1", result).endswith("0.9 or more) from epoch 2 on")
+    facts["settling_epoch"] = None
+    assert evolution_page.heading("conv1", result).endswith("only at the end")
+    assert canvas.SWITCHES_NOTE in evolution_page.caption(result)
+
+
+def test_curves_show_the_numbers_and_gaps_where_there_are_none():
+    facts = {"similarity": [0.2, 0.95, 1.0], "growth": [None, 0.5, 1.0], "changed": [1.0, 0.25]}
+    figure = evolution_page.curves_figure({"epochs": [1, 2, 5], "layers": {"conv1": facts}, "threshold": 0.9})
+    lines = [axes.lines[0] for axes in figure.axes]
+    np.testing.assert_array_equal(lines[0].get_xydata(), [[1, 0.2], [2, 0.95], [5, 1.0]])
+    np.testing.assert_array_equal(lines[1].get_xydata(), [[1, np.nan], [2, 0.5], [5, 1.0]])
+    np.testing.assert_array_equal(lines[2].get_xydata(), [[2, 1.0], [5, 0.25]])
+    assert set(figure.axes[0].lines[1].get_ydata()) == {0.9}

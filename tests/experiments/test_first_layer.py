@@ -1,0 +1,245 @@
+"""Figure 6: each net in its role, numbers of hand-made filters, panels that are there, commands for the others."""
+
+import json
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from test_deconv_figures import MEAN, NUM, PICTURES, SIDE
+from tiny_nets import forward
+
+import zfjax
+from experiments import first_layer, train_imagenet
+from experiments.pages import canvas
+from experiments.pages import first_layer as first_layer_page
+from zfjax import nets, pixels
+from zfjax.analyses import filters
+from zfjax.data import ArraySource, ImageSet, sets
+from zfjax.training import Annealing, Recipe, checkpoints
+
+
+def table(kernel, stride, name):
+    """Two convolutional layers and logits on 20 pixels."""
+    layers = (
+        zfjax.Conv("conv1", 6, kernel=kernel, stride=stride, padding=(1, 1), after=(zfjax.Pool(),)),
+        zfjax.Conv("conv2", 5, kernel=3, padding=(1, 1)),
+        zfjax.Dense("fc8", 3, hidden=False),
+    )
+    return zfjax.Architecture(name, layers, image_size=20)
+
+
+OURS, OTHER = table(3, 2, "zfnet"), table(5, 4, "alexnet")
+
+
+SHALLOW = zfjax.Architecture("shallow", (OURS.layers[0], zfjax.Dense("fc8", 3, hidden=False)), image_size=20)
+
+
+STRENGTHS = {"ours": (1, 1, 1, 1, 0.01, 2), "other": (1, 1, 1, 0.01, 0.01, 2), "unclipped": (1, 1, 1, 1, 1, 30)}
+
+
+def params(architecture, strengths):
+    """Noise filters of these RMS in conv1; its map 1 is dead by its bias."""
+    rng = np.random.default_rng(0)
+    drawn = {}
+    for name, size in architecture.sizes().items():
+        kernel = rng.normal(size=size.kernel) * np.sqrt(2 / np.prod(size.kernel[:-1]))
+        drawn[name] = {"kernel": kernel.astype(np.float32), "bias": np.zeros(size.kernel[-1], np.float32)}
+    kernel = drawn["conv1"]["kernel"]
+    drawn["conv1"]["kernel"] = kernel / np.sqrt(np.mean(kernel**2, axis=(0, 1, 2))) * np.array(strengths, np.float32)
+    drawn["conv1"]["bias"][1] = -1e6
+    return drawn
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """{path: [architecture, data fingerprint, radius]}, to be changed: what stands at each --checkpoint."""
+    kinds = {"ours": [OURS, "data", 0.1], "other": [OTHER, "data", 0.1], "unclipped": [OURS, "data", None]}
+    kinds |= {"foreign": [OURS, "another", 0.1], "shallow": [SHALLOW, "data", 0.1]}
+
+    def load_net(path):
+        name = "ours" if path is None else path.name
+        architecture = kinds[name][0]
+        weights = params(architecture, STRENGTHS.get(name, STRENGTHS["ours"]))
+        run = tmp_path / name
+        return nets.TrainedNet(architecture, weights, MEAN, run, run, "tiny", ("a", "b", "c"), f"net {name}")
+
+    def load(path):
+        _, data, radius = kinds[path.name]
+        settings = {
+            "data": "tiny",
+            "data_fingerprint": data,
+            "config": train_imagenet.config_to_json(train_imagenet.PRESETS["demo"]),
+        }
+        recipe = train_imagenet.PRESETS["demo"].recipe
+        recipe = Recipe(**{**recipe.__dict__, "renormalize_radius": radius})
+        return SimpleNamespace(settings=settings, recipe=recipe, annealing=Annealing(1e-5))
+
+    source = ArraySource(PICTURES, np.zeros(NUM, int))
+    monkeypatch.setattr(nets, "load_net", load_net)
+    monkeypatch.setattr(sets, "open_data", lambda _: ImageSet("tiny", SIDE, ("a",), None, source, MEAN, None, "data"))
+    monkeypatch.setattr(checkpoints, "load", load)
+    return kinds
+
+
+def config(**changes):
+    return first_layer.Config(**{"batch_size": 4, "num_maps": 2, **changes})
+
+
+def all_three(**changes):
+    return config(alexnet=Path("other"), unclipped=Path("unclipped"), **changes)
+
+
+def test_numbers_are_those_of_the_filters_and_of_what_they_answer(trained, tmp_path):
+    found = first_layer.run(all_three())["nets"]
+    assert list(found) == ["clipped", "unclipped", "alexnet"]
+    assert found["clipped"]["dominance"]["largest_over_median"] == pytest.approx(2, rel=1e-4)
+    assert found["unclipped"]["dominance"]["largest_over_median"] == pytest.approx(30, rel=1e-4)
+    assert found["unclipped"]["dominance"]["energy_share"] == pytest.approx(900 / 905, rel=1e-4)
+    assert found["clipped"]["dead_by_weight"] == {"count": 1, "share": pytest.approx(1 / 6)}
+    assert found["alexnet"]["dead_by_weight"] == {"count": 2, "share": pytest.approx(1 / 3)}
+    images = PICTURES[:, 2:22, 2:22].astype(np.float32) - 120
+    for role, name, architecture in (("clipped", "ours", OURS), ("alexnet", "other", OTHER)):
+        weights = params(architecture, STRENGTHS[name])
+        trace = forward(weights, images, architecture=architecture)[1]
+        maps = trace["conv1"].features
+        never = int((np.asarray(maps).max(axis=(0, 1, 2)) <= 0).sum())
+        assert found[role]["dead_by_activity"]["count"] == never >= 1
+        assert (found[role]["size"], found[role]["stride"]) == {"ours": (3, 2), "other": (5, 4)}[name]
+        alive = weights["conv1"]["kernel"][..., ~filters.weak(weights["conv1"]["kernel"])]
+        for band, share in filters.band_energy(alive).items():
+            assert found[role]["band_energy"][band] == pytest.approx(share.mean(), abs=1e-6)
+        assert sum(found[role]["band_peaks"].values()) == pytest.approx(1)
+        with np.load(tmp_path / "ours" / "figures" / "first_layer" / f"{role}.npz") as saved:
+            drawn, values, chosen = saved["projections"], saved["values"], saved["maps"]
+        strongest = np.asarray(trace["conv2"].features).max(axis=(0, 1, 2))
+        assert (strongest > 0).sum() > len(chosen) == 2 and (strongest[chosen] > 0).all()
+        np.testing.assert_allclose(values[:, 0], strongest[chosen], rtol=1e-4)
+        assert np.abs(drawn[:, 0]).max(axis=(1, 2, 3)).min() > 0
+        stride = architecture.layers[0].stride
+        assert found[role]["aliased_energy"] == pytest.approx(filters.aliased_energy(alive, stride).mean(), abs=1e-6)
+
+
+def test_what_is_not_given_is_left_out_and_its_command_is_named(trained, tmp_path):
+    first_layer.run(config())
+    out = tmp_path / "ours" / "figures" / "first_layer"
+    names = {"clipped.npz", "clipped_scan.npz", "first_layer.png", "numbers.png", "result.json"}
+    assert {path.name for path in out.iterdir()} == names
+    written = json.loads((out / "result.json").read_text())
+    assert set(written["missing"]) == {"unclipped", "alexnet"} and set(written["nets"]) == {"clipped"}
+    assert written["folder"] == str(out) and written["seed"] == 0 and written["num_images"] == NUM
+    assert written["checkpoint"]["fingerprint"] == "net ours" and written["data"]["fingerprint"] == "data"
+    assert written["renormalisation_acted"] is None
+    assert "Left out: AlexNet; result.json holds the command" in " ".join(first_layer_page.caption(written))
+    assert "--architecture alexnet" in written["missing"]["alexnet"]
+    with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
+        first_layer.run(config())
+    again = first_layer.run(all_three(overwrite=True))
+    more = {f"{role}{part}.npz" for role in ("unclipped", "alexnet") for part in ("", "_scan")}
+    assert {path.name for path in out.iterdir()} == names | more and not again["missing"]
+    line = first_layer_page.summary_line(again["nets"]["alexnet"])
+    assert line.startswith("5x5, stride 4; 2 of 6 dead; ") and line.endswith("peak at middle frequencies")
+    caption = first_layer_page.caption(again)
+    assert canvas.SWITCHES_NOTE in caption and again["renormalisation_acted"] is True
+    assert not any("renormalisation changed nothing" in paragraph for paragraph in caption)
+    first_layer.run(config(overwrite=True))
+    assert not (out / "alexnet.npz").exists()
+
+
+def test_a_renormalisation_that_never_acted_is_told(trained, monkeypatch):
+    monkeypatch.setitem(STRENGTHS, "unclipped", STRENGTHS["ours"])
+    result = first_layer.run(config(unclipped=Path("unclipped")))
+    assert result["renormalisation_acted"] is False
+    assert result["nets"]["clipped"]["largest_rms"] == pytest.approx(2, rel=1e-4)
+    assert any("renormalisation changed nothing" in paragraph for paragraph in first_layer_page.caption(result))
+
+
+@pytest.mark.parametrize("role", ["unclipped", "alexnet"])
+@pytest.mark.parametrize("preset", ["demo", "paper"])
+def test_the_command_trains_the_other_net_as_this_one_was_trained(trained, monkeypatch, role, preset):
+    stored = train_imagenet.parse(train_imagenet.PRESETS[preset], ["--seed", "5", "--demo-sizes", "40", "50", "19"])
+    settings = {"config": train_imagenet.config_to_json(stored)}
+    annealed = SimpleNamespace(settings=settings, recipe=stored.recipe, annealing=Annealing(1e-5))
+    monkeypatch.setattr(checkpoints, "load", lambda path: annealed)
+    words = shlex.split(first_layer.train_command(nets.load_net(None), role))
+    assert words[:5] == ["python", "-m", "experiments.train_imagenet", "--preset", preset]
+    found = train_imagenet.parse(train_imagenet.PRESETS[preset], words[5:])
+    before, after = first_layer.settings_of(stored), first_layer.settings_of(found)
+    changed = {name: value for name, value in after.items() if value != before[name]}
+    expected = {"unclipped": ("recipe.renormalize_radius", None), "alexnet": ("architecture", "alexnet")}[role]
+    assert changed.pop("data_dir") == stored.data_dir.absolute()
+    assert changed.pop("out").name == f"ours-{role}" and changed == dict([expected])
+
+
+def test_an_imported_net_stands_alone_or_beside_one_of_data_of_the_same_name(trained, monkeypatch):
+    real = checkpoints.load
+
+    def imported(path):
+        stored = real(path)
+        stored.settings = {"data": "other" if path.name == "foreign" else "tiny", "imported": {}}
+        return stored
+
+    monkeypatch.setattr(checkpoints, "load", imported)
+    assert first_layer.train_command(nets.load_net(None), "alexnet").endswith("unknown, as the net was imported")
+    assert list(first_layer.load_nets(config(alexnet=Path("other")))) == ["clipped", "alexnet"]
+    with pytest.raises(ValueError, match="foreign': it was not trained on the data of"):
+        first_layer.load_nets(config(unclipped=Path("foreign")))
+
+
+def test_nets_that_do_not_fit_their_role_are_refused(trained, tmp_path):
+    wrong = {
+        ("alexnet", "foreign"): "alexnet='.*foreign': it was not trained on the data of .*ours",
+        ("unclipped", "foreign"): "unclipped='.*foreign': it was not trained on the data of",
+        ("unclipped", "ours"): "unclipped='.*ours': a net trained without renormalisation",
+        ("checkpoint", "unclipped"): "checkpoint='.*unclipped': a net trained with renormalisation",
+        ("alexnet", "unclipped"): "alexnet='.*unclipped': a net trained with renormalisation",
+        ("alexnet", "ours"): "alexnet='ours': a first layer of a stride above 2 is needed",
+        ("alexnet", "shallow"): "alexnet='.*shallow': two convolutional layers are needed",
+    }
+    for (flag, path), message in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            first_layer.run(config(**{flag: Path(path)}))
+    trained["unclipped"][0] = OTHER
+    with pytest.raises(ValueError, match="unclipped='unclipped': the architecture of .*ours is needed"):
+        first_layer.run(config(unclipped=Path("unclipped")))
+    with pytest.raises(ValueError, match="num_maps=0: at least 1"):
+        first_layer.run(config(num_maps=0))
+    assert not list(tmp_path.rglob("figures"))
+
+
+def test_a_second_layer_that_nothing_excites_is_named(trained, monkeypatch):
+    dead = params(OURS, STRENGTHS["ours"])
+    dead["conv2"]["bias"] -= 1e9
+    monkeypatch.setitem(globals(), "params", lambda *_: dead)
+    with pytest.raises(ValueError, match="ours: no validation image excites any map of conv2, so there is nothing"):
+        first_layer.run(config())
+
+
+def test_one_scale_serves_a_panel_so_that_what_dominates_leaves_the_others_grey(trained):
+    kernel = np.full((3, 3, 3, 6), 0.1, np.float32)
+    kernel[..., 2] = 10.0
+    kernel[..., 4] = 0.0001
+    seen = filters.Seen(nets.load_net(None), kernel, np.ones(6, bool), None)
+    facts = {"dominance": {"largest_over_median": 100.0}, "size": 3, "band_peaks": {"middle": 0.5}}
+    facts |= {"dead_by_weight": {"count": 1}, "num_filters": 6, "stride": 2}
+    strength = first_layer_page.strength_panel("(b)", seen, facts)
+    look = first_layer_page.look_panel("(d)", seen, facts)
+    assert strength.label == "(b): strongest 1e+02 x median; white = +10"
+    assert look.label == "(d): 3x3, stride 2; 1 of 6 dead; 50% peak at middle frequencies; white = +0.1"
+    assert strength.pixels.shape == look.pixels.shape == (*look.pixels.shape[:1], first_layer_page.HALF, 3)
+    pitch = (first_layer_page.HALF + pixels.TILE_GAP) // 4
+    values = [[int(panel.pixels[5, n * pitch + 5, 0]) for n in range(4)] for panel in (strength, look)]
+    assert values == [[129, 129, 255, 129], [255, 255, 255, 255]]
+    assert int(look.pixels[pitch + 5, 5, 0]) == 128  # the fifth filter: dead, so grey
+
+
+def test_curves_show_each_nets_filters(trained):
+    weights = params(OURS, STRENGTHS["ours"])
+    net = nets.load_net(None)
+    seen = filters.Seen(net, 3 * weights["conv1"]["kernel"], np.ones(6, bool), None)
+    figure = first_layer_page.numbers_figure({"clipped": seen}, {"nets": {"clipped": {"stride": 2}}})
+    strength, layer1 = (axes.lines[0] for axes in figure.axes)
+    np.testing.assert_allclose(strength.get_ydata(), [2, 1, 1, 1, 1, 0.01], rtol=1e-4)
+    assert sum(layer1.get_ydata()) == pytest.approx(100)
+    assert set(figure.axes[1].lines[1].get_xdata()) == {1 / 4}  # 1 / (2 stride)

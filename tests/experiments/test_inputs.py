@@ -1,0 +1,101 @@
+"""What experiments start from: sets by name or folder, their centre crops, folders for results."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zfjax
+from experiments.shell import results
+from zfjax import nets
+from zfjax.data import demo, sets
+
+SIZE, SIDE = 20, 24
+
+
+MEAN = np.full((SIDE, SIDE, 3), 100, np.float32)
+
+
+def trained(data="demo:24:4:6"):
+    architecture = zfjax.Architecture("tiny", (zfjax.Dense("fc8", 2, hidden=False),), image_size=SIZE)
+    return nets.TrainedNet(
+        architecture, {}, MEAN, Path("runs/x/checkpoints/1"), Path("runs/x"), data, ("a", "b"), "net"
+    )
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """b/one.PNG of 24 pixels, c/two.jpg of 48 x 24, notes.txt and a picture that is none."""
+    for name, colour, size in [("b/one.PNG", (10, 20, 30), (24, 24)), ("c/two.jpg", (200, 100, 50), (48, 24))]:
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", size, colour).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+def test_a_folder_is_opened_at_the_nets_size_with_the_classes_it_knows(photos):
+    data = sets.open_images(str(photos), trained())
+    assert data.train is data.validation and len(data.validation) == 2 and data.class_names == ("a", "b")
+    one, two = data.validation[0], data.validation[1]
+    assert (one["label"], two["label"]) == (1, -1)  # "c" is no class of the net
+    assert one["image"].shape == (SIDE, SIDE, 3) and (one["image"] == (10, 20, 30)).all()
+    assert np.abs(two["image"].astype(int) - (200, 100, 50)).max() <= 2
+    assert data.validation.name(0) == "one.PNG"
+
+
+def test_one_picture_is_a_set_of_one(photos):
+    data = sets.open_images(str(photos / "b" / "one.PNG"), trained())
+    assert len(data.validation) == 1 and data.validation[0]["label"] == 1
+
+
+def test_the_fingerprint_of_a_folder_changes_with_its_files(photos):
+    before = sets.open_images(str(photos), trained()).fingerprint
+    assert sets.open_images(str(photos), trained()).fingerprint == before
+    Image.new("RGB", (24, 24), (1, 2, 3)).save(photos / "c" / "three.png")
+    assert sets.open_images(str(photos), trained()).fingerprint != before
+
+
+def test_what_is_no_picture_is_named(photos, tmp_path):
+    (photos / "c" / "bad.jpg").write_bytes(b"not a picture")
+    data = sets.open_images(str(photos), trained())
+    with pytest.raises(ValueError, match="bad.jpg: no readable picture"):
+        data.validation[1]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty: no picture there"):
+        sets.open_images(str(tmp_path / "empty"), trained())
+    with pytest.raises(FileNotFoundError, match="no prepared ImageNet in nowhere"):
+        sets.open_images("nowhere", trained())
+
+
+def test_views_are_the_centre_and_carry_object_and_parts_along():
+    data = sets.open_images(None, trained())
+    views = nets.read_views(data.validation, [4, 1], trained())
+    scenes = demo.demo_images(1, 0, 6, size=SIDE)
+    for n, index in enumerate((4, 1)):
+        centre = scenes["image"][index, 2:22, 2:22]
+        np.testing.assert_array_equal(views.pictures[n], centre)
+        np.testing.assert_array_equal(views.images[n], centre.astype(np.float32) - np.float32(100))
+        np.testing.assert_array_equal(views.objects[n], scenes["mask"][index, 2:22, 2:22])
+        np.testing.assert_array_equal(views.parts[n], scenes["parts"][index] - np.float32(2))
+        assert views.labels[n] == scenes["label"][index]
+
+
+def test_a_choice_is_seeded_ascending_and_never_twice():
+    source = sets.open_images(None, trained()).validation
+    assert sets.choose(source, 3, seed=1).tolist() == sets.choose(source, 3, seed=1).tolist()
+    assert {tuple(sets.choose(source, 3, seed=s)) for s in range(20)} > {tuple(sets.choose(source, 3, seed=1))}
+    assert sets.choose(source, 99, seed=0).tolist() == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="num_images=0: at least 1"):
+        sets.choose(source, 0, seed=0)
+
+
+def test_a_result_is_replaced_only_when_told(tmp_path):
+    assert results.result_folder(None, tmp_path, overwrite=False) == tmp_path
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
+        results.result_folder(tmp_path, Path("other"), overwrite=False)
+    assert results.result_folder(tmp_path, Path("other"), overwrite=True) == tmp_path
+    (tmp_path / "result.json").rename(tmp_path / "mine.png")
+    with pytest.raises(ValueError, match="it holds pictures of something else; give another folder, or --overwrite"):
+        results.result_folder(tmp_path, Path("other"), overwrite=False)

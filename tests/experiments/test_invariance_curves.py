@@ -1,0 +1,186 @@
+"""Figure 5: the right pictures under the right transforms, the numbers of the curves, honest files."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import zfjax
+from experiments import invariance_curves
+from zfjax import nets
+from zfjax.analyses import invariance
+from zfjax.data import ArraySource, ImageSet, sets
+
+NET = zfjax.Architecture(
+    name="tiny",
+    layers=(
+        zfjax.Conv("conv1", 6, kernel=3, stride=2, padding=(1, 1), after=(zfjax.Pool(),)),
+        zfjax.Dense("fc6", 5),
+        zfjax.Dense("fc7", 3, hidden=False),
+    ),
+    image_size=20,
+)
+
+
+SIDE, NUM, NAMES = 24, 12, ("ash", "bog", "cat")
+
+
+RNG = np.random.default_rng(0)
+
+
+PICTURES = RNG.integers(0, 256, (NUM, SIDE, SIDE, 3), np.uint8)
+
+
+MEAN = RNG.uniform(90, 150, (SIDE, SIDE, 3)).astype(np.float32)  # not flat: it must not move with the picture
+
+
+def _params():
+    net = zfjax.ConvNet(NET, kernel_init=jax.nn.initializers.normal(0.05))
+    params = jax.tree.map(np.asarray, net.init(jax.random.key(0), jnp.zeros((1, 20, 20, 3)))["params"])
+    params["fc6"]["bias"] = np.full(5, 3, np.float32)
+    return params
+
+
+PARAMS = _params()
+
+
+@jax.jit
+def _trace(images):
+    return zfjax.forward(PARAMS, images, architecture=NET)[1]
+
+
+def _predicted():
+    return np.asarray(_trace(PICTURES[:, 2:22, 2:22].astype("f4") - MEAN[None, 2:22, 2:22])["fc7"].features).argmax(1)
+
+
+def _set(labels, names=NAMES):
+    return ImageSet("tiny", SIDE, names, None, ArraySource(PICTURES, labels), MEAN, None, "data")
+
+
+def _net(run=Path("runs/x")):
+    return nets.TrainedNet(NET, PARAMS, MEAN, Path("runs/x/checkpoints/1"), run, "tiny", NAMES, "net")
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """The tiny net, and its set with every third label wrong, in the place of a run."""
+    net, labels = _net(tmp_path), _predicted()
+    labels[::3] = (labels[::3] + 1) % 3
+    monkeypatch.setattr(nets, "load_net", lambda checkpoint: net)
+    monkeypatch.setattr(sets, "open_data", lambda data: _set(labels))
+    return net
+
+
+def test_pictures_are_those_classified_rightly_and_of_different_classes_first():
+    predicted = _predicted()
+    labels = predicted.copy()
+    labels[[0, 3, 4, 8]] = (labels[[0, 3, 4, 8]] + 1) % 3
+    right_classes = set(labels[labels == predicted])
+    chosen = invariance.choose_images(_set(labels), _net(), len(right_classes), seed=1)
+    assert chosen.right.all() and chosen.known.all() and set(chosen.labels) == right_classes
+    assert (np.diff(chosen.indices) > 0).all()
+    np.testing.assert_array_equal(chosen.stored, PICTURES[chosen.indices])
+    assert chosen.names == tuple(NAMES[label] for label in chosen.labels)
+    most = invariance.choose_images(_set(labels), _net(), 9, seed=1)
+    assert most.right.sum() == 8 and set(most.indices[~most.right]) < {0, 3, 4, 8}
+    others = [tuple(invariance.choose_images(_set(labels), _net(), 3, seed=s).indices) for s in range(8)]
+    assert len(right_classes) == 3 and len(set(others)) > 3 and others[1] == tuple(chosen.indices)
+
+
+def test_where_the_class_is_not_known_the_most_probable_one_stands_for_it():
+    for unknown in (_set(np.full(NUM, -1)), _set(np.zeros(NUM, int), names=("other",))):
+        chosen = invariance.choose_images(unknown, _net(), 12, seed=0)
+        assert not chosen.known.any() and chosen.right.all()
+        np.testing.assert_array_equal(chosen.labels, _predicted())
+
+
+def test_translations_are_the_papers_in_whole_pixels():
+    at_224, at_20 = invariance.amounts_at(224), invariance.amounts_at(20)
+    np.testing.assert_array_equal(at_224["translation"], np.arange(-60, 61, 5))
+    np.testing.assert_array_equal(at_20["translation"], np.arange(-5, 6))
+    assert at_20["scale"][[0, -1]].tolist() == [1, 1.8] and at_20["rotation"][[0, 1, -1]].tolist() == [0, 10, 350]
+
+
+def test_the_command_writes_what_the_net_makes_of_moved_pictures(trained):
+    result = invariance_curves.run(invariance_curves.Config(num_images=2, seed=3))
+    out = trained.run / "figures" / "invariance"
+    assert {path.name for path in out.iterdir()} == {"curves.npz", "figure5.png", "result.json"}
+    written, arrays = json.loads((out / "result.json").read_text()), np.load(out / "curves.npz")
+    assert written["layers"] == ["conv1", "fc6"] and written["paper"] == invariance_curves.PAPER
+    for layer, slope in written["transforms"]["scale"]["slope"].items():
+        assert slope == pytest.approx(np.mean(written["transforms"]["scale"]["of_images"]["slope"][layer]))
+    assert written["seed"] == 3
+    assert written["checkpoint"]["fingerprint"] == "net" and written["config"]["num_images"] == 2
+    assert [image["index"] for image in written["images"]] == arrays["indices"].tolist()
+    assert all(image["known"] and image["right"] for image in written["images"])
+    # two pixels down: rows 0..19 of the stored picture come into view, and the mean stays where it is
+    moved = PICTURES[arrays["indices"], 0:20, 2:22].astype(np.float32) - MEAN[None, 2:22, 2:22]
+    still = PICTURES[arrays["indices"], 2:22, 2:22].astype(np.float32) - MEAN[None, 2:22, 2:22]
+    column = arrays["translation/amounts"].tolist().index(2)
+    for layer in ("conv1", "fc6"):
+        a, b = (np.asarray(_trace(images)[layer].features).reshape(2, -1) for images in (moved, still))
+        expected = np.linalg.norm(a - b, axis=1)
+        np.testing.assert_allclose(arrays[f"translation/distances/{layer}"][:, column], expected, rtol=1e-3)
+        np.testing.assert_allclose(arrays[f"translation/norms/{layer}"], np.linalg.norm(b, axis=1), rtol=1e-4)
+    shares = np.asarray(jax.nn.softmax(_trace(moved)["fc7"].features))
+    np.testing.assert_allclose(arrays["translation/probabilities"][:, column], shares, rtol=1e-3)
+    check_numbers(written, arrays)
+    with Image.open(out / "figure5.png") as image:
+        assert image.size[0] <= 1500 and (out / "figure5.png").stat().st_size <= 1_000_000
+    assert result["folder"] == out
+    with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
+        invariance_curves.run(invariance_curves.Config())
+
+
+def check_numbers(written, arrays):
+    """The numbers of rotation, from the saved arrays."""
+    told = written["transforms"]["rotation"]
+    angles, shares = arrays["rotation/amounts"], arrays["rotation/probabilities"]
+    away = np.minimum(angles, 360 - angles)
+    near = (away > 0) & (away <= 36)
+    slopes = {}
+    for layer in ("conv1", "fc6"):
+        raw = arrays[f"rotation/distances/{layer}"].astype(np.float64)
+        relative = raw / arrays[f"rotation/norms/{layer}"][:, None]
+        slopes[layer] = ((relative * away)[:, near].sum(1) / (away[near] ** 2).sum()).mean()
+        assert told["slope"][layer] == pytest.approx(slopes[layer], rel=1e-4)
+        expected = ((raw * away)[:, near].sum(1) / (away[near] ** 2).sum()).mean()
+        assert told["raw_slope"][layer] == pytest.approx(expected, rel=1e-4)
+        assert told["linearity"][layer] == pytest.approx(invariance.linearity(away, relative).mean(), rel=1e-4)
+    assert told["slope_ratio"] == pytest.approx(slopes["conv1"] / slopes["fc6"], rel=1e-4)
+    kept = shares.argmax(-1) == arrays["labels"][:, None]  # both are right, so the label is the class at 0
+    assert told["label_stability"]["images"] == pytest.approx(kept.mean(axis=1))
+    assert told["label_stability"]["amounts"] == pytest.approx(kept.mean(axis=0))
+    gain = invariance.quarter_turns(angles, np.stack([s[:, k] for s, k in zip(shares, arrays["labels"], strict=True)]))
+    assert told["quarter_turn_gain"] == pytest.approx(gain, rel=1e-4)
+    assert "quarter_turn_gain" not in written["transforms"]["scale"]
+
+
+def test_any_layers_are_compared_and_more_pictures_than_colours(trained, tmp_path):
+    config = invariance_curves.Config(num_images=12, layers=("fc7", "fc6", "fc7"), out=tmp_path / "b")
+    result = invariance_curves.run(config)
+    assert result["layers"] == ("fc7", "fc6") and len(result["images"]) == 12
+    assert sum(not image["right"] for image in result["images"]) == 4
+    assert set(result["transforms"]["scale"]["slope"]) == {"fc7", "fc6"}
+
+
+def test_bad_fields_are_refused_before_anything_is_written(trained, tmp_path):
+    for changes, message in [
+        ({"num_images": 0}, "num_images=0: at least 1 is needed"),
+        ({"layers": ("conv9",)}, "unknown layer 'conv9'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            invariance_curves.run(invariance_curves.Config(out=tmp_path / "c", **changes))
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_report_names_every_transform(capsys):
+    told = {"per": "pixel", "slope": {"conv1": 0.25, "fc7": 0.0625}, "label_stability": {"mean": 0.5}}
+    invariance_curves.report({"transforms": {"translation": told}, "folder": "there"})
+    printed = capsys.readouterr().out
+    assert printed.startswith("translation: slope per pixel conv1 0.25, fc7 0.0625; label kept 50%\n")
+    assert "written to there" in printed

@@ -1,0 +1,230 @@
+"""Table 1 end to end: parts where the file says, the table of the net's signs, clear refusals."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import zfjax
+from experiments import part_correspondence
+from zfjax import nets
+from zfjax.analyses import correspondence
+from zfjax.data import ArraySource, ImageSet, demo, sets
+
+NET = zfjax.Architecture(
+    name="tiny",
+    layers=(
+        zfjax.Conv("conv5", 6, kernel=3, stride=2, padding=(1, 1), after=(zfjax.Pool(),)),
+        zfjax.Dense("fc7", 16),
+        zfjax.Dense("fc8", 3, hidden=False),
+    ),
+    image_size=20,
+)
+
+
+SIDE = 24
+
+
+MEAN = np.full((SIDE, SIDE, 3), 120, np.float32)
+
+
+FORWARD = jax.jit(zfjax.forward, static_argnames="architecture")
+
+
+NAMES = ("ash", "bog", "cat")
+
+
+def _params():
+    net = zfjax.ConvNet(NET, kernel_init=jax.nn.initializers.normal(0.1))
+    return jax.tree.map(np.asarray, net.init(jax.random.key(0), jnp.zeros((1, 20, 20, 3)))["params"])
+
+
+def _net(run=Path("runs/x")):
+    return nets.TrainedNet(NET, _params(), MEAN, Path("runs/x/checkpoints/1"), run, "demo:24:4:30", NAMES, "net")
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """The tiny net in the place of a run that was trained on small scenes."""
+    monkeypatch.setattr(nets, "load_net", lambda checkpoint: _net(tmp_path))
+    monkeypatch.setattr(part_correspondence, "NUM_PERMUTATIONS", 199)
+
+
+def annotated(folder, faces, num=3):
+    """A file of `faces` beside `num` pictures, 0.png ..., 48 wide and 36 high: rows 0..35, columns 6..41 are seen."""
+    for n in range(num):
+        noise = np.random.default_rng(n).integers(0, 256, (36, 48, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"{n}.png")
+    (folder / "parts.json").write_text(faces if isinstance(faces, str) else json.dumps({"faces": faces}))
+    return folder / "parts.json"
+
+
+def faces(num=3, **parts):
+    given = parts or {"left_eye": [18, 12.0], "nose": [24, 18]}
+    return [{"file": f"{n}.png", "note": "x", "box": [1, 2, 3], **given} for n in range(num)]
+
+
+def test_parts_follow_their_pictures_to_the_nets_pixels(tmp_path):
+    """36 rows become 24, of which the net sees 2..21; column 18 is number 12 of those kept: 8 of 24, 6 of 20."""
+    data, names, views = part_correspondence.open_annotations(annotated(tmp_path, faces()), _net())
+    assert list(names) == ["left eye", "nose"] and len(data.validation) == 3
+    np.testing.assert_allclose(views.parts, np.broadcast_to([[6, 6], [10, 10]], (3, 2, 2)), atol=1e-5)
+    kept = Image.open(tmp_path / "1.png").crop((6, 0, 42, 36)).resize((24, 24), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(views.pictures[1], np.asarray(kept)[2:22, 2:22])
+    one = part_correspondence.open_annotations(annotated(tmp_path, faces(nose=[24, 21])), _net())
+    assert list(one[1]) == ["nose"] and one[2].parts.shape == (3, 1, 2) and one[0].fingerprint != data.fingerprint
+    np.testing.assert_allclose(one[2].parts[0, 0], [12, 10], atol=1e-5)
+
+
+def test_a_turned_photo_is_annotated_as_it_is_looked_at(tmp_path):
+    path = annotated(tmp_path, faces(num=1, nose=[6, 10]), num=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter: it is looked at 36 wide and 48 high
+    Image.open(tmp_path / "0.png").save(tmp_path / "0.png", exif=exif)
+    parts = part_correspondence.open_annotations(path, _net())[2].parts
+    np.testing.assert_allclose(parts[0, 0], [(10 - 6) * 2 / 3 - 2, 6 * 2 / 3 - 2], atol=1e-5)
+
+
+def test_masks_are_parts_then_both_controls():
+    parts = np.random.default_rng(0).uniform(4, 16, (5, 2, 2))
+    config = part_correspondence.Config(num_random=4, num_aligned=3)
+    places, masks = part_correspondence.place_masks(config, parts, ["eye", "nose"], 20, 5)
+    assert masks == {"eye": [0], "nose": [1], "random": range(2, 6), "one random place": range(6, 9)}
+    np.testing.assert_array_equal(places[:2], np.moveaxis(parts, 1, 0))
+    assert (places[6:] == places[6:, :1]).all() and len(np.unique(places[6:, 0], axis=0)) > 1
+    assert not (places[2:6] == places[2:6, :1]).all()
+
+
+def test_the_command_writes_the_table_of_the_nets_signs(trained, tmp_path, capsys):
+    config = part_correspondence.Config(num_pictures=7, num_images=4, num_draws=6, num_random=2, num_aligned=3, seed=2)
+    result = part_correspondence.run(config)
+    out = tmp_path / "figures" / "correspondence"
+    assert {path.name for path in out.iterdir()} == {"result.json", "signs.npz", "table1.png"}
+    written, arrays = json.loads((out / "result.json").read_text()), np.load(out / "signs.npz")
+    assert written["mask_pixels"] == 5 and written["num_pictures"] == 7 and written["seed"] == 2
+    assert written["paper"]["conv5"]["nose"] == [0.079, 0.017] and written["paper"]["fc7"]["random"] == [0.073, 0.014]
+    assert list(written["layers"]) == ["conv5", "fc7"] and written["checkpoint"]["fingerprint"] == "net"
+    rows = [*demo.PART_NAMES, "random", "one random place"]
+    assert all(list(table) == rows for table in written["layers"].values())
+    chosen = np.random.default_rng(2).permutation(np.arange(30))[:7]
+    scenes = demo.demo_images(1, 0, 30, size=SIDE)
+    np.testing.assert_allclose(arrays["places"][:3], np.moveaxis(scenes["parts"][chosen], 1, 0) - 2, atol=1e-5)
+    images = jnp.asarray(scenes["image"][chosen][:, 2:22, 2:22], jnp.float32) - 120
+    nose = correspondence.mask_squares(images, arrays["places"][2], side=5)
+    whole, masked = (FORWARD(_params(), seen, architecture=NET)[1] for seen in (images, nose))
+    for layer in ("conv5", "fc7"):
+        change = np.asarray(whole[layer].features - masked[layer].features).reshape(7, -1)
+        sign = np.where(np.abs(change) < 1e-3, 0, np.sign(change))  # the two passes here may round apart
+        assert np.mean(sign != arrays[layer][2]) < 0.01
+        told = written["layers"][layer]["nose"]
+        assert told["all"] == pytest.approx(correspondence.sign_consistency(arrays[layer][2]))
+        assert told["changed"] == np.mean(arrays[layer][2] != 0) and 0 < told["p"] <= 1
+        others = [correspondence.sign_consistency(of_mask) for of_mask in arrays[layer][5:]]
+        assert len(others) == 3 and told["p_aligned"] == (1 + sum(d <= told["all"] for d in others)) / 4
+    with Image.open(out / "table1.png") as image:
+        assert image.size[0] <= 1500 and (out / "table1.png").stat().st_size <= 1_000_000
+    part_correspondence.report(result)
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("fc7    random"))
+    score = result["layers"]["fc7"]["random"]
+    assert f"{score['delta']:.3f} ± {score['std']:.3f}; paper 0.073 ± 0.014" in line
+    with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
+        part_correspondence.run(config)
+
+
+def test_annotated_pictures_of_one_part_make_a_table_of_any_layer(trained, tmp_path):
+    path = annotated(tmp_path, faces(num=6, nose=[24, 21]), num=6)
+    config = part_correspondence.Config(
+        annotations=path, layers=("fc8",), out=tmp_path / "a", num_random=1, num_aligned=1
+    )
+    result = part_correspondence.run(config)
+    assert list(result["layers"]) == ["fc8"] and list(result["layers"]["fc8"])[0] == "nose"
+    assert result["num_pictures"] == 6 and result["data"]["name"] == "parts"
+
+
+def test_equal_pictures_answer_alike_to_the_last_feature(trained, tmp_path):
+    path = annotated(tmp_path, faces(num=4, nose=[24, 21]), num=1)
+    for number in range(1, 4):
+        shutil.copy(tmp_path / "0.png", tmp_path / f"{number}.png")
+    config = part_correspondence.Config(annotations=path, out=tmp_path / "a", num_images=4, num_random=1, num_aligned=1)
+    for rows in part_correspondence.run(config)["layers"].values():
+        nose = rows["nose"]
+        assert (nose["delta"], nose["std"], nose["all"]) == (0, 0, 0) and nose["changed"] > 0
+        assert rows["one random place"]["delta"] == 0 and nose["p_aligned"] == 1
+
+
+def test_too_few_pictures_are_refused_before_any_is_looked_at(trained, tmp_path, monkeypatch):
+    path = annotated(tmp_path, faces(num=2, nose=[24, 21]), num=2)
+    monkeypatch.setattr(part_correspondence, "sign_changes", lambda *_, **__: pytest.fail("looked at"))
+    with pytest.raises(ValueError, match="num_images=5: 2 to 2, the number of images, is needed"):
+        part_correspondence.run(part_correspondence.Config(annotations=path, out=tmp_path / "a"))
+
+
+def test_pictures_of_one_class_are_of_that_class():
+    config = part_correspondence.Config(class_name="frog", num_pictures=4, data="demo:24:4:60")
+    data, names, views = part_correspondence.read_parts(config, _net())
+    assert names == demo.PART_NAMES and (views.labels == data.class_names.index("frog")).all()
+    assert len(views.labels) == min(4, sum(data.validation[n]["label"] == views.labels[0] for n in range(60)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "PART.* is needed .JSONDecodeError"),
+        ("[]", "is needed .TypeError"),
+        ([], "is needed .IndexError"),
+        ([{"nose": [1, 2]}], "is needed .KeyError..file"),
+        ([{"file": "0.png"}], "is needed .KeyError"),
+        (faces(num=1) + [{"file": "1.png", "left_eye": [9, 9]}], "KeyError..nose of 1.png"),
+        (faces(num=1) + [{"file": "1.png", "left_eye": [9, 9], "nose": [7]}], "is needed .ValueError"),
+        (faces(nose=["a", "b"]), "is needed .ValueError"),
+        (faces(nose=[24, 36]), "nose of 0.png lies outside the centre, which the net sees"),
+        (faces(nose=[8, 18]), "nose of 0.png lies outside the centre"),
+        (faces(num=2, nose=[20, 20]) + [{"file": "2.png", "nose": [20, -1]}], "nose of 2.png lies outside"),
+    ],
+)
+def test_a_file_of_another_form_is_refused_by_name(tmp_path, content, message):
+    with pytest.raises(ValueError, match=f"parts.json.*{message}"):
+        part_correspondence.open_annotations(annotated(tmp_path, content), _net())
+
+
+def test_pictures_that_are_missing_or_none_are_named(tmp_path):
+    with pytest.raises(OSError, match="7.png"):
+        part_correspondence.open_annotations(annotated(tmp_path, [{"file": "7.png", "nose": [9, 9]}]), _net())
+    (tmp_path / "8.png").write_bytes(b"none")
+    with pytest.raises(OSError, match="8.png"):
+        part_correspondence.open_annotations(annotated(tmp_path, [{"file": "8.png", "nose": [9, 9]}]), _net())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mask_size": 0.0}, r"mask_size=0.0, .*: a square of 1 to 20 pixels"),
+        ({"mask_size": 1.5}, r"mask_size=1.5, .*: a square of 1 to 20 pixels"),
+        ({"num_random": 0}, "num_random=0, .* at least 1 of each"),
+        ({"num_pictures": 0}, "num_pictures=0: .* at least 1 of each"),
+        ({"num_pictures": 3}, "num_images=5: 2 to 3, the number of images"),
+        ({"num_draws": 0}, "num_draws=0, .*: at least 1 of each"),
+        ({"layers": ("conv9",)}, "unknown layer 'conv9'"),
+        ({"class_name": "cow"}, "class_name='cow': one of bear, .* is needed"),
+        ({"annotations": Path("x.json"), "data": "demo"}, "no data and no class_name can go with them"),
+        ({"annotations": Path("x.json"), "class_name": "cat"}, "no data and no class_name can go with them"),
+    ],
+)
+def test_bad_fields_are_refused_before_anything_is_written(trained, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        part_correspondence.run(part_correspondence.Config(out=tmp_path / "a", **changes))
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_set_without_parts_is_refused(monkeypatch):
+    plain = ImageSet(
+        "plain", SIDE, NAMES, None, ArraySource(np.zeros((2, SIDE, SIDE, 3), "u1"), [0, 1]), MEAN, None, ""
+    )
+    monkeypatch.setattr(sets, "open_data", lambda data: plain)
+    with pytest.raises(ValueError, match="data='plain' does not say where parts are: take the demo set, or give --ann"):
+        part_correspondence.read_parts(part_correspondence.Config(), _net())

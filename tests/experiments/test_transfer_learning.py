@@ -1,0 +1,242 @@
+"""Tables 4 to 6 on a tiny net and tiny sets: what is measured, recorded, skipped when run again, and refused."""
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import pytest
+import tiny_transfer
+from native_sets import NAMES, VOC, devkit, write
+from PIL import Image
+from tiny_transfer import RECIPE, SIDE, TABLE
+
+import zfjax
+from experiments import transfer_learning
+from zfjax import nets, training, transfer
+from zfjax.data import ArraySource, ImageSet, caltech, photo_sets, sets, voc
+from zfjax.training import checkpoints, loop
+from zfjax.transfer import arms as transfer_arms
+from zfjax.transfer import linear_models
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return tiny_transfer.write_photos(tmp_path)
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    return tiny_transfer.install(monkeypatch, tiny_transfer.network(tmp_path / "run"))
+
+
+def config(photos, **changes):
+    settings = {"num_train": (4,), "curve": (1,), "num_folds": 2, "batch_size": 16, "scratch_batch_size": 8}
+    return transfer_learning.Config(images=photos, **({"arms": ("pretrained",)} | settings | changes))
+
+
+def by_hand(net, photos, num_train, number):
+    """(accuracy, penalty) of one fold, from single pictures, the penalty searched here."""
+    photo_set = caltech.open_caltech(photos, "caltech101")
+    source = photo_sets.source_of(photo_set, SIDE)
+    pictures = np.stack([source[i]["image"] for i in range(len(source))]).astype(np.float32)
+    _, trace = zfjax.forward(net.params, (pictures - net.mean)[:, 2:-2, 2:-2], architecture=TABLE)
+    features = np.asarray(trace["fc7"].features)
+    options = {"num_train": num_train, "num_folds": 2, "seed": 0, "class_names": photo_set.class_names}
+    fold = transfer.folds(photo_set.labels, **options)[number]
+    train, test = linear_models.normalized(features[fold.train], features[fold.test])
+    labels = photo_set.labels[fold.train]
+    held = np.tile([False] * 3 + [True], 3) if num_train == 4 else np.zeros(3, bool)
+    quality = [0.0] * 6
+    for n, penalty in enumerate(linear_models.PENALTIES if held.any() else ()):
+        model = linear_models.fit(train[~held], linear_models.targets_of(labels[~held], 3), penalty, loss="softmax")
+        quality[n] = (linear_models.scores(model, train[held]).argmax(axis=1) == labels[held]).mean()
+    penalty = linear_models.PENALTIES[int(np.argmax(quality)) if held.any() else 3]
+    model = linear_models.fit(train, linear_models.targets_of(labels, 3), penalty, loss="softmax")
+    right = linear_models.scores(model, test).argmax(axis=1) == photo_set.labels[fold.test]
+    return np.mean([right[photo_set.labels[fold.test] == label].mean() for label in range(3)]), penalty
+
+
+def test_pretrained_rows_are_those_of_single_pictures(trained, photos):
+    result = transfer_learning.run(config(photos))
+    written = json.loads((trained.run / "transfer" / "caltech101" / "result.json").read_text())
+    assert [(row["arm"], row["num_train"]) for row in written["rows"]] == [("pretrained", 1), ("pretrained", 4)]
+    for row in written["rows"]:
+        accuracies, penalties = zip(*(by_hand(trained, photos, row["num_train"], n) for n in range(2)), strict=True)
+        expected = 100 * np.array(accuracies)
+        assert row["folds"] == pytest.approx(expected, abs=1e-6)
+        assert tuple(record["penalty"] for record in row["records"]) == penalties
+        assert row["mean"] == pytest.approx(np.mean(expected)) and row["paper"] is None
+        assert row["spread"] == pytest.approx(np.std(expected, ddof=1))
+    assert written["rows"][1]["mean"] > 60 and written["num_images"] == 46 and written["unit"] == "percent"
+    assert written["paper"]["pretrained"]["30"] == {"mean": 86.5, "spread": 0.5}
+    assert written["table"] == "Table 4" and written["data"]["name"] == "caltech101" and written["seed"] == 0
+    with Image.open(result["folder"] / "curve.png") as image:
+        assert image.size == (960, 600)
+    with pytest.raises(ValueError, match="it already holds a result; give another folder, or --overwrite"):
+        transfer_learning.run(config(photos))
+
+
+def test_what_was_done_is_skipped_and_only_that(trained, photos, monkeypatch):
+    seen = []
+    classify = transfer_learning.transfer_arms.classify
+    monkeypatch.setattr(transfer_learning.transfer_arms, "classify", lambda *a: seen.append(1) or classify(*a))
+    first = transfer_learning.run(config(photos))
+    assert len(seen) == 4
+    again = transfer_learning.run(config(photos, overwrite=True))
+    assert len(seen) == 4 and again["rows"] == first["rows"]
+    transfer_learning.run(config(photos, overwrite=True, num_folds=3))
+    assert len(seen) == 6
+    transfer_learning.run(config(photos, overwrite=True, seed=1))
+    assert len(seen) == 10
+    monkeypatch.setattr(nets, "load_net", lambda checkpoint: tiny_transfer.network(trained.run, 1))
+    transfer_learning.run(config(photos, overwrite=True))
+    assert len(seen) == 14
+
+
+def test_from_scratch_learns_its_fold_alone(trained, photos, monkeypatch):
+    rates, set_rate = [], training.with_learning_rate
+    monkeypatch.setattr(training, "with_learning_rate", lambda s, rate: rates.append(rate) or set_rate(s, rate))
+    changes = {"arms": ("scratch",), "scratch_epochs": 25, "scratch_learning_rate": 0.02, "num_folds": 1}
+    result = transfer_learning.run(config(photos, **changes))
+    np.testing.assert_allclose(rates, 0.01 * (1 + np.cos(np.pi * np.arange(25) / 25)), atol=1e-9)
+    assert not (result["folder"] / "unfinished").exists()
+    (row,) = result["rows"]
+    assert row["arm"] == "scratch" and row["num_train"] == 4 and row["mean"] > 60  # chance is 33
+    (record,) = (result["folder"] / "records").iterdir()
+    key = json.loads(record.read_text())["key"]
+    assert key["recipe"]["num_epochs"] == 25 and key["recipe"]["annealing"] == "cosine" and key["size"] == SIDE
+    assert "features=3" in key["architecture"] and key["num_test"] == 50
+
+
+def test_scratch_training_takes_the_mean_of_its_own_pictures_and_stops_at_nonsense():
+    images = np.random.default_rng(0).integers(0, 256, (9, SIDE, SIDE, 3), np.uint8)
+    source = ArraySource(images, np.arange(9) % 3)
+    np.testing.assert_allclose(transfer_arms.mean_picture(source, SIDE), images.mean(axis=0), rtol=1e-6)
+    changes = {"num_epochs": 2, "batch_size": 4, "learning_rate": 0.5, "weight_decay": 0.1}
+    recipe = transfer_arms.scratch_recipe(RECIPE, **changes)
+    assert recipe == dataclasses.replace(RECIPE, **changes, annealing="cosine")
+    nan = np.full((SIDE, SIDE, 3), np.nan, np.float32)
+    with pytest.raises(FloatingPointError, match="loss=nan at step 1: training from scratch diverged"):
+        transfer_arms.train(recipe, TABLE, source, nan)
+
+
+def test_from_scratch_a_stopped_fold_goes_on_after_its_last_epoch_to_the_same_bits(monkeypatch, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (17, SIDE, SIDE, 3), np.uint8)
+    fold = ArraySource(images, np.arange(17) % 3), np.full((SIDE, SIDE, 3), 120, np.float32)
+    recipe = dataclasses.replace(RECIPE, num_epochs=4, learning_rate=0.02, annealing="cosine")
+    whole = transfer_arms.train(recipe, TABLE, *fold)
+
+    def train(*args):  # two steps an epoch
+        for event in real(*args):
+            yield event
+            steps.extend([event.step] if isinstance(event, loop.Stepped) else [])
+            if stop and len(steps) == 5:
+                raise KeyboardInterrupt
+
+    real, steps, stop = loop.train, [], True
+    monkeypatch.setattr(loop, "train", train)
+    with pytest.raises(KeyboardInterrupt):
+        transfer_arms.train(recipe, TABLE, *fold, tmp_path)
+    stop = False
+    params = transfer_arms.train(recipe, TABLE, *fold, tmp_path)
+    assert steps == [1, 2, 3, 4, 5] + [5, 6, 7, 8]
+    assert checkpoints.digest(params) == checkpoints.digest(whole)
+
+
+def test_voc_is_scored_by_average_precision(trained, tmp_path):
+    write(tmp_path, devkit())
+    result = transfer_learning.run(transfer_learning.Config(images=tmp_path, dataset="voc2012", batch_size=16))
+    written = json.loads((result["folder"] / "result.json").read_text())
+    assert set(written["average_precision"]) == {"cat", "dog"}
+    assert written["average_precision"]["cat"] in (50.0, 100.0)  # one of two photos of val shows a cat
+    assert written["average_precision"]["dog"] == 100.0  # the only clear photo of val shows a dog
+    assert written["mean_average_precision"] == np.mean(list(written["average_precision"].values()))
+    assert written["penalty"] == 1e-2  # the strongest of all that rank the one held-out photo right
+    assert written["paper"]["pretrained"] == 79.0 and "rows" not in written
+    assert written["converged"] is True and written["gradient_norm"] <= 1e-3 and written["iterations"] > 0
+
+
+def test_another_split_of_the_same_photos_is_measured_anew(trained, tmp_path):
+    """The third photo moves from train to val, which leaves the photos and their order as they were."""
+    arms = []
+    for number, train in enumerate((3, 2)):
+        files, names = devkit(False), NAMES["train"] + NAMES["val"]
+        files[f"{VOC}/ImageSets/Main/train.txt"] = "\n".join(names[:train])
+        files[f"{VOC}/ImageSets/Main/val.txt"] = "\n".join(names[train:])
+        photo_set = voc.open_voc(write(tmp_path / str(number), files))
+        arms.append(transfer_arms.voc(trained, photo_set, layer="fc7", folder=tmp_path / "cache", batch_size=16))
+    keys = [arm.key for arm in arms]
+    assert keys[0]["features"] == keys[1]["features"]  # computed once for both
+    assert [key["splits"] for key in keys] == [{"train": 3, "val": 2}, {"train": 2, "val": 3}]
+
+
+def test_splits_that_show_nothing_are_refused(trained, tmp_path):
+    whole = voc.open_voc(write(tmp_path, devkit()))
+    for labels, message in (
+        (np.where(np.arange(5)[:, None] < 3, -1, whole.labels), "no photo of train shows a class: of 3 photos"),
+        (np.where(np.arange(5)[:, None] < 3, whole.labels, 0), "no photo of val shows a class: of 2 photos"),
+    ):
+        with pytest.raises(ValueError, match=f"voc2012: {message}"):
+            photo_set = dataclasses.replace(whole, labels=labels)
+            transfer_arms.voc(trained, photo_set, layer="fc7", folder=tmp_path, batch_size=16)
+
+
+def test_the_keys_of_records_know_the_version_of_what_measured_them(trained, photos, monkeypatch, tmp_path):
+    photo_set = caltech.open_caltech(photos, "caltech101")
+    (fold,) = transfer.folds(photo_set.labels, num_train=4, num_folds=1, seed=0, class_names=photo_set.class_names)
+    frozen = {"layer": "fc7", "folder": tmp_path, "batch_size": 16}
+    assert transfer_arms.pretrained(trained, photo_set, fold, **frozen).key["version"] == transfer_arms.MODEL_VERSION
+    monkeypatch.setattr(transfer_arms, "SCRATCH_VERSION", 9)
+    assert transfer_arms.scratch(trained, photo_set, fold, recipe=RECIPE, folder=tmp_path).key["version"] == 9
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"num_train": (7,)}, "num_train=7: class 'bass' has 7 images, and at least one is to be tested on"),
+        ({"num_train": (0,)}, "num_train=0: at least 1"),
+        ({"num_folds": 0}, "num_folds=0: at least 1"),
+        ({"scratch_epochs": 0}, "scratch_epochs=0: at least 1"),
+        ({"scratch_learning_rate": -1.0}, "learning_rate=-1.0: a finite number above 0 is needed"),
+        ({"arms": ()}, r"arms=\(\): one or both are needed"),
+        (
+            {"arms": ("scratch",), "num_train": (2,)},
+            "arms='scratch': 6 training images do not fill the net's batches of 8",
+        ),
+        ({"layer": "fc9"}, "unknown layer 'fc9': tiny has conv1, fc7, fc8"),
+        ({"dataset": "caltech256"}, "holds 101_ObjectCategories, which is caltech101, not caltech256"),
+        ({"dataset": "voc2012", "arms": ("scratch",)}, "of voc2012 pretrained alone"),
+        ({"dataset": "voc2012"}, r"num_train=\(4,\): voc2012 is trained on the whole of its split train"),
+        ({"remove_duplicates": 2.0}, "threshold=2.0: a correlation above 0 and at most 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_before_anything_is_written(
+    trained, photos, monkeypatch, changes, message
+):
+    seen = ImageSet(
+        "seen",
+        SIDE,
+        ("a",),
+        ArraySource(np.zeros((1, SIDE, SIDE, 3), np.uint8), np.zeros(1, int)),
+        None,
+        trained.mean,
+        None,
+        "p",
+    )
+    monkeypatch.setattr(sets, "open_images", lambda data, net: seen)
+    with pytest.raises(ValueError, match=message):
+        transfer_learning.run(config(photos, **changes))
+    assert not list(trained.run.rglob("*.json")) and not list(trained.run.rglob("*.npy"))
+
+
+def test_the_command_prints_its_table_beside_the_papers(trained, photos, monkeypatch, capsys):
+    flags = ["--images", str(photos), "--arms", "pretrained", "--num-train", "4", "--curve", "2", "--num-folds", "2"]
+    monkeypatch.setattr(sys, "argv", ["transfer_learning", *flags])
+    monkeypatch.setitem(transfer_learning.PAPER["caltech101"]["pretrained"], 4, {"mean": 50.0, "spread": 0.5})
+    transfer_learning.main()
+    printed = capsys.readouterr().out
+    assert "50.0 ± 0.5" in printed and f"written to {trained.run / 'transfer' / 'caltech101'}" in printed
+    monkeypatch.setattr(sys, "argv", ["transfer_learning", *flags])
+    with pytest.raises(SystemExit, match="error: out=.*it already holds a result"):
+        transfer_learning.main()

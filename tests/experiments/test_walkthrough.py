@@ -1,0 +1,257 @@
+"""Figure 1: every stage is the reference's, what is conserved has its closed form, and the page shows it."""
+
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+import tiny_nets
+from PIL import Image
+from test_deconv_figures import CENTRES, MEAN, NET, _data, _net, _params
+
+import zfjax
+from experiments import deconvnet_walkthrough
+from experiments.pages import canvas
+from experiments.pages import walkthrough as walkthrough_page
+from zfjax import nets
+from zfjax.analyses import walkthrough
+from zfjax.analyses.walkthrough import walk_down
+from zfjax.data import sets
+from zfjax.deconvnet import Step
+
+VIEWS = nets.read_views(_data().validation, [4], _net())
+
+
+TRACE = reference.forward(_params(), VIEWS.images, NET)
+
+
+MINI = nets.TrainedNet(
+    tiny_nets.MINI, tiny_nets.params(tiny_nets.MINI), MEAN, Path("x"), Path("y"), "tiny", tuple("abcde"), "mini"
+)
+
+
+PLAIN = zfjax.Architecture("plain", (zfjax.Dense("fc1", 7), zfjax.Dense("fc2", 3, hidden=False)), image_size=20)
+
+
+def mini_views():
+    images = tiny_nets.images(34, batch=1)
+    return nets.Views(images, np.zeros((1, 34, 34, 3), np.uint8), np.array([0]), None, None)
+
+
+def plain_net():
+    params = {name: {k: v * np.float32(0.02) for k, v in p.items()} for name, p in tiny_nets.params(PLAIN).items()}
+    return nets.TrainedNet(PLAIN, params, MEAN, Path("x"), Path("y"), "tiny", tuple("abc"), "plain")
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """The tiny net and set in the place of a run."""
+    net = _net(tmp_path)
+    monkeypatch.setattr(nets, "load_net", lambda checkpoint: net)
+    monkeypatch.setattr(sets, "open_data", lambda data: _data())
+    return net
+
+
+def test_every_stage_is_the_references():
+    """From fc6: unit alone, transposed weights, rectified, filters; conv1's pool is undone at its switches."""
+    walk = walk_down(_net(), VIEWS, "fc6", None)
+    assert [stage.layer for stage in walk.stages] == ["fc6", "conv2", "conv1"]
+    units = TRACE["fc6"]["features"]
+    top = np.where(units == units.max(), units, 0)
+    params, conv1, conv2 = _params(), NET.layer("conv1"), NET.layer("conv2")
+    to_conv2 = (top @ params["fc6"]["kernel"].T).reshape(1, 5, 5, 5)
+    to_conv1 = reference.conv_transpose(np.maximum(to_conv2, 0), params["conv2"]["kernel"], conv2, (5, 5, 6))
+    unpooled = reference.unpool(to_conv1, TRACE["conv1"]["switches"], (10, 10), 3, 2)
+    pixels = reference.conv_transpose(np.maximum(unpooled, 0), params["conv1"]["kernel"], conv1, (20, 20, 3))
+    maps = [walk.numbers["layers"][name]["map"] for name in ("conv2", "conv1")]
+    for found, expected in (
+        (walk.stages[0].above, walkthrough.in_rows(top[0])),
+        (walk.stages[1].above, to_conv2[0, ..., maps[0]]),
+        (walk.stages[1].rectified, np.maximum(to_conv2, 0)[0, ..., maps[0]]),
+        (walk.stages[2].above, to_conv1[0, ..., maps[1]]),
+        (walk.stages[2].unpooled, unpooled[0, ..., maps[1]]),
+        (walk.stages[2].rectified, np.maximum(unpooled, 0)[0, ..., maps[1]]),
+        (walk.stages[2].handed_on, TRACE["conv1"]["features"][0, ..., maps[1]]),
+        (walk.projection, pixels[0]),
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    excited = TRACE["conv1"]["features"].max(axis=(0, 1, 2)) > 0
+    signal = np.maximum(unpooled, 0).sum(axis=(0, 1, 2))
+    assert maps[1] == np.where(excited, signal, 0).argmax()
+    numbers = walk.numbers["layers"]["conv1"]
+    assert numbers["removed"] == pytest.approx(np.maximum(-unpooled, 0).sum() / np.abs(unpooled).sum(), rel=1e-4)
+    assert numbers["silent"] == pytest.approx(signal[~excited].sum() / signal.sum(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("net", "views"), [(_net(), VIEWS), (MINI, mini_views())])
+def test_unpooling_keeps_the_sum_and_switches_stand_at_the_maxima(net, views):
+    """What a pool read at its switches is what it handed on, before its norm or after; no value is lost or doubled."""
+    layer = walkthrough.last_conv(net.architecture)
+    walk = walk_down(net, views, layer, None)
+    for stage in walk.stages:
+        numbers = walk.numbers["layers"][stage.layer]
+        assert numbers["sum_unpooled"] == pytest.approx(numbers["sum_from_above"], rel=1e-5)
+        assert stage.unpooled.sum() == pytest.approx(stage.above.sum(), rel=1e-4, abs=1e-4)
+        if stage.pool:
+            maxima = stage.pool_input[walkthrough.switch_places(stage.switches, stage.pool)]
+            windows = reference.max_pool(stage.pool_input[None, ..., None], stage.pool.size, stage.pool.stride)[0]
+            np.testing.assert_array_equal(maxima, windows[0, ..., 0])
+            row = net.architecture.layer(stage.layer)
+            if isinstance(row.after[-1], zfjax.Pool):
+                np.testing.assert_allclose(maxima, stage.handed_on, rtol=1e-3, atol=1e-3)
+
+
+def test_the_pixels_are_those_of_project_whatever_the_scale_of_the_input():
+    views = mini_views()
+    walk = walk_down(MINI, views, "fc7", None)
+    trace = tiny_nets.forward(MINI.params, views.images, architecture=tiny_nets.MINI)[1]
+    top = zfjax.isolate(trace["fc7"].features, channel=walk.numbers["map"])
+    expected = zfjax.project(MINI.params, trace, top, layer="fc7", architecture=tiny_nets.MINI)[0]
+    np.testing.assert_allclose(walk.projection, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_conservation_of_a_hand_made_step():
+    """+3 -1 in a map that is silent on the way up, +2 in one that is not; two values have met."""
+    above = np.array([[2.0, -1.0, 2.0, 1.0]]).reshape(1, 2, 1, 2)
+    unpooled = np.array([[[[3.0, 0.0]], [[-1.0, 2.0]]]])
+    unpooled[0, 0, 0], unpooled[0, 1, 0] = (3.0, 2.0), (-1.0, 0.0)
+    step = Step(unpooled, np.maximum(unpooled, 0), None)
+    handed_on = np.zeros((1, 2, 1, 2))
+    handed_on[0, 0, 0, 1] = 5.0
+    assert walkthrough.conserved(handed_on, above, step) == {
+        "sum_from_above": 4.0,
+        "sum_unpooled": 4.0,
+        "removed": 1 / 6,
+        "reached": 0.5,
+        "silent": 3 / 5,
+        "map": 1,
+        "map_share": 2 / 5,
+    }
+
+
+@pytest.mark.parametrize("image", range(6))
+def test_all_of_the_energy_lies_in_the_field_at_every_border(image):
+    views = nets.read_views(_data().validation, [image], _net())
+    for channel in (0, 2, 3, 4, 5):
+        walk = walk_down(_net(), views, "conv1", channel)
+        assert walk.box == zfjax.receptive_field(NET, "conv1").box(walk.place) and walk.projection.any()
+        assert walk.numbers["energy_in_field"] == 1.0
+    assert walk_down(_net(), views, "conv2", None).box is None  # it sees 23 of 20 pixels
+
+
+def test_energy_is_counted_in_the_field_and_on_the_object():
+    projection = np.zeros((4, 4, 3))
+    projection[0, 0], projection[3, 3] = 1.0, 2.0  # energies 3 and 12
+    on_object = np.zeros((4, 4), bool)
+    on_object[0] = True
+    found = walkthrough.energy(projection, (-2, -2, 2, 2), on_object)
+    assert found == {"energy_in_field": pytest.approx(0.2), "energy_on_object": {"value": 0.2, "by_chance": 0.5}}
+    assert walkthrough.energy(projection, None, None) == {"energy_in_field": 1.0, "energy_on_object": None}
+
+
+def test_by_default_the_strongest_map_of_the_last_convolution_is_taken():
+    assert walkthrough.last_conv(zfjax.ZFNET) == "conv5" and walkthrough.last_conv(PLAIN) == "fc2"
+    walk = walk_down(_net(), VIEWS, "conv2", None)
+    features = TRACE["conv2"]["features"][0]
+    row, column, channel = np.unravel_index(features.argmax(), features.shape)
+    assert walk.numbers["map"] == channel and walk.place == (row, column)
+    assert walk.numbers["activation"] == pytest.approx(features.max(), rel=1e-4)
+
+
+def test_units_stand_in_rows_as_square_as_they_go():
+    assert walkthrough.in_rows(np.arange(12)).tolist() == np.arange(12).reshape(3, 4).tolist()
+    assert walkthrough.in_rows(np.arange(7)).shape == (1, 7)
+    assert walkthrough.in_rows(np.arange(4096)).shape == (64, 64)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_every_switch_has_a_colour_of_its_own_and_the_middle_is_white(size):
+    colours = walkthrough_page.switch_colours(size).reshape(-1, 3)
+    assert len({tuple(colour) for colour in colours.tolist()}) == size**2
+    assert size == 2 or colours[4].tolist() == [255, 255, 255]
+
+
+def test_switches_are_as_bright_as_what_is_handed_on():
+    stage = walk_down(_net(), VIEWS, "conv1", 0).stages[0]
+    stage = stage._replace(handed_on=np.array([[4.0, 1.0, 0.0]]), switches=np.array([[4, 4, 4]], np.uint8))
+    assert walkthrough_page.switch_picture(stage)[0, :, 0].tolist() == [255, 128, 0]
+    assert walkthrough_page.switch_picture(stage._replace(handed_on=np.zeros((1, 3)))).max() == 0
+
+
+def test_the_lens_stays_inside_the_map():
+    assert [walkthrough_page.around(place, 12) for place in (0, 2, 6, 11)] == [(0, 5), (0, 5), (4, 9), (7, 12)]
+    assert walkthrough_page.around(1, 3) == (0, 3)
+
+
+def test_the_signals_of_a_column_share_one_scale():
+    """+1 beside -4 is the same grey, 159, from above, unpooled and rectified, where -4 has become mid-grey."""
+    walk = walk_down(_net(), VIEWS, "conv1", 0)
+    values = np.array([[1.0, -4.0]])
+    switches = np.zeros((1, 2), np.uint8)
+    stage = walk.stages[0]._replace(above=values, unpooled=values, rectified=np.maximum(values, 0), switches=switches)
+    stage = stage._replace(handed_on=np.array([[2.0, 1.0]]))
+    sheet = walkthrough_page.ladder(walk._replace(stages=[stage], place=()))
+    quarter = walkthrough_page.LARGEST_TILE // 4
+    left, right = (sheet[:, walkthrough_page.NAMES + n * quarter, 0] for n in (1, 3))
+
+    def runs(line, value):
+        return int((np.diff(np.concatenate([[0], (line == value).astype(int)])) == 1).sum())
+
+    assert runs(left, 159) == 3 and runs(right, 0) >= 2
+
+
+def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
+    result = deconvnet_walkthrough.run(deconvnet_walkthrough.Config(seed=3))
+    out = trained.run / "figures" / "walkthrough"
+    assert {path.name for path in out.iterdir()} == {"walkthrough.png", "walkthrough.npz", "result.json"}
+    written = json.loads((out / "result.json").read_text())
+    image = int(sets.choose(_data().validation, 1, 3)[0])
+    assert (written["image"], written["layer"], written["energy_in_field"]) == (image, "conv2", 1.0)
+    assert written["paper"] is None and written["data"]["fingerprint"] == "data" and "jax" in written["versions"]
+    arrays = np.load(out / "walkthrough.npz")
+    np.testing.assert_array_equal(arrays["picture"], CENTRES[image])
+    _, trace = zfjax.forward(_params(), jnp.asarray(CENTRES[image] - np.float32(120))[None], architecture=NET)
+    top = zfjax.isolate(trace["conv2"].features, channel=written["map"])
+    projection = zfjax.project(_params(), trace, top, layer="conv2", architecture=NET)[0]
+    np.testing.assert_allclose(arrays["projection"], projection, rtol=1e-4, atol=1e-6)
+    assert arrays["conv1/switches"].dtype == np.uint8 and arrays["conv1/unpooled"].shape == (10, 10)
+    with Image.open(out / "walkthrough.png") as page:
+        assert page.size[0] <= 1500 and (out / "walkthrough.png").stat().st_size <= 1_000_000
+    with pytest.raises(ValueError, match="already holds a result"):
+        deconvnet_walkthrough.run(deconvnet_walkthrough.Config())
+    again = deconvnet_walkthrough.run(
+        deconvnet_walkthrough.Config(layer="fc7", map=result["map"] % 2, image=7, overwrite=True)
+    )
+    assert again["image"] == 7 and again["layers"]["fc7"]["removed"] == 0 and list(again["layers"])[-1] == "conv1"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer": "conv9"}, "unknown layer 'conv9'"),
+        ({"layer": "conv1", "map": 6}, "map=6: a whole number from 0 to 5 is needed in conv1"),
+        ({"layer": "conv1", "map": -1}, "map=-1: a whole number from 0 to 5"),
+        ({"layer": "conv1", "map": 1}, "map=1: nothing in this image excites it in conv1; take another"),
+        ({"image": 21}, "image=21: the validation split of 'tiny' has 21, counted from 0"),
+        ({"image": -1}, "image=-1: the validation split"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named_before_anything_is_written(trained, options, message):
+    with pytest.raises(ValueError, match=message):
+        deconvnet_walkthrough.run(deconvnet_walkthrough.Config(**options))
+    assert not (trained.run / "figures").exists()
+
+
+def test_a_net_without_pools_and_classes_have_their_page_too():
+    images = VIEWS.images
+    views = nets.Views(images, CENTRES[4:5], np.array([0]), np.ones((1, 20, 20), bool), None)
+    walk = walk_down(plain_net(), views, "fc2", 1)
+    assert "class 'b'" in walk.title and walk.place == () and walk.box is None
+    assert walk.numbers["energy_on_object"] == {"value": pytest.approx(1.0), "by_chance": 1.0}
+    page = canvas.pixels_of(walkthrough_page.draw(walk))
+    with_lens = canvas.pixels_of(walkthrough_page.draw(walk_down(_net(), VIEWS, "conv1", 0)))
+    assert len(with_lens) > len(page) + 200
+    assert canvas.SWITCHES_NOTE in walkthrough_page.caption(walk)
+    assert "100% on the object, which covers 100%" in walkthrough_page.where(walk.numbers)

@@ -1,0 +1,190 @@
+"""Each claim about a figure, on results made by hand: it holds, fails, is not shown, or nothing can be said."""
+
+import pytest
+
+from experiments.pages import first_layer as first_layer_page
+from experiments.report import figures as report_figures
+from experiments.report.figures import CLAIMS
+
+HOLDS, FAILS, OPEN = "holds", "does not hold", "not shown"
+
+
+FIVE = (0.9, 0.8, 0.7, 0.9, 0.8)
+
+
+def layers(**facts):
+    return {"layers": facts}
+
+
+def pair(value, by_chance):
+    return {"resemblance": {"value": value, "by_chance": by_chance}}
+
+
+def settled(*curves, share=1.0):
+    return {"lower_layers_first": share, **layers(**{f"conv{n}": {"similarity": c} for n, c in enumerate(curves)})}
+
+
+def invariance(number, translation, scale, names=("conv1", "fc7")):
+    """Values of five images {layer: [5]} under two transforms."""
+
+    def facts(of_images):
+        means = {layer: sum(values) / 5 for layer, values in of_images.items()}
+        return {number: means, "of_images": {number: of_images}}
+
+    return {"layers": list(names), "transforms": {"translation": facts(translation), "scale": facts(scale)}}
+
+
+def slopes(first, last):
+    return {"conv1": [first + 0.01 * n for n in range(5)], "fc7": [last] * 5}
+
+
+def stability(translation, scale, rotation):
+    kept = {"translation": translation, "scale": scale, "rotation": rotation}
+    facts = {name: {"label_stability": {"mean": sum(v) / len(v), "images": v}} for name, v in kept.items()}
+    return {"layers": ["conv1", "fc7"], "transforms": facts}
+
+
+def occlusion(own, chance, num=100):
+    score = {"object": own, "other_object": chance, "standard_error": 0.0}
+    return {"score": {"num_images": num, "occlusion": score, "gradient": {"object": 0.5}}}
+
+
+def first_layers(ours, other, acted=True):
+    def net(value):
+        return {"dominance": {"largest_over_median": value}}
+
+    nets = {"clipped": net(ours), **({} if other is None else {"unclipped": net(other)})}
+    return {"nets": nets, "renormalisation_acted": acted}
+
+
+def dead(ours, other):
+    def net(weak, silent):
+        return {"num_filters": 96, "dead_by_weight": {"share": weak}, "dead_by_activity": {"share": silent}}
+
+    return {"nets": {"clipped": net(0.0, ours), "alexnet": net(other, 0.0)}}
+
+
+def middle(ours, other):
+    return {"nets": {"clipped": {"band": ours}, "alexnet": {"band": other}}}
+
+
+more_middle = report_figures.against("alexnet", lambda net: net["band"], ".1%", larger=True)
+
+
+less_middle = report_figures.against("alexnet", lambda net: net["band"], ".1%", larger=False)
+
+
+CASES = [
+    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1), conv2=pair(0.2, 0.1)), HOLDS),
+    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1), conv2=pair(0.2, 0.15)), OPEN),
+    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1), conv2=pair(0.1, 0.1)), FAILS),
+    (report_figures.resemblance, layers(conv1=pair(None, None)), None),
+    (report_figures.lower_layers_settle_first, settled([0.9, 1], [0.5, 1], [0.2, 1], [0.1, 1]), HOLDS),
+    (report_figures.lower_layers_settle_first, settled([0.9, 1], [0.5, 1]), OPEN),  # one pair of layers shows nothing
+    (report_figures.lower_layers_settle_first, settled([0.1, 1], [0.2, 1], [0.5, 1], [0.9, 1], share=0.0), FAILS),
+    (report_figures.lower_layers_settle_first, {"lower_layers_first": None}, None),
+    (report_figures.lower_layers_settle_first, {"lower_layers_first": float("nan")}, None),
+    (report_figures.first_layer_moves_more, invariance("slope", slopes(2, 1), slopes(3, 1)), HOLDS),
+    (report_figures.first_layer_moves_more, invariance("slope", slopes(2, 1), slopes(0.5, 1)), OPEN),
+    (report_figures.first_layer_moves_more, invariance("slope", slopes(2, 1), slopes(3, 1), ("conv2", "fc7")), None),
+    (report_figures.top_layer_is_quasi_linear, invariance("linearity", slopes(0, 0.95), slopes(0, 0.91)), HOLDS),
+    (report_figures.top_layer_is_quasi_linear, invariance("linearity", slopes(0, 0.95), slopes(0, 0.5)), OPEN),
+    (report_figures.top_layer_is_quasi_linear, invariance("linearity", {}, {}, ("conv1", "fc6")), None),
+    (report_figures.rotation_breaks_labels, stability(FIVE, FIVE, [0.1] * 5), HOLDS),
+    (report_figures.rotation_breaks_labels, stability(FIVE, FIVE, [0.1] * 4 + [0.95]), OPEN),
+    (report_figures.rotation_breaks_labels, stability([0.1] * 6, [0.1] * 6, [0.9] * 6), FAILS),
+    (report_figures.renormalisation_tames, first_layers(2.0, 9.0), HOLDS),
+    (report_figures.renormalisation_tames, first_layers(2.0, 2.1), OPEN),
+    (report_figures.renormalisation_tames, first_layers(9.0, 2.0), FAILS),
+    (report_figures.renormalisation_tames, first_layers(9.0, None), None),
+    (report_figures.renormalisation_tames, first_layers(2.0, 2.0, acted=False), OPEN),
+    (report_figures.fewer_dead_filters, dead(0.01, 0.3), HOLDS),
+    (report_figures.fewer_dead_filters, dead(0.01, 0.02), OPEN),
+    (report_figures.fewer_dead_filters, dead(0.3, 0.01), FAILS),
+    (report_figures.fewer_dead_filters, first_layers(1, 1), None),
+    (more_middle, middle(0.4, 0.2), HOLDS),
+    (more_middle, middle(0.2, 0.4), FAILS),
+    (more_middle, middle(0.41, 0.4), OPEN),
+    (more_middle, middle(0.3, 0.0), HOLDS),
+    (more_middle, middle(0.0, 0.0), FAILS),
+    (less_middle, middle(0.3, 0.0), FAILS),
+    (report_figures.occlusion_finds_the_object, occlusion(0.9, 0.8), HOLDS),
+    (report_figures.occlusion_finds_the_object, occlusion(0.82, 0.8), OPEN),
+    (report_figures.occlusion_finds_the_object, occlusion(0.6, 0.8), FAILS),
+    (
+        report_figures.occlusion_finds_the_object,
+        occlusion(1.0, 0.8, num=5),
+        OPEN,
+    ),  # five of five, where chance gives four
+    (report_figures.occlusion_finds_the_object, {"score": None}, None),
+]
+
+
+@pytest.mark.parametrize(("judge", "result", "verdict"), CASES)
+def test_the_rule_decides(judge, result, verdict):
+    finding = judge(result)
+    assert (None if finding is None else finding.verdict) == verdict
+
+
+def test_jumps_are_judged_by_every_layer():
+    def both(*pairs):
+        found = {f"conv{n}": {"continuity": {"image_stayed": a, "image_changed": b}} for n, (a, b) in enumerate(pairs)}
+        return report_figures.jumps_come_from_other_images({"layers": {**found, "fc6": {}}})
+
+    pairs = ((0.9, 0.1), (0.6, 0.4)), ((0.9, 0.1), (0.45, 0.4)), ((0.9, 0.1), (0.3, 0.4))
+    assert [both(*some).verdict for some in pairs] == [HOLDS, OPEN, FAILS]
+    assert both((0.9, 0.1), (None, 0.4)).ours == "correlation 0.90 where the image stayed, 0.10 where it changed"
+    assert both((None, 0.1)) is None
+
+
+def test_geometry_is_that_of_the_paper_or_not():
+    result = {"num_parameters": 7, "map_sides": [3, 1], "paper": {"num_parameters": 7, "map_sides": [3, 1]}}
+    assert report_figures.geometry(result).verdict == HOLDS
+    assert report_figures.geometry({**result, "num_parameters": 8}).verdict == FAILS
+    assert report_figures.geometry({**result, "paper": None}) is None
+
+
+def test_figure_6_is_judged_by_what_the_experiment_writes():
+    def net(ours):
+        energy = {"low": 0.2, "middle": 0.4 if ours else 0.2, "high": 0.4}
+        ratio, aliased = (2.0, 0.1) if ours else (9.0, 0.5)
+        weak, silent = {"share": 0.0}, {"share": 0.0 if ours else 0.5}
+        facts = {"dominance": {"largest_over_median": ratio}, "band_energy": energy, "aliased_energy": aliased}
+        return {**facts, "num_filters": 96, "dead_by_weight": weak, "dead_by_activity": silent}
+
+    assert set(net(True)) - {"num_filters"} <= set(first_layer_page.MEANINGS) | {"dominance"}
+    nets = {"clipped": net(True), "unclipped": net(False), "alexnet": net(False)}
+    result = {"nets": nets, "renormalisation_acted": True}
+    found = [claim.judge(result) for claim in CLAIMS if claim.source == "Figure 6"]
+    assert [finding.verdict for finding in found] == [HOLDS] * 4
+    assert found[-1].ours == "10.0% against 50.0%"
+    rule = next(claim.rule for claim in CLAIMS if "aliasing" in claim.says)
+    assert "the first filters' energy beyond 1 / (2 stride)" in rule and "not in the second layer's pictures" in rule
+
+
+def test_the_share_of_pairs_of_layers_says_what_holds_in_them():
+    found = report_figures.lower_layers_settle_first(settled([0.9, 1], [0.5, 1], [0.2, 1], share=0.76))
+    assert found.ours == "in 76% of the pairs of 3 layers the lower one is nearer"
+
+
+def test_the_rule_of_figure_2_says_that_an_untrained_network_passes():
+    rule = next(claim.rule for claim in CLAIMS if claim.source == "Figure 2")
+    assert "An untrained network passes too, as the switches" in rule and "sanity checks" in rule
+
+
+def test_without_values_of_single_images_nothing_is_shown():
+    result = invariance("slope", slopes(2, 1), slopes(3, 1))
+    del result["transforms"]["scale"]["of_images"]
+    finding = report_figures.first_layer_moves_more(result)
+    assert finding.verdict == OPEN and "values of single images are missing" in finding.because
+    assert finding.ours == "translation 2.0 times, scale 3.0 times"
+
+
+def test_every_claim_says_its_rule_and_every_source_has_one():
+    assert all(claim.says and claim.paper and claim.rule for claim in CLAIMS)
+    sources = {claim.source for claim in CLAIMS}
+    figures, tables = (
+        {f"{kind} {n}" for n in numbers} for kind, numbers in (("Figure", range(2, 8)), ("Table", (1, 2, 3, 4, 6, 7)))
+    )
+    assert figures | tables | {"Table 5, Figure 9"} == sources
+    assert len({(claim.source, claim.says) for claim in CLAIMS}) == len(CLAIMS)

@@ -1,0 +1,245 @@
+"""The report: each claim at least once, whatever results there are; words escaped; nothing stops it."""
+
+import base64
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import paper_report
+from experiments.report import results as report_results
+from experiments.report.figures import CLAIMS
+
+NASTY = "<script>alert(1)</script> | `x` & [y](z)"
+
+
+def write(folder, result, *pictures):
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(result if isinstance(result, str) else json.dumps(result))
+    for name in pictures:
+        Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(folder / name)
+
+
+def settled(falls, name, data):
+    means = [0.9, 0.7, 0.5, 0.3] if falls else [0.3, 0.5, 0.7, 0.9]
+    return {
+        "figure": "Figure 4",
+        "lower_layers_first": float(falls),
+        "layers": {f"conv{n}": {"similarity": [mean, mean]} for n, mean in enumerate(means, 1)},
+        "num_images": 1234,
+        "data": {"name": data, "num_classes": 10},
+        "checkpoint": {"path": f"runs/{name}/checkpoints/7", "fingerprint": "f"},
+    }
+
+
+def evaluation(*nets, top1=0.3, num=500, fingerprint="f"):
+    error = {views: {"top1": top1, "top5": 0.1} for views in ("center", "ten")}
+    members = [
+        {"name": name, "checkpoint": {"path": f"runs/{run}/checkpoints/1", "fingerprint": run}, "error": error}
+        for name, run in nets
+    ]
+    data = {"name": "imagenet", "fingerprint": fingerprint, "num_classes": 10}
+    common = {"num_images": num, "data": data, "checkpoint": members[0]["checkpoint"]}
+    paper = {"1 net": [40.7, 18.2, None]}
+    return {"table": "Table 2", "error": error, "members": members, "paper": paper, **common}
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Two runs with Figure 4, one of nasty names, and a table without a claim."""
+    runs = tmp_path / "runs"
+    write(runs / "a/figures/evolution", settled(True, "a", "demo"), "evolution.png")
+    write(runs / "b/figures/evolution", settled(False, "b", NASTY), "overview.png", "conv1.png")
+    write(runs / "a/sanity", {"table": "sanity checks", "score": {"of units": 0.25}}, "sanity_checks.png")
+    write(runs / "a/training", {"no": "figure"})
+    return tmp_path
+
+
+def make(results, **more):
+    return paper_report.run(paper_report.Config(results / "runs", results / "report", **more))
+
+
+def pages(results):
+    return [(results / "report" / name).read_text() for name in ("report.html", "report.md")]
+
+
+def test_each_claim_stands_for_each_result_and_once_where_there_is_none(results):
+    claims = make(results)["claims"]
+    first = [claim for claim in claims if claim["says"].startswith("The lower layers")]
+    assert [claim["verdict"] for claim in first] == ["holds", "does not hold"]
+    assert [claim["because"] for claim in first] == ["p = 0.042", "the contrary: p = 0.042"]
+    assert first[0]["setting"] == "a; demo, 1,234 images of 10 classes" and first[0]["result"] == "a/figures/evolution"
+    assert len(claims) == len(CLAIMS) + 1
+    assert sum(claim["verdict"] == "not measured" for claim in claims) == len(CLAIMS) - 1
+    for page in pages(results):
+        assert f"1 holds, 1 does not hold, 0 not shown, {len(CLAIMS) - 1} not measured" in page
+
+
+def test_the_four_verdicts_have_four_colours(results):
+    undecided = settled(True, "c", "demo")
+    undecided["layers"] = {f"conv{n}": {"similarity": [0.1 * n]} for n in range(2)}
+    write(results / "runs/c", undecided)
+    make(results)
+    page = pages(results)[0]
+    for kind in ("holds", "does-not-hold", "not-shown", "not-measured"):
+        assert f'<td class="{kind}">' in page
+    styles = re.findall(r"td\.([a-z-]+) \{ ([^}]+) \}", page)
+    assert len({look for _, look in styles}) == len(styles) == 5  # with that of what cannot be read
+
+
+def test_the_pages_hold_every_picture_and_no_name_as_code(results):
+    make(results)
+    page, text = pages(results)
+    assert "<script>" not in page and "&lt;script&gt;" in page and "a; demo, 1,234 images of 10 classes" in page
+    assert "<script>" not in text and "\\<script\\>" in text and "\\[y\\]" in text
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+    images = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert len(images) == 3  # the overview stands for the page that it sums up
+    assert all(base64.b64decode(image).startswith(b"\x89PNG") for image in images)
+    assert "](../runs/a/figures/evolution/evolution.png)" in text and "conv1.png" not in text
+    assert "of units" not in text  # a picture shows the numbers
+
+
+def test_what_nothing_measured_stands_in_the_overview_alone(results):
+    make(results)
+    overview, details = pages(results)[1].split("## ", 1)
+    jumps, figure_5 = "Sudden jumps in appearance", "the top layer the effect of translation"
+    assert jumps in overview and figure_5 in overview and "| Figure 5 |" in overview
+    assert jumps not in details and "Figure 5" not in details and "not measured" not in details
+    assert details.count("The lower layers can be seen to converge") == 2
+
+
+def test_a_long_list_of_numbers_says_how_many_more_there_are(results):
+    write(results / "runs/long", {"table": "of my own", "of_map": [0.5] * 1042})
+    write(results / "runs/short", {"table": "short", "of_map": [0.5] * 40})
+    make(results)
+    text = pages(results)[1]
+    assert "| of\\_map, 40 | 0.5 |\n| ... and 1,002 more |  |\n" in text and text.count(" more |") == 1
+
+
+def test_a_figure_stands_below_the_claims_of_its_source_and_the_overview_leads_there(results):
+    write(results / "runs/t2", evaluation(("zfnet", "z")))
+    make(results)
+    page, text = pages(results)
+    assert page.index('<a href="#figure-4">') < page.index('<h2 id="figure-4">')
+    assert page.index('<h2 id="figure-4">') < page.index('alt="evolution"') < page.index('<h2 id="table-2">')
+    assert text.index("[Figure 4](#figure-4)") < text.index('<a id="figure-4">') < text.index("![evolution]")
+    assert text.index("![evolution]") < text.index("## Table 2") < text.index("## Sanity")
+    headings = set(re.findall(r'<h2 id="([^"]+)"', page))
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= headings
+
+
+def test_a_result_without_a_picture_shows_its_numbers(results):
+    write(results / "runs/a/evaluation", evaluation(("zfnet", "a"), ("alexnet", "b")))
+    voc = {"average_precision": {"cat": 51.5, "dog": None}, "mean_average_precision": 51.5, "paper": {"pretrained": 79}}
+    write(results / "runs/a/voc", {"table": "Table 6", **voc})
+    write(results / "runs/a/more", {"table": "of my own", "score": {"of units": 0.25, "sure": True}, "seed": 3})
+    make(results)
+    text = pages(results)[1]
+    assert "zfnet (a), alexnet (b); imagenet, 500 images of 10 classes" in text  # every member
+    assert "| the average of all 2 | 30.0 | 10.0 | 30.0 | 10.0 |" in text and "paper: 1 net |  |  | 40.7" in text
+    assert "| cat | 51.5 |" in text and "| dog | - |" in text and "## Of my own" in text
+    assert "| score, of units | 0.25 |" in text and "score, sure" not in text
+
+
+def test_networks_evaluated_one_by_one_are_compared_on_the_same_data(results):
+    write(results / "runs/z", evaluation(("zfnet", "z"), top1=0.3))
+    write(results / "runs/x", evaluation(("alexnet", "x"), top1=0.5))
+    write(results / "runs/y", evaluation(("alexnet", "y"), top1=0.1, fingerprint="of other data"))
+    (row,) = [
+        claim
+        for claim in make(results)["claims"]
+        if claim["says"].startswith("The network of Fig. 3") and claim["ours"]
+    ]
+    assert row["verdict"] == "holds" and row["ours"] == "30.0% against 50.0%" and row["result"] == "x, z"
+    write(results / "runs/both", evaluation(("zfnet", "z"), ("alexnet", "x"), top1=0.3))
+    found, _ = report_results.read_results(results / "runs")
+    assert report_results.joined(found) == []  # they stand side by side already
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ({}, ""),
+        ({"data": "demo", "checkpoint": "runs/a/checkpoints/3", "num_images": 1}, "a; demo, 1 image"),
+        ({"data": {"name": "demo", "num_classes": 1}, "num_images": 2}, "demo, 2 images of 1 class"),
+        ({"data": {"name": "demo", "num_classes": 10}, "network": "a"}, "a; demo"),
+        ({"network": "SqueezeNet", "num_pictures": 24, "num_classes": 1000}, "SqueezeNet; 24 images of 1,000 classes"),
+        ({"architecture": "zfnet", "image_size": 224, "checkpoint": None}, "zfnet, 224 pixels"),
+        ({"rows": [{"parameters": 1}] * 2, "data": {"name": "demo"}}, "2 architectures; demo"),
+        ({"checkpoints": {"clipped": {"path": "r/x/checkpoints/1"}, "alexnet": "y.npz"}}, "clipped (x), alexnet (y)"),
+        ({"images": [{}, {}], "num_images": "many"}, "2 images"),
+    ],
+)
+def test_networks_data_and_size_are_told_in_few_words(result, words):
+    assert report_results.setting(result) == words
+
+
+BROKEN = {
+    "cut off": '{"figure": "Figure 4", ',
+    "no file of ours": "[1, 2]",
+    "an empty name": {"table": ""},
+    "a name that is none": {"figure": {"a": 1}},
+    "of an earlier version": {"figure": "Figure 7"},
+    "a string for a number": {**evaluation(("zfnet", "a")), "num_images": "500"},
+    "a string for a share": {**settled(True, "a", "demo"), "lower_layers_first": "all"},
+    "a string for a checkpoint": {**evaluation(("zfnet", "a")), "members": ["a"]},
+    "an empty table": {"table": "Table 7", "rows": [{}]},
+    "numbers as strings": {"table": "Table 1", "layers": {"conv5": {"nose": {"delta": "low", "p": "0.1"}}}},
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_no_result_stops_the_report(results, name):
+    write(results / "runs/broken <b>", BROKEN[name])
+    made = make(results)
+    page, text = pages(results)
+    if name == "no file of ours":
+        assert made["unreadable"] == []
+    else:
+        (one,) = made["unreadable"]
+        assert one["where"] == "broken <b>" and one["what"]
+        assert 'class="unreadable">unreadable: broken &lt;b&gt;/result.json: ' in page
+        assert "unreadable: broken \\<b\\>/result.json: " in text and "1 result could not be read" in text
+    assert len(made["claims"]) == len(CLAIMS) + 1  # the others are judged as before
+
+
+def test_what_lacks_numbers_but_is_whole_is_shown_as_not_shown(results):
+    rows = {"nose": {"delta": 0.1, "p": None}, "random": {"delta": 0.2, "p": None}}
+    write(results / "runs/t1", {"table": "Table 1", "layers": {"conv5": rows}, "data": "demo", "checkpoint": "runs/x"})
+    write(results / "runs/t7", {"table": "Table 7", "rows": [], "num_train": 30})
+    write(
+        results / "runs/t3",
+        {"table": "Table 3", "rows": [], "rank_correlation": {"rho": None, "p_value": None, "num_variants": 3}},
+    )
+    made = make(results)
+    assert made["unreadable"] == []
+    shown = {claim["source"]: claim["verdict"] for claim in made["claims"] if claim["result"] in ("t1", "t3", "t7")}
+    assert shown == {"Table 1": "not shown", "Table 3": "not shown"}
+
+
+def test_a_name_that_no_encoding_knows_stops_nothing(results):
+    write(results / "runs/odd", settled(True, "odd", "\ud800"))
+    assert make(results)["unreadable"] == [] and "odd; ?, 1,234 images" in pages(results)[1]
+
+
+def test_a_report_is_replaced_only_when_told(results):
+    make(results)
+    with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
+        make(results)
+    make(results, overwrite=True)
+
+
+def test_where_there_is_nothing_to_report_it_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no result below .*/: draw a figure first"):
+        paper_report.run(paper_report.Config(tmp_path, tmp_path / "report"))
+
+
+def test_verdicts_are_printed_with_what_could_not_be_read(results, capsys):
+    write(results / "runs/broken", "{")
+    paper_report.report(make(results))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(CLAIMS) + 3 and lines[-2].startswith("unreadable: broken: JSONDecodeError")

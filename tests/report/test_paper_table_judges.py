@@ -1,0 +1,164 @@
+"""Each claim about Tables 1 to 3, on results made by hand: it holds, fails, is not shown, or nothing can be said."""
+
+import pytest
+
+from experiments import architecture_ablation
+from experiments.report import tables as report_tables
+from experiments.report.tables import TABLES
+
+HOLDS, FAILS, OPEN = "holds", "does not hold", "not shown"
+
+
+SHALLOW, WIDE = "alexnet, no conv3,4,fc6,7", "zfnet, conv3,4,5 of 512,1024,512"
+
+
+def parts(*p_values, layer="conv5", aligned=0.025):
+    rows = {f"part {n}": {"delta": 0.1, "p": p, "p_aligned": aligned} for n, p in enumerate(p_values)}
+    layers = {layer: {**rows, "random": {"delta": 0.2, "p": None, "p_aligned": None}}}
+    return {"layers": layers}
+
+
+def gains(below, above, places=1.0):
+    """Parts' score over that of random places in layers 5 and 7."""
+    rows = {
+        layer: {"nose": {"delta": score, "p": 0.1}, "random": {"delta": places, "p": None}}
+        for layer, score in (("conv5", below), ("fc7", above))
+    }
+    return {"layers": rows}
+
+
+def evaluated(together, *alone, num=50_000, center=0.4, names=None):
+    def error(top1):
+        return {"ten": {"top1": top1}, "center": {"top1": center}}
+
+    names = names or ["zfnet"] * len(alone)
+    members = [{"name": name, "error": error(top1)} for name, top1 in zip(names, alone, strict=True)]
+    return {"num_images": num, "members": members, **({} if together is None else {"error": error(together)})}
+
+
+def variants(num=50_000, **errors):
+    rows = [{"name": name, "error": {"validation": {"top1": error}}} for name, error in errors.items()]
+    return {"rows": rows, **({} if num is None else {"num_images": num})}
+
+
+def cut(shallow, whole=0.4, convs=0.45, dense=0.44, **more):
+    names = {"alexnet": whole, "alexnet, no conv3,4": convs, "alexnet, no fc6,7": dense, SHALLOW: shallow}
+    return variants(**names, **more)
+
+
+def sizes(change, num=50_000):
+    nets = {net: 0.4 for net in ("alexnet", "zfnet")}
+    return variants(num, **nets, **{f"{net}, fc6,7 of {size}": 0.4 + change for net in nets for size in (2048, 8192)})
+
+
+def ranked(rho, p, **contrary):
+    return {"rank_correlation": {"rho": rho, "p_value": p, "num_variants": 12, **contrary}}
+
+
+part_5, beats_alexnet = (
+    report_tables.parts_correspond("conv5"),
+    report_tables.errs_less(report_tables.member_errors, "zfnet", "alexnet"),
+)
+
+
+wide_helps = report_tables.errs_less(report_tables.variant_errors, WIDE, "zfnet")
+
+
+without_dense = report_tables.costs_little("alexnet, no fc6,7", "alexnet")
+
+
+fc_sizes = next(claim.judge for claim in TABLES if claim.says.startswith("The sizes of the fully"))
+
+
+CASES = [
+    (part_5, parts(0.01, 0.04), HOLDS),
+    (part_5, parts(0.01, 0.06), OPEN),
+    (part_5, parts(0.01, 0.04, aligned=0.4), OPEN),
+    (part_5, parts(0.01, 0.04, aligned=1.0), OPEN),
+    (part_5, parts(0.01, 0.999), OPEN),  # the contrary is not tested
+    (part_5, parts(1.0, 1.0, aligned=1.0), OPEN),  # ties have p = 1 in both directions
+    (part_5, parts(None, None), OPEN),
+    (part_5, parts(float("nan"), 0.01), OPEN),
+    (part_5, parts(0.01, layer="fire8"), None),  # SqueezeNet's layers are none of the paper's
+    (report_tables.parts_gain_less_above, gains(0.7, 0.95), HOLDS),
+    (report_tables.parts_gain_less_above, gains(0.98, 0.97), OPEN),
+    (report_tables.parts_gain_less_above, gains(0.95, 0.7), FAILS),
+    (report_tables.parts_gain_less_above, parts(0.1), None),
+    (report_tables.averaging_helps, evaluated(0.3, 0.35, 0.31), HOLDS),
+    (report_tables.averaging_helps, evaluated(0.3, 0.35, 0.31, num=300), OPEN),
+    (report_tables.averaging_helps, evaluated(0.33, 0.35, 0.31), FAILS),
+    (report_tables.averaging_helps, evaluated(0.3, 0.3), None),
+    (report_tables.averaging_helps, evaluated(None, 0.3, 0.4), None),
+    (report_tables.ten_crops_help, evaluated(0.39), HOLDS),
+    (report_tables.ten_crops_help, evaluated(0.39, num=500), OPEN),
+    (report_tables.ten_crops_help, evaluated(0.41), FAILS),
+    (report_tables.ten_crops_help, evaluated(None), None),
+    (beats_alexnet, evaluated(0.3, 0.38, 0.40, names=["zfnet", "alexnet"]), HOLDS),
+    (beats_alexnet, evaluated(0.3, 0.38, 0.40, names=["zfnet", "alexnet"], num=500), OPEN),
+    (beats_alexnet, evaluated(0.3, 0.42, 0.40, names=["zfnet", "alexnet"]), FAILS),
+    (beats_alexnet, evaluated(0.3, 0.38, 0.40), None),
+    (report_tables.depth_matters, cut(0.7), HOLDS),
+    (report_tables.depth_matters, cut(0.451), OPEN),
+    (report_tables.depth_matters, cut(0.3), FAILS),
+    (report_tables.depth_matters, cut(0.7, num=None), OPEN),
+    (report_tables.depth_matters, variants(**{SHALLOW: 0.7, "alexnet": 0.4, "alexnet, no fc6,7": 0.44}), None),
+    (without_dense, cut(0.7), HOLDS),
+    (without_dense, cut(0.7, num=500), OPEN),
+    (without_dense, cut(0.7, dense=0.5), FAILS),
+    (without_dense, variants(alexnet=0.4), None),
+    (wide_helps, variants(**{WIDE: 0.375, "zfnet": 0.384}), HOLDS),
+    (wide_helps, variants(**{WIDE: 0.375, "zfnet": 0.384, "num": 1024}), OPEN),
+    (wide_helps, variants(**{WIDE: 0.4, "zfnet": 0.384}), FAILS),
+    (wide_helps, variants(zfnet=0.4), None),
+    (fc_sizes, sizes(0.01), HOLDS),
+    (fc_sizes, sizes(0.01, num=500), OPEN),
+    (fc_sizes, sizes(0.05), FAILS),
+    (fc_sizes, sizes(-0.05), FAILS),
+    (fc_sizes, variants(**{"zfnet": 0.4, "zfnet, fc6,7 of 2048": 0.4}), None),
+    (report_tables.same_order, ranked(0.6, 0.03), HOLDS),
+    (report_tables.same_order, ranked(0.4, 0.08), OPEN),
+    (report_tables.same_order, ranked(-0.9, 0.999, p_contrary=0.001), FAILS),
+    (report_tables.same_order, ranked(-0.5, 1.0, p_contrary=0.17), OPEN),  # ties: the contrary is not 1 - p
+    (report_tables.same_order, ranked(-0.9, 0.999), OPEN),  # of an earlier version
+    (report_tables.same_order, ranked(None, None, p_contrary=None), OPEN),
+    (report_tables.same_order, ranked(float("nan"), float("nan")), OPEN),
+    (report_tables.same_order, {"rank_correlation": None}, None),
+]
+
+
+@pytest.mark.parametrize(("judge", "result", "verdict"), CASES)
+def test_the_rule_decides(judge, result, verdict):
+    finding = judge(result)
+    assert (None if finding is None else finding.verdict) == verdict
+
+
+def test_random_places_that_score_nothing_leave_the_gain_open():
+    found = report_tables.parts_gain_less_above(gains(0.7, 0.95, places=0.0))
+    assert found == ("", OPEN, "conv5: random places score 0")
+
+
+def test_rules_say_what_the_tests_of_table_1_demand():
+    (rule,) = [claim.rule for claim in TABLES if claim.says.startswith("In layer 5 eyes")]
+    assert "each part has to come first of all" in rule and "may lie on other parts" in rule
+
+
+def test_ten_crops_are_worded_as_what_is_judged():
+    (claim,) = [claim for claim in TABLES if claim.judge is report_tables.ten_crops_help]
+    assert "err less than the centre crop" in claim.says and claim.paper == "not reported"
+
+
+def test_names_are_those_that_the_experiments_write():
+    names = {variant.name for variant in architecture_ablation.VARIANTS}
+    assert {SHALLOW, WIDE, "alexnet, no conv3,4", "alexnet, no fc6,7", "zfnet, both"} <= names
+    every = variants(**dict.fromkeys(names, 0.4))
+    judged = [claim for claim in TABLES if claim.source == "Table 3" and claim.judge is not report_tables.same_order]
+    assert len(judged) == 7 and all(claim.judge(every) is not None for claim in judged)
+    folders = [architecture_ablation.folder_name(variant) for variant in architecture_ablation.VARIANTS]
+    members = evaluated(None, *[0.4] * len(folders), names=folders)
+    of_nets = [claim for claim in TABLES if claim.source == "Table 2"][2:]
+    assert len(of_nets) == 2 and all(claim.judge(members) is not None for claim in of_nets)
+
+
+def test_several_networks_of_one_architecture_count_by_their_mean():
+    found = report_tables.member_errors(evaluated(None, 0.2, 0.4, 0.5, names=["zfnet", "zfnet", "alexnet"]))
+    assert found == {"zfnet": pytest.approx(0.3), "alexnet": 0.5}

@@ -1,0 +1,1 @@
+"""What the paper measures, as functions of any network: a module for each figure or table."""

@@ -1,0 +1,263 @@
+"""Whether the network sees the same part in different pictures: Table 1's consistency of sign.
+
+Mask the same part in each picture. e_i = x_i - x~_i is the change of picture i's feature vector, and
+
+    Delta = mean over pairs i != j of the normalised Hamming distance between sign(e_i) and sign(e_j).
+
+The lower, the more alike the pictures answer. `table` reads all it tells from `mismatches` of `sign_changes`.
+`mask_squares` paints the masks (Fig. 8), and `random_places` says where those of the control stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from zfjax.features import Features, in_batches
+
+FEATURES_AT_ONCE = 1 << 14  # compared in one product: memory, and counts that float32 holds exactly
+
+
+PAIRS_AT_ONCE = 1 << 22  # looked up by one batch of permutations: memory
+
+
+def sign_changes(
+    fn: Features, images: ArrayLike, masks: np.ndarray, *, side: int, fill: float = 0.0, batch_size: int = 32
+) -> Any:
+    """sign(x - x~) of every feature of every image, under every mask.
+
+    The images go through `fn` once, and once under each mask. All batches run through one program, so a feature that
+    does not see the mask changes by exactly 0.
+
+    Args:
+      fn: float [B, H, W, C] -> features [B, ...] or a tree of them, of any network; `features.layers_of` makes one.
+      images: float [N, H, W, C], what `fn` reads.
+      masks: [M, N, 2], for each mask its place (y, x) in each image.
+      side, fill: as for `mask_squares`.
+      batch_size: images per call of `fn`.
+
+    Returns:
+      The tree of `fn` with int8 [M, N, D]; ValueError as from `mask_squares`, or for features that are not finite.
+    """
+    images = np.asarray(images)
+    whole = in_batches(fn, images, batch_size=batch_size)
+    signs = []
+    for places in masks:
+        masked = in_batches(fn, np.asarray(mask_squares(images, places, side=side, fill=fill)), batch_size=batch_size)
+        signs.append(jax.tree.map(lambda x, m: _signs((x - m).reshape(len(images), -1)), whole, masked))
+    return jax.tree.map(lambda *changes: np.stack(changes), *signs)
+
+
+def mismatches(signs: np.ndarray) -> np.ndarray:
+    """How many features have unequal signs, for each two of K vectors: int8 [K, D] of -1, 0, 1 -> int32 [K, K].
+
+    Paper is silent: sign is ternary here, as features are often exactly 0; unequal counts 1, also 0 against +-1.
+    """
+    total = np.zeros((len(signs), len(signs)), np.int32)
+    for start in range(0, signs.shape[1], FEATURES_AT_ONCE):
+        total += np.asarray(_unequal(signs[:, start : start + FEATURES_AT_ONCE]))
+    return total
+
+
+def consistency(unequal: np.ndarray, chosen: np.ndarray, num_features: int) -> np.ndarray:
+    """Delta of some of the vectors that `mismatches` compared.
+
+    Args:
+      unequal: whole numbers [K, K].
+      chosen: [..., n] which n vectors, at least 2 (else ValueError).
+      num_features: D, length of the vectors.
+
+    Returns:
+      float64 [...], 0 to 1.
+    """
+    n = chosen.shape[-1]
+    if n < 2:
+        raise ValueError(f"{n} feature vectors: at least 2 are needed, as pairs are compared")
+    pairs = unequal[chosen[..., :, None], chosen[..., None, :]]  # 0 where i = j
+    return pairs.sum(axis=(-2, -1), dtype=np.int64) / (n * (n - 1) * num_features)
+
+
+class Score(NamedTuple):
+    """One cell of Table 1."""
+
+    delta: float  # mean over the draws
+    std: float  # over the draws; they share images, so it is their spread and no standard error
+    all: float  # Delta of all images together; of a control the mean over its masks
+    changed: float  # share of features that the masks change at all: where few change, few can be unequal
+    p: float | None  # `permutation_p_value` of a part; None of a control
+    p_aligned: float | None  # rank of a part's `all` among aligned masks, over their number + 1; None of a control
+
+
+def check_draw(num_images: int, num: int) -> None:
+    """ValueError unless pairs can be made of `num_images` of `num` images."""
+    if not 2 <= num_images <= num:
+        raise ValueError(f"num_images={num_images}: 2 to {num}, the number of images, is needed")
+
+
+def table(
+    signs: np.ndarray,
+    masks: Mapping[str, Sequence[int]],
+    *,
+    controls: Sequence[str],
+    aligned: str | None = None,
+    num_images: int,
+    num_draws: int,
+    num_permutations: int,
+    seed: int,
+) -> dict[str, Score]:
+    """A column of Table 1: the score of each part and control in one layer.
+
+    Args:
+      signs: int8 [M, N, D] from `sign_changes`.
+      masks: {row: its masks among the M}; one of a part, any number of a control.
+      controls: the rows that are no part; parts are tested against the first.
+      aligned: the control whose masks stand at one place in all images. Parts of aligned images nearly do so too, and
+        may be consistent for that alone: their rank among such masks is a second test.
+      num_images: 2 to N, of each draw, which takes the same in every row and one of the row's masks; the paper has 5.
+      num_draws, num_permutations: at least 1 of each, else ValueError.
+      seed: of draws and permutations.
+    """
+    _, num, num_features = signs.shape
+    check_draw(num_images, num)
+    if num_draws < 1 or num_permutations < 1:
+        raise ValueError(f"num_draws={num_draws}, num_permutations={num_permutations}: at least 1 of each is needed")
+    unequal = mismatches(signs.reshape(-1, num_features))
+    row_of, rng, scores = np.arange(len(unequal)).reshape(signs.shape[:2]), np.random.default_rng(seed), {}
+    drawn = rng.random((num_draws, num)).argsort(axis=1)[:, :num_images]
+    for name, own in masks.items():
+        rows, p = row_of[np.asarray(own)], None
+        deltas = consistency(unequal, rows[rng.integers(len(own), size=(num_draws, 1)), drawn], num_features)
+        whole, aligned_p = consistency(unequal, rows, num_features), None
+        if name not in controls:
+            called = np.concatenate([rows, row_of[np.asarray(masks[controls[0]])]])
+            p = permutation_p_value(
+                unequal, called, num_features=num_features, num_permutations=num_permutations, rng=rng
+            )
+            if aligned is not None:
+                others = consistency(unequal, row_of[np.asarray(masks[aligned])], num_features)
+                aligned_p = (1 + int((others <= whole).sum())) / (1 + len(others))
+        changed = float(np.mean(signs[np.asarray(own)] != 0))
+        scores[name] = Score(float(deltas.mean()), float(deltas.std()), float(whole.mean()), changed, p, aligned_p)
+    return scores
+
+
+def sign_consistency(differences: ArrayLike) -> float:
+    """Table 1's Delta of e [N, D], finite: the changes of N feature vectors, at least 2 (else ValueError)."""
+    signs = _signs(np.asarray(differences))
+    return float(consistency(mismatches(signs), np.arange(len(signs)), signs.shape[1]))
+
+
+def permutation_p_value(
+    unequal: np.ndarray, masks: np.ndarray, *, num_features: int, num_permutations: int, rng: np.random.Generator
+) -> float:
+    """How rarely masks chosen without regard to the part are as consistent as the part: a one-sided test.
+
+    Null hypothesis: in each image the part's mask is one more random mask, so any could be called the part. In each
+    permutation every image calls one so; p is the share of permutations, the observed labels counted with them, whose
+    Delta is at most that of the part.
+
+    Args:
+      unequal: from `mismatches`.
+      masks: whole numbers [1 + R, N], rows of `unequal`: first the part's in each image, then its R random places.
+      num_features: D.
+      num_permutations, rng: at least 1, and their draw.
+
+    Returns:
+      p, 1 / (1 + num_permutations) to 1.
+    """
+    num_masks, num_images = masks.shape
+    part, as_consistent = consistency(unequal, masks[0], num_features), 1
+    at_once = max(1, PAIRS_AT_ONCE // num_images**2)
+    for start in range(0, num_permutations, at_once):
+        called = rng.integers(num_masks, size=(min(at_once, num_permutations - start), num_images))
+        chosen = masks[called, np.arange(num_images)]
+        as_consistent += int((consistency(unequal, chosen, num_features) <= part).sum())
+    return as_consistent / (1 + num_permutations)
+
+
+def _signs(changes: np.ndarray) -> np.ndarray:
+    """-1, 0 or 1 for each; int8."""
+    if not np.isfinite(changes).all():
+        raise ValueError("differences: finite numbers are needed, as NaN and infinity - infinity have no sign")
+    return np.sign(changes).astype(np.int8)
+
+
+@jax.jit
+def _unequal(signs: jax.Array) -> jax.Array:
+    """[K, D] -> int32 [K, K]; ones and zeros are multiplied, so the products are exact on any device."""
+    same = jnp.zeros((len(signs), len(signs)), jnp.float32)
+    for value in (-1, 0, 1):
+        has = (signs == value).astype(jnp.float32)
+        same = same + has @ has.T
+    return signs.shape[1] - same.astype(jnp.int32)
+
+
+def mask_squares(images: ArrayLike, places: ArrayLike, *, side: int, fill: float = 0.0) -> jax.Array:
+    """A square of `side` pixels around a place of each image, painted over.
+
+    Of the squares of whole pixels it is the one whose centre is nearest to the place; what would hang over the border
+    is left out. Paper is silent: the size of the square, and its grey (0 here, the mean of mean-subtracted pixels).
+
+    Args:
+      images: float [N, H, W, C].
+      places: [N, 2], (y, x) in pixels; pixel (i, j) covers [i, i + 1) x [j, j + 1).
+      side: pixels, 1 to the smaller of H and W.
+      fill: the value painted.
+
+    Returns:
+      [N, H, W, C]; ValueError for a place outside its image, or a side that is none of these.
+    """
+    images, places = jnp.asarray(images), np.asarray(places, np.float64)
+    height, width = images.shape[1:3]
+    if not 1 <= side <= min(height, width):
+        raise ValueError(f"side={side}: a square of 1 to {min(height, width)} pixels is needed")
+    outside = ~((places >= 0) & (places < [height, width])).all(axis=1)
+    if outside.any():
+        y, x = places[outside][0].tolist()
+        place = f"places[{outside.argmax()}]=({y:g}, {x:g})"
+        raise ValueError(f"{place}: (y, x) inside the image of {height}x{width} pixels is needed")
+    return _paint(images, jnp.asarray(_first_pixels(places, side)), side, fill)
+
+
+def random_places(parts: np.ndarray, size: int, *, side: int, num: int, rng: np.random.Generator) -> np.ndarray:
+    """The control: places whose square lies inside the image and, where that is possible, on none of its parts.
+
+    Drawn evenly among those whose square covers the least of the parts' squares: nothing, save where there is no room.
+
+    Args:
+      parts: [N, P, 2] (y, x) in pixels.
+      size, side: of the images and of the squares, pixels.
+      num, rng: places for each image, and their draw.
+
+    Returns:
+      float [num, N, 2], (y, x) in pixels.
+    """
+    first = np.arange(size - side + 1)
+    drawn = []
+    for squares in _first_pixels(np.asarray(parts), side):
+        rows, columns = (np.maximum(0, side - np.abs(first[None] - squares[:, axis, None])) for axis in (0, 1))
+        covered = np.einsum("pr,pc->rc", rows, columns)
+        free = np.argwhere(covered == covered.min())
+        drawn.append(free[rng.integers(len(free), size=num)] + side / 2)
+    return np.stack(drawn, axis=1)
+
+
+def _first_pixels(places: np.ndarray, side: int) -> np.ndarray:
+    """Top row and left column, int32 [..., 2], of the squares of `side` pixels around `places` [..., 2]."""
+    return np.ceil(places - side / 2 - 0.5).astype(np.int32)
+
+
+@partial(jax.jit, static_argnames="side")
+def _paint(images: jax.Array, first: jax.Array, side: int, fill: float) -> jax.Array:
+    def covered(axis: int) -> jax.Array:
+        pixel = jnp.arange(images.shape[1 + axis])[None]
+        return (first[:, axis, None] <= pixel) & (pixel < first[:, axis, None] + side)
+
+    square = covered(0)[:, :, None, None] & covered(1)[:, None, :, None]
+    return jnp.where(square, jnp.asarray(fill, images.dtype), images)

@@ -1,0 +1,182 @@
+"""What a first layer's filters are like: how far one dominates, which are dead, which frequencies they cover (Fig. 6).
+
+Frequencies are in cycles per pixel of the input, so that filters of 11x11 with stride 4 and of 7x7 with stride 2 can
+be compared: 0.5 is the finest grating that pixels hold, 1 / (2 * stride) the finest that the layer's grid holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from zfjax import nets
+from zfjax.analyses.strongest import Strongest
+from zfjax.architecture import Conv
+from zfjax.training import filter_rms
+
+DEAD = 1 / 20  # share of the median RMS
+
+
+GRID = 64  # frequencies per cycle in each direction of the zero-padded Fourier transform; finer for larger pictures
+
+
+# Paper is silent on the bands: an octave between the finest gratings that grids of stride 4 and of stride 2 hold
+BANDS = {"low": (0.0, 1 / 8), "middle": (1 / 8, 1 / 4), "high": (1 / 4, 1.0)}  # cycles per pixel
+
+
+class Dominance(NamedTuple):
+    """How far the strongest filter stands out."""
+
+    largest_over_median: float  # its RMS in units of the median RMS; 1 where all are equally strong
+    energy_share: float  # its share of the sum of squares; 1 / number of filters where all are equally strong
+
+
+def dominance(kernel: np.ndarray) -> Dominance:
+    """How far the strongest filter stands out: "a few of them dominate", unless filters are renormalised (sec. 3).
+
+    Args:
+      kernel: float [h, w, I, N], HWIO.
+
+    Returns:
+      Dominance; ValueError for a kernel of another number of axes, or one whose median filter is zero.
+    """
+    rms = _rms(kernel)
+    if not np.median(rms) > 0:
+        raise ValueError(f"kernel of shape {np.shape(kernel)}: at least half of its filters are zero")
+    return Dominance(float(rms.max() / np.median(rms)), float(rms.max() ** 2 / np.sum(rms**2)))
+
+
+def weak(kernel: np.ndarray, below: float = DEAD) -> np.ndarray:
+    """bool [N]: filters dead by weight, whose RMS is less than `below` times the median one's.
+
+    Paper is silent on what "dead" means: such a filter is an empty tile of Fig. 6 and adds next to nothing to what
+    the layer hands on. A filter can also be dead by activity, as no image excites it: see `top_activations.alive`.
+    """
+    rms = _rms(kernel)
+    return rms < below * np.median(rms)
+
+
+class Spectrum(NamedTuple):
+    """Where the energy of N filters lies; R rings."""
+
+    frequencies: np.ndarray  # float [R] cycles per pixel, inner edge of each ring; ascending, from 0
+    energy: np.ndarray  # float [N, R] share of each filter's energy in the ring; zeros for a filter of zeros
+
+
+def radial_spectrum(kernel: np.ndarray) -> Spectrum:
+    """The power spectrum of each filter, summed over input maps and over rings of equal frequency.
+
+    The ring of a frequency (fy, fx) is floor(GRID * sqrt(fy^2 + fx^2)).
+    """
+    power, radius = _power(kernel)
+    rings = np.floor(radius * GRID + 1e-9).astype(int)
+    member = rings.reshape(-1, 1) == np.arange(rings.max() + 1)
+    energy = power.reshape(-1, power.shape[-1]).T @ member.astype(np.float64)
+    return Spectrum(np.arange(rings.max() + 1) / GRID, _shares(energy))
+
+
+def band_energy(kernel: np.ndarray) -> dict[str, np.ndarray]:
+    """Share of each filter's energy in each of BANDS. -> {band: float [N]}"""
+    spectrum = radial_spectrum(kernel)
+    inside = {
+        band: (low <= spectrum.frequencies) & (spectrum.frequencies < high) for band, (low, high) in BANDS.items()
+    }
+    return {band: spectrum.energy[:, rings].sum(axis=1) for band, rings in inside.items()}
+
+
+def peak_frequency(kernel: np.ndarray) -> np.ndarray:
+    """The frequency at which each filter's power spectrum is largest, cycles per pixel. -> float [N]"""
+    power, radius = _power(kernel)
+    return radius.reshape(-1)[power.reshape(-1, power.shape[-1]).argmax(axis=0)]
+
+
+def aliased_energy(kernel: np.ndarray, stride: int) -> np.ndarray:
+    """Share of each filter's energy that its layer's grid, of places `stride` pixels apart, takes for coarser patterns.
+
+    The grid cannot tell a frequency from those that differ from it by a multiple of 1 / stride. What a filter passes
+    beyond 1 / (2 * stride) in either direction comes back as something coarser: the origin of the "aliasing artifacts
+    caused by the large stride" (sec. 4.1). It is an upper bound: several filters together may tell more than the grid.
+
+    Args:
+      kernel: float [h, w, I, N], HWIO.
+      stride: pixels.
+
+    Returns:
+      float [N], 0 to 1; 0 for a filter of zeros. ValueError for a stride below 1.
+    """
+    if stride < 1:
+        raise ValueError(f"stride={stride!r}: at least 1 pixel is needed")
+    power, _ = _power(kernel)
+    beyond = np.abs(np.fft.fftfreq(len(power))) > 1 / (2 * stride) + 1e-9
+    outside = power[beyond[:, None] | beyond[None, :]].sum(axis=0)
+    total = power.sum(axis=(0, 1))
+    return np.divide(outside, total, out=np.zeros_like(total), where=total > 0)
+
+
+def _rms(kernel: np.ndarray) -> np.ndarray:
+    if np.ndim(kernel) != 4:
+        raise ValueError(f"kernel of shape {np.shape(kernel)}: height, width, input maps and filters are needed")
+    return np.asarray(filter_rms(jnp.asarray(kernel)), np.float64)
+
+
+def _power(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Power spectrum [F, F, N] of [h, w, I, N], summed over I, and |frequency| [F, F], cycles per pixel."""
+    if np.ndim(kernel) != 4:
+        raise ValueError(f"kernel of shape {np.shape(kernel)}: height, width, input maps and filters are needed")
+    size = GRID * -(-max(np.shape(kernel)[:2]) // GRID)
+    power = sum(np.abs(np.fft.fft2(plane, (size, size), axes=(0, 1))) ** 2 for plane in np.moveaxis(kernel, 2, 0))
+    frequency = np.fft.fftfreq(size)
+    return np.asarray(power), np.hypot(frequency[:, None], frequency[None, :])
+
+
+def _shares(energy: np.ndarray) -> np.ndarray:
+    total = energy.sum(axis=1, keepdims=True)
+    return np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)
+
+
+NAMES = {"zfnet": "ZFNet", "alexnet": "AlexNet"}
+
+
+class Seen(NamedTuple):
+    """What was seen of one net."""
+
+    net: nets.TrainedNet
+    kernel: np.ndarray  # float32 [h, w, 3, N], its first layer's filters
+    alive: np.ndarray  # bool [N], some image excites the filter
+    second: Strongest  # some maps of layer 2 and the images that excite each most
+
+    @property
+    def name(self) -> str:
+        """The net's name in the paper."""
+        return NAMES.get(self.net.architecture.name, self.net.architecture.name)
+
+
+def first_row(net: nets.TrainedNet) -> Conv:
+    """The first layer of a net that `load_nets` let pass."""
+    row = net.architecture.layers[0]
+    assert isinstance(row, Conv)
+    return row
+
+
+def measure(seen: Seen) -> dict[str, Any]:
+    """The numbers of one net: see MEANINGS of the page of Figure 6."""
+    row, is_weak, spread = first_row(seen.net), weak(seen.kernel), dominance(seen.kernel)
+    peaks = peak_frequency(seen.kernel[..., ~is_weak])
+    in_band = {band: (low <= peaks) & (peaks < high) for band, (low, high) in BANDS.items()}
+    energy = band_energy(seen.kernel[..., ~is_weak])
+    return {
+        "architecture": seen.net.architecture.name,
+        "num_filters": row.features,
+        "size": row.kernel,
+        "stride": row.stride,
+        "dominance": spread._asdict(),
+        "largest_rms": float(np.max(filter_rms(seen.kernel))),
+        "dead_by_weight": {"count": int(is_weak.sum()), "share": float(is_weak.mean())},
+        "dead_by_activity": {"count": int((~seen.alive).sum()), "share": float((~seen.alive).mean())},
+        "band_energy": {band: float(share.mean()) for band, share in energy.items()},
+        "band_peaks": {band: float(inside.mean()) for band, inside in in_band.items()},
+        "aliased_energy": float(aliased_energy(seen.kernel[..., ~is_weak], row.stride).mean()),
+        "maps_of_layer_2": seen.second.maps,
+    }

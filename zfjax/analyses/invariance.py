@@ -1,0 +1,342 @@
+"""How far features and class probabilities move when a picture is translated, scaled or rotated (Fig. 5).
+
+A transform is a family of inverse maps, one for each amount. `warp` reads pictures through them, `curves` measures
+what a network makes of the result, and `slope`, `linearity`, `stability` and `quarter_turns` put numbers to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial, keystr, tree_leaves_with_path
+from jax.typing import ArrayLike
+
+from zfjax import nets
+from zfjax.data import ImageSet, sets
+from zfjax.features import Features, in_batches, layers_of
+
+SMALL = 0.2  # share of the farthest amount up to which a transform is small (Paper is silent)
+
+
+class Transform(NamedTuple):
+    """A family of transforms with one parameter."""
+
+    maps: Callable[[ArrayLike], np.ndarray]  # amounts [A] -> float32 [A, 2, 3], inverse maps as `warp` reads them
+    extent: Callable[[np.ndarray], np.ndarray]  # amounts [A] -> [A], how far each is from no change at all
+    identity: float  # the amount that changes nothing
+    unit: str  # of the extent
+
+
+def translations(amounts: ArrayLike) -> np.ndarray:
+    """The picture moved down by `amounts` pixels (up where negative): inverse maps float32 [A, 2, 3]."""
+    down = _amounts(amounts)
+    maps = np.tile(np.eye(2, 3, dtype=np.float32), (len(down), 1, 1))
+    maps[:, 0, 2] = -down
+    return maps
+
+
+def scalings(amounts: ArrayLike) -> np.ndarray:
+    """The picture enlarged `amounts` times: inverse maps float32 [A, 2, 3]; ValueError for 0 or less."""
+    factors = _amounts(amounts)
+    if (factors <= 0).any():
+        raise ValueError(f"amounts={factors.tolist()}: scales above 0 are needed")
+    return (np.eye(2, 3)[None] / factors[:, None, None]).astype(np.float32)
+
+
+def rotations(amounts: ArrayLike) -> np.ndarray:
+    """The picture turned by `amounts` degrees, the way of np.rot90: inverse maps float32 [A, 2, 3]."""
+    turns = np.deg2rad(_amounts(amounts))  # float64: quarter turns of the grid land on the grid
+    cos, sin, zero = np.cos(turns), np.sin(turns), np.zeros_like(turns)
+    return np.moveaxis(np.array([[cos, sin, zero], [-sin, cos, zero]], np.float32), -1, 0)
+
+
+TRANSFORMS = {
+    "translation": Transform(translations, np.abs, 0.0, "pixel"),
+    "scale": Transform(scalings, lambda factors: np.abs(factors - 1), 1.0, "unit of scale"),
+    "rotation": Transform(rotations, lambda turns: np.abs((turns + 180) % 360 - 180), 0.0, "degree"),
+}
+
+
+@partial(jax.jit, static_argnames="size")
+def warp(images: jax.Array, maps: jax.Array, *, size: int) -> jax.Array:
+    """The centre of each image after its transform, read from all of the stored image.
+
+    A place p of the result, (y, x) from its centre, shows the image at M p + t, weighing the four pixels around that
+    place (bilinear). So whole pixels of translation are slices, and the identity is the centre crop, bit for bit.
+
+    Paper is silent: what appears beyond the stored image. Here it goes on as its mirror image about the border
+    pixel's centre, so no new edge appears that would excite the filters, and there are no streaks. Weights that are
+    never negative cannot overshoot, so nothing rings.
+
+    Args:
+      images: float [B, H, W, C], as large as they are stored.
+      maps: float32 [B, 2, 3], M and t of each.
+      size: side of the result, pixels, 2 to the side of the images.
+
+    Returns:
+      [B, size, size, C]; ValueError for another size, or images that are not floating point.
+    """
+    height, width = images.shape[1:3]
+    if not 2 <= size <= min(height, width):
+        raise ValueError(f"size={size}: 2 to {min(height, width)}, the side of the images, is needed")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images of type {images.dtype}: floating point is needed, to weigh pixels")
+    line = jnp.arange(size, dtype=jnp.float32) - (size - 1) / 2
+    y, x = (axis[None] for axis in jnp.meshgrid(line, line, indexing="ij"))
+    m = maps[:, :, :, None, None]
+    # written out: a matrix product would lose bits of the coordinates on accelerators
+    rows = m[:, 0, 0] * y + m[:, 0, 1] * x + m[:, 0, 2] + ((height - size) // 2 + (size - 1) / 2)
+    columns = m[:, 1, 0] * y + m[:, 1, 1] * x + m[:, 1, 2] + ((width - size) // 2 + (size - 1) / 2)
+    top, down = _whole_and_rest(rows, height)
+    left, across = _whole_and_rest(columns, width)
+    down, across = (rest[..., None].astype(images.dtype) for rest in (down, across))
+    image = jnp.arange(len(images))[:, None, None]
+
+    def between(row: jax.Array) -> jax.Array:
+        return images[image, row, left] * (1 - across) + images[image, row, left + 1] * across
+
+    return between(top) * (1 - down) + between(top + 1) * down
+
+
+class Curves(NamedTuple):
+    """What became of N images under A amounts of one transform."""
+
+    distances: Any  # fn's tree of float32 [N, A]: Euclidean, from the features of the untransformed image
+    norms: Any  # fn's tree of float32 [N]: length of the untransformed image's feature vector
+    probabilities: np.ndarray | None  # float32 [N, A, K] softmax of the logits; None where none were named
+    untransformed: np.ndarray | None  # float32 [N, K] the same at the identity
+
+
+def curves(
+    fn: Features,
+    images: np.ndarray,
+    transform: Transform,
+    amounts: ArrayLike,
+    *,
+    size: int,
+    logits: str | None = None,
+    batch_size: int = 32,
+) -> Curves:
+    """Distances and probabilities along a transform: Fig. 5's columns 2 to 4, before any normalisation.
+
+    Every transformed image goes through `fn` once; the features of one image at a time are held.
+
+    Args:
+      fn: float [B, size, size, C] -> features [B, ...] or a tree of them, of any network, as `features.layers_of`.
+      images: float [N, H, W, C], as stored, in the unit that `fn` reads: what lies around the centre is what moves in.
+      transform: one of TRANSFORMS, or the caller's own.
+      amounts: numbers [A], the identity among them.
+      size: side that `fn` reads, pixels.
+      logits: the name in fn's {name: features} whose softmax is the probability of the classes; None: distances alone.
+      batch_size: amounts per call of `fn`.
+
+    Returns:
+      Curves; ValueError for no image, amounts without the identity, or logits that `fn` does not return.
+    """
+    values = _amounts(amounts)
+    if transform.identity not in values:
+        raise ValueError(f"amounts={values.tolist()}: {transform.identity} must be among them, where nothing changes")
+    if not len(images):
+        raise ValueError(f"images of shape {np.shape(images)}: at least one image is needed")
+    start, maps = values.tolist().index(transform.identity), transform.maps(values)
+    fn, rows = fn if isinstance(fn, Partial) else Partial(fn), []
+    for image in images:
+        found = in_batches(Partial(_transformed(size), fn, image), maps, batch_size=batch_size)
+        if logits is not None and not (isinstance(found, Mapping) and logits in found):
+            raise ValueError(f"logits={logits!r}: a name in what fn returns, {jax.tree.structure(found)}, is needed")
+        shares = None if logits is None else np.asarray(jax.jit(jax.nn.softmax)(found[logits].astype(np.float32)))
+        vectors = jax.tree.map(lambda features: features.reshape(len(maps), -1), found)
+        distances = jax.tree.map(lambda v: np.linalg.norm(v - v[start], axis=1), vectors)
+        norms = jax.tree.map(lambda v: np.linalg.norm(v[start], axis=0), vectors)
+        rows.append(Curves(distances, norms, shares, None if shares is None else shares[start]))
+    return jax.tree.map(lambda *parts: np.stack(parts), *rows)
+
+
+def relative(found: Curves) -> Any:
+    """Distances over the length of the untransformed vector, fn's tree of [N, A], so that layers can be compared.
+
+    Paper is silent on a normalisation. Features as long as the untransformed ones that share nothing with them stand
+    at sqrt(2). ValueError for an image whose features are all 0.
+    """
+    for path, norms in tree_leaves_with_path(found.norms):
+        if not (norms > 0).all():
+            raise ValueError(f"norms{keystr(path)} of image {norms.argmin()} is 0: nothing in this layer answers it")
+    return jax.tree.map(lambda distances, norms: distances / norms[:, None], found.distances, found.norms)
+
+
+def slope(extents: np.ndarray, values: np.ndarray, *, small: float = SMALL) -> np.ndarray:
+    """Least squares through zero over the small transforms: sum(e v) / sum(e^2) over 0 < e <= small * max(e).
+
+    Args:
+      extents: [A], from `Transform.extent`.
+      values: [..., A], 0 where nothing is changed.
+      small: share of the largest extent; where no amount is that small, the smallest one stands alone.
+
+    Returns:
+      [...]: value per unit of extent; ValueError where every extent is 0.
+    """
+    if not (extents > 0).any():
+        raise ValueError(f"extents={extents.tolist()}: at least one above 0 is needed")
+    limit = max(small * extents.max(), extents[extents > 0].min())
+    e = np.where(extents <= limit, extents, 0.0)
+    return (values * e).sum(axis=-1) / (e * e).sum()
+
+
+def linearity(extents: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """R^2 of the best line through zero: 1 - sum (v - s e)^2 / sum (v - mean v)^2, s = sum(e v) / sum(e^2).
+
+    1 is a curve that grows in proportion to the transform; a curve that jumps and then stays has 0 or less.
+    Arguments and result as of `slope`; 1 for a curve that stays at 0.
+    """
+    line = slope(extents, values, small=1.0)[..., None] * extents
+    missed = np.square(values - line).sum(axis=-1)
+    spread = np.square(values - values.mean(axis=-1, keepdims=True)).sum(axis=-1)
+    return 1 - missed / np.where(spread > 0, spread, 1.0)
+
+
+def stability(found: Curves) -> np.ndarray:
+    """Whether the most probable class is that of the untransformed image, bool [N, A]: means are stabilities."""
+    if found.probabilities is None or found.untransformed is None:
+        raise ValueError("probabilities=None: curves(..., logits=NAME) tell the most probable class")
+    return found.probabilities.argmax(axis=-1) == found.untransformed.argmax(axis=-1)[:, None]
+
+
+def quarter_turns(angles: ArrayLike, values: np.ndarray) -> np.ndarray:
+    """Mean value at 90, 180 and 270 degrees minus that between them: above 0 for what looks alike when turned so.
+
+    Between are the angles at least 30 degrees from every quarter turn. Quarter turns need no interpolation and hardly
+    any border, which helps them a little with any object.
+
+    Args:
+      angles: degrees [A].
+      values: [..., A], such as the probability of the true label.
+
+    Returns:
+      [...]; ValueError for angles without a quarter turn, or without any between.
+    """
+    turns = _amounts(angles) % 360
+    off = np.abs((turns + 45) % 90 - 45)
+    quarter, between = (off == 0) & (turns != 0), off >= 30
+    if not (quarter.any() and between.any()):
+        raise ValueError(f"angles={turns.tolist()}: a quarter turn, and an angle 30 degrees from all, are needed")
+    return values[..., quarter].mean(axis=-1) - values[..., between].mean(axis=-1)
+
+
+def _amounts(amounts: ArrayLike) -> np.ndarray:
+    values = np.asarray(amounts, np.float64)
+    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+        raise ValueError(f"amounts={values.tolist()}: a list of finite numbers, at least one, is needed")
+    return values
+
+
+def _whole_and_rest(places: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
+    """The pixel before each place, and the share of the next one, after mirroring the line 0 .. length - 1."""
+    last = length - 1
+    folded = last - jnp.abs(jnp.mod(places, 2 * last) - last)
+    whole = jnp.clip(jnp.floor(folded), 0, last - 1)
+    return whole.astype(jnp.int32), folded - whole
+
+
+@cache
+def _transformed(size: int) -> Callable[[Partial, jax.Array, jax.Array], Any]:
+    """One function object for equal sizes, so that JAX finds what it compiled."""
+
+    def features(fn: Partial, image: jax.Array, maps: jax.Array) -> Any:
+        return fn(warp(jnp.broadcast_to(image, (len(maps), *image.shape)), maps, size=size))
+
+    return features
+
+
+class Chosen(NamedTuple):
+    """The N pictures looked at."""
+
+    indices: np.ndarray  # int [N] in the validation split, ascending
+    stored: np.ndarray  # uint8 [N, S, S, 3]
+    labels: np.ndarray  # int [N] the true class; the most probable one where the set does not say
+    known: np.ndarray  # bool [N] the set says the class
+    right: np.ndarray  # bool [N] the label is the most probable class
+    names: tuple[str, ...]  # [N] of the classes
+
+
+def label_probability(found: Curves, labels: np.ndarray) -> np.ndarray:
+    """The probability of each picture's label at each amount. -> float32 [N, A]"""
+    assert found.probabilities is not None  # `curves` was told which layer is the logits
+    return found.probabilities[np.arange(len(labels)), :, labels]
+
+
+# The paper's ranges; it is silent on the steps.
+TRANSLATIONS = np.arange(-60.0, 61.0, 5.0)  # pixels of its 224
+
+
+SCALES = np.linspace(1.0, 1.8, 17).round(2)
+
+
+ROTATIONS = np.arange(0.0, 360.0, 10.0)  # degrees
+
+
+CANDIDATES = 128  # pictures drawn, among which those to look at are chosen
+
+
+def choose_images(data: ImageSet, net: nets.TrainedNet, num: int, seed: int) -> Chosen:
+    """`num` pictures by seed: those classified rightly first, and one of each class before a second one of any."""
+    if num < 1:
+        raise ValueError(f"num_images={num}: at least 1 is needed")
+    source, logits = sets.validation_of(data), net.architecture.layer_names[-1]
+    drawn = np.random.default_rng(seed).permutation(len(source))[: max(num, CANDIDATES)]
+    views = nets.read_views(source, drawn, net)
+    scores = in_batches(layers_of(net.params, (logits,), architecture=net.architecture), views.images, batch_size=32)
+    predicted = scores[logits].argmax(axis=1)
+    known = (views.labels >= 0) & (data.class_names == net.class_names)
+    labels = np.where(known, views.labels, predicted)
+    right = labels == predicted
+    earlier = [((labels[:n] == labels[n]) & (right[:n] == right[n])).sum() for n in range(len(drawn))]
+    best = np.lexsort((earlier, ~right))[:num]
+    best = best[np.argsort(drawn[best])]
+    stored = np.stack([source[int(index)]["image"] for index in drawn[best]])
+    names = tuple(net.class_words[label] for label in labels[best])
+    return Chosen(drawn[best], stored, labels[best], known[best], right[best], names)
+
+
+def amounts_at(size: int) -> dict[str, np.ndarray]:
+    """{transform: amounts}; translations in whole pixels of `size`, so that nothing is interpolated."""
+    translations = np.unique(np.round(TRANSLATIONS * size / 224))
+    return {"translation": translations, "scale": SCALES, "rotation": ROTATIONS}
+
+
+def numbers(name: str, amounts: np.ndarray, found: Curves, layers: Sequence[str], labels: np.ndarray) -> dict[str, Any]:
+    """What MEANINGS says, for one transform."""
+    extents, distances = TRANSFORMS[name].extent(amounts), relative(found)
+    slopes = {layer: float(slope(extents, distances[layer]).mean()) for layer in layers}
+    stable = stability(found)
+    measured = {
+        "per": TRANSFORMS[name].unit,
+        "slope": slopes,
+        "slope_ratio": slopes[layers[0]] / slopes[layers[-1]] if slopes[layers[-1]] else None,
+        "raw_slope": {layer: slope(extents, found.distances[layer]).mean() for layer in layers},
+        "linearity": {layer: linearity(extents, distances[layer]).mean() for layer in layers},
+        "of_images": {
+            "slope": {layer: slope(extents, distances[layer]) for layer in layers},
+            "linearity": {layer: linearity(extents, distances[layer]) for layer in layers},
+        },
+        "label_stability": {"mean": stable.mean(), "images": stable.mean(axis=1), "amounts": stable.mean(axis=0)},
+        "amounts": amounts,
+    }
+    if name == "rotation":
+        measured["quarter_turn_gain"] = quarter_turns(amounts, label_probability(found, labels))
+    return measured
+
+
+def arrays(chosen: Chosen, amounts: Mapping[str, np.ndarray], found: Mapping[str, Curves]) -> dict[str, np.ndarray]:
+    """All that the figure shows, by name: Euclidean distances, the norms to divide them by, probabilities."""
+    named = {"indices": chosen.indices, "labels": chosen.labels}
+    for name, of in found.items():
+        assert of.probabilities is not None  # `curves` was told which layer is the logits
+        named |= {f"{name}/amounts": amounts[name], f"{name}/probabilities": of.probabilities}
+        named |= {f"{name}/distances/{layer}": distances for layer, distances in of.distances.items()}
+        named |= {f"{name}/norms/{layer}": norms for layer, norms in of.norms.items()}
+    return named

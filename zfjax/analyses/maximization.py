@@ -1,0 +1,309 @@
+"""Activation maximisation: gradient ascent on the input, the other road that summaries of the paper take.
+
+The deconvnet starts from an image and shows what of it excites a unit. Here the image itself climbs: from grey and
+noise, along the gradient of one activation, to a picture that no camera took (Erhan et al. 2009; Simonyan et al. 2013).
+Not in the paper, whose deconvnet pictures are of real images; shown beside it by `experiments/activation_maximization`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.tree_util import Partial
+
+from zfjax import nets
+from zfjax.architecture import Architecture, Conv, Rule
+from zfjax.deconvnet import Index
+from zfjax.features import Features
+from zfjax.network import Params, forward
+from zfjax.ops import conv
+
+Bounds = tuple[Any, Any]  # (lowest, highest) value of each pixel, [H, W, C]
+
+
+BLUR_REACH = 3  # the blur's filter ends after this many sigma
+
+
+_RULES = {
+    "noise": Rule("a finite number of pixels, at least 0,", lambda value: 0 <= value < np.inf),
+    "steps": Rule("a whole number of at least 1", lambda value: float(value).is_integer() and value >= 1),
+    "step_size": Rule("a finite number of pixels above 0", lambda value: 0 < value < np.inf),
+    "jitter": Rule("a whole number of pixels, at least 0,", lambda value: float(value).is_integer() and value >= 0),
+    "blur": Rule("a finite number of pixels, at least 0,", lambda value: 0 <= value < np.inf),
+    "decay": Rule("a share from 0 to below 1", lambda value: 0 <= value < 1),
+}
+
+
+class Ascent(NamedTuple):
+    """Where B images arrived, and how."""
+
+    images: jax.Array  # float [B, H, W, C]
+    path: jax.Array  # float [steps + 1, B] the activation that each step looked at, and that of `images`
+
+
+def maximize(
+    fn: Features,
+    start: Any,
+    key: jax.Array,
+    *,
+    channel: Index,
+    position: tuple[Index, Index] | None = None,
+    steps: int = 40,
+    step_size: float = 1.0,
+    jitter: int = 0,
+    blur: float = 0.0,
+    decay: float = 0.0,
+    bounds: Bounds | None = None,
+) -> Ascent:
+    """Climb the activation of one unit, map or class from each start, all together, in one compiled loop.
+
+    Each step: image <- clip(blur((1 - decay) * (image + step_size * g / rms(g)))), with g the activation's gradient
+    and rms(g) the root of the mean of g^2 over the image: one step moves the image by `step_size` pixels RMS, however
+    steep the climb is. Where g is 0 everywhere, as for a unit that its ReLU silences, the step moves nothing.
+
+    Args:
+      fn: differentiable, images -> features [B, H, W, C] or [B, C], alone or as the only array of a tree; no image
+        may look at another one.
+      start: float [B, H, W, C], mean-subtracted pixels; see `grey_and_noise`.
+      key: draws the jitter; the same key gives the same images.
+      channel: the map, dense unit or class; one, or one for each image ([B]).
+      position: (y, x) of the unit in its map, each like `channel`; None climbs the mean of the whole map.
+      steps: number of steps.
+      step_size: pixels, RMS.
+      jitter: each step looks at the image rolled by up to this many pixels, each way, drawn for each image.
+      blur: sigma of the Gaussian filter after each step, pixels; beyond the edge the edge goes on.
+      decay: share of the image (its distance from the mean picture) that each step takes away.
+      bounds: the lowest and highest value of each pixel; None lets them leave the range of pictures.
+
+    Returns:
+      Ascent; ValueError naming the argument that does not fit.
+    """
+    fn = fn if isinstance(fn, Partial) else Partial(fn)
+    start = jnp.asarray(start)
+    check_climb(steps=steps, step_size=step_size, jitter=jitter, blur=blur, decay=decay)
+    if start.ndim != 4 or not jnp.issubdtype(start.dtype, jnp.floating):
+        raise ValueError(f"start of shape {start.shape}, {start.dtype}: floating point [B, H, W, C] is needed")
+    shape = _only_array(jax.eval_shape(fn, start)).shape
+    place = _place(shape, start.shape[0], channel, position)
+    return _ascend(
+        fn, start, key, place, step_size, decay, bounds, steps=int(steps), jitter=int(jitter), blur=float(blur)
+    )
+
+
+def grey_and_noise(key: jax.Array, shape: tuple[int, int, int, int], noise: float = 10.0) -> jax.Array:
+    """The start of the climb: the mean picture, which is grey enough and 0 here, and Gaussian noise. -> [B, H, W, C]
+
+    Its standard deviation is `noise`, in pixels; ValueError below 0.
+    """
+    check_climb(noise=noise)
+    return noise * jax.random.normal(key, shape)
+
+
+def picture_range(mean: np.ndarray) -> Bounds:
+    """The bounds of mean-subtracted pixels: 0 and 255 less the mean picture [H, W, C]."""
+    return np.float32(0) - mean, np.float32(255) - mean
+
+
+def drives_of(params: Params, layer: str, *, architecture: Architecture) -> Partial:
+    """fn(images) -> what the filters of `layer` answer, bias added, before its ReLU: [B, H, W, C] or [B, C].
+
+    Behind its ReLU a silent unit has no slope to climb; before it, it has. ValueError for an unknown layer.
+    """
+    architecture.layer(layer)
+    return Partial(_drives_function(architecture, layer), params)
+
+
+def check_climb(**options: float) -> None:
+    """ValueError naming the first of `maximize`'s options, or `noise`, that cannot be, for those who look before."""
+    for name, value in options.items():
+        if not _RULES[name].holds(value):
+            raise ValueError(f"{name}={value!r}: {_RULES[name].words} is needed")
+
+
+@partial(jax.jit, static_argnames=("steps", "jitter", "blur"))
+def _ascend(
+    fn: Partial,
+    start: jax.Array,
+    key: jax.Array,
+    place: tuple[jax.Array, ...],
+    step_size: float,
+    decay: float,
+    bounds: Bounds | None,
+    *,
+    steps: int,
+    jitter: int,
+    blur: float,
+) -> Ascent:
+    def climbed(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        values = _at(_only_array(fn(images)), place)
+        return values.sum(), values  # no image looks at another: the sum's gradient holds that of each
+
+    def step(images: jax.Array, step_key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        shifts = jax.random.randint(step_key, (images.shape[0], 2), -jitter, jitter + 1)
+        gradient, values = jax.grad(climbed, has_aux=True)(_rolled(images, shifts) if jitter else images)
+        gradient = _rolled(gradient, -shifts) if jitter else gradient
+        images = (1 - decay) * (images + step_size * _unit_rms(gradient))
+        images = _blurred(images, blur) if blur else images
+        return (images if bounds is None else jnp.clip(images, *(bound[None] for bound in bounds))), values
+
+    images, path = lax.scan(step, start, jax.random.split(key, steps))
+    return Ascent(images, jnp.concatenate([path, climbed(images)[1][None]]))
+
+
+def _unit_rms(gradient: jax.Array) -> jax.Array:
+    """Each image's gradient with an RMS of 1, or 0; largest value 1 first, as squares of tiny ones would underflow."""
+    gradient = gradient / _or_one(abs(gradient).max((1, 2, 3), keepdims=True))
+    return gradient / _or_one(jnp.sqrt((gradient * gradient).mean((1, 2, 3), keepdims=True)))
+
+
+def _or_one(scale: jax.Array) -> jax.Array:
+    return jnp.where(scale > 0, scale, jnp.ones_like(scale))
+
+
+def _rolled(images: jax.Array, shifts: jax.Array) -> jax.Array:
+    """Image b moved down by shifts[b, 0] and right by shifts[b, 1]; what leaves on one side enters on the other."""
+    return jax.vmap(lambda image, shift: jnp.roll(image, shift, axis=(0, 1)))(images, shifts)
+
+
+def _blurred(images: jax.Array, sigma: float) -> jax.Array:
+    """Rows, then columns, filtered as two matrix products."""
+    rows, columns = (jnp.asarray(_blur_matrix(side, sigma), images.dtype) for side in images.shape[1:3])
+    return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, images, precision=lax.Precision.HIGHEST)
+
+
+def _blur_matrix(side: int, sigma: float) -> np.ndarray:
+    """[side, side]: row i holds what each pixel gives to pixel i; what would lie outside is the edge's."""
+    reach = np.arange(-int(BLUR_REACH * sigma + 0.5), int(BLUR_REACH * sigma + 0.5) + 1)
+    weights = np.exp(-0.5 * (reach / sigma) ** 2)
+    matrix = np.zeros((side, side))
+    for row in range(side):
+        np.add.at(matrix[row], np.clip(row + reach, 0, side - 1), weights / weights.sum())
+    return matrix
+
+
+def _at(features: jax.Array, place: tuple[jax.Array, ...]) -> jax.Array:
+    """[B]: image b's activation at its own place, or the mean of its map."""
+    images = jnp.arange(features.shape[0])
+    if len(place) == 3:
+        channel, row, column = place
+        return features[images, row, column, channel]
+    return features[images, ..., place[0]].reshape(images.size, -1).mean(axis=1)
+
+
+def _only_array(features: Any) -> Any:
+    arrays = jax.tree.leaves(features)
+    if len(arrays) != 1:
+        raise ValueError(f"fn gives {len(arrays)} arrays: one is climbed, as of layers_of(params, [layer])")
+    return arrays[0]
+
+
+def _place(
+    shape: tuple[int, ...], batch: int, channel: Index, position: tuple[Index, Index] | None
+) -> tuple[jax.Array, ...]:
+    """(channel,) or (channel, row, column), each int32 [B]; ValueError where they do not fit features of `shape`."""
+    if len(shape) not in (2, 4) or shape[0] != batch:
+        raise ValueError(f"fn gives features of shape {shape}: [{batch}, H, W, C] or [{batch}, C] is needed")
+    if position is not None and len(shape) == 2:
+        raise ValueError(f"position={position}: a dense layer has no places, only a channel")
+    named = [("channel", channel, shape[-1])]
+    if position is not None:
+        named += [("position row", position[0], shape[1]), ("position column", position[1], shape[2])]
+    place = []
+    for name, value, limit in named:
+        index = np.asarray(value)
+        if not np.issubdtype(index.dtype, np.integer) or not np.all((index >= 0) & (index < limit)):
+            raise ValueError(f"{name}={value}: a whole number from 0 to {limit - 1} is needed")
+        if index.shape not in ((), (batch,)):
+            raise ValueError(f"{name} of shape {index.shape}: one index, or one for each of the {batch} images")
+        place.append(jnp.asarray(np.broadcast_to(index, (batch,)), jnp.int32))
+    return tuple(place)
+
+
+@cache
+def _drives_function(architecture: Architecture, layer: str) -> Callable[[Params, jax.Array], jax.Array]:
+    """One function object for equal arguments, so that JAX finds what it compiled."""
+    place = architecture.layer_names.index(layer)
+    row = architecture.layers[place]
+
+    def drives(params: Params, images: jax.Array) -> jax.Array:
+        trace = forward(params, images, architecture=architecture)[1]  # under jit what lies above is not computed
+        if place:
+            below = trace[architecture.layer_names[place - 1]].features
+        else:
+            below = images * jnp.asarray(architecture.input_scale, images.dtype)
+        kernel, bias = params[layer]["kernel"], params[layer]["bias"]
+        if isinstance(row, Conv):
+            return conv(below, kernel, row) + bias[None, None, None]
+        return below.reshape(below.shape[0], -1) @ kernel + bias[None]
+
+    return drives
+
+
+class Climbed(NamedTuple):
+    """M units of one layer after their climbs; s is the side of what a unit sees, pixels."""
+
+    maps: np.ndarray  # int [M]
+    images: np.ndarray  # float32 [M, H, W, 3] mean-subtracted pixels, in the range of pictures
+    patches: np.ndarray  # uint8 [M, s, s, 3] what the unit sees of them
+    paths: np.ndarray  # float32 [M, steps + 1] the climbed value, before the ReLU
+    started: np.ndarray  # float32 [M] strongest activation of the map on the start
+    reached: np.ndarray  # float32 [M] ... and on `images`
+    won: np.ndarray  # bool [M] no other map of the layer is as strong on `images`
+
+
+AT_ONCE = 16  # units that climb together, which bounds the memory
+
+
+MEANINGS = {
+    "reached": "strongest activation of the map on the picture that the climb ended with",
+    "strongest": "strongest activation of the map on the validation set",
+    "median_ratio": "median over the units of reached / strongest",
+    "rising": "share of the steps after which the climbed value was higher",
+    "won": "share of the climbed pictures on which no other map of the layer is as strong; for the classes: which the "
+    "network gives the class that was climbed",
+    "silent_at_start": "share of the units whose whole map is 0 or less at the start, where a climb behind the ReLU "
+    "would stand still",
+}
+
+
+def middle(architecture: Architecture, layer: str) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """The place in the middle of the layer's map, and the unit before its pool that it looks at; None if dense."""
+    row, sizes = architecture.layer(layer), architecture.sizes()[layer]
+    if not isinstance(row, Conv):
+        return None, None
+    place = sizes.output[0] // 2
+    unit = min(place * row.pool.stride + row.pool.size // 2, sizes.filtered[0] - 1) if row.pool else place
+    return (place, place), (unit, unit)
+
+
+def crop_of_mean(net: nets.TrainedNet) -> np.ndarray:
+    """The mean picture where the network's input lies in it. -> float32 [s, s, 3]"""
+    size = net.architecture.image_size
+    margin = (len(net.mean) - size) // 2
+    return net.mean[margin : margin + size, margin : margin + size]
+
+
+def strongest_places(features: np.ndarray) -> np.ndarray:
+    """Each map's strongest activation on each image. [B, H, W, C] or [B, C] -> [B, C]"""
+    return features.reshape(len(features), -1, features.shape[-1]).max(axis=1)
+
+
+def score(seen: Climbed, strongest: np.ndarray) -> dict[str, Any]:
+    """What MEANINGS says of one layer; strongest [C] of the validation set."""
+    strongest = strongest[seen.maps]
+    excited = strongest > 0  # a dead map, or a class that no image is given, has no ratio
+    return {
+        "maps": seen.maps,
+        "reached": seen.reached,
+        "strongest": strongest,
+        "median_ratio": float(np.median(seen.reached[excited] / strongest[excited])) if excited.any() else None,
+        "rising": float((np.diff(seen.paths, axis=1) > 0).mean()),
+        "silent_at_start": float((seen.started <= 0).mean()),
+        "won": float(seen.won.mean()),
+    }

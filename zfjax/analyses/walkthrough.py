@@ -1,0 +1,201 @@
+"""What Figure 1 shows: every stage of one unit's way down to the pixels, and what is conserved on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from zfjax import nets
+from zfjax.architecture import Architecture, ContrastNorm, Conv, Pool, receptive_field
+from zfjax.deconvnet import Step, descend, isolate
+from zfjax.network import forward
+from zfjax.ops import contrast_norm, conv
+
+_forward = jax.jit(forward, static_argnames="architecture")
+
+
+ReadTrace = Mapping[str, Any]  # a `Trace` whose arrays are NumPy's
+
+
+MEANINGS = {
+    "sum_from_above": "sum of what comes from the layer above, over all maps",
+    "sum_unpooled": "the same after unpooling: equal, as every value is put somewhere, and those that meet add up",
+    "removed": "share of the unpooled signal, sum of |values|, that rectification removes",
+    "reached": "share of the layer's places, over all maps, that carry signal after rectification",
+    "silent": "share of the rectified signal in maps that the image does not excite at all: the deconvnet's ReLU looks "
+    "at the signal only, where the gradient would stop",
+    "map_share": "share of the rectified signal in the map that is drawn, the strongest of those that are excited",
+    "energy_in_field": "share of the projection's energy (squares) inside the unit's receptive field: 1",
+    "energy_on_object": "share of that energy on the object, where the set says where it is; 'by_chance' is the "
+    "object's share of the field's pixels",
+}
+
+
+class Stage(NamedTuple):
+    """One layer of the way down, as its strongest map shows it; a dense layer shows all its units, in rows."""
+
+    layer: str
+    title: str  # which map of how many
+    leaves: str  # what filters the signal on its way to the next stage
+    handed_on: np.ndarray  # float [H, W] the map on the way up
+    above: np.ndarray  # float [H, W] what came from above
+    unpooled: np.ndarray  # float [H', W']
+    rectified: np.ndarray  # float [H', W']
+    pool: Pool | None
+    switches: np.ndarray | None  # uint8 [H, W] where there is a pool
+    pool_input: np.ndarray | None  # float [H', W'] what the pool read on the way up
+
+
+class Walk(NamedTuple):
+    """What the figure shows."""
+
+    title: str
+    stages: Sequence[Stage]  # from the chosen layer down
+    place: tuple[int, ...]  # (y, x) of the unit in its map; () in a dense layer
+    picture: np.ndarray  # uint8 [s, s, 3]
+    projection: np.ndarray  # float [s, s, 3] signed, pixels
+    box: tuple[int, int, int, int] | None  # (top, left, bottom, right) that the unit sees; None: the whole picture
+    numbers: Mapping[str, Any]  # see MEANINGS
+
+
+def last_conv(architecture: Architecture) -> str:
+    """The name of the highest convolutional layer, or of the last layer where there is none."""
+    convs = [row.name for row in architecture.layers if isinstance(row, Conv)]
+    return (convs or architecture.layer_names)[-1]
+
+
+def walk_down(net: nets.TrainedNet, views: nets.Views, layer: str, channel: int | None) -> Walk:
+    """Every stage of one unit's way down, and what is conserved on it.
+
+    Args:
+      net: the network.
+      views: one image.
+      layer: where the unit stands.
+      channel: its map; None takes the one with the strongest activation. The unit is the map's strongest place.
+
+    Returns:
+      Walk; ValueError for an unknown layer or map, or one that the image does not excite.
+    """
+    architecture = net.architecture
+    architecture.layer(layer)
+    trace = jax.tree.map(np.asarray, _forward(net.params, views.images, architecture=architecture)[1])
+    features = trace[layer].features
+    if channel is None:
+        channel = int(features.reshape(-1, features.shape[-1]).max(axis=0).argmax())
+    elif not 0 <= channel < features.shape[-1]:
+        raise ValueError(f"map={channel}: a whole number from 0 to {features.shape[-1] - 1} is needed in {layer}")
+    top = np.asarray(isolate(features, channel=channel))
+    if not top.any():
+        raise ValueError(f"map={channel}: nothing in this image excites it in {layer}; take another map or image")
+    steps = jax.tree.map(np.asarray, descend(net.params, trace, top, layer=layer, architecture=architecture))
+    signals = {layer: top}  # what comes from above, by layer
+    down = architecture.layer_names[: architecture.layer_names.index(layer) + 1][::-1]
+    for upper, lower in pairwise(down):
+        signals[lower] = steps[upper].filtered
+    projection = (steps[down[-1]].filtered * np.float32(architecture.input_scale))[0]
+    place = tuple(int(index) for index in np.argwhere(top[0])[0][:-1])
+    box = box_of(architecture, layer, place)
+    numbers = {
+        "layer": layer,
+        "map": channel,
+        "place": place,
+        "activation": float(top.sum()),
+        "layers": {name: conserved(trace[name].features, signals[name], steps[name]) for name in down},
+        **energy(projection, box, None if views.objects is None else views.objects[0]),
+    }
+    stages = [stage_of(net, views.images, trace, name, signals[name], steps[name]) for name in down]
+    return Walk(title_of(net, numbers), stages, place, views.pictures[0], projection, box, numbers)
+
+
+def conserved(handed_on: np.ndarray, above: np.ndarray, step: Step) -> dict[str, float]:
+    """What MEANINGS says of one layer; handed_on and above [1, ..., C], on the way up and down."""
+    signal, left = step.unpooled.astype(np.float64), step.rectified.astype(np.float64)
+    of_maps = np.abs(left).reshape(-1, left.shape[-1]).sum(axis=0)
+    excited = handed_on.reshape(-1, left.shape[-1]).max(axis=0) > 0
+    chosen = int(np.where(excited, of_maps, 0).argmax())
+    before, after = np.abs(signal).sum(), of_maps.sum() or 1.0
+    return {
+        "sum_from_above": float(above.astype(np.float64).sum()),
+        "sum_unpooled": float(signal.sum()),
+        "removed": float(np.abs(signal - left).sum() / (before or 1.0)),
+        "reached": float((left != 0).mean()),
+        "silent": float(of_maps[~excited].sum() / after),
+        "map": chosen,
+        "map_share": float(of_maps[chosen] / after),
+    }
+
+
+def energy(projection: np.ndarray, box: tuple[int, ...] | None, on_object: np.ndarray | None) -> dict[str, Any]:
+    """Where the energy of a projection [s, s, 3] lies, as MEANINGS says; on_object: bool [s, s]."""
+    squares = np.square(projection, dtype=np.float64).sum(axis=-1)
+    top, left, bottom, right = (0, 0, *squares.shape) if box is None else (max(edge, 0) for edge in box)
+    field = np.zeros(squares.shape, bool)
+    field[top:bottom, left:right] = True
+    whole = squares.sum() or 1.0
+    found: dict[str, Any] = {"energy_in_field": float(1 - squares[~field].sum() / whole), "energy_on_object": None}
+    if on_object is not None:
+        share = float(squares[on_object].sum() / whole)
+        found["energy_on_object"] = {"value": share, "by_chance": float(on_object[field].mean())}
+    return found
+
+
+def stage_of(
+    net: nets.TrainedNet, images: np.ndarray, trace: ReadTrace, name: str, above: np.ndarray, step: Step
+) -> Stage:
+    """The map of one layer that carries most of the signal; of a dense layer all units, in rows."""
+    row, handed_on = net.architecture.layer(name), trace[name].features
+    signals: tuple[Any, ...] = (above, step.unpooled, step.rectified)
+    if not isinstance(row, Conv):
+        up, down, unpooled, rectified = (in_rows(values[0]) for values in (handed_on, *signals))
+        units = f"{row.features} units"
+        return Stage(name, units, "transposed weights", up, down, unpooled, rectified, None, None, None)
+    chosen = int(conserved(handed_on, above, step)["map"])
+    up, down, unpooled, rectified = (values[0, ..., chosen] for values in (handed_on, *signals))
+    title, leaves = f"map {chosen} of {row.features}", f"transposed {row.kernel}x{row.kernel} filters"
+    if not row.pool:
+        return Stage(name, title, leaves, up, down, unpooled, rectified, None, None, None)
+    switches, read = (values[0, ..., chosen] for values in (trace[name].switches, pool_input(net, images, trace, name)))
+    return Stage(name, title, leaves, up, down, unpooled, rectified, row.pool, switches, read)
+
+
+def in_rows(units: np.ndarray) -> np.ndarray:
+    """[C] as the rows of a rectangle as square as C allows."""
+    rows = max(side for side in range(1, int(len(units) ** 0.5) + 1) if len(units) % side == 0)
+    return units.reshape(rows, -1)
+
+
+def pool_input(net: nets.TrainedNet, images: np.ndarray, trace: ReadTrace, name: str) -> np.ndarray:
+    """What the pool of a layer read on the way up, from what the layer below handed on: [1, H', W', C]."""
+    names, row = net.architecture.layer_names, net.architecture.layer(name)
+    assert isinstance(row, Conv)
+    scaled = images * np.float32(net.architecture.input_scale)
+    below: Any = scaled if name == names[0] else trace[names[names.index(name) - 1]].features
+    maps = jax.nn.relu(conv(below, net.params[name]["kernel"], row) + net.params[name]["bias"][None, None, None])
+    for stage in row.after[: row.after.index(row.pool)]:
+        assert isinstance(stage, ContrastNorm)  # a layer has one pool
+        maps = contrast_norm(maps, stage)
+    return np.asarray(maps)
+
+
+def box_of(architecture: Architecture, layer: str, place: tuple[int, ...]) -> tuple[int, int, int, int] | None:
+    """(top, left, bottom, right) that the unit sees; None where that is the whole picture."""
+    field = receptive_field(architecture, layer)
+    return None if not place or field.size >= architecture.image_size else field.box(place)
+
+
+def title_of(net: nets.TrainedNet, numbers: Mapping[str, Any]) -> str:
+    """Which unit, and how strongly the image excites it."""
+    layer, channel = numbers["layer"], numbers["map"]
+    last = layer == net.architecture.layer_names[-1]
+    unit = f"class {net.class_words[channel]!r}" if last else f"map {channel} of {layer}"
+    return f"Figure 1: one unit on its way down to the pixels ({unit}, activation {numbers['activation']:.3g})"
+
+
+def switch_places(switches: np.ndarray, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns, in the map that was pooled, of each window's maximum. uint8 [H, W] -> two int [H, W]"""
+    row, column = np.indices(switches.shape)
+    return row * pool.stride + switches // pool.size, column * pool.stride + switches % pool.size

@@ -1,0 +1,266 @@
+"""Running a program with another way back at some of its operations: an interpreter of jaxprs.
+
+What the plan does not touch is run as it stands, custom derivatives included. A call that holds a touched operation
+is rebuilt around the interpreted body: jit stays jit, scan stays scan, cond stays cond, remat stays remat; a function
+with a custom derivative is replaced by what it computes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend import core
+
+from zfjax.anymodel.graph import Place, programs_of, scan_operands
+
+Backward = Callable[[jax.Array, jax.Array], jax.Array]  # (incoming, forward input) -> outgoing, of one shape
+
+
+Bodies = Sequence[Callable[[Sequence[Any]], Sequence[Any]]]  # operands -> results, of each program of a call
+
+
+class Rectify(NamedTuple):
+    """The way back through an operation is the rule."""
+
+    operand: int  # number of the input that is rectified
+    ceiling: float = math.inf  # what lies above is clipped and passes nothing
+
+
+class Skip(NamedTuple):
+    """The way back leads from one value straight to another of the same shape."""
+
+    before: core.Var
+    after: core.Var
+
+
+class Inner(NamedTuple):
+    """Something is to be done inside the programs of a call."""
+
+    plans: tuple[Plan, ...]
+
+
+Step = Rectify | Skip
+
+
+Plan = tuple[tuple[int, Any], ...]  # (number of an equation, Rectify | Skip | Inner), hashable as all of it
+
+
+def plan_of(steps: Mapping[Place, Step]) -> Plan:
+    """The steps sorted into the programs that they belong to."""
+    here: dict[int, Any] = {place[0]: step for place, step in steps.items() if len(place) == 1}
+    for index in {place[0] for place in steps if len(place) > 1}:
+        below = {place[1:]: step for place, step in steps.items() if place[0] == index}
+        plans = [
+            plan_of({place[1:]: step for place, step in below.items() if place[0] == k})
+            for k in range(1 + max(place[0] for place in below))
+        ]
+        here[index] = Inner(tuple(plans))
+    return tuple(sorted(here.items(), key=lambda item: item[0]))
+
+
+def evaluate(
+    program: core.Jaxpr, consts: Sequence[Any], operands: Sequence[Any], *, plan: Plan, backward: Backward | None
+) -> list[Any]:
+    """The program's results, with the plan's steps on the way back.
+
+    Args:
+      program: without its constants.
+      consts: arrays for its constvars.
+      operands: arrays for its invars.
+      plan: what to change.
+      backward: the rule of `Rectify`.
+    """
+    values = dict(zip([*program.constvars, *program.invars], [*consts, *operands], strict=True))
+    steps = dict(plan)
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, core.Literal) else values[atom]
+
+    for index, eqn in _needed(program):
+        step = steps.get(index)
+        outputs: Sequence[Any]
+        if isinstance(step, Rectify):
+            outputs = _rectified(_alone(eqn, program), step, backward)(*map(read, _variables(eqn)))
+        elif isinstance(step, Inner):
+            outputs = _run_inner(eqn, step, backward, [read(atom) for atom in eqn.invars])
+        else:
+            outputs = core.jaxpr_as_fun(_alone(eqn, program))(*map(read, _variables(eqn)))
+        values.update(zip(eqn.outvars, outputs, strict=True))
+        if isinstance(step, Skip):
+            values[step.after] = _skipped(values[step.before], values[step.after])
+    return [read(atom) for atom in program.outvars]
+
+
+def _needed(program: core.Jaxpr) -> list[tuple[int, core.JaxprEqn]]:
+    """The equations that the results, or an effect, depend on: outside jit nobody else leaves the others out."""
+    needed = {atom for atom in program.outvars if not isinstance(atom, core.Literal)}
+    found = []
+    for index, eqn in reversed(list(enumerate(program.eqns))):
+        if eqn.effects or needed.intersection(eqn.outvars):
+            needed.update(_variables(eqn))
+            found.append((index, eqn))
+    return found[::-1]
+
+
+def _variables(eqn: core.JaxprEqn) -> list[Any]:
+    """Its inputs without literals, each once."""
+    return list(dict.fromkeys(atom for atom in eqn.invars if not isinstance(atom, core.Literal)))
+
+
+def _alone(eqn: core.JaxprEqn, program: core.Jaxpr) -> core.ClosedJaxpr:
+    """An equation of the program as a program of its own, of `_variables(eqn)`."""
+    variables = _variables(eqn)
+    note = program.debug_info._replace(
+        traced_for="relu rule",
+        func_src_info=eqn.primitive.name,
+        arg_names=("",) * len(variables),
+        result_paths=("",) * len(eqn.outvars),
+    )
+    return core.ClosedJaxpr(core.Jaxpr((), variables, eqn.outvars, [eqn], eqn.effects, note), ())
+
+
+def _rectified(alone: core.ClosedJaxpr, step: Rectify, backward: Backward | None) -> Callable[..., list[Any]]:
+    """The one equation of `alone`, with the rule on its way back."""
+    variables, (eqn,) = alone.jaxpr.invars, alone.jaxpr.eqns
+    place = variables.index(eqn.invars[step.operand])
+
+    @jax.custom_vjp
+    def rectifier(*operands: jax.Array) -> list[Any]:
+        return core.jaxpr_as_fun(alone)(*operands)
+
+    def up(*operands: jax.Array) -> tuple[list[Any], jax.Array]:
+        return rectifier(*operands), operands[place]
+
+    def down(x: jax.Array, incoming: Sequence[jax.Array]) -> tuple[jax.Array | None, ...]:
+        (signal,) = incoming
+        if step.ceiling < math.inf:
+            signal = jnp.where(x < step.ceiling, signal, jnp.zeros((), signal.dtype))
+        assert backward is not None  # a plan without a rule rectifies nothing
+        outgoing = jnp.asarray(backward(signal, x))
+        if (outgoing.shape, outgoing.dtype) != (x.shape, x.dtype):
+            given, needed = (f"{array.dtype}{list(array.shape)}" for array in (outgoing, x))
+            raise ValueError(f"rule returned {given} for a rectifier of {needed}: the same shape and type are needed")
+        return tuple(outgoing if k == place else None for k in range(len(variables)))
+
+    rectifier.defvjp(up, down)
+    return rectifier
+
+
+@jax.custom_vjp
+def _skipped(before: jax.Array, after: jax.Array) -> jax.Array:
+    return after
+
+
+_skipped.defvjp(lambda before, after: (after, None), lambda _, incoming: (incoming, None))
+
+
+def _run_inner(eqn: core.JaxprEqn, step: Inner, backward: Backward | None, operands: list[Any]) -> Sequence[Any]:
+    """A call with the plan carried out inside it."""
+    kind, programs = _KINDS[eqn.primitive.name], programs_of(eqn)
+    plans = (*step.plans, *((),) * (len(programs) - len(step.plans)))
+    options = tuple(kind.options(eqn).items())
+    rebuild = compiled if kind.compiled else _rebuilt
+    run = rebuild(kind.frame, tuple(p.jaxpr for p in programs), plans, backward, options)
+    return run([list(p.consts) for p in programs], operands)
+
+
+def _rebuilt(
+    frame: Callable[..., Sequence[Any]],
+    programs: Sequence[core.Jaxpr],
+    plans: Sequence[Plan],
+    backward: Backward | None,
+    options: Sequence[tuple[str, Any]],
+) -> Callable[..., Sequence[Any]]:
+    """(consts of each program, operands) -> results of the call."""
+
+    def run(consts: Sequence[Sequence[Any]], operands: Sequence[Any]) -> Sequence[Any]:
+        bodies = [
+            partial(evaluate, program, values, plan=plan, backward=backward)
+            for program, values, plan in zip(programs, consts, plans, strict=True)
+        ]
+        return frame(bodies, operands, **dict(options))
+
+    return run
+
+
+@lru_cache(maxsize=64)  # bounds what a function that makes new calls of jit at every call leaves behind
+def compiled(*key: Any) -> Callable[..., Sequence[Any]]:
+    """One compiled function for one program and plan, found again when it is called outside jit."""
+    return jax.jit(_rebuilt(*key))
+
+
+def _call(bodies: Bodies, operands: Sequence[Any]) -> Sequence[Any]:
+    return bodies[0](operands)
+
+
+def _checkpoint(bodies: Bodies, operands: Sequence[Any], *, prevent_cse: bool, policy: Any) -> Sequence[Any]:
+    return jax.checkpoint(bodies[0], prevent_cse=prevent_cse, policy=policy)(operands)
+
+
+def _switch(bodies: Bodies, operands: Sequence[Any]) -> Sequence[Any]:
+    return lax.switch(operands[0], [lambda *rest, body=body: body(rest) for body in bodies], *operands[1:])
+
+
+def _scan(
+    bodies: Bodies,
+    operands: Sequence[Any],
+    *,
+    num_consts: int,
+    num_carry: int,
+    length: int,
+    reverse: bool,
+    unroll: int,
+) -> Sequence[Any]:
+    fixed, start = operands[:num_consts], operands[num_consts : num_consts + num_carry]
+
+    def step(carry: Sequence[Any], slices: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        ends = bodies[0]([*fixed, *carry, *slices])
+        return ends[:num_carry], ends[num_carry:]
+
+    slices = operands[num_consts + num_carry :]
+    carry, stacked = lax.scan(step, start, slices, length=length, reverse=reverse, unroll=unroll)
+    return [*carry, *stacked]
+
+
+def _scan_options(eqn: core.JaxprEqn) -> dict[str, Any]:
+    named = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
+    return {**scan_operands(eqn)._asdict(), **named}
+
+
+def _remat_options(eqn: core.JaxprEqn) -> dict[str, Any]:
+    return {name: eqn.params[name] for name in ("prevent_cse", "policy")}
+
+
+class _Kind(NamedTuple):
+    frame: Callable[..., Sequence[Any]]  # (bodies, operands, **options) -> results
+    compiled: bool = False  # as the operation is where it stands outside jit
+    options: Callable[[core.JaxprEqn], dict[str, Any]] = lambda eqn: {}  # what the frame needs of the equation
+
+
+_INLINED = _Kind(_call)
+
+
+_JIT = _Kind(_call, compiled=True)
+
+
+_REMAT = _Kind(_checkpoint, options=_remat_options)
+
+
+_KINDS = {
+    "jit": _JIT,
+    "pjit": _JIT,
+    "closed_call": _INLINED,
+    "core_call": _INLINED,
+    "custom_jvp_call": _INLINED,
+    "custom_vjp_call": _INLINED,
+    "remat2": _REMAT,
+    "checkpoint": _REMAT,
+    "cond": _Kind(_switch, compiled=True),
+    "scan": _Kind(_scan, compiled=True, options=_scan_options),
+}

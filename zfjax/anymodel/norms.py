@@ -1,0 +1,256 @@
+"""What a norm is made of: every value of a program by what it can be in one, and the arithmetic that this explains.
+
+    kind       what it is                                                       may be
+    feature    anything else: an activation
+    sum        features summed over several places, as a mean                   squared, beside an energy
+    squares    x * x, element by element
+    part       squares that count beside others only: a slice, a mean's square
+    energy     squares summed over several places, as a variance                guarded, under a root, a divisor
+    weighted   energy or squares under weights or with an offset                under a root, a divisor
+    length     root of an energy                                                guarded, a divisor
+    scale      reciprocal of a length or an energy                              a factor
+
+A root, a quotient or a product of values that depend on the input belongs to a norm where the table says so, a square
+where all that is made of it ends under such roots and in such divisors, and a scale where it is but a factor. Without
+a sum over several places between the square and the root, it is an activation that somebody wrote by hand:
+x / sqrt(1 + x^2), or |x|.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral
+from typing import Literal
+
+from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact, reached
+from zfjax.anymodel.rectifiers import SHAPES, is_joined, is_square, origin, uniform
+
+Kind = Literal["feature", "sum", "squares", "part", "energy", "weighted", "length", "scale"]
+
+
+Kinds = Mapping[Value, Kind]
+
+
+POWERS = ("square", "integer_pow", "pow", "sqrt", "rsqrt")
+
+
+PRODUCTS = ("mul", "dot_general", "conv_general_dilated", "ragged_dot", "ragged_dot_general")
+
+
+_SUMS = ("reduce_sum", "reduce_window_sum", "psum")
+
+
+_SQUARES = frozenset(("squares", "part", "energy", "weighted"))
+
+
+_GUARDED = frozenset(("energy", "length"))
+
+
+_DIVISORS = frozenset(("energy", "weighted", "length"))
+
+
+_NORMALISED = frozenset(("feature", "sum"))
+
+
+def kinds_of(graph: Graph, flow: Flow) -> Kinds:
+    """The kind of every floating value that depends on the input by more than steps."""
+    live = flow.carrying | flow.fixed
+    kinds: dict[Value, Kind] = dict.fromkeys(live.intersection(graph.inputs), "feature")
+    changed = True
+    while changed:  # again for scans, whose rounds feed each other
+        changed = False
+        for node in graph.nodes:
+            kind = _kind(node, kinds, flow)
+            for value in live.intersection(node.outputs):
+                joint = _joint([kinds[value], kind]) if node.name == "carry" and value in kinds else kind
+                changed = changed or kinds.get(value) != joint
+                kinds[value] = joint
+    return kinds
+
+
+def is_of_squares(value: Value, kinds: Kinds) -> bool:
+    """A norm's variance or length may be this: no rectifier for certain."""
+    return kinds.get(value, "feature") not in _NORMALISED
+
+
+def is_guard(node: Node, operand: int, flow: Flow, kinds: Kinds) -> bool:
+    """What the node bounds below is a norm's variance or length for certain."""
+    return kinds.get(node.inputs[operand]) in _GUARDED and _ends_in_norms(node.outputs[0], flow, kinds)
+
+
+def is_of_norm(node: Node, flow: Flow, kinds: Kinds) -> bool:
+    """A power, quotient or product is part of a norm for certain."""
+    if is_square(node) or (kinds.get(node.outputs[0]) == "scale" and _explains(node, kinds)):
+        return _ends_in_norms(node.outputs[0], flow, kinds)
+    return _explains(node, kinds)
+
+
+def _explains(node: Node, kinds: Kinds) -> bool:
+    if node.name in POWERS:
+        return _power_of(node, kinds) != "feature"
+    found = [kinds.get(value) for value in node.inputs]
+    if node.name == "div":
+        above, below = found
+        if below == "sum":
+            return _is_summed_in(node.inputs[0], node.inputs[1], kinds)
+        return below in _DIVISORS and (above is None or above in _NORMALISED)
+    return node.name == "mul" and "scale" in found and all(kind in _NORMALISED | {"scale"} for kind in found)
+
+
+def _ends_in_norms(value: Value, flow: Flow, kinds: Kinds) -> bool:
+    """All that is made of it on the way to the results stays such a statistic until it is part of a norm."""
+    same = _SQUARES | {kinds.get(value, "feature")}
+
+    def up(value: Value) -> list[Value]:
+        return [v for user in value.users for v in user.outputs if kinds.get(v) in same]
+
+    family = reached([value], up)
+    ends = [(user, v) for v in family for user in v.users if flow.passes(user) and not _stays(user, family)]
+    return bool(ends) and all(is_of_norm(user, flow, kinds) and _scales(user, v, kinds) for user, v in ends)
+
+
+def _stays(node: Node, family: set[Value]) -> bool:
+    return family.issuperset(v for v in node.outputs if is_inexact(v))
+
+
+def _scales(node: Node, value: Value, kinds: Kinds) -> bool:
+    """In a norm's operation this is what the features are scaled with."""
+    return node.name in POWERS or (node.name == "div" and node.inputs[1] is value) or kinds[value] == "scale"
+
+
+def _is_summed_in(value: Value, total: Value, kinds: Kinds) -> bool:
+    """`total` is made of the sum of this very value."""
+
+    def down(value: Value) -> list[Value]:
+        return value.maker.inputs if value.maker is not None and kinds.get(value) == "sum" else []
+
+    makers = [v.maker for v in reached([total], down) if v.maker is not None]
+    return any(node.name in _SUMS and origin(node.inputs[0]) == origin(value) for node in makers)
+
+
+def _joint(kinds: Iterable[Kind]) -> Kind:
+    """The kind of values of these kinds side by side, or added."""
+    found = set(kinds)
+    if len(found) == 1:
+        return found.pop()
+    if not found <= _SQUARES:
+        return "feature"
+    return "squares" if "squares" in found else "weighted" if "weighted" in found else "energy"
+
+
+def _kind(node: Node, kinds: Kinds, flow: Flow) -> Kind:
+    """What a node makes, of what its inputs are."""
+    found = [kinds[value] for value in node.inputs if value in kinds]
+    if is_square(node) and found:
+        return _square_of(node, found[0])
+    return _KINDS[node.name](node, found, kinds, flow) if node.name in _KINDS and found else "feature"
+
+
+def _square_of(node: Node, kind: Kind) -> Kind:
+    if node.name == "dot_general":
+        contracted = node.params["dimension_numbers"][0][0]
+        return "energy" if math.prod(node.inputs[0].aval.shape[axis] for axis in contracted) > 1 else "squares"
+    return "part" if kind == "sum" else "squares"
+
+
+def _same(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    return _joint(found)
+
+
+def _piece(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    kind = _joint(found)
+    return "part" if kind == "squares" else kind
+
+
+def _added(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    if len(found) > 1:
+        parts = found == ["part", "part"] and node.inputs[0] is not node.inputs[1]
+        return "energy" if parts else _joint(found)
+    place = 0 if node.inputs[0] in kinds else 1
+    offset, sign = uniform(node.inputs[1 - place]), -1 if node.name == "sub" else 1
+    grows = offset is not None and sign * offset >= 0 and (place == 0 or sign == 1)
+    return found[0] if grows else _changed(found[0])
+
+
+def _negative(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    return _changed(found[0])
+
+
+def _changed(kind: Kind) -> Kind:
+    """With another sign or an offset a statistic may be below zero, a length none."""
+    changed: dict[Kind, Kind] = {"energy": "weighted", "length": "feature", "scale": "feature"}
+    return changed.get(kind, kind)
+
+
+def _multiplied(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    if len(found) == 1:
+        factor = next(uniform(value) for value in node.inputs if value not in kinds)
+        return _changed(found[0]) if factor is not None and factor < 0 else found[0]
+    if not flow.share_input(*node.inputs):  # of a parameter that is an argument
+        return next((kind for kind in found if kind != "feature"), "feature")
+    return "scale" if found == ["scale", "scale"] else "feature"
+
+
+def _divided(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    if node.inputs[1] not in kinds:
+        return _multiplied(node, found, kinds, flow)
+    return "scale" if len(found) == 1 and found[0] in _DIVISORS else "feature"
+
+
+def _summed(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    shape, window = node.inputs[0].aval.shape, node.params.get("window_dimensions")
+    axes = range(len(window)) if window else node.params["axes"]
+    sizes = {int(axis): (window or shape)[int(axis)] for axis in axes if isinstance(axis, Integral)}
+    spread = {axis for axis, size in sizes.items() if size > 1}
+    if len(sizes) == len(axes) and (not spread or is_joined(node.inputs[0], spread, flow, summed=True)):
+        return found[0]  # over one place; a named axis is one of devices
+    several: dict[Kind, Kind] = {"feature": "sum", "squares": "energy", "part": "energy"}
+    return several.get(found[0], found[0])
+
+
+def _weighted(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    return "weighted" if len(found) == 1 and found[0] in ("squares", "part", "energy") else "feature"
+
+
+def _powered(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    return _power_of(node, kinds)
+
+
+def _power_of(node: Node, kinds: Kinds) -> Kind:
+    """length, scale; feature for a power that no norm takes."""
+    exponents = {"sqrt": 0.5, "rsqrt": -0.5, "integer_pow": node.params.get("y")}
+    exponent = uniform(node.inputs[1]) if node.name == "pow" else exponents.get(node.name)
+    kind = kinds.get(node.inputs[0])
+    if exponent is None or exponent >= 1 or exponent == 0:
+        return "feature"
+    if kind in _DIVISORS:
+        return "length" if exponent > 0 else "scale"
+    return "scale" if kind == "scale" and exponent > 0 else "feature"
+
+
+def _bounded(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    """Bounded by a constant; for a selection, where a constant chooses, what it is among."""
+    if node.name == "select_n" and node.inputs[0] not in flow.varying:
+        return _joint(found)
+    return found[0] if len(found) == 1 and found[0] in _DIVISORS else "feature"
+
+
+_LIKE = SHAPES - {"slice", "scan_slice"} | frozenset(
+    "convert_element_type reduce_precision stop_gradient concatenate pad stack scan_stack carry cond device_put "
+    "optimization_barrier sharding_constraint reshard layout_constraint psum_invariant all_gather pvary gather".split()
+)
+
+
+_KINDS: dict[str, Callable[[Node, list[Kind], Kinds, Flow], Kind]] = {
+    **dict.fromkeys(_LIKE, _same),
+    **dict.fromkeys(("slice", "scan_slice", "dynamic_slice", "split", "unstack"), _piece),
+    **dict.fromkeys(("add", "sub", "add_any"), _added),
+    **dict.fromkeys(_SUMS, _summed),
+    **dict.fromkeys(("dot_general", "conv_general_dilated"), _weighted),
+    **dict.fromkeys(POWERS, _powered),
+    **dict.fromkeys(("max", "clamp", "select_n"), _bounded),
+    "neg": _negative,
+    "mul": _multiplied,
+    "div": _divided,
+}

@@ -1,0 +1,340 @@
+"""The deconvnet of any JAX model: its program is traced, and every rectifier in it gets another way back.
+
+With `incoming` what comes down at a rectifier and `x` what it read on the way up, it hands further down
+
+    "deconvnet"               relu(incoming)             Zeiler & Fergus 2013, sec. 2.1
+    "guided"                  relu(incoming) * (x > 0)   Springenberg et al. 2014
+    "gradient"                the program's own derivative
+    a function of your own    function(incoming, x)
+
+It does not matter how a rectifier is written (`rectifiers`) or where it stands: in jit, remat, scan, cond, or in a
+function with a derivative of its own. An operation gets the rule, or keeps its derivative as pools and norms do, only
+where the program leaves no doubt (`verdicts`, `norms`); all else that is not linear is an error, rather than a picture
+that is wrong. The upper bound of relu6 keeps its derivative. A norm that the model marks with
+`skipped_on_the_way_down`, as this library's contrast norm is, becomes the identity under "deconvnet" and under
+functions of your own; the other two are derivatives and do not skip.
+
+`explain_rules` lists every operation that is not linear in the program's input, and what the way back does there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import wraps
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from zfjax.anymodel.graph import Graph, Node, flow_of, graph_of, is_inexact
+from zfjax.anymodel.interpreter import Backward, evaluate, plan_of
+from zfjax.anymodel.norms import kinds_of
+from zfjax.anymodel.verdicts import ACTIVATIONS, STEP, Verdict, classify
+from zfjax.deconvnet import Index, isolate, rectify
+from zfjax.ops import KEPT, SKIPPED
+
+Rule = Literal["deconvnet", "guided", "gradient"] | Backward
+
+
+OnUnknown = Literal["error", "keep"]
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Unit(NamedTuple):
+    """What `project_fn` looks at, in the words of `isolate`."""
+
+    channel: Index | None = None  # the map or dense unit, one for all images or [B]; None: all maps at `position`
+    position: tuple[Index, Index] | None = None  # (y, x); None: the map's strongest place in each image
+
+
+def with_relu_rule(fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown = "error") -> Callable[..., Any]:
+    """`fn` with the same results, to the bit, and another way back through its rectifiers.
+
+    Every argument counts as input. What is none, such as parameters, belongs inside the function, as in
+    `with_relu_rule(lambda images: model.apply(params, images), "deconvnet")`. A way back leads to floating arguments
+    only, as for `jax.vjp`. The function works under jit, vmap, grad and vjp; not under jvp, as a rule need not be
+    linear. Outside jit it is traced at every call, as any function of JAX: put `jax.jit` around what is called often.
+    `fn` has to work under jit; arguments that are no arrays are bound beforehand with `functools.partial`.
+
+    Args:
+      fn: function of arrays, or of trees of arrays.
+      rule: "deconvnet", "guided", "gradient" or a function (incoming, x) -> outgoing, all of the shape of x.
+      on_unknown: what becomes of an operation that is not linear and that no rule covers: "error", or "keep" its own
+        gradient. Under "gradient" every operation keeps its own.
+
+    Returns:
+      A function of the same arguments. It raises ValueError for operations that no rule covers, naming their lines,
+      and for a marked region that does not take one array to one of its shape.
+    """
+    if not callable(rule) and rule not in _BACKWARD:
+        raise ValueError(f"rule={rule!r}: one of {', '.join(map(repr, _BACKWARD))} or a function is needed")
+    if on_unknown not in ("error", "keep"):
+        raise ValueError(f"on_unknown={on_unknown!r}: one of 'error', 'keep' is needed")
+    backward = rule if callable(rule) else _BACKWARD[rule]
+
+    @wraps(fn, updated=())
+    def ruled(*args: Any, **kwargs: Any) -> Any:
+        program, shapes = _traced(fn, args, kwargs)
+        verdicts = verdicts_of(graph_of(program, opaque=ACTIVATIONS))
+        _check(verdicts, on_unknown if backward else "keep", num_inputs=len(program.in_avals))
+        changed = _CHANGED["deconvnet"] if callable(rule) else _CHANGED[rule]
+        plan = plan_of({v.place: v.step for _, v in verdicts if v.step and v.rule in changed})
+        leaves = jax.tree.leaves((args, kwargs))
+        results = evaluate(program.jaxpr, program.consts, leaves, plan=plan, backward=backward)
+        return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+    return ruled
+
+
+def explain_rules(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
+    """Every operation of `fn` that is not linear in its input, and what `with_relu_rule` does there.
+
+    Args:
+      fn: as for `with_relu_rule`.
+      *args: what it would be called with.
+      **kwargs: likewise.
+
+    Returns:
+      A tuple of `Operation`s in the order of the program, unclassified ones included, which prints as a table.
+      ValueError where no argument is floating, for then nothing has a way back.
+    """
+    leaves = jax.tree.leaves((args, kwargs))
+    if not any(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves):
+        types = ", ".join(str(jnp.result_type(leaf)) for leaf in leaves)
+        raise ValueError(f"arguments of type {types}: a floating one, in which the function can be linear, is needed")
+    program, _ = _traced(fn, args, kwargs)
+    return report_of(verdicts_of(graph_of(program, opaque=ACTIVATIONS)))
+
+
+def project_fn(
+    fn: Callable[[jax.Array], jax.Array],
+    images: jax.Array,
+    *,
+    unit: Unit | Index,
+    rule: Rule = "deconvnet",
+    on_unknown: OnUnknown = "error",
+) -> jax.Array:
+    """Carry one activation of any model back to the images: `isolate`, then the way back under `rule`.
+
+    It starts from the activation's own value, as `project` does, and for this library's networks equals `project`.
+    Under jit, with `fn` and a constant `unit` closed over, it is compiled once for each shape of `images`.
+
+    Args:
+      fn: images -> features [B, H, W, C] or [B, C] to look at, with the parameters inside.
+      images: float [B, ...], as the model reads them.
+      unit: `Unit(channel, position)`; a channel alone stands for its strongest place in each image.
+      rule, on_unknown: as for `with_relu_rule`.
+
+    Returns:
+      The shape of `images`, signed. ValueError for images or features of another kind, and as for `isolate` and
+      `with_relu_rule`.
+    """
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images of type {images.dtype}: floating point, as the model reads them, is needed")
+    features, down = jax.vjp(with_relu_rule(fn, rule, on_unknown=on_unknown), images)
+    if not isinstance(features, jax.Array) or not jnp.issubdtype(features.dtype, jnp.floating):
+        found = getattr(features, "dtype", jax.tree.structure(features))
+        raise ValueError(f"fn returns {found}: one floating array of features is needed")
+    if features.ndim and len(features) != len(images):
+        raise ValueError(f"fn returns {features.shape} for images of {images.shape}: features of each image are needed")
+    channel, position = unit if isinstance(unit, tuple) else Unit(unit)
+    (pixels,) = down(isolate(features, channel=channel, position=position))
+    return pixels
+
+
+def skipped_on_the_way_down(function: Function) -> Function:
+    """The same function, of which the way back under the deconvnet's rule is the identity; for contrast norms.
+
+    "The contrast normalisation is skipped": what comes down at its result goes on at its argument. It has to take one
+    array that depends on the input to one array of the same shape. The mark is the `jax.named_scope` of this name: it
+    changes nothing of the program that runs, and works in the modules of every framework.
+    """
+    return _in_scope(SKIPPED, function)
+
+
+def kept_on_the_way_down(function: Function) -> Function:
+    """The same function, all of whose operations, known or not, keep their own gradient under `with_relu_rule`.
+
+    For activations that are no ReLU, a hand-written norm (the whole of it, with the division), or a clip that only
+    keeps the input's pixels in their range: `jnp.clip(x, 0, 1)` is taken for a rectifier.
+    """
+    return _in_scope(KEPT, function)
+
+
+_BACKWARD: dict[str, Backward | None] = {
+    "deconvnet": lambda incoming, x: rectify(incoming),
+    "guided": lambda incoming, x: jnp.where(x > 0, rectify(incoming), jnp.zeros((), incoming.dtype)),
+    "gradient": None,
+}
+
+
+_CHANGED = {"deconvnet": ("rectifier", "skipped"), "guided": ("rectifier",), "gradient": ()}  # what leaves its gradient
+
+
+_NUMBERS = itertools.count()
+
+
+def _in_scope(name: str, function: Function) -> Function:
+    @wraps(function, updated=())
+    def marked(*args: Any, **kwargs: Any) -> Any:
+        with jax.named_scope(f"{name}-{next(_NUMBERS)}"):  # calls one after the other are regions of their own
+            return function(*args, **kwargs)
+
+    return marked  # type: ignore[return-value]
+
+
+def _traced(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[core.ClosedJaxpr, Any]:
+    """(program, shapes of its results), traced now: JAX would find an earlier trace, in which a model that changes in
+    place still has its old parameters."""
+
+    def _model(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+    try:
+        return jax.make_jaxpr(_model, return_shape=True)(*args, **kwargs)
+    except Exception as error:  # of JAX or of the framework, where fn does what cannot be traced
+        error.add_note(_TRACED)
+        raise
+
+
+_TRACED = (
+    "zfjax traces fn as jax.jit does: it has to work under jit, and arguments that are no arrays have to be bound "
+    "beforehand, as in functools.partial(fn, train=False)"
+)
+
+
+def _check(verdicts: list[tuple[Node, Verdict]], on_unknown: str, *, num_inputs: int) -> None:
+    """ValueError for what cannot be obeyed, or is not known."""
+    unknown = [(node, verdict) for node, verdict in verdicts if verdict.rule == "unclassified"]
+    unmarked = [pair for pair in unknown if pair[0].name != SKIPPED]
+    if len(unmarked) < len(unknown):
+        raise ValueError(f"fn cannot be followed\n{_listed([pair for pair in unknown if pair[0].name == SKIPPED])}")
+    if unmarked and on_unknown == "error":
+        raise ValueError(
+            f"on_unknown='error': no rule covers\n{_listed(unmarked)}\nWrite them as "
+            "rectifiers, mark their function with kept_on_the_way_down, or let all of them keep their own gradient "
+            "with on_unknown='keep'" + (_ARGUMENTS if num_inputs > 1 else "")
+        )
+
+
+_ARGUMENTS = ". Every argument counts as input: what is none, such as parameters, belongs inside fn"
+
+
+def _listed(verdicts: list[tuple[Node, Verdict]]) -> str:
+    return "\n".join(f"  {op.operation} {op.shape} at {op.source}: {op.reason}" for op in report_of(verdicts))
+
+
+# Their files are passed over on the way from an operation to the line of the model that asked for it.
+_FRAMEWORKS = ("jax", "flax", "haiku", "equinox", "jaxtyping")
+
+
+_DECORATORS = (contextlib.__file__, functools.__file__)  # likewise: what wraps a call in others
+
+
+_MARKS = __file__
+
+
+TRACED = "_model"  # the function in it that calls the model
+
+
+class Operation(NamedTuple):
+    """One operation, and what the way back does there."""
+
+    operation: str  # the primitive, and the function that it stands in
+    shape: str  # type and shape of what it gives, "float32[2,12,12,8]"
+    source: str  # "file:line"
+    rule: str  # "rectifier" for the rule itself, "own gradient", "skipped", "inlined" or "unclassified"
+    reason: str
+
+
+class Report(tuple[Operation, ...]):
+    """The operations in the order of the program; prints as a table."""
+
+    def __str__(self) -> str:
+        lines = [Operation(*Operation._fields), *self]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def verdicts_of(graph: Graph) -> list[tuple[Node, Verdict]]:
+    """Every operation that is not linear in the input, and every function with a derivative of its own."""
+    flow = flow_of(graph)
+    kinds = kinds_of(graph, flow)
+    found: dict[object, tuple[Node, Verdict]] = {}
+    for node in graph.nodes:
+        verdict = classify(node, flow, kinds) if flow.passes(node) else None
+        if verdict is not None:
+            found.setdefault((node.place, verdict.rule), (node, verdict))  # the results of one cond are one operation
+    steps = [step for v in graph.outputs if is_inexact(v) and flow.is_mask(v) for step in flow.steps_behind(v)]
+    found.update({step.place: (step, STEP) for step in steps})
+    touched = [verdict.place for _, verdict in found.values() if verdict.step is not None]
+    custom = []
+    for node in graph.custom:
+        if flow.passes(node) and not node.calls[-1].by_jax:  # of JAX's own it goes without saying
+            inlined = any(place[: len(node.place)] == node.place for place in touched)
+            custom.append((node, _INLINED if inlined else _UNTOUCHED))
+    return sorted([*found.values(), *custom], key=lambda pair: pair[0].place)
+
+
+_INLINED = Verdict("inlined", "its own derivative gives way to the rules of what it computes")
+
+
+_UNTOUCHED = Verdict("own gradient", "its own derivative: nothing in it follows the rule")
+
+
+def report_of(verdicts: Iterable[tuple[Node, Verdict]]) -> Report:
+    """The verdicts as lines for a person."""
+    return Report(
+        Operation(_operation(node), _shape(node), source_line(node.sources), verdict.rule, verdict.reason)
+        for node, verdict in verdicts
+    )
+
+
+def source_line(sources: Sequence[core.JaxprEqn]) -> str:
+    """The model's line that asked for an equation, "file:line": the innermost outside JAX and the frameworks on top.
+
+    Where the model is made of a framework's parts alone it is the framework's line; "unknown" where there is none.
+
+    Args:
+      sources: the equation, and the calls that it stands in from the inside out, which have lines of their own.
+    """
+    frames = [frame for eqn in sources for frame in _frames_in_model(eqn)]
+    for frameworks in (_FRAMEWORKS, _FRAMEWORKS[:1]):
+        paths = [path for name in frameworks for path in getattr(sys.modules.get(name), "__path__", ())]
+        folders = (*(path + os.sep for path in paths), *_DECORATORS, _MARKS)
+        for frame in frames:
+            if not frame.file_name.startswith(folders):
+                return f"{_short(frame.file_name)}:{frame.line_num}"
+    return "unknown"
+
+
+def _frames_in_model(eqn: core.JaxprEqn) -> Iterator[Any]:
+    """The frames of an equation from the inside out, up to where `with_relu_rule` traces the model."""
+    for frame in getattr(eqn.source_info.traceback, "frames", ()):
+        if frame.file_name == _MARKS and TRACED in frame.function_name:
+            return
+        yield frame
+
+
+def _short(file: str) -> str:
+    path, here = pathlib.Path(file), pathlib.Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _operation(node: Node) -> str:
+    call = next((call.name for call in reversed(node.calls) if call.name.isidentifier()), None)
+    return node.name if call in (None, node.name) else f"{node.name} in {call}"
+
+
+def _shape(node: Node) -> str:
+    aval = ([value for value in node.outputs if is_inexact(value)] or node.outputs)[-1].aval
+    return f"{aval.dtype}[{','.join(map(str, aval.shape))}]"

@@ -1,0 +1,79 @@
+"""Data sets by name, as commands and notebooks open them, and the choice of some of their pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from zfjax.data import ImageSet, Source
+from zfjax.nets import TrainedNet
+
+
+def open_data(data: str) -> ImageSet:
+    """A data set by name.
+
+    Args:
+      data: "demo"; or "demo:SIZE:TRAIN:VALIDATION" with the side of its pictures and the sizes of its splits; or the
+        folder of a prepared set, "DIR", or "DIR:SIZE" where it holds several sizes.
+
+    Raises:
+      FileNotFoundError: no prepared set there; the message says how to make one.
+      ValueError: a name that is none of these.
+    """
+    name, *numbers = data.split(":")
+    if name == "demo":
+        from zfjax.data import demo
+
+        if len(numbers) not in (0, 3) or not all(number.isdigit() for number in numbers):
+            raise ValueError(f"data={data!r}: 'demo', 'demo:SIZE:TRAIN:VALIDATION', 'DIR' or 'DIR:SIZE' is needed")
+        return demo.demo_set(*(int(number) for number in numbers))
+    from zfjax.data import imagenet
+
+    folder, _, size = data.rpartition(":")
+    return imagenet.open_imagenet(folder, int(size)) if folder and size.isdigit() else imagenet.open_imagenet(data)
+
+
+def open_images(data: str | None, net: TrainedNet) -> ImageSet:
+    """The pictures that a figure looks at: those that the net was trained on, another set by name, or a folder.
+
+    Args:
+      data: None for the net's own set, or as for `open_data`; or a folder of pictures, or one picture, which stand for
+        both splits and are brought to the net's size (`zfjax.data.folder`).
+      net: it says how large its pictures are, and what its classes are called.
+
+    Raises:
+      FileNotFoundError: nothing there.
+      ValueError: a prepared set of another size.
+    """
+    name = net.data if data is None else data
+    path = Path(name)
+    if name.split(":")[0] != "demo" and (path.is_file() or (path.is_dir() and not _is_prepared(path))):
+        from zfjax.data import folder
+
+        return folder.open_folder(path, len(net.mean), net.class_names)
+    images = open_data(name)
+    if images.size != len(net.mean):
+        raise ValueError(f"data={name!r}: its pictures have {images.size} pixels a side, the net's {len(net.mean)}")
+    return images
+
+
+def validation_of(data: ImageSet) -> Source:
+    """The validation split; ValueError where there is none."""
+    if data.validation is None:
+        raise ValueError(f"data={data.name!r} has no validation split")
+    return data.validation
+
+
+def choose(source: Source, num: int, seed: int) -> np.ndarray:
+    """Places of at most `num` examples, drawn by the seed, ascending; ValueError for num below 1. -> int [n]"""
+    if num < 1:
+        raise ValueError(f"num_images={num}: at least 1 is needed")
+    return np.sort(np.random.default_rng(seed).permutation(len(source))[:num])
+
+
+def _is_prepared(folder: Path) -> bool:
+    """Whether the folder was, or was begun to be, filled by `prepare_imagenet`."""
+    from zfjax.data import imagenet
+
+    return (folder / imagenet.NAME).is_dir()

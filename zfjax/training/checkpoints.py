@@ -1,0 +1,248 @@
+"""Checkpoints of a run: written atomically by Orbax, read back whole or refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from zfjax.architecture import Architecture, ContrastNorm, Conv, Dense, Pool
+from zfjax.network import Params
+from zfjax.training.step import Annealing, Recipe, TrainState
+
+EVOLUTION_EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64, 70)  # Fig. 4's, and the last
+
+
+FORMAT = 1  # of what is written; 0, before there were numbers, differs by nothing but the number itself
+
+
+_PARTS = ("network", "optimizer", "meta")
+
+
+LATEST = 3  # newest checkpoints that are kept besides
+
+
+_STORED_TYPES = {kind.__name__: kind for kind in (Architecture, Conv, Dense, Pool, ContrastNorm, Recipe, Annealing)}
+
+
+class Checkpoint(NamedTuple):
+    """Everything that a run needs to go on, and everything that looking at its network needs."""
+
+    architecture: Architecture
+    params: Params  # NumPy arrays
+    mean: np.ndarray  # float32 [S, S, 3], mean training picture
+    recipe: Recipe
+    annealing: Annealing
+    step: int  # steps done; with the recipe and the data it says which images come next
+    settings: dict[str, Any]  # what else the program that trains wants back, as JSON
+    optimizer: list[np.ndarray] | None  # leaves of the optimizer's state; None where only the network was asked for
+
+
+class Checkpoints:
+    """The checkpoints of one run, `<folder>/<step>/`.
+
+    Saving goes on in the background while training continues; a checkpoint appears under its name when it is whole.
+    The latest few stay, and those of `kept_steps`. Every host calls every method; host 0 writes.
+    """
+
+    def __init__(self, folder: Path, *, kept_steps: Sequence[int] = ()):
+        policies = checkpoint_managers
+        keep = policies.AnyPreservationPolicy([policies.LatestN(LATEST), policies.CustomSteps(list(kept_steps))])
+        options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
+        self.folder = Path(folder).absolute()
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def steps(self) -> list[int]:
+        """Steps of the whole checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write `checkpoint` under its step, unless that step is already there."""
+        if checkpoint.step in self._manager.all_steps():
+            return
+        network = {"params": dict(checkpoint.params), "mean": checkpoint.mean}
+        meta = {
+            "format": FORMAT,
+            "architecture": _encode(checkpoint.architecture),
+            "recipe": _encode(checkpoint.recipe),
+            "annealing": _encode(checkpoint.annealing),
+            "step": checkpoint.step,
+            "settings": checkpoint.settings,
+        }
+        meta["digests"] = {"network": digest(network), "optimizer": digest(checkpoint.optimizer), "meta": _digest(meta)}
+        items = {
+            "network": ocp.args.StandardSave(network),
+            "optimizer": ocp.args.StandardSave(checkpoint.optimizer),
+            "meta": ocp.args.JsonSave(meta),
+        }
+        self._manager.save(checkpoint.step, args=ocp.args.Composite(**items))
+
+    def close(self) -> None:
+        """Wait until what was saved is whole, and let go of the folder."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def to_checkpoint(
+    state: TrainState,
+    *,
+    architecture: Architecture,
+    mean: np.ndarray,
+    recipe: Recipe,
+    annealing: Annealing,
+    settings: dict[str, Any],
+) -> Checkpoint:
+    """A snapshot of `state` in host memory, and what belongs to it."""
+    host = jax.tree.map(np.array, jax.device_get(state))
+    leaves = jax.tree.leaves(host.optimizer)
+    return Checkpoint(architecture, host.params, mean, recipe, annealing, int(host.step), settings, leaves)
+
+
+def to_state(checkpoint: Checkpoint, like: TrainState) -> TrainState:
+    """The training state of `checkpoint`, in the structure of `like`, a state of the same network and recipe."""
+    leaves, treedef = jax.tree.flatten(like.optimizer)
+    stored = checkpoint.optimizer
+    if stored is None or [leaf.shape for leaf in stored] != [leaf.shape for leaf in leaves]:
+        raise ValueError("checkpoint.optimizer: it was left out, or belongs to another network or optimizer")
+    optimizer = jax.tree.unflatten(treedef, stored)
+    return TrainState(np.asarray(checkpoint.step, np.int32), checkpoint.params, optimizer)
+
+
+def find(path: Path) -> Path:
+    """The checkpoint `<run>/checkpoints/<step>` that `path` means: itself, or the newest in a run's folder.
+
+    Raises:
+      FileNotFoundError: where there is none, naming the path.
+    """
+    path = Path(path).absolute()
+    if path.name.isdigit() and any((path / part).is_dir() for part in _PARTS):
+        return path
+    for folder in (path / "checkpoints", path):
+        if steps := _steps(folder):
+            return folder / str(steps[-1])
+    raise FileNotFoundError(f"no checkpoint at {path}: a run's folder or one of its checkpoints/<step> is needed")
+
+
+def check_newest(path: Path) -> None:
+    """ValueError where the run of checkpoint `path` has later ones: what goes on from it would mix with them."""
+    later = [step for step in _steps(path.parent) if step > int(path.name)]
+    if later:
+        raise ValueError(f"checkpoint {path} has later ones beside it, {later}: remove them to go on from this one")
+
+
+def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
+    """Read a checkpoint whole.
+
+    Args:
+      path: as for `find`.
+      with_optimizer: also what is needed to go on training.
+
+    Raises:
+      FileNotFoundError: no checkpoint there.
+      ValueError: it is damaged, its arrays are not those of the architecture that it names, or a newer version of
+        zfjax wrote it.
+    """
+    path = find(path)
+    parts = ["network", "optimizer"] if with_optimizer else ["network"]
+    _check_format(path)
+    try:
+        read = _read(path, parts)
+        meta = read.meta
+        digests = meta.pop("digests")
+        actual = {name: digest(read[name]) for name in parts}
+        actual["meta"] = _digest(meta)
+        damaged = [name for name, value in actual.items() if value != digests[name]]
+        if damaged:
+            raise ValueError(f"the contents of {', '.join(damaged)} are not those that were written")
+        architecture, recipe, annealing = (_decode(meta[name]) for name in ("architecture", "recipe", "annealing"))
+        params, mean = read.network["params"], read.network["mean"]
+    except Exception as error:  # Orbax and its stores raise many kinds; whatever it is, the file is no use
+        raise _damaged(path, error) from error
+    _check_shapes(path, params, architecture)
+    optimizer = read.optimizer if with_optimizer else None
+    return Checkpoint(architecture, params, mean, recipe, annealing, meta["step"], meta["settings"], optimizer)
+
+
+def _check_format(path: Path) -> None:
+    """ValueError where a newer version wrote the checkpoint, whatever else that version does differently."""
+    try:
+        stored = _read(path, []).meta.get("format", 0)
+        if not isinstance(stored, int) or stored < 0:
+            raise ValueError(f"format={stored!r}: a whole number of 0 or more is needed")
+    except Exception as error:
+        raise _damaged(path, error) from error
+    if stored > FORMAT:
+        raise ValueError(
+            f"checkpoint {path} is of format {stored}: it was written by a newer version of zfjax, and this one reads "
+            f"formats 0 to {FORMAT}; update zfjax to read it"
+        )
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    others = [step for step in _steps(path.parent) if step != int(path.name)]
+    return ValueError(f"checkpoint {path} is damaged ({_first_line(error)}); beside it stand {others}")
+
+
+def _read(path: Path, parts: Sequence[str]) -> Any:
+    items = {"meta": ocp.args.JsonRestore(), **{name: ocp.args.StandardRestore() for name in parts}}
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(path, ocp.args.Composite(**items))
+
+
+def _steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a folder, ascending; one appears under its name when it is whole."""
+    return sorted(int(entry.name) for entry in folder.glob("*") if entry.name.isdigit())
+
+
+def digest(tree: Any) -> str:
+    """A hash of every array in `tree`: its path, type, shape and bytes."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        array = np.ascontiguousarray(leaf)
+        hashed.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        hashed.update(array.tobytes())
+    return hashed.hexdigest()
+
+
+def _digest(meta: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(meta, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _check_shapes(path: Path, params: Params, architecture: Architecture) -> None:
+    expected = {name: size.kernel for name, size in architecture.sizes().items()}
+    stored = {name: tuple(layer["kernel"].shape) for name, layer in params.items()}
+    if expected != stored:
+        raise ValueError(f"checkpoint {path}: its kernels {stored} are not those of {architecture.name}, {expected}")
+
+
+def _encode(value: Any) -> Any:
+    """A frozen dataclass as JSON, each with the name of its type."""
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    return [_encode(entry) for entry in value] if isinstance(value, tuple) else _json_number(value)
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict):
+        fields = {name: _decode(entry) for name, entry in value.items() if name != "type"}
+        return _STORED_TYPES[value["type"]](**fields)
+    if isinstance(value, list):
+        return tuple(_decode(entry) for entry in value)
+    return float(value) if value == "Infinity" else value
+
+
+def _json_number(value: Any) -> Any:
+    return "Infinity" if value == float("inf") else value  # JSON has no infinity
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,0 +1,276 @@
+"""Training as sec. 3 describes it: one step of SGD with momentum and renormalisation, and the annealing rule.
+
+A run is a pure function of (recipe, seed, data). Every random draw of a step is made from the seed, the step and the
+image's place in the global batch, never from the device, so one device, four, and two hosts make the same draws.
+`renormalize` is sec. 3's remedy against a few first-layer filters that dominate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from zfjax import pixels
+from zfjax.architecture import Architecture
+from zfjax.network import ConvNet, Params, forward
+from zfjax.parallel import AXIS
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; the defaults are the paper's (sec. 3)."""
+
+    batch_size: int = 128  # images per step, over all devices of all hosts
+    num_epochs: int = 70
+    learning_rate: float = 1e-2  # at the start
+    momentum: float = 0.9
+    weight_decay: float = 0.0  # of every parameter, biases too; the paper mentions none
+    # Paper is silent on when it annealed "by hand when the validation error plateaus": see `anneal`
+    annealing: Literal["plateau", "cosine"] = "plateau"
+    patience: int = 3  # plateau: epochs without a better validation error before a drop
+    # How the weights begin; a pair with Architecture.input_scale: see INITIALIZATIONS
+    initialization: Literal["paper", "he"] = "paper"
+    renormalize_radius: float | None = 0.1  # None trains without renormalisation, for comparison
+    # "ten": one of the paper's fixed sub-crops (corners and centre, mirrored or not), the default because it is the
+    # paper's; "random": anywhere, mirrored or not, for small sets, which it keeps from being learnt by heart
+    crops: pixels.Crops = "ten"
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters stay float32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        radius = self.renormalize_radius
+        rules = {
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "num_epochs": (self.num_epochs >= 1, "at least 1"),
+            "learning_rate": (0 < self.learning_rate < math.inf, "a finite number above 0"),
+            "momentum": (0 <= self.momentum < 1, "0 or more and below 1"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "a finite number of 0 or more"),
+            "patience": (self.patience >= 1, "at least 1"),
+            "renormalize_radius": (radius is None or radius > 0, "a number above 0, or None"),
+            "seed": (0 <= self.seed < 2**32, "0 or more and below 2**32"),
+            "annealing": (self.annealing in ("plateau", "cosine"), "'plateau' or 'cosine'"),
+            "initialization": (self.initialization in INITIALIZATIONS, " or ".join(map(repr, INITIALIZATIONS))),
+            "crops": (self.crops in ("ten", "random"), "'ten' or 'random'"),
+            "compute_dtype": (self.compute_dtype in ("float32", "bfloat16"), "'float32' or 'bfloat16'"),
+        }
+        for field, (holds, rule) in rules.items():
+            if not holds:
+                raise ValueError(f"{field}={getattr(self, field)!r}: {rule} is needed")
+
+
+class TrainState(NamedTuple):
+    """What a step changes."""
+
+    step: jax.Array | np.ndarray  # int32 [], steps done
+    params: Params
+    optimizer: Any  # optax state; its hyperparams hold the learning rate
+
+
+class Metrics(NamedTuple):
+    """Sums over the global batch of one step."""
+
+    loss: jax.Array  # summed cross-entropy, nats
+    correct: jax.Array  # number of images whose most probable class is the true one
+    count: jax.Array  # type: ignore[assignment]  # number of images; hides tuple.count
+    gradient_norm: jax.Array  # Euclidean norm of the mean gradient, before the update
+
+
+class Initialization(NamedTuple):
+    """How the kernels begin; biases begin at 0."""
+
+    kernel: nn.initializers.Initializer
+    first_layer: float  # factor on the first layer's kernel
+    input_scale: float  # factor on mean-subtracted pixels (standard deviation about 58) that goes with it
+
+
+# "paper": "initialised to 1e-2", read as a standard deviation, on raw pixels; nets of reduced width do not train so.
+# "he": there they do. The first layer begins at a seventh of He's scale, on pixels seven times larger: the same
+# function, but at He's own scale renormalisation's radius holds the filters at the noise that they began with.
+INITIALIZATIONS = {
+    "paper": Initialization(nn.initializers.normal(1e-2), first_layer=1.0, input_scale=1.0),
+    "he": Initialization(nn.initializers.he_normal(), first_layer=1 / 7, input_scale=7 / 58),
+}
+
+
+def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    """SGD with momentum; the learning rate is state, so that it can be annealed and set by hand."""
+
+    def sgd(learning_rate: jax.Array) -> optax.GradientTransformation:
+        decay = optax.add_decayed_weights(recipe.weight_decay)
+        return optax.chain(decay, optax.sgd(learning_rate, recipe.momentum))
+
+    return optax.inject_hyperparams(sgd)(learning_rate=recipe.learning_rate)
+
+
+def init_params(key: jax.Array, *, architecture: Architecture, initialization: str) -> Params:
+    """Fresh parameters by one of `INITIALIZATIONS`; also under jit, vmap and `jax.eval_shape`."""
+    is_traced = isinstance(jnp.zeros(()), jax.core.Tracer)  # by jit or eval_shape, where a key may be a constant
+    make = _init_params if is_traced else _compiled_init_params
+    return make(key, architecture=architecture, initialization=initialization)
+
+
+def _init_params(key: jax.Array, *, architecture: Architecture, initialization: str) -> Params:
+    side = architecture.image_size
+    rule = INITIALIZATIONS[initialization]
+    images = jnp.zeros((1, side, side, architecture.channels), jnp.float32)
+    params = ConvNet(architecture, kernel_init=rule.kernel).init(key, images)["params"]
+    first = architecture.layer_names[0]
+    return {**params, first: {**params[first], "kernel": params[first]["kernel"] * rule.first_layer}}
+
+
+# XLA takes 13 s of CPU time to optimise these random numbers for speed, and 2 s to compile them as they are.
+# A compiled function with options of its own cannot be called inside another.
+_compiled_init_params = jax.jit(
+    _init_params,
+    static_argnames=("architecture", "initialization"),
+    compiler_options={"xla_backend_optimization_level": 1},
+)
+
+
+def init_state(recipe: Recipe, architecture: Architecture) -> TrainState:
+    """Fresh parameters by the recipe's rule and seed, and an optimizer at rest."""
+    key = jax.random.key(recipe.seed)
+    params = init_params(key, architecture=architecture, initialization=recipe.initialization)
+    return TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(recipe).init(params))
+
+
+def learning_rate(state: TrainState) -> float:
+    """The learning rate that the next step uses, as the shortest decimal number that is it in float32."""
+    return float(str(np.float32(state.optimizer.hyperparams["learning_rate"])))
+
+
+def with_learning_rate(state: TrainState, value: float) -> TrainState:
+    """The same state, whose next step uses another learning rate."""
+    old = state.optimizer.hyperparams["learning_rate"]
+    new = jax.device_put(np.asarray(value, old.dtype), getattr(old, "sharding", None))
+    return state._replace(optimizer=state.optimizer._replace(hyperparams={"learning_rate": new}))
+
+
+def make_train_step(
+    recipe: Recipe, architecture: Architecture, mean: np.ndarray
+) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
+    """One step on one device's share of the batch, for `parallel.data_parallel`.
+
+    The step crops, mirrors and mean-subtracts on the device, takes the gradient of the mean cross-entropy over the
+    global batch, updates by SGD with momentum, and renormalises the filters.
+
+    Args:
+      recipe: batch size, dtype, crops, seed and optimizer.
+      architecture: the table.
+      mean: float32 [S, S, 3], mean image of the training split.
+
+    Returns:
+      step(state, batch) -> (state, Metrics), with batch = {"image": uint8 [b, S, S, 3], "label": int32 [b],
+      "position": int32 [b] place of the row in the global batch}.
+    """
+    optimizer = make_optimizer(recipe)
+
+    def loss_of(
+        params: Params, images: jax.Array, labels: jax.Array, dropout_keys: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        dtype = jnp.dtype(recipe.compute_dtype)
+        logits, _ = forward(params, images, architecture=architecture, dropout_key=dropout_keys, compute_dtype=dtype)
+        logits = logits.astype(jnp.float32)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.sum() / recipe.batch_size, (losses.sum(), (logits.argmax(axis=1) == labels).sum())
+
+    def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["position"])
+        crop_keys, dropout_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        images = pixels.training_crops(
+            batch["image"], jnp.asarray(mean), crop_keys, size=architecture.image_size, crops=recipe.crops
+        )
+        gradient_of = jax.grad(loss_of, has_aux=True)
+        gradient, (loss, correct) = gradient_of(state.params, images, batch["label"], dropout_keys)
+        gradient = lax.psum(gradient, AXIS)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        if recipe.renormalize_radius is not None:
+            params = renormalize(params, recipe.renormalize_radius)
+        sums = lax.psum((loss, correct, jnp.asarray(batch["label"].shape[0])), AXIS)
+        metrics = Metrics(*sums, optax.tree.norm(gradient))  # type: ignore[call-arg]  # loses `count`
+        return TrainState(state.step + 1, params, optimizer_state), metrics
+
+    return step
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """Where the annealing of the learning rate stands after a number of epochs."""
+
+    learning_rate: float
+    epoch: int = 0  # epochs whose validation error has been seen
+    best_error: float = math.inf  # lowest validation top-1 error since the last drop, share of images
+    epochs_since_best: int = 0
+
+    @staticmethod
+    def start(recipe: Recipe) -> Annealing:
+        """Before the first epoch."""
+        return Annealing(recipe.learning_rate)
+
+
+def anneal(annealing: Annealing, error: float, recipe: Recipe) -> Annealing:
+    """The annealing after one more epoch with this validation top-1 error (share of images).
+
+    "plateau": divide by 10 after `patience` epochs in a row without an error at least 0.1 percentage points below
+    the best one, at most down to a thousandth of the recipe's rate; then the best error counts anew.
+    "cosine": along half a cosine that ends at zero after the recipe's epochs, whatever the error.
+    """
+    return {"plateau": _anneal_on_plateau, "cosine": _anneal_by_cosine}[recipe.annealing](annealing, error, recipe)
+
+
+def _anneal_on_plateau(annealing: Annealing, error: float, recipe: Recipe) -> Annealing:
+    seen = annealing.epoch + 1
+    if error <= annealing.best_error - 1e-3:
+        return dataclasses.replace(annealing, epoch=seen, best_error=error, epochs_since_best=0)
+    waited = annealing.epochs_since_best + 1
+    lowered = annealing.learning_rate / 10
+    if waited < recipe.patience or lowered < recipe.learning_rate / 1001:
+        return dataclasses.replace(annealing, epoch=seen, epochs_since_best=waited)
+    return Annealing(lowered, epoch=seen)
+
+
+def _anneal_by_cosine(annealing: Annealing, error: float, recipe: Recipe) -> Annealing:
+    seen = annealing.epoch + 1
+    before, after = (1 + math.cos(math.pi * epoch / recipe.num_epochs) for epoch in (seen - 1, seen))
+    rate = annealing.learning_rate * after / before  # so that a rate given by hand falls on from there
+    return Annealing(rate, epoch=seen, best_error=min(error, annealing.best_error))
+
+
+def renormalize(params: Params, radius: float = 0.1) -> Params:
+    """Scale each convolutional filter whose RMS exceeds `radius` back to it (sec. 3), leaving all else as it is.
+
+    The RMS of a filter is taken over its height, width and input maps. Biases and dense layers are not touched.
+
+    Args:
+      params: any tree; its 4-D leaves are HWIO kernels.
+      radius: above 0, in units of the weights.
+
+    Returns:
+      The same tree. ValueError for a radius that is not above 0.
+    """
+    if not radius > 0:
+        raise ValueError(f"radius={radius!r}: a number above 0 is needed")
+    return jax.tree.map(lambda leaf: _renormalize_kernel(leaf, radius) if leaf.ndim == 4 else leaf, params)
+
+
+def filter_rms(kernel: jax.Array | np.ndarray) -> jax.Array:
+    """Root mean square of each filter of an HWIO kernel. -> [O]"""
+    return jnp.sqrt(jnp.mean(kernel * kernel, axis=(0, 1, 2)))
+
+
+def _renormalize_kernel(kernel: jax.Array, radius: float) -> jax.Array:
+    rms = filter_rms(kernel)
+    scale = jnp.where(rms > radius, radius / jnp.maximum(rms, radius), 1.0)
+    return kernel * scale.astype(kernel.dtype)[None, None, None]

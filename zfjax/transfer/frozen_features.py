@@ -1,0 +1,143 @@
+"""A trained net's features of another data set, computed once and kept on disk."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from zfjax import features, files
+from zfjax.data import Source, photo_sets, sets, tfds_sets
+from zfjax.data.loader import eval_batches
+from zfjax.data.photo_sets import PhotoSet
+from zfjax.nets import TrainedNet
+from zfjax.training import checkpoints
+from zfjax.transfer import protocol
+from zfjax.transfer.records import hash_of, recorded
+
+# Enter the keys: to be raised when pictures, crops and features, or correlations, come to be computed in another way
+FEATURES_VERSION, DUPLICATES_VERSION = 1, 1
+
+
+def open_photos(dataset: str, images: Path, net: TrainedNet, threshold: float | None, folder: Path) -> PhotoSet:
+    """The data set, without the pictures that the net was trained on where a `threshold` is given.
+
+    Departure: the paper left such pictures out of ImageNet and trained again; here they are left out of this set.
+
+    Args:
+      dataset, images: as for `transfer_sets.open_set`.
+      threshold: normalised correlation from which two pictures count as one; None keeps all.
+      folder: keeps what was found, for later calls.
+    """
+    photo_set = tfds_sets.open_set(dataset, images)
+    if threshold is None:
+        return photo_set
+    trained = sets.open_images(None, net)
+    learnt = trained.train
+    if learnt is None:
+        raise ValueError(f"remove_duplicates={threshold}: {trained.name!r} has no training pictures to compare with")
+    ours = photo_sets.source_of(photo_set, len(net.mean))
+
+    def search() -> dict[str, Any]:
+        tested, seen = (_pictures(source, name) for source, name in ((ours, dataset), (learnt, trained.name)))
+        return {"photos": np.flatnonzero(protocol.duplicates(tested, seen, threshold)).tolist()}
+
+    key = {"threshold": threshold, "data": photo_set.fingerprint, "trained": trained.fingerprint, "size": ours.size}
+    key["version"] = DUPLICATES_VERSION
+    found = recorded(folder, "duplicates", key, search)["photos"]
+    return photo_sets.without(photo_set, np.isin(np.arange(len(photo_set.photos)), found))
+
+
+def cached(
+    net: TrainedNet, photo_set: PhotoSet, layers: Sequence[str], folder: Path, *, batch_size: int
+) -> dict[str, np.ndarray]:
+    """Features of every photo, float32 [N, features] for each layer, read from `folder` or written there first.
+
+    Pictures are prepared as the net's training pictures were: shortest side as the net's mean image, centre square;
+    the net sees the centre crop. A file's name carries a hash of all that the features depend on. Memory holds one
+    batch: the arrays lie on disk (`numpy.memmap`).
+
+    Raises:
+      ValueError: an unknown layer, too little space on the disk, or a damaged file, which is named.
+    """
+    for layer in layers:
+        net.architecture.layer(layer)
+    keys = {layer: features_key(net, photo_set, layer) for layer in layers}
+    paths = {layer: folder / f"{layer}-{hash_of(key)}.npy" for layer, key in keys.items()}
+    missing = {layer: path for layer, path in paths.items() if not path.exists()}
+    if missing:
+        _compute(net, photo_set, missing, batch_size)
+        for layer in missing:
+            files.save_json(paths[layer].with_suffix(".json"), keys[layer])
+    return {layer: _mapped(path) for layer, path in paths.items()}
+
+
+def _compute(net: TrainedNet, photo_set: PhotoSet, paths: Mapping[str, Path], batch_size: int) -> None:
+    """Write the features of `paths`' layers in one pass; a file gets its name when it is whole."""
+    architecture, num_photos = net.architecture, len(photo_set.photos)
+    shapes = {layer: (num_photos, math.prod(architecture.sizes()[layer].output)) for layer in paths}
+    source = photo_sets.source_of(photo_set, len(net.mean))
+    fn = features.layers_of(net.params, list(paths), architecture=architecture)
+    batches = eval_batches(source, batch_size=batch_size)
+    found = protocol.features_of(fn, batches, mean=net.mean, size=architecture.image_size)
+    folder = next(iter(paths.values())).parent
+    with files.locked(folder):
+        for rest in folder.glob("*.unfinished"):
+            rest.unlink()
+        _check_space(folder, 4 * sum(map(math.prod, shapes.values())))
+        kept = {
+            layer: np.lib.format.open_memmap(folder / f"{layer}.unfinished", "w+", np.float32, shape)
+            for layer, shape in shapes.items()
+        }
+        done = 0
+        with tqdm(total=num_photos, desc=f"features of {photo_set.name}", unit=" images", disable=None) as bar:
+            for of_layers in found:
+                count = len(next(iter(of_layers.values())))
+                for layer, maps in of_layers.items():
+                    kept[layer][done : done + count] = maps
+                done += count
+                bar.update(count)
+        for layer, path in paths.items():
+            kept[layer].flush()
+            os.replace(folder / f"{layer}.unfinished", path)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """The array in a file, which stays there."""
+    try:
+        return np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it, and it is computed again") from error
+
+
+def features_key(net: TrainedNet, photo_set: PhotoSet, layer: str) -> dict[str, Any]:
+    """All that the features of a layer depend on."""
+    return {
+        "layer": layer,
+        "weights": net.fingerprint,
+        "architecture": repr(net.architecture),
+        "mean": checkpoints.digest(net.mean),
+        "data": photo_set.fingerprint,
+        "pictures": f"shortest side {len(net.mean)}, centre crop {net.architecture.image_size}",
+        "version": FEATURES_VERSION,
+    }
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(f"{folder}: the features take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there")
+
+
+def _pictures(source: Source, name: str) -> Iterator[np.ndarray]:
+    """Batches of a source's pictures, with a bar."""
+    with tqdm(total=len(source), desc=f"comparing {name}", unit=" images", disable=None) as bar:
+        for batch in eval_batches(source, batch_size=256):
+            yield batch["image"][batch["mask"]]
+            bar.update(int(batch["mask"].sum()))

@@ -1,0 +1,279 @@
+"""Linear classifiers on frozen features (sec. 5.1, 5.2): softmax, SVM and logistic regression, by one solver.
+
+All three minimise
+
+    mean over examples of loss(scores, targets) + penalty / 2 * |W|^2,    scores = features @ W + b,
+
+which is smooth and convex, from W = b = 0 by L-BFGS (optax), on all examples at once. Features are centred and scaled
+to a mean square norm of 1 first, so that one list of penalties serves every layer.
+
+A layer with more features than there are images (Fig. 3's layer 1 has 290,400) is never held as a whole: linear
+models see features only through their inner products. `gram_matrix` adds these up over blocks of features, and
+`kernel_coordinates` gives each image as many coordinates as there are training images, with the same inner products
+and therefore the same classifier (Table 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.linalg
+from jax import lax
+
+Loss = Literal["softmax", "svm", "logistic"]
+
+
+PENALTIES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # strongest first; each fit starts where the one before ended
+
+
+TOLERANCE = 1e-3  # norm of the gradient at which a fit ends
+
+
+MAX_ITERATIONS = 1000
+
+
+# weights and bias, the optimizer's state, the gradient's norm, iterations
+_Carry = tuple[tuple[jax.Array, jax.Array], Any, jax.Array, Any]
+
+
+class LinearModel(NamedTuple):
+    """scores = features @ weights + bias."""
+
+    weights: jax.Array  # float32 [features, classes]
+    bias: jax.Array  # float32 [classes]
+    gradient_norm: jax.Array  # where the fit ended; above TOLERANCE only after MAX_ITERATIONS
+    iterations: jax.Array
+
+
+class Chosen(NamedTuple):
+    """A model with the penalty that did best on held-out examples."""
+
+    model: LinearModel
+    penalty: float
+
+
+def targets_of(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """float32 [N, classes]: 1 for an example's class, -1 for all others. labels: int [N]"""
+    return np.where(np.arange(num_classes)[None] == labels[:, None], 1, -1).astype(np.float32)
+
+
+def scores(model: LinearModel, features: np.ndarray) -> np.ndarray:
+    """float32 [N, classes] of features [N, D]; ValueError where they are not finite, and so have no order."""
+    found = np.asarray(jnp.matmul(features, model.weights, precision="highest") + model.bias[None])
+    if not np.isfinite(found).all():
+        raise ValueError("features: their scores are not finite; are the features?")
+    return found
+
+
+def converged(model: LinearModel) -> bool:
+    """Whether the fit ended at TOLERANCE, not only after MAX_ITERATIONS."""
+    return bool(model.gradient_norm <= TOLERANCE)
+
+
+def fit(
+    features: np.ndarray,
+    targets: np.ndarray,
+    penalty: float,
+    *,
+    loss: Loss,
+    start: LinearModel | None = None,
+    tolerance: float = TOLERANCE,
+) -> LinearModel:
+    """The linear model that minimises loss and penalty.
+
+    Args:
+      features: float32 [N, D], normalised.
+      targets: float32 [N, C], 1 and -1; 0 leaves an example out of a class ("logistic" alone).
+      penalty: of the squared weights; biases are free.
+      loss: "softmax": cross-entropy of the class; "svm": squared hinge of each class against the others, summed;
+        "logistic": cross-entropy of each class by itself, summed.
+      start: where to begin.
+      tolerance: the norm of the gradient at which to end.
+    Raises:
+      ValueError: a penalty below 0, or a fit that ended in numbers that are not finite, as NaN in the features gives.
+    """
+    if not (np.isfinite(penalty) and penalty >= 0):
+        raise ValueError(f"penalty={penalty}: a finite number, 0 or more, is needed")
+    shape = features.shape[1], targets.shape[1]
+    weights = (jnp.zeros(shape), jnp.zeros(shape[1])) if start is None else (start.weights, start.bias)
+    model = _minimize(weights, features, targets, penalty, tolerance, loss=loss)
+    if not all(np.isfinite(part).all() for part in (model.weights, model.bias, model.gradient_norm)):
+        raise ValueError(
+            f"penalty={penalty}: the {loss} is not finite after {model.iterations} steps; are the features?"
+        )
+    return model
+
+
+def fit_chosen(
+    features: np.ndarray,
+    targets: np.ndarray,
+    held: np.ndarray,
+    *,
+    loss: Loss,
+    quality: Callable[[np.ndarray, np.ndarray], float],
+    penalties: Sequence[float] = PENALTIES,
+) -> Chosen:
+    """Chooses the penalty by the held-out examples, then fits all of them with it.
+
+    Of penalties that do equally well the strongest is taken; where nothing is held out, the middle one of the list.
+
+    Args:
+      features: float32 [N, D], normalised.
+      targets: float32 [N, C], as for `fit`.
+      held: bool [N], the examples to choose by.
+      loss: as for `fit`.
+      quality: (scores, targets) of the held-out examples -> what should be high.
+      penalties: those to try, strongest first; at least one.
+    """
+    if not len(penalties):
+        raise ValueError("penalties=(): at least one is needed")
+    penalty = penalties[len(penalties) // 2]
+    if held.any():
+        reached, model = [], None
+        for tried in penalties:
+            model = fit(features[~held], targets[~held], tried, loss=loss, start=model)
+            reached.append(quality(scores(model, features[held]), targets[held]))
+        if np.isnan(reached).any():
+            raise ValueError(f"quality={reached} of the held-out examples: numbers are needed to choose a penalty by")
+        penalty = penalties[int(np.argmax(reached))]
+    return Chosen(fit(features, targets, penalty, loss=loss), penalty)
+
+
+def normalized(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both sets of features [N, D] less the training mean, divided by the training images' root mean square norm."""
+    mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centred = train - mean
+    scale = np.float32(np.sqrt((centred.astype(np.float64) ** 2).sum(axis=1).mean())) or np.float32(1)
+    return centred / scale, (test - mean) / scale
+
+
+@partial(jax.jit, static_argnames="loss")
+def _minimize(
+    weights: tuple[jax.Array, jax.Array],
+    features: jax.Array,
+    targets: jax.Array,
+    penalty: jax.Array,
+    tolerance: jax.Array,
+    *,
+    loss: Loss,
+) -> LinearModel:
+    def objective(weights: tuple[jax.Array, jax.Array]) -> jax.Array:
+        kernel, bias = weights
+        found = jnp.matmul(features, kernel, precision="highest") + bias[None]
+        return _LOSSES[loss](found, targets).mean() + penalty / 2 * (kernel**2).sum()
+
+    optimizer = optax.lbfgs()
+    value_and_gradient = optax.value_and_grad_from_state(objective)
+
+    def goes_on(carry: _Carry) -> jax.Array:
+        *_, norm, iterations = carry
+        return (norm > tolerance) & (iterations < MAX_ITERATIONS)
+
+    def step(carry: _Carry) -> _Carry:
+        weights, state, _, iterations = carry
+        value, gradient = value_and_gradient(weights, state=state)  # the line search has left them in the state
+        updates, state = optimizer.update(gradient, state, weights, value=value, grad=gradient, value_fn=objective)
+        weights = optax.apply_updates(weights, updates)
+        return weights, state, optax.tree.norm(optax.tree.get(state, "grad")), iterations + 1
+
+    first = optax.tree.norm(jax.grad(objective)(weights))
+    weights, _, norm, iterations = lax.while_loop(goes_on, step, (weights, optimizer.init(weights), first, 0))
+    return LinearModel(*weights, norm, jnp.asarray(iterations))
+
+
+def _softmax(found: jax.Array, targets: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy(found, (targets > 0).astype(found.dtype))
+
+
+def _squared_hinge(found: jax.Array, targets: jax.Array) -> jax.Array:
+    return (jnp.maximum(0.0, 1.0 - targets * found) ** 2).sum(axis=1)
+
+
+def _logistic(found: jax.Array, targets: jax.Array) -> jax.Array:
+    return jax.nn.softplus(-targets * found).sum(axis=1)  # a target of 0 gives a constant, and so no gradient
+
+
+_LOSSES = {"softmax": _softmax, "svm": _squared_hinge, "logistic": _logistic}
+
+
+_BLOCK_BYTES = 1 << 28  # of a block of features, in `gram_matrix`
+
+
+_ROWS = 2048  # of a matrix of all images at a time: a second one would double the memory
+
+
+# On the diagonal, relative to the mean square norm: above what float32 leaves of a zero eigenvalue, as duplicates and
+# fewer features than images give them; as if each image had one more feature, of its own, of a hundredth of the norm
+_JITTER = 1e-4
+
+
+def gram_matrix(features: np.ndarray, on_block: Callable[[int], None] = lambda features: None) -> np.ndarray:
+    """Inner products of all images' features less their mean, float32 [N, N].
+
+    They are added up over blocks of features that take 256 MB each, of which three are held beside the matrix. Without
+    the mean, which no classifier with a bias sees, less is lost to rounding.
+
+    Args:
+      features: float32 [N, D], in memory or a `numpy.memmap`.
+      on_block: called with the number of features after each block, to show progress.
+    """
+    num_images, num_features = features.shape
+    width = max(1, _BLOCK_BYTES // (4 * num_images))
+    gram = np.zeros((num_images, num_images), np.float32)
+    for first in range(0, num_features, width):
+        block = jnp.asarray(features[:, first : first + width])
+        block = block - block.mean(axis=0)[None]
+        for top in range(0, num_images, _ROWS):  # the lower half, some rows at a time
+            end = top + _ROWS
+            gram[top:end, :end] += _inner_products(block[top:end], block[:end])
+        on_block(block.shape[1])
+    for top in range(0, num_images, _ROWS):
+        gram[:top, top : top + _ROWS] = gram[top : top + _ROWS, :top].T
+    return gram
+
+
+def kernel_coordinates(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of images whose inner products are those of their `linear_models.normalized` features.
+
+    The centred Gram matrix of the training images is L L^T (Cholesky): row i of L is training image i, and
+    L^-1 k stands for an image whose inner products with the training images are k.
+
+    Args:
+      train: [n, n] inner products of the training images' features.
+      test: [m, n] inner products of test and training images.
+    Returns:
+      float32 [n, n] and [m, n]. Beside these and the arguments memory holds one matrix of float64 [n, n].
+      ValueError where one is not finite, or `train` no matrix of inner products.
+    """
+    if not np.isfinite(test).all():
+        raise ValueError("test: inner products of finite features are needed")
+    centred = train.astype(np.float64)  # becomes L in its place
+    of_image, overall = centred.mean(axis=1), centred.mean()
+    centred -= of_image[:, None]
+    centred -= of_image[None] - overall
+    scale = np.trace(centred) / len(centred) or 1.0  # the mean square norm
+    centred /= scale
+    centred[np.diag_indices_from(centred)] += _JITTER
+    try:  # LAPACK works in place on columns, and the transpose of a symmetric matrix is itself
+        lower = scipy.linalg.cholesky(centred.T, lower=True, overwrite_a=True)
+    except ValueError as error:  # LinAlgError is one
+        raise ValueError(f"train: inner products of finite features are needed ({error})") from error
+    coordinates = np.empty(test.shape, np.float32)
+    for top in range(0, len(test), _ROWS):
+        crossed = test[top : top + _ROWS].astype(np.float64)
+        crossed -= crossed.mean(axis=1, keepdims=True) + of_image[None] - overall
+        crossed /= scale
+        solved = scipy.linalg.solve_triangular(lower, crossed.T, lower=True, overwrite_b=True, check_finite=False)
+        coordinates[top : top + _ROWS] = solved.T
+    return lower.astype(np.float32, order="C"), coordinates
+
+
+@jax.jit
+def _inner_products(rows: jax.Array, block: jax.Array) -> jax.Array:
+    return jnp.matmul(rows, block.T, precision="highest")

@@ -1,0 +1,60 @@
+"""What is measured once per fold: recorded on disk, so that what is computed again goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zfjax import files
+
+
+def recorded(
+    folder: Path, name: str, key: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What `compute` returned for this key: read where it was recorded before, else computed and recorded.
+
+    The record is `folder`/`name`-<hash of the key>.json, written whole or not at all; it also holds the seconds that
+    it took, and the key. ValueError where it is damaged, or not of this key.
+    """
+    path = folder / f"{name}-{hash_of(key)}.json"
+    if not path.exists():
+        began = time.monotonic()
+        computed = compute()
+        files.save_json(path, {**computed, "seconds": time.monotonic() - began, "key": key})
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it, and it is computed again") from error
+    if not isinstance(record, dict) or record.get("key") != json.loads(json.dumps(key)):
+        raise ValueError(f"{path} is not the record of its key: delete it, and it is computed again")
+    return record
+
+
+def over_folds(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A row of a table from the records of its folds.
+
+    Returns:
+      {"folds": accuracies in percent, "mean", "spread": their standard deviation, None of a single one, "records":
+      what else was recorded, without the keys}.
+    """
+    values = [100 * record["accuracy"] for record in records]
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    told = [{part: record[part] for part in record if part not in ("key", "accuracy")} for record in records]
+    return {"folds": values, "mean": float(np.mean(values)), "spread": spread, "records": told}
+
+
+def mean_and_spread(found: Mapping[str, Any] | None) -> str:
+    """ "83.8 ± 0.5" of {"mean", "spread"}; a dash where there is nothing."""
+    if found is None:
+        return "-"
+    return f"{found['mean']:.1f}" + ("" if found["spread"] is None else f" ± {found['spread']:.1f}")
+
+
+def hash_of(key: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
