@@ -30,6 +30,7 @@ from zfjax.analyses import maximization, strongest
 from zfjax.analyses.maximization import AT_ONCE, MEANINGS, Climbed, crop_of_mean, middle, score, strongest_places
 from zfjax.architecture import Conv, receptive_field
 from zfjax.data import sets
+from zfjax.errors import UserError
 from zfjax.features import in_batches, layers_of
 from zfjax.pixels import cut
 
@@ -74,12 +75,12 @@ def run(config: Config) -> dict[str, Any]:
     """Scan the validation set for the strongest activations, climb, project, draw.
 
     Returns:
-      What result.json holds. ValueError for unknown layers or maps, climbs that do not fit, a set without validation
+      What result.json holds. UserError for unknown layers or maps, climbs that do not fit, a set without validation
       pictures, or an output folder that already holds a result.
     """
     maximization.check_climb(**climb_of(config), noise=config.noise)
     if config.num_maps < 1:
-        raise ValueError(f"num_maps={config.num_maps}: at least 1 is needed")
+        raise UserError(f"num_maps={config.num_maps}: at least 1 is needed")
     net = nets.load_net(config.checkpoint)
     data = sets.open_images(config.data, net)
     source = sets.validation_of(data)

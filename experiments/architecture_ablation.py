@@ -36,6 +36,7 @@ from zfjax import files, nets, training
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
 from zfjax.data import ImageSet, sets
 from zfjax.data.loader import eval_batches
+from zfjax.errors import UserError
 from zfjax.training import checkpoints, evaluation
 
 
@@ -73,11 +74,11 @@ VARIANTS = (
 
 
 def choose_variants(names: Sequence[str]) -> list[Variant]:
-    """The variants called so, or all; ValueError for an unknown name."""
+    """The variants called so, or all; UserError for an unknown name."""
     known = {variant.name: variant for variant in VARIANTS}
     for name in names:
         if name not in known:
-            raise ValueError(f"variants={name!r}: one of {'; '.join(known)} is needed")
+            raise UserError(f"variants={name!r}: one of {'; '.join(known)} is needed")
     return [known[name] for name in names] or list(VARIANTS)
 
 
@@ -142,7 +143,7 @@ class Config:
 def run(config: Config) -> dict[str, Any]:
     """Train what is not done, measure, write the table; what result.json holds.
 
-    ValueError for unknown variants, for data that are missing, or where `out` holds runs with other settings.
+    UserError for unknown variants, for data that are missing, or where `out` holds runs with other settings.
     """
     chosen = choose_variants(config.variants)
     settings = settings_of(config)
@@ -190,7 +191,7 @@ def settings_of(config: Config) -> train_imagenet.Config:
 def measured(variant: Variant, settings: train_imagenet.Config, images: ImageSet, out: Path) -> dict[str, Any]:
     """The variant's row: recorded where it is done, else trained, from where it stopped, and measured.
 
-    ValueError where `out` holds a run of it with other settings; FloatingPointError where it diverges.
+    UserError where `out` holds a run of it with other settings; FloatingPointError where it diverges.
     """
     folder = out / folder_name(variant)
     table = table_of(variant, settings, len(images.class_names))
@@ -198,7 +199,7 @@ def measured(variant: Variant, settings: train_imagenet.Config, images: ImageSet
     path = out / "records" / f"{folder.name}.json"
     record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"identity": identity, "row": None}
     if record["identity"] != identity:
-        raise ValueError(f"out={str(out)!r}: {folder.name} was begun with other settings; name another")
+        raise UserError(f"out={str(out)!r}: {folder.name} was begun with other settings; name another")
     if record["row"] is None:
         files.save_json(path, record)  # before it begins, so that no other settings go on with it
         began = time.monotonic()

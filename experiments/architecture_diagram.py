@@ -22,6 +22,7 @@ from experiments.pages import architecture as architecture_page
 from experiments.shell import command, results
 from zfjax import files, nets
 from zfjax.architecture import ALEXNET, ZFNET, Architecture, Conv, Dense, Layer, Pool, receptive_field
+from zfjax.errors import UserError
 
 # Fig. 3 prints its maps' sizes. The paper prints no number of parameters: these follow from the sizes.
 PAPER = {
@@ -58,11 +59,11 @@ def run(config: Config) -> dict[str, Any]:
     """Draw the table and write it.
 
     Returns:
-      What result.json holds. ValueError for two networks, sizes that cannot work, or an output folder that already
+      What result.json holds. UserError for two networks, sizes that cannot work, or an output folder that already
       holds a result.
     """
     if config.architecture is not None and config.checkpoint is not None:
-        raise ValueError(f"architecture={config.architecture!r}, checkpoint={str(config.checkpoint)!r}: name one")
+        raise UserError(f"architecture={config.architecture!r}, checkpoint={str(config.checkpoint)!r}: name one")
     net = None if config.checkpoint is None else nets.load_net(config.checkpoint)
     named = {"zfnet": ZFNET, "alexnet": ALEXNET}[config.architecture or "zfnet"]
     architecture = resized(named if net is None else net.architecture, config.image_size, config.width)

@@ -35,6 +35,7 @@ from zfjax.anymodel import rules
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
 from zfjax.data import ImageSet, sets
 from zfjax.data.loader import steps_per_epoch, train_batches
+from zfjax.errors import UserError
 
 Step = Callable[[], Any]  # does the work on one batch, or starts it
 
@@ -65,7 +66,7 @@ class Workload:
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps", "rounds", "num_classes"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: at least 1 is needed")
+                raise UserError(f"{name}={getattr(self, name)}: at least 1 is needed")
 
     def table(self) -> Architecture:
         """The architecture that is measured."""
@@ -96,7 +97,7 @@ def loader(
 def measure(images: ImageSet, batch_size: int, num_workers: int, seconds: float) -> dict[str, Any]:
     """The record of one measurement: wall clock, and processor time of this process where it does the decoding."""
     if images.train is None:
-        raise ValueError(f"data={images.name!r} has no train split, whose batches are measured")
+        raise UserError(f"data={images.name!r} has no train split, whose batches are measured")
     epochs = 1 + int(100_000 * seconds) // (steps_per_epoch(images.train, batch_size) * batch_size)
     batches = train_batches(images.train, batch_size=batch_size, seed=0, num_epochs=epochs, num_workers=num_workers)
     for _ in itertools.islice(batches, 2 + num_workers):
@@ -297,7 +298,7 @@ def main() -> None:
         )
     except ModuleNotFoundError as error:
         raise SystemExit(f'error: {error}: `pip install -e ".[bench]"` brings what --against needs') from error
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     for record in records:
         print(json.dumps(record))

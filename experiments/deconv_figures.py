@@ -28,6 +28,7 @@ from zfjax.analyses.strongest import NUM_IMAGES, choose_maps, parse_maps
 from zfjax.analyses.top_activations import State
 from zfjax.architecture import Conv, receptive_field
 from zfjax.data import ImageSet, sets
+from zfjax.errors import UserError
 
 NUM_MAPS = {"conv1": 16, "conv2": 16, "conv3": 12, "conv4": 10, "conv5": 11}  # Paper is silent; counted in its figure
 
@@ -70,16 +71,16 @@ def run(config: Config) -> dict[str, Any]:
     """Scan the validation set, project the strongest activations, write pages, arrays and result.json.
 
     Returns:
-      What result.json holds. ValueError for unknown layers or maps, a set without validation pictures, or an output
+      What result.json holds. UserError for unknown layers or maps, a set without validation pictures, or an output
       folder that already holds a result.
     """
     net = nets.load_net(config.checkpoint)
     data = sets.open_images(config.data, net)
     source = sets.validation_of(data)
     if config.num_maps is not None and config.num_maps < 1:
-        raise ValueError(f"num_maps={config.num_maps}: at least 1 is needed")
+        raise UserError(f"num_maps={config.num_maps}: at least 1 is needed")
     if config.seed < 0:
-        raise ValueError(f"seed={config.seed}: 0 or more is needed")
+        raise UserError(f"seed={config.seed}: 0 or more is needed")
     out = results.result_folder(config.out, net.run / "figures" / "deconv", overwrite=config.overwrite)
     layers = config.layers or tuple(row.name for row in net.architecture.layers if isinstance(row, Conv))
     for layer in layers:

@@ -27,6 +27,7 @@ from zfjax import files, nets
 from zfjax.analyses import walkthrough
 from zfjax.analyses.walkthrough import Walk
 from zfjax.data import ImageSet, sets
+from zfjax.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def run(config: Config) -> dict[str, Any]:
     """Project one unit, keep every stage, measure and draw.
 
     Returns:
-      What result.json holds. ValueError for an unknown layer, map or image, a map that the image does not excite, a
+      What result.json holds. UserError for an unknown layer, map or image, a map that the image does not excite, a
       set without validation pictures, or an output folder that already holds a result.
     """
     net = nets.load_net(config.checkpoint)
@@ -64,7 +65,7 @@ def run(config: Config) -> dict[str, Any]:
     out = results.result_folder(config.out, net.run / "figures" / "walkthrough", overwrite=config.overwrite)
     image = int(sets.choose(source, 1, config.seed)[0]) if config.image is None else config.image
     if not 0 <= image < len(source):
-        raise ValueError(f"image={image}: the validation split of {data.name!r} has {len(source)}, counted from 0")
+        raise UserError(f"image={image}: the validation split of {data.name!r} has {len(source)}, counted from 0")
     layer = config.layer or walkthrough.last_conv(net.architecture)
     views = nets.read_views(source, [image], net)
     walk = walkthrough.walk_down(net, views, layer, config.map)

@@ -52,7 +52,7 @@ class Config:
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Render, measure, draw; what result.json holds. ValueError for an output folder that already holds a result."""
+    """Render, measure, draw; what result.json holds. UserError for an output folder that already holds a result."""
     out = results.result_folder(config.out, config.out, overwrite=config.overwrite)
     train = demo.demo_images(0, 0, config.num_train, size=config.size)
     test = demo.demo_images(1, 0, config.num_test, size=config.size)

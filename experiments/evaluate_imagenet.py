@@ -26,6 +26,7 @@ from experiments.shell import command, results
 from zfjax import files, nets, parallel
 from zfjax.data import Source, sets
 from zfjax.data.loader import eval_batches
+from zfjax.errors import UserError
 from zfjax.training import evaluation
 
 # Table 2: error in percent on ImageNet 2012 (validation top-1, top-5, test top-5)
@@ -62,21 +63,21 @@ def run(config: Config) -> dict[str, Any]:
     """Measure and write result.json.
 
     Returns:
-      What result.json holds. ValueError for a set without validation pictures, of another size or with other classes
+      What result.json holds. UserError for a set without validation pictures, of another size or with other classes
       than the nets', or for an output folder that already holds a result.
     """
     parallel.check_batch_size(config.batch_size)
     networks = [nets.load_net(path) for path in config.checkpoint or (None,)]
     for before, net in itertools.pairwise(sorted(networks, key=lambda net: net.fingerprint)):
         if before.fingerprint == net.fingerprint:
-            raise ValueError(f"checkpoint: {before.path} and {net.path} are one network; different ones are needed")
+            raise UserError(f"checkpoint: {before.path} and {net.path} are one network; different ones are needed")
     data = sets.open_images(config.data, networks[0])
     source = sets.validation_of(data)
     for net in networks:
         if data.class_names != net.class_names:
-            raise ValueError(f"data={data.name!r}: its classes are not those that {net.path} was trained on")
+            raise UserError(f"data={data.name!r}: its classes are not those that {net.path} was trained on")
         if data.size != len(net.mean):
-            raise ValueError(
+            raise UserError(
                 f"checkpoint={str(net.path)!r}: it sees pictures of {len(net.mean)} pixels, not {data.size}"
             )
     name = "evaluation" if len(networks) == 1 else f"evaluation_of_{len(networks)}"
@@ -121,7 +122,7 @@ def errors_of(
         with tqdm(total=len(source), desc=f"{views} crop(s)", unit="img", disable=host > 0) as bar:
             for batch in eval_batches(source, **rows):
                 if (batch["label"][batch["mask"]] < 0).any():
-                    raise ValueError(
+                    raise UserError(
                         "data: a picture of no class of the net; put each into a folder called as its class"
                     )
                 yield batch

@@ -34,6 +34,7 @@ from zfjax.analyses.strongest import Strongest
 from zfjax.analyses.top_activations import State
 from zfjax.architecture import Conv
 from zfjax.data import ImageSet, Source, Subset, sets
+from zfjax.errors import UserError
 from zfjax.training import checkpoints
 
 PAPER = {"settled": {"lower layers": "within a few epochs", "upper layers": "after 40 to 50 epochs"}}
@@ -77,18 +78,18 @@ def run(config: Config) -> dict[str, Any]:
     """Scan the training set at every epoch, project, compare, and write pages, arrays and result.json.
 
     Returns:
-      What result.json holds. ValueError for a run with fewer than two checkpoints at the end of an epoch, an epoch
+      What result.json holds. UserError for a run with fewer than two checkpoints at the end of an epoch, an epoch
       that is not kept, unknown layers or maps, or an output folder that already holds a result.
     """
     net = nets.load_net(config.checkpoint)
     paths = epoch_checkpoints(net.path, config.epochs)
     data = sets.open_images(config.data, net)
     if data.train is None:
-        raise ValueError(f"data={data.name!r} has no training split")
+        raise UserError(f"data={data.name!r} has no training split")
     num_maps = 2 * evolution_page.strips_per_row(len(paths)) if config.num_maps is None else config.num_maps
     for name, value in {"num_maps": num_maps, "num_images": config.num_images, "num_probes": config.num_probes}.items():
         if value < 1:
-            raise ValueError(f"{name}={value}: at least 1 is needed")
+            raise UserError(f"{name}={value}: at least 1 is needed")
     out = results.result_folder(config.out, net.run / "figures" / "evolution", overwrite=config.overwrite)
     convs = tuple(row.name for row in net.architecture.layers if isinstance(row, Conv))
     layers = config.layers or convs
@@ -126,18 +127,18 @@ def epoch_checkpoints(path: Path, epochs: Sequence[int]) -> dict[int, Path]:
       epochs: those that are wanted; none: those of Fig. 4 that are there, and the last.
 
     Returns:
-      Two or more; ValueError where an epoch is not kept or fewer than two are.
+      Two or more; UserError where an epoch is not kept or fewer than two are.
     """
     run = path.parents[1]
     ends = {record["epoch"]: record["step"] for record in TrainingLog(run).records() if record["kind"] == "epoch"}
     found = {epoch: path.parent / str(step) for epoch, step in sorted(ends.items()) if step <= int(path.name)}
     found = {epoch: checkpoint for epoch, checkpoint in found.items() if checkpoint.is_dir()}
     if missing := sorted(set(epochs) - set(found)):
-        raise ValueError(f"epochs={missing}: {run} holds the checkpoints after the epochs {list(found)}")
+        raise UserError(f"epochs={missing}: {run} holds the checkpoints after the epochs {list(found)}")
     wanted = set(epochs) or set(checkpoints.EVOLUTION_EPOCHS) | set(list(found)[-1:])
     chosen = {epoch: checkpoint for epoch, checkpoint in found.items() if epoch in wanted}
     if len(chosen) < 2:
-        raise ValueError(
+        raise UserError(
             f"epochs={list(chosen)}: two or more are needed; training keeps the checkpoints after the epochs "
             f"{', '.join(map(str, checkpoints.EVOLUTION_EPOCHS))} and the latest {checkpoints.LATEST}: train for "
             f"longer with `python -m experiments.train_imagenet --resume {run} --num-epochs N`"

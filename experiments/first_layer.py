@@ -33,6 +33,7 @@ from zfjax.analyses import strongest, top_activations
 from zfjax.analyses.filters import Seen, first_row, measure
 from zfjax.architecture import Conv
 from zfjax.data import Source, sets
+from zfjax.errors import UserError
 from zfjax.training import checkpoints
 
 NUM_IMAGES = 9  # strongest images of each map, as in the paper
@@ -80,13 +81,13 @@ def run(config: Config) -> dict[str, Any]:
     """Scan the validation set with each net, draw, measure, and write pages, arrays and result.json.
 
     Returns:
-      What result.json holds. ValueError for nets that were trained on other data or do not fit their role, a set
+      What result.json holds. UserError for nets that were trained on other data or do not fit their role, a set
       without validation pictures, or an output folder that already holds a result.
     """
     by_role = load_nets(config)
     net = by_role["clipped"]
     if config.num_maps < 1:
-        raise ValueError(f"num_maps={config.num_maps}: at least 1 is needed")
+        raise UserError(f"num_maps={config.num_maps}: at least 1 is needed")
     data = sets.open_images(config.data, net)
     source = sets.validation_of(data)
     out = results.result_folder(config.out, net.run / "figures" / "first_layer", overwrite=config.overwrite)
@@ -117,7 +118,7 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def load_nets(config: Config) -> dict[str, nets.TrainedNet]:
-    """{"clipped": ..., and "unclipped" and "alexnet" where they are given}; ValueError for one that does not fit."""
+    """{"clipped": ..., and "unclipped" and "alexnet" where they are given}; UserError for one that does not fit."""
     named = {"clipped": config.checkpoint, "unclipped": config.unclipped, "alexnet": config.alexnet}
     by_role = {role: nets.load_net(path) for role, path in named.items() if path is not None or role == "clipped"}
     data = data_of(checkpoints.load(by_role["clipped"].path))
@@ -125,20 +126,18 @@ def load_nets(config: Config) -> dict[str, nets.TrainedNet]:
         named_net = f"{'checkpoint' if role == 'clipped' else role}={str(net.path)!r}"
         stored = checkpoints.load(net.path)
         if not all(isinstance(layer, Conv) for layer in net.architecture.layers[:2]):
-            raise ValueError(f"{named_net}: two convolutional layers are needed at its bottom")
+            raise UserError(f"{named_net}: two convolutional layers are needed at its bottom")
         if data_of(stored) != data:
-            raise ValueError(f"{named_net}: it was not trained on the data of {by_role['clipped'].path}")
+            raise UserError(f"{named_net}: it was not trained on the data of {by_role['clipped'].path}")
         if (stored.recipe.renormalize_radius is None) != (role == "unclipped"):
             wanted = "a net trained without" if role == "unclipped" else "a net trained with"
-            raise ValueError(f"{named_net}: {wanted} renormalisation (--renormalize-radius) is needed")
+            raise UserError(f"{named_net}: {wanted} renormalisation (--renormalize-radius) is needed")
     ours = by_role["clipped"].architecture
     if "unclipped" in by_role and by_role["unclipped"].architecture != ours:
-        raise ValueError(
-            f"unclipped={str(config.unclipped)!r}: the architecture of {by_role['clipped'].path} is needed"
-        )
+        raise UserError(f"unclipped={str(config.unclipped)!r}: the architecture of {by_role['clipped'].path} is needed")
     strides = {role: first_row(net).stride for role, net in by_role.items()}
     if "alexnet" in by_role and strides["alexnet"] <= strides["clipped"]:
-        raise ValueError(
+        raise UserError(
             f"alexnet={str(config.alexnet)!r}: a first layer of a stride above {strides['clipped']} is needed"
         )
     return by_role
@@ -178,7 +177,7 @@ def look(config: Config, net: nets.TrainedNet, source: Source, top: top_activati
     """The net's filters, which of them are alive, and some maps of its second layer, projected."""
     first, second = net.architecture.layer_names[:2]
     if not top_activations.alive(top[second]).any():
-        raise ValueError(f"{net.path}: no validation image excites any map of {second}, so there is nothing to draw")
+        raise UserError(f"{net.path}: no validation image excites any map of {second}, so there is nothing to draw")
     maps = strongest.choose_maps(top[second], config.num_maps, config.seed)
     drawn = strongest.project_and_cut(net, source, top[second], maps, layer=second)
     kernel = np.asarray(net.params[first]["kernel"], np.float32)

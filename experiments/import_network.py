@@ -28,6 +28,7 @@ import numpy as np
 from experiments.shell import command, results
 from zfjax import files, nets, pretrained
 from zfjax.data.archives import official_synsets
+from zfjax.errors import UserError
 from zfjax.features import layers_of
 from zfjax.training import Annealing, Recipe, TrainState, checkpoints, make_optimizer
 
@@ -58,7 +59,7 @@ def run(config: Config) -> dict[str, Any]:
     """Import, compare and write.
 
     Returns:
-      What result.json holds, with "folder". ValueError or OSError, before anything is written, for a table, file or
+      What result.json holds, with "folder". UserError or OSError, before anything is written, for a table, file or
       folder that does not fit, or a network that differs from the exporter's.
     """
     folder = run_folder(config)
@@ -67,7 +68,7 @@ def run(config: Config) -> dict[str, Any]:
     net = pretrained.from_file(config.weights, table.with_classes(len(names)))
     size = net.architecture.image_size
     if config.picture_size < size:
-        raise ValueError(f"picture_size={config.picture_size}: at least {size}, the side of the net's input, is needed")
+        raise UserError(f"picture_size={config.picture_size}: at least {size}, the side of the net's input, is needed")
     rows = [] if config.outputs is None else compared(net, config.outputs, table)
     pretrained.check_parity(rows)
     weights = {"name": config.weights.name, "blake2b": hashlib.blake2b(config.weights.read_bytes()).hexdigest()[:32]}
@@ -98,23 +99,23 @@ def run_folder(config: Config) -> Path:
     """Where the import goes; ValueError where a trained run lies, or an import that may not be replaced."""
     folder = nets.RUNS / config.weights.stem if config.out is None else config.out
     if (folder / "checkpoints").exists() and not (folder / "result.json").exists():
-        raise ValueError(f"out={str(folder)!r}: a run that was trained lies there; give another folder")
+        raise UserError(f"out={str(folder)!r}: a run that was trained lies there; give another folder")
     return results.result_folder(config.out, folder, overwrite=config.overwrite)
 
 
 def table_of(name: str) -> pretrained.ImportTable:
-    """A table by its name, or module:NAME; ValueError where there is none."""
+    """A table by its name, or module:NAME; UserError where there is none."""
     module, colon, attribute = name.partition(":")
     if not colon:
         if name not in pretrained.TABLES:
-            raise ValueError(f"table={name!r}: one of {', '.join(pretrained.TABLES)}, or module:NAME, is needed")
+            raise UserError(f"table={name!r}: one of {', '.join(pretrained.TABLES)}, or module:NAME, is needed")
         return pretrained.TABLES[name]
     try:
         table = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"table={name!r}: {error}") from error
+        raise UserError(f"table={name!r}: {error}") from error
     if not isinstance(table, pretrained.ImportTable):
-        raise ValueError(f"table={name!r} is of type {type(table).__name__}, not zfjax.pretrained.ImportTable")
+        raise UserError(f"table={name!r} is of type {type(table).__name__}, not zfjax.pretrained.ImportTable")
     return table
 
 
@@ -123,11 +124,11 @@ def names_of(config: Config, table: pretrained.ImportTable) -> tuple[str, ...]:
     if config.class_names is not None:
         names = tuple(line.strip() for line in config.class_names.read_text().splitlines() if line.strip())
         if not names:
-            raise ValueError(f"class_names={str(config.class_names)!r}: one name in each line is needed")
+            raise UserError(f"class_names={str(config.class_names)!r}: one name in each line is needed")
         return names
     official = official_synsets()
     if table.architecture.num_classes != len(official):
-        raise ValueError(f"class_names=None: the table has {table.architecture.num_classes} classes; name them")
+        raise UserError(f"class_names=None: the table has {table.architecture.num_classes} classes; name them")
     return official
 
 

@@ -74,7 +74,7 @@ class Config:
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Measure and draw; returns what result.json holds. ValueError for bad fields, or a result already there."""
+    """Measure and draw; returns what result.json holds. UserError for bad fields, or a result already there."""
     net = nets.load_net(config.checkpoint)
     data = sets.open_images(config.data, net)
     *below, logits = net.architecture.layer_names

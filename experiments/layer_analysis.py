@@ -35,6 +35,7 @@ from experiments.pages import canvas
 from experiments.shell import command, results
 from zfjax import files, nets, transfer
 from zfjax.data.photo_sets import PhotoSet
+from zfjax.errors import UserError
 from zfjax.transfer import Fold, frozen_features, linear_models
 from zfjax.transfer import arms as transfer_arms
 from zfjax.transfer.records import mean_and_spread, over_folds, recorded
@@ -88,7 +89,7 @@ def run(config: Config) -> dict[str, Any]:
     """Measure every layer, classifier and fold that is not recorded yet, and write the result.
 
     Returns:
-      What result.json holds, with "folder". ValueError for settings or data that do not fit, before anything is
+      What result.json holds, with "folder". UserError for settings or data that do not fit, before anything is
       computed.
     """
     net = nets.load_net(config.checkpoint)
@@ -126,13 +127,13 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def check(config: Config, net: nets.TrainedNet) -> None:
-    """ValueError where the settings make no sense for this net."""
+    """UserError where the settings make no sense for this net."""
     for layer in (*config.svm, *config.softmax):
         net.architecture.layer(layer)
     if not config.svm and not config.softmax:
-        raise ValueError(f"svm={config.svm}, softmax={config.softmax}: at least one layer is needed")
+        raise UserError(f"svm={config.svm}, softmax={config.softmax}: at least one layer is needed")
     if config.batch_size < 1:
-        raise ValueError(f"batch_size={config.batch_size}: at least 1 is needed")
+        raise UserError(f"batch_size={config.batch_size}: at least 1 is needed")
 
 
 def measure(

@@ -35,6 +35,7 @@ from zfjax.analyses.occlusion import Projected, Scenes, Swept, bound, choose_sce
 from zfjax.analyses.top_activations import TopActivations
 from zfjax.architecture import Architecture, Conv
 from zfjax.data import Source, sets
+from zfjax.errors import UserError
 
 NUM_OTHERS = 3  # other images in which the map is projected, as in the paper
 
@@ -82,7 +83,7 @@ def run(config: Config) -> dict[str, Any]:
     """Choose images, slide the square, project, score; write page, arrays and result.json.
 
     Returns:
-      What result.json holds. ValueError for a square larger than the image, another bad number, an unknown layer or
+      What result.json holds. UserError for a square larger than the image, another bad number, an unknown layer or
       fill, a set without validation pictures, or an output folder that already holds a result.
     """
     net = nets.load_net(config.checkpoint)
@@ -125,12 +126,12 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def complete(config: Config, architecture: Architecture) -> Config:
-    """The configuration with its defaults filled in; ValueError for a value out of range."""
+    """The configuration with its defaults filled in; UserError for a value out of range."""
     for name, least in (("num_images", 1), ("num_scored", 0)):
         if getattr(config, name) < least:
-            raise ValueError(f"{name}={getattr(config, name)}: at least {least} is needed")
+            raise UserError(f"{name}={getattr(config, name)}: at least {least} is needed")
     if config.fill not in occlusion.FILLS:
-        raise ValueError(f"fill={config.fill!r}: one of {', '.join(occlusion.FILLS)} is needed")
+        raise UserError(f"fill={config.fill!r}: one of {', '.join(occlusion.FILLS)} is needed")
     size = architecture.image_size
     convs = [row.name for row in architecture.layers if isinstance(row, Conv)]
     chosen: dict[str, Any] = {

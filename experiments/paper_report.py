@@ -64,7 +64,7 @@ def run(config: Config) -> dict[str, Any]:
     """Read, judge and write; what result.json holds.
 
     Raises:
-      ValueError: a report that is already there.
+      UserError: a report that is already there.
       FileNotFoundError: no result at all.
     """
     out = results.result_folder(config.out, config.out, overwrite=config.overwrite)

@@ -35,6 +35,7 @@ from zfjax.architecture import Conv
 from zfjax.data import ImageSet, sets
 from zfjax.data.annotations import open_annotations
 from zfjax.data.demo import PART_NAMES
+from zfjax.errors import UserError
 from zfjax.features import Features, layers_of
 
 NUM_PERMUTATIONS = 9999
@@ -78,7 +79,7 @@ class Config:
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Mask, compare and draw; returns what result.json holds. ValueError for bad fields, or a result already there."""
+    """Mask, compare and draw; returns what result.json holds. UserError for bad fields, or a result already there."""
     net = nets.load_net(config.checkpoint)
     names = net.architecture.layer_names
     mask_side(config, net.architecture.image_size)
@@ -90,12 +91,12 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def mask_side(config: Config, size: int) -> int:
-    """Side of the grey square in pictures of `size` pixels; ValueError for no such square, or no mask or picture."""
+    """Side of the grey square in pictures of `size` pixels; UserError for no such square, or no mask or picture."""
     side = round(config.mask_size * size)
     if not 1 <= side <= size or min(config.num_random, config.num_aligned, config.num_pictures) < 1:
         named = ("mask_size", "num_random", "num_aligned", "num_pictures")
         given = ", ".join(f"{name}={getattr(config, name)}" for name in named)
-        raise ValueError(f"{given}: a square of 1 to {size} pixels, and at least 1 of each, are needed")
+        raise UserError(f"{given}: a square of 1 to {size} pixels, and at least 1 of each, are needed")
     return side
 
 
@@ -148,19 +149,19 @@ def make_table(
 
 
 def read_parts(config: Config, net: nets.TrainedNet) -> tuple[ImageSet, Sequence[str], nets.Views]:
-    """(data set, names of the parts, pictures with parts); ValueError where the parts are not known."""
+    """(data set, names of the parts, pictures with parts); UserError where the parts are not known."""
     if config.annotations is not None:
         if config.data is not None or config.class_name is not None:
-            raise ValueError("annotations name their own pictures: no data and no class_name can go with them")
+            raise UserError("annotations name their own pictures: no data and no class_name can go with them")
         return open_annotations(config.annotations, net)
     data = sets.open_images(config.data, net)
     source = sets.validation_of(data)
     if "parts" not in source[0]:
-        raise ValueError(f"data={data.name!r} does not say where parts are: take the demo set, or give --annotations")
+        raise UserError(f"data={data.name!r} does not say where parts are: take the demo set, or give --annotations")
     names = [data.class_names[source[index]["label"]] for index in range(len(source))]
     of_class = [index for index, name in enumerate(names) if config.class_name in (None, name)]
     if not of_class:
-        raise ValueError(f"class_name={config.class_name!r}: one of {', '.join(sorted(set(names)))} is needed")
+        raise UserError(f"class_name={config.class_name!r}: one of {', '.join(sorted(set(names)))} is needed")
     chosen = np.random.default_rng(config.seed).permutation(of_class)[: config.num_pictures]
     return data, PART_NAMES, nets.read_views(source, chosen, net)
 

@@ -78,10 +78,12 @@ def report(config: Config, result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Runs the command line; an error that the user can mend ends it in one line."""
+    from zfjax.errors import UserError
+
     config = tyro.cli(Config, description=__doc__)
     try:
         print(report(config, run(config)))
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
         raise SystemExit("stopped; nothing half done is left, running it again starts anew") from None

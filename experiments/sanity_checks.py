@@ -50,7 +50,7 @@ def run(config: Config) -> dict[str, Any]:
     """Explain, disturb, compare; write table, pictures, arrays and result.json.
 
     Returns:
-      What result.json holds. ValueError for an unknown layer, a set without validation pictures, less than one image,
+      What result.json holds. UserError for an unknown layer, a set without validation pictures, less than one image,
       or an output folder that already holds a result.
     """
     net = nets.load_net(config.checkpoint)

@@ -29,6 +29,7 @@ from experiments.shell import command, results
 from zfjax import files, nets, pretrained
 from zfjax.data import archives, sets
 from zfjax.data.pictures import preprocess
+from zfjax.errors import UserError
 from zfjax.features import jitted
 from zfjax.training import checkpoints, evaluation
 
@@ -66,7 +67,7 @@ def run(config: Config) -> dict[str, Any]:
     """Measure and write result.json.
 
     Returns:
-      What result.json holds. ValueError or OSError for weights or photos that do not fit, a class that is not one of
+      What result.json holds. UserError or OSError for weights or photos that do not fit, a class that is not one of
       ImageNet's, a network that differs from the outputs, or an output folder that already holds a result.
     """
     out = results.result_folder(config.out, nets.RUNS / "squeezenet", overwrite=config.overwrite)
@@ -139,7 +140,7 @@ def _official_photos(source: Path) -> Photos:
     index = {synset: label for label, synset in enumerate(archives.official_synsets())}
     for photo in listed:
         if photo.folder not in index:
-            raise ValueError(f"data={str(source)!r}: {photo.folder!r} is not one of ImageNet's 1000 synsets")
+            raise UserError(f"data={str(source)!r}: {photo.folder!r} is not one of ImageNet's 1000 synsets")
     hashed = hashlib.blake2b(digest_size=16)
     for photo in listed:
         hashed.update(f"{photo.folder} {photo.name} {photo.size} ".encode())
@@ -157,7 +158,7 @@ def _prepared_photos(data: str) -> Photos:
     images = sets.open_data(data)
     source, official = sets.validation_of(images), images.official_labels
     if official is None:
-        raise ValueError(f"data={data!r}: its classes are not all among ImageNet's 1000")
+        raise UserError(f"data={data!r}: its classes are not all among ImageNet's 1000")
     examples = (source[index] for index in range(len(source)))
     labeled = ((example["image"], official[int(example["label"])]) for example in examples)
     return Photos(len(source), labeled, images.fingerprint)

@@ -40,6 +40,7 @@ from zfjax.analyses.strongest import Strongest
 from zfjax.analyses.top_activations import State
 from zfjax.data import ImageSet
 from zfjax.data.annotations import open_annotations
+from zfjax.errors import UserError
 
 FIGURES = ("deconv", "correspondence", "occlusion")
 
@@ -84,15 +85,15 @@ def run(config: Config) -> dict[str, Any]:
     """Make the figures and write each one's page, arrays and result.json.
 
     Returns:
-      {figure: what its result.json holds}. ValueError or OSError for weights, photos or annotations that do not fit, a
+      {figure: what its result.json holds}. UserError or OSError for weights, photos or annotations that do not fit, a
       number below 1, or an output folder that already holds a result.
     """
     wanted = FIGURES if config.figure == "all" else (config.figure,)
     if config.annotations is None and config.figure == "correspondence":
-        raise ValueError("annotations=None: figure='correspondence' needs pictures whose parts are known")
+        raise UserError("annotations=None: figure='correspondence' needs pictures whose parts are known")
     for name in ("num_maps", "num_images"):
         if getattr(config, name) < 1:
-            raise ValueError(f"{name}={getattr(config, name)}: at least 1 is needed")
+            raise UserError(f"{name}={getattr(config, name)}: at least 1 is needed")
     root = nets.RUNS / "squeezenet" / "figures" if config.out is None else config.out
     folders = {name: results.result_folder(None, root / name, overwrite=config.overwrite) for name in wanted}
     net = squeezenet_photos.load_net(config.weights)

@@ -16,6 +16,7 @@ from zfjax import pretrained
 from zfjax.analyses import top_activations
 from zfjax.anymodel.rules import Unit, project_fn
 from zfjax.data import ImageSet, Source, archives, sets
+from zfjax.errors import UserError
 from zfjax.pixels import center_crop
 from zfjax.pretrained.squeezenet_v1 import WEIGHTS
 from zfjax.training import checkpoints
@@ -37,7 +38,7 @@ class SqueezeNet(NamedTuple):
 
 
 def load_net(weights: Path) -> SqueezeNet:
-    """The network in a folder; OSError or ValueError as from `pretrained.squeezenet`."""
+    """The network in a folder; OSError or UserError as from `pretrained.squeezenet`."""
     net = pretrained.squeezenet(weights)
     mean = np.broadcast_to(net.mean, (net.picture_size, net.picture_size, 3))
     words = archives.class_words(net.class_names)
@@ -47,13 +48,13 @@ def load_net(weights: Path) -> SqueezeNet:
 def open_photos(data: str, net: SqueezeNet) -> ImageSet:
     """A prepared set of ImageNet's photos.
 
-    ValueError for another size, classes that are not ImageNet's, or no validation split.
+    UserError for another size, classes that are not ImageNet's, or no validation split.
     """
     photos = sets.open_data(data)
     if photos.size != len(net.mean):
-        raise ValueError(f"data={data!r}: its pictures have {photos.size} pixels a side, the net's {len(net.mean)}")
+        raise UserError(f"data={data!r}: its pictures have {photos.size} pixels a side, the net's {len(net.mean)}")
     if photos.official_labels is None:
-        raise ValueError(f"data={data!r}: its classes are not all among ImageNet's 1000")
+        raise UserError(f"data={data!r}: its classes are not all among ImageNet's 1000")
     sets.validation_of(photos)
     return photos
 

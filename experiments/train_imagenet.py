@@ -32,6 +32,7 @@ from experiments.shell.command import Stopped, StopRequest
 from zfjax import nets, parallel, training
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
 from zfjax.data import ImageSet, sets
+from zfjax.errors import UserError
 from zfjax.training import Annealing, Recipe, checkpoints, loop
 from zfjax.training.loop import Progress, Run
 
@@ -68,14 +69,14 @@ def summary(images: ImageSet, run: Run, progress: Progress) -> str:
 
 
 def check_resumable(stored: Any, config: Any) -> None:
-    """ValueError naming a setting of two configurations that a continued run cannot change."""
+    """UserError naming a setting of two configurations that a continued run cannot change."""
     before, after = (
         {**dataclasses.asdict(c), **{f"recipe.{k}": v for k, v in dataclasses.asdict(c.recipe).items()}}
         for c in (stored, config)
     )
     for name in before:
         if name != "recipe" and name not in FREE_ON_RESUME and before[name] != after[name]:
-            raise ValueError(
+            raise UserError(
                 f"{name}={after[name]!r}: the run was started with {before[name]!r}; a continued run may change "
                 f"{', '.join(sorted(FREE_ON_RESUME))}"
             )
@@ -149,7 +150,7 @@ def run(config: Config, resume: Path | None = None, *, table: Architecture | Non
       The last epoch's record of `metrics.jsonl`, with "folder".
 
     Raises:
-      ValueError, FileNotFoundError: settings, data or checkpoint that do not fit; nothing was written.
+      UserError, FileNotFoundError: settings, data or checkpoint that do not fit; nothing was written.
       FloatingPointError: the loss or gradient is not finite; the checkpoints are kept.
       Stopped: a signal asked to leave; everything is saved.
     """
@@ -170,7 +171,7 @@ def run(config: Config, resume: Path | None = None, *, table: Architecture | Non
         "config": config_to_json(config),
     }
     if checkpoint is not None and checkpoint.settings["data_fingerprint"] != images.fingerprint:
-        raise ValueError(f"data={data_name(config)!r}: not the pictures that {folder} was trained on")
+        raise UserError(f"data={data_name(config)!r}: not the pictures that {folder} was trained on")
     recipe, annealing = config.recipe, Annealing.start(config.recipe)
     if checkpoint is not None:
         recipe, annealing = continued(config.recipe, checkpoint)
@@ -209,22 +210,22 @@ def continued(recipe: Recipe, checkpoint: checkpoints.Checkpoint) -> tuple[Recip
 
 
 def open_images(config: Config) -> ImageSet:
-    """The configured data set; a split that is missing is a ValueError."""
+    """The configured data set; a split that is missing is a UserError."""
     images = sets.open_data(data_name(config))
     for split in ("train", "validation"):
         if getattr(images, split) is None:
-            raise ValueError(f"data={data_name(config)!r} has no {split} split: training needs one")
+            raise UserError(f"data={data_name(config)!r} has no {split} split: training needs one")
     return images
 
 
 def new_folder(config: Config) -> Path:
-    """The folder of a new run, the same on every host; one that already holds something is a ValueError."""
+    """The folder of a new run, the same on every host; one that already holds something is a UserError."""
     name = f"{config.data}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(_of_host_0(int(time.time()))))}"
     folder = nets.RUNS / name if config.out is None else config.out
     if _of_host_0(folder.exists() and any(folder.iterdir())):
         begun = any(folder.glob("checkpoints/*/network"))
         what = f"go on with --resume {folder}" if begun else "remove it, as it holds no checkpoint"
-        raise ValueError(f"out={str(folder)!r} is not empty: name another, or {what}")
+        raise UserError(f"out={str(folder)!r} is not empty: name another, or {what}")
     return folder
 
 
@@ -243,7 +244,7 @@ def config_to_json(config: Config) -> dict[str, Any]:
 def stored_config(checkpoint: checkpoints.Checkpoint) -> Config:
     """The configuration that a run was started with, but for the learning rate, which is the current one."""
     if "config" not in checkpoint.settings:
-        raise ValueError("an imported network has no training to go on with")
+        raise UserError("an imported network has no training to go on with")
     values = dict(checkpoint.settings["config"])
     values["data_dir"] = Path(values["data_dir"])
     values["out"] = None if values["out"] is None else Path(values["out"])
@@ -265,7 +266,7 @@ def main() -> None:
             config = parse(PRESETS[chosen.preset or "paper"], rest)
         else:
             if chosen.preset:
-                raise ValueError(f"preset={chosen.preset!r}: a continued run keeps its own settings")
+                raise UserError(f"preset={chosen.preset!r}: a continued run keeps its own settings")
             folder = Path(chosen.resume) if chosen.resume else nets.newest_run()
             stored = stored_config(checkpoints.load(folder))
             config = parse(stored, rest)
@@ -276,7 +277,7 @@ def main() -> None:
         raise SystemExit(stopped.exit_status) from None
     except KeyboardInterrupt:
         raise SystemExit("stopped; what was saved before stays") from None
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (UserError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     top1 = record["validation_top1_error"]
     print(f"done: validation top-1 error {top1:.1%} (accuracy {1 - top1:.1%}); the run is in {record['folder']}")

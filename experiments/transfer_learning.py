@@ -34,6 +34,7 @@ from experiments.pages import canvas
 from experiments.shell import command, results
 from zfjax import files, nets, transfer
 from zfjax.data.photo_sets import PhotoSet
+from zfjax.errors import UserError
 from zfjax.training import checkpoints
 from zfjax.transfer import Fold, frozen_features
 from zfjax.transfer import arms as transfer_arms
@@ -112,7 +113,7 @@ def run(config: Config) -> dict[str, Any]:
     """Measure every arm, number of training images and fold that is not recorded yet, and write the result.
 
     Returns:
-      What result.json holds, with "folder". ValueError for settings or data that do not fit, before anything is
+      What result.json holds, with "folder". UserError for settings or data that do not fit, before anything is
       computed.
     """
     sizes = planned(config)
@@ -159,16 +160,16 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def planned(config: Config) -> list[tuple[ArmName, int]]:
-    """The (arm, training images per class) to measure, frozen features first; ValueError where they make no sense."""
+    """The (arm, training images per class) to measure, frozen features first; UserError where they make no sense."""
     voc = config.dataset == "voc2012"
     arms = (("pretrained",) if voc else ("pretrained", "scratch")) if config.arms is None else config.arms
     if not arms or (voc and arms != ("pretrained",)):
-        raise ValueError(f"arms={arms!r}: one or both are needed; of voc2012 pretrained alone")
+        raise UserError(f"arms={arms!r}: one or both are needed; of voc2012 pretrained alone")
     if voc and config.num_train is not None:
-        raise ValueError(f"num_train={config.num_train!r}: voc2012 is trained on the whole of its split train")
+        raise UserError(f"num_train={config.num_train!r}: voc2012 is trained on the whole of its split train")
     for name in ("num_folds", "scratch_epochs", "batch_size"):
         if getattr(config, name) < 1:
-            raise ValueError(f"{name}={getattr(config, name)}: at least 1 is needed")
+            raise UserError(f"{name}={getattr(config, name)}: at least 1 is needed")
     both = NUM_TRAIN.get(config.dataset, ()) if config.num_train is None else config.num_train
     sizes = {"pretrained": sorted({*both, *config.curve}), "scratch": sorted(set(both))}
     return [(arm, num_train) for arm in ("pretrained", "scratch") if arm in arms for num_train in sizes[arm]]

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from zfjax.errors import UserError
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -92,26 +94,26 @@ class Sizes(NamedTuple):
 
 
 def sizes_of(layer: Layer, shape: Shape) -> Sizes:
-    """The shapes of `layer` where it reads `shape`; ValueError for a geometry that cannot work."""
+    """The shapes of `layer` where it reads `shape`; UserError for a geometry that cannot work."""
     if isinstance(layer, Dense):
         return Sizes(shape, (layer.features,), (layer.features,), (math.prod(shape), layer.features))
     if len(shape) != 3:
-        raise ValueError(f"layer {layer.name!r}: a convolution cannot stand above a dense layer")
+        raise UserError(f"layer {layer.name!r}: a convolution cannot stand above a dense layer")
     height, _, channels = shape
     if channels % layer.groups or layer.features % layer.groups:
-        raise ValueError(
+        raise UserError(
             f"layer {layer.name!r}: {channels} input maps and {layer.features} filters "
             f"cannot be split into {layer.groups} groups"
         )
     side = (height + sum(layer.padding) - layer.kernel) // layer.stride + 1
     if side < 1:
-        raise ValueError(
+        raise UserError(
             f"layer {layer.name!r}: its input of {height}x{height}, padded by {layer.padding}, is smaller than its "
             f"{layer.kernel}x{layer.kernel} filter: the image is too small"
         )
     pooled = pooled_size(side, layer.pool) if layer.pool else side
     if layer.pool and pooled < 1:
-        raise ValueError(
+        raise UserError(
             f"layer {layer.name!r}: its map of {side}x{side} holds no window of {layer.pool}, which needs a side of "
             f"at least max(1, size - stride + 1) = {layer.pool.smallest}: the image is too small"
         )
@@ -133,11 +135,11 @@ class Rule(NamedTuple):
 
 
 def check_fields(owner: str, row: object, rules: Mapping[str, Rule]) -> None:
-    """ValueError naming `owner`, the first field that breaks its rule, its value and the rule."""
+    """UserError naming `owner`, the first field that breaks its rule, its value and the rule."""
     for field, rule in rules.items():
         value = getattr(row, field)
         if not rule.holds(value):
-            raise ValueError(f"{owner}{field}={value!r}: {rule.words} is needed")
+            raise UserError(f"{owner}{field}={value!r}: {rule.words} is needed")
 
 
 def _is_int(value: Any) -> bool:
@@ -231,12 +233,12 @@ class Architecture:
         return self.layers[-1].features
 
     def layer(self, name: str) -> Layer:
-        """The row called `name`; an unknown name is a ValueError."""
+        """The row called `name`; an unknown name is a UserError."""
         _check_names(self, [name])
         return self.layers[self.layer_names.index(name)]
 
     def sizes(self) -> dict[str, Sizes]:
-        """Shapes of every layer, by rule from the image up; a geometry that cannot work is a ValueError."""
+        """Shapes of every layer, by rule from the image up; a geometry that cannot work is a UserError."""
         sizes: dict[str, Sizes] = {}
         shape: Shape = (self.image_size, self.image_size, self.channels)
         for layer in self.layers:
@@ -259,7 +261,7 @@ class Architecture:
     def scaled(self, width: float) -> Architecture:
         """Every layer but the last with `width` times its features, rounded to a multiple of its groups."""
         if not 0 < width < math.inf:
-            raise ValueError(f"width={width!r}: a finite factor above 0 is needed")
+            raise UserError(f"width={width!r}: a finite factor above 0 is needed")
         step = math.lcm(*(layer.groups for layer in self.layers if isinstance(layer, Conv)))
         widths = {layer.name: max(1, round(layer.features * width / step)) * step for layer in self.layers[:-1]}
         return self.with_sizes(**widths)
@@ -268,7 +270,7 @@ class Architecture:
         """The table with these layers, and the pools and norms inside them, left out (Table 3's ablations)."""
         _check_names(self, names)
         if self.layer_names[-1] in names:
-            raise ValueError(f"without({self.layer_names[-1]!r}): the last layer gives the logits and has to stay")
+            raise UserError(f"without({self.layer_names[-1]!r}): the last layer gives the logits and has to stay")
         return dataclasses.replace(self, layers=tuple(layer for layer in self.layers if layer.name not in names))
 
 
@@ -287,11 +289,11 @@ def receptive_field(
         Fig. 3's conv1 gives 11 pixels (stride 4) and 7 (2).
 
     Returns:
-      ReceptiveField in pixels; ValueError for an unknown layer or stage.
+      ReceptiveField in pixels; UserError for an unknown layer or stage.
     """
     architecture.layer(layer)
     if stage not in ("output", "filtered"):
-        raise ValueError(f"stage={stage!r}: one of 'output', 'filtered' is needed")
+        raise UserError(f"stage={stage!r}: one of 'output', 'filtered' is needed")
     field = ReceptiveField(size=1, stride=1, offset=0)
     for row in architecture.layers:
         if isinstance(row, Conv):
@@ -318,17 +320,17 @@ def _widen(field: ReceptiveField, size: int, stride: int, padding: int) -> Recep
 def _check_names(architecture: Architecture, names: Iterable[str]) -> None:
     for name in names:
         if name not in architecture.layer_names:
-            raise ValueError(f"unknown layer {name!r}: {architecture.name} has {', '.join(architecture.layer_names)}")
+            raise UserError(f"unknown layer {name!r}: {architecture.name} has {', '.join(architecture.layer_names)}")
 
 
 def _check_table(architecture: Architecture) -> None:
-    """ValueError naming the field, or the layers, and the rule."""
+    """UserError naming the field, or the layers, and the rule."""
     check_fields(f"architecture {architecture.name!r}: ", architecture, _TABLE_RULES)
     if len(set(architecture.layer_names)) != len(architecture.layers):
-        raise ValueError(f"layers {architecture.layer_names}: each name may stand once")
+        raise UserError(f"layers {architecture.layer_names}: each name may stand once")
     last = architecture.layers[-1] if architecture.layers else None
     if not isinstance(last, Dense) or last.hidden:
-        raise ValueError(f"architecture {architecture.name!r}: the last layer has to be Dense with hidden=False")
+        raise UserError(f"architecture {architecture.name!r}: the last layer has to be Dense with hidden=False")
 
 
 def _are_layers(value: object) -> bool:

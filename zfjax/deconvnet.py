@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zfjax.architecture import Architecture, Conv, Dense, Layer, Pool, Sizes
+from zfjax.errors import UserError
 from zfjax.network import LayerTrace, Params, Trace, check_params
 from zfjax.ops import contrast_norm, conv_transpose, unpool
 
@@ -39,15 +40,15 @@ def isolate(
         dense unit has none.
 
     Returns:
-      The shape of `features`, the kept activations with their own values. ValueError for a channel or position
+      The shape of `features`, the kept activations with their own values. UserError for a channel or position
       outside the features; a traced one outside keeps nothing.
     """
     if features.ndim not in (2, 4):
-        raise ValueError(f"features of shape {features.shape}: [B, H, W, C] or [B, C] is needed")
+        raise UserError(f"features of shape {features.shape}: [B, H, W, C] or [B, C] is needed")
     if channel is None and position is None:
-        raise ValueError("channel=None, position=None: say which activation to keep, by channel, position or both")
+        raise UserError("channel=None, position=None: say which activation to keep, by channel, position or both")
     if features.ndim == 2 and position is not None:
-        raise ValueError(f"position={position}: a dense layer has no places, only a channel")
+        raise UserError(f"position={position}: a dense layer has no places, only a channel")
     batch, *places, channels = features.shape
     keep = jnp.ones((batch, *(1 for _ in places), 1), bool)
     if channel is not None:
@@ -86,7 +87,7 @@ def project(params: Params, trace: Trace, top: jax.Array, *, layer: str, archite
       architecture: the table.
 
     Returns:
-      [B, image_size, image_size, channels], signed, in pixels. ValueError for an unknown layer, another shape,
+      [B, image_size, image_size, channels], signed, in pixels. UserError for an unknown layer, another shape,
       parameters of another architecture, or a trace without the switches of a pool.
     """
     pixels = descend(params, trace, top, layer=layer, architecture=architecture)[architecture.layer_names[0]].filtered
@@ -112,15 +113,15 @@ def descend(params: Params, trace: Trace, top: jax.Array, *, layer: str, archite
 def rows_below(
     params: Params, trace: Trace, top: jax.Array, *, layer: str, architecture: Architecture
 ) -> tuple[Layer, ...]:
-    """The rows of the table from the image up to `layer`; ValueError where something that undoes them is missing."""
+    """The rows of the table from the image up to `layer`; UserError where something that undoes them is missing."""
     rows = architecture.layers[: architecture.layer_names.index(architecture.layer(layer).name) + 1]
     expected = architecture.sizes()[layer].output
     if top.shape[1:] != expected:
-        raise ValueError(f"top of shape {top.shape}: layer {layer!r} hands on [B, {', '.join(map(str, expected))}]")
+        raise UserError(f"top of shape {top.shape}: layer {layer!r} hands on [B, {', '.join(map(str, expected))}]")
     for row in reversed(rows):
         check_params(params, architecture, row.name)
         if isinstance(row, Conv) and row.pool and (row.name not in trace or trace[row.name].switches is None):
-            raise ValueError(f"trace[{row.name!r}].switches is missing: the layer has a pool, which they undo")
+            raise UserError(f"trace[{row.name!r}].switches is missing: the layer has a pool, which they undo")
     return rows
 
 
@@ -147,10 +148,10 @@ def _is_at(index: Index, limit: int, name: str, batch: int, *, axis: int, ndim: 
     if not isinstance(index, jax.core.Tracer):
         index = np.asarray(index)
         if not np.issubdtype(index.dtype, np.integer) or not np.all((0 <= index) & (index < limit)):
-            raise ValueError(f"{name}={index}: a whole number from 0 to {limit - 1} is needed")
+            raise UserError(f"{name}={index}: a whole number from 0 to {limit - 1} is needed")
     index = jnp.asarray(index)
     if index.shape not in ((), (batch,)):
-        raise ValueError(f"{name} of shape {index.shape}: one index, or one for each of the {batch} images")
+        raise UserError(f"{name} of shape {index.shape}: one index, or one for each of the {batch} images")
     counted = jnp.expand_dims(jnp.arange(limit), [a for a in range(ndim) if a != axis])
     return counted == index.reshape(-1, *(1,) * (ndim - 1)).astype(counted.dtype)
 
@@ -170,7 +171,7 @@ def gradient(params: Params, trace: Trace, top: jax.Array, *, layer: str, archit
         a pass without dropout are used.
 
     Returns:
-      [B, image_size, image_size, channels], signed; ValueError as for `project`, or for a trace without the inputs
+      [B, image_size, image_size, channels], signed; UserError as for `project`, or for a trace without the inputs
       of a norm.
     """
     return _descend(params, trace, top, layer, architecture, lambda signal, active: _where(active, signal))
@@ -214,9 +215,7 @@ def _undo_stages(row: Conv, seen: LayerTrace, signal: jax.Array, size: Sizes) ->
             active = count > 0
         else:
             if not norm_inputs:
-                raise ValueError(
-                    f"trace[{row.name!r}].norm_inputs is missing: the layer's norm is differentiated there"
-                )
+                raise UserError(f"trace[{row.name!r}].norm_inputs is missing: the layer's norm is differentiated there")
             below = norm_inputs.pop()
             (signal,) = jax.vjp(partial(contrast_norm, norm=stage), below)[1](signal)
             active = below > 0

@@ -18,6 +18,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from zfjax.architecture import Architecture
+from zfjax.errors import UserError
 from zfjax.network import Params, forward
 from zfjax.pixels import center_crop
 
@@ -27,10 +28,10 @@ Features = Callable[[Any], Any]  # float [B, H, W, C] -> array, or tree of array
 def layers_of(params: Params, layers: Sequence[str], *, architecture: Architecture) -> Partial:
     """fn(images) -> {layer: features}: what these layers of the network hand on; logits for the last one.
 
-    ValueError for an unknown layer, or none at all.
+    UserError for an unknown layer, or none at all.
     """
     if not layers:
-        raise ValueError(f"layers={layers!r}: at least one of {', '.join(architecture.layer_names)} is needed")
+        raise UserError(f"layers={layers!r}: at least one of {', '.join(architecture.layer_names)} is needed")
     for layer in layers:
         architecture.layer(layer)
     return Partial(_function_of(architecture, tuple(layers)), params)
@@ -46,12 +47,12 @@ def layers_of_pictures(
 def in_batches(fn: Features, images: np.ndarray, *, batch_size: int = 64) -> Any:
     """fn(images) as NumPy arrays, `batch_size` images at a time, the last batch filled up: compiled once.
 
-    ValueError for no image or a batch size below 1.
+    UserError for no image or a batch size below 1.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r}: at least 1 is needed")
+        raise UserError(f"batch_size={batch_size!r}: at least 1 is needed")
     if not len(images):
-        raise ValueError(f"images of shape {np.shape(images)}: at least one image is needed")
+        raise UserError(f"images of shape {np.shape(images)}: at least one image is needed")
     compiled = jitted(fn)
     batch_size = min(batch_size, len(images))
     found = []

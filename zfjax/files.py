@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from zfjax.errors import UserError
+
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as a compressed .npz, whole or not at all."""
@@ -55,7 +57,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"another preparation is writing into {folder}") from None
+            raise UserError(f"another preparation is writing into {folder}") from None
         yield
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from zfjax.architecture import Architecture, ContrastNorm, Conv, Dense
+from zfjax.errors import UserError
 from zfjax.ops import contrast_norm, conv, max_pool
 
 Params = Mapping[str, Mapping[str, jax.Array]]  # params[layer]["kernel" | "bias"]
@@ -51,7 +52,7 @@ def forward(
       compute_dtype: cast images and parameters to this at the top; None computes in their own.
 
     Returns:
-      (logits [B, classes], {layer: LayerTrace}); ValueError for images of another size or parameters of another
+      (logits [B, classes], {layer: LayerTrace}); UserError for images of another size or parameters of another
       architecture.
     """
     _check(params, images, architecture)
@@ -128,26 +129,26 @@ def _key_per_image(key: jax.Array, batch: int) -> jax.Array:
     if key.ndim == 0:
         return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
     if key.shape != (batch,):
-        raise ValueError(f"dropout_key of shape {key.shape}: one key, or one for each of the {batch} images")
+        raise UserError(f"dropout_key of shape {key.shape}: one key, or one for each of the {batch} images")
     return key
 
 
 def _check(params: Params, images: jax.Array, architecture: Architecture) -> None:
     side = architecture.image_size
     if images.ndim != 4 or images.shape[1:] != (side, side, architecture.channels):
-        raise ValueError(
+        raise UserError(
             f"images of shape {images.shape}: {architecture.name} reads [B, {side}, {side}, {architecture.channels}]"
         )
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"images of type {images.dtype}: floating point, with the mean subtracted, is needed")
+        raise UserError(f"images of type {images.dtype}: floating point, with the mean subtracted, is needed")
     for name in architecture.layer_names:
         check_params(params, architecture, name)
 
 
 def check_params(params: Params, architecture: Architecture, layer: str) -> None:
-    """ValueError unless `params` holds the kernel and bias of `layer` in the shapes of the table."""
+    """UserError unless `params` holds the kernel and bias of `layer` in the shapes of the table."""
     kernel = architecture.sizes()[layer].kernel
     for part, expected in (("kernel", kernel), ("bias", kernel[-1:])):
         found = params[layer][part].shape if part in params.get(layer, ()) else None
         if found != expected:
-            raise ValueError(f"params[{layer!r}][{part!r}] of shape {found}: {architecture.name} has {expected}")
+            raise UserError(f"params[{layer!r}][{part!r}] of shape {found}: {architecture.name} has {expected}")

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from zfjax.architecture import ContrastNorm, Conv, Pool, Shape, pooled_size
+from zfjax.errors import UserError
 
 # Names of `jax.named_scope`s. A scope is a note on an equation and changes nothing of the program that runs.
 SKIPPED = "skipped_on_the_way_down"
@@ -73,15 +74,15 @@ def max_pool(maps: jax.Array, *, size: int = 3, stride: int = 2) -> Pooled:
       stride: distance of the windows.
 
     Returns:
-      Pooled(values [B, H', W', C], switches uint8 [B, H', W', C]); ValueError for a window that does not fit.
+      Pooled(values [B, H', W', C], switches uint8 [B, H', W', C]); UserError for a window that does not fit.
     """
     if not 1 <= size <= 16 or stride < 1:
-        raise ValueError(f"size={size}, stride={stride}: a size of 1 to 16 and a stride of at least 1 are needed")
+        raise UserError(f"size={size}, stride={stride}: a size of 1 to 16 and a stride of at least 1 are needed")
     if not jnp.issubdtype(maps.dtype, jnp.floating):
-        raise ValueError(f"maps of type {maps.dtype}: floating point is needed")
+        raise UserError(f"maps of type {maps.dtype}: floating point is needed")
     pool = Pool(size, stride)
     if maps.ndim != 4 or min(_pooled_shape(maps.shape, pool)[1:3]) < 1:
-        raise ValueError(
+        raise UserError(
             f"maps of shape {maps.shape}: [B, H, W, C] is needed, with H and W of at least "
             f"max(1, size - stride + 1) = {pool.smallest} for {pool}"
         )
@@ -102,11 +103,11 @@ def unpool(values: jax.Array, switches: jax.Array, *, shape: Shape, size: int = 
       stride: distance of the windows.
 
     Returns:
-      [B, H, W, C]; ValueError where the shapes do not belong together.
+      [B, H, W, C]; UserError where the shapes do not belong together.
     """
     below = (values.shape[0], shape[0], shape[1], values.shape[-1])
     if values.shape != switches.shape or values.shape != _pooled_shape(below, Pool(size, stride)):
-        raise ValueError(
+        raise UserError(
             f"values {values.shape}, switches {switches.shape}, shape={shape}: pooling {below[1:]} with "
             f"size={size}, stride={stride} gives {_pooled_shape(below, Pool(size, stride))}"
         )

@@ -12,6 +12,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from zfjax.errors import UserError
+
 AXIS = "devices"  # the axis over all devices of all hosts, for lax.psum, pmean and all_gather inside a step
 
 
@@ -42,15 +44,15 @@ def replicate(state: Any) -> Any:
 def split(batch: Any) -> Any:
     """Give each local device its rows: [b, ...] -> [local devices, b / local devices, ...] of every array.
 
-    Devices take consecutive blocks of rows. ValueError where the rows do not divide evenly.
+    Devices take consecutive blocks of rows. UserError where the rows do not divide evenly.
     """
     return jax.tree.map(_split_rows, batch)
 
 
 def check_batch_size(batch_size: int) -> None:
-    """ValueError unless a global batch divides evenly over all devices of all hosts."""
+    """UserError unless a global batch divides evenly over all devices of all hosts."""
     if batch_size < 1 or batch_size % jax.device_count():
-        raise ValueError(
+        raise UserError(
             f"batch_size={batch_size}: a multiple of the number of devices, {jax.device_count()}, is needed"
         )
 
@@ -84,14 +86,14 @@ def connect_hosts(coordinator: str | None = None, num_hosts: int | None = None, 
       host: number of this host, from 0; needed with `coordinator`.
 
     Raises:
-      ValueError: some of the three without the others, or a host out of range.
+      UserError: some of the three without the others, or a host out of range.
       RuntimeError and others, from JAX: the coordinator is not reached, or a cluster announces itself wrongly.
     """
     if coordinator is None and (num_hosts is not None or host is not None):
-        raise ValueError(f"coordinator=None: num_hosts and host need its address; got {num_hosts=}, {host=}")
+        raise UserError(f"coordinator=None: num_hosts and host need its address; got {num_hosts=}, {host=}")
     if coordinator is not None:
         if num_hosts is None or host is None or not 0 <= host < num_hosts:
-            raise ValueError(
+            raise UserError(
                 f"coordinator={coordinator!r} needs num_hosts and host in 0..num_hosts-1; got {num_hosts=}, {host=}"
             )
         jax.distributed.initialize(coordinator, num_hosts, host)
@@ -125,5 +127,5 @@ def _sum_over_devices() -> Callable[..., Any]:
 def _split_rows(array: np.ndarray) -> np.ndarray:
     devices = jax.local_device_count()
     if array.shape[0] % devices:
-        raise ValueError(f"batch of {array.shape[0]} rows: a multiple of the {devices} local devices is needed")
+        raise UserError(f"batch of {array.shape[0]} rows: a multiple of the {devices} local devices is needed")
     return array.reshape(devices, array.shape[0] // devices, *array.shape[1:])

@@ -15,6 +15,8 @@ import numpy as np
 from jax import lax
 from PIL import Image
 
+from zfjax.errors import UserError
+
 Crops = Literal["ten", "random"]
 
 
@@ -24,7 +26,7 @@ Pixels = TypeVar("Pixels", jax.Array, np.ndarray)  # traced or NumPy's
 def subtract_mean(pictures: Pixels, mean: Pixels) -> Pixels:
     """uint8 [B, S, S, 3] minus the mean image float32 [S, S, 3], both stored at the same size. -> float32"""
     if pictures.shape[1:] != mean.shape:
-        raise ValueError(f"mean of shape {mean.shape}: the pictures are {pictures.shape[1:]}")
+        raise UserError(f"mean of shape {mean.shape}: the pictures are {pictures.shape[1:]}")
     return pictures.astype(jnp.float32) - mean[None]
 
 
@@ -56,10 +58,10 @@ def training_crops(
         "random", a place anywhere.
 
     Returns:
-      float32 [B, size, size, 3]; ValueError for a crop larger than the picture or an unknown rule.
+      float32 [B, size, size, 3]; UserError for a crop larger than the picture or an unknown rule.
     """
     if crops not in ("ten", "random"):
-        raise ValueError(f"crops={crops!r}: one of 'ten', 'random' is needed")
+        raise UserError(f"crops={crops!r}: one of 'ten', 'random' is needed")
     rows, columns = _margins(pictures, size)
 
     def crop(image: jax.Array, key: jax.Array) -> jax.Array:
@@ -77,7 +79,7 @@ def training_crops(
 def as_picture(projection: np.ndarray, scale: float) -> np.ndarray:
     """A signed projection as a picture in [0, 1]: zero is mid-grey, +-scale are white and black."""
     if not scale >= 0:
-        raise ValueError(f"scale={scale!r}: the value that becomes white, at least 0, is needed")
+        raise UserError(f"scale={scale!r}: the value that becomes white, at least 0, is needed")
     return np.clip(0.5 + np.asarray(projection) / (2 * scale or 1.0), 0.0, 1.0)
 
 
@@ -94,7 +96,7 @@ def cut(picture: np.ndarray, box: tuple[int, int, int, int], fill: float | np.nd
 def _margins(pictures: jax.Array | np.ndarray, size: int) -> tuple[int, int]:
     height, width = pictures.shape[1:3]
     if not 1 <= size <= min(height, width):
-        raise ValueError(f"size={size}: a crop of the {height}x{width} pictures is needed")
+        raise UserError(f"size={size}: a crop of the {height}x{width} pictures is needed")
     return height - size, width - size
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from experiments.report.render import Cell, Table
 from experiments.report.verdicts import Result
+from zfjax.errors import UserError
 
 
 class Found(NamedTuple):
@@ -43,10 +44,10 @@ def read_results(folder: Path) -> tuple[list[Found], list[Unreadable]]:
 
 
 def source_of(result: Result) -> str:
-    """The figure or table; ValueError for a name that is none."""
+    """The figure or table; UserError for a name that is none."""
     name = result.get("figure") or result.get("table")
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"figure or table {name!r}: a name is needed")
+        raise UserError(f"figure or table {name!r}: a name is needed")
     return name
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import tyro
 
 from zfjax import parallel
+from zfjax.errors import UserError
 
 
 class Stopped(Exception):
@@ -69,7 +70,7 @@ def main(
     try:
         parallel.connect_hosts()
         result = run(config)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (UserError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
         raise SystemExit(f"stopped; {when_stopped}") from None

@@ -12,17 +12,18 @@ from matplotlib.figure import Figure
 from experiments.pages.canvas import png
 from zfjax.data import ImageSet
 from zfjax.data.photo_sets import PhotoSet
+from zfjax.errors import UserError
 from zfjax.files import write_atomically
 from zfjax.nets import Pictured
 
 
 def result_folder(out: Path | None, default: Path, *, overwrite: bool) -> Path:
-    """Where a result goes: `out` or `default`; ValueError where one is already there and may not be replaced."""
+    """Where a result goes: `out` or `default`; UserError where one is already there and may not be replaced."""
     folder = default if out is None else out
     if (folder / "result.json").exists() and not overwrite:
-        raise ValueError(f"out={str(folder)!r}: it already holds a result; give another folder, or --overwrite")
+        raise UserError(f"out={str(folder)!r}: it already holds a result; give another folder, or --overwrite")
     if any(folder.glob("*.png")) and not (folder / "result.json").exists() and not overwrite:
-        raise ValueError(
+        raise UserError(
             f"out={str(folder)!r}: it holds pictures of something else; give another folder, or --overwrite"
         )
     return folder

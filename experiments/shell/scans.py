@@ -18,6 +18,7 @@ from zfjax.analyses import top_activations
 from zfjax.analyses.top_activations import State, TopActivations
 from zfjax.data import Source
 from zfjax.data.loader import eval_batches
+from zfjax.errors import UserError
 from zfjax.nets import TrainedNet
 
 
@@ -56,7 +57,7 @@ def scan_with(
       k: images to keep for each map.
       batch_size, num_workers: images per step over all devices; processes that decode, or 0 to decode on threads.
     Returns:
-      {layer: TopActivations} of NumPy arrays. ValueError for a file at `path` that is damaged.
+      {layer: TopActivations} of NumPy arrays. UserError for a file at `path` that is damaged.
     """
     parallel.check_batch_size(batch_size)
     host, num_hosts = parallel.host_count()
@@ -102,7 +103,7 @@ def load(path: Path, key: str) -> tuple[State, int] | None:
         with np.load(path) as saved:
             arrays = dict(saved)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged; remove it, and the scan begins anew: {error}") from error
+        raise UserError(f"{path} is damaged; remove it, and the scan begins anew: {error}") from error
     if not {"key", "done"} <= arrays.keys() or str(arrays["key"]) != key:
         return None
     layers = dict.fromkeys(name.split("/")[0] for name in arrays if "/" in name)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from experiments.pages.training import draw_curves
 from experiments.shell.command import Stopped, StopRequest
 from zfjax import files, parallel
+from zfjax.errors import DivergedError
 from zfjax.training import Recipe, loop
 from zfjax.training.loop import EpochDone, Halted, Progress, Run, Stepped
 
@@ -61,7 +62,7 @@ def train(run: Run, progress: Progress, stop: StopRequest, folder: Path) -> dict
         except loop.Diverged as error:
             lower, stay = "with a lower --learning-rate", error.saved_steps
             advice = f"the checkpoints of steps {stay} stay: go on from the last good one {lower}"
-            raise FloatingPointError(f"{error}; " + (advice if stay else f"begin anew {lower}")) from error
+            raise DivergedError(f"{error}; " + (advice if stay else f"begin anew {lower}")) from error
     return record
 
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from zfjax.errors import UserError
 from zfjax.features import Features, in_batches
 
 FEATURES_AT_ONCE = 1 << 14  # compared in one product: memory, and counts that float32 holds exactly
@@ -43,7 +44,7 @@ def sign_changes(
       batch_size: images per call of `fn`.
 
     Returns:
-      The tree of `fn` with int8 [M, N, D]; ValueError as from `mask_squares`, or for features that are not finite.
+      The tree of `fn` with int8 [M, N, D]; UserError as from `mask_squares`, or for features that are not finite.
     """
     images = np.asarray(images)
     whole = in_batches(fn, images, batch_size=batch_size)
@@ -70,7 +71,7 @@ def consistency(unequal: np.ndarray, chosen: np.ndarray, num_features: int) -> n
 
     Args:
       unequal: whole numbers [K, K].
-      chosen: [..., n] which n vectors, at least 2 (else ValueError).
+      chosen: [..., n] which n vectors, at least 2 (else UserError).
       num_features: D, length of the vectors.
 
     Returns:
@@ -78,7 +79,7 @@ def consistency(unequal: np.ndarray, chosen: np.ndarray, num_features: int) -> n
     """
     n = chosen.shape[-1]
     if n < 2:
-        raise ValueError(f"{n} feature vectors: at least 2 are needed, as pairs are compared")
+        raise UserError(f"{n} feature vectors: at least 2 are needed, as pairs are compared")
     pairs = unequal[chosen[..., :, None], chosen[..., None, :]]  # 0 where i = j
     return pairs.sum(axis=(-2, -1), dtype=np.int64) / (n * (n - 1) * num_features)
 
@@ -95,9 +96,9 @@ class Score(NamedTuple):
 
 
 def check_draw(num_images: int, num: int) -> None:
-    """ValueError unless pairs can be made of `num_images` of `num` images."""
+    """UserError unless pairs can be made of `num_images` of `num` images."""
     if not 2 <= num_images <= num:
-        raise ValueError(f"num_images={num_images}: 2 to {num}, the number of images, is needed")
+        raise UserError(f"num_images={num_images}: 2 to {num}, the number of images, is needed")
 
 
 def table(
@@ -120,13 +121,13 @@ def table(
       aligned: the control whose masks stand at one place in all images. Parts of aligned images nearly do so too, and
         may be consistent for that alone: their rank among such masks is a second test.
       num_images: 2 to N, of each draw, which takes the same in every row and one of the row's masks; the paper has 5.
-      num_draws, num_permutations: at least 1 of each, else ValueError.
+      num_draws, num_permutations: at least 1 of each, else UserError.
       seed: of draws and permutations.
     """
     _, num, num_features = signs.shape
     check_draw(num_images, num)
     if num_draws < 1 or num_permutations < 1:
-        raise ValueError(f"num_draws={num_draws}, num_permutations={num_permutations}: at least 1 of each is needed")
+        raise UserError(f"num_draws={num_draws}, num_permutations={num_permutations}: at least 1 of each is needed")
     unequal = mismatches(signs.reshape(-1, num_features))
     row_of, rng, scores = np.arange(len(unequal)).reshape(signs.shape[:2]), np.random.default_rng(seed), {}
     drawn = rng.random((num_draws, num)).argsort(axis=1)[:, :num_images]
@@ -148,7 +149,7 @@ def table(
 
 
 def sign_consistency(differences: ArrayLike) -> float:
-    """Table 1's Delta of e [N, D], finite: the changes of N feature vectors, at least 2 (else ValueError)."""
+    """Table 1's Delta of e [N, D], finite: the changes of N feature vectors, at least 2 (else UserError)."""
     signs = _signs(np.asarray(differences))
     return float(consistency(mismatches(signs), np.arange(len(signs)), signs.shape[1]))
 
@@ -184,7 +185,7 @@ def permutation_p_value(
 def _signs(changes: np.ndarray) -> np.ndarray:
     """-1, 0 or 1 for each; int8."""
     if not np.isfinite(changes).all():
-        raise ValueError("differences: finite numbers are needed, as NaN and infinity - infinity have no sign")
+        raise UserError("differences: finite numbers are needed, as NaN and infinity - infinity have no sign")
     return np.sign(changes).astype(np.int8)
 
 
@@ -211,17 +212,17 @@ def mask_squares(images: ArrayLike, places: ArrayLike, *, side: int, fill: float
       fill: the value painted.
 
     Returns:
-      [N, H, W, C]; ValueError for a place outside its image, or a side that is none of these.
+      [N, H, W, C]; UserError for a place outside its image, or a side that is none of these.
     """
     images, places = jnp.asarray(images), np.asarray(places, np.float64)
     height, width = images.shape[1:3]
     if not 1 <= side <= min(height, width):
-        raise ValueError(f"side={side}: a square of 1 to {min(height, width)} pixels is needed")
+        raise UserError(f"side={side}: a square of 1 to {min(height, width)} pixels is needed")
     outside = ~((places >= 0) & (places < [height, width])).all(axis=1)
     if outside.any():
         y, x = places[outside][0].tolist()
         place = f"places[{outside.argmax()}]=({y:g}, {x:g})"
-        raise ValueError(f"{place}: (y, x) inside the image of {height}x{width} pixels is needed")
+        raise UserError(f"{place}: (y, x) inside the image of {height}x{width} pixels is needed")
     return _paint(images, jnp.asarray(_first_pixels(places, side)), side, fill)
 
 

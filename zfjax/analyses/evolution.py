@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zfjax.analyses.strongest import Strongest
+from zfjax.errors import UserError
 
 
 def correlations(features: np.ndarray, final: np.ndarray) -> np.ndarray:
@@ -24,11 +25,11 @@ def correlations(features: np.ndarray, final: np.ndarray) -> np.ndarray:
 
     Returns:
       float64 [C], -1 to 1. A map that does not vary yet (a dead one) has 0: nothing of what it will be is there. One
-      whose final self does not vary has NaN: there is nothing to be like. ValueError for features of two shapes.
+      whose final self does not vary has NaN: there is nothing to be like. UserError for features of two shapes.
     """
     features, final = np.asarray(features), np.asarray(final)
     if features.shape != final.shape:
-        raise ValueError(f"features of shape {features.shape}: final has {final.shape}")
+        raise UserError(f"features of shape {features.shape}: final has {final.shape}")
     found = np.einsum("nc,nc->c", _standard_scores(features), _standard_scores(final), dtype=np.float64)
     return np.where(_varies(final), np.clip(found, -1.0, 1.0), np.nan)
 
@@ -56,15 +57,15 @@ def settling_epoch(similarities: Sequence[float], epochs: Sequence[int], thresho
       threshold: above 0, at most 1.
 
     Returns:
-      The epoch; None where the last of these similarities is below the threshold. ValueError for another number of
+      The epoch; None where the last of these similarities is below the threshold. UserError for another number of
       similarities than epochs, none at all, epochs that do not ascend or a threshold out of range.
     """
     if len(similarities) != len(epochs) or not epochs:
-        raise ValueError(f"similarities={list(similarities)}: one for each of the epochs {list(epochs)} is needed")
+        raise UserError(f"similarities={list(similarities)}: one for each of the epochs {list(epochs)} is needed")
     if not np.all(np.diff(epochs) > 0):
-        raise ValueError(f"epochs={list(epochs)}: ascending ones are needed")
+        raise UserError(f"epochs={list(epochs)}: ascending ones are needed")
     if not 0 < threshold <= 1:
-        raise ValueError(f"threshold={threshold!r}: above 0 and at most 1 is needed")
+        raise UserError(f"threshold={threshold!r}: above 0 and at most 1 is needed")
     settled = None
     for value, epoch in zip(reversed(similarities), reversed(epochs), strict=True):
         if value < threshold:

@@ -14,6 +14,7 @@ import numpy as np
 from zfjax import nets
 from zfjax.analyses.strongest import Strongest
 from zfjax.architecture import Conv
+from zfjax.errors import UserError
 from zfjax.training import filter_rms
 
 DEAD = 1 / 20  # share of the median RMS
@@ -40,11 +41,11 @@ def dominance(kernel: np.ndarray) -> Dominance:
       kernel: float [h, w, I, N], HWIO.
 
     Returns:
-      Dominance; ValueError for a kernel of another number of axes, or one whose median filter is zero.
+      Dominance; UserError for a kernel of another number of axes, or one whose median filter is zero.
     """
     rms = _rms(kernel)
     if not np.median(rms) > 0:
-        raise ValueError(f"kernel of shape {np.shape(kernel)}: at least half of its filters are zero")
+        raise UserError(f"kernel of shape {np.shape(kernel)}: at least half of its filters are zero")
     return Dominance(float(rms.max() / np.median(rms)), float(rms.max() ** 2 / np.sum(rms**2)))
 
 
@@ -104,10 +105,10 @@ def aliased_energy(kernel: np.ndarray, stride: int) -> np.ndarray:
       stride: pixels.
 
     Returns:
-      float [N], 0 to 1; 0 for a filter of zeros. ValueError for a stride below 1.
+      float [N], 0 to 1; 0 for a filter of zeros. UserError for a stride below 1.
     """
     if stride < 1:
-        raise ValueError(f"stride={stride!r}: at least 1 pixel is needed")
+        raise UserError(f"stride={stride!r}: at least 1 pixel is needed")
     power, _ = _power(kernel)
     beyond = np.abs(np.fft.fftfreq(len(power))) > 1 / (2 * stride) + 1e-9
     outside = power[beyond[:, None] | beyond[None, :]].sum(axis=0)
@@ -117,14 +118,14 @@ def aliased_energy(kernel: np.ndarray, stride: int) -> np.ndarray:
 
 def _rms(kernel: np.ndarray) -> np.ndarray:
     if np.ndim(kernel) != 4:
-        raise ValueError(f"kernel of shape {np.shape(kernel)}: height, width, input maps and filters are needed")
+        raise UserError(f"kernel of shape {np.shape(kernel)}: height, width, input maps and filters are needed")
     return np.asarray(filter_rms(jnp.asarray(kernel)), np.float64)
 
 
 def _power(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Power spectrum [F, F, N] of [h, w, I, N], summed over I, and |frequency| [F, F], cycles per pixel."""
     if np.ndim(kernel) != 4:
-        raise ValueError(f"kernel of shape {np.shape(kernel)}: height, width, input maps and filters are needed")
+        raise UserError(f"kernel of shape {np.shape(kernel)}: height, width, input maps and filters are needed")
     size = GRID * -(-max(np.shape(kernel)[:2]) // GRID)
     power = sum(np.abs(np.fft.fft2(plane, (size, size), axes=(0, 1))) ** 2 for plane in np.moveaxis(kernel, 2, 0))
     frequency = np.fft.fftfreq(size)

@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 
 from zfjax import nets
 from zfjax.data import ImageSet, sets
+from zfjax.errors import UserError
 from zfjax.features import Features, in_batches, layers_of
 
 SMALL = 0.2  # share of the farthest amount up to which a transform is small (Paper is silent)
@@ -41,10 +42,10 @@ def translations(amounts: ArrayLike) -> np.ndarray:
 
 
 def scalings(amounts: ArrayLike) -> np.ndarray:
-    """The picture enlarged `amounts` times: inverse maps float32 [A, 2, 3]; ValueError for 0 or less."""
+    """The picture enlarged `amounts` times: inverse maps float32 [A, 2, 3]; UserError for 0 or less."""
     factors = _amounts(amounts)
     if (factors <= 0).any():
-        raise ValueError(f"amounts={factors.tolist()}: scales above 0 are needed")
+        raise UserError(f"amounts={factors.tolist()}: scales above 0 are needed")
     return (np.eye(2, 3)[None] / factors[:, None, None]).astype(np.float32)
 
 
@@ -79,13 +80,13 @@ def warp(images: jax.Array, maps: jax.Array, *, size: int) -> jax.Array:
       size: side of the result, pixels, 2 to the side of the images.
 
     Returns:
-      [B, size, size, C]; ValueError for another size, or images that are not floating point.
+      [B, size, size, C]; UserError for another size, or images that are not floating point.
     """
     height, width = images.shape[1:3]
     if not 2 <= size <= min(height, width):
-        raise ValueError(f"size={size}: 2 to {min(height, width)}, the side of the images, is needed")
+        raise UserError(f"size={size}: 2 to {min(height, width)}, the side of the images, is needed")
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"images of type {images.dtype}: floating point is needed, to weigh pixels")
+        raise UserError(f"images of type {images.dtype}: floating point is needed, to weigh pixels")
     line = jnp.arange(size, dtype=jnp.float32) - (size - 1) / 2
     y, x = (axis[None] for axis in jnp.meshgrid(line, line, indexing="ij"))
     m = maps[:, :, :, None, None]
@@ -136,19 +137,19 @@ def curves(
       batch_size: amounts per call of `fn`.
 
     Returns:
-      Curves; ValueError for no image, amounts without the identity, or logits that `fn` does not return.
+      Curves; UserError for no image, amounts without the identity, or logits that `fn` does not return.
     """
     values = _amounts(amounts)
     if transform.identity not in values:
-        raise ValueError(f"amounts={values.tolist()}: {transform.identity} must be among them, where nothing changes")
+        raise UserError(f"amounts={values.tolist()}: {transform.identity} must be among them, where nothing changes")
     if not len(images):
-        raise ValueError(f"images of shape {np.shape(images)}: at least one image is needed")
+        raise UserError(f"images of shape {np.shape(images)}: at least one image is needed")
     start, maps = values.tolist().index(transform.identity), transform.maps(values)
     fn, rows = fn if isinstance(fn, Partial) else Partial(fn), []
     for image in images:
         found = in_batches(Partial(_transformed(size), fn, image), maps, batch_size=batch_size)
         if logits is not None and not (isinstance(found, Mapping) and logits in found):
-            raise ValueError(f"logits={logits!r}: a name in what fn returns, {jax.tree.structure(found)}, is needed")
+            raise UserError(f"logits={logits!r}: a name in what fn returns, {jax.tree.structure(found)}, is needed")
         shares = None if logits is None else np.asarray(jax.jit(jax.nn.softmax)(found[logits].astype(np.float32)))
         vectors = jax.tree.map(lambda features: features.reshape(len(maps), -1), found)
         distances = jax.tree.map(lambda v: np.linalg.norm(v - v[start], axis=1), vectors)
@@ -161,11 +162,11 @@ def relative(found: Curves) -> Any:
     """Distances over the length of the untransformed vector, fn's tree of [N, A], so that layers can be compared.
 
     Paper is silent on a normalisation. Features as long as the untransformed ones that share nothing with them stand
-    at sqrt(2). ValueError for an image whose features are all 0.
+    at sqrt(2). UserError for an image whose features are all 0.
     """
     for path, norms in tree_leaves_with_path(found.norms):
         if not (norms > 0).all():
-            raise ValueError(f"norms{keystr(path)} of image {norms.argmin()} is 0: nothing in this layer answers it")
+            raise UserError(f"norms{keystr(path)} of image {norms.argmin()} is 0: nothing in this layer answers it")
     return jax.tree.map(lambda distances, norms: distances / norms[:, None], found.distances, found.norms)
 
 
@@ -178,10 +179,10 @@ def slope(extents: np.ndarray, values: np.ndarray, *, small: float = SMALL) -> n
       small: share of the largest extent; where no amount is that small, the smallest one stands alone.
 
     Returns:
-      [...]: value per unit of extent; ValueError where every extent is 0.
+      [...]: value per unit of extent; UserError where every extent is 0.
     """
     if not (extents > 0).any():
-        raise ValueError(f"extents={extents.tolist()}: at least one above 0 is needed")
+        raise UserError(f"extents={extents.tolist()}: at least one above 0 is needed")
     limit = max(small * extents.max(), extents[extents > 0].min())
     e = np.where(extents <= limit, extents, 0.0)
     return (values * e).sum(axis=-1) / (e * e).sum()
@@ -202,7 +203,7 @@ def linearity(extents: np.ndarray, values: np.ndarray) -> np.ndarray:
 def stability(found: Curves) -> np.ndarray:
     """Whether the most probable class is that of the untransformed image, bool [N, A]: means are stabilities."""
     if found.probabilities is None or found.untransformed is None:
-        raise ValueError("probabilities=None: curves(..., logits=NAME) tell the most probable class")
+        raise UserError("probabilities=None: curves(..., logits=NAME) tell the most probable class")
     return found.probabilities.argmax(axis=-1) == found.untransformed.argmax(axis=-1)[:, None]
 
 
@@ -217,20 +218,20 @@ def quarter_turns(angles: ArrayLike, values: np.ndarray) -> np.ndarray:
       values: [..., A], such as the probability of the true label.
 
     Returns:
-      [...]; ValueError for angles without a quarter turn, or without any between.
+      [...]; UserError for angles without a quarter turn, or without any between.
     """
     turns = _amounts(angles) % 360
     off = np.abs((turns + 45) % 90 - 45)
     quarter, between = (off == 0) & (turns != 0), off >= 30
     if not (quarter.any() and between.any()):
-        raise ValueError(f"angles={turns.tolist()}: a quarter turn, and an angle 30 degrees from all, are needed")
+        raise UserError(f"angles={turns.tolist()}: a quarter turn, and an angle 30 degrees from all, are needed")
     return values[..., quarter].mean(axis=-1) - values[..., between].mean(axis=-1)
 
 
 def _amounts(amounts: ArrayLike) -> np.ndarray:
     values = np.asarray(amounts, np.float64)
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
-        raise ValueError(f"amounts={values.tolist()}: a list of finite numbers, at least one, is needed")
+        raise UserError(f"amounts={values.tolist()}: a list of finite numbers, at least one, is needed")
     return values
 
 
@@ -285,7 +286,7 @@ CANDIDATES = 128  # pictures drawn, among which those to look at are chosen
 def choose_images(data: ImageSet, net: nets.TrainedNet, num: int, seed: int) -> Chosen:
     """`num` pictures by seed: those classified rightly first, and one of each class before a second one of any."""
     if num < 1:
-        raise ValueError(f"num_images={num}: at least 1 is needed")
+        raise UserError(f"num_images={num}: at least 1 is needed")
     source, logits = sets.validation_of(data), net.architecture.layer_names[-1]
     drawn = np.random.default_rng(seed).permutation(len(source))[: max(num, CANDIDATES)]
     views = nets.read_views(source, drawn, net)

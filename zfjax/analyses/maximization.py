@@ -20,6 +20,7 @@ from jax.tree_util import Partial
 from zfjax import nets
 from zfjax.architecture import Architecture, Conv, Rule
 from zfjax.deconvnet import Index
+from zfjax.errors import UserError
 from zfjax.features import Features
 from zfjax.network import Params, forward
 from zfjax.ops import conv
@@ -82,13 +83,13 @@ def maximize(
       bounds: the lowest and highest value of each pixel; None lets them leave the range of pictures.
 
     Returns:
-      Ascent; ValueError naming the argument that does not fit.
+      Ascent; UserError naming the argument that does not fit.
     """
     fn = fn if isinstance(fn, Partial) else Partial(fn)
     start = jnp.asarray(start)
     check_climb(steps=steps, step_size=step_size, jitter=jitter, blur=blur, decay=decay)
     if start.ndim != 4 or not jnp.issubdtype(start.dtype, jnp.floating):
-        raise ValueError(f"start of shape {start.shape}, {start.dtype}: floating point [B, H, W, C] is needed")
+        raise UserError(f"start of shape {start.shape}, {start.dtype}: floating point [B, H, W, C] is needed")
     shape = _only_array(jax.eval_shape(fn, start)).shape
     place = _place(shape, start.shape[0], channel, position)
     return _ascend(
@@ -99,7 +100,7 @@ def maximize(
 def grey_and_noise(key: jax.Array, shape: tuple[int, int, int, int], noise: float = 10.0) -> jax.Array:
     """The start of the climb: the mean picture, which is grey enough and 0 here, and Gaussian noise. -> [B, H, W, C]
 
-    Its standard deviation is `noise`, in pixels; ValueError below 0.
+    Its standard deviation is `noise`, in pixels; UserError below 0.
     """
     check_climb(noise=noise)
     return noise * jax.random.normal(key, shape)
@@ -113,17 +114,17 @@ def picture_range(mean: np.ndarray) -> Bounds:
 def drives_of(params: Params, layer: str, *, architecture: Architecture) -> Partial:
     """fn(images) -> what the filters of `layer` answer, bias added, before its ReLU: [B, H, W, C] or [B, C].
 
-    Behind its ReLU a silent unit has no slope to climb; before it, it has. ValueError for an unknown layer.
+    Behind its ReLU a silent unit has no slope to climb; before it, it has. UserError for an unknown layer.
     """
     architecture.layer(layer)
     return Partial(_drives_function(architecture, layer), params)
 
 
 def check_climb(**options: float) -> None:
-    """ValueError naming the first of `maximize`'s options, or `noise`, that cannot be, for those who look before."""
+    """UserError naming the first of `maximize`'s options, or `noise`, that cannot be, for those who look before."""
     for name, value in options.items():
         if not _RULES[name].holds(value):
-            raise ValueError(f"{name}={value!r}: {_RULES[name].words} is needed")
+            raise UserError(f"{name}={value!r}: {_RULES[name].words} is needed")
 
 
 @partial(jax.jit, static_argnames=("steps", "jitter", "blur"))
@@ -199,18 +200,18 @@ def _at(features: jax.Array, place: tuple[jax.Array, ...]) -> jax.Array:
 def _only_array(features: Any) -> Any:
     arrays = jax.tree.leaves(features)
     if len(arrays) != 1:
-        raise ValueError(f"fn gives {len(arrays)} arrays: one is climbed, as of layers_of(params, [layer])")
+        raise UserError(f"fn gives {len(arrays)} arrays: one is climbed, as of layers_of(params, [layer])")
     return arrays[0]
 
 
 def _place(
     shape: tuple[int, ...], batch: int, channel: Index, position: tuple[Index, Index] | None
 ) -> tuple[jax.Array, ...]:
-    """(channel,) or (channel, row, column), each int32 [B]; ValueError where they do not fit features of `shape`."""
+    """(channel,) or (channel, row, column), each int32 [B]; UserError where they do not fit features of `shape`."""
     if len(shape) not in (2, 4) or shape[0] != batch:
-        raise ValueError(f"fn gives features of shape {shape}: [{batch}, H, W, C] or [{batch}, C] is needed")
+        raise UserError(f"fn gives features of shape {shape}: [{batch}, H, W, C] or [{batch}, C] is needed")
     if position is not None and len(shape) == 2:
-        raise ValueError(f"position={position}: a dense layer has no places, only a channel")
+        raise UserError(f"position={position}: a dense layer has no places, only a channel")
     named = [("channel", channel, shape[-1])]
     if position is not None:
         named += [("position row", position[0], shape[1]), ("position column", position[1], shape[2])]
@@ -218,9 +219,9 @@ def _place(
     for name, value, limit in named:
         index = np.asarray(value)
         if not np.issubdtype(index.dtype, np.integer) or not np.all((index >= 0) & (index < limit)):
-            raise ValueError(f"{name}={value}: a whole number from 0 to {limit - 1} is needed")
+            raise UserError(f"{name}={value}: a whole number from 0 to {limit - 1} is needed")
         if index.shape not in ((), (batch,)):
-            raise ValueError(f"{name} of shape {index.shape}: one index, or one for each of the {batch} images")
+            raise UserError(f"{name} of shape {index.shape}: one index, or one for each of the {batch} images")
         place.append(jnp.asarray(np.broadcast_to(index, (batch,)), jnp.int32))
     return tuple(place)
 

@@ -19,6 +19,7 @@ from jax.tree_util import Partial
 from zfjax import deconvnet, features, nets
 from zfjax.architecture import Architecture
 from zfjax.data import ImageSet, sets
+from zfjax.errors import UserError
 from zfjax.features import Features
 from zfjax.nets import Views
 from zfjax.network import Params, forward
@@ -38,12 +39,12 @@ def places(size: int, square: int, stride: int) -> np.ndarray:
       stride: pixels between two places, at least 1.
 
     Returns:
-      int32 [R, R, 2], (top, left) of the square; ValueError for a square larger than the image or no such stride.
+      int32 [R, R, 2], (top, left) of the square; UserError for a square larger than the image or no such stride.
     """
     if not 1 <= square <= size:
-        raise ValueError(f"square={square}: 1 to {size} pixels are needed, the image has {size} a side")
+        raise UserError(f"square={square}: 1 to {size} pixels are needed, the image has {size} a side")
     if stride < 1:
-        raise ValueError(f"stride={stride}: at least 1 pixel is needed")
+        raise UserError(f"stride={stride}: at least 1 pixel is needed")
     line = np.arange((size - square) % stride // 2, size - square + 1, stride, dtype=np.int32)
     return np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1)
 
@@ -104,11 +105,11 @@ def sweep(
       on_batch: called after each batch with the number of places done in it.
 
     Returns:
-      The tree of `fn` as NumPy arrays [..., *its own shape for one image]. ValueError for a square that reaches beyond
+      The tree of `fn` as NumPy arrays [..., *its own shape for one image]. UserError for a square that reaches beyond
       the image, no place at all, or a batch size below 1.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: at least 1 is needed")
+        raise UserError(f"batch_size={batch_size}: at least 1 is needed")
     flat = np.asarray(corners, np.int32).reshape(-1, 2)
     _check_inside(flat, image.shape, square)
     num_batches = -(-len(flat) // batch_size)
@@ -136,14 +137,14 @@ def batch_size_within(fn: Features, image: np.ndarray, *, memory: int) -> int:
       memory: budget in MiB.
 
     Returns:
-      int of at least 1; ValueError where a single image needs more.
+      int of at least 1; UserError where a single image needs more.
     """
     corner = np.zeros((1, 2), np.int32)
     planned = _answer.lower(*_arguments(fn, image, 0.0, 1), corner).compile().memory_analysis()
     assert planned is not None  # all of JAX's own backends tell
     needed = max(1, planned.temp_size_in_bytes + planned.output_size_in_bytes)
     if needed > memory * MIB:
-        raise ValueError(f"memory={memory}: at least {-(-needed // MIB)} MiB are needed, for a batch of one image")
+        raise UserError(f"memory={memory}: at least {-(-needed // MIB)} MiB are needed, for a batch of one image")
     return memory * MIB // needed
 
 
@@ -192,10 +193,10 @@ def pointing(points: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndar
       masks: bool [N, H, W], the pixel lies on the object.
 
     Returns:
-      (bool [N], float [N]); ValueError for fewer than two images.
+      (bool [N], float [N]); UserError for fewer than two images.
     """
     if len(masks) < 2:
-        raise ValueError(f"masks of shape {masks.shape}: at least two images are needed")
+        raise UserError(f"masks of shape {masks.shape}: at least two images are needed")
     on = masks[:, points[:, 0], points[:, 1]]  # [object, point]
     own = np.diag(on)
     return own, (on.sum(axis=0) - own) / (len(masks) - 1)
@@ -239,10 +240,10 @@ def _answer(fn: Partial, image: jax.Array, fill: jax.Array, square: jax.Array, c
 
 def _check_inside(corners: np.ndarray, shape: tuple[int, ...], square: int) -> None:
     if not len(corners):
-        raise ValueError(f"corners of shape {corners.shape}: at least one place is needed")
+        raise UserError(f"corners of shape {corners.shape}: at least one place is needed")
     last = np.array(shape[:2]) - square
     if square < 1 or (corners < 0).any() or (corners > last[None]).any():
-        raise ValueError(
+        raise UserError(
             f"square={square} at (top, left) from {corners.min(axis=0).tolist()} to {corners.max(axis=0).tolist()}: "
             f"squares inside the image of {shape[0]}x{shape[1]} pixels are needed"
         )

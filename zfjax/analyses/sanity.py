@@ -21,6 +21,7 @@ from scipy.stats import rankdata
 from zfjax import nets
 from zfjax.architecture import Architecture, Conv
 from zfjax.deconvnet import gradient, guided_backprop, isolate, project
+from zfjax.errors import UserError
 from zfjax.network import Params, Trace, forward
 
 Pictures = dict[str, np.ndarray]  # method -> float [B, s, s, 3] signed
@@ -153,11 +154,11 @@ def centered(trace: Trace, *, architecture: Architecture) -> Trace:
 def exchanged(trace: Trace) -> Trace:
     """The trace in which each image has the switches of the one before it in the batch, and the first of the last.
 
-    ValueError for a batch of one image.
+    UserError for a batch of one image.
     """
     batch = len(next(iter(trace.values())).features)
     if batch < 2:
-        raise ValueError(f"trace of {batch} image: at least two are needed to exchange their switches")
+        raise UserError(f"trace of {batch} image: at least two are needed to exchange their switches")
     return {
         name: seen if seen.switches is None else seen._replace(switches=jnp.roll(seen.switches, 1, axis=0))
         for name, seen in trace.items()

@@ -12,6 +12,7 @@ from zfjax.analyses import top_activations
 from zfjax.analyses.top_activations import TopActivations, project_strongest
 from zfjax.architecture import Architecture, ReceptiveField, receptive_field
 from zfjax.data import Source
+from zfjax.errors import UserError
 from zfjax.pixels import cut
 
 NUM_IMAGES = 9  # strongest images of each map, as in the paper
@@ -28,7 +29,7 @@ def choose_maps(top: TopActivations, num: int, seed: int | tuple[int, ...]) -> n
     among all that are alive; where every map is dead, the first ones.
     """
     if num < 1:
-        raise ValueError(f"num_maps={num}: at least 1 is needed")
+        raise UserError(f"num_maps={num}: at least 1 is needed")
     alive = top_activations.alive(top)
     values = np.asarray(top.values)
     full = alive & (values[:, -1] > FAINT * values.max())
@@ -37,18 +38,18 @@ def choose_maps(top: TopActivations, num: int, seed: int | tuple[int, ...]) -> n
 
 
 def parse_maps(maps: Sequence[str], architecture: Architecture, layers: Sequence[str]) -> dict[str, np.ndarray]:
-    """("conv3:5,17",) -> {"conv3": [5, 17]}; ValueError for what is not such a list of maps of `layers`."""
+    """("conv3:5,17",) -> {"conv3": [5, 17]}; UserError for what is not such a list of maps of `layers`."""
     named = {}
     for entry in maps:
         layer, _, numbers = entry.partition(":")
         if layer not in layers:
-            raise ValueError(f"maps={entry!r}: {layer!r} is not among the layers drawn, {', '.join(layers)}")
+            raise UserError(f"maps={entry!r}: {layer!r} is not among the layers drawn, {', '.join(layers)}")
         last = architecture.layer(layer).features - 1
         chosen = numbers.split(",")
         if not all(number.strip().isdecimal() and int(number) <= last for number in chosen):
-            raise ValueError(f"maps={entry!r}: LAYER:NUMBER,NUMBER with numbers from 0 to {last} is needed")
+            raise UserError(f"maps={entry!r}: LAYER:NUMBER,NUMBER with numbers from 0 to {last} is needed")
         if layer in named:
-            raise ValueError(f"maps={entry!r}: {layer} is named twice; name all its maps in one entry")
+            raise UserError(f"maps={entry!r}: {layer} is named twice; name all its maps in one entry")
         named[layer] = np.array([int(number) for number in chosen])
     return named
 

@@ -20,6 +20,7 @@ from jax.tree_util import Partial
 from zfjax import parallel
 from zfjax.architecture import Architecture
 from zfjax.deconvnet import isolate, project
+from zfjax.errors import UserError
 from zfjax.features import Features
 from zfjax.network import Params, Trace, forward
 
@@ -47,12 +48,12 @@ def init(num_maps: Any, k: int = 9) -> State:
       k: images to keep for each map; the paper shows 9.
 
     Returns:
-      The tree with TopActivations; ValueError for no layer at all or k below 1.
+      The tree with TopActivations; UserError for no layer at all or k below 1.
     """
     if k < 1:
-        raise ValueError(f"k={k!r}: at least 1 image per map is needed")
+        raise UserError(f"k={k!r}: at least 1 image per map is needed")
     if not jax.tree.leaves(num_maps):
-        raise ValueError(f"num_maps={num_maps!r}: at least one layer is needed")
+        raise UserError(f"num_maps={num_maps!r}: at least one layer is needed")
 
     def empty(num: int) -> TopActivations:
         values = jnp.full((num, k), -jnp.inf, jnp.float32)
@@ -75,7 +76,7 @@ def update(state: State, features: Any, indices: jax.Array) -> State:
       indices: int32 [B], index of each image in the set; negative ones are padding and ignored.
 
     Returns:
-      The new state; ValueError where indices and features differ in B, or state and features in their maps.
+      The new state; UserError where indices and features differ in B, or state and features in their maps.
     """
     watched = _watched(state, features)
     return _merged(state, jax.tree.map(lambda maps: _strongest_places(maps, indices), watched))
@@ -106,7 +107,7 @@ def scan(
       on_batch: called with the state after each batch, to save it or to show progress.
 
     Returns:
-      The state after the last batch; ValueError where `state` is not of the maps that `fn` gives.
+      The state after the last batch; UserError where `state` is not of the maps that `fn` gives.
     """
     fn = fn if isinstance(fn, Partial) else Partial(fn)
     fn, state = parallel.replicate((fn, state))
@@ -139,7 +140,7 @@ def project_strongest(
       batch_size: images per forward pass, and activations per projection.
 
     Returns:
-      float32 [N, size, size, 3], signed, in pixels: `project` of each activation by itself. ValueError for a place
+      float32 [N, size, size, 3], signed, in pixels: `project` of each activation by itself. UserError for a place
       outside `images` or the layer.
     """
     _check_places(places, len(images), layer, architecture)
@@ -162,7 +163,7 @@ def _strongest_places(features: jax.Array, indices: jax.Array) -> TopActivations
     features = features.astype(jnp.float32)
     batch, *places, channels = features.shape
     if indices.shape != (batch,):
-        raise ValueError(f"indices of shape {indices.shape}: one for each of the features' {batch} images is needed")
+        raise UserError(f"indices of shape {indices.shape}: one for each of the features' {batch} images is needed")
     flat = features.reshape(batch, -1, channels)
     place, values = flat.argmax(axis=1).astype(jnp.int32), flat.max(axis=1)
     width = jnp.int32(places[1] if places else 1)
@@ -230,13 +231,13 @@ def _fill(rows: np.ndarray, num: int) -> np.ndarray:
 
 
 def _watched(state: State, features: Any) -> Any:
-    """The features that the state is of; ValueError where they are none of its tree, or have other maps."""
+    """The features that the state is of; UserError where they are none of its tree, or have other maps."""
     if isinstance(state, Mapping) and isinstance(features, Mapping):
         features = {layer: features[layer] for layer in state if layer in features}
     needed = jax.tree.map(lambda top: len(top.values), state, is_leaf=_is_top)
     found = jax.tree.map(lambda maps: maps.shape[-1], features)
     if found != needed:
-        raise ValueError(f"state of {needed} maps: the features have {found}")
+        raise UserError(f"state of {needed} maps: the features have {found}")
     return features
 
 
@@ -247,4 +248,4 @@ def _check_places(places: Mapping[str, np.ndarray], num_images: int, layer: str,
     for name, limit in {"image": num_images, "channel": channels, "row": height, "column": width}.items():
         place = np.asarray(places[name])
         if place.size and not (0 <= place.min() and place.max() < limit):
-            raise ValueError(f"places[{name!r}] from {place.min()} to {place.max()}: 0 to {limit - 1} is needed")
+            raise UserError(f"places[{name!r}] from {place.min()} to {place.max()}: 0 to {limit - 1} is needed")

@@ -12,6 +12,7 @@ import numpy as np
 from zfjax import nets
 from zfjax.architecture import Architecture, ContrastNorm, Conv, Pool, receptive_field
 from zfjax.deconvnet import Step, descend, isolate
+from zfjax.errors import UserError
 from zfjax.network import forward
 from zfjax.ops import contrast_norm, conv
 
@@ -78,7 +79,7 @@ def walk_down(net: nets.TrainedNet, views: nets.Views, layer: str, channel: int 
       channel: its map; None takes the one with the strongest activation. The unit is the map's strongest place.
 
     Returns:
-      Walk; ValueError for an unknown layer or map, or one that the image does not excite.
+      Walk; UserError for an unknown layer or map, or one that the image does not excite.
     """
     architecture = net.architecture
     architecture.layer(layer)
@@ -87,10 +88,10 @@ def walk_down(net: nets.TrainedNet, views: nets.Views, layer: str, channel: int 
     if channel is None:
         channel = int(features.reshape(-1, features.shape[-1]).max(axis=0).argmax())
     elif not 0 <= channel < features.shape[-1]:
-        raise ValueError(f"map={channel}: a whole number from 0 to {features.shape[-1] - 1} is needed in {layer}")
+        raise UserError(f"map={channel}: a whole number from 0 to {features.shape[-1] - 1} is needed in {layer}")
     top = np.asarray(isolate(features, channel=channel))
     if not top.any():
-        raise ValueError(f"map={channel}: nothing in this image excites it in {layer}; take another map or image")
+        raise UserError(f"map={channel}: nothing in this image excites it in {layer}; take another map or image")
     steps = jax.tree.map(np.asarray, descend(net.params, trace, top, layer=layer, architecture=architecture))
     signals = {layer: top}  # what comes from above, by layer
     down = architecture.layer_names[: architecture.layer_names.index(layer) + 1][::-1]

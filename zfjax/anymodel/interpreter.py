@@ -18,6 +18,7 @@ from jax import lax
 from jax.extend import core
 
 from zfjax.anymodel.graph import Place, programs_of, scan_operands
+from zfjax.errors import UserError
 
 Backward = Callable[[jax.Array, jax.Array], jax.Array]  # (incoming, forward input) -> outgoing, of one shape
 
@@ -145,7 +146,7 @@ def _rectified(alone: core.ClosedJaxpr, step: Rectify, backward: Backward | None
         outgoing = jnp.asarray(backward(signal, x))
         if (outgoing.shape, outgoing.dtype) != (x.shape, x.dtype):
             given, needed = (f"{array.dtype}{list(array.shape)}" for array in (outgoing, x))
-            raise ValueError(f"rule returned {given} for a rectifier of {needed}: the same shape and type are needed")
+            raise UserError(f"rule returned {given} for a rectifier of {needed}: the same shape and type are needed")
         return tuple(outgoing if k == place else None for k in range(len(variables)))
 
     rectifier.defvjp(up, down)

@@ -38,6 +38,7 @@ from zfjax.anymodel.interpreter import Backward, evaluate, plan_of
 from zfjax.anymodel.norms import kinds_of
 from zfjax.anymodel.verdicts import ACTIVATIONS, STEP, Verdict, classify
 from zfjax.deconvnet import Index, isolate, rectify
+from zfjax.errors import UserError
 from zfjax.ops import KEPT, SKIPPED
 
 Rule = Literal["deconvnet", "guided", "gradient"] | Backward
@@ -72,13 +73,13 @@ def with_relu_rule(fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown 
         gradient. Under "gradient" every operation keeps its own.
 
     Returns:
-      A function of the same arguments. It raises ValueError for operations that no rule covers, naming their lines,
+      A function of the same arguments. It raises UserError for operations that no rule covers, naming their lines,
       and for a marked region that does not take one array to one of its shape.
     """
     if not callable(rule) and rule not in _BACKWARD:
-        raise ValueError(f"rule={rule!r}: one of {', '.join(map(repr, _BACKWARD))} or a function is needed")
+        raise UserError(f"rule={rule!r}: one of {', '.join(map(repr, _BACKWARD))} or a function is needed")
     if on_unknown not in ("error", "keep"):
-        raise ValueError(f"on_unknown={on_unknown!r}: one of 'error', 'keep' is needed")
+        raise UserError(f"on_unknown={on_unknown!r}: one of 'error', 'keep' is needed")
     backward = rule if callable(rule) else _BACKWARD[rule]
 
     @wraps(fn, updated=())
@@ -105,12 +106,12 @@ def explain_rules(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
 
     Returns:
       A tuple of `Operation`s in the order of the program, unclassified ones included, which prints as a table.
-      ValueError where no argument is floating, for then nothing has a way back.
+      UserError where no argument is floating, for then nothing has a way back.
     """
     leaves = jax.tree.leaves((args, kwargs))
     if not any(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves):
         types = ", ".join(str(jnp.result_type(leaf)) for leaf in leaves)
-        raise ValueError(f"arguments of type {types}: a floating one, in which the function can be linear, is needed")
+        raise UserError(f"arguments of type {types}: a floating one, in which the function can be linear, is needed")
     program, _ = _traced(fn, args, kwargs)
     return report_of(verdicts_of(graph_of(program, opaque=ACTIVATIONS)))
 
@@ -135,17 +136,17 @@ def project_fn(
       rule, on_unknown: as for `with_relu_rule`.
 
     Returns:
-      The shape of `images`, signed. ValueError for images or features of another kind, and as for `isolate` and
+      The shape of `images`, signed. UserError for images or features of another kind, and as for `isolate` and
       `with_relu_rule`.
     """
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"images of type {images.dtype}: floating point, as the model reads them, is needed")
+        raise UserError(f"images of type {images.dtype}: floating point, as the model reads them, is needed")
     features, down = jax.vjp(with_relu_rule(fn, rule, on_unknown=on_unknown), images)
     if not isinstance(features, jax.Array) or not jnp.issubdtype(features.dtype, jnp.floating):
         found = getattr(features, "dtype", jax.tree.structure(features))
-        raise ValueError(f"fn returns {found}: one floating array of features is needed")
+        raise UserError(f"fn returns {found}: one floating array of features is needed")
     if features.ndim and len(features) != len(images):
-        raise ValueError(f"fn returns {features.shape} for images of {images.shape}: features of each image are needed")
+        raise UserError(f"fn returns {features.shape} for images of {images.shape}: features of each image are needed")
     channel, position = unit if isinstance(unit, tuple) else Unit(unit)
     (pixels,) = down(isolate(features, channel=channel, position=position))
     return pixels
@@ -213,13 +214,13 @@ _TRACED = (
 
 
 def _check(verdicts: list[tuple[Node, Verdict]], on_unknown: str, *, num_inputs: int) -> None:
-    """ValueError for what cannot be obeyed, or is not known."""
+    """UserError for what cannot be obeyed, or is not known."""
     unknown = [(node, verdict) for node, verdict in verdicts if verdict.rule == "unclassified"]
     unmarked = [pair for pair in unknown if pair[0].name != SKIPPED]
     if len(unmarked) < len(unknown):
-        raise ValueError(f"fn cannot be followed\n{_listed([pair for pair in unknown if pair[0].name == SKIPPED])}")
+        raise UserError(f"fn cannot be followed\n{_listed([pair for pair in unknown if pair[0].name == SKIPPED])}")
     if unmarked and on_unknown == "error":
-        raise ValueError(
+        raise UserError(
             f"on_unknown='error': no rule covers\n{_listed(unmarked)}\nWrite them as "
             "rectifiers, mark their function with kept_on_the_way_down, or let all of them keep their own gradient "
             "with on_unknown='keep'" + (_ARGUMENTS if num_inputs > 1 else "")

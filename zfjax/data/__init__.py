@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from zfjax.errors import UserError
+
 
 class Source(Protocol):
     """Random access to the examples of one split; a source pickles, because worker processes read it too."""
@@ -50,15 +52,15 @@ class ArraySource:
       images: uint8 [N, size, size, 3].
       labels: whole numbers [N], 0 or more.
     Raises:
-      ValueError: where the arrays do not have these shapes and types.
+      UserError: where the arrays do not have these shapes and types.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray):
         images, labels = np.asarray(images), np.asarray(labels)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
-            raise ValueError(f"images must be uint8 [N, size, size, 3], not {images.dtype} {list(images.shape)}")
+            raise UserError(f"images must be uint8 [N, size, size, 3], not {images.dtype} {list(images.shape)}")
         if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(
+            raise UserError(
                 f"labels must be whole numbers [{len(images)}], one per image, not {labels.dtype} {list(labels.shape)}"
             )
         self._images, self._labels = images, labels.astype(np.int32)

@@ -13,12 +13,13 @@ from PIL import Image, ImageOps
 from zfjax import nets
 from zfjax.data import ImageSet
 from zfjax.data.folder import UNKNOWN, FolderSource
+from zfjax.errors import UserError
 
 
 def open_annotations(path: Path, net: nets.Pictured) -> tuple[ImageSet, Sequence[str], nets.Views]:
     """(the annotated pictures, names of the parts, what the net sees).
 
-    The file is as `part_correspondence` says; ValueError for another, or a part that the net does not see. Of `net` its
+    The file is as `part_correspondence` says; UserError for another, or a part that the net does not see. Of `net` its
     image size and the size of its mean are read.
     """
     text = path.read_bytes()
@@ -32,7 +33,7 @@ def open_annotations(path: Path, net: nets.Pictured) -> tuple[ImageSet, Sequence
         places = np.array([[face[key] for key in keys] for face in faces], np.float64).reshape(-1, len(keys), 2)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         wanted = '{"faces": [{"file": PATH, PART: [x, y], ...}, ...]}, everywhere the same parts, is needed'
-        raise ValueError(f"annotations={str(path)!r}: {wanted} ({error!r})") from error
+        raise UserError(f"annotations={str(path)!r}: {wanted} ({error!r})") from error
     for file, of_face in zip(files, places, strict=True):  # in place: to pixels of the net's input
         with Image.open(file) as image:
             whole = np.array(ImageOps.exif_transpose(image).size)
@@ -41,7 +42,7 @@ def open_annotations(path: Path, net: nets.Pictured) -> tuple[ImageSet, Sequence
         hidden = ~((of_face >= 0) & (of_face < net.architecture.image_size)).all(axis=1)
         if hidden.any():
             part = f"{keys[hidden.argmax()]} of {file.name}"
-            raise ValueError(f"annotations={str(path)!r}: {part} lies outside the centre, which the net sees")
+            raise UserError(f"annotations={str(path)!r}: {part} lies outside the centre, which the net sees")
     digest = hashlib.blake2b(text + b"".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
     source = FolderSource(files, np.full(len(files), UNKNOWN), len(net.mean))
     views = nets.read_views(source, range(len(files)), net)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from zfjax.errors import UserError
+
 TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 
 
@@ -47,15 +49,13 @@ def find_splits(source: Path) -> dict[str, Callable[[], Iterator[Photo]]]:
 
     Raises:
       FileNotFoundError: where `source` holds neither tars nor class folders.
-      ValueError: where it holds both for one split.
+      UserError: where it holds both for one split.
     """
     splits: dict[str, Callable[[], Iterator[Photo]]] = {}
     for split, listed in (("train", _train_tar), ("validation", _validation_tar)):
         tar, folder = source / TARS[split], source / FOLDERS[split]
         if tar.is_file() and folder.is_dir():
-            raise ValueError(
-                f"--source {source} holds both {tar.name} and {folder.name}/: leave only one of them there"
-            )
+            raise UserError(f"--source {source} holds both {tar.name} and {folder.name}/: leave only one of them there")
         if tar.is_file():
             splits[split] = functools.partial(listed, tar)
         elif folder.is_dir():
@@ -92,7 +92,7 @@ def _train_tar(path: Path) -> Iterator[Photo]:
         for member in sorted(members(stream, str(path)), key=lambda member: member.name):
             where = f"{path} ({member.name})"
             if not member.name.endswith(".tar"):
-                raise ValueError(f"{where}: the training tar must hold one <synset>.tar per class, nothing else")
+                raise UserError(f"{where}: the training tar must hold one <synset>.tar per class, nothing else")
             window = _Window(stream, member.offset_data, member.size)
             for photo in sorted(members(window, where), key=lambda photo: photo.name):
                 start = member.offset_data + photo.offset_data
@@ -107,7 +107,7 @@ def _validation_tar(path: Path) -> Iterator[Photo]:
             name = Path(member.name).name
             match = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", name)
             if match is None or not 1 <= int(match[1]) <= len(synsets):
-                raise ValueError(f"{path} ({name}): names must run from ILSVRC2012_val_00000001.JPEG to _00050000.JPEG")
+                raise UserError(f"{path} ({name}): names must run from ILSVRC2012_val_00000001.JPEG to _00050000.JPEG")
             yield Photo(str(path), member.offset_data, member.size, synsets[int(match[1]) - 1], name)
 
 
@@ -115,7 +115,7 @@ def _class_folders(root: Path, *, by_class: bool) -> Iterator[Photo]:
     """Photos of root/<class>/; what has no picture's ending, or a hidden name, is left alone."""
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
-        raise ValueError(f"{root} has no class folders: it must hold one folder of pictures per class")
+        raise UserError(f"{root} has no class folders: it must hold one folder of pictures per class")
     if by_class:
         yield from (photo for folder in folders for photo in _pictures(folder))
     else:
@@ -130,7 +130,7 @@ def _pictures(folder: Path) -> list[Photo]:
         if path.suffix.lower() in PICTURE_ENDINGS and not path.name.startswith(".") and path.is_file()
     )
     if not paths:
-        raise ValueError(f"{folder} has no pictures ({' '.join(PICTURE_ENDINGS)})")
+        raise UserError(f"{folder} has no pictures ({' '.join(PICTURE_ENDINGS)})")
     return [Photo(str(path), 0, path.stat().st_size, folder.name, path.name) for path in paths]
 
 
@@ -155,7 +155,7 @@ class _Window:
 
 
 def members(stream: Any, where: str) -> list[tarfile.TarInfo]:
-    """The files in a tar that is complete, but for hidden ones; ValueError naming `where` for any other.
+    """The files in a tar that is complete, but for hidden ones; UserError naming `where` for any other.
 
     Cut exactly between two members, a tar looks to `tarfile` like a shorter one; only the two zero blocks at its end
     tell them apart.
@@ -165,8 +165,8 @@ def members(stream: Any, where: str) -> list[tarfile.TarInfo]:
             found = [member for member in archive if member.isfile() and not Path(member.name).name.startswith(".")]
             end = archive.offset
     except tarfile.TarError as error:
-        raise ValueError(f"{where} is no complete tar ({error}): copy or download it again") from error
+        raise UserError(f"{where} is no complete tar ({error}): copy or download it again") from error
     stream.seek(end)
     if stream.read(len(_END_OF_TAR)) != _END_OF_TAR:
-        raise ValueError(f"{where} is cut short, its end is not marked: copy or download it again")
+        raise UserError(f"{where} is cut short, its end is not marked: copy or download it again")
     return found

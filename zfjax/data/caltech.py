@@ -10,6 +10,7 @@ import numpy as np
 
 from zfjax.data.archives import PICTURE_ENDINGS, Photo
 from zfjax.data.photo_sets import PhotoSet, fingerprint_of, list_files
+from zfjax.errors import UserError
 
 FOLDERS = {"caltech101": "101_ObjectCategories", "caltech256": "256_ObjectCategories"}
 
@@ -41,29 +42,29 @@ def open_caltech(path: Path, name: str) -> PhotoSet:
       name: "caltech101" or "caltech256".
     Raises:
       FileNotFoundError: nothing at `path`.
-      ValueError: no class folders or only one, one without pictures, a class that the set does not have, or a tar
+      UserError: no class folders or only one, one without pictures, a class that the set does not have, or a tar
         that is not complete.
     """
     if name not in FOLDERS:
-        raise ValueError(f"name={name!r}: one of {', '.join(FOLDERS)} is needed")
+        raise UserError(f"name={name!r}: one of {', '.join(FOLDERS)} is needed")
     root = _find(Path(path), FOLDERS[name])
     files = _below(list_files(root), root, name)
     photos = tuple(file for inside, file in files.items() if _is_picture(inside))
     class_names = tuple(sorted({photo.folder for photo in photos}))
     if not class_names:
-        raise ValueError(f"{root} has no class folders: <class>/*.jpg is needed, one folder of pictures per class")
+        raise UserError(f"{root} has no class folders: <class>/*.jpg is needed, one folder of pictures per class")
     if root.is_dir():
         for below in sorted(root.iterdir()):
             if below.is_dir() and not below.name.startswith(".") and below.name not in class_names:
-                raise ValueError(f"{below} has no pictures ({' '.join(PICTURE_ENDINGS)})")
+                raise UserError(f"{below} has no pictures ({' '.join(PICTURE_ENDINGS)})")
     for folder in class_names:
         if not _IS_CLASS[name](folder):
-            raise ValueError(f"{root} holds the class {folder!r}, which is not a name of {name}: is it another set?")
+            raise UserError(f"{root} holds the class {folder!r}, which is not a name of {name}: is it another set?")
     same = Counter(folder[:3] if name == "caltech256" else folder.lower() for folder in class_names).most_common(1)
     if same[0][1] > 1:
-        raise ValueError(f"{root} holds two folders of the class {same[0][0]!r}: one is needed")
+        raise UserError(f"{root} holds two folders of the class {same[0][0]!r}: one is needed")
     if len(class_names) == 1:
-        raise ValueError(f"{root} holds the class {class_names[0]!r} alone: at least two are needed to tell them apart")
+        raise UserError(f"{root} holds the class {class_names[0]!r} alone: at least two are needed to tell them apart")
     number = {folder: label for label, folder in enumerate(class_names)}
     labels = np.array([number[photo.folder] for photo in photos], np.int32)
     return PhotoSet(name, class_names, photos, labels, {}, fingerprint_of(photos, labels, class_names))
@@ -79,7 +80,7 @@ def _below(files: dict[str, Photo], root: Path, name: str) -> dict[str, Photo]:
     first = {inside.split("/")[0] for inside in files}
     for other, folder in FOLDERS.items():
         if folder in first and other != name:
-            raise ValueError(f"{root} holds {folder}, which is {other}, not {name}")
+            raise UserError(f"{root} holds {folder}, which is {other}, not {name}")
     return {inside.removeprefix(f"{FOLDERS[name]}/"): file for inside, file in files.items()}
 
 

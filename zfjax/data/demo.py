@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from zfjax.data import ImageSet, creatures
 from zfjax.data.creatures import CLASS_NAMES, NUM_CLASSES, PART_NAMES
+from zfjax.errors import UserError
 
 __all__ = [
     "CLASS_NAMES",
@@ -97,7 +98,7 @@ def render(seed: Number, index: Number, *, size: int) -> Scene:
       size: side of the picture in pixels, at least 16; static.
 
     Raises:
-      ValueError: size below 16.
+      UserError: size below 16.
     """
     x, y = _pixel_centres(size)
     draws, label = _draws(seed, index), scene_label(seed, index)
@@ -120,10 +121,10 @@ def demo_images(seed: int, start: int, count: int, *, size: int) -> dict[str, np
     """Render scenes start .. start + count - 1, CHUNK at a time: the fields of `Scene`, stacked, as NumPy arrays.
 
     Raises:
-      ValueError: count below 1, or size below 16.
+      UserError: count below 1, or size below 16.
     """
     if count < 1:
-        raise ValueError(f"count={count}: at least one scene must be asked for")
+        raise UserError(f"count={count}: at least one scene must be asked for")
     chunks = []
     for first in tqdm(range(start, start + count, CHUNK), desc="rendering the demo set", leave=False, disable=None):
         scenes = _render_chunk(seed, first, size=size)
@@ -170,7 +171,7 @@ def demo_set(size: int = 80, num_train: int = 6144, num_validation: int = 1024) 
         ("num_validation", num_validation, 1),
     ]:
         if value < least:
-            raise ValueError(f"{name}={value}: at least {least} is needed")
+            raise UserError(f"{name}={value}: at least {least} is needed")
     first = demo_images(0, 0, min(MEAN_SCENES, num_train), size=size)["image"]
     return ImageSet(
         name="demo",
@@ -205,7 +206,7 @@ def _draws(seed: Number, index: Number) -> dict[str, jax.Array]:
 def _pixel_centres(size: int) -> tuple[jax.Array, jax.Array]:
     """x and y of the pixels' centres, each [size, size], 0..1."""
     if size < MIN_SIZE:
-        raise ValueError(f"size={size}: a scene needs at least {MIN_SIZE} pixels a side")
+        raise UserError(f"size={size}: a scene needs at least {MIN_SIZE} pixels a side")
     line = (jnp.arange(size, dtype=jnp.float32) + 0.5) / size
     x, y = jnp.meshgrid(line, line)
     return x, y

@@ -9,6 +9,7 @@ import numpy as np
 
 from zfjax.data import ImageSet, pictures
 from zfjax.data.archives import PICTURE_ENDINGS
+from zfjax.errors import UserError
 
 UNKNOWN = np.int32(-1)  # label of a picture whose class is not among the net's
 
@@ -32,7 +33,7 @@ class FolderSource:
         try:
             image = pictures.preprocess(self._files[index].read_bytes(), self._size)
         except ValueError as error:
-            raise ValueError(f"{self._files[index]}: {error}") from error
+            raise UserError(f"{self._files[index]}: {error}") from error
         return {"image": image, "label": self._labels[index], "index": np.int32(index)}
 
     def name(self, index: int) -> str:
@@ -53,7 +54,7 @@ def open_folder(path: Path, size: int, class_names: Sequence[str] = ()) -> Image
 
     Raises:
       FileNotFoundError: nothing there, or no file with the ending of a picture.
-      ValueError: later, where a file that is asked for holds no picture, naming it.
+      UserError: later, where a file that is asked for holds no picture, naming it.
     """
     found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     files = [file for file in found if file.suffix.lower() in PICTURE_ENDINGS]

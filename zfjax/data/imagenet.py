@@ -11,6 +11,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.proto import tf_example_pb2
 
 from zfjax.data import ImageSet, pictures
+from zfjax.errors import UserError
 
 NAME, VERSION = "imagenet", "1.0.0"  # as in <data dir>/imagenet/256px/1.0.0, TFDS's layout
 
@@ -62,11 +63,11 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """What the preparation wrote down: source, size, class_names, official_labels, counts, skipped, fingerprint.
 
     Raises:
-      ValueError: where `folder` lacks what a complete set has.
+      UserError: where `folder` lacks what a complete set has.
     """
     facts = json.loads((folder / FACTS).read_text()) if (folder / FACTS).is_file() else None
     if facts is None or ("train" in facts["counts"] and not (folder / MEAN).is_file()):
-        raise ValueError(f"{folder} is no complete set (no {FACTS} or {MEAN}): prepare it again with --overwrite")
+        raise UserError(f"{folder} is no complete set (no {FACTS} or {MEAN}): prepare it again with --overwrite")
     return facts
 
 
@@ -78,7 +79,7 @@ def open_imagenet(data_dir: str | os.PathLike[str], size: int | None = None) -> 
       size: side of the stored pictures, pixels; None takes the only one there.
     Raises:
       FileNotFoundError: where no complete set (of that size) lies there.
-      ValueError: where several do and `size` is None, or a set has lost files.
+      UserError: where several do and `size` is None, or a set has lost files.
     """
     folder = set_folder(data_dir, _choose_size(Path(data_dir), size))
     facts = read_facts(folder)
@@ -108,7 +109,7 @@ def _choose_size(data_dir: Path, size: int | None) -> int:
     sizes = sizes_in(data_dir)
     there = ", ".join(map(str, sizes))
     if size is None and len(sizes) > 1:
-        raise ValueError(f"{data_dir} holds pictures of {there} pixels: choose one, by --data-size or DIR:SIZE")
+        raise UserError(f"{data_dir} holds pictures of {there} pixels: choose one, by --data-size or DIR:SIZE")
     if size in sizes or (size is None and sizes):
         return sizes[0] if size is None else size
     wanted = f"{size or '*'}px"
@@ -127,5 +128,5 @@ def _open_split(info: tfds.core.SplitInfo) -> RecordSource:
     shards = tuple(zip(map(str, info.filepaths), info.shard_lengths, strict=True))
     for file, _ in shards:
         if not Path(file).is_file():
-            raise ValueError(f"{file} is missing: prepare the set again with --overwrite")
+            raise UserError(f"{file} is missing: prepare the set again with --overwrite")
     return RecordSource(shards)

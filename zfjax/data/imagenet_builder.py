@@ -19,6 +19,7 @@ from tqdm import tqdm
 from zfjax import files
 from zfjax.data import imagenet, pictures, preparation
 from zfjax.data.archives import Photo, find_splits, official_synsets
+from zfjax.errors import UserError
 
 PICTURES_PER_SHARD = 8192  # 250 MB at 256 pixels: ImageNet is 157 + 7 files, few enough to hold all of them open
 
@@ -40,7 +41,7 @@ def survey(source: Path, size: int, *, workers: int, skip_bad: bool) -> Plan:
     """Lists every photo once: finds cut tars and foreign classes in minutes, before hours of decoding.
 
     Raises:
-      FileNotFoundError, ValueError: from `find_splits`; for a tar that is cut short; for a validation photo of a class
+      FileNotFoundError, UserError: from `find_splits`; for a tar that is cut short; for a validation photo of a class
         that the training split does not have.
     """
     splits = find_splits(source)
@@ -52,11 +53,11 @@ def survey(source: Path, size: int, *, workers: int, skip_bad: bool) -> Plan:
             counts[split] += 1
             folders[split].setdefault(photo.folder, photo.name)
         if not counts[split]:
-            raise ValueError(f"--source {source}: the {split} split holds no photo")
+            raise UserError(f"--source {source}: the {split} split holds no photo")
     classes = folders["train"] if "train" in folders else folders["validation"]
     for folder, name in folders.get("validation", {}).items():
         if folder not in classes:
-            raise ValueError(f"validation photo {name} is of class {folder}, which is not among the training classes")
+            raise UserError(f"validation photo {name} is of class {folder}, which is not among the training classes")
     return Plan(source, size, workers, skip_bad, splits, counts, tuple(sorted(classes)))
 
 
@@ -101,7 +102,7 @@ class Imagenet(tfds.core.GeneratorBasedBuilder):
             for chunk in preparation.convert(photos, plan.size, workers=plan.workers):
                 for photo, reason in chunk.bad:
                     if not plan.skip_bad:
-                        raise ValueError(
+                        raise UserError(
                             f"{split} photo {photo.folder}/{photo.name} in {photo.file}: {reason}; "
                             "--skip-bad leaves such files out and lists them"
                         )
@@ -146,7 +147,7 @@ class Imagenet(tfds.core.GeneratorBasedBuilder):
             lengths.append(count)
             num_bytes += size
         if not paths:
-            raise ValueError(f"the {split} split holds no readable photo")
+            raise UserError(f"the {split} split holds no readable photo")
         for index, path in enumerate(paths):  # the final names carry the number of shards
             path.rename(template.sharded_filepath(shard_index=index, num_shards=len(paths)))
         return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template)
@@ -177,12 +178,12 @@ def prepare(
     Returns:
       the set's facts (see `imagenet.read_facts`), with "folder", and "fresh": whether it was prepared now.
     Raises:
-      FileNotFoundError, ValueError: what is wrong with an argument or the source (see `survey`).
+      FileNotFoundError, UserError: what is wrong with an argument or the source (see `survey`).
       OSError: where writing fails, naming the folder.
     """
     for name, value in (("--size", size), ("--workers", workers)):
         if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+            raise UserError(f"{name} must be at least 1, not {value}")
     folder = imagenet.set_folder(data_dir, size)
     if folder.exists() and not overwrite:
         return {**imagenet.read_facts(folder), "folder": folder, "fresh": False}

@@ -11,6 +11,7 @@ from absl import flags
 
 from zfjax.data import Source
 from zfjax.data.processes import end_with_parent
+from zfjax.errors import UserError
 
 Batches = Generator[dict[str, np.ndarray], None, None]  # closing it ends the workers
 
@@ -22,10 +23,10 @@ def steps_per_epoch(source: Source, batch_size: int) -> int:
     """Whole batches in one epoch; the rest of its shuffle is dropped, another rest in every epoch.
 
     Raises:
-      ValueError: where `source` does not fill one batch.
+      UserError: where `source` does not fill one batch.
     """
     if not 1 <= batch_size <= len(source):
-        raise ValueError(f"batch_size must lie between 1 and the {len(source)} examples of the split, not {batch_size}")
+        raise UserError(f"batch_size must lie between 1 and the {len(source)} examples of the split, not {batch_size}")
     return len(source) // batch_size
 
 
@@ -58,12 +59,12 @@ def train_batches(
       Generator of image uint8 [B / num_hosts, S, S, 3], label int32 and index int32 [B / num_hosts]; closing or
       dropping it ends the workers.
     Raises:
-      ValueError: where an argument is out of its range.
+      UserError: where an argument is out of its range.
     """
     steps = steps_per_epoch(source, batch_size)
     _check(batch_size, host, num_hosts, num_workers, first_step=first_step)
     if num_epochs < 1:
-        raise ValueError(f"num_epochs must be at least 1, not {num_epochs}")
+        raise UserError(f"num_epochs must be at least 1, not {num_epochs}")
     # Grain shuffles epoch e of seed n as epoch 0 of seed n + e; spread out, neighbouring seeds share no shuffle
     spread = int(np.random.SeedSequence(seed).generate_state(1)[0])
     examples = grain.MapDataset.source(source).shuffle(spread)[: steps * batch_size][host::num_hosts]
@@ -89,10 +90,10 @@ def eval_batches(
     Returns:
       Generator of image uint8 [B / num_hosts, S, S, 3], label, index int32 and mask bool [B / num_hosts].
     Raises:
-      ValueError: where an argument is out of its range.
+      UserError: where an argument is out of its range.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        raise UserError(f"batch_size must be at least 1, not {batch_size}")
     _check(batch_size, host, num_hosts, num_workers, first_batch=first_batch)
     examples = grain.MapDataset.source(_Filled(source, batch_size))[host::num_hosts]
     return _iterate(examples.batch(batch_size // num_hosts)[first_batch:], num_workers)
@@ -116,14 +117,14 @@ class _Filled:
 
 
 def _check(batch_size: int, host: int, num_hosts: int, num_workers: int, **first: int) -> None:
-    """ValueError where the arguments shared by both kinds of batches do not fit together."""
+    """UserError where the arguments shared by both kinds of batches do not fit together."""
     if num_hosts < 1 or batch_size % num_hosts:
-        raise ValueError(f"batch_size {batch_size} must be a multiple of num_hosts, which is {num_hosts}")
+        raise UserError(f"batch_size {batch_size} must be a multiple of num_hosts, which is {num_hosts}")
     if not 0 <= host < num_hosts:
-        raise ValueError(f"host must lie between 0 and num_hosts - 1 = {num_hosts - 1}, not {host}")
+        raise UserError(f"host must lie between 0 and num_hosts - 1 = {num_hosts - 1}, not {host}")
     for name, value in [("num_workers", num_workers), *first.items()]:
         if value < 0:
-            raise ValueError(f"{name} must be 0 or more, not {value}")
+            raise UserError(f"{name} must be 0 or more, not {value}")
 
 
 def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:

@@ -14,6 +14,7 @@ import numpy as np
 
 from zfjax.data import ArraySource, Source, archives, pictures
 from zfjax.data.archives import Photo
+from zfjax.errors import UserError
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"PK": "zip"}  # by their first two bytes
 
@@ -69,7 +70,7 @@ class PhotoSource:
 
     def __init__(self, photos: Sequence[Encoded], labels: np.ndarray, size: int):
         if len(photos) != len(labels):
-            raise ValueError(f"labels of {len(labels)} photos: there are {len(photos)}")
+            raise UserError(f"labels of {len(labels)} photos: there are {len(photos)}")
         self._photos, self._labels, self.size = photos, labels, size
 
     def __len__(self) -> int:
@@ -80,7 +81,7 @@ class PhotoSource:
         try:
             image = pictures.preprocess(photo.read(), self.size)
         except ValueError as error:
-            raise ValueError(f"{photo.folder}/{photo.name}: {error}") from error
+            raise UserError(f"{photo.folder}/{photo.name}: {error}") from error
         return {"image": image, "label": self._labels[index], "index": np.int32(index)}
 
 
@@ -124,7 +125,7 @@ def list_files(root: Path) -> dict[str, Photo]:
 
     Raises:
       FileNotFoundError: where there is neither folder nor file.
-      ValueError: where the file is no complete tar, or a compressed one; a link to nothing.
+      UserError: where the file is no complete tar, or a compressed one; a link to nothing.
     """
     if root.is_dir():
         places = {path.relative_to(root).as_posix(): (str(path), 0, path) for path in _files_below(root)}
@@ -152,7 +153,7 @@ def _files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator
         elif path.is_file():
             yield path
         elif path.is_symlink():
-            raise ValueError(f"{path} is a link to nothing: what it pointed to is gone")
+            raise UserError(f"{path} is a link to nothing: what it pointed to is gone")
 
 
 def _photo(path: str, file: str, offset: int, size: int) -> Photo:
@@ -165,6 +166,6 @@ def _members(path: Path) -> list[tarfile.TarInfo]:
     with open(path, "rb") as stream:
         kind = _COMPRESSED.get(stream.read(2))
         if kind:
-            raise ValueError(f"{path} is compressed ({kind}): unpack it to a tar or a folder, to be read in any order")
+            raise UserError(f"{path} is compressed ({kind}): unpack it to a tar or a folder, to be read in any order")
         stream.seek(0)
         return archives.members(stream, str(path))

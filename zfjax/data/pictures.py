@@ -6,6 +6,8 @@ import warnings
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from zfjax.errors import UserError
+
 # Paper is silent: how the photos were stored; at quality 95 (colour at half resolution) 256x256 takes about 30 kB.
 JPEG_QUALITY = 95
 
@@ -36,7 +38,7 @@ def preprocess(data: bytes, size: int) -> np.ndarray:
     Returns:
       uint8 [size, size, 3].
     Raises:
-      ValueError: where the bytes are no complete picture.
+      UserError: where the bytes are no complete picture.
     """
     try:
         with warnings.catch_warnings():
@@ -44,9 +46,9 @@ def preprocess(data: bytes, size: int) -> np.ndarray:
             warnings.simplefilter("ignore")
             image = _to_rgb(_upright(Image.open(io.BytesIO(data))))
     except UnidentifiedImageError:
-        raise ValueError("no readable picture (not a format that Pillow knows)") from None
+        raise UserError("no readable picture (not a format that Pillow knows)") from None
     except Exception as error:  # Pillow's decoders raise some ten kinds on broken files; all say the same here
-        raise ValueError(f"no readable picture ({type(error).__name__}: {error})") from error
+        raise UserError(f"no readable picture ({type(error).__name__}: {error})") from error
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side))
@@ -81,11 +83,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     Paper is silent: all of these; ImageNet has some of each, and a picture viewer on a white page shows the same.
     """
     if image.mode == "F":
-        raise ValueError("floating-point pictures do not say which value is white")
+        raise UserError("floating-point pictures do not say which value is white")
     if image.mode.startswith("I"):  # Pillow's own conversion clips 16-bit grey at 255 instead of scaling it
         deep = np.asarray(image).astype(np.int64)
         if deep.min() < 0 or deep.max() > 65535:
-            raise ValueError(f"grey values {deep.min()}..{deep.max()} lie outside 16 bits")
+            raise UserError(f"grey values {deep.min()}..{deep.max()} lie outside 16 bits")
         return Image.fromarray(((deep + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from zfjax.data import ImageSet, Source
+from zfjax.errors import UserError
 from zfjax.nets import TrainedNet
 
 
@@ -19,14 +20,14 @@ def open_data(data: str) -> ImageSet:
 
     Raises:
       FileNotFoundError: no prepared set there; the message says how to make one.
-      ValueError: a name that is none of these.
+      UserError: a name that is none of these.
     """
     name, *numbers = data.split(":")
     if name == "demo":
         from zfjax.data import demo
 
         if len(numbers) not in (0, 3) or not all(number.isdigit() for number in numbers):
-            raise ValueError(f"data={data!r}: 'demo', 'demo:SIZE:TRAIN:VALIDATION', 'DIR' or 'DIR:SIZE' is needed")
+            raise UserError(f"data={data!r}: 'demo', 'demo:SIZE:TRAIN:VALIDATION', 'DIR' or 'DIR:SIZE' is needed")
         return demo.demo_set(*(int(number) for number in numbers))
     from zfjax.data import imagenet
 
@@ -44,7 +45,7 @@ def open_images(data: str | None, net: TrainedNet) -> ImageSet:
 
     Raises:
       FileNotFoundError: nothing there.
-      ValueError: a prepared set of another size.
+      UserError: a prepared set of another size.
     """
     name = net.data if data is None else data
     path = Path(name)
@@ -54,21 +55,21 @@ def open_images(data: str | None, net: TrainedNet) -> ImageSet:
         return folder.open_folder(path, len(net.mean), net.class_names)
     images = open_data(name)
     if images.size != len(net.mean):
-        raise ValueError(f"data={name!r}: its pictures have {images.size} pixels a side, the net's {len(net.mean)}")
+        raise UserError(f"data={name!r}: its pictures have {images.size} pixels a side, the net's {len(net.mean)}")
     return images
 
 
 def validation_of(data: ImageSet) -> Source:
-    """The validation split; ValueError where there is none."""
+    """The validation split; UserError where there is none."""
     if data.validation is None:
-        raise ValueError(f"data={data.name!r} has no validation split")
+        raise UserError(f"data={data.name!r} has no validation split")
     return data.validation
 
 
 def choose(source: Source, num: int, seed: int) -> np.ndarray:
-    """Places of at most `num` examples, drawn by the seed, ascending; ValueError for num below 1. -> int [n]"""
+    """Places of at most `num` examples, drawn by the seed, ascending; UserError for num below 1. -> int [n]"""
     if num < 1:
-        raise ValueError(f"num_images={num}: at least 1 is needed")
+        raise UserError(f"num_images={num}: at least 1 is needed")
     return np.sort(np.random.default_rng(seed).permutation(len(source))[:num])
 
 

@@ -18,6 +18,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from zfjax.data.caltech import open_caltech
 from zfjax.data.photo_sets import PhotoSet, fingerprint_of
 from zfjax.data.voc import open_voc
+from zfjax.errors import UserError
 
 FOLDERS = {"caltech101": "caltech101", "voc2012": "voc/2012"}  # in TFDS's data folder, above the version
 
@@ -68,12 +69,12 @@ def open_prepared(folder: Path, name: str) -> PhotoSet:
     Caltech-101's two splits are TFDS's own and are put together; VOC's are train and val.
 
     Raises:
-      ValueError: another set, another file format, or files that are missing or cut short.
+      UserError: another set, another file format, or files that are missing or cut short.
     """
     info = tfds.builder_from_directory(folder).info
     wanted = FOLDERS.get(name, "").split("/")[0]
     if info.name != wanted:
-        raise ValueError(f"{folder} holds TFDS's {info.name!r}: {name} is needed")
+        raise UserError(f"{folder} holds TFDS's {info.name!r}: {name} is needed")
     records = {split: _records(info, split) for split in ("train", "validation" if name == "voc2012" else "test")}
     photos: list[RecordPhoto] = []
     splits, labels = {}, []
@@ -96,13 +97,13 @@ def _records(info: tfds.core.DatasetInfo, split: str) -> list[Any]:
     shards = []
     for file, count in zip(map(str, info.splits[split].filepaths), info.splits[split].shard_lengths, strict=True):
         if not Path(file).is_file():
-            raise ValueError(f"{file} is missing: prepare the set again")
+            raise UserError(f"{file} is missing: prepare the set again")
         if info.file_format not in _READERS:
             formats = " or ".join(f.value for f in _READERS)
-            raise ValueError(f"{file} is in the format {info.file_format}: {formats} is needed")
+            raise UserError(f"{file} is in the format {info.file_format}: {formats} is needed")
         shard = _READERS[info.file_format](file)
         if len(shard) != count:
-            raise ValueError(f"{file} holds {len(shard)} records, not {count}: prepare the set again")
+            raise UserError(f"{file} holds {len(shard)} records, not {count}: prepare the set again")
         shards.append(shard)
     return shards
 
@@ -114,7 +115,7 @@ def _tfrecord_places(path: Path) -> Iterator[tuple[int, int]]:
         while header := stream.read(12):
             offset, length = stream.tell(), int.from_bytes(header[:8], "little")
             if len(header) < 12 or offset + length + 4 > end:
-                raise ValueError(f"{path} is cut short: prepare the set again")
+                raise UserError(f"{path} is cut short: prepare the set again")
             yield offset, length
             stream.seek(offset + length + 4)
 
@@ -167,9 +168,9 @@ def open_set(name: str, path: Path) -> PhotoSet:
       path: see `caltech.open_caltech`, `voc.open_voc`; or TFDS's data folder, or the set's version in it.
     Raises:
       FileNotFoundError: nothing at `path`.
-      ValueError: an unknown name, or what lies there is not that set, or not all of it.
+      UserError: an unknown name, or what lies there is not that set, or not all of it.
     """
     if name not in NATIVE:
-        raise ValueError(f"dataset={name!r}: one of {', '.join(NATIVE)} is needed")
+        raise UserError(f"dataset={name!r}: one of {', '.join(NATIVE)} is needed")
     prepared = find_prepared(Path(path), name)
     return NATIVE[name](Path(path)) if prepared is None else open_prepared(prepared, name)

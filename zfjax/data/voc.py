@@ -11,6 +11,7 @@ import numpy as np
 
 from zfjax.data.archives import Photo
 from zfjax.data.photo_sets import PhotoSet, fingerprint_of, list_files
+from zfjax.errors import UserError
 
 SPLITS = ("train", "val")  # those whose labels are public
 
@@ -38,13 +39,13 @@ def open_voc(path: Path) -> PhotoSet:
       path: VOCdevkit, VOC2012 or a folder above them; or VOCtrainval_11-May-2012.tar.
     Raises:
       FileNotFoundError: nothing at `path`.
-      ValueError: no lists of train and val; a photo, list, label or annotation that is missing or damaged; a photo
+      UserError: no lists of train and val; a photo, list, label or annotation that is missing or damaged; a photo
         that is listed twice; labels of other photos; VOC of another year.
     """
     files = list_files(Path(path))
     root = next((root for root in _ROOTS if f"{root}ImageSets/Main/train.txt" in files), None)
     if root is None:
-        raise ValueError(f"{path} has no VOCdevkit/VOC2012/ImageSets/Main/train.txt: is it VOC 2012?")
+        raise UserError(f"{path} has no VOCdevkit/VOC2012/ImageSets/Main/train.txt: is it VOC 2012?")
     files = {name.removeprefix(root): file for name, file in files.items() if name.startswith(root)}
     names = _names(files)
     _check_year(files, names["train"][0])
@@ -54,7 +55,7 @@ def open_voc(path: Path) -> PhotoSet:
         shown |= _listed(files, classes, split, names[split]) if classes else _annotated(files, names[split])
     class_names = tuple(classes or sorted({name for labels in shown.values() for name in labels}))
     if not class_names:
-        raise ValueError(f"{path} has no classes: neither ImageSets/Main/<class>_train.txt nor objects in Annotations")
+        raise UserError(f"{path} has no classes: neither ImageSets/Main/<class>_train.txt nor objects in Annotations")
     everything = [name for split in SPLITS for name in names[split]]
     labels = np.array([[shown[name].get(c, -1) for c in class_names] for name in everything], np.int8)
     photos = tuple(_file(files, f"JPEGImages/{name}.jpg") for name in everything)
@@ -71,22 +72,22 @@ def _names(files: dict[str, Photo]) -> dict[str, list[str]]:
         inside = f"ImageSets/Main/{split}.txt"
         names[split] = [line[0] for line in _lines(files, inside)]
         if not names[split]:
-            raise ValueError(f"VOC2012/{inside} lists no photo")
+            raise UserError(f"VOC2012/{inside} lists no photo")
         for name in names[split]:
             if name in seen:
-                raise ValueError(f"VOC2012/{inside} lists {name} again: a photo stands once, in train or in val")
+                raise UserError(f"VOC2012/{inside} lists {name} again: a photo stands once, in train or in val")
             seen.add(name)
     return names
 
 
 def _check_year(files: dict[str, Photo], name: str) -> None:
-    """ValueError where the photo's name, or the folder that its annotation names, is another year's."""
+    """UserError where the photo's name, or the folder that its annotation names, is another year's."""
     if not _NAME.fullmatch(name):
-        raise ValueError(f"train.txt lists {name!r}, not <year>_<number> as in VOC 2012: is it VOC 2007?")
+        raise UserError(f"train.txt lists {name!r}, not <year>_<number> as in VOC 2012: is it VOC 2007?")
     annotation = f"Annotations/{name}.xml"
     year = _annotation(files, annotation).findtext("folder", "VOC2012") if annotation in files else "VOC2012"
     if year != "VOC2012":
-        raise ValueError(f"{annotation} is of {year}: VOC2012 is needed")
+        raise UserError(f"{annotation} is of {year}: VOC2012 is needed")
 
 
 def _classes(files: dict[str, Photo]) -> list[str]:
@@ -103,11 +104,11 @@ def _listed(files: dict[str, Photo], classes: list[str], split: str, names: list
         listed, wanted = Counter(line[0] for line in lines), Counter(names)
         if listed != wanted:
             other = min((listed - wanted) + (wanted - listed))
-            raise ValueError(f"{inside} does not list the photos of {split}.txt ({other}), each once: of another set?")
+            raise UserError(f"{inside} does not list the photos of {split}.txt ({other}), each once: of another set?")
         for name, *values in lines:
             value = " ".join(values)
             if value not in ("1", "-1", "0"):
-                raise ValueError(f"{inside} gives {name} the label {value!r}: 1, -1 or 0 is needed")
+                raise UserError(f"{inside} gives {name} the label {value!r}: 1, -1 or 0 is needed")
             shown[name][label] = int(value)
     return shown
 
@@ -120,7 +121,7 @@ def _annotated(files: dict[str, Photo], names: list[str]) -> Labels:
         objects = _annotation(files, inside).findall("object")
         easy = [(thing.findtext("name", ""), thing.findtext("difficult", "0") != "1") for thing in objects]
         if not all(label for label, _ in easy):
-            raise ValueError(f"VOC2012/{inside} has an object without a name")
+            raise UserError(f"VOC2012/{inside} has an object without a name")
         shown[name] = {label: int((label, True) in easy) for label, _ in easy}
     return shown
 
@@ -130,7 +131,7 @@ def _annotation(files: dict[str, Photo], inside: str) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(data)
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # the latter two: of the encoding it names
-        raise ValueError(f"VOC2012/{inside} is damaged ({error}): unpack it again") from error
+        raise UserError(f"VOC2012/{inside} is damaged ({error}): unpack it again") from error
 
 
 def _lines(files: dict[str, Photo], inside: str) -> list[list[str]]:
@@ -138,11 +139,11 @@ def _lines(files: dict[str, Photo], inside: str) -> list[list[str]]:
     try:
         text = _file(files, inside).read().decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"VOC2012/{inside} is damaged ({error}): unpack it again") from error
+        raise UserError(f"VOC2012/{inside} is damaged ({error}): unpack it again") from error
     return [line.split() for line in text.splitlines() if line.strip()]
 
 
 def _file(files: dict[str, Photo], inside: str) -> Photo:
     if inside not in files:
-        raise ValueError(f"VOC2012/{inside} is missing")
+        raise UserError(f"VOC2012/{inside} is missing")
     return files[inside]

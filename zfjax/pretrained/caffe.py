@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from zfjax.architecture import COUNT, Conv, ReceptiveField, Rule, Shape, check_fields
+from zfjax.errors import UserError
 from zfjax.network import Params
 from zfjax.ops import conv, max_pool
 
@@ -47,18 +48,18 @@ def read_table(path: Path) -> Table:
 
     Raises:
       OSError: no such file.
-      ValueError: no JSON, a row without one of the fields, a type that is not known, a map that no row before has made.
+      UserError: no JSON, a row without one of the fields, a type that is not known, a map that no row before has made.
     """
     try:
         rows = json.loads(Path(path).read_text())
     except ValueError as error:
-        raise ValueError(f"{path}: a JSON list of layers is needed ({error})") from error
+        raise UserError(f"{path}: a JSON list of layers is needed ({error})") from error
     fields = [field.name for field in dataclasses.fields(CaffeLayer)]
     table = []
     for number, row in enumerate(rows if isinstance(rows, list) else [rows]):
         missing = [name for name in fields if not isinstance(row, dict) or name not in row]
         if missing:
-            raise ValueError(f"{path}: row {number} has no {', '.join(missing)}")
+            raise UserError(f"{path}: row {number} has no {', '.join(missing)}")
         values: dict[str, Any] = {
             name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in fields
         }
@@ -68,25 +69,25 @@ def read_table(path: Path) -> Table:
 
 
 def check_table(table: Table) -> None:
-    """ValueError naming the first row that cannot run, and why."""
+    """UserError naming the first row that cannot run, and why."""
     made = {DATA}
     for row in table:
         if row.type not in OPERATIONS:
-            raise ValueError(f"layer {row.name!r} is of type {row.type!r}: one of {', '.join(OPERATIONS)} is known")
+            raise UserError(f"layer {row.name!r} is of type {row.type!r}: one of {', '.join(OPERATIONS)} is known")
         check_fields(f"layer {row.name!r}: ", row, _RULES)
         if len(row.top) != 1 or (len(row.bottom) != 1 and row.type != "Concat"):
-            raise ValueError(f"layer {row.name!r} goes from {row.bottom} to {row.top}: from one map to one is needed")
+            raise UserError(f"layer {row.name!r} goes from {row.bottom} to {row.top}: from one map to one is needed")
         if row.type == "Pooling" and (row.pool, row.global_pooling) not in (("MAX", False), ("AVE", True)):
-            raise ValueError(
+            raise UserError(
                 f"layer {row.name!r} pools by {row.pool!r}, global_pooling={row.global_pooling}: MAX in windows, or "
                 "AVE over the whole map, is known"
             )
         needed = {"Convolution": ("num_output", "kernel"), "Pooling": () if row.global_pooling else ("kernel",)}
         for field in needed.get(row.type, ()):
             if getattr(row, field) is None:
-                raise ValueError(f"layer {row.name!r}: {row.type} needs {field}")
+                raise UserError(f"layer {row.name!r}: {row.type} needs {field}")
         if unknown := set(row.bottom) - made:
-            raise ValueError(f"layer {row.name!r} reads {', '.join(sorted(unknown))}, which no layer before has made")
+            raise UserError(f"layer {row.name!r} reads {', '.join(sorted(unknown))}, which no layer before has made")
         made |= set(row.top)
 
 

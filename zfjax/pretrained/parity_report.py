@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
+from zfjax.errors import UserError
 from zfjax.features import Features, in_batches
 from zfjax.pretrained.weights import read_arrays
 
@@ -55,15 +56,15 @@ def parity(fn: Features, images: np.ndarray, outputs: Mapping[str, np.ndarray]) 
       outputs: {layer: the exporter's features of the same images, [B, H, W, C] or [B, C]}.
 
     Raises:
-      ValueError: a layer that `fn` does not hand on, or one of another shape.
+      UserError: a layer that `fn` does not hand on, or one of another shape.
     """
     found = in_batches(fn, images)
     rows = []
     for layer, expected in outputs.items():
         if layer not in found:
-            raise ValueError(f"outputs of layer {layer!r}: the network has {', '.join(found)}")
+            raise UserError(f"outputs of layer {layer!r}: the network has {', '.join(found)}")
         if found[layer].shape != expected.shape:
-            raise ValueError(f"outputs of layer {layer!r} have shape {expected.shape}, ours {found[layer].shape}")
+            raise UserError(f"outputs of layer {layer!r} have shape {expected.shape}, ours {found[layer].shape}")
         difference = np.abs(found[layer].astype(np.float64) - expected)
         rows.append(ParityRow(layer, float(difference.max()), float(np.abs(expected).max())))
     return rows
@@ -102,10 +103,10 @@ def parity_lines(rows: Sequence[ParityRow]) -> list[str]:
 
 
 def check_parity(rows: Sequence[ParityRow]) -> None:
-    """ValueError with the report where a layer differs by more than TOLERANCE of its largest value, or is NaN."""
+    """UserError with the report where a layer differs by more than TOLERANCE of its largest value, or is NaN."""
     apart = [row.layer for row in rows if not row.relative <= TOLERANCE]
     if apart:
-        raise ValueError(
+        raise UserError(
             f"the imported network is not the exporter's: {', '.join(apart)} differ by more than {TOLERANCE:g} of the "
             "largest value; look at what the table says of the first of them (of the inputs: mean, std, channels)\n"
             + "\n".join(parity_lines(rows))
@@ -115,23 +116,23 @@ def check_parity(rows: Sequence[ParityRow]) -> None:
 def read_exporter_run(path: Path) -> ExporterRun:
     """An .npz of the exporter: "inputs", and one array called as each layer to compare, in its own layout.
 
-    "pictures" may stand there too: uint8 [B, S, S, C], RGB, whose centres became the inputs. ValueError for an array
+    "pictures" may stand there too: uint8 [B, S, S, C], RGB, whose centres became the inputs. UserError for an array
     that is not [B, C, H, W] (or, of a dense layer, [B, C]), or inputs or layers missing.
     """
     arrays = read_arrays(path)
     inputs, pictures = arrays.pop(INPUTS, None), arrays.pop("pictures", None)
     if inputs is None or inputs.ndim != 4 or not arrays:
-        raise ValueError(f"{path}: 'inputs' of [B, C, H, W] and one array for each layer to compare are needed")
+        raise UserError(f"{path}: 'inputs' of [B, C, H, W] and one array for each layer to compare are needed")
     for layer, array in arrays.items():
         if array.ndim not in (2, 4) or len(array) != len(inputs):
-            raise ValueError(
+            raise UserError(
                 f"{path}: {layer!r} of shape {array.shape}: [{len(inputs)}, C, H, W] or [{len(inputs)}, C] is needed"
             )
     if pictures is not None:
         side = pictures.shape[1] if pictures.ndim == 4 else "S"
         expected = (len(inputs), side, side, inputs.shape[1])
         if pictures.dtype != np.uint8 or pictures.shape != expected:
-            raise ValueError(
+            raise UserError(
                 f"{path}: 'pictures' of {pictures.dtype} {pictures.shape}: uint8 [{len(inputs)}, S, S, "
                 f"{inputs.shape[1]}] is needed"
             )

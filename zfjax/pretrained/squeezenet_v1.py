@@ -16,6 +16,7 @@ from PIL import Image
 
 from zfjax.architecture import ReceptiveField
 from zfjax.data.archives import official_synsets
+from zfjax.errors import UserError
 from zfjax.network import Params
 from zfjax.pixels import center_crop
 from zfjax.pretrained import caffe
@@ -65,7 +66,7 @@ class CaffeNet(NamedTuple):
           layers: some of `self.layers`.
 
         Returns:
-          {layer: [B, H, W, C] after ReLU and pool}; logits [B, classes], before the softmax. ValueError for images of
+          {layer: [B, H, W, C] after ReLU and pool}; logits [B, classes], before the softmax. UserError for images of
           another size, an unknown layer, or none.
         """
         return _function_of(self.table, self._named(layers), self.image_size)(params, images)
@@ -79,24 +80,24 @@ class CaffeNet(NamedTuple):
         side = self.picture_size
         pictures = np.asarray(pictures)
         if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (*pictures.shape[1:2] * 2, 3):
-            raise ValueError(f"pictures of {pictures.dtype} {pictures.shape}: uint8 [B, S, S, 3] is needed")
+            raise UserError(f"pictures of {pictures.dtype} {pictures.shape}: uint8 [B, S, S, 3] is needed")
         resized = [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.BILINEAR)) for p in pictures]
         mean = np.broadcast_to(self.mean, (side, side, 3))
         return np.asarray(center_crop(jnp.asarray(np.stack(resized)), jnp.asarray(mean), self.image_size))
 
     def receptive_field(self, layer: str) -> ReceptiveField:
-        """The pixels of the images that one place of a layer sees; ValueError for the logits, which see all."""
+        """The pixels of the images that one place of a layer sees; UserError for the logits, which see all."""
         fields = caffe.receptive_fields(self.table)
         ((_, name),) = self._named([layer])
         if name not in fields:
-            raise ValueError(f"layer {layer!r} stands above a global pool and sees the whole image")
+            raise UserError(f"layer {layer!r} stands above a global pool and sees the whole image")
         return fields[name]
 
     def _named(self, layers: Sequence[str]) -> tuple[tuple[str, str], ...]:
         names = dict(self.maps)
         unknown = [layer for layer in layers if layer not in names]
         if unknown or not layers:
-            raise ValueError(f"layers={tuple(layers)}: at least one of {', '.join(names)} is needed, and no other")
+            raise UserError(f"layers={tuple(layers)}: at least one of {', '.join(names)} is needed, and no other")
         return tuple((layer, names[layer]) for layer in layers)
 
 
@@ -107,7 +108,7 @@ def squeezenet(path: Path) -> CaffeNet:
 
     Raises:
       OSError: a file that is not there.
-      ValueError: files that are damaged or hold another network, saying what was expected and what was found.
+      UserError: files that are damaged or hold another network, saying what was expected and what was found.
     """
     path = Path(path)
     table = caffe.read_table(path / TABLE)
@@ -125,18 +126,18 @@ def squeezenet(path: Path) -> CaffeNet:
 
 
 def _check_table(path: Path, table: caffe.Table) -> None:
-    """ValueError naming the first row that is not SqueezeNet's."""
+    """UserError naming the first row that is not SqueezeNet's."""
     known = tuple(_known_rows())
     for number, (row, expected) in enumerate(zip(table, known, strict=False)):
         for field in dataclasses.fields(expected):
             found, needed = getattr(row, field.name), getattr(expected, field.name)
             if found != needed and (field.name, needed) != ("num_output", None):
-                raise ValueError(
+                raise UserError(
                     f"{path} is not SqueezeNet v1.0: row {number}, {row.name!r}, has {field.name}={found!r}, where "
                     f"{needed!r} is expected"
                 )
     if len(table) != len(known):
-        raise ValueError(f"{path} is not SqueezeNet v1.0: it has {len(table)} rows, where {len(known)} are expected")
+        raise UserError(f"{path} is not SqueezeNet v1.0: it has {len(table)} rows, where {len(known)} are expected")
 
 
 def _known_rows() -> Iterator[caffe.CaffeLayer]:
@@ -178,7 +179,7 @@ def _function_of(
 
     def features(params: Params, images: jax.Array) -> dict[str, jax.Array]:
         if images.ndim != 4 or images.shape[1:] != (size, size, 3) or not jnp.issubdtype(images.dtype, jnp.floating):
-            raise ValueError(
+            raise UserError(
                 f"images of {images.dtype} {images.shape}: floating point [B, {size}, {size}, 3], pixels minus the "
                 "mean, is needed"
             )

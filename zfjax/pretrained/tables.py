@@ -25,6 +25,7 @@ from zfjax.architecture import (
     check_fields,
     pooled_size,
 )
+from zfjax.errors import UserError
 from zfjax.network import Params
 from zfjax.pixels import center_crop
 from zfjax.pretrained.weights import read_arrays, take
@@ -58,15 +59,15 @@ class ImportTable:
     def __post_init__(self) -> None:
         check_fields(f"import table of {self.architecture.name!r}: ", self, _RULES)
         if tuple(row.layer for row in self.names) != self.architecture.layer_names:
-            raise ValueError(
+            raise UserError(
                 f"names for {', '.join(row.layer for row in self.names)}: {self.architecture.name} has "
                 f"{', '.join(self.architecture.layer_names)}, in this order"
             )
         first = self.architecture.layers[0]
         if not isinstance(first, Conv) or first.groups > 1:
-            raise ValueError(f"layer {first.name!r}: the first has to be a Conv without groups, which sees all colours")
+            raise UserError(f"layer {first.name!r}: the first has to be a Conv without groups, which sees all colours")
         if {len(self.mean), len(self.std)} != {self.architecture.channels}:
-            raise ValueError(f"mean={self.mean}, std={self.std}: {self.architecture.channels} numbers each are needed")
+            raise UserError(f"mean={self.mean}, std={self.std}: {self.architecture.channels} numbers each are needed")
         for layer in self.architecture.layers if self.pools == "floor" else ():
             _check_floor(layer, self.architecture)
 
@@ -86,7 +87,7 @@ class ImportedNet(NamedTuple):
     def preprocess(self, pictures: np.ndarray) -> np.ndarray:
         """Square pictures, uint8 [B, S, S, 3], as images: their centre, minus the mean.
 
-        -> float32 [B, image_size, image_size, 3]; ValueError for pictures smaller than the images.
+        -> float32 [B, image_size, image_size, 3]; UserError for pictures smaller than the images.
         """
         mean = np.broadcast_to(self.mean, pictures.shape[1:])
         return np.asarray(center_crop(jnp.asarray(pictures), jnp.asarray(mean), self.architecture.image_size))
@@ -103,7 +104,7 @@ def from_file(path: Path, table: ImportTable) -> ImportedNet:
       table: what the file does not say; where it does hold constants of the norm, as ONNX may, they have to agree.
 
     Raises:
-      FileNotFoundError, ValueError: from `read_arrays` and `take`: what was expected, and what was found.
+      FileNotFoundError, UserError: from `read_arrays` and `take`: what was expected, and what was found.
     """
     sizes = table.architecture.sizes()
     shapes: dict[str, Shape] = {}
@@ -176,13 +177,13 @@ def _with_sum(layer: Layer) -> Layer:
 
 
 def _check_floor(layer: Layer, architecture: Architecture) -> None:
-    """ValueError where the floor rule counts other windows than ours: that network is none of ours."""
+    """UserError where the floor rule counts other windows than ours: that network is none of ours."""
     if not isinstance(layer, Conv) or layer.pool is None:
         return
     side = architecture.sizes()[layer.name].filtered[0]
     floor, ceil = (side - layer.pool.size) // layer.pool.stride + 1, pooled_size(side, layer.pool)
     if floor != ceil:
-        raise ValueError(
+        raise UserError(
             f"pools='floor': layer {layer.name!r} pools its map of {side} to {floor}, the ceil rule to {ceil}; "
             "only where both agree can the network be imported"
         )

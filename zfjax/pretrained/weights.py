@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zfjax.architecture import Shape
+from zfjax.errors import UserError
 
 _LISTED = 6  # names in a message; the rest is counted
 
@@ -19,12 +20,12 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: an ending that is not known, a package that is not installed, or contents that are damaged, or that
+      UserError: an ending that is not known, a package that is not installed, or contents that are damaged, or that
         would have to be executed to be read.
     """
     path = Path(path)
     if path.suffix not in READERS:
-        raise ValueError(f"{path}: a file that ends in {', '.join(READERS)} is needed")
+        raise UserError(f"{path}: a file that ends in {', '.join(READERS)} is needed")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     words, read = READERS[path.suffix]
@@ -32,11 +33,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         arrays = read(path)
     except ImportError as error:
         package = {".onnx": "onnx"}.get(path.suffix, "torch")
-        raise ValueError(f"{path}: reading it needs {package}: pip install 'zfjax[{package}]'") from error
+        raise UserError(f"{path}: reading it needs {package}: pip install 'zfjax[{package}]'") from error
     except Exception as error:  # zipfile, pickle, protobuf and their like raise many kinds; the file is no use
-        raise ValueError(f"{path} is not {words} ({_first_line(error)})") from error
+        raise UserError(f"{path} is not {words} ({_first_line(error)})") from error
     if not arrays:
-        raise ValueError(f"{path}: it holds no array")
+        raise UserError(f"{path}: it holds no array")
     return arrays
 
 
@@ -52,7 +53,7 @@ def take(
       ignored: names that may stand there too; so may arrays of whole numbers, which are no weights.
 
     Raises:
-      ValueError: an array that is missing, left over, of another shape, not floating point or not finite. An array
+      UserError: an array that is missing, left over, of another shape, not floating point or not finite. An array
         left over is an error, since it may belong to an operation that would be missing here, such as a norm.
     """
     found = {name: _problem(arrays[name], shape) for name, shape in shapes.items() if name in arrays}
@@ -64,7 +65,7 @@ def take(
     }
     if any(problems.values()):
         words = "; ".join(f"{problem}: {_listed(names)}" for problem, names in problems.items() if names)
-        raise ValueError(f"{path} does not hold the weights that are expected. {words}")
+        raise UserError(f"{path} does not hold the weights that are expected. {words}")
     return {name: np.asarray(arrays[name], np.float32) for name in shapes}
 
 
@@ -101,7 +102,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise ValueError(f"it holds a {type(loaded).__name__}, not one tensor for each name")
+        raise UserError(f"it holds a {type(loaded).__name__}, not one tensor for each name")
     tensors = {name: value.float() if value.is_floating_point() else value for name, value in loaded.items()}
     return {name: value.detach().numpy() for name, value in tensors.items()}
 
@@ -114,7 +115,7 @@ def _read_onnx(path: Path) -> dict[str, np.ndarray]:
     tensors = onnx.load(path, load_external_data=False).graph.initializer
     outside = [tensor.name for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL]
     if outside:
-        raise ValueError(
+        raise UserError(
             f"{_listed(outside)} lie outside the file: export it as one, in PyTorch with external_data=False"
         )
     return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors}

@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from zfjax.architecture import Architecture, ContrastNorm, Conv, Dense, Pool
+from zfjax.errors import UserError
 from zfjax.network import Params
 from zfjax.training.step import Annealing, Recipe, TrainState
 
@@ -111,7 +112,7 @@ def to_state(checkpoint: Checkpoint, like: TrainState) -> TrainState:
     leaves, treedef = jax.tree.flatten(like.optimizer)
     stored = checkpoint.optimizer
     if stored is None or [leaf.shape for leaf in stored] != [leaf.shape for leaf in leaves]:
-        raise ValueError("checkpoint.optimizer: it was left out, or belongs to another network or optimizer")
+        raise UserError("checkpoint.optimizer: it was left out, or belongs to another network or optimizer")
     optimizer = jax.tree.unflatten(treedef, stored)
     return TrainState(np.asarray(checkpoint.step, np.int32), checkpoint.params, optimizer)
 
@@ -132,10 +133,10 @@ def find(path: Path) -> Path:
 
 
 def check_newest(path: Path) -> None:
-    """ValueError where the run of checkpoint `path` has later ones: what goes on from it would mix with them."""
+    """UserError where the run of checkpoint `path` has later ones: what goes on from it would mix with them."""
     later = [step for step in _steps(path.parent) if step > int(path.name)]
     if later:
-        raise ValueError(f"checkpoint {path} has later ones beside it, {later}: remove them to go on from this one")
+        raise UserError(f"checkpoint {path} has later ones beside it, {later}: remove them to go on from this one")
 
 
 def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
@@ -147,7 +148,7 @@ def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
 
     Raises:
       FileNotFoundError: no checkpoint there.
-      ValueError: it is damaged, its arrays are not those of the architecture that it names, or a newer version of
+      UserError: it is damaged, its arrays are not those of the architecture that it names, or a newer version of
         zfjax wrote it.
     """
     path = find(path)
@@ -161,7 +162,7 @@ def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
         actual["meta"] = _digest(meta)
         damaged = [name for name, value in actual.items() if value != digests[name]]
         if damaged:
-            raise ValueError(f"the contents of {', '.join(damaged)} are not those that were written")
+            raise UserError(f"the contents of {', '.join(damaged)} are not those that were written")
         architecture, recipe, annealing = (_decode(meta[name]) for name in ("architecture", "recipe", "annealing"))
         params, mean = read.network["params"], read.network["mean"]
     except Exception as error:  # Orbax and its stores raise many kinds; whatever it is, the file is no use
@@ -172,23 +173,23 @@ def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
 
 
 def _check_format(path: Path) -> None:
-    """ValueError where a newer version wrote the checkpoint, whatever else that version does differently."""
+    """UserError where a newer version wrote the checkpoint, whatever else that version does differently."""
     try:
         stored = _read(path, []).meta.get("format", 0)
         if not isinstance(stored, int) or stored < 0:
-            raise ValueError(f"format={stored!r}: a whole number of 0 or more is needed")
+            raise UserError(f"format={stored!r}: a whole number of 0 or more is needed")
     except Exception as error:
         raise _damaged(path, error) from error
     if stored > FORMAT:
-        raise ValueError(
+        raise UserError(
             f"checkpoint {path} is of format {stored}: it was written by a newer version of zfjax, and this one reads "
             f"formats 0 to {FORMAT}; update zfjax to read it"
         )
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
+def _damaged(path: Path, error: Exception) -> UserError:
     others = [step for step in _steps(path.parent) if step != int(path.name)]
-    return ValueError(f"checkpoint {path} is damaged ({_first_line(error)}); beside it stand {others}")
+    return UserError(f"checkpoint {path} is damaged ({_first_line(error)}); beside it stand {others}")
 
 
 def _read(path: Path, parts: Sequence[str]) -> Any:
@@ -220,7 +221,7 @@ def _check_shapes(path: Path, params: Params, architecture: Architecture) -> Non
     expected = {name: size.kernel for name, size in architecture.sizes().items()}
     stored = {name: tuple(layer["kernel"].shape) for name, layer in params.items()}
     if expected != stored:
-        raise ValueError(f"checkpoint {path}: its kernels {stored} are not those of {architecture.name}, {expected}")
+        raise UserError(f"checkpoint {path}: its kernels {stored} are not those of {architecture.name}, {expected}")
 
 
 def _encode(value: Any) -> Any:

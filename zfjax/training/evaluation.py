@@ -12,6 +12,7 @@ from jax import lax
 
 from zfjax import pixels
 from zfjax.architecture import Architecture
+from zfjax.errors import UserError
 from zfjax.network import Params, forward
 from zfjax.parallel import AXIS, data_parallel, replicate, split
 
@@ -26,9 +27,9 @@ class Errors(NamedTuple):
     count: jax.Array | int = 0  # type: ignore[assignment]  # images; hides tuple.count
 
     def shares(self) -> dict[str, float]:
-        """{"top1": error, "top5": error}, as shares of the images; ValueError if none was seen."""
+        """{"top1": error, "top5": error}, as shares of the images; UserError if none was seen."""
         if self.count == 0:
-            raise ValueError("count=0: no image was evaluated")
+            raise UserError("count=0: no image was evaluated")
         return {"top1": int(self.top1) / int(self.count), "top5": int(self.top5) / int(self.count)}
 
 
@@ -81,7 +82,7 @@ def probabilities_of(
     elif views == "ten":
         crops = pixels.ten_crops(pictures, mean, architecture.image_size)
     else:
-        raise ValueError(f"views={views!r}: one of 'center', 'ten' is needed")
+        raise UserError(f"views={views!r}: one of 'center', 'ten' is needed")
 
     def probabilities(images: jax.Array) -> jax.Array:
         logits, _ = forward(params, images, architecture=architecture)
@@ -121,11 +122,11 @@ def make_evaluate_ensemble(
     architectures. Compiled once for many calls; each member sees each picture once.
 
     The batches are {"image": uint8 [b, S, S, 3], "label": int32 [b], "mask": bool [b]}; each host passes its own
-    rows and gets the counts of all. ValueError for no member, or members with different numbers of classes.
+    rows and gets the counts of all. UserError for no member, or members with different numbers of classes.
     """
     classes = {member.architecture.num_classes for member in members}
     if len(classes) != 1:
-        raise ValueError(f"members with {sorted(classes)} classes: at least one, all with the same number, are needed")
+        raise UserError(f"members with {sorted(classes)} classes: at least one, all with the same number, are needed")
     tables = [member.architecture for member in members]
 
     def count(state: tuple[Sequence[Params], Sequence[jax.Array]], batch: dict[str, jax.Array]) -> EnsembleErrors:

@@ -57,6 +57,7 @@ from zfjax import parallel
 from zfjax.architecture import Architecture
 from zfjax.data import Source
 from zfjax.data.loader import eval_batches, steps_per_epoch, train_batches
+from zfjax.errors import DivergedError, UserError
 from zfjax.training import checkpoints, evaluation, step
 from zfjax.training.step import Annealing, Metrics, Recipe, TrainState
 
@@ -65,7 +66,7 @@ ASK_STEPS = 8  # steps, or batches of a validation, between two times that sever
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What does not change while a network trains; ValueError for parts that do not fit together."""
+    """What does not change while a network trains; UserError for parts that do not fit together."""
 
     architecture: Architecture
     recipe: Recipe
@@ -82,14 +83,14 @@ class Run:
         for name, least in (("save_steps", 1), ("num_workers", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise ValueError(f"{name}={value}: at least {least} is needed")
+                raise UserError(f"{name}={value}: at least {least} is needed")
         if self.architecture.image_size > len(self.mean):
-            raise ValueError(
+            raise UserError(
                 f"image_size={self.architecture.image_size}: crops of at most {len(self.mean)} pixels, "
                 f"the size of the pictures, are needed"
             )
         if self.validation is None and self.recipe.annealing == "plateau":
-            raise ValueError("validation=None: annealing='plateau' watches its error; give one, or annealing='cosine'")
+            raise UserError("validation=None: annealing='plateau' watches its error; give one, or annealing='cosine'")
         steps_per_epoch(self.train, self.recipe.batch_size)
 
     @property
@@ -176,7 +177,7 @@ class Finished(NamedTuple):
 Event = Stepped | Saved | EpochDone | Halted | Finished
 
 
-class Diverged(FloatingPointError):
+class Diverged(DivergedError):
     """The loss or the gradient of a step is not finite."""
 
     def __init__(self, quantity: str, value: float, step: int, saved_steps: list[int]):
@@ -196,15 +197,15 @@ def begin(
       annealing: where it stands, where that is not what the checkpoint, or a fresh start, says.
 
     Raises:
-      ValueError: no epoch is left to train, or the checkpoint is of another network or has no optimizer.
+      UserError: no epoch is left to train, or the checkpoint is of another network or has no optimizer.
     """
     if annealing is None:
         annealing = Annealing.start(run.recipe) if checkpoint is None else checkpoint.annealing
     done = annealing.epoch if checkpoint is None else checkpoint.step // run.epoch_steps
     if done > run.recipe.num_epochs or annealing.epoch >= run.recipe.num_epochs:
-        raise ValueError(f"num_epochs={run.recipe.num_epochs}: the run has done {done} already")
+        raise UserError(f"num_epochs={run.recipe.num_epochs}: the run has done {done} already")
     if checkpoint is not None and done == run.recipe.num_epochs and run.recipe != checkpoint.recipe:
-        raise ValueError(f"num_epochs={done}: all of them are trained; a larger one is needed to train on differently")
+        raise UserError(f"num_epochs={done}: all of them are trained; a larger one is needed to train on differently")
     fresh = step.init_state(run.recipe, run.architecture)
     if checkpoint is None:
         return Progress(fresh, annealing, Totals())

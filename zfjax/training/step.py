@@ -22,6 +22,7 @@ from jax import lax
 
 from zfjax import pixels
 from zfjax.architecture import Architecture
+from zfjax.errors import UserError
 from zfjax.network import ConvNet, Params, forward
 from zfjax.parallel import AXIS
 
@@ -65,7 +66,7 @@ class Recipe:
         }
         for field, (holds, rule) in rules.items():
             if not holds:
-                raise ValueError(f"{field}={getattr(self, field)!r}: {rule} is needed")
+                raise UserError(f"{field}={getattr(self, field)!r}: {rule} is needed")
 
 
 class TrainState(NamedTuple):
@@ -258,10 +259,10 @@ def renormalize(params: Params, radius: float = 0.1) -> Params:
       radius: above 0, in units of the weights.
 
     Returns:
-      The same tree. ValueError for a radius that is not above 0.
+      The same tree. UserError for a radius that is not above 0.
     """
     if not radius > 0:
-        raise ValueError(f"radius={radius!r}: a number above 0 is needed")
+        raise UserError(f"radius={radius!r}: a number above 0 is needed")
     return jax.tree.map(lambda leaf: _renormalize_kernel(leaf, radius) if leaf.ndim == 4 else leaf, params)
 
 

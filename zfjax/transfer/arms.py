@@ -21,6 +21,7 @@ from zfjax.architecture import Architecture
 from zfjax.data import ArraySource, Source, photo_sets
 from zfjax.data.loader import eval_batches
 from zfjax.data.photo_sets import PhotoSet
+from zfjax.errors import DivergedError, UserError
 from zfjax.nets import TrainedNet
 from zfjax.network import Params
 from zfjax.training import Recipe, checkpoints, loop
@@ -61,13 +62,13 @@ def pretrained(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, layer: str, 
 
 
 def scratch(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, recipe: Recipe, folder: Path) -> Arm:
-    """The same net trained on the fold's training images alone; ValueError where they do not fill a batch.
+    """The same net trained on the fold's training images alone; UserError where they do not fill a batch.
 
     `folder` keeps a training that is not done in a folder of its own, named by all that it depends on.
     """
     parallel.check_batch_size(recipe.batch_size)
     if recipe.batch_size > len(fold.train):
-        raise ValueError(
+        raise UserError(
             f"arms='scratch': {len(fold.train)} training images do not fill the net's batches of {recipe.batch_size}"
         )
     table = net.architecture
@@ -88,10 +89,10 @@ def scratch(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, recipe: Recipe,
 
 
 def voc(net: TrainedNet, photo_set: PhotoSet, *, layer: str, folder: Path, batch_size: int) -> Arm:
-    """A logistic regression of each class, train to val, by average precision; ValueError where one shows none."""
+    """A logistic regression of each class, train to val, by average precision; UserError where one shows none."""
     for split, chosen in photo_set.splits.items():
         if not (photo_set.labels[chosen] > 0).any():
-            raise ValueError(f"{photo_set.name}: no photo of {split} shows a class: of {len(chosen)} photos")
+            raise UserError(f"{photo_set.name}: no photo of {split} shows a class: of {len(chosen)} photos")
 
     def measure() -> dict[str, Any]:
         features = frozen_features.cached(net, photo_set, [layer], folder, batch_size=batch_size)[layer]
@@ -201,7 +202,7 @@ def accuracy(
     found = [rows[logits] for rows in protocol.features_of(rows, batches, mean=mean, size=architecture.image_size)]
     scores = np.concatenate(found)
     if not np.isfinite(scores).all():
-        raise FloatingPointError("logits are not finite: training from scratch diverged")
+        raise DivergedError("logits are not finite: training from scratch diverged")
     return protocol.mean_class_accuracy(scores.argmax(axis=1), photo_set.labels[fold.test])
 
 
@@ -240,6 +241,6 @@ def train(
                     bar.update(event.num_images)
         except loop.Diverged as error:
             where = f"{error.quantity}={error.value} at step {error.step}"
-            raise FloatingPointError(f"{where}: training from scratch diverged") from error
+            raise DivergedError(f"{where}: training from scratch diverged") from error
     assert isinstance(event, loop.Finished)
     return event.progress.state.params

@@ -16,6 +16,7 @@ from zfjax import features, files
 from zfjax.data import Source, photo_sets, sets, tfds_sets
 from zfjax.data.loader import eval_batches
 from zfjax.data.photo_sets import PhotoSet
+from zfjax.errors import UserError
 from zfjax.nets import TrainedNet
 from zfjax.training import checkpoints
 from zfjax.transfer import protocol
@@ -41,7 +42,7 @@ def open_photos(dataset: str, images: Path, net: TrainedNet, threshold: float | 
     trained = sets.open_images(None, net)
     learnt = trained.train
     if learnt is None:
-        raise ValueError(f"remove_duplicates={threshold}: {trained.name!r} has no training pictures to compare with")
+        raise UserError(f"remove_duplicates={threshold}: {trained.name!r} has no training pictures to compare with")
     ours = photo_sets.source_of(photo_set, len(net.mean))
 
     def search() -> dict[str, Any]:
@@ -64,7 +65,7 @@ def cached(
     batch: the arrays lie on disk (`numpy.memmap`).
 
     Raises:
-      ValueError: an unknown layer, too little space on the disk, or a damaged file, which is named.
+      UserError: an unknown layer, too little space on the disk, or a damaged file, which is named.
     """
     for layer in layers:
         net.architecture.layer(layer)
@@ -113,7 +114,7 @@ def _mapped(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r")
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it, and it is computed again") from error
+        raise UserError(f"{path} is damaged ({error}): delete it, and it is computed again") from error
 
 
 def features_key(net: TrainedNet, photo_set: PhotoSet, layer: str) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def features_key(net: TrainedNet, photo_set: PhotoSet, layer: str) -> dict[str, 
 def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise ValueError(f"{folder}: the features take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there")
+        raise UserError(f"{folder}: the features take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there")
 
 
 def _pictures(source: Source, name: str) -> Iterator[np.ndarray]:

@@ -26,6 +26,8 @@ import optax
 import scipy.linalg
 from jax import lax
 
+from zfjax.errors import UserError
+
 Loss = Literal["softmax", "svm", "logistic"]
 
 
@@ -64,10 +66,10 @@ def targets_of(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def scores(model: LinearModel, features: np.ndarray) -> np.ndarray:
-    """float32 [N, classes] of features [N, D]; ValueError where they are not finite, and so have no order."""
+    """float32 [N, classes] of features [N, D]; UserError where they are not finite, and so have no order."""
     found = np.asarray(jnp.matmul(features, model.weights, precision="highest") + model.bias[None])
     if not np.isfinite(found).all():
-        raise ValueError("features: their scores are not finite; are the features?")
+        raise UserError("features: their scores are not finite; are the features?")
     return found
 
 
@@ -96,15 +98,15 @@ def fit(
       start: where to begin.
       tolerance: the norm of the gradient at which to end.
     Raises:
-      ValueError: a penalty below 0, or a fit that ended in numbers that are not finite, as NaN in the features gives.
+      UserError: a penalty below 0, or a fit that ended in numbers that are not finite, as NaN in the features gives.
     """
     if not (np.isfinite(penalty) and penalty >= 0):
-        raise ValueError(f"penalty={penalty}: a finite number, 0 or more, is needed")
+        raise UserError(f"penalty={penalty}: a finite number, 0 or more, is needed")
     shape = features.shape[1], targets.shape[1]
     weights = (jnp.zeros(shape), jnp.zeros(shape[1])) if start is None else (start.weights, start.bias)
     model = _minimize(weights, features, targets, penalty, tolerance, loss=loss)
     if not all(np.isfinite(part).all() for part in (model.weights, model.bias, model.gradient_norm)):
-        raise ValueError(
+        raise UserError(
             f"penalty={penalty}: the {loss} is not finite after {model.iterations} steps; are the features?"
         )
     return model
@@ -132,7 +134,7 @@ def fit_chosen(
       penalties: those to try, strongest first; at least one.
     """
     if not len(penalties):
-        raise ValueError("penalties=(): at least one is needed")
+        raise UserError("penalties=(): at least one is needed")
     penalty = penalties[len(penalties) // 2]
     if held.any():
         reached, model = [], None
@@ -140,7 +142,7 @@ def fit_chosen(
             model = fit(features[~held], targets[~held], tried, loss=loss, start=model)
             reached.append(quality(scores(model, features[held]), targets[held]))
         if np.isnan(reached).any():
-            raise ValueError(f"quality={reached} of the held-out examples: numbers are needed to choose a penalty by")
+            raise UserError(f"quality={reached} of the held-out examples: numbers are needed to choose a penalty by")
         penalty = penalties[int(np.argmax(reached))]
     return Chosen(fit(features, targets, penalty, loss=loss), penalty)
 
@@ -249,10 +251,10 @@ def kernel_coordinates(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray,
       test: [m, n] inner products of test and training images.
     Returns:
       float32 [n, n] and [m, n]. Beside these and the arguments memory holds one matrix of float64 [n, n].
-      ValueError where one is not finite, or `train` no matrix of inner products.
+      UserError where one is not finite, or `train` no matrix of inner products.
     """
     if not np.isfinite(test).all():
-        raise ValueError("test: inner products of finite features are needed")
+        raise UserError("test: inner products of finite features are needed")
     centred = train.astype(np.float64)  # becomes L in its place
     of_image, overall = centred.mean(axis=1), centred.mean()
     centred -= of_image[:, None]
@@ -263,7 +265,7 @@ def kernel_coordinates(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray,
     try:  # LAPACK works in place on columns, and the transpose of a symmetric matrix is itself
         lower = scipy.linalg.cholesky(centred.T, lower=True, overwrite_a=True)
     except ValueError as error:  # LinAlgError is one
-        raise ValueError(f"train: inner products of finite features are needed ({error})") from error
+        raise UserError(f"train: inner products of finite features are needed ({error})") from error
     coordinates = np.empty(test.shape, np.float32)
     for top in range(0, len(test), _ROWS):
         crossed = test[top : top + _ROWS].astype(np.float64)

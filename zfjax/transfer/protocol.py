@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zfjax.errors import UserError
 from zfjax.features import Features, jitted
 from zfjax.pixels import center_crop
 
@@ -51,19 +52,19 @@ def folds(
       class_names: dense label -> name.
       num_test: test images per class at most (the paper's 50).
     Raises:
-      ValueError: a class that has no image left to test on, by name; a number below 1; a label without a name.
+      UserError: a class that has no image left to test on, by name; a number below 1; a label without a name.
     """
     for name, value in (("num_train", num_train), ("num_folds", num_folds), ("num_test", num_test)):
         if value < 1:
-            raise ValueError(f"{name}={value}: at least 1 is needed")
+            raise UserError(f"{name}={value}: at least 1 is needed")
     if seed < 0:
-        raise ValueError(f"seed={seed}: 0 or more is needed")
+        raise UserError(f"seed={seed}: 0 or more is needed")
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(class_names):
-        raise ValueError(f"labels {labels.min()}..{labels.max()}: those of {len(class_names)} classes are needed")
+        raise UserError(f"labels {labels.min()}..{labels.max()}: those of {len(class_names)} classes are needed")
     members = [np.flatnonzero(labels == label) for label in range(len(class_names))]
     for name, images in zip(class_names, members, strict=True):
         if len(images) <= num_train:
-            raise ValueError(
+            raise UserError(
                 f"num_train={num_train}: class {name!r} has {len(images)} images, and at least one is to be tested on"
             )
     drawn = []
@@ -92,7 +93,7 @@ def held_out(labels: np.ndarray) -> np.ndarray:
 def mean_class_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
     """Mean over the classes in `labels` of the share of their images that were recognised; ints [N]."""
     if len(labels) == 0 or predicted.shape != labels.shape:
-        raise ValueError(f"predicted of shape {predicted.shape}: one for each of the {len(labels)} labels is needed")
+        raise UserError(f"predicted of shape {predicted.shape}: one for each of the {len(labels)} labels is needed")
     return float(np.mean([(predicted[labels == label] == label).mean() for label in np.unique(labels)]))
 
 
@@ -106,13 +107,13 @@ def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
       scores: float [N].
       relevant: bool [N].
     Returns:
-      The area; nan where nothing is relevant. ValueError for a score that is not finite or another number of them, or
+      The area; nan where nothing is relevant. UserError for a score that is not finite or another number of them, or
       for numbers where True and False are needed.
     """
     if relevant.dtype != bool:
-        raise ValueError(f"relevant of type {relevant.dtype}: bool is needed")
+        raise UserError(f"relevant of type {relevant.dtype}: bool is needed")
     if scores.shape != relevant.shape or not np.isfinite(scores).all():
-        raise ValueError(f"scores of shape {scores.shape}: finite ones for each of {len(relevant)} images are needed")
+        raise UserError(f"scores of shape {scores.shape}: finite ones for each of {len(relevant)} images are needed")
     if not relevant.any():
         return float("nan")
     order = np.argsort(-scores)
@@ -131,12 +132,12 @@ def average_precisions(scores: np.ndarray, shown: np.ndarray) -> np.ndarray:
       scores: float [N, classes].
       shown: [N, classes], 1 shown, -1 not shown, 0 difficult.
     Returns:
-      float [classes]. ValueError for other shapes or values.
+      float [classes]. UserError for other shapes or values.
     """
     if scores.ndim != 2 or scores.shape != shown.shape:
-        raise ValueError(f"shown of shape {shown.shape}: one for each of scores {scores.shape}, images by classes")
+        raise UserError(f"shown of shape {shown.shape}: one for each of scores {scores.shape}, images by classes")
     if shown.dtype == bool or not np.isin(shown, (-1, 0, 1)).all():
-        raise ValueError(f"shown of type {shown.dtype}: 1 (shown), -1 (not shown) and 0 (difficult) are needed")
+        raise UserError(f"shown of type {shown.dtype}: 1 (shown), -1 (not shown) and 0 (difficult) are needed")
     clear = shown != 0
     return np.array(
         [average_precision(scores[clear[:, c], c], shown[clear[:, c], c] > 0) for c in range(shown.shape[1])]
@@ -212,7 +213,7 @@ def duplicates(tested: Iterable[np.ndarray], trained: Iterable[np.ndarray], thre
     Of 9,144 photos of Caltech-101 and 9,103 of ImageNet no two different ones reached 0.95.
     """
     if not 0 < threshold <= 1:
-        raise ValueError(f"threshold={threshold}: a correlation above 0 and at most 1 is needed")
+        raise UserError(f"threshold={threshold}: a correlation above 0 and at most 1 is needed")
     return highest_correlations(tested, trained) >= threshold
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from zfjax import files
+from zfjax.errors import UserError
 
 
 def recorded(
@@ -20,7 +21,7 @@ def recorded(
     """What `compute` returned for this key: read where it was recorded before, else computed and recorded.
 
     The record is `folder`/`name`-<hash of the key>.json, written whole or not at all; it also holds the seconds that
-    it took, and the key. ValueError where it is damaged, or not of this key.
+    it took, and the key. UserError where it is damaged, or not of this key.
     """
     path = folder / f"{name}-{hash_of(key)}.json"
     if not path.exists():
@@ -30,9 +31,9 @@ def recorded(
     try:
         record = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it, and it is computed again") from error
+        raise UserError(f"{path} is damaged ({error}): delete it, and it is computed again") from error
     if not isinstance(record, dict) or record.get("key") != json.loads(json.dumps(key)):
-        raise ValueError(f"{path} is not the record of its key: delete it, and it is computed again")
+        raise UserError(f"{path} is not the record of its key: delete it, and it is computed again")
     return record
 
 
