@@ -1,68 +1,451 @@
-"""A trained network and what belongs to it, opened from its run, and the pictures that it sees."""
+"""Net: what every analysis, figure and page asks of a network, and the networks that answer it.
+
+A trained run (`load_net("runs/x")`), an imported network, SqueezeNet and any JAX function (`FunctionNet`) are all
+looked at in the same words: `net.prepare` makes the network's input of pictures, `net.features` gives a function of
+images that every analysis takes, `net.project` carries single units down to pixels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import importlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
-from zfjax.architecture import Architecture
-from zfjax.data import Source, archives
+from zfjax import features as layer_features
+from zfjax.anymodel import project_fn
+from zfjax.architecture import Architecture, Conv, ReceptiveField, receptive_field
+from zfjax.data import Source, archives, name_of
+from zfjax.deconvnet import WAYS, Unit, project_places
+from zfjax.errors import UserError
+from zfjax.features import Features
+from zfjax.files import digest
 from zfjax.network import Params
-from zfjax.pixels import center_crop
-from zfjax.pretrained import CaffeNet
-from zfjax.training import checkpoints
+from zfjax.pixels import center_crop, in_colours
 
 RUNS = Path("runs")  # where runs are written and looked for, below the current directory
+CHUNK = 16  # units projected together by `FunctionNet`
+Size = int | tuple[int, int]  # a side of squares, or (height, width), pixels
+Way = Literal["deconvnet", "gradient", "guided"]
 
 
-class TrainedNet(NamedTuple):
-    """A network, and what belongs to it."""
+class Net(Protocol):
+    """A network to look at. Images are its input, float [B, H, W, C]; pictures are uint8, as they are stored."""
+
+    @property
+    def name(self) -> str:
+        """What it is called on pages and in results."""
+
+    @property
+    def image_size(self) -> Size:
+        """Size of the images."""
+
+    @property
+    def picture_size(self) -> Size:
+        """Size of the pictures that `prepare` takes, whose centre the images are."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that can be looked at, from the image up; where there are classes, the last one is the logits."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the logits; empty where the network has no classes or they have no names."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the weights."""
+
+    def prepare(self, pictures: Any) -> jax.Array:
+        """Pictures uint8 [B, *picture_size, C] -> images [B, *image_size, C]."""
+
+    def features(self, layers: Sequence[str]) -> Features:
+        """fn(images) -> {layer: [B, H, W, C] or [B, C]}; UserError for an unknown layer, or none at all."""
+
+    def project(
+        self, images: Any, units: Unit, *, layer: str | None = None, of: Any = None, way: Way = "deconvnet"
+    ) -> np.ndarray:
+        """One signed picture for each unit, each projected alone, from its own activation.
+
+        Args:
+          images: float [U, H, W, C], the network's input.
+          units: a `Unit` whose channel, and place (y, x) or None for the strongest one, are numbers or [N].
+          layer: where they stand, unless the units say it.
+          of: int [N], the image of each unit; by default the one image, or unit n in image n.
+          way: "deconvnet", or to compare "gradient" or "guided" backpropagation.
+
+        Returns:
+          float32 [N, H, W, C], in the unit of the images. UserError for an unknown layer, or a unit that is not there.
+        """
+
+    def receptive_field(self, layer: str) -> ReceptiveField | None:
+        """What one place of a layer sees of the images; None where that cannot be known."""
+
+
+def size_of(size: Size) -> tuple[int, int]:
+    """(height, width) of a size, pixels."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def class_words(net: Net) -> tuple[str, ...]:
+    """The classes as people call them: "golf ball" where the class is the synset n03445777."""
+    return archives.class_words(net.class_names)
+
+
+def shapes_of(net: Net, layers: Sequence[str] | None = None) -> dict[str, tuple[int, ...]]:
+    """{layer: [H, W, C] or [C]}, the shape of each layer's features of one image; nothing is computed."""
+    layers = net.layers if layers is None else layers
+    picture = jax.ShapeDtypeStruct((1, *size_of(net.picture_size), num_channels(net)), np.uint8)
+    fn = net.features(layers)
+    shapes = jax.eval_shape(lambda pictures: fn(net.prepare(pictures)), picture)
+    return {layer: tuple(shapes[layer].shape[1:]) for layer in layers}
+
+
+def num_channels(net: Net) -> int:
+    """Channels of the pictures: 3 of colours, unless the network says another number."""
+    return int(getattr(net, "channels", 3))
+
+
+def map_layers(net: Net) -> tuple[str, ...]:
+    """The layers that have places (feature maps), from the image up."""
+    return tuple(layer for layer, shape in shapes_of(net).items() if len(shape) == 3)
+
+
+def unit_name(net: Net, layer: str, channel: int) -> str:
+    """What a unit is called: the class of a logit, "map 7" where the layer has places, else "unit 7"."""
+    channel = int(channel)
+    shape = shapes_of(net, [layer])[layer]
+    is_class = layer == net.layers[-1] or layer in getattr(net, "class_maps", ())
+    kind = "map" if len(shape) == 3 else "unit"
+    if is_class and len(net.class_names) == shape[-1]:
+        return f"{class_words(net)[channel]}" if kind == "unit" else f"{kind} {channel}, {class_words(net)[channel]}"
+    return f"{kind} {channel}"
+
+
+def check_layer(net: Net, layer: str) -> str:
+    """`layer`; UserError where the network has none of this name."""
+    if layer not in net.layers:
+        raise UserError(f"layer={layer!r}: one of {', '.join(net.layers)} of {net.name} is needed")
+    return layer
+
+
+class OfTable:
+    """The methods of a network that is an `Architecture` with parameters: its explicit forward pass and deconvnet."""
+
+    architecture: Architecture
+    params: Params
+    mean: np.ndarray  # float32 [S, S, 3], or [3] of one colour
+
+    @property
+    def image_size(self) -> Size:
+        """Side of the images."""
+        return self.architecture.image_size
+
+    @property
+    def picture_size(self) -> Size:
+        """Side of the pictures; that of the mean."""
+        return len(self.mean) if self.mean.ndim == 3 else self.architecture.image_size
+
+    @property
+    def channels(self) -> int:
+        """Channels of images and pictures."""
+        return self.architecture.channels
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers from the image up; the last one is the logits."""
+        return self.architecture.layer_names
+
+    def prepare(self, pictures: Any) -> jax.Array:
+        """The centre of pictures uint8 [B, S, S, 3], minus the mean."""
+        mean = np.broadcast_to(self.mean, pictures.shape[1:])
+        return center_crop(jnp.asarray(pictures), jnp.asarray(mean), self.architecture.image_size)
+
+    def features(self, layers: Sequence[str]) -> Partial:
+        """fn(images) -> {layer: features}."""
+        return layer_features.layers_of(self.params, layers, architecture=self.architecture)
+
+    def project(
+        self, images: Any, units: Unit, *, layer: str | None = None, of: Any = None, way: Way = "deconvnet"
+    ) -> np.ndarray:
+        """One signed picture for each unit: see `Net.project`."""
+        layer = _layer_of(units, layer)
+        self.architecture.layer(layer)
+        images = np.asarray(images)
+        places = places_of(units, of, self.features([layer]), images, layer)
+        return project_places(
+            self.params, images, places, layer=layer, architecture=self.architecture, way=WAYS[_checked(way)]
+        )
+
+    def receptive_field(self, layer: str) -> ReceptiveField:
+        """What one place of a layer sees of the images, by the table."""
+        return receptive_field(self.architecture, layer)
+
+    @property
+    def first_filters(self) -> np.ndarray | None:
+        """float32 [h, w, C, N], the filters of the first layer; None where it has none."""
+        row = self.architecture.layers[0]
+        return np.asarray(self.params[row.name]["kernel"], np.float32) if isinstance(row, Conv) else None
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNet(OfTable):
+    """The network of a run's checkpoint, and what belongs to it."""
 
     architecture: Architecture
     params: Params
     mean: np.ndarray  # float32 [S, S, 3], mean training picture
     path: Path  # of the checkpoint
     run: Path  # folder of the run
-    data: str  # what it was trained on, for `open_data`
+    data: str  # what it was trained on, for `zfjax.open_data`
     class_names: tuple[str, ...]  # of its logits
     fingerprint: str  # changes with the weights
 
     @property
-    def class_words(self) -> tuple[str, ...]:
-        """The classes as people call them: "golf ball" where the class is the synset n03445777."""
-        return archives.class_words(self.class_names)
-
-
-class Pictured(Protocol):
-    """What readers and pages ask of a network: a `TrainedNet`, or one that was trained elsewhere."""
-
-    @property
-    def architecture(self) -> Architecture | CaffeNet:
-        """It knows the input's `image_size`."""
-        ...
-
-    @property
-    def mean(self) -> np.ndarray:
-        """The mean training picture, float32 [S, S, 3]."""
-        ...
-
-    @property
-    def path(self) -> Path:
-        """Where it was read from."""
-        ...
+    def name(self) -> str:
+        """The run's folder and the checkpoint's step."""
+        return f"{self.run}" if self.path == self.run else f"{self.run} at step {self.path.name}"
 
     @property
     def class_words(self) -> tuple[str, ...]:
         """The classes as people call them."""
-        ...
+        return class_words(self)
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionNet:
+    """Any JAX function as a `Net`, by the any-model engine: Flax Linen and NNX, Equinox, Haiku, Keras, or your own.
+
+    Examples:
+      net = FunctionNet(lambda images: {"conv": ..., "logits": ...}, image_size=64)
+      net = FunctionNet(apply, params, image_size=(48, 64), class_names=("cat", "dog"))  # apply(params, images)
+
+    Attributes:
+      fn: fn(images) -> {layer: features [B, H, W, C] or [B, C]}, from the image up; or, with `params`,
+        fn(params, images). It has to work under jit, and each image must be looked at by itself.
+      params: any tree of arrays that `fn` takes first; None where `fn` holds them itself.
+      image_size: side of the images, or (height, width), pixels.
+      channels: of the pictures and images.
+      picture_size: size of the pictures, at least that of the images; None: the same.
+      preprocess: crops of pictures, float32 [B, *image_size, C] with values 0 to 255, -> images; None: divided by 255.
+      class_names: of the last layer's features, its logits; empty where there are none.
+      class_maps: layers whose maps are the classes too, as those below a mean over all places.
+      name: what it is called.
+      data: what it was trained on, for `zfjax.open_data`; None where a figure is to be told.
+      receptive_fields: {layer: ReceptiveField} as far as they are known.
+      first_filters: float32 [h, w, C, N], the filters of the first layer, to be drawn; None where there are none.
+      on_unknown: as for `zfjax.with_relu_rule`.
+    """
+
+    fn: Callable[..., Mapping[str, jax.Array]]
+    params: Any = None
+    image_size: Size = 224
+    channels: int = 3
+    picture_size: Size = 0
+    preprocess: Callable[[jax.Array], jax.Array] | None = None
+    class_names: tuple[str, ...] = ()
+    class_maps: tuple[str, ...] = ()
+    name: str = "function"
+    data: str | None = None
+    receptive_fields: Mapping[str, ReceptiveField] | None = None
+    first_filters: np.ndarray | None = None
+    on_unknown: Literal["error", "keep"] = "error"
+
+    def __post_init__(self) -> None:
+        size, picture = size_of(self.image_size), size_of(self.picture_size or self.image_size)
+        if min(size) < 1 or picture[0] < size[0] or picture[1] < size[1]:
+            raise UserError(f"image_size={self.image_size!r}, picture_size={picture}: 1 <= image_size <= picture_size")
+        if self.channels < 1:
+            raise UserError(f"channels={self.channels}: at least 1 is needed")
+        object.__setattr__(self, "picture_size", self.picture_size or self.image_size)
+        last = self._shapes[self.layers[-1]]
+        if self.class_names and len(self.class_names) != last[-1]:
+            raise UserError(
+                f"class_names of {len(self.class_names)} classes: the last layer, {self.layers[-1]!r}, has {last[-1]}"
+            )
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        image = jax.ShapeDtypeStruct((1, *size_of(self.image_size), self.channels), np.float32)
+        prepared = jax.eval_shape(self._preprocessed, image)
+        shapes = jax.eval_shape(self._called, self.params, prepared)
+        if not isinstance(shapes, Mapping) or not shapes:
+            raise UserError(f"fn returns {jax.tree.structure(shapes)}: {{layer: features}} is needed")
+        for layer, array in shapes.items():
+            if array.ndim not in (2, 4) or array.shape[0] != 1:
+                raise UserError(
+                    f"fn returns {array.shape} as {layer!r} for one image: features [B, H, W, C] or [B, C] are needed"
+                )
+        return {layer: tuple(array.shape[1:]) for layer, array in shapes.items()}
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """In the order in which `fn` names them."""
+        return tuple(self._order)
+
+    @cached_property
+    def _order(self) -> list[str]:
+        """The keys as `fn` inserts them: JAX sorts those of a dict."""
+        keys: list[str] = []
+
+        def watched(params: Any, images: jax.Array) -> Any:
+            found = self._called(params, images)
+            keys[:] = list(found)
+            return found
+
+        image = jax.ShapeDtypeStruct((1, *size_of(self.image_size), self.channels), np.float32)
+        jax.eval_shape(watched, self.params, jax.eval_shape(self._preprocessed, image))
+        return keys
+
+    @cached_property
     def fingerprint(self) -> str:
-        """It changes with the weights."""
-        ...
+        """A hash of the program and of every array in it."""
+        image = jax.ShapeDtypeStruct((1, *size_of(self.image_size), self.channels), np.float32)
+        program = jax.make_jaxpr(self._called)(self.params, jax.eval_shape(self._preprocessed, image))
+        arrays = digest([jax.tree.leaves(self.params), program.consts])
+        return hashlib.blake2b(f"{arrays} {program.jaxpr}".encode(), digest_size=16).hexdigest()
+
+    def with_params(self, params: Any) -> FunctionNet:
+        """The same function with other parameters: another epoch, weights drawn anew."""
+        other = replace(self, params=params)
+        object.__setattr__(other, "_compiled", self._compiled)  # the same function, so the same programs
+        return other
+
+    def prepare(self, pictures: Any) -> jax.Array:
+        """The centre of pictures uint8 [B, *picture_size, C], preprocessed."""
+        (height, width), (high, wide) = size_of(self.image_size), pictures.shape[1:3]
+        top, left = (high - height) // 2, (wide - width) // 2
+        crops = jnp.asarray(pictures)[:, top : top + height, left : left + width]
+        return self._preprocessed(crops.astype(jnp.float32))
+
+    def features(self, layers: Sequence[str]) -> Partial:
+        """fn(images) -> {layer: features}."""
+        if not layers:
+            raise UserError(f"layers={layers!r}: at least one of {', '.join(self.layers)} is needed")
+        for layer in layers:
+            check_layer(self, layer)
+        return Partial(self._function_of(tuple(layers)), self.params)
+
+    def features_of_pictures(self, layers: Sequence[str]) -> Partial:
+        """fn(pictures) -> {layer: features}."""
+        chosen = self.features(layers).func
+
+        def prepared(params: Any, pictures: jax.Array) -> Any:
+            return chosen(params, self.prepare(pictures))
+
+        return Partial(self._compiled.setdefault(("pictures", tuple(layers)), prepared), self.params)
+
+    def project(
+        self, images: Any, units: Unit, *, layer: str | None = None, of: Any = None, way: Way = "deconvnet"
+    ) -> np.ndarray:
+        """One signed picture for each unit, by `zfjax.project_fn`: see `Net.project`."""
+        layer = check_layer(self, _layer_of(units, layer))
+        _checked(way)
+        images = np.asarray(images)
+        places = places_of(units, of, self.features([layer]), images, layer)
+        num = len(places["image"])
+        pictures = np.zeros((num, *images.shape[1:]), np.float32)
+        step = self._projection_of(layer, way)
+        for rows in np.resize(np.arange(num), (-(-num // CHUNK), min(num, CHUNK))) if num else ():
+            some = [np.asarray(places[name][rows], np.int32) for name in ("channel", "row", "column")]
+            pictures[rows] = step(self.params, images[places["image"][rows]], *some)
+        return pictures
+
+    def receptive_field(self, layer: str) -> ReceptiveField | None:
+        """What was said of it; None where nothing was."""
+        check_layer(self, layer)
+        return (self.receptive_fields or {}).get(layer)
+
+    @cached_property
+    def _compiled(self) -> dict[Any, Callable[..., Any]]:
+        return {}  # one function object for equal arguments, so that JAX finds what it compiled; kept as long as `self`
+
+    def _function_of(self, layers: tuple[str, ...]) -> Callable[..., Any]:
+        def chosen(params: Any, images: jax.Array) -> dict[str, jax.Array]:
+            every = self._called(params, images)
+            return {layer: every[layer] for layer in layers}
+
+        return self._compiled.setdefault(layers, chosen)
+
+    def _projection_of(self, layer: str, way: Way) -> Callable[..., Any]:
+        is_dense = len(self._shapes[layer]) == 1
+
+        @jax.jit
+        def projected(params: Any, images: jax.Array, channel: jax.Array, row: jax.Array, column: jax.Array) -> Any:
+            unit = Unit(channel, None if is_dense else (row, column))
+            fn = partial(self._called, params)
+            return project_fn(lambda images: fn(images)[layer], images, unit=unit, rule=way, on_unknown=self.on_unknown)
+
+        return self._compiled.setdefault((layer, way), projected)
+
+    def _called(self, params: Any, images: jax.Array) -> Mapping[str, jax.Array]:
+        return self.fn(images) if self.params is None else self.fn(params, images)
+
+    def _preprocessed(self, crops: jax.Array) -> jax.Array:
+        return crops / 255 if self.preprocess is None else self.preprocess(crops)
+
+
+def places_of(units: Unit, of: Any, fn: Features, images: np.ndarray, layer: str) -> dict[str, np.ndarray]:
+    """{"image", "channel", "row", "column"}, int32 [N] each, of units in images; UserError for one that is not there.
+
+    Args:
+      units, of, images, layer: as for `Net.project`.
+      fn: the layer's features; run only where the units do not say their places.
+    """
+    shape = jax.eval_shape(fn, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype))[layer].shape[1:]
+    if units.channel is None:
+        raise UserError(f"units={units}: a channel is needed, to project each unit alone")
+    given = [units.channel, *(units.position or ()), *(() if of is None else (of,))]
+    num = max(len(images) if of is None else 1, *(np.size(value) for value in given))
+    image = np.arange(num) if of is None and len(images) == num else np.zeros(num) if of is None else of
+    if of is None and len(images) not in (1, num):
+        raise UserError(f"images of shape {images.shape} for {num} units: one image, {num}, or `of` is needed")
+    image, channel = (np.broadcast_to(np.asarray(value, np.int32), num) for value in (image, units.channel))
+    zeros = np.zeros(num, np.int32)
+    if len(shape) == 1:
+        if units.position is not None:
+            raise UserError(f"position={units.position}: layer {layer!r} is dense and has no places, only channels")
+        row, column = zeros, zeros
+    elif units.position is None:
+        maps = layer_features.in_batches(fn, images, batch_size=CHUNK)[layer]
+        own = maps.reshape(len(images), -1, shape[-1])[image, :, channel]
+        row, column = (place.astype(np.int32) for place in np.unravel_index(own.argmax(axis=1), shape[:2]))
+    else:
+        row, column = (np.broadcast_to(np.asarray(value, np.int32), num) for value in units.position)
+    places = {"image": image, "channel": channel, "row": row, "column": column}
+    limits = dict(zip(places, (len(images), shape[-1], *(shape[:2] if len(shape) == 3 else (1, 1))), strict=True))
+    for name, limit in limits.items():
+        if num and not (0 <= places[name].min() and places[name].max() < limit):
+            raise UserError(
+                f"{name} from {places[name].min()} to {places[name].max()} of layer {layer!r}: 0 to {limit - 1} is "
+                "needed"
+            )
+    return places
+
+
+def features_of_pictures(net: Net, layers: Sequence[str]) -> Features:
+    """fn(pictures uint8 [B, *picture_size, C]) -> {layer: features}, of their centres as `net.prepare` makes them."""
+    if isinstance(net, OfTable) and net.mean.ndim == 3:
+        return layer_features.layers_of_pictures(net.params, net.mean, layers, architecture=net.architecture)
+    if isinstance(net, FunctionNet):
+        return net.features_of_pictures(layers)
+    fn = net.features(layers)
+    return lambda pictures: fn(net.prepare(pictures))
+
+
+def home_of(net: Net) -> Path:
+    """The folder below which figures and scans of a network go: its run's, or one below `runs/` of its name."""
+    run = getattr(net, "run", None)
+    return run if isinstance(run, Path) else RUNS / re.sub(r"[^\w.-]+", "-", net.name)
 
 
 def newest_run() -> Path:
@@ -76,42 +459,109 @@ def newest_run() -> Path:
     return folders[-1].parents[2]
 
 
-def load_net(checkpoint: Path | None) -> TrainedNet:
-    """The network of a checkpoint or run folder; of the newest run where none is named."""
-    path = checkpoints.find(newest_run() if checkpoint is None else checkpoint)
+def load_net(net: Path | str | None = None) -> Net:
+    """A network by its name.
+
+    Args:
+      net: a run folder or a checkpoint; "squeezenet:DIR", the folder of SqueezeNet v1.0's weights; "module:NAME", a
+        Python object that is, or returns, a `Net`; None for the newest run under `runs/`.
+
+    Raises:
+      FileNotFoundError: no such run.
+      UserError: a name that is none of these, or a checkpoint that is damaged.
+    """
+    kind, colon, rest = str(net).partition(":")
+    if net is None or not colon or Path(net).exists():
+        return _trained(net)
+    if kind == "squeezenet":
+        from zfjax.pretrained import squeezenet
+
+        return squeezenet(Path(rest)).as_net()
+    return _of_module(kind, rest)
+
+
+def _trained(net: Path | str | None) -> TrainedNet:
+    from zfjax.training import checkpoints  # with Orbax, which only this needs
+
+    path = checkpoints.find(newest_run() if net is None else Path(net))
     read = checkpoints.load(path)
-    run = path.parents[1]
-    data, class_names = read.settings["data"], tuple(read.settings["class_names"])
-    fingerprint = checkpoints.digest(dict(read.params))
-    return TrainedNet(read.architecture, read.params, read.mean, path, run, data, class_names, fingerprint)
+    return TrainedNet(
+        read.architecture,
+        read.params,
+        read.mean,
+        path,
+        path.parents[1],
+        read.settings["data"],
+        tuple(read.settings["class_names"]),
+        digest(dict(read.params)),
+    )
+
+
+def _of_module(module: str, name: str) -> Net:
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module + ".").startswith(error.name + "."):
+            raise
+        raise UserError(f"net={module}:{name}: there is no module {error.name!r} here") from error
+    except AttributeError as error:
+        raise UserError(f"net={module}:{name}: {error}") from error
+    net = found() if callable(found) and not hasattr(found, "prepare") else found
+    needed = ("name", "image_size", "layers", "class_names", "fingerprint", "prepare", "features", "project")
+    if missing := [attribute for attribute in needed if not hasattr(net, attribute)]:
+        raise UserError(
+            f"net={module}:{name}: a {type(net).__name__} is no Net, as it has no {', '.join(missing)}; make one with "
+            "zfjax.nets.FunctionNet"
+        )
+    checked: Net = net
+    return checked
+
+
+def _layer_of(units: Unit, layer: str | None) -> str:
+    """The layer that `layer=` or the units name; UserError where neither does, or they disagree."""
+    own = getattr(units, "layer", None)
+    if own is None and layer is None:
+        raise UserError("layer=None: say in which layer the units stand")
+    if own is not None and layer is not None and own != layer:
+        raise UserError(f"layer={layer!r}: the units stand in {own!r}")
+    return str(own if layer is None else layer)
+
+
+def _checked(way: str) -> str:
+    if way not in WAYS:
+        raise UserError(f"way={way!r}: one of {', '.join(map(repr, WAYS))} is needed")
+    return way
 
 
 class Views(NamedTuple):
-    """The centre crops of N examples, as the network and as a reader sees them; s is the net's image size."""
+    """The centre crops of N examples, as the network and as a reader sees them; [h, w] is the net's image size."""
 
-    images: np.ndarray  # float32 [N, s, s, 3] the net's input
-    pictures: np.ndarray  # uint8 [N, s, s, 3]
+    images: np.ndarray  # float32 [N, h, w, C] the net's input
+    pictures: np.ndarray  # uint8 [N, h, w, 3]
     labels: np.ndarray  # int32 [N]; -1 where the set does not say
-    objects: np.ndarray | None  # bool [N, s, s] the pixel lies on the object; None where the set does not say
+    objects: np.ndarray | None  # bool [N, h, w] the pixel lies on the object; None where the set does not say
     parts: np.ndarray | None  # float32 [N, P, 2] (y, x) of the parts, pixels of the crop; None likewise
+    names: tuple[str, ...] = ()  # [N] what each is called: its file's name, or its place in the split
 
 
-def read_views(source: Source, indices: Sequence[int] | np.ndarray, net: Pictured) -> Views:
-    """The examples at `indices` of a split whose pictures have the size of the net's mean."""
-    size = net.architecture.image_size
+def read_views(source: Source, indices: Sequence[int] | np.ndarray, net: Net) -> Views:
+    """The examples at `indices` of a split whose pictures have the net's picture size."""
+    (height, width), stored_size = size_of(net.image_size), size_of(net.picture_size)
     examples = [source[int(index)] for index in indices]
-    stored = np.stack([example["image"] for example in examples]) if examples else np.zeros((0, *net.mean.shape), "u1")
-    margin = (stored.shape[1] - size) // 2
-    crop = np.s_[:, margin : margin + size, margin : margin + size]
+    empty = np.zeros((0, *stored_size, num_channels(net)), np.uint8)
+    stored = np.stack([example["image"] for example in examples]) if examples else empty
+    top, left = (stored.shape[1] - height) // 2, (stored.shape[2] - width) // 2
+    crop = np.s_[:, top : top + height, left : left + width]
 
-    def told(name: str) -> np.ndarray | None:
+    def known(name: str) -> np.ndarray | None:
         return np.stack([e[name] for e in examples]) if examples and all(name in e for e in examples) else None
 
-    objects, parts = told("object"), told("parts")
+    objects, parts = known("object"), known("parts")
     return Views(
-        images=np.asarray(center_crop(stored, net.mean, size)),
-        pictures=stored[crop],
+        images=np.asarray(net.prepare(stored)),
+        pictures=in_colours(stored[crop]),
         labels=np.array([example["label"] for example in examples], np.int32),
         objects=None if objects is None else objects[crop],
-        parts=None if parts is None else parts - np.float32(margin),
+        parts=None if parts is None else parts - np.array([top, left], np.float32),
+        names=tuple(name_of(source, int(index)) for index in indices),
     )

@@ -118,9 +118,17 @@ def symmetric_scale(values: np.ndarray) -> float:
     return float(np.percentile(size, PERCENTILE)) if size.size else 0.0
 
 
+def in_colours(pictures: np.ndarray) -> np.ndarray:
+    """[..., H, W, C] as [..., H, W, 3]: three channels as they are; any other number as grey, by their mean."""
+    if pictures.shape[-1] == 3:
+        return pictures
+    grey = pictures.mean(axis=-1, keepdims=True).astype(pictures.dtype)
+    return np.broadcast_to(grey, (*pictures.shape[:-1], 3))
+
+
 def signed_pictures(signed: np.ndarray, scale: float) -> np.ndarray:
-    """Signed values [..., H, W, 3] on one scale: zero is mid-grey 128, +-scale white and black. -> uint8"""
-    return np.floor(as_picture(signed, scale) * 255 + 0.5).astype(np.uint8)
+    """Signed values [..., H, W, C] on one scale: zero is mid-grey 128, +-scale white and black. -> uint8 [..., 3]"""
+    return np.floor(as_picture(in_colours(signed), scale) * 255 + 0.5).astype(np.uint8)
 
 
 def filter_pictures(kernel: np.ndarray) -> tuple[np.ndarray, float]:
@@ -130,16 +138,18 @@ def filter_pictures(kernel: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def resized(pictures: np.ndarray, side: int) -> np.ndarray:
-    """Squares uint8 [N, s, s, 3] -> [N, side, side, 3].
+    """Pictures uint8 [N, h, w, 3] whose longer side becomes `side`. -> [N, side, side, 3] of squares
 
     Those of at most a third of `side` keep their pixels visible, each as a square of whole pixels, and come out at the
-    largest multiple of s that `side` holds.
+    largest multiple of their size that `side` holds.
     """
-    size = pictures.shape[1]
-    if 3 * size <= side:
-        return pictures.repeat(side // size, axis=1).repeat(side // size, axis=2)
+    height, width = pictures.shape[1:3]
+    longer = max(height, width)
+    if 3 * longer <= side:
+        return pictures.repeat(side // longer, axis=1).repeat(side // longer, axis=2)
+    size = (max(1, round(side * width / longer)), max(1, round(side * height / longer)))
     look = Image.Resampling.LANCZOS
-    return np.stack([np.asarray(Image.fromarray(picture).resize((side, side), look)) for picture in pictures])
+    return np.stack([np.asarray(Image.fromarray(picture).resize(size, look)) for picture in pictures])
 
 
 def mosaic(pictures: np.ndarray, columns: int, gap: int = TILE_GAP) -> np.ndarray:

@@ -12,8 +12,7 @@ from experiments.pages import canvas
 from experiments.pages.canvas import Panel, Section
 from zfjax import pixels
 from zfjax.analyses.strongest import Strongest
-from zfjax.architecture import Architecture
-from zfjax.network import Params
+from zfjax.nets import size_of
 
 PAGE = 1500  # pixels, the width that the maps of a page fill
 
@@ -24,50 +23,51 @@ FILTER_SIDE, FILTERS_PER_ROW = 42, 24  # layer 1's filters: pixels, number
 OVERVIEW_MAPS = 4  # maps of each layer on the overview
 
 
-def layer_page(
-    params: Params, architecture: Architecture, layer: str, seen: Strongest, facts: Mapping[str, Any]
-) -> Figure:
-    """One layer's page: its maps, and in the first layer its filters above them. `facts`: see `summary_line`."""
-    columns = 4 if len(seen.maps) > 12 else 3
-    sections = [Section(summary_line(layer, facts), map_panels(seen, columns), columns)]
-    if layer == architecture.layer_names[0]:
-        sections.insert(0, filter_section(params, layer))
+def layer_page(filters: np.ndarray | None, layer: str, strongest: Strongest, facts: Mapping[str, Any]) -> Figure:
+    """One layer's page: its maps, and above them the layer's filters [h, w, C, N] where they are given.
+
+    `facts`: see `summary_line`; its "units" are what the layer's units are called.
+    """
+    columns = 4 if len(strongest.maps) > 12 else 3
+    sections = [Section(summary_line(layer, facts), map_panels(strongest, columns, facts["units"]), columns)]
+    if filters is not None:
+        sections.insert(0, filter_section(filters, layer))
     title = f"Figure 2, {layer}: the nine images that excite a map most, projected to the pixels"
     return canvas.page(title, sections, caption(facts["num_images"]))
 
 
 def overview_page(
-    params: Params, architecture: Architecture, drawn: Mapping[str, Strongest], facts: Mapping[str, Any]
+    filters: tuple[str, np.ndarray] | None, drawn: Mapping[str, Strongest], facts: Mapping[str, Any]
 ) -> Figure:
-    """One page with the first layer's filters and the first maps of every layer. `facts` by layer."""
-    sections = [filter_section(params, architecture.layer_names[0])]
-    for layer, seen in drawn.items():
-        some = Strongest._make(field if field is None else field[:OVERVIEW_MAPS] for field in seen)
-        sections.append(Section(summary_line(layer, facts[layer]), map_panels(some, OVERVIEW_MAPS), OVERVIEW_MAPS))
+    """One page with the filters of (layer, [h, w, C, N]) and the first maps of every layer. `facts` by layer."""
+    sections = [] if filters is None else [filter_section(filters[1], filters[0])]
+    for layer, strongest in drawn.items():
+        some = Strongest._make(field if field is None else field[:OVERVIEW_MAPS] for field in strongest)
+        panels = map_panels(some, OVERVIEW_MAPS, facts[layer]["units"])
+        sections.append(Section(summary_line(layer, facts[layer]), panels, OVERVIEW_MAPS))
     title = "Figure 2: the nine images that excite a map most, projected to the pixels"
     return canvas.page(title, sections, caption(next(iter(facts.values()))["num_images"]))
 
 
-def map_panels(seen: Strongest, columns: int, words: Sequence[str] = ()) -> list[Panel]:
+def map_panels(strongest: Strongest, columns: int, names: Sequence[str]) -> list[Panel]:
     """For each map its projections, three by three, beside the patches; `columns` maps fill the page's width.
 
-    `words` are what the layer's maps are called, where they have names.
+    `names` [M] are what the maps are called.
     """
     width = (PAGE - (columns - 1) * canvas.GAP) // columns
     side = (width // 2 - 4 * pixels.TILE_GAP) // 3
     panels = []
-    for number, scale, projections, patches in zip(seen.maps, seen.scales, seen.projections, seen.patches, strict=True):
+    some = names[: len(strongest.maps)], strongest.scales, strongest.projections, strongest.patches
+    for name, scale, projections, patches in zip(*some, strict=True):
         tiles = [pixels.resized(pixels.signed_pictures(projections, scale), side), pixels.resized(patches, side)]
         sheet = pixels.side_by_side(*(pixels.mosaic(pair, columns=3) for pair in tiles))
         sheet = np.pad(sheet, ((0, 0), (0, width - sheet.shape[1]), (0, 0)), constant_values=255)  # columns align
-        name = f"map {number}, {words[number]}" if words else f"map {number}"
         panels.append(Panel(sheet, f"{name}   white = +{scale:.2g}"))
     return panels
 
 
-def filter_section(params: Params, layer: str) -> Section:
-    """Layer 1's filters, all on one scale."""
-    kernel = np.asarray(params[layer]["kernel"], np.float32)
+def filter_section(kernel: np.ndarray, layer: str) -> Section:
+    """A layer's filters [h, w, C, N], all on one scale."""
     tiles, scale = pixels.filter_pictures(kernel)
     sheet = pixels.mosaic(pixels.resized(tiles, FILTER_SIDE), columns=min(FILTERS_PER_ROW, len(tiles)))
     size = f"{kernel.shape[0]}x{kernel.shape[1]}"
@@ -75,10 +75,15 @@ def filter_section(params: Params, layer: str) -> Section:
 
 
 def summary_line(layer: str, facts: Mapping[str, Any]) -> str:
-    """Heading of a layer's maps: facts "num_maps", "num_dead", "receptive_field", "image_size"."""
-    field, size = facts["receptive_field"], facts["image_size"]
-    sees = f"{field}x{field} pixels" if field < size else f"the whole picture of {size}x{size} pixels"
-    return f"{layer}: {facts['num_maps']} maps, {facts['num_dead']} of them dead; a unit sees {sees}"
+    """Heading of a layer's maps: facts "kind", "num_maps", "num_dead", "receptive_field", "image_size"."""
+    field, (height, width) = facts["receptive_field"], size_of(facts["image_size"])
+    if field is None:
+        sees = f"what a {facts['kind']} sees is not known: the whole picture of {height}x{width} pixels is shown"
+    elif field < max(height, width):
+        sees = f"a unit sees {field}x{field} pixels"
+    else:
+        sees = f"a unit sees the whole picture of {height}x{width} pixels"
+    return f"{layer}: {facts['num_maps']} {facts['kind']}s, {facts['num_dead']} of them dead; {sees}"
 
 
 def caption(num_images: int, images: str = "images") -> list[str]:

@@ -5,10 +5,14 @@ Ctrl-C and SIGTERM are a request: a long run saves and leaves at a place of its 
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import jax
 import tyro
 
 from zfjax import parallel
@@ -49,6 +53,44 @@ class StopRequest:
         self._previous.clear()
 
 
+CACHE_VARIABLE = "ZFJAX_COMPILATION_CACHE"
+CACHE_HELP = f"""
+Compiled programs are kept in a folder of the user's cache, so that the next call starts at once:
+--compilation-cache DIR (or {CACHE_VARIABLE}=DIR) names another folder, --compilation-cache off turns it off.
+"""
+
+
+def use_compilation_cache(folder: str | None = None) -> None:
+    """Keep compiled programs between processes, several of which may use it at once.
+
+    Args:
+      folder: where; "off" for nowhere; None for what the variable ZFJAX_COMPILATION_CACHE says, or else a folder of the
+        user's cache.
+    """
+    folder = os.environ.get(CACHE_VARIABLE) if folder is None else folder
+    if folder == "off":
+        return
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(home / "zfjax" / "xla" if folder is None else Path(folder)))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def _without_cache_flag(flags: list[str]) -> tuple[list[str], str | None]:
+    """(the other flags, the value of --compilation-cache)."""
+    rest, cache = [], None
+    words = iter(flags)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in ("--compilation-cache", "--compilation_cache"):
+            cache = value if equals else next(words, None)
+            if cache is None:
+                raise SystemExit("error: --compilation-cache: a folder, or off, is needed")
+        else:
+            rest.append(word)
+    return rest, cache
+
+
 def main(
     config_type: type[Any],
     run: Callable[[Any], dict[str, Any]],
@@ -66,7 +108,9 @@ def main(
       report: prints a few lines of the result.
       when_stopped: what Ctrl-C left behind.
     """
-    config: Any = tyro.cli(config_type, description=doc)
+    flags, cache = _without_cache_flag(sys.argv[1:])
+    config: Any = tyro.cli(config_type, description=f"{doc or ''}{CACHE_HELP}", args=flags)
+    use_compilation_cache(cache)
     try:
         parallel.connect_hosts()
         result = run(config)
@@ -76,3 +120,5 @@ def main(
         raise SystemExit(f"stopped; {when_stopped}") from None
     if result:
         report(result)
+        if "folder" in result:
+            print(f"written to {result['folder']}")

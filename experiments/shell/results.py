@@ -1,47 +1,152 @@
-"""Where a command writes its result, and how: files that are whole or not there, result.json last."""
+"""A result: the folder that one command claims, its files, and result.json, which is written last and names them.
+
+Only files that an earlier result.json of the same command names are ever removed.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import os
 import platform
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.pages.canvas import png
+from experiments.pages import canvas
+from zfjax import files
 from zfjax.data import ImageSet
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.errors import UserError
-from zfjax.files import write_atomically
-from zfjax.nets import Pictured
+from zfjax.nets import Net
+
+RESULT = "result.json"
 
 
-def result_folder(out: Path | None, default: Path, *, overwrite: bool) -> Path:
-    """Where a result goes: `out` or `default`; UserError where one is already there and may not be replaced."""
-    folder = default if out is None else out
-    if (folder / "result.json").exists() and not overwrite:
-        raise UserError(f"out={str(folder)!r}: it already holds a result; give another folder, or --overwrite")
-    if any(folder.glob("*.png")) and not (folder / "result.json").exists() and not overwrite:
-        raise UserError(
-            f"out={str(folder)!r}: it holds pictures of something else; give another folder, or --overwrite"
-        )
-    return folder
+class FileFacts(TypedDict):
+    """What result.json says of a file that was written with it."""
+
+    bytes: int
+    blake2b: str
 
 
-def provenance(net: Pictured, data: ImageSet | PhotoSet, config: Any) -> dict[str, Any]:
+class Provenance(TypedDict):
+    """Where the numbers of a result come from."""
+
+    net: dict[str, Any]
+    checkpoint: dict[str, Any]
+    data: dict[str, Any]
+    config: Any
+    versions: dict[str, str]
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, command: str, *, overwrite: bool) -> Iterator[Path]:
+    """`folder` for the result of one command at a time, checked before any work is done.
+
+    Args:
+      folder: where the result goes; made if it is not there.
+      command: what makes the result, as "deconv_figures".
+      overwrite: whether an earlier result of this command may be replaced.
+
+    Raises:
+      UserError: a result is there that may not be replaced, pictures of something else are, or another process is
+        writing into the folder.
+    """
+    with files.locked(folder):
+        check_free(folder, command, overwrite=overwrite)
+        yield folder
+
+
+def check_free(folder: Path, command: str, *, overwrite: bool) -> None:
+    """UserError where a result of `command` cannot go into `folder`."""
+    named = f"out={str(folder)!r}"
+    if (folder / RESULT).exists():
+        owner = read(folder).get("command", command)
+        if owner != command:
+            raise UserError(f"{named}: it holds a result of {owner}; give another folder")
+        if not overwrite:
+            raise UserError(f"{named}: it already holds a result; give another folder, or --overwrite")
+    elif not overwrite and any(folder.glob("*.png")):
+        raise UserError(f"{named}: it holds pictures of something else; give another folder, or --overwrite")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The result.json of a folder, {} where there is none; UserError where it is none of ours."""
+    path = folder / RESULT
+    if not path.exists():
+        return {}
+    try:
+        result = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); remove it, or give another folder") from error
+    if not isinstance(result, dict):
+        raise UserError(f"{path} holds no result; remove it, or give another folder")
+    return result
+
+
+def write(
+    folder: Path,
+    command: str,
+    result: Mapping[str, Any],
+    contents: Mapping[str, Figure | Mapping[str, np.ndarray] | bytes],
+) -> dict[str, Any]:
+    """Write the files of a result, and last result.json, which names them with their sizes and digests.
+
+    All files are whole before the first replaces an earlier one; what an earlier result of this folder named and this
+    one does not is removed. Numbers that are not finite become null, as JSON has no others.
+
+    Args:
+      folder: from `claimed`.
+      command: what made the result.
+      result: what result.json says.
+      contents: {name: a figure (.png), arrays (.npz), or bytes}.
+
+    Returns:
+      What result.json holds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = {name: folder / f".{name}.{os.getpid()}.partial" for name in contents}
+    facts: dict[str, FileFacts] = {}
+    try:
+        for name, content in contents.items():
+            data = _encoded(content)
+            partial[name].write_bytes(data)
+            facts[name] = {"bytes": len(data), "blake2b": hashlib.blake2b(data, digest_size=16).hexdigest()}
+        earlier = read(folder).get("files", {})
+        (folder / RESULT).unlink(missing_ok=True)
+        for name, path in partial.items():
+            os.replace(path, folder / name)
+    finally:
+        for path in partial.values():
+            path.unlink(missing_ok=True)
+    for name in set(earlier) - set(contents):
+        (folder / Path(name).name).unlink(missing_ok=True)
+    whole = {**result, "folder": folder, "command": command, "files": facts}
+    files.save_json(folder / RESULT, whole)
+    return whole
+
+
+def _encoded(content: Figure | Mapping[str, np.ndarray] | bytes) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    return canvas.png(content) if isinstance(content, Figure) else files.npz(content)
+
+
+def provenance(net: Net, data: ImageSet | PhotoSet, config: Any) -> Provenance:
     """What every result.json says about where its numbers come from."""
     return {
-        "checkpoint": {"path": net.path, "fingerprint": net.fingerprint},
+        "net": {"name": net.name, "fingerprint": net.fingerprint},
+        "checkpoint": {"path": getattr(net, "path", net.name), "fingerprint": net.fingerprint},
         "data": {"name": data.name, "fingerprint": data.fingerprint, "num_classes": len(data.class_names)},
         "config": config,
         "versions": versions(),
     }
-
-
-def save_figure(path: Path, figure: Figure) -> None:
-    """Write `figure` as a PNG, whole or not at all."""
-    write_atomically(path, png(figure))
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import zipfile
@@ -13,25 +14,33 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from zfjax import features, files, parallel
+from zfjax import features, files, nets, parallel
 from zfjax.analyses import top_activations
 from zfjax.analyses.top_activations import State, TopActivations
 from zfjax.data import Source
 from zfjax.data.loader import eval_batches
 from zfjax.errors import UserError
-from zfjax.nets import TrainedNet
+from zfjax.nets import Net
+
+NUM_KEPT = 9  # images of each map, as in the paper's Figure 2
 
 
-def scan(net: TrainedNet, source: Source, layers: Sequence[str], path: Path, *, of: str, **options: Any) -> State:
-    """`scan_with` of a network of ours.
+def scan(
+    net: Net, source: Source, layers: Sequence[str], *, of: str, path: Path | None = None, **options: Any
+) -> State:
+    """`scan_with` of a network, kept beside its run, wherever the figure goes that asks for it.
 
     Args:
-      net, source, layers, path: the network, the split, the layers to watch, and the file of the state.
+      net, source, layers: the network, the split, and the layers to watch.
       of: what the state belongs to besides net, layers and k: the set's fingerprint and the split.
+      path: of the state's file; None for one in <run>/scans that belongs to all of these.
       options: as for `scan_with`.
     """
-    fn = features.layers_of_pictures(net.params, net.mean, layers, architecture=net.architecture)
-    num_maps = {layer: net.architecture.layer(layer).features for layer in layers}
+    num_maps = {layer: shape[-1] for layer, shape in nets.shapes_of(net, layers).items()}
+    key = json.dumps([net.fingerprint, of, list(layers), options.get("k", NUM_KEPT)])
+    name = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
+    path = nets.home_of(net) / "scans" / f"{name}.npz" if path is None else path
+    fn = nets.features_of_pictures(net, layers)
     return scan_with(fn, num_maps, source, path, of=(net.fingerprint, of), **options)
 
 
@@ -42,7 +51,7 @@ def scan_with(
     path: Path,
     *,
     of: Sequence[str],
-    k: int = 9,
+    k: int = NUM_KEPT,
     batch_size: int = 128,
     num_workers: int = 0,
     save_every: float = 30.0,

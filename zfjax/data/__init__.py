@@ -27,7 +27,7 @@ class ImageSet:
 
     Attributes:
       name: "imagenet", "demo", ...
-      size: side of the stored pictures, in pixels.
+      size: side of the stored pictures, or their (height, width), in pixels.
       class_names: dense label -> synset or folder name.
       train, validation: the splits; None where the set has no such split.
       mean: float32 [size, size, 3], mean of the training pictures (the demo set: of 512); None without them.
@@ -36,7 +36,7 @@ class ImageSet:
     """
 
     name: str
-    size: int
+    size: int | tuple[int, int]
     class_names: tuple[str, ...]
     train: Source | None
     validation: Source | None
@@ -84,6 +84,10 @@ class Subset:
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         return self._source[int(self._places[index])]
 
+    def name(self, index: int) -> str:
+        """What the example is called: see `name_of`."""
+        return name_of(self._source, int(self._places[index]))
+
 
 class Concatenated:
     """The training photos and after them the validation photos, as one source."""
@@ -95,9 +99,23 @@ class Concatenated:
         return sum(len(split) for split in self._splits)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
+        split, place = self._place(index)
+        return {**split[place], "index": np.int32(index)}
+
+    def name(self, index: int) -> str:
+        """What the example is called: see `name_of`."""
+        return name_of(*self._place(index))
+
+    def _place(self, index: int) -> tuple[Source, int]:
         place = index
         for split in self._splits:
             if place < len(split):
-                return {**split[place], "index": np.int32(index)}
+                return split, place
             place -= len(split)
         raise IndexError(f"index={index}: 0 to {len(self) - 1} is needed")
+
+
+def name_of(source: Source, index: int) -> str:
+    """What an example is called: its file's name where the source knows it, else its place in the split."""
+    name = getattr(source, "name", None)
+    return str(name(index)) if callable(name) else f"{index}"

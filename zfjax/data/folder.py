@@ -20,18 +20,19 @@ class FolderSource:
     Args:
       files: the pictures.
       labels: int32, one for each.
-      size: side that they are brought to, pixels, as `prepare_imagenet` does.
+      size: side, or (height, width), that they are brought to, pixels, as `prepare_imagenet` does.
+      channels: 3 of colours, or 1 of grey.
     """
 
-    def __init__(self, files: Sequence[Path], labels: np.ndarray, size: int):
-        self._files, self._labels, self._size = tuple(files), labels, size
+    def __init__(self, files: Sequence[Path], labels: np.ndarray, size: int | tuple[int, int], channels: int = 3):
+        self._files, self._labels, self._size, self._channels = tuple(files), labels, size, channels
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
-            image = pictures.preprocess(self._files[index].read_bytes(), self._size)
+            image = pictures.preprocess(self._files[index].read_bytes(), self._size, self._channels)
         except ValueError as error:
             raise UserError(f"{self._files[index]}: {error}") from error
         return {"image": image, "label": self._labels[index], "index": np.int32(index)}
@@ -41,7 +42,9 @@ class FolderSource:
         return self._files[index].name
 
 
-def open_folder(path: Path, size: int, class_names: Sequence[str] = ()) -> ImageSet:
+def open_folder(
+    path: Path, size: int | tuple[int, int], class_names: Sequence[str] = (), *, channels: int = 3
+) -> ImageSet:
     """Every picture below a folder, by path; or the one picture that `path` is.
 
     A picture directly inside a folder that is called as one of `class_names` has that class; any other has the label
@@ -49,8 +52,9 @@ def open_folder(path: Path, size: int, class_names: Sequence[str] = ()) -> Image
 
     Args:
       path: a folder with .jpg, .png and other pictures, at any depth, or one such file.
-      size: side of the square pictures that it yields, pixels.
+      size: side of the square pictures that it yields, or their (height, width), pixels.
       class_names: label -> name, of the net that will look at them.
+      channels: 3 of colours, or 1 of grey.
 
     Raises:
       FileNotFoundError: nothing there, or no file with the ending of a picture.
@@ -61,8 +65,8 @@ def open_folder(path: Path, size: int, class_names: Sequence[str] = ()) -> Image
     if not files:
         raise FileNotFoundError(f"{path}: no picture there ({', '.join(PICTURE_ENDINGS)})")
     labels = {name: np.int32(label) for label, name in enumerate(class_names)}
-    source = FolderSource(files, np.array([labels.get(file.parent.name, UNKNOWN) for file in files]), size)
-    hashed = hashlib.blake2b(str(size).encode(), digest_size=16)
+    source = FolderSource(files, np.array([labels.get(file.parent.name, UNKNOWN) for file in files]), size, channels)
+    hashed = hashlib.blake2b(f"{size}{f' {channels}' if channels != 3 else ''}".encode(), digest_size=16)
     for file in files:
         facts = file.stat()
         hashed.update(f"{file.relative_to(path.parent)} {facts.st_size} {facts.st_mtime_ns}".encode())

@@ -26,7 +26,7 @@ _TURNS = {
 }
 
 
-def preprocess(data: bytes, size: int) -> np.ndarray:
+def preprocess(data: bytes, size: int | tuple[int, int], channels: int = 3) -> np.ndarray:
     """The paper's picture of a photo: shortest side resized to `size`, centre `size` x `size` (sec. 3).
 
     The centre square is cut out before the resize, on whole pixels of the photo, so a panorama costs no more than its
@@ -34,9 +34,10 @@ def preprocess(data: bytes, size: int) -> np.ndarray:
 
     Args:
       data: the bytes of the photo's file, in any format and mode that Pillow reads.
-      size: side of the result, pixels.
+      size: side of the result, or its (height, width), pixels.
+      channels: 3 of colours, or 1 of grey.
     Returns:
-      uint8 [size, size, 3].
+      uint8 [size, size, channels], or [height, width, channels].
     Raises:
       UserError: where the bytes are no complete picture.
     """
@@ -49,10 +50,14 @@ def preprocess(data: bytes, size: int) -> np.ndarray:
         raise UserError("no readable picture (not a format that Pillow knows)") from None
     except Exception as error:  # Pillow's decoders raise some ten kinds on broken files; all say the same here
         raise UserError(f"no readable picture ({type(error).__name__}: {error})") from error
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))
+    height, width = (size, size) if isinstance(size, int) else size
+    scale = min(image.width / width, image.height / height)  # pixels of the photo for one of the result
+    wide, high = round(width * scale), round(height * scale)
+    left, top = (image.width - wide) // 2, (image.height - high) // 2
+    centre = image.crop((left, top, left + wide, top + high)).resize((width, height), Image.Resampling.BICUBIC)
+    if channels not in (1, 3):
+        raise UserError(f"channels={channels}: photos have 3 of colours, or 1 of grey")
+    return np.asarray(centre) if channels == 3 else np.asarray(centre.convert("L"))[..., None]
 
 
 def encode(pixels: np.ndarray) -> bytes:

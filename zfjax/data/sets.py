@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zfjax.data import ImageSet, Source
 from zfjax.errors import UserError
-from zfjax.nets import TrainedNet
+
+if TYPE_CHECKING:
+    from zfjax.nets import Net
 
 
 def open_data(data: str) -> ImageSet:
@@ -35,27 +38,44 @@ def open_data(data: str) -> ImageSet:
     return imagenet.open_imagenet(folder, int(size)) if folder and size.isdigit() else imagenet.open_imagenet(data)
 
 
-def open_images(data: str | None, net: TrainedNet) -> ImageSet:
+def open_images(data: str | None, net: Net) -> ImageSet:
     """The pictures that a figure looks at: those that the net was trained on, another set by name, or a folder.
 
     Args:
-      data: None for the net's own set, or as for `open_data`; or a folder of pictures, or one picture, which stand for
-        both splits and are brought to the net's size (`zfjax.data.folder`).
+      data: None for the net's own set, or as for `open_data`, where "demo" is rendered at the net's size; or a folder
+        of pictures, or one picture, which stand for both splits and are brought to the net's size
+        (`zfjax.data.folder`).
       net: it says how large its pictures are, and what its classes are called.
 
     Raises:
       FileNotFoundError: nothing there.
-      UserError: a prepared set of another size.
+      UserError: a prepared set of another size, or a net that does not say what it was trained on, and no `data`.
     """
-    name = net.data if data is None else data
+    name = getattr(net, "data", None) if data is None else data
+    if name is None:
+        raise UserError(
+            f"data=None: {net.name} does not say what it was trained on; name a set, or a folder of pictures"
+        )
     path = Path(name)
-    if name.split(":")[0] != "demo" and (path.is_file() or (path.is_dir() and not _is_prepared(path))):
+    is_demo = name.split(":")[0] == "demo"
+    if not is_demo and (path.is_file() or (path.is_dir() and not _is_prepared(path))):
         from zfjax.data import folder
 
-        return folder.open_folder(path, len(net.mean), net.class_names)
+        return folder.open_folder(path, net.picture_size, net.class_names, channels=getattr(net, "channels", 3))
+    needed = net.picture_size if isinstance(net.picture_size, int) else net.picture_size[0]
+    is_square = isinstance(net.picture_size, int) or len(set(net.picture_size)) == 1
+    if not is_square or getattr(net, "channels", 3) != 3:
+        raise UserError(
+            f"data={name!r}: its pictures are square and in colours, those of {net.name} are not; give a folder of "
+            "pictures"
+        )
+    if data == "demo":
+        from zfjax.data import demo
+
+        return demo.demo_set(needed)
     images = open_data(name)
-    if images.size != len(net.mean):
-        raise UserError(f"data={name!r}: its pictures have {images.size} pixels a side, the net's {len(net.mean)}")
+    if images.size != needed:
+        raise UserError(f"data={name!r}: its pictures have {images.size} pixels a side, the net's {needed}")
     return images
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from zfjax.architecture import ReceptiveField
 from zfjax.data.archives import official_synsets
 from zfjax.errors import UserError
+from zfjax.nets import FunctionNet
 from zfjax.network import Params
 from zfjax.pixels import center_crop
 from zfjax.pretrained import caffe
@@ -85,6 +86,22 @@ class CaffeNet(NamedTuple):
         mean = np.broadcast_to(self.mean, (side, side, 3))
         return np.asarray(center_crop(jnp.asarray(np.stack(resized)), jnp.asarray(mean), self.image_size))
 
+    def as_net(self) -> FunctionNet:
+        """The network as a `zfjax.nets.Net`, for every figure: its way down is that of `zfjax.project_fn`."""
+        known = caffe.receptive_fields(self.table)
+        return FunctionNet(
+            _function_of(self.table, self.maps, self.image_size),
+            self.params,
+            image_size=self.image_size,
+            picture_size=self.picture_size,
+            preprocess=Partial(_minus, self.mean),
+            class_names=self.class_names,
+            class_maps=("conv10",),
+            name="squeezenet",
+            receptive_fields={layer: known[name] for layer, name in self.maps if name in known},
+            first_filters=np.asarray(self.params["conv1"]["kernel"])[:, :, ::-1],  # Caffe reads BGR
+        )
+
     def receptive_field(self, layer: str) -> ReceptiveField:
         """The pixels of the images that one place of a layer sees; UserError for the logits, which see all."""
         fields = caffe.receptive_fields(self.table)
@@ -123,6 +140,10 @@ def squeezenet(path: Path) -> CaffeNet:
     }
     mean = np.array([123, 117, 104], np.float32)
     return CaffeNet(table, params, tuple(LAYERS.items()), mean, 227, 256, official_synsets())
+
+
+def _minus(mean: np.ndarray, crops: jax.Array) -> jax.Array:
+    return crops - mean
 
 
 def _check_table(path: Path, table: caffe.Table) -> None:

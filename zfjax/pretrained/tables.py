@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +27,8 @@ from zfjax.architecture import (
     pooled_size,
 )
 from zfjax.errors import UserError
+from zfjax.files import digest
+from zfjax.nets import OfTable
 from zfjax.network import Params
 from zfjax.pixels import center_crop
 from zfjax.pretrained.weights import read_arrays, take
@@ -77,12 +80,24 @@ class ImportTable:
         return dataclasses.replace(self, architecture=self.architecture.with_sizes(**{last: num_classes}))
 
 
-class ImportedNet(NamedTuple):
-    """A network as one of ours, for `zfjax.forward` and everything built on it."""
+@dataclass(frozen=True, eq=False)
+class ImportedNet(OfTable):
+    """A network as one of ours, for `zfjax.forward` and everything built on it: a `zfjax.nets.Net`."""
 
     architecture: Architecture  # in this library's conventions
     params: Params  # NumPy arrays
     mean: np.ndarray  # float32 [3], RGB: images are pixels minus this
+    class_names: tuple[str, ...] = ()  # of the logits, where they are known
+
+    @property
+    def name(self) -> str:
+        """The architecture's name."""
+        return f"imported {self.architecture.name}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with the weights."""
+        return digest(dict(self.params))
 
     def preprocess(self, pictures: np.ndarray) -> np.ndarray:
         """Square pictures, uint8 [B, S, S, 3], as images: their centre, minus the mean.

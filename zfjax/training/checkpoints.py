@@ -16,6 +16,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from zfjax.architecture import Architecture, ContrastNorm, Conv, Dense, Pool
 from zfjax.errors import UserError
+from zfjax.files import digest as digest
 from zfjax.network import Params
 from zfjax.training.step import Annealing, Recipe, TrainState
 
@@ -201,16 +202,6 @@ def _read(path: Path, parts: Sequence[str]) -> Any:
 def _steps(folder: Path) -> list[int]:
     """Steps of the checkpoints in a folder, ascending; one appears under its name when it is whole."""
     return sorted(int(entry.name) for entry in folder.glob("*") if entry.name.isdigit())
-
-
-def digest(tree: Any) -> str:
-    """A hash of every array in `tree`: its path, type, shape and bytes."""
-    hashed = hashlib.blake2b(digest_size=16)
-    for path, leaf in jax.tree.leaves_with_path(tree):
-        array = np.ascontiguousarray(leaf)
-        hashed.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        hashed.update(array.tobytes())
-    return hashed.hexdigest()
 
 
 def _digest(meta: dict[str, Any]) -> str:

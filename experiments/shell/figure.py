@@ -1,0 +1,100 @@
+"""What every figure's command begins with: the flags that all share, the net, its folder, and the pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import tyro
+
+from experiments.shell import results
+from zfjax import nets
+from zfjax.data import ImageSet, sets
+from zfjax.errors import UserError
+from zfjax.nets import Net
+
+# Flags that change where or how fast a figure is made, not what it shows
+_BESIDE = {"net", "data", "out", "overwrite", "batch_size", "num_workers", "save_every", "memory"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureConfig:
+    """The flags that every figure has."""
+
+    net: Annotated[str | Path | None, tyro.conf.arg(aliases=["--checkpoint"])] = None
+    """Run folder or checkpoint, squeezenet:DIR, or module:NAME of a Net; by default the newest run under runs/."""
+    data: str | None = None
+    """Data set, or folder of pictures, to look at; by default what the net was trained on."""
+    out: Path | None = None
+    """Folder for the results; by default one below <run>/figures that is named by what was asked for."""
+    seed: int = 0
+    """Seed of every choice."""
+    overwrite: bool = False
+    """Replace this command's result that is already there."""
+
+
+class Opened(NamedTuple):
+    """A net, and the folder that its figure goes to."""
+
+    net: Net
+    out: Path
+
+
+@contextlib.contextmanager
+def opened(config: FigureConfig, command: str, *, folder: str, net: Net | None = None) -> Iterator[Opened]:
+    """Open the net and claim the folder of its figure, before any data are opened or anything is compiled.
+
+    Args:
+      config: the flags.
+      command: the name of the command, as "deconv_figures".
+      folder: the figure's folder below <run>/figures; what differs from the flags' defaults is added to its name.
+      net: the net, where the command has opened it already.
+
+    Raises:
+      UserError, OSError: no such net, a number out of range, or a folder that holds something else.
+    """
+    if config.seed < 0:
+        raise UserError(f"seed={config.seed}: 0 or more is needed")
+    net = nets.load_net(config.net) if net is None else net
+    print(f"net: {describe(net)}")
+    default = nets.home_of(net) / "figures" / Path(folder, asked_for(config))
+    out = default if config.out is None else config.out
+    with results.claimed(out, command, overwrite=config.overwrite):
+        yield Opened(net, out)
+
+
+def open_images(config: FigureConfig, net: Net) -> ImageSet:
+    """The pictures to look at; says which they are."""
+    data = sets.open_images(config.data, net)
+    print(f"data: {data.name}, {len(data.class_names)} classes, {len(sets.validation_of(data)):,} validation pictures")
+    return data
+
+
+def describe(net: Net) -> str:
+    """A net in one line."""
+    classes = f"{len(net.class_names)} classes" if net.class_names else "no classes"
+    size = "x".join(map(str, nets.size_of(net.image_size)))
+    return f"{net.name}, {len(net.layers)} layers, images of {size}, {classes}"
+
+
+def asked_for(config: FigureConfig) -> str:
+    """What differs from the defaults, as the name of a folder: "conv3-map7"; "" where nothing does."""
+    words: list[str] = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name not in _BESIDE and value != field.default:
+            words += _words(field.name, value)
+    if config.data is not None:
+        words += _words("data", Path(config.data).name or config.data)
+    return re.sub(r"[^\w.,-]+", "-", "-".join(words))[:120]
+
+
+def _words(name: str, value: Any) -> list[str]:
+    entries = value if isinstance(value, tuple) else (value,)
+    values = [entry.stem if isinstance(entry, Path) else str(entry) for entry in entries]
+    return values if name in ("layer", "layers", "maps") else [name.replace("_", "-") + "-".join(values)]
