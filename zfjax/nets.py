@@ -405,10 +405,13 @@ def places_of(units: Unit, of: Any, fn: Features, images: np.ndarray, layer: str
     if units.channel is None:
         raise UserError(f"units={units}: a channel is needed, to project each unit alone")
     given = [units.channel, *(units.position or ()), *(() if of is None else (of,))]
-    num = max(len(images) if of is None else 1, *(np.size(value) for value in given))
-    image = np.arange(num) if of is None and len(images) == num else np.zeros(num) if of is None else of
+    lengths = {len(value) for value in given if np.ndim(value)} or {1 if of is not None else len(images)}
+    (num, *others) = sorted(lengths)
+    if others:
+        raise UserError(f"units of {sorted(lengths)} channels, places or images: one number each, or as many of each")
     if of is None and len(images) not in (1, num):
         raise UserError(f"images of shape {images.shape} for {num} units: one image, {num}, or `of` is needed")
+    image = of if of is not None else np.arange(num) if len(images) == num else np.zeros(num, int)
     image, channel = (np.broadcast_to(np.asarray(value, np.int32), num) for value in (image, units.channel))
     zeros = np.zeros(num, np.int32)
     if len(shape) == 1:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import foreign_nets
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,8 +132,8 @@ def test_one_scale_serves_the_nine_projections_of_a_map():
     projections[1] = 1.0
     scales = np.array([pixels.symmetric_scale(of_map) for of_map in projections])
     blank = np.zeros((2, 9, 4, 4, 3), np.uint8)
-    seen = strongest.Strongest(np.arange(2), None, None, None, projections, blank, None, None, scales)
-    first, second = (panel.pixels for panel in deconv_page.map_panels(seen, 3))
+    seen = strongest.Strongest(np.arange(2), None, None, None, projections, blank, None, None, scales, None)
+    first, second = (panel.pixels for panel in deconv_page.map_panels(seen, 3, ["map 0", "map 1"]))
     step = (deconv_page.PAGE - 2 * canvas.GAP) // 3 // 2 // 3 // 4 * 4
     corners = {int(first[y, x, 0]) for y in range(0, 3 * step, step + 2) for x in range(0, 3 * step, step + 2)}
     assert corners == {round(255 * (0.5 + 1 / 8) + 0.01)} and second[0, 0, 0] == 255
@@ -146,7 +147,7 @@ def test_scores_tell_resemblance_from_chance():
     half[:, :, :4] = True
     projections[:, :, 4:] = 0
     images = np.arange(6).reshape(2, 3)
-    seen = strongest.Strongest(np.arange(2), None, images, None, projections, patches, whole, half, np.ones(2))
+    seen = strongest.Strongest(np.arange(2), None, images, None, projections, patches, whole, half, np.ones(2), None)
     found = strongest.scores(seen)
     assert found["resemblance"]["value"] == 1.0 and abs(found["resemblance"]["by_chance"]) < 0.3
     assert found["energy_on_object"] == {"value": 1.0, "by_chance": 0.5}
@@ -183,20 +184,20 @@ def test_maps_are_chosen_by_seed_among_those_that_fire():
 
 def test_named_maps_are_read_or_refused():
     layers = ("conv1", "conv2")
-    assert strongest.parse_maps(["conv2:4,0"], NET, layers)["conv2"].tolist() == [4, 0]
+    assert strongest.parse_maps(["conv2:4,0"], _net(), layers)["conv2"].tolist() == [4, 0]
     with pytest.raises(ValueError, match="maps='conv9:1': 'conv9' is not among the layers drawn, conv1, conv2"):
-        strongest.parse_maps(["conv9:1"], NET, layers)
+        strongest.parse_maps(["conv9:1"], _net(), layers)
     with pytest.raises(ValueError, match="maps='conv1:3': conv1 is named twice"):
-        strongest.parse_maps(["conv1:2", "conv1:3"], NET, layers)
+        strongest.parse_maps(["conv1:2", "conv1:3"], _net(), layers)
     for wrong in ("conv1:6", "conv1:", "conv1:-1", "conv1:a"):
         with pytest.raises(ValueError, match=f"maps='{wrong}': LAYER:NUMBER,NUMBER with numbers from 0 to 5"):
-            strongest.parse_maps([wrong], NET, layers)
+            strongest.parse_maps([wrong], _net(), layers)
 
 
 def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
-    result = deconv_figures.run(_config(seed=3))
-    out = trained.run / "figures" / "deconv"
-    names = {"conv1.npz", "conv1.png", "conv2.npz", "conv2.png", "overview.png", "result.json", "scan.npz"}
+    out = trained.run / "out"
+    result = deconv_figures.run(_config(seed=3, out=out))
+    names = {"conv1.npz", "conv1.png", "conv2.npz", "conv2.png", "overview.png", "result.json", ".lock"}
     assert {path.name for path in out.iterdir()} == names
     written = json.loads((out / "result.json").read_text())
     assert written["layers"]["conv1"]["num_dead"] == 1 and 1 not in written["layers"]["conv1"]["maps"]
@@ -204,23 +205,44 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
     assert written["folder"] == str(out) and written["seed"] == 3
     assert written["config"]["batch_size"] == 4 and "jax" in written["versions"]
     assert written["checkpoint"]["fingerprint"] == "net" and written["data"]["fingerprint"] == "data"
-    arrays, best = np.load(out / "conv1.npz"), np.load(out / "scan.npz")
+    (scan,) = (trained.run / "scans").iterdir()
+    arrays, best = np.load(out / "conv1.npz"), np.load(scan)
     assert arrays["maps"].tolist() == result["layers"]["conv1"]["maps"].tolist()
     np.testing.assert_array_equal(arrays["images"], best["conv1/images"][arrays["maps"]])
     for name in ("conv1.png", "overview.png"):
         with Image.open(out / name) as image:
             assert image.size[0] <= 2000 and (out / name).stat().st_size <= 1_000_000
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
-        deconv_figures.run(_config())
-    again = deconv_figures.run(_config(maps=("conv2:4",), overwrite=True))
+        deconv_figures.run(_config(out=out))
+    again = deconv_figures.run(_config(maps=("conv2:4",), overwrite=True, out=out))
     assert again["layers"]["conv2"]["maps"].tolist() == [4]
     (out / "fc6.png").write_text("not drawn by it")
-    deconv_figures.run(_config(layers=("conv1",), overwrite=True))
+    deconv_figures.run(_config(layers=("conv1",), overwrite=True, out=out))
     (out / "fc6.png").unlink()  # still there
     assert {path.name for path in out.iterdir()} == names - {"conv2.npz", "conv2.png"}
-    (out / "scan.npz").write_bytes(b"PK torn")
-    with pytest.raises(ValueError, match="scan.npz is damaged; remove it"):
-        deconv_figures.run(_config(overwrite=True))
+    scan.write_bytes(b"PK torn")
+    with pytest.raises(ValueError, match=f"{scan.name} is damaged; remove it"):
+        deconv_figures.run(_config(overwrite=True, out=out))
+
+
+def test_default_folders_are_named_by_what_was_asked(trained):
+    """So that one call never trips over another's result."""
+    first = deconv_figures.run(_config(layers=("conv1",)))["folder"]
+    second = deconv_figures.run(_config(layers=("conv1",), maps=("conv1:0,3",), num_maps=None))["folder"]
+    figures = trained.run / "figures" / "deconv"
+    assert (first, second) == (figures / "conv1-num-maps2", figures / "conv1-conv1-0,3")
+
+
+def test_a_net_that_is_none_of_ours_is_drawn_too(tmp_path):
+    """Not square, its field of view unknown, its pictures in a folder and called by their files' names."""
+    data = foreign_nets.folder(tmp_path / "pictures")
+    config = {"net": "foreign_nets:SMALL", "data": str(data), "out": tmp_path / "out", "batch_size": 4}
+    result = deconv_figures.run(deconv_figures.Config(**config, layers=("conv1", "logits"), maps=("logits:0,1,2",)))
+    assert result["layers"]["logits"]["units"] == ["cat", "dog", "owl"] and result["layers"]["logits"]["kind"] == "unit"
+    assert result["layers"]["conv1"]["receptive_field"] is None
+    assert "picture 0.png" in {name for row in result["layers"]["conv1"]["images"] for name in row}
+    arrays = np.load(tmp_path / "out" / "conv1.npz")
+    assert arrays["projections"].shape[2:] == (20, 28, 3) and arrays["patches"].shape[2:] == (20, 28, 3)
 
 
 def test_a_set_that_cannot_be_searched_is_refused(trained, monkeypatch):

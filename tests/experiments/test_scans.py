@@ -1,5 +1,6 @@
 """A scan that is shown, saved and gone on with: the same strongest images whatever befalls it."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -56,7 +57,7 @@ def test_another_net_or_set_or_a_batch_size_that_does_not_fit_starts_anew(reader
         scan(reader, path, stop=1)
     whole = scan(reader, path, batch_size=8)  # 4 images seen are no whole batch of 8
     assert len(reader.read) == 3
-    scan(reader, path, net=TRAINED._replace(fingerprint="another"))
+    scan(reader, path, net=dataclasses.replace(TRAINED, fingerprint="another"))
     assert len(reader.read) == 6
     scan(reader, path, of="other data")
     assert len(reader.read) == 6
