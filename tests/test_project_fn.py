@@ -58,7 +58,7 @@ def test_both_engines_agree_on_the_networks_of_the_paper(name):
 
 
 def test_both_engines_agree_to_the_bit_operation_by_operation():
-    """Compiled as a whole each is a program of its own, and XLA below 0.8 rounds the two differently."""
+    """Compiled as a whole each is a program of its own, which XLA may round in its own way: that of JAX 0.8 does."""
     table, params = nets.MINI, nets.params(nets.MINI)
     with jax.disable_jit():
         _, trace = zfjax.forward(params, nets.images(34), architecture=table)
