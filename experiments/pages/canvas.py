@@ -6,19 +6,21 @@ for pictures in which panels, words and arrows stand side by side.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import math
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.path import Path
-from matplotlib.textpath import text_to_path
 from matplotlib.transforms import IdentityTransform
 from PIL import Image
 
@@ -29,6 +31,12 @@ MARGIN, GAP = 20, 14  # pixels: around the page, between panels
 
 
 MIN_WIDTH = 600  # pixels of a page, for its words
+
+
+FREE = 12  # pixels along every edge of a saved picture that hold no ink
+
+
+LABEL_WIDTH = 420  # pixels that a label may take beyond its panel; a longer one ends in an ellipsis
 
 
 SIZES = {"title": 13.0, "heading": 10.5, "caption": 9.0, "label": 8.0}  # points
@@ -74,7 +82,7 @@ def page(title: str, sections: Sequence[Section], caption: Sequence[str]) -> Fig
             left, label_height = MARGIN, _line_height("label") if any(panel.label for panel in row) else 0
             for panel in row:
                 if panel.label:
-                    words.append((left, top, "label", panel.label))
+                    words.append((left, top, "label", _label(panel)))
                 pictures.append((left, top + label_height, panel.pixels))
                 left += _slot(panel)
             top += label_height + max(panel.pixels.shape[0] for panel in row) + GAP
@@ -83,11 +91,11 @@ def page(title: str, sections: Sequence[Section], caption: Sequence[str]) -> Fig
     return _draw(width, top + MARGIN, pictures, words)
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file; in 256 colours where it would be larger than MAX_BYTES."""
-    image = Image.fromarray(pixels_of(figure))
+def png(figure: Figure, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The figure as a PNG file, FREE pixels without ink around it; in 256 colours beyond `max_bytes`."""
+    image = Image.fromarray(framed(pixels_of(figure)))
     data = _encoded(image)
-    if len(data) > MAX_BYTES:
+    if len(data) > max_bytes:
         palette = image.quantize(256, method=Image.Quantize.MEDIANCUT)
         data = _encoded(image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG))
     return data
@@ -96,8 +104,48 @@ def png(figure: Figure) -> bytes:
 def pixels_of(figure: Figure) -> np.ndarray:
     """The drawn figure. -> uint8 [H, W, 3]"""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with _missing_letters_as_boxes():
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def framed(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3], widened with white where there is ink in the outer FREE pixels."""
+    ink = np.asarray((pixels < 250).any(axis=2))
+    edges = [ink[:FREE], ink[::-1][:FREE], ink.T[:FREE], ink.T[::-1][:FREE]]  # from each edge inwards
+    short = [FREE - int(edge.any(axis=1).argmax()) if edge.any() else 0 for edge in edges]
+    return np.pad(pixels, ((short[0], short[1]), (short[2], short[3]), (0, 0)), constant_values=255)
+
+
+def fitted(text: str, kind: str, width: float) -> str:
+    """The text, or as much of it as fits into so many pixels with an ellipsis."""
+    if text_width(text, kind) <= width:
+        return text
+    kept = next(n for n in range(len(text) - 1, -1, -1) if not n or text_width(f"{text[:n]}…", kind) <= width)
+    return f"{text[:kept].rstrip()}…"
+
+
+def text_width(text: str, kind: str) -> float:
+    """Pixels that a line takes, by the renderer that draws it."""
+    with _missing_letters_as_boxes():
+        return float(_renderer().get_text_width_height_descent(text, _font(kind), ismath=False)[0])
+
+
+@contextlib.contextmanager
+def _missing_letters_as_boxes() -> Iterator[None]:
+    """Names of classes and files may be in scripts that the font has no letters of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
+
+
+@functools.cache
+def _renderer() -> RendererAgg:
+    return FigureCanvasAgg(Figure(dpi=DPI)).get_renderer()
+
+
+def _label(panel: Panel) -> str:
+    return fitted(panel.label, "label", max(panel.pixels.shape[1], LABEL_WIDTH))
 
 
 def _rows(section: Section) -> list[Sequence[Panel]]:
@@ -106,7 +154,7 @@ def _rows(section: Section) -> list[Sequence[Panel]]:
 
 def _slot(panel: Panel) -> int:
     """Pixels of a row that a panel takes with its label and the gap after it."""
-    return max(panel.pixels.shape[1], math.ceil(_text_width(panel.label, "label"))) + GAP
+    return max(panel.pixels.shape[1], math.ceil(text_width(_label(panel), "label"))) + GAP
 
 
 def _line_height(kind: str) -> int:
@@ -116,9 +164,9 @@ def _line_height(kind: str) -> int:
 def _write(words: list[tuple[int, int, str, str]], width: int, top: int, kind: str, text: str) -> int:
     """Note the lines of `text`, wrapped inside the margins, and return where the next thing may begin."""
     line = ""
-    for word in text.split():
+    for word in _pieces(text, kind, width - 2 * MARGIN):
         longer = f"{line} {word}".strip()
-        if line and _text_width(longer, kind) > width - 2 * MARGIN:
+        if line and text_width(longer, kind) > width - 2 * MARGIN:
             words.append((MARGIN, top, kind, line))
             top, line = top + _line_height(kind), word
         else:
@@ -127,13 +175,18 @@ def _write(words: list[tuple[int, int, str, str]], width: int, top: int, kind: s
     return top + _line_height(kind)
 
 
+def _pieces(text: str, kind: str, width: float) -> Iterator[str]:
+    """The words of a text, one that is wider than a line in parts."""
+    for word in text.split():
+        rest = word
+        while rest:
+            kept = next((n for n in range(len(rest), 1, -1) if text_width(rest[:n], kind) <= width), 1)
+            yield rest[:kept]
+            rest = rest[kept:]
+
+
 def _font(kind: str) -> FontProperties:
     return FontProperties(size=SIZES[kind], weight="bold" if kind in ("title", "heading") else "normal")
-
-
-def _text_width(text: str, kind: str) -> float:
-    """Pixels that a line takes."""
-    return text_to_path.get_text_width_height_descent(text, _font(kind), ismath=False)[0] * DPI / 72
 
 
 def _draw(

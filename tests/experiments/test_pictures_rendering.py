@@ -11,7 +11,6 @@ from PIL import Image
 
 from experiments.pages import canvas
 from experiments.pages.canvas import Panel, Section
-from experiments.shell import results
 from zfjax import files, pixels
 
 CAPTION = ["A paragraph long enough that it has to be wrapped, " * 6, canvas.SWITCHES_NOTE]
@@ -95,11 +94,41 @@ def test_no_text_is_clipped_small_or_over_a_panel():
             assert box.y0 >= high or box.y1 <= low
 
 
-def test_a_large_png_is_saved_in_256_colours(monkeypatch):
+NAMES = ["map 7", "a" * 400, "golf ball " * 40, "<script>&$x^2$ 猫 ﷽", "W" * 61]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("width", [30, 700])
+def test_no_page_has_ink_in_its_outer_12_pixels(name, width):
+    """Whatever is written on it; and its last line ends before the margin, not at the page's edge."""
+    panels = [Panel(_noise(30, width), name), Panel(_noise(30, 40), name)]
+    figure = canvas.page(name, [Section(name, panels, 2)], [name])
+    drawn = canvas.pixels_of(figure)
+    ink = (drawn < 250).any(axis=2)
+    inner = ink[12:-12, 12:-12]
+    assert ink.sum() == inner.sum() and inner.any()
+    for text in figure.texts:
+        assert text.get_window_extent().x1 <= figure.bbox.width - canvas.MARGIN + 2
+
+
+def test_a_label_ends_in_an_ellipsis_where_it_is_longer_than_its_panel():
+    long = canvas.fitted("n" * 300, "label", 200)
+    assert long.endswith("…") and 150 < canvas.text_width(long, "label") <= 200
+    assert canvas.fitted("short", "label", 200) == "short"
+
+
+def test_a_picture_whose_ink_touches_its_edge_is_widened():
+    pixels = np.full((40, 50, 3), 255, np.uint8)
+    pixels[0, 20], pixels[30, 45] = 0, 0
+    framed = canvas.framed(pixels)
+    assert framed.shape == (40 + 12 + 3, 50 + 8, 3) and (framed[12, 20] == 0).all() and (framed[42, 45] == 0).all()
+    np.testing.assert_array_equal(canvas.framed(framed), framed)
+
+
+def test_a_large_png_is_saved_in_256_colours():
     figure = _page([Panel(_noise(120, 120))])
     assert Image.open(io.BytesIO(canvas.png(figure))).mode == "RGB"
-    monkeypatch.setattr(canvas, "MAX_BYTES", 20_000)
-    small = Image.open(io.BytesIO(canvas.png(figure)))
+    small = Image.open(io.BytesIO(canvas.png(figure, max_bytes=20_000)))
     assert small.mode == "P" and small.size == tuple(int(side) for side in figure.bbox.size)
 
 
@@ -110,7 +139,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def fail(*names):
         raise OSError("disk full")
 
-    monkeypatch.setattr(canvas.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
@@ -129,8 +158,13 @@ def test_results_arrays_and_figures_are_read_back(tmp_path):
     files.save_arrays(tmp_path / "arrays.npz", {"a": np.arange(4)})
     np.testing.assert_array_equal(np.load(tmp_path / "arrays.npz")["a"], np.arange(4))
     figure = _page([Panel(_noise(20, 20))])
-    results.save_figure(tmp_path / "page.png", figure)
-    with Image.open(tmp_path / "page.png") as saved:
+    with Image.open(io.BytesIO(canvas.png(figure))) as saved:
         np.testing.assert_array_equal(np.asarray(saved), canvas.pixels_of(figure))
+
+
+def test_numbers_that_are_not_finite_are_null_as_json_has_none(tmp_path):
+    files.save_json(tmp_path / "x.json", {"a": float("nan"), "b": [np.float32("inf"), 1.5], "c": np.array([np.nan, 2])})
+    strict = json.loads((tmp_path / "x.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert strict == {"a": None, "b": [None, 1.5], "c": [None, 2.0]}
     with pytest.raises(TypeError, match="result of set"):
         files.save_json(tmp_path / "result.json", {"x": {1}})

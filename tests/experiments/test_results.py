@@ -1,0 +1,104 @@
+"""The one writer of results: what it claims, writes, names and removes."""
+
+import json
+import multiprocessing
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from experiments.shell import results
+from zfjax import files
+from zfjax.errors import UserError
+
+
+def write(folder, names, command="figure_a", **facts):
+    return results.write(folder, command, facts, {name: {"x": np.arange(3)} for name in names})
+
+
+def test_result_json_names_every_file_with_its_size_and_digest(tmp_path):
+    figure = Figure(figsize=(1, 1))
+    written = results.write(tmp_path, "figure_a", {"value": 1}, {"a.npz": {"x": np.arange(3)}, "b.png": figure})
+    read = json.loads((tmp_path / "result.json").read_text())
+    assert read["command"] == "figure_a" and read["value"] == 1 and read["folder"] == str(tmp_path)
+    assert {name: facts["bytes"] for name, facts in read["files"].items()} == {
+        name: (tmp_path / name).stat().st_size for name in ("a.npz", "b.png")
+    }
+    assert written["files"] == read["files"]
+
+
+def test_only_files_of_an_earlier_result_are_removed(tmp_path):
+    write(tmp_path, ["old.npz", "kept.npz"])
+    (tmp_path / "mine.npz").write_bytes(b"somebody's own")
+    write(tmp_path, ["kept.npz"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.npz", "mine.npz", "result.json"]
+    assert (tmp_path / "mine.npz").read_bytes() == b"somebody's own"
+
+
+def test_a_manifest_cannot_reach_beyond_its_folder(tmp_path):
+    (tmp_path / "precious").write_text("x")
+    folder = tmp_path / "out"
+    write(folder, ["a.npz"])
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**result, "files": {"../precious": {}}}))
+    write(folder, ["a.npz"])
+    assert (tmp_path / "precious").exists()
+
+
+def test_a_failed_write_leaves_the_earlier_result_whole(tmp_path):
+    write(tmp_path, ["a.npz"], value=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(TypeError):
+        results.write(tmp_path, "figure_a", {}, {"a.npz": {"x": np.arange(9)}, "b.npz": 5})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_with_a_result_is_refused_unless_it_may_be_replaced(tmp_path):
+    write(tmp_path, ["a.npz"])
+    with pytest.raises(UserError, match="already holds a result; give another folder, or --overwrite"):
+        with results.claimed(tmp_path, "figure_a", overwrite=False):
+            pass
+    with results.claimed(tmp_path, "figure_a", overwrite=True) as folder:
+        assert folder == tmp_path
+
+
+def test_the_result_of_another_command_is_never_replaced(tmp_path):
+    write(tmp_path, ["a.npz"])
+    with pytest.raises(UserError, match="it holds a result of figure_a; give another folder"):
+        with results.claimed(tmp_path, "figure_b", overwrite=True):
+            pass
+
+
+def test_pictures_of_something_else_are_not_mixed_with(tmp_path):
+    (tmp_path / "holiday.png").write_bytes(b"")
+    with pytest.raises(UserError, match="it holds pictures of something else"):
+        with results.claimed(tmp_path, "figure_a", overwrite=False):
+            pass
+
+
+def _hold(folder, ready, end):
+    with files.locked(folder):
+        ready.set()
+        end.wait(30)
+
+
+def test_two_commands_never_write_into_one_folder(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready, end = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(tmp_path, ready, end))
+    other.start()
+    assert ready.wait(60)
+    with pytest.raises(UserError, match="another process is writing into"):
+        with results.claimed(tmp_path, "figure_a", overwrite=False):
+            pass
+    end.set()
+    other.join(30)
+    with results.claimed(tmp_path, "figure_a", overwrite=False):
+        pass
+
+
+def test_a_result_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "result.json").write_text("{")
+    with pytest.raises(UserError, match="result.json cannot be read .*; remove it, or give another folder"):
+        with results.claimed(tmp_path, "figure_a", overwrite=True):
+            pass
