@@ -10,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from zfjax.anymodel import (
-    Unit,
     explain_rules,
     kept_on_the_way_down,
     project_fn,
@@ -18,7 +17,7 @@ from zfjax.anymodel import (
     with_relu_rule,
 )
 from zfjax.architecture import ALEXNET, ZFNET, Architecture, ContrastNorm, Conv, Dense, Pool, receptive_field
-from zfjax.deconvnet import gradient, guided_backprop, isolate, project
+from zfjax.deconvnet import Unit, gradient, guided_backprop, isolate, project
 from zfjax.network import ConvNet, LayerTrace, forward
 from zfjax.ops import max_pool, unpool
 

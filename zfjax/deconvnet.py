@@ -7,71 +7,160 @@ the contrast norm:
     gradient         signal * active            the norm's own derivative
     guided_backprop  relu(signal) * active      the norm's own derivative
 
-with `active` true where the ReLU let something through on the way up.
+with `active` true where the ReLU let something through on the way up. `descend` is the walk that they share, and
+`project_places` carries many single activations down at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zfjax.architecture import Architecture, Conv, Dense, Layer, Pool, Sizes
+from zfjax.architecture import Architecture, Conv, Layer, Pool, Sizes
 from zfjax.errors import UserError
-from zfjax.network import LayerTrace, Params, Trace, check_params
+from zfjax.network import LayerTrace, Params, Trace, check_params, forward
 from zfjax.ops import contrast_norm, conv_transpose, unpool
 
-Index = int | np.integer | np.ndarray | jax.Array  # an int, traced or not, or one for each image ([B])
+Index = int | np.integer | np.ndarray | jax.Array  # an int, traced or not, or one for each of N units ([N])
+
+
+class Unit(NamedTuple):
+    """One unit of a network, or N of them: a map or dense unit, a place in its map, the layer that it stands in.
+
+    It stands wherever a unit is named: in `isolate`, `project`, `gradient`, `guided_backprop` and `project_fn`. Arrays
+    [N] name N units: on one image each of them gives a picture; on N images unit n belongs to image n. Numbers stand
+    for all of them. It passes through `jax.jit` and `jax.vmap` as an argument, in which `layer` is static.
+    """
+
+    channel: Index | None = None  # the map or dense unit; None: all maps at `position`
+    position: tuple[Index, Index] | None = None  # (y, x) in the map; None: the map's strongest place in each image
+    layer: str | None = None  # None where the layer is named beside it
+
+
+jax.tree_util.register_pytree_node(
+    Unit, lambda unit: ((unit.channel, unit.position), unit.layer), lambda layer, indices: Unit(*indices, layer)
+)
+
+
+Top = jax.Array | np.ndarray | Unit  # where a way down starts: the features to be seen, zero elsewhere, or a unit
 
 
 def isolate(
-    features: jax.Array, *, channel: Index | None = None, position: tuple[Index, Index] | None = None
+    features: jax.Array,
+    unit: Unit | Index | None = None,
+    *,
+    channel: Index | None = None,
+    position: tuple[Index, Index] | None = None,
 ) -> jax.Array:
     """Keep one activation of each image and set all others to zero ("set all other activations in the layer to zero").
 
     Args:
       features: [B, H, W, C] of a convolutional layer, or [B, C] of a dense one.
+      unit: what to keep, instead of the two below; a number is its channel. Its `layer` is not looked at.
       channel: the map (or dense unit) to keep; None keeps every map at `position`.
       position: (y, x) in the map; None keeps the map's strongest place in each image, the first of equal ones. A
         dense unit has none.
 
     Returns:
-      The shape of `features`, the kept activations with their own values. UserError for a channel or position
-      outside the features; a traced one outside keeps nothing.
+      The shape of `features`, the kept activations with their own values; for N units of one image [N, ...]. UserError
+      for a channel or position outside the features, or not one for each image; a traced one outside keeps nothing.
     """
+    if unit is not None and (channel is not None or position is not None):
+        raise UserError(
+            f"unit={unit}, channel={channel}, position={position}: name the unit once, by unit= or the others"
+        )
+    channel, position, _ = Unit(channel, position) if unit is None else as_unit(unit)
     if features.ndim not in (2, 4):
         raise UserError(f"features of shape {features.shape}: [B, H, W, C] or [B, C] is needed")
     if channel is None and position is None:
         raise UserError("channel=None, position=None: say which activation to keep, by channel, position or both")
     if features.ndim == 2 and position is not None:
         raise UserError(f"position={position}: a dense layer has no places, only a channel")
-    batch, *places, channels = features.shape
-    keep = jnp.ones((batch, *(1 for _ in places), 1), bool)
-    if channel is not None:
-        keep = keep & _is_at(channel, channels, "channel", batch, axis=features.ndim - 1, ndim=features.ndim)
-    if places and position is None:
-        strongest = jnp.where(keep, features, -jnp.inf).max(axis=3).reshape(batch, -1).argmax(axis=1)
-        position = (strongest // places[1], strongest % places[1])
-    if position is not None:
-        keep = keep & _is_at(position[0], places[0], "position row", batch, axis=1, ndim=4)
-        keep = keep & _is_at(position[1], places[1], "position column", batch, axis=2, ndim=4)
+    rows, columns = (None, None) if position is None else position
+    height, width = features.shape[1:3] if features.ndim == 4 else (1, 1)
+    named = {
+        "channel": _index(channel, features.shape[-1], "channel"),
+        "position row": _index(rows, height, "position row"),
+        "position column": _index(columns, width, "position column"),
+    }
+    num = _num_units({name: index.shape for name, index in named.items() if index is not None}, len(features))
+    features = jnp.broadcast_to(features, (num, *features.shape[1:]))
+    keep = jnp.ones((num, *(1 for _ in features.shape[1:])), bool)
+    if named["channel"] is not None:
+        keep = keep & _is_at(named["channel"], features, axis=features.ndim - 1)
+    row, column = named["position row"], named["position column"]
+    if features.ndim == 4 and row is None:
+        strongest = jnp.where(keep, features, -jnp.inf).max(axis=3).reshape(num, -1).argmax(axis=1)
+        row, column = strongest // width, strongest % width
+    if row is not None and column is not None:
+        keep = keep & _is_at(row, features, axis=1) & _is_at(column, features, axis=2)
     return jnp.where(keep, features, jnp.zeros((), features.dtype))
 
 
-class Step(NamedTuple):
-    """One layer on the way down, in the order of Fig. 1."""
-
-    unpooled: jax.Array  # [B, H, W, C] what came from above, at its switches where the layer has a pool; dense: [B, C]
-    rectified: jax.Array  # same shape; of the logits, which have no ReLU, as it came
-    filtered: jax.Array  # the shape that the layer reads: what comes to the layer below, or, unscaled, the pixels
+def as_unit(unit: Unit | Index | tuple[Index | None, ...]) -> Unit:
+    """What names a unit, as a Unit: a number is its channel, a plain tuple (channel, position)."""
+    return unit if isinstance(unit, Unit) else Unit(*unit) if isinstance(unit, tuple) else Unit(unit)
 
 
-@partial(jax.jit, static_argnames=("layer", "architecture"))
-def project(params: Params, trace: Trace, top: jax.Array, *, layer: str, architecture: Architecture) -> jax.Array:
+def _index(index: Index | None, limit: int, name: str) -> jax.Array | None:
+    if index is None:
+        return None
+    if not isinstance(index, jax.core.Tracer):
+        index = np.asarray(index)
+        if not np.issubdtype(index.dtype, np.integer) or not np.all((0 <= index) & (index < limit)):
+            raise UserError(f"{name}={index}: a whole number from 0 to {limit - 1} is needed")
+    return jnp.asarray(index)
+
+
+def _num_units(shapes: Mapping[str, tuple[int, ...]], batch: int) -> int:
+    """How many activations are kept: one for each image, or all the units of one image."""
+    several = {name: shape for name, shape in shapes.items() if shape != ()}
+    for name, shape in several.items():
+        if len(shape) != 1 or (batch != 1 and shape != (batch,)):
+            raise UserError(f"{name} of shape {shape}: one index, or one for each of the {batch} images")
+    if len(set(several.values())) > 1:
+        found = ", ".join(f"{name} of shape {shape}" for name, shape in several.items())
+        raise UserError(f"{found}: one index, or one for each of the same number of units")
+    return next(iter(several.values()))[0] if several else batch
+
+
+def _is_at(index: jax.Array, features: jax.Array, *, axis: int) -> jax.Array:
+    """bool, true where `axis` counts to `index`; [N] indices go along the batch."""
+    counted = jnp.expand_dims(jnp.arange(features.shape[axis]), [a for a in range(features.ndim) if a != axis])
+    return counted == index.reshape(-1, *(1,) * (features.ndim - 1)).astype(counted.dtype)
+
+
+Arguments = ParamSpec("Arguments")
+
+
+Result = TypeVar("Result")
+
+
+def _layer_by_keyword(way: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """The same function, which says in words that `layer` and `architecture` are keywords."""
+
+    @wraps(way)
+    def called(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if len(args) > 3:
+            name = way.__name__
+            raise UserError(
+                f"{name}(params, trace, top) and {len(args) - 3} more by position: layer= and architecture= are "
+                f"keywords, as in {name}(params, trace, top, layer='conv5', architecture=architecture)"
+            )
+        return way(*args, **kwargs)
+
+    return called
+
+
+@_layer_by_keyword
+def project(
+    params: Params, trace: Trace, top: Top, *, layer: str | None = None, architecture: Architecture
+) -> jax.Array:
     """Carry the activations `top` of `layer` down to pixels, layer by layer (sec. 2.1, Fig. 1).
 
     Each convolutional layer is undone by (i) unpooling at its switches, (ii) rectifying the reconstruction, and
@@ -81,31 +170,173 @@ def project(params: Params, trace: Trace, top: jax.Array, *, layer: str, archite
 
     Args:
       params: the network's parameters.
-      trace: `forward`'s trace of the same images; only its switches are used.
-      top: the shape of trace[layer].features, zero but for what is to be seen: see `isolate`.
-      layer: where `top` stands.
+      trace: `forward`'s trace of the same images; only its switches are used, and the features of a Unit's layer.
+      top: a Unit, or the shape of trace[layer].features, zero but for what is to be seen: see `isolate`. [N, ...] on
+        the trace of one image gives N pictures of it.
+      layer: where `top` stands; may be left out where a Unit names it.
       architecture: the table.
 
     Returns:
-      [B, image_size, image_size, channels], signed, in pixels. UserError for an unknown layer, another shape,
-      parameters of another architecture, or a trace without the switches of a pool.
+      [B, image_size, image_size, channels], signed, in pixels. UserError for an unknown layer, or two of them, another
+      shape, parameters of another architecture, or a trace without the switches of a pool.
     """
-    pixels = descend(params, trace, top, layer=layer, architecture=architecture)[architecture.layer_names[0]].filtered
+    return _pixels(params, trace, top, layer, architecture, "deconvnet")
+
+
+@_layer_by_keyword
+def gradient(
+    params: Params, trace: Trace, top: Top, *, layer: str | None = None, architecture: Architecture
+) -> jax.Array:
+    """The derivative of sum(top * features of `layer`) by the images: exactly what `jax.grad` gives.
+
+    With a Unit, or `top` from `isolate`, this is an activation times its gradient; with ones in their places, the
+    gradient itself (Simonyan et al. 2013, "saliency").
+
+    Args:
+      params, trace, top, layer, architecture: as for `project`; of the trace, features, switches and norm_inputs of
+        a pass without dropout are used.
+
+    Returns:
+      [B, image_size, image_size, channels], signed; UserError as for `project`, or for a trace without the features
+      of a layer or the inputs of a norm.
+    """
+    return _pixels(params, trace, top, layer, architecture, "gradient")
+
+
+@_layer_by_keyword
+def guided_backprop(
+    params: Params, trace: Trace, top: Top, *, layer: str | None = None, architecture: Architecture
+) -> jax.Array:
+    """`gradient` with every ReLU also rectifying the signal (Springenberg et al. 2014): arguments as there."""
+    return _pixels(params, trace, top, layer, architecture, "guided")
+
+
+Way = Callable[..., jax.Array]  # called as `project` is
+
+
+WAYS: dict[str, Way] = {"deconvnet": project, "gradient": gradient, "guided": guided_backprop}
+
+
+class Step(NamedTuple):
+    """One layer on the way down, in the order of Fig. 1."""
+
+    unpooled: jax.Array  # [B, H, W, C] what came from above, right above the ReLU: below pools and norms; dense: [B, C]
+    rectified: jax.Array  # same shape, below the ReLU; of the logits, which have none, as it came
+    filtered: jax.Array  # the shape that the layer reads: what comes to the layer below, or, unscaled, the pixels
+
+
+@_layer_by_keyword
+def descend(
+    params: Params,
+    trace: Trace,
+    top: Top,
+    *,
+    layer: str | None = None,
+    architecture: Architecture,
+    way: str = "deconvnet",
+) -> dict[str, Step]:
+    """Every step of a way down, for those who want to watch it.
+
+    Args:
+      params, trace, top, layer, architecture: as for `project`, and as for `gradient` on the two other ways.
+      way: a name of `WAYS`.
+
+    Returns:
+      {layer: Step} from the top down; UserError as for that way, or for another name.
+    """
+    top, layer = _standing(trace, top, layer, architecture)
+    return _descend(params, trace, top, layer=layer, architecture=architecture, way=_name_of(way))
+
+
+def project_places(
+    params: Params,
+    images: np.ndarray,
+    places: Mapping[str, np.ndarray],
+    *,
+    layer: str,
+    architecture: Architecture,
+    way: Way | str = project,
+    batch_size: int = 16,
+) -> np.ndarray:
+    """Carry many single activations of one layer down, each alone; every image goes up once, however many need it.
+
+    Args:
+      params: the network's parameters.
+      images: float32 [U, size, size, 3], network input, each picture once.
+      places: integers [N] under "image" (row of `images`), "channel", "row", "column" (0 for a dense layer).
+      layer: where the activations stand.
+      architecture: the table.
+      way: `project`, `gradient` or `guided_backprop`, or its name in `WAYS`.
+      batch_size: images per forward pass, and activations per way down.
+
+    Returns:
+      float32 [N, size, size, 3], signed, in pixels: `way` of each activation by itself. UserError for a place
+      outside `images` or the layer, or another way.
+    """
+    _check_places(places, len(images), layer, architecture)
+    name = _name_of(way)
+    found = np.zeros((len(places["image"]), *images.shape[1:]), np.float32)
+    for start in range(0, len(images), batch_size):
+        fed = _fill(images[start : start + batch_size], batch_size)
+        trace = _trace_below(params, fed, layer=layer, architecture=architecture)
+        wanted = np.flatnonzero((places["image"] >= start) & (places["image"] < start + batch_size))
+        for first in range(0, len(wanted), batch_size):
+            chosen = wanted[first : first + batch_size]
+            some = {name: _fill(np.asarray(place[chosen], np.int32), batch_size) for name, place in places.items()}
+            some["image"] = some["image"] - np.int32(start)
+            drawn = _project_places(params, trace, some, layer=layer, architecture=architecture, way=name)
+            found[chosen] = np.asarray(drawn)[: len(chosen)]
+    return found
+
+
+def _pixels(
+    params: Params, trace: Trace, top: Top, layer: str | None, architecture: Architecture, way: str
+) -> jax.Array:
+    top, layer = _standing(trace, top, layer, architecture)
+    return _descend_to_pixels(params, trace, top, layer=layer, architecture=architecture, way=way)
+
+
+def _standing(trace: Trace, top: Top, layer: str | None, architecture: Architecture) -> tuple[jax.Array, str]:
+    """(top, layer), both known: outside jit, where a Unit's numbers can be looked at."""
+    named = top.layer if isinstance(top, Unit) else None
+    if named is not None and layer is not None and named != layer:
+        raise UserError(f"layer={layer!r} and Unit(layer={named!r}): name one layer; one of them may be left out")
+    layer = named if layer is None else layer
+    if layer is None:
+        raise UserError("layer=None: name the layer that top stands in, by layer= or in Unit(layer=...)")
+    architecture.layer(layer)
+    if isinstance(top, Unit):
+        return isolate(_features(trace, layer), top), layer
+    if not hasattr(top, "shape"):
+        raise UserError(f"top={top!r}: an array of the shape of trace[{layer!r}].features, or a Unit, is needed")
+    return jnp.asarray(top), layer
+
+
+def _features(trace: Trace, layer: str) -> jax.Array:
+    if layer not in trace or trace[layer].features is None:
+        raise UserError(f"trace[{layer!r}].features is missing: hand on what `forward` gave")
+    return trace[layer].features
+
+
+@partial(jax.jit, static_argnames=("layer", "architecture", "way"))
+def _descend_to_pixels(
+    params: Params, trace: Trace, top: jax.Array, *, layer: str, architecture: Architecture, way: str
+) -> jax.Array:
+    steps = _descend(params, trace, top, layer=layer, architecture=architecture, way=way)
+    pixels = steps[architecture.layer_names[0]].filtered
     return pixels * jnp.asarray(architecture.input_scale, pixels.dtype)
 
 
-@partial(jax.jit, static_argnames=("layer", "architecture"))
-def descend(params: Params, trace: Trace, top: jax.Array, *, layer: str, architecture: Architecture) -> dict[str, Step]:
-    """Every step of `project`, for those who want to watch it: {layer: Step}; arguments and errors as there."""
+@partial(jax.jit, static_argnames=("layer", "architecture", "way"))
+def _descend(
+    params: Params, trace: Trace, top: jax.Array, *, layer: str, architecture: Architecture, way: str
+) -> dict[str, Step]:
     steps = {}
-    signal = top
+    signal, sizes = top, architecture.sizes()
     for row in reversed(rows_below(params, trace, top, layer=layer, architecture=architecture)):
         kernel = params[row.name]["kernel"].astype(signal.dtype)
-        size = architecture.sizes()[row.name]
-        if isinstance(row, Conv):
-            steps[row.name] = _undo_conv(row, kernel, trace[row.name].switches if row.pool else None, signal, size)
-        else:
-            steps[row.name] = _undo_dense(row, kernel, signal, size)
+        seen = _of_each(trace, row.name, len(signal))
+        steps[row.name] = _undo(row, kernel, seen, signal, sizes[row.name], way)
         signal = steps[row.name].filtered
     return steps
 
@@ -125,95 +356,53 @@ def rows_below(
     return rows
 
 
+def _of_each(trace: Trace, layer: str, num: int) -> LayerTrace | None:
+    """What was seen of a layer, for each of `num` signals: one for each image, or all of one image."""
+    if layer not in trace:
+        return None
+    for array in jax.tree.leaves(trace[layer]):
+        if len(array) not in (1, num):
+            raise UserError(
+                f"top of {num} signals, trace[{layer!r}] of {len(array)} images: one signal for each image, or all of "
+                "one image, is needed"
+            )
+    return jax.tree.map(lambda array: jnp.broadcast_to(array, (num, *array.shape[1:])), trace[layer])
+
+
+def _undo(row: Layer, kernel: jax.Array, seen: LayerTrace | None, signal: jax.Array, size: Sizes, way: str) -> Step:
+    """One layer undone: (i) its stages, (ii) its ReLU, (iii) its filters."""
+    if not isinstance(row, Conv) and not row.hidden:
+        return Step(signal, signal, _undo_filters(row, kernel, signal, size))
+    active = None
+    if way != "deconvnet":
+        active = _features({} if seen is None else {row.name: seen}, row.name) > 0
+    if isinstance(row, Conv):
+        signal, active = _undo_stages(row, seen, signal, active, size)
+    rectified = signal if way == "gradient" else rectify(signal)
+    if active is not None:
+        rectified = jnp.where(active, rectified, jnp.zeros((), signal.dtype))
+    return Step(signal, rectified, _undo_filters(row, kernel, rectified, size))
+
+
 def rectify(signal: jax.Array) -> jax.Array:
     """ReLU of the reconstruction itself, whatever was active going up (sec. 2.1, "Rectification")."""
     return jax.nn.relu(signal)
 
 
-def _undo_conv(row: Conv, kernel: jax.Array, switches: jax.Array | None, signal: jax.Array, size: Sizes) -> Step:
-    if row.pool:
-        assert switches is not None  # rows_below has looked
-        signal = unpool(signal, switches, shape=size.filtered, size=row.pool.size, stride=row.pool.stride)
-    rectified = rectify(signal)
-    return Step(signal, rectified, conv_transpose(rectified, kernel, row, size.input))
-
-
-def _undo_dense(row: Dense, kernel: jax.Array, signal: jax.Array, size: Sizes) -> Step:
-    rectified = rectify(signal) if row.hidden else signal
-    return Step(signal, rectified, (rectified @ kernel.T).reshape(signal.shape[0], *size.input))
-
-
-def _is_at(index: Index, limit: int, name: str, batch: int, *, axis: int, ndim: int) -> jax.Array:
-    """bool, true where `axis` counts to `index`; [B] indices go along the batch."""
-    if not isinstance(index, jax.core.Tracer):
-        index = np.asarray(index)
-        if not np.issubdtype(index.dtype, np.integer) or not np.all((0 <= index) & (index < limit)):
-            raise UserError(f"{name}={index}: a whole number from 0 to {limit - 1} is needed")
-    index = jnp.asarray(index)
-    if index.shape not in ((), (batch,)):
-        raise UserError(f"{name} of shape {index.shape}: one index, or one for each of the {batch} images")
-    counted = jnp.expand_dims(jnp.arange(limit), [a for a in range(ndim) if a != axis])
-    return counted == index.reshape(-1, *(1,) * (ndim - 1)).astype(counted.dtype)
-
-
-Rule = Callable[[jax.Array, jax.Array], jax.Array]  # (signal, active) -> signal, at each ReLU
-
-
-@partial(jax.jit, static_argnames=("layer", "architecture"))
-def gradient(params: Params, trace: Trace, top: jax.Array, *, layer: str, architecture: Architecture) -> jax.Array:
-    """The derivative of sum(top * features of `layer`) by the images: exactly what `jax.grad` gives.
-
-    With `top` from `isolate` this is an activation times its gradient; with ones in their places, the gradient
-    itself (Simonyan et al. 2013, "saliency").
-
-    Args:
-      params, trace, top, layer, architecture: as for `project`; of the trace, features, switches and norm_inputs of
-        a pass without dropout are used.
-
-    Returns:
-      [B, image_size, image_size, channels], signed; UserError as for `project`, or for a trace without the inputs
-      of a norm.
-    """
-    return _descend(params, trace, top, layer, architecture, lambda signal, active: _where(active, signal))
-
-
-@partial(jax.jit, static_argnames=("layer", "architecture"))
-def guided_backprop(
-    params: Params, trace: Trace, top: jax.Array, *, layer: str, architecture: Architecture
-) -> jax.Array:
-    """`gradient` with every ReLU also rectifying the signal (Springenberg et al. 2014): arguments as there."""
-    return _descend(params, trace, top, layer, architecture, lambda signal, active: _where(active, rectify(signal)))
-
-
-def _descend(
-    params: Params, trace: Trace, top: jax.Array, layer: str, architecture: Architecture, rule: Rule
-) -> jax.Array:
-    sizes = architecture.sizes()
-    signal = top
-    for row in reversed(rows_below(params, trace, top, layer=layer, architecture=architecture)):
-        kernel = params[row.name]["kernel"].astype(signal.dtype)
-        if isinstance(row, Conv):
-            signal, active = _undo_stages(row, trace[row.name], signal, sizes[row.name])
-            signal = conv_transpose(rule(signal, active), kernel, row, sizes[row.name].input)
-        else:
-            if row.hidden:
-                signal = rule(signal, trace[row.name].features > 0)
-            signal = (signal @ kernel.T).reshape(signal.shape[0], *sizes[row.name].input)
-    return signal * jnp.asarray(architecture.input_scale, signal.dtype)
-
-
-def _undo_stages(row: Conv, seen: LayerTrace, signal: jax.Array, size: Sizes) -> tuple[jax.Array, jax.Array]:
-    """(signal, active) right above the ReLU of a convolutional layer, below its pools and norms.
+def _undo_stages(
+    row: Conv, seen: LayerTrace | None, signal: jax.Array, active: jax.Array | None, size: Sizes
+) -> tuple[jax.Array, jax.Array | None]:
+    """(signal, active) right above the ReLU of a convolutional layer; without `active` its norms are skipped.
 
     Where no switch points the signal is 0, so what `active` says there does not matter, until a norm spreads it.
     """
-    active = seen.features > 0
-    norm_inputs = list(seen.norm_inputs)
+    norm_inputs = [] if seen is None else list(seen.norm_inputs)
     for stage in reversed(row.after):
         if isinstance(stage, Pool):
-            signal, count = (_unpool(stage, seen, values, size) for values in (signal, active.astype(signal.dtype)))
-            active = count > 0
-        else:
+            assert seen is not None and seen.switches is not None  # rows_below has looked
+            strew = partial(unpool, switches=seen.switches, shape=size.filtered, size=stage.size, stride=stage.stride)
+            signal, active = strew(signal), None if active is None else strew(active.astype(signal.dtype)) > 0
+        elif active is not None:
             if not norm_inputs:
                 raise UserError(f"trace[{row.name!r}].norm_inputs is missing: the layer's norm is differentiated there")
             below = norm_inputs.pop()
@@ -222,11 +411,46 @@ def _undo_stages(row: Conv, seen: LayerTrace, signal: jax.Array, size: Sizes) ->
     return signal, active
 
 
-def _unpool(pool: Pool, seen: LayerTrace, values: jax.Array, size: Sizes) -> jax.Array:
-    switches = seen.switches
-    assert switches is not None  # rows_below has looked
-    return unpool(values, switches, shape=size.filtered, size=pool.size, stride=pool.stride)
+def _undo_filters(row: Layer, kernel: jax.Array, signal: jax.Array, size: Sizes) -> jax.Array:
+    if isinstance(row, Conv):
+        return conv_transpose(signal, kernel, row, size.input)
+    return (signal @ kernel.T).reshape(len(signal), *size.input)
 
 
-def _where(active: jax.Array, signal: jax.Array) -> jax.Array:
-    return jnp.where(active, signal, jnp.zeros((), signal.dtype))
+def _name_of(way: Way | str) -> str:
+    for name, function in WAYS.items():
+        if way in (name, function):
+            return name
+    raise UserError(f"way={way!r}: one of {', '.join(map(repr, WAYS))} is needed")
+
+
+@partial(jax.jit, static_argnames=("layer", "architecture"))
+def _trace_below(params: Params, images: jax.Array, *, layer: str, architecture: Architecture) -> Trace:
+    """The trace up to the layer; under jit what lies above it is not computed."""
+    trace = forward(params, images, architecture=architecture)[1]
+    return {name: trace[name] for name in architecture.layer_names[: architecture.layer_names.index(layer) + 1]}
+
+
+@partial(jax.jit, static_argnames=("layer", "architecture", "way"))
+def _project_places(
+    params: Params, trace: Trace, places: Mapping[str, jax.Array], *, layer: str, architecture: Architecture, way: str
+) -> jax.Array:
+    chosen = jax.tree.map(lambda maps: maps[places["image"]], trace)
+    position = (places["row"], places["column"]) if chosen[layer].features.ndim == 4 else None
+    unit = Unit(places["channel"], position, layer)
+    return WAYS[way](params, chosen, unit, architecture=architecture)
+
+
+def _fill(rows: np.ndarray, num: int) -> np.ndarray:
+    """Repeat the first row until there are `num`, so that one compiled function also serves the last batch."""
+    return np.concatenate([rows, np.repeat(rows[:1], num - len(rows), axis=0)])
+
+
+def _check_places(places: Mapping[str, np.ndarray], num_images: int, layer: str, architecture: Architecture) -> None:
+    architecture.layer(layer)
+    *sides, channels = architecture.sizes()[layer].output
+    height, width = sides or (1, 1)
+    for name, limit in {"image": num_images, "channel": channels, "row": height, "column": width}.items():
+        place = np.asarray(places[name])
+        if place.size and not (0 <= place.min() and place.max() < limit):
+            raise UserError(f"places[{name!r}] from {place.min()} to {place.max()}: 0 to {limit - 1} is needed")

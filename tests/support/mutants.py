@@ -93,10 +93,10 @@ def filter_flipped_twice(maps, kernel, layer, input_shape):
     return conv_transpose(maps, kernel[::-1, ::-1], layer, input_shape)
 
 
-def undo_conv_with_relu_after_the_filter(row, kernel, switches, signal, size):
+def undo_with_relu_after_the_filter(row, kernel, seen, signal, size, way, undo_filters=deconvnet._undo_filters):
     if row.pool:
-        signal = ops.unpool(signal, switches, shape=size.filtered, size=row.pool.size, stride=row.pool.stride)
-    return deconvnet.Step(signal, signal, jax.nn.relu(conv_transpose(signal, kernel, row, size.input)))
+        signal = ops.unpool(signal, seen.switches, shape=size.filtered, size=row.pool.size, stride=row.pool.stride)
+    return deconvnet.Step(signal, signal, jax.nn.relu(undo_filters(row, kernel, signal, size)))
 
 
 # Biases and other ReLUs on the way down -------------------------------------------------------------------------------
@@ -184,12 +184,12 @@ def dense_layer_of_nchw(layer, params, maps, keys, dense_layer=network._dense_la
     return dense_layer(layer, params, maps, keys)
 
 
-def undo_dense_to_nchw(row, kernel, signal, size, undo_dense=deconvnet._undo_dense):
-    step = undo_dense(row, kernel, signal, size)
-    if step.filtered.ndim != 4:
-        return step
-    batch, height, width, channels = step.filtered.shape
-    return step._replace(filtered=step.filtered.reshape(batch, channels, height, width).transpose(0, 2, 3, 1))
+def undo_dense_to_nchw(row, kernel, signal, size, undo_filters=deconvnet._undo_filters):
+    below = undo_filters(row, kernel, signal, size)
+    if isinstance(row, zfjax.Conv) or below.ndim != 4:
+        return below
+    batch, height, width, channels = below.shape
+    return below.reshape(batch, channels, height, width).transpose(0, 2, 3, 1)
 
 
 def every_place(features, indices):
@@ -247,7 +247,7 @@ MUTANTS = [
     Mutant("the largest wins where windows overlap", deconvnet, "unpool", unpool_max, signed),
     Mutant("no switches: upsampling", deconvnet, "unpool", unpool_by_upsampling, signed),
     Mutant("no ReLU going down", deconvnet, "rectify", lambda signal: signal, signed),
-    Mutant("ReLU after the filter", deconvnet, "_undo_conv", undo_conv_with_relu_after_the_filter, signed),
+    Mutant("ReLU after the filter", deconvnet, "_undo", undo_with_relu_after_the_filter, signed),
     Mutant("kernel not flipped", deconvnet, "conv_transpose", filter_without_flip, signed),
     Mutant("kernel flipped twice", deconvnet, "conv_transpose", filter_flipped_twice, signed),
     Mutant("bias added", zfjax, "project", walk(before_filter=lambda s, p, t: s + _bias(p, s)), signed),
@@ -270,7 +270,7 @@ MUTANTS = [
     Mutant("the weakest instead of the strongest", zfjax, "isolate", isolate_weakest, strongest),
     Mutant("NHWC by reshape", network, "conv", conv_of_reshaped, forward),
     Mutant("dense layer flattened from NCHW", network, "_dense_layer", dense_layer_of_nchw, forward),
-    Mutant("dense layer undone to NCHW", deconvnet, "_undo_dense", undo_dense_to_nchw, signed_fc),
+    Mutant("dense layer undone to NCHW", deconvnet, "_undo_filters", undo_dense_to_nchw, signed_fc),
     Mutant("nine pixels of one image as the top 9", top_activations, "_strongest_places", every_place, nine_images),
     Mutant("the weakest images as the strongest", top_activations, "_strongest_places", weakest_place, strongest_first),
 ]

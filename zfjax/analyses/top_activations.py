@@ -1,14 +1,14 @@
 """The images that drive each feature map most, found in one streaming pass over a set (the choice behind Fig. 2).
 
 `init` and `update` keep, for every map, the `k` images with the strongest activation seen so far and the place where
-it stood; their memory does not grow with the set. `scan` runs them over batches on all devices; `project_strongest`
-carries what was found down to the pixels.
+it stood; their memory does not grow with the set. `scan` runs them over batches on all devices;
+`deconvnet.project_places`, by its name of before `project_strongest`, carries what was found down to the pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -18,11 +18,9 @@ from jax import lax
 from jax.tree_util import Partial
 
 from zfjax import parallel
-from zfjax.architecture import Architecture
-from zfjax.deconvnet import isolate, project
+from zfjax.deconvnet import project_places
 from zfjax.errors import UserError
 from zfjax.features import Features
-from zfjax.network import Params, Trace, forward
 
 
 class TopActivations(NamedTuple):
@@ -120,42 +118,7 @@ def scan(
     return state
 
 
-def project_strongest(
-    params: Params,
-    images: np.ndarray,
-    places: Mapping[str, np.ndarray],
-    *,
-    layer: str,
-    architecture: Architecture,
-    batch_size: int = 16,
-) -> np.ndarray:
-    """Project many single activations of one layer, each alone; every image goes up once, however many maps need it.
-
-    Args:
-      params: the network's parameters.
-      images: float32 [U, size, size, 3], network input, each picture once.
-      places: integers [N] under "image" (row of `images`), "channel", "row", "column" (0 for a dense layer).
-      layer: where the activations stand.
-      architecture: the table.
-      batch_size: images per forward pass, and activations per projection.
-
-    Returns:
-      float32 [N, size, size, 3], signed, in pixels: `project` of each activation by itself. UserError for a place
-      outside `images` or the layer.
-    """
-    _check_places(places, len(images), layer, architecture)
-    found = np.zeros((len(places["image"]), *images.shape[1:]), np.float32)
-    for start in range(0, len(images), batch_size):
-        fed = _fill(images[start : start + batch_size], batch_size)
-        trace = _trace_below(params, fed, layer=layer, architecture=architecture)
-        wanted = np.flatnonzero((places["image"] >= start) & (places["image"] < start + batch_size))
-        for first in range(0, len(wanted), batch_size):
-            chosen = wanted[first : first + batch_size]
-            some = {name: _fill(np.asarray(place[chosen], np.int32), batch_size) for name, place in places.items()}
-            some["image"] = some["image"] - np.int32(start)
-            drawn = _project_places(params, trace, some, layer=layer, architecture=architecture)
-            found[chosen] = np.asarray(drawn)[: len(chosen)]
-    return found
+project_strongest = project_places  # its name of before
 
 
 def _strongest_places(features: jax.Array, indices: jax.Array) -> TopActivations:
@@ -207,29 +170,6 @@ def _scan_step() -> Callable[..., State]:
     return parallel.data_parallel(step)
 
 
-@partial(jax.jit, static_argnames=("layer", "architecture"))
-def _trace_below(params: Params, images: jax.Array, *, layer: str, architecture: Architecture) -> Trace:
-    """The trace up to the layer; under jit what lies above it is not computed."""
-    trace = forward(params, images, architecture=architecture)[1]
-    return {name: trace[name] for name in architecture.layer_names[: architecture.layer_names.index(layer) + 1]}
-
-
-@partial(jax.jit, static_argnames=("layer", "architecture"))
-def _project_places(
-    params: Params, trace: Trace, places: Mapping[str, jax.Array], *, layer: str, architecture: Architecture
-) -> jax.Array:
-    chosen = jax.tree.map(lambda maps: maps[places["image"]], trace)
-    features = chosen[layer].features
-    position = (places["row"], places["column"]) if features.ndim == 4 else None
-    top = isolate(features, channel=places["channel"], position=position)
-    return project(params, chosen, top, layer=layer, architecture=architecture)
-
-
-def _fill(rows: np.ndarray, num: int) -> np.ndarray:
-    """Repeat the first row until there are `num`, so that one compiled function also serves the last batch."""
-    return np.concatenate([rows, np.repeat(rows[:1], num - len(rows), axis=0)])
-
-
 def _watched(state: State, features: Any) -> Any:
     """The features that the state is of; UserError where they are none of its tree, or have other maps."""
     if isinstance(state, Mapping) and isinstance(features, Mapping):
@@ -239,13 +179,3 @@ def _watched(state: State, features: Any) -> Any:
     if found != needed:
         raise UserError(f"state of {needed} maps: the features have {found}")
     return features
-
-
-def _check_places(places: Mapping[str, np.ndarray], num_images: int, layer: str, architecture: Architecture) -> None:
-    architecture.layer(layer)
-    *sides, channels = architecture.sizes()[layer].output
-    height, width = sides or (1, 1)
-    for name, limit in {"image": num_images, "channel": channels, "row": height, "column": width}.items():
-        place = np.asarray(places[name])
-        if place.size and not (0 <= place.min() and place.max() < limit):
-            raise UserError(f"places[{name!r}] from {place.min()} to {place.max()}: 0 to {limit - 1} is needed")

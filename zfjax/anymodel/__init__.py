@@ -1,13 +1,13 @@
 """The deconvnet of any JAX function: project, mark what is skipped, explain what is done at every operation."""
 
 from zfjax.anymodel.rules import (
-    Unit,
     explain_rules,
     kept_on_the_way_down,
     project_fn,
     skipped_on_the_way_down,
     with_relu_rule,
 )
+from zfjax.deconvnet import Unit
 
 __all__ = [
     "Unit",

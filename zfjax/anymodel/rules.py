@@ -25,8 +25,8 @@ import itertools
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import wraps
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial, wraps
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
@@ -37,7 +37,7 @@ from zfjax.anymodel.graph import Graph, Node, flow_of, graph_of, is_inexact
 from zfjax.anymodel.interpreter import Backward, evaluate, plan_of
 from zfjax.anymodel.norms import kinds_of
 from zfjax.anymodel.verdicts import ACTIVATIONS, STEP, Verdict, classify
-from zfjax.deconvnet import Index, isolate, rectify
+from zfjax.deconvnet import Index, Unit, as_unit, isolate, rectify
 from zfjax.errors import UserError
 from zfjax.ops import KEPT, SKIPPED
 
@@ -48,13 +48,6 @@ OnUnknown = Literal["error", "keep"]
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class Unit(NamedTuple):
-    """What `project_fn` looks at, in the words of `isolate`."""
-
-    channel: Index | None = None  # the map or dense unit, one for all images or [B]; None: all maps at `position`
-    position: tuple[Index, Index] | None = None  # (y, x); None: the map's strongest place in each image
 
 
 def with_relu_rule(fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown = "error") -> Callable[..., Any]:
@@ -117,7 +110,7 @@ def explain_rules(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
 
 
 def project_fn(
-    fn: Callable[[jax.Array], jax.Array],
+    fn: Callable[[jax.Array], Any],
     images: jax.Array,
     *,
     unit: Unit | Index,
@@ -130,26 +123,41 @@ def project_fn(
     Under jit, with `fn` and a constant `unit` closed over, it is compiled once for each shape of `images`.
 
     Args:
-      fn: images -> features [B, H, W, C] or [B, C] to look at, with the parameters inside.
+      fn: images -> features [B, H, W, C] or [B, C] to look at, with the parameters inside; or {layer: features}, of
+        which the unit names one.
       images: float [B, ...], as the model reads them.
-      unit: `Unit(channel, position)`; a channel alone stands for its strongest place in each image.
+      unit: `Unit(channel, position, layer)`; a channel alone stands for its strongest place in each image. Where `fn`
+        gives one array, it is the unit's layer, whatever that is called.
       rule, on_unknown: as for `with_relu_rule`.
 
     Returns:
-      The shape of `images`, signed. UserError for images or features of another kind, and as for `isolate` and
-      `with_relu_rule`.
+      The shape of `images`, signed; for N units of one image [N, ...]. UserError for images or features of another
+      kind, a layer that `fn` does not give, and as for `isolate` and `with_relu_rule`.
     """
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"images of type {images.dtype}: floating point, as the model reads them, is needed")
-    features, down = jax.vjp(with_relu_rule(fn, rule, on_unknown=on_unknown), images)
+    unit = as_unit(unit)
+    looked = fn if unit.layer is None else partial(_of_layer, fn, unit.layer)
+    features, down = jax.vjp(with_relu_rule(looked, rule, on_unknown=on_unknown), images)
     if not isinstance(features, jax.Array) or not jnp.issubdtype(features.dtype, jnp.floating):
         found = getattr(features, "dtype", jax.tree.structure(features))
         raise UserError(f"fn returns {found}: one floating array of features is needed")
     if features.ndim and len(features) != len(images):
         raise UserError(f"fn returns {features.shape} for images of {images.shape}: features of each image are needed")
-    channel, position = unit if isinstance(unit, tuple) else Unit(unit)
-    (pixels,) = down(isolate(features, channel=channel, position=position))
-    return pixels
+    top = isolate(features, unit)
+    if len(top) == len(images):
+        (pixels,) = down(top)
+        return pixels
+    return jax.vmap(lambda one: down(one[None])[0][0])(top)  # the units of one image
+
+
+def _of_layer(fn: Callable[[jax.Array], Any], layer: str, images: jax.Array) -> Any:
+    features = fn(images)
+    if not isinstance(features, Mapping):
+        return features
+    if layer not in features:
+        raise UserError(f"unit's layer={layer!r}: fn gives {', '.join(map(str, features))}")
+    return features[layer]
 
 
 def skipped_on_the_way_down(function: Function) -> Function:
