@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from experiments.shell import results, scans
 from zfjax import pretrained
 from zfjax.analyses import top_activations
-from zfjax.anymodel.rules import Unit, project_fn
+from zfjax.anymodel import Unit, project_fn
 from zfjax.data import ImageSet, Source, archives, sets
 from zfjax.errors import UserError
 from zfjax.pixels import center_crop

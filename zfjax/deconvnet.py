@@ -47,6 +47,9 @@ jax.tree_util.register_pytree_node(
 )
 
 
+Top = jax.Array | np.ndarray | Unit  # where a way down starts: the features to be seen, zero elsewhere, or a unit
+
+
 def isolate(
     features: jax.Array,
     unit: Unit | Index | None = None,
@@ -156,7 +159,7 @@ def _layer_by_keyword(way: Callable[Arguments, Result]) -> Callable[Arguments, R
 
 @_layer_by_keyword
 def project(
-    params: Params, trace: Trace, top: jax.Array | Unit, *, layer: str | None = None, architecture: Architecture
+    params: Params, trace: Trace, top: Top, *, layer: str | None = None, architecture: Architecture
 ) -> jax.Array:
     """Carry the activations `top` of `layer` down to pixels, layer by layer (sec. 2.1, Fig. 1).
 
@@ -182,7 +185,7 @@ def project(
 
 @_layer_by_keyword
 def gradient(
-    params: Params, trace: Trace, top: jax.Array | Unit, *, layer: str | None = None, architecture: Architecture
+    params: Params, trace: Trace, top: Top, *, layer: str | None = None, architecture: Architecture
 ) -> jax.Array:
     """The derivative of sum(top * features of `layer`) by the images: exactly what `jax.grad` gives.
 
@@ -202,7 +205,7 @@ def gradient(
 
 @_layer_by_keyword
 def guided_backprop(
-    params: Params, trace: Trace, top: jax.Array | Unit, *, layer: str | None = None, architecture: Architecture
+    params: Params, trace: Trace, top: Top, *, layer: str | None = None, architecture: Architecture
 ) -> jax.Array:
     """`gradient` with every ReLU also rectifying the signal (Springenberg et al. 2014): arguments as there."""
     return _pixels(params, trace, top, layer, architecture, "guided")
@@ -226,7 +229,7 @@ class Step(NamedTuple):
 def descend(
     params: Params,
     trace: Trace,
-    top: jax.Array | Unit,
+    top: Top,
     *,
     layer: str | None = None,
     architecture: Architecture,
@@ -287,15 +290,13 @@ def project_places(
 
 
 def _pixels(
-    params: Params, trace: Trace, top: jax.Array | Unit, layer: str | None, architecture: Architecture, way: str
+    params: Params, trace: Trace, top: Top, layer: str | None, architecture: Architecture, way: str
 ) -> jax.Array:
     top, layer = _standing(trace, top, layer, architecture)
     return _descend_to_pixels(params, trace, top, layer=layer, architecture=architecture, way=way)
 
 
-def _standing(
-    trace: Trace, top: jax.Array | Unit, layer: str | None, architecture: Architecture
-) -> tuple[jax.Array, str]:
+def _standing(trace: Trace, top: Top, layer: str | None, architecture: Architecture) -> tuple[jax.Array, str]:
     """(top, layer), both known: outside jit, where a Unit's numbers can be looked at."""
     named = top.layer if isinstance(top, Unit) else None
     if named is not None and layer is not None and named != layer:
@@ -308,7 +309,7 @@ def _standing(
         return isolate(_features(trace, layer), top), layer
     if not hasattr(top, "shape"):
         raise UserError(f"top={top!r}: an array of the shape of trace[{layer!r}].features, or a Unit, is needed")
-    return top, layer
+    return jnp.asarray(top), layer
 
 
 def _features(trace: Trace, layer: str) -> jax.Array:

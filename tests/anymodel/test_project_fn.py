@@ -10,7 +10,7 @@ import tiny_nets
 from jax import lax
 
 import zfjax
-from zfjax.anymodel.rules import Unit, explain_rules, project_fn
+from zfjax.anymodel import Unit, explain_rules, project_fn
 from zfjax.ops import conv_transpose
 
 NHWC = ("NHWC", "HWIO", "NHWC")

@@ -17,7 +17,7 @@ from experiments import part_correspondence, squeezenet_figures, squeezenet_occl
 from zfjax import data, pixels
 from zfjax.analyses import correspondence, occlusion, strongest
 from zfjax.analyses.top_activations import TopActivations
-from zfjax.anymodel.rules import Unit, project_fn
+from zfjax.anymodel import Unit, project_fn
 from zfjax.data import ArraySource, ImageSet, sets
 
 RNG = np.random.default_rng(0)

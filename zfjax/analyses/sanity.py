@@ -217,7 +217,7 @@ def draw_all(net: nets.TrainedNet, layer: str, images: np.ndarray, key: jax.Arra
     edge_maps = np.broadcast_to(edges(images)[..., None], images.shape)
 
     def explain(params: Params, trace: Trace, top: jax.Array, of: str) -> Pictures:
-        options = {"layer": of, "architecture": architecture}
+        options: dict[str, Any] = {"layer": of, "architecture": architecture}
         found = {name: np.asarray(method(params, trace, top, **options)) for name, method in METHODS.items()}
         return found | {"gradient x input": found["gradient"] * images, "edges alone": edge_maps}
 
