@@ -214,9 +214,7 @@ def top_layer_is_quasi_linear(result: Invariance) -> Finding | None:
     if "fc7" not in result["layers"]:
         return None
     both = {name: result["transforms"][name] for name in SHIFTS}
-    ours = ", ".join(
-        f"{name} R² {entry(facts['linearity'], 'fc7', 'linearity'):.2f}" for name, facts in both.items()
-    )
+    ours = ", ".join(f"{name} R² {entry(facts['linearity'], 'fc7', 'linearity'):.2f}" for name, facts in both.items())
     return tested(ours, every([_over_images(facts, "linearity", "fc7", QUASI_LINEAR) for facts in both.values()]))
 
 
@@ -224,8 +222,7 @@ def top_layer_is_quasi_linear(result: Invariance) -> Finding | None:
     "Figure 5",
     says="The output is stable to translations and scalings, but in general not to rotation.",
     paper="shown",
-    rule="the most probable class stays the same more often under each of the two than under rotation "
-    f"({OVER_IMAGES})",
+    rule=f"the most probable class stays the same more often under each of the two than under rotation ({OVER_IMAGES})",
 )
 def rotation_breaks_labels(result: Invariance) -> Finding:
     """Labels survive translation and scale more often than rotation."""

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+
 class Cell(NamedTuple):
     """One field of a table."""
 

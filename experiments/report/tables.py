@@ -14,6 +14,7 @@ from experiments.report.schema import entry
 from experiments.report.statistics import alike, every, permuted, smaller, untested
 from experiments.report.transfer import LAYERS, TRANSFER, WIDE
 from experiments.report.verdicts import NOT_SHOWN, Finding, bounded, claim, tested
+from zfjax.errors import UserError
 
 LITTLE, ALIKE = 0.05, 0.02  # shares of the images: what removing layers may cost, what counts as the same error
 CLOSER = 0.05  # of random places' score: how much nearer the parts come to it
@@ -22,11 +23,11 @@ OVER_SHARES = "two-proportion test over the validation images, as if each net ha
 
 
 class PartScore(TypedDict):
-    """How consistently a part's masks change the features, and its p-values; those of a control are None."""
+    """How consistently a part's masks change the features, and its p-values; a control has none."""
 
     delta: float
     p: float | None
-    p_aligned: float | None
+    p_aligned: NotRequired[float | None]
 
 
 class Correspondence(TypedDict):
@@ -48,8 +49,11 @@ def parts_correspond(result: Correspondence) -> Finding | None:
     if (rows := result["layers"].get("conv5")) is None:
         return None
     ours = ", ".join(f"{part} {row['delta']:.3f}" for part, row in rows.items())
-    parts = [row for row in rows.values() if row["p"] is not None]
-    return tested(ours, every([permuted(p) for row in parts for p in (row["p"], row["p_aligned"])]))
+    parts = {part: row for part, row in rows.items() if row["p"] is not None}
+    for part, row in parts.items():
+        if "p_aligned" not in row:
+            raise UserError(f"layers.conv5.{part}.p_aligned is missing")
+    return tested(ours, every([permuted(p) for row in parts.values() for p in (row["p"], row["p_aligned"])]))
 
 
 @claim(
