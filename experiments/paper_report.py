@@ -8,7 +8,8 @@ Expected page: a table of the claims and their verdicts, each linked to its figu
 for each claim and each result that speaks to it (what the paper says, its number, ours, on which networks and data,
 whether it holds here and by which rule), and below it those results' pictures or numbers. A claim that does not hold
 here is shown so, one that no test decides as not shown; one that no result speaks to stands in the first table alone,
-as not measured. A result.json that cannot be read is named at the end of the page; it stops nothing.
+as not measured. A result.json that cannot be read, or lacks what this version reads of it, is named at the end of the
+page with what to do; it stops nothing.
 """
 
 from __future__ import annotations
@@ -19,19 +20,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.report import results as report_results
+from experiments.report import schema
 from experiments.report.figures import CLAIMS, HOW
 from experiments.report.render import Block, Cell, Page, Part, Table, as_html, as_markdown
-from experiments.report.results import Found, Unreadable, joined, read_results
+from experiments.report.results import Measurement, Unreadable, joined, read_results
 from experiments.report.verdicts import NOT_MEASURED, VERDICTS, Claim, Finding
 from experiments.shell import command, results
 from zfjax import files, nets
+from zfjax.errors import UserError
 
 HEADS = ("The paper says", "Its number", "Ours", "Networks and data", "Verdict here", "Rule")
-
-
 OVERVIEW = ("Source", "The paper says", *(verdict.capitalize() for verdict in VERDICTS))
-
-
 UNREADABLE = "Results that could not be read"
 
 
@@ -51,7 +50,7 @@ class Row(NamedTuple):
     """One claim and one result that speaks to it, or none."""
 
     claim: Claim
-    found: Found | None = None
+    measurement: Measurement | None = None
     finding: Finding | None = None
 
     @property
@@ -68,12 +67,12 @@ def run(config: Config) -> dict[str, Any]:
       FileNotFoundError: no result at all.
     """
     out = results.result_folder(config.out, config.out, overwrite=config.overwrite)
-    found, unreadable = read_results(config.results)
-    if not found and not unreadable:
+    measurements, unreadable = read_results(config.results)
+    if not measurements and not unreadable:
         raise FileNotFoundError(
             f"no result below {config.results}/: draw a figure first, as `python -m experiments.deconv_figures`"
         )
-    usable, rows, stale = judge_all(found)
+    usable, rows, stale = judge_all(measurements)
     page = make_page(usable, rows, [*unreadable, *stale])
     result = {
         "report": "claims",
@@ -89,30 +88,38 @@ def run(config: Config) -> dict[str, Any]:
     return {**result, "folder": out}
 
 
-def judge_all(found: Sequence[Found]) -> tuple[list[Found], list[Row], list[Unreadable]]:
-    """(results that every judge could read, rows, the others); a claim that no result speaks to has one row."""
+def judge_all(measurements: Sequence[Measurement]) -> tuple[list[Measurement], list[Row], list[Unreadable]]:
+    """(results that hold what their judges read, rows, the others); a claim that no result speaks to has one row."""
     usable, stale, rows = [], [], []
-    for one in found:
+    for one in measurements:
         try:
-            judged = [Row(claim, one, claim.judge(one.result)) for claim in CLAIMS if claim.source == one.source]
-            report_results.table_of(one)
-        except Exception as error:  # of an earlier version, or of another program
-            what = f"no result of this version of {one.source} ({type(error).__name__}: {error}); make it again"
-            stale.append(Unreadable(one.where, what))
+            of_one = judged(one)
+        except UserError as error:  # of an earlier version, or of another program
+            stale.append(Unreadable(one.where, f"no result of this version of {one.source} ({error}); make it again"))
         else:
             usable.append(one)
-            rows += judged
+            rows += of_one
     for one in joined(usable):
-        rows += [Row(claim, one, claim.judge(one.result)) for claim in CLAIMS if claim.source == one.source]
+        rows += judged(one)
     spoken = [row for row in rows if row.finding is not None]
     by_claim = [([row for row in spoken if row.claim is claim] or [Row(claim)]) for claim in CLAIMS]
     return usable, [row for of_claim in by_claim for row in of_claim], stale
 
 
-def make_page(found: Sequence[Found], rows: Sequence[Row], unreadable: Sequence[Unreadable]) -> Page:
+def judged(measurement: Measurement) -> list[Row]:
+    """What each claim's judge says of a result; UserError for one that lacks a field that a judge reads."""
+    claims = [claim for claim in CLAIMS if claim.source == measurement.source]
+    for claim in claims:
+        schema.check(measurement.result, claim.fields)
+    return [Row(claim, measurement, claim.judge(measurement.result)) for claim in claims]
+
+
+def make_page(measurements: Sequence[Measurement], rows: Sequence[Row], unreadable: Sequence[Unreadable]) -> Page:
     """The overview, a part for each figure and table of the paper, and what could not be read."""
-    sources = sorted({row.claim.source for row in rows if row.finding} | {one.source for one in found}, key=order_of)
-    parts = [part_of(source, found, rows) for source in sources]
+    sources = sorted(
+        {row.claim.source for row in rows if row.finding} | {one.source for one in measurements}, key=order_of
+    )
+    parts = [part_of(source, measurements, rows) for source in sources]
     if unreadable:
         lines = [[Cell(f"unreadable: {one.where}/result.json: {one.what}", "unreadable")] for one in unreadable]
         parts.append(Part(UNREADABLE, Table(("What is wrong",), lines), ()))
@@ -132,13 +139,13 @@ def order_of(source: str) -> tuple[str, int, str]:
     return (kind if known else "Z", int(number) if known else 0, source)
 
 
-def part_of(source: str, found: Sequence[Found], rows: Sequence[Row]) -> Part:
+def part_of(source: str, measurements: Sequence[Measurement], rows: Sequence[Row]) -> Part:
     """The claims about one figure or table that were measured, and below them each result's pictures or numbers."""
     of_source = [cells(row, row.finding) for row in rows if row.claim.source == source and row.finding]
     table = Table(HEADS, of_source) if of_source else None
     blocks = [
         Block(one.setting or one.where, f"from {one.where}", one.figures, report_results.table_of(one))
-        for one in found
+        for one in measurements
         if one.source == source
     ]
     return Part(source[0].upper() + source[1:], table, blocks)
@@ -147,10 +154,10 @@ def part_of(source: str, found: Sequence[Found], rows: Sequence[Row]) -> Part:
 def summary(rows: Sequence[Row], unreadable: Sequence[Unreadable]) -> str:
     """How many verdicts of each kind there are."""
     verdicts = [row.verdict for row in rows]
-    said = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS)
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS)
     count = len(unreadable)
     lost = f" {count} result{'s' * (count != 1)} could not be read; see the end of the page." if count else ""
-    return f"{len(CLAIMS)} claims. Verdicts, one for each claim and each result that speaks to it: {said}.{lost}"
+    return f"{len(CLAIMS)} claims. Verdicts, one for each claim and each result that speaks to it: {counts}.{lost}"
 
 
 def overview_cells(claim: Claim, rows: Sequence[Row], sources: Sequence[str]) -> list[Cell]:
@@ -172,13 +179,18 @@ def cells(row: Row, finding: Finding) -> list[Cell]:
 
 def facts_of(row: Row) -> dict[str, Any]:
     """What result.json says of a row."""
-    said = {name: getattr(row.claim, name) for name in ("source", "says", "paper", "rule")}
+    of_claim = {name: getattr(row.claim, name) for name in ("source", "says", "paper", "rule")}
     finding = row.finding._asdict() if row.finding else {"ours": None, "verdict": NOT_MEASURED, "because": ""}
-    return {**said, **finding, "result": row.found.where if row.found else None, "setting": _setting(row)}
+    return {
+        **of_claim,
+        **finding,
+        "result": row.measurement.where if row.measurement else None,
+        "setting": _setting(row),
+    }
 
 
 def _setting(row: Row) -> str:
-    return row.found.setting if row.found else ""
+    return row.measurement.setting if row.measurement else ""
 
 
 def report(result: dict[str, Any]) -> None:

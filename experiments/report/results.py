@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.report.render import Cell, Table
+from experiments.report.tables import Evaluation, Wrong
+from experiments.report.transfer import Voc
 from experiments.report.verdicts import Result
 from zfjax.errors import UserError
 
+PLUMBING = {"figure", "table", "config", "versions", "checkpoint", "checkpoints", "data", "meanings", "paper", "folder"}
+MOST = 40  # rows
 
-class Found(NamedTuple):
+
+class Measurement(NamedTuple):
     """One result, or several evaluations on the same data taken together."""
 
-    where: str  # its folder, seen from the one that was searched
+    where: str  # its folder, below the one that was searched
     source: str  # the figure or table that it is about
     setting: str  # networks, data and size
     result: Result
@@ -29,32 +34,45 @@ class Unreadable(NamedTuple):
     what: str
 
 
-def read_results(folder: Path) -> tuple[list[Found], list[Unreadable]]:
+def read_results(folder: Path) -> tuple[list[Measurement], list[Unreadable]]:
     """Every figure's and table's result below `folder`, by path; others, as a training's, are passed over."""
-    found, unreadable = [], []
+    measurements, unreadable = [], []
     for path in sorted(folder.rglob("result.json")):
         where = str(path.parent.relative_to(folder))
         try:
-            result = json.loads(path.read_text())
-            if isinstance(result, dict) and ("figure" in result or "table" in result):
-                found.append(Found(where, source_of(result), setting(result), result, figures_of(path.parent)))
-        except Exception as error:  # whatever a foreign or half-copied file does, the others are shown
-            unreadable.append(Unreadable(where, f"{type(error).__name__}: {error}"))
-    return found, unreadable
+            result = load(path)
+            source = source_of(result)
+        except UserError as error:
+            unreadable.append(Unreadable(where, str(error)))
+        else:
+            if source is not None:
+                measurements.append(Measurement(where, source, setting(result), result, figures_of(path.parent)))
+    return measurements, unreadable
 
 
-def source_of(result: Result) -> str:
-    """The figure or table; UserError for a name that is none."""
+def load(path: Path) -> Result:
+    """A result.json; empty where it holds no object. UserError where it is no JSON, or cannot be read at all."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no text, or no JSON
+        raise UserError(f"{type(error).__name__}: {error}; copy it again, or make it again") from error
+    return result if isinstance(result, dict) else {}
+
+
+def source_of(result: Result) -> str | None:
+    """The figure or table; None for what is neither; UserError for a name that is none."""
+    if "figure" not in result and "table" not in result:
+        return None
     name = result.get("figure") or result.get("table")
     if not isinstance(name, str) or not name.strip():
-        raise UserError(f"figure or table {name!r}: a name is needed")
+        raise UserError(f"figure or table {name!r}: a name is needed; make it again, or take it away")
     return name
 
 
-def joined(found: Sequence[Found]) -> list[Found]:
+def joined(measurements: Sequence[Measurement]) -> list[Measurement]:
     """Networks that were evaluated one by one on the same data, side by side as Table 2 compares them."""
-    by_data: dict[str, list[Found]] = {}
-    for one in found:
+    by_data: dict[str, list[Measurement]] = {}
+    for one in measurements:
         of = one.result.get("data")
         if one.source == "Table 2" and isinstance(of, Mapping) and "fingerprint" in of:
             by_data.setdefault(str(of["fingerprint"]), []).append(one)
@@ -67,7 +85,7 @@ def joined(found: Sequence[Found]) -> list[Found]:
             shared = {name: first.get(name) for name in ("table", "data", "num_images", "num_classes")}
             result = {**shared, "members": list(members.values())}
             where = ", ".join(one.where for one in evaluations)
-            together.append(Found(where, "Table 2", setting(result), result))
+            together.append(Measurement(where, "Table 2", setting(result), result))
     return together
 
 
@@ -77,10 +95,11 @@ def setting(result: Result) -> str:
 
 
 def networks(result: Result) -> str:
-    """The networks by the names of their runs; "" where the result names none."""
-    members, roles, rows = (result.get(name) for name in ("members", "checkpoints", "rows"))
+    """The networks by the names of their runs; "" where the result names none, as one of another program may."""
+    members, rows = (_objects(result.get(name)) for name in ("members", "rows"))
+    roles = result.get("checkpoints")
     if members:
-        return ", ".join(_with_run(member["name"], member.get("checkpoint")) for member in members)
+        return ", ".join(_with_run(str(member.get("name", "")), member.get("checkpoint")) for member in members)
     if isinstance(roles, Mapping):
         return ", ".join(_with_run(role, checkpoint) for role, checkpoint in roles.items())
     if name := result.get("network") or run_name(result.get("checkpoint")):
@@ -107,7 +126,7 @@ def data(result: Result) -> str:
 def run_name(checkpoint: Any) -> str:
     """The folder of the run, or the name of a file that is in none."""
     path = checkpoint.get("path") if isinstance(checkpoint, Mapping) else checkpoint
-    if not path:
+    if not isinstance(path, str) or not path:
         return ""
     parts = Path(path)
     return parts.parent.parent.name if parts.parent.name == "checkpoints" else parts.stem
@@ -124,38 +143,43 @@ def _with_run(name: str, checkpoint: Any) -> str:
     return f"{name} ({run})" if run and run != name else name
 
 
-PLUMBING = {"figure", "table", "config", "versions", "checkpoint", "checkpoints", "data", "meanings", "paper", "folder"}
+def _objects(value: Any) -> Sequence[Mapping[str, Any]]:
+    """A list of objects; an empty one for anything else."""
+    return value if isinstance(value, list) and all(isinstance(one, Mapping) for one in value) else ()
 
 
-MOST = 40  # rows
-
-
-def table_of(found: Found) -> Table | None:
+def table_of(measurement: Measurement) -> Table | None:
     """None where there are pictures, which show the numbers, or where there is no number."""
-    if found.figures:
+    if measurement.figures:
         return None
-    heads, rows = KNOWN.get(found.source, everything)(found.result)
+    known: dict[str, Callable[[Any], Numbers]] = {"Table 2": errors, "Table 6": precisions}
+    heads, rows = known.get(measurement.source, everything)(measurement.result)
     if len(rows) > MOST:
         rows = [*rows[:MOST], (f"... and {len(rows) - MOST:,} more", *[""] * (len(heads) - 1))]
     return Table(heads, [[Cell(word) for word in row] for row in rows]) if rows else None
 
 
-def errors(result: Result) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+Numbers = tuple[tuple[str, ...], list[tuple[str, ...]]]  # heads, rows
+
+
+def errors(result: Evaluation) -> Numbers:
     """Table 2: top-1 and top-5 error of each network, of all together, and the paper's."""
     known = [(f"{one['name']} ({run_name(one['checkpoint'])})", one["error"]) for one in result["members"]]
-    if len(known) > 1:
+    if len(known) > 1 and "error" in result:
         known.append((f"the average of all {len(known)}", result["error"]))
-    rows = [
-        (name, *(f"{100 * error[views][top]:.1f}" for views in ("center", "ten") for top in ("top1", "top5")))
-        for name, error in known
-    ]
+    rows: list[tuple[str, ...]] = [(name, *_percent(error["center"]), *_percent(error["ten"])) for name, error in known]
     rows += [
-        (f"paper: {name}", "", "", f"{top1:.1f}", f"{top5:.1f}") for name, (top1, top5, _) in result["paper"].items()
+        (f"paper: {name}", "", "", f"{top1:.1f}", f"{top5:.1f}")
+        for name, (top1, top5, _) in result.get("paper", {}).items()
     ]
     return ("error (%)", "centre, top-1", "centre, top-5", "ten crops, top-1", "ten crops, top-5"), rows
 
 
-def precisions(result: Result) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _percent(error: Wrong) -> tuple[str, str]:
+    return f"{100 * error['top1']:.1f}", f"{100 * error['top5']:.1f}"
+
+
+def precisions(result: Voc) -> Numbers:
     """Table 6: average precision of each class, their mean, and the paper's."""
     of_class = result["average_precision"].items()
     rows: list[tuple[str, ...]] = [(name, "-" if value is None else f"{value:.1f}") for name, value in of_class]
@@ -164,13 +188,10 @@ def precisions(result: Result) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     return ("class", "average precision (%)"), rows
 
 
-def everything(result: Result) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def everything(result: Result) -> Numbers:
     """Each number by its place in the result."""
     own = {name: value for name, value in result.items() if name not in PLUMBING}
     return ("number", "value"), [(name, f"{value:,.4g}") for name, value in _numbers(own, "")]
-
-
-KNOWN = {"Table 2": errors, "Table 6": precisions}
 
 
 def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:

@@ -1,69 +1,124 @@
-"""The paper's claims about Tables 1 to 3, each with its judge: see `experiments.report.figures`.
+"""The paper's claims about Tables 1 to 3, each above its judge: see `experiments.report.figures`.
 
 Layers, variants and networks are looked up by their names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
+from experiments.report.schema import entry
+from experiments.report.statistics import alike, every, permuted, smaller, untested
 from experiments.report.transfer import LAYERS, TRANSFER, WIDE
-from experiments.report.verdicts import (
-    NOT_SHOWN,
-    Claim,
-    Finding,
-    Result,
-    alike,
-    bounded,
-    every,
-    permuted,
-    smaller,
-    tested,
-    untested,
-)
+from experiments.report.verdicts import NOT_SHOWN, Finding, bounded, claim, tested
+from zfjax.errors import UserError
 
 LITTLE, ALIKE = 0.05, 0.02  # shares of the images: what removing layers may cost, what counts as the same error
-
-
 CLOSER = 0.05  # of random places' score: how much nearer the parts come to it
 
-
-Judge = Callable[[Result], Finding | None]
-
-
-def parts_correspond(layer: str) -> Judge:
-    """A judge of Table 1: every part's masks change the features more consistently than both controls."""
-
-    def judge(result: Result) -> Finding | None:
-        if (rows := result["layers"].get(layer)) is None:
-            return None
-        ours = ", ".join(f"{part} {row['delta']:.3f}" for part, row in rows.items())
-        parts = [row for row in rows.values() if row["p"] is not None]
-        return tested(ours, every([permuted(row[p]) for row in parts for p in ("p", "p_aligned")]))
-
-    return judge
+OVER_SHARES = "two-proportion test over the validation images, as if each net had seen others"
 
 
-def parts_gain_less_above(result: Result) -> Finding | None:
+class PartScore(TypedDict):
+    """How consistently a part's masks change the features, and its p-values; a control has none."""
+
+    delta: float
+    p: float | None
+    p_aligned: NotRequired[float | None]
+
+
+class Correspondence(TypedDict):
+    """A result of Table 1: layer, part or control, score."""
+
+    layers: dict[str, dict[str, PartScore]]
+
+
+@claim(
+    "Table 1",
+    says="In layer 5 eyes and nose correspond more consistently between images than random places do.",
+    paper=".067, .069, .079 against .107",
+    rule="every part's score is lower than that of random places, and than those of places that are the same in all "
+    "pictures (permutation tests; largest p-value). Of these there are 39, and they may lie on other parts: each "
+    "part has to come first of all. No contrary is tested: it holds or is not shown",
+)
+def parts_correspond(result: Correspondence) -> Finding | None:
+    """Every part's masks change the features of layer 5 more consistently than both controls."""
+    if (rows := result["layers"].get("conv5")) is None:
+        return None
+    ours = ", ".join(f"{part} {row['delta']:.3f}" for part, row in rows.items())
+    parts = {part: row for part, row in rows.items() if row["p"] is not None}
+    for part, row in parts.items():
+        if "p_aligned" not in row:
+            raise UserError(f"layers.conv5.{part}.p_aligned is missing")
+    return tested(ours, every([permuted(p) for row in parts.values() for p in (row["p"], row["p_aligned"])]))
+
+
+@claim(
+    "Table 1",
+    says="In layer 7 parts and random places score more alike.",
+    paper=".069, .068, .069 against .073",
+    rule=f"the parts' mean, over that of random places, is nearer to 1 than in layer 5 by {CLOSER:g} at least: holds; "
+    "further from it by as much: does not hold; between: not shown",
+)
+def parts_gain_less_above(result: Correspondence) -> Finding | None:
     """How far the parts' mean lies below random places, in layer 7 against layer 5."""
     if not {"conv5", "fc7"} <= set(result["layers"]):
         return None
     gains = {}
     for layer in ("conv5", "fc7"):
         rows = result["layers"][layer]
-        parts = [row["delta"] for part, row in rows.items() if row["p"] is not None]
+        parts = [row["delta"] for row in rows.values() if row["p"] is not None]
         if not parts:
             return None
-        if not rows["random"]["delta"]:
+        places = entry(rows, "random", f"layers.{layer}")["delta"]
+        if not places:
             return Finding("", NOT_SHOWN, f"{layer}: random places score 0")
-        gains[layer] = 1 - float(np.mean(parts)) / rows["random"]["delta"]
+        gains[layer] = 1 - float(np.mean(parts)) / places
     ours = ", ".join(f"{layer}: parts {gain:.1%} below random places" for layer, gain in gains.items())
     return bounded(ours, gains["conv5"] - gains["fc7"], holds_from=CLOSER, fails_to=-CLOSER)
 
 
-def ten_crops_help(result: Result) -> Finding | None:
+class Wrong(TypedDict):
+    """Shares of the images whose class is not the first answer, not among the first five."""
+
+    top1: float
+    top5: float
+
+
+class Errors(TypedDict):
+    """Of the centre crop, and of ten crops averaged."""
+
+    center: Wrong
+    ten: Wrong
+
+
+class Member(TypedDict):
+    """One network of Table 2."""
+
+    name: str  # of its architecture
+    checkpoint: object
+    error: Errors
+
+
+class Evaluation(TypedDict):
+    """A result of Table 2, or several that are taken together: these have no error of all, and no paper."""
+
+    members: list[Member]
+    num_images: int
+    error: NotRequired[Errors]
+    paper: NotRequired[dict[str, tuple[float, float, float | None]]]
+
+
+@claim(
+    "Table 2",
+    says="Ten crops averaged, the paper's protocol, err less than the centre crop.",
+    paper="not reported",
+    rule=f"the average of ten crops errs less ({OVER_SHARES})",
+)
+def ten_crops_help(result: Evaluation) -> Finding | None:
     """The average of ten crops errs less than the centre."""
     if "error" not in result:
         return None
@@ -71,7 +126,13 @@ def ten_crops_help(result: Result) -> Finding | None:
     return tested(f"{ten:.1%} against {center:.1%}", smaller(ten, center, result["num_images"]))
 
 
-def averaging_helps(result: Result) -> Finding | None:
+@claim(
+    "Table 2",
+    says="Averaging several networks reduces the error.",
+    paper="38.4 % one, 36.7 % five, 36.0 % six",
+    rule=f"the average errs less than the best of its members ({OVER_SHARES})",
+)
+def averaging_helps(result: Evaluation) -> Finding | None:
     """Several networks together err less than the best one alone."""
     alone = [member["error"]["ten"]["top1"] for member in result["members"]]
     if len(alone) < 2 or "error" not in result:
@@ -81,7 +142,29 @@ def averaging_helps(result: Result) -> Finding | None:
     return tested(ours, smaller(together, best, result["num_images"]))
 
 
-def member_errors(result: Result) -> dict[str, float]:
+@claim(
+    "Table 2",
+    says="The network of Fig. 3 errs less than that of Krizhevsky et al.",
+    paper="38.4 against 40.5 %",
+    rule=f"zfnet errs less than alexnet, of ten crops ({OVER_SHARES})",
+)
+def member_beats_alexnet(result: Evaluation) -> Finding | None:
+    """The paper's network errs less than AlexNet."""
+    return _errs_less(member_errors(result), "zfnet", "alexnet", result["num_images"])
+
+
+@claim(
+    "Table 2",
+    says="With 512, 1024, 512 maps in layers 3, 4, 5 it errs still less.",
+    paper="37.5 against 38.4 %",
+    rule=f"errs less than zfnet, of ten crops ({OVER_SHARES})",
+)
+def wide_member_helps(result: Evaluation) -> Finding | None:
+    """The paper's network errs less where its middle layers are wide."""
+    return _errs_less(member_errors(result), "zfnet-conv3+4+5-of-512+1024+512", "zfnet", result["num_images"])
+
+
+def member_errors(result: Evaluation) -> dict[str, float]:
     """Table 2's top-1 error of ten crops by architecture: the mean where there are several networks of one."""
     errors: dict[str, list[float]] = {}
     for member in result["members"]:
@@ -89,25 +172,49 @@ def member_errors(result: Result) -> dict[str, float]:
     return {name: float(np.mean(of_name)) for name, of_name in errors.items()}
 
 
-def variant_errors(result: Result) -> dict[str, float]:
-    """Table 3's validation top-1 error by variant."""
-    return {row["name"]: row["error"]["validation"]["top1"] for row in result["rows"]}
+class OfValidation(TypedDict):
+    """Only the first answer counts."""
+
+    top1: float
 
 
-def errs_less(errors_of: Callable[[Result], Mapping[str, float]], better: str, worse: str) -> Judge:
-    """A judge: whether one network errs less than another, by name."""
+class OfSplits(TypedDict):
+    """The centre crop's errors."""
 
-    def judge(result: Result) -> Finding | None:
-        errors = errors_of(result)
-        if not {better, worse} <= set(errors):
-            return None
-        ours = f"{errors[better]:.1%} against {errors[worse]:.1%}"
-        return tested(ours, smaller(errors[better], errors[worse], images_of(result)))
-
-    return judge
+    validation: OfValidation
 
 
-def depth_matters(result: Result) -> Finding | None:
+class Variant(TypedDict):
+    """One architecture of Table 3."""
+
+    name: str
+    error: OfSplits
+
+
+class Ranking(TypedDict):
+    """Spearman's rank correlation with the paper's order; None where all errors are the same."""
+
+    rho: float | None
+    p_value: float | None
+    p_contrary: NotRequired[float | None]  # earlier versions did not write it
+    num_variants: int
+
+
+class Ablation(TypedDict):
+    """A result of Table 3."""
+
+    rows: list[Variant]
+    num_images: NotRequired[int | None]  # of validation; earlier versions did not write it
+    rank_correlation: Ranking | None  # None for fewer than three variants
+
+
+@claim(
+    "Table 3",
+    says="Removing both the middle convolutional and the fully connected layers hurts most: depth matters.",
+    paper="71.3 % against 40.5, 45.4, 44.8 %",
+    rule=f"errs more than the whole net, and than without either ({OVER_SHARES})",
+)
+def depth_matters(result: Ablation) -> Finding | None:
     """AlexNet without layers 3, 4, 6 and 7 errs more than whole, and than without either pair."""
     errors, worst = variant_errors(result), "alexnet, no conv3,4,fc6,7"
     others = ("alexnet", "alexnet, no conv3,4", "alexnet, no fc6,7")
@@ -117,166 +224,136 @@ def depth_matters(result: Result) -> Finding | None:
     return tested(ours, every([smaller(errors[name], errors[worst], images_of(result)) for name in others]))
 
 
-def costs_little(variant: str, base: str) -> Judge:
-    """A judge of Table 3: whether a variant errs less than LITTLE above another."""
-
-    def judge(result: Result) -> Finding | None:
-        errors = variant_errors(result)
-        if not {variant, base} <= set(errors):
-            return None
-        ours = f"{errors[variant]:.1%} against {errors[base]:.1%}"
-        return tested(ours, smaller(errors[variant], errors[base], images_of(result), margin=LITTLE))
-
-    return judge
+COSTS_LITTLE = f"errs less than {LITTLE:.0%} of the images more than the whole net ({OVER_SHARES})"
 
 
-def sizes_matter_little(*pairs: tuple[str, str]) -> Judge:
-    """A judge of Table 3: whether each (variant, base) differ by less than ALIKE."""
-
-    def judge(result: Result) -> Finding | None:
-        errors = variant_errors(result)
-        if not {name for pair in pairs for name in pair} <= set(errors):
-            return None
-        ours = ", ".join(f"{variant}: {100 * (errors[variant] - errors[base]):+.1f} points" for variant, base in pairs)
-        number = images_of(result)
-        tests = [alike(errors[variant], errors[base], number, margin=ALIKE) for variant, base in pairs]
-        return tested(ours, every(tests))
-
-    return judge
+@claim(
+    "Table 3",
+    says="Removing the fully connected layers 6 and 7 alone costs little.",
+    paper="44.8 against 40.5 %",
+    rule=COSTS_LITTLE,
+)
+def dense_layers_cost_little(result: Ablation) -> Finding | None:
+    """AlexNet without layers 6 and 7 errs little more than whole."""
+    return _costs_little(result, "alexnet, no fc6,7")
 
 
-def images_of(result: Result) -> int:
+@claim(
+    "Table 3",
+    says="Removing the middle convolutional layers 3 and 4 alone costs little.",
+    paper="45.4 against 40.5 %",
+    rule=COSTS_LITTLE,
+)
+def middle_layers_cost_little(result: Ablation) -> Finding | None:
+    """AlexNet without layers 3 and 4 errs little more than whole."""
+    return _costs_little(result, "alexnet, no conv3,4")
+
+
+@claim(
+    "Table 3",
+    says="The sizes of the fully connected layers matter little.",
+    paper="+1.2, -0.5, +1.8, +0.4 points",
+    rule=f"of both nets, with layers half and twice as wide, the error differs by less than {100 * ALIKE:g} points "
+    f"({OVER_SHARES})",
+)
+def dense_sizes_matter_little(result: Ablation) -> Finding | None:
+    """With layers 6 and 7 half and twice as wide both nets err alike."""
+    pairs = [(f"{net}, fc6,7 of {size}", net) for net in ("alexnet", "zfnet") for size in (2048, 8192)]
+    errors, number = variant_errors(result), images_of(result)
+    if not {name for pair in pairs for name in pair} <= set(errors):
+        return None
+    ours = ", ".join(f"{variant}: {100 * (errors[variant] - errors[base]):+.1f} points" for variant, base in pairs)
+    return tested(ours, every([alike(errors[variant], errors[base], number, margin=ALIKE) for variant, base in pairs]))
+
+
+@claim(
+    "Table 3",
+    says="Wider middle convolutional layers help.",
+    paper="37.5 against 38.4 %",
+    rule=f"with 512, 1024, 512 maps zfnet errs less ({OVER_SHARES})",
+)
+def wide_variant_helps(result: Ablation) -> Finding | None:
+    """The paper's network errs less where its middle layers are wide."""
+    return _errs_less(variant_errors(result), f"zfnet, {WIDE}", "zfnet", images_of(result))
+
+
+@claim(
+    "Table 3",
+    says="Wider fully connected layers beside them overfit.",
+    paper="38.3 against 37.5 %",
+    rule=f"with both zfnet errs more than with 512, 1024, 512 maps alone ({OVER_SHARES})",
+)
+def wide_dense_layers_overfit(result: Ablation) -> Finding | None:
+    """The paper's network errs less with wide middle layers alone than with wide dense layers too."""
+    return _errs_less(variant_errors(result), f"zfnet, {WIDE}", "zfnet, both", images_of(result))
+
+
+@claim(
+    "Table 3",
+    says="The network of Fig. 3 errs less than that of Krizhevsky et al.",
+    paper="38.4 against 40.5 %",
+    rule=f"zfnet errs less than alexnet ({OVER_SHARES})",
+)
+def variant_beats_alexnet(result: Ablation) -> Finding | None:
+    """The paper's network errs less than AlexNet."""
+    return _errs_less(variant_errors(result), "zfnet", "alexnet", images_of(result))
+
+
+@claim(
+    "Table 3",
+    says="The order of the variants.",
+    paper="validation top-1 error",
+    rule="Spearman's rank correlation with the paper's order is above 0 (permutation tests of it and of the contrary)",
+)
+def same_order(result: Ablation) -> Finding | None:
+    """Our order of the variants is the paper's."""
+    ranking = result["rank_correlation"]
+    if ranking is None:
+        return None
+    rho, p, number = ranking["rho"], ranking["p_value"], ranking["num_variants"]
+    if rho is None or p is None or rho != rho or p != p:  # NaN
+        return tested(f"{number} variants", untested("all errors are the same"))
+    return tested(f"Spearman's rho {rho:.2f}, {number} variants", permuted(p, ranking.get("p_contrary")))
+
+
+def variant_errors(result: Ablation) -> dict[str, float]:
+    """Table 3's validation top-1 error by variant."""
+    return {row["name"]: row["error"]["validation"]["top1"] for row in result["rows"]}
+
+
+def images_of(result: Ablation) -> int:
     """The number of validation images; 0 where an earlier version did not write it."""
     return result.get("num_images") or 0
 
 
-def same_order(result: Result) -> Finding | None:
-    """Our order of the variants is the paper's."""
-    found = result["rank_correlation"]
-    if found is None:
+def _costs_little(result: Ablation, variant: str) -> Finding | None:
+    """Whether a variant errs less than LITTLE above AlexNet."""
+    return _errs_less(variant_errors(result), variant, "alexnet", images_of(result), margin=LITTLE)
+
+
+def _errs_less(
+    errors: Mapping[str, float], better: str, worse: str, num_images: int, *, margin: float = 0.0
+) -> Finding | None:
+    """Whether one network errs less than another plus the margin; None where one of them was not measured."""
+    if not {better, worse} <= set(errors):
         return None
-    rho, p, number = found["rho"], found["p_value"], found["num_variants"]
-    if rho is None or p is None or rho != rho or p != p:  # NaN
-        return tested(f"{number} variants", untested("all errors are the same"))
-    return tested(f"Spearman's rho {rho:.2f}, {number} variants", permuted(p, found.get("p_contrary")))
+    ours = f"{errors[better]:.1%} against {errors[worse]:.1%}"
+    return tested(ours, smaller(errors[better], errors[worse], num_images, margin=margin))
 
 
-OVER_SHARES = "two-proportion test over the validation images, as if each net had seen others"
+CORRESPONDENCE = (parts_correspond, parts_gain_less_above)
 
-
-CORRESPONDENCE = (
-    Claim(
-        "Table 1",
-        "In layer 5 eyes and nose correspond more consistently between images than random places do.",
-        ".067, .069, .079 against .107",
-        "every part's score is lower than that of random places, and than those of places that are the same in all "
-        "pictures (permutation tests; largest p-value). Of these there are 39, and they may lie on other parts: each "
-        "part has to come first of all. No contrary is tested: it holds or is not shown",
-        parts_correspond("conv5"),
-    ),
-    Claim(
-        "Table 1",
-        "In layer 7 parts and random places score more alike.",
-        ".069, .068, .069 against .073",
-        f"the parts' mean, over that of random places, is nearer to 1 than in layer 5 by {CLOSER:g} at least: holds; "
-        "further from it by as much: does not hold; between: not shown",
-        parts_gain_less_above,
-    ),
-)
-
-
-ERRORS = (
-    Claim(
-        "Table 2",
-        "Ten crops averaged, the paper's protocol, err less than the centre crop.",
-        "not reported",
-        f"the average of ten crops errs less ({OVER_SHARES})",
-        ten_crops_help,
-    ),
-    Claim(
-        "Table 2",
-        "Averaging several networks reduces the error.",
-        "38.4 % one, 36.7 % five, 36.0 % six",
-        f"the average errs less than the best of its members ({OVER_SHARES})",
-        averaging_helps,
-    ),
-    Claim(
-        "Table 2",
-        "The network of Fig. 3 errs less than that of Krizhevsky et al.",
-        "38.4 against 40.5 %",
-        f"zfnet errs less than alexnet, of ten crops ({OVER_SHARES})",
-        errs_less(member_errors, "zfnet", "alexnet"),
-    ),
-    Claim(
-        "Table 2",
-        "With 512, 1024, 512 maps in layers 3, 4, 5 it errs still less.",
-        "37.5 against 38.4 %",
-        f"errs less than zfnet, of ten crops ({OVER_SHARES})",
-        errs_less(member_errors, "zfnet-conv3+4+5-of-512+1024+512", "zfnet"),
-    ),
-)
-
+ERRORS = (ten_crops_help, averaging_helps, member_beats_alexnet, wide_member_helps)
 
 ARCHITECTURES = (
-    Claim(
-        "Table 3",
-        "Removing both the middle convolutional and the fully connected layers hurts most: depth matters.",
-        "71.3 % against 40.5, 45.4, 44.8 %",
-        f"errs more than the whole net, and than without either ({OVER_SHARES})",
-        depth_matters,
-    ),
-    *(
-        Claim(
-            "Table 3",
-            f"Removing {what} alone costs little.",
-            f"{number} against 40.5 %",
-            f"errs less than {LITTLE:.0%} of the images more than the whole net ({OVER_SHARES})",
-            costs_little(f"alexnet, no {layers}", "alexnet"),
-        )
-        for what, number, layers in (
-            ("the fully connected layers 6 and 7", "44.8", "fc6,7"),
-            ("the middle convolutional layers 3 and 4", "45.4", "conv3,4"),
-        )
-    ),
-    Claim(
-        "Table 3",
-        "The sizes of the fully connected layers matter little.",
-        "+1.2, -0.5, +1.8, +0.4 points",
-        f"of both nets, with layers half and twice as wide, the error differs by less than {100 * ALIKE:g} points "
-        f"({OVER_SHARES})",
-        sizes_matter_little(
-            *((f"{net}, fc6,7 of {size}", net) for net in ("alexnet", "zfnet") for size in (2048, 8192))
-        ),
-    ),
-    Claim(
-        "Table 3",
-        "Wider middle convolutional layers help.",
-        "37.5 against 38.4 %",
-        f"with 512, 1024, 512 maps zfnet errs less ({OVER_SHARES})",
-        errs_less(variant_errors, f"zfnet, {WIDE}", "zfnet"),
-    ),
-    Claim(
-        "Table 3",
-        "Wider fully connected layers beside them overfit.",
-        "38.3 against 37.5 %",
-        f"with both zfnet errs more than with 512, 1024, 512 maps alone ({OVER_SHARES})",
-        errs_less(variant_errors, f"zfnet, {WIDE}", "zfnet, both"),
-    ),
-    Claim(
-        "Table 3",
-        "The network of Fig. 3 errs less than that of Krizhevsky et al.",
-        "38.4 against 40.5 %",
-        f"zfnet errs less than alexnet ({OVER_SHARES})",
-        errs_less(variant_errors, "zfnet", "alexnet"),
-    ),
-    Claim(
-        "Table 3",
-        "The order of the variants.",
-        "validation top-1 error",
-        "Spearman's rank correlation with the paper's order is above 0 (permutation tests of it and of the contrary)",
-        same_order,
-    ),
+    depth_matters,
+    dense_layers_cost_little,
+    middle_layers_cost_little,
+    dense_sizes_matter_little,
+    wide_variant_helps,
+    wide_dense_layers_overfit,
+    variant_beats_alexnet,
+    same_order,
 )
-
 
 TABLES = (*CORRESPONDENCE, *ERRORS, *ARCHITECTURES, *TRANSFER, *LAYERS)

@@ -1,154 +1,13 @@
-"""What stands beside a claim of the paper, and the tests behind it: a claim, a judge's finding, one of four verdicts.
-
-Each test has a p-value for a claim and one for its contrary. A test that does not reject refutes nothing: hence two
-one-sided p-values. Tests over images say how sure we are of these networks, not of others trained from another seed.
-"""
+"""What stands beside a claim of the paper: its judge, the judge's finding, one of four verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, get_type_hints
 
-import numpy as np
-import scipy.stats
-
-ALPHA = 0.05  # a p-value below this decides
-
-
-NUM_RESAMPLES = 9_999  # of sign flips, where there are more than that
-
-
-CLEAR_POINTS = 5.0  # of accuracy: what one fold has to differ by
-
-
-class Outcome(NamedTuple):
-    """What a test says; both p-values are None (or NaN) where nothing can be tested, and 0 or 1 where bounds decide."""
-
-    p: float | None  # one-sided, in the claim's direction
-    against: float | None  # one-sided, in the other direction
-    why: str = ""  # nothing can be tested, or what decides in place of a test
-
-
-def untested(why: str) -> Outcome:
-    """No test, and the reason."""
-    return Outcome(None, None, why)
-
-
-def every(tests: Sequence[Outcome]) -> Outcome:
-    """All of them: the largest p-value; for the contrary of any, the smallest times their number (Bonferroni).
-
-    One that refutes decides, whatever cannot be tested beside it.
-    """
-    known: list[tuple[Any, Any, str]] = [(test.p, test.against, test.why) for test in tests if _is_known(test)]
-    if known:
-        p, _, why = max(known)
-        _, smallest, refutes = min(known, key=lambda test: test[1])
-        against = min(1.0, len(known) * smallest)
-        if against < ALPHA:
-            return Outcome(p, against, refutes)
-        if len(known) == len(tests):
-            return Outcome(p, against, why)
-    return next((test for test in tests if not _is_known(test)), untested("nothing to test"))
-
-
-def paired(differences: Sequence[float]) -> Outcome:
-    """Whether differences of pairs lie above 0: sign-flip permutation test of their mean, exact for up to 13 of them.
-
-    Args:
-      differences: one for each image, in the claim's direction.
-    """
-    values = np.asarray(differences, np.float64)
-    if not values.size or not np.isfinite(values).all():
-        return untested("values of single images are missing")
-    options = {"permutation_type": "samples", "n_resamples": NUM_RESAMPLES, "vectorized": True}
-    p, against = (
-        scipy.stats.permutation_test((values,), np.mean, alternative=side, rng=np.random.default_rng(0), **options)
-        for side in ("greater", "less")
-    )
-    return Outcome(float(p.pvalue), float(against.pvalue))
-
-
-def over_folds(differences: Sequence[float], test_over_train: float, *, margin: float = 0.0) -> Outcome:
-    """Whether differences over folds lie above -margin: t-test with the correction of Nadeau and Bengio (2003).
-
-    Folds share images, so their variance / J is too small; in its place stands (1 / J + test_over_train) variance, with
-    J - 1 degrees of freedom. One fold has no variance: a difference of `CLEAR_POINTS` decides, whatever the margin.
-
-    Args:
-      differences: percent, one for each of J folds, in the claim's direction.
-      test_over_train: number of test images over that of training images; a larger one is on the safe side.
-      margin: percent, how far below 0 they may lie.
-    """
-    values = np.asarray(differences, np.float64)
-    if len(values) == 1:
-        holds, fails = values[0] >= CLEAR_POINTS, values[0] <= -CLEAR_POINTS
-        return Outcome(0.0 if holds else 1.0, 0.0 if fails else 1.0, "one fold: by bounds")
-    spread = float(values.std(ddof=1))
-    if not spread > 0:
-        return untested("no spread over the folds to test by")
-    t = (float(values.mean()) + margin) / (spread * (1 / len(values) + test_over_train) ** 0.5)
-    p, against = (float(tail(t, len(values) - 1)) for tail in (scipy.stats.t.sf, scipy.stats.t.cdf))
-    return Outcome(p, against)
-
-
-def smaller(share: float, other: float, num: int, num_other: int | None = None, *, margin: float = 0.0) -> Outcome:
-    """Whether a share is smaller than `other` + `margin`: two-proportion test, one more hit and miss in each (Agresti).
-
-    Shares of the same images are taken for those of different ones, as which images both hit is not stored: on the safe
-    side where what is hard for one network is hard for the other.
-
-    Args:
-      share, other: of `num` and `num_other` cases (by default as many).
-      margin: how much larger the share may be.
-    """
-    if not num or not (num_other or num):
-        return untested("the number of images is missing")
-    sizes = np.array([num, num_other or num])
-    first, second = (np.array([share, other]) * sizes + 1) / (sizes + 2)
-    error = (first * (1 - first) / (sizes[0] + 2) + second * (1 - second) / (sizes[1] + 2)) ** 0.5
-    z = (second + margin - first) / error
-    return Outcome(float(scipy.stats.norm.sf(z)), float(scipy.stats.norm.cdf(z)))
-
-
-def alike(share: float, other: float, num: int, *, margin: float) -> Outcome:
-    """Whether two shares differ by less than `margin`: `smaller` in both directions."""
-    return every([smaller(share, other, num, margin=margin), smaller(other, share, num, margin=margin)])
-
-
-def more_often(share: float, num: int, chance: float) -> Outcome:
-    """Whether something happened more often than by chance: exact binomial test of share * num hits among `num`."""
-    sides = (
-        scipy.stats.binomtest(round(share * num), num, chance, alternative=side).pvalue for side in ("greater", "less")
-    )
-    p, against = map(float, sides)
-    return Outcome(p, against)
-
-
-def permuted(p: float | None, contrary: float | None = None) -> Outcome:
-    """What a stored one-sided p-value says, and that of the contrary; without that nothing is refuted.
-
-    With ties 1 - p is not the contrary's.
-    """
-    return Outcome(p, 1.0 if contrary is None else contrary)
-
-
-def falling(values: Sequence[float]) -> Outcome:
-    """Whether values fall along their order: Kendall's rank correlation, exact where no two are equal."""
-    if len(values) < 2:
-        return untested("fewer than two layers")
-    sides = (
-        scipy.stats.kendalltau(range(len(values)), values, alternative=side).pvalue for side in ("less", "greater")
-    )
-    p, against = map(float, sides)
-    return untested("all values are the same") if np.isnan(p) else Outcome(p, against)
-
-
-def _is_known(test: Outcome) -> bool:
-    return test.p is not None and test.against is not None and not np.isnan(test.p)
-
+from experiments.report.statistics import ALPHA, Outcome
 
 HOLDS, FAILS, NOT_SHOWN, NOT_MEASURED = VERDICTS = ("holds", "does not hold", "not shown", "not measured")
-
 
 Result = Mapping[str, Any]  # a result.json
 
@@ -166,6 +25,9 @@ class Finding(NamedTuple):
         return f"{self.verdict} ({self.because})" if self.because else self.verdict
 
 
+Judge = Callable[[Any], Finding | None]  # of a result.json; None where that says nothing to the claim
+
+
 class Claim(NamedTuple):
     """One sentence of the paper."""
 
@@ -173,7 +35,21 @@ class Claim(NamedTuple):
     says: str
     paper: str  # its number, or where it shows it
     rule: str  # when our result bears it out
-    judge: Callable[[Result], Finding | None]  # None where the result says nothing to it
+    judge: Judge
+    fields: Any  # a TypedDict: what the judge reads of a result.json, see `schema.check`
+
+
+def claim(source: str, *, says: str, paper: str, rule: str) -> Callable[[Judge], Claim]:
+    """Make the function below it the judge of a claim; its name then is that of the claim.
+
+    The type of the judge's argument, a TypedDict, is the claim's `fields`. The other arguments are those of `Claim`.
+    """
+
+    def judged_by(judge: Judge) -> Claim:
+        (fields,) = (kind for name, kind in get_type_hints(judge).items() if name != "return")
+        return Claim(source, says, paper, rule, judge, fields)
+
+    return judged_by
 
 
 def tested(ours: str, test: Outcome) -> Finding:
