@@ -18,6 +18,7 @@ from zfjax.anymodel import (
 )
 from zfjax.architecture import ALEXNET, ZFNET, Architecture, ContrastNorm, Conv, Dense, Pool, receptive_field
 from zfjax.deconvnet import Unit, gradient, guided_backprop, isolate, project
+from zfjax.errors import UserError
 from zfjax.network import ConvNet, LayerTrace, forward
 from zfjax.ops import max_pool, unpool
 
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
         walkthrough,
     )
     from zfjax.data.sets import open_data
-    from zfjax.nets import load_net
+    from zfjax.nets import FunctionNet, Net, load_net
     from zfjax.training import checkpoints, evaluation
     from zfjax.training.step import renormalize
     from zfjax.transfer import linear_models
@@ -64,9 +65,12 @@ __all__ = [
     "Conv",
     "ConvNet",
     "Dense",
+    "FunctionNet",
     "LayerTrace",
+    "Net",
     "Pool",
     "Unit",
+    "UserError",
     "anymodel",
     "architecture",
     "checkpoints",
@@ -112,7 +116,11 @@ __all__ = [
 ]
 
 # Names whose rooms need more than the network does: imported when they are first used
-_NAMES = {"load_net": "zfjax.nets", "open_data": "zfjax.data.sets", "renormalize": "zfjax.training.step"}
+_NAMES = {
+    **dict.fromkeys(("FunctionNet", "Net", "load_net"), "zfjax.nets"),
+    "open_data": "zfjax.data.sets",
+    "renormalize": "zfjax.training.step",
+}
 _ROOMS = {
     **{
         name: f"zfjax.analyses.{name}"

@@ -51,3 +51,72 @@ def folder(path, num=6):
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(place)
     return path
+
+
+def linen_resnet():
+    """A residual net of Flax Linen, with batch norms on their running statistics."""
+    import flax.linen as nn
+
+    class Block(nn.Module):
+        width: int
+        stride: int = 1
+
+        @nn.compact
+        def __call__(self, x):
+            norm = lambda: nn.BatchNorm(use_running_average=True)  # noqa: E731
+            y = nn.relu(norm()(nn.Conv(self.width, (3, 3), (self.stride, self.stride), use_bias=False)(x)))
+            y = norm()(nn.Conv(self.width, (3, 3), use_bias=False)(y))
+            if x.shape != y.shape:
+                x = norm()(nn.Conv(self.width, (1, 1), (self.stride, self.stride), use_bias=False)(x))
+            return nn.relu(x + y)
+
+    class ResNet(nn.Module):
+        @nn.compact
+        def __call__(self, images):
+            stem = nn.relu(nn.Conv(8, (3, 3), (2, 2))(images))
+            pooled = nn.max_pool(stem, (3, 3), (2, 2), "SAME")
+            first = Block(8)(pooled)
+            second = Block(12, 2)(first)
+            logits = nn.Dense(3)(second.mean(axis=(1, 2)))
+            return {"stem": pooled, "block1": first, "block2": second, "logits": logits}
+
+    model = ResNet()
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    return FunctionNet(model.apply, variables, image_size=32, class_names=CLASS_NAMES, name="linen resnet")
+
+
+def nnx_convnet():
+    """A convnet of Flax NNX, which holds its own parameters."""
+    from flax import nnx
+
+    class ConvNet(nnx.Module):
+        def __init__(self, rngs):
+            self.conv1 = nnx.Conv(3, 8, (3, 3), rngs=rngs)
+            self.conv2 = nnx.Conv(8, 12, (3, 3), strides=2, rngs=rngs)
+            self.head = nnx.Linear(12, 3, rngs=rngs)
+
+        def __call__(self, images):
+            first = nnx.relu(self.conv1(images))
+            second = nnx.relu(self.conv2(nnx.max_pool(first, (2, 2), (2, 2))))
+            return {"conv1": first, "conv2": second, "logits": self.head(second.mean(axis=(1, 2)))}
+
+    return FunctionNet(ConvNet(nnx.Rngs(0)), image_size=32, class_names=CLASS_NAMES, name="nnx convnet")
+
+
+def equinox_net():
+    """A convnet of Equinox, which sees one image [C, H, W] at a time."""
+    import equinox as eqx
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    conv1, conv2 = (
+        eqx.nn.Conv2d(n, m, 3, padding=1, key=key) for (n, m), key in zip([(3, 8), (8, 12)], keys, strict=False)
+    )
+    pool, head = eqx.nn.MaxPool2d(2, 2), eqx.nn.Linear(12, 3, key=keys[2])
+
+    def one(image):
+        first = pool(jax.nn.relu(conv1(jnp.moveaxis(image, 2, 0))))
+        second = pool(jax.nn.relu(conv2(first)))
+        maps = {"conv1": first, "conv2": second}
+        return {name: jnp.moveaxis(of, 0, 2) for name, of in maps.items()} | {"logits": head(second.mean(axis=(1, 2)))}
+
+    return FunctionNet(jax.vmap(one), image_size=32, class_names=CLASS_NAMES, name="equinox net")

@@ -1,0 +1,77 @@
+"""Networks of other frameworks, by command: Figure 2, Figure 7 and the sanity table of each."""
+
+import json
+import pathlib
+
+import foreign_nets
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import deconv_figures, occlusion_maps, sanity_checks
+
+SHARED = pathlib.Path(__file__).parents[3] / "shared"
+SQUEEZENET = SHARED / "models" / "squeezenet_v1.0"
+NETS = ["linen_resnet", "nnx_convnet", "equinox_net"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return str(foreign_nets.folder(tmp_path_factory.mktemp("pictures")))
+
+
+def result_of(command, monkeypatch, out, *flags):
+    """result.json of a command, as a shell would call it."""
+    words = [command.__name__, "--out", str(out), *map(str, flags)]
+    monkeypatch.setattr("sys.argv", words)
+    monkeypatch.setattr("zfjax.parallel.connect_hosts", lambda *_: None)  # JAX runs already, alone
+    command.main()
+    result = json.loads((out / "result.json").read_text())
+    for name in result["files"]:
+        if name.endswith(".png"):
+            pixels = np.asarray(Image.open(out / name).convert("RGB"))
+            frame = np.ones(pixels.shape[:2], bool)
+            frame[12:-12, 12:-12] = False
+            assert (pixels[frame] >= 250).all(), f"{name} has ink at its edge"
+    return result
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_figure_2_of_any_framework(name, monkeypatch, tmp_path, pictures):
+    flags = ("--net", f"foreign_nets:{name}", "--data", pictures, "--num-maps", 2, "--batch-size", 4)
+    result = result_of(deconv_figures, monkeypatch, tmp_path / "out", *flags)
+    net = getattr(foreign_nets, name)()
+    assert list(result["layers"]) == [layer for layer in net.layers if layer != "logits"]
+    assert result["net"]["name"] == net.name and result["net"]["fingerprint"] == net.fingerprint
+    drawn = np.load(tmp_path / "out" / f"{net.layers[1]}.npz")
+    assert np.abs(drawn["projections"]).max() > 0 and "picture" in str(drawn["names"][0, 0])
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_figure_7_of_any_framework(name, monkeypatch, tmp_path, pictures):
+    flags = ("--net", f"foreign_nets:{name}", "--data", pictures, "--num-images", 2, "--stride", 8)
+    result = result_of(occlusion_maps, monkeypatch, tmp_path / "out", *flags)
+    assert len(result["images"]) == 2 and result["images"][0]["class"] in foreign_nets.CLASS_NAMES
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_sanity_table_of_any_framework(name, monkeypatch, tmp_path, pictures):
+    flags = ("--net", f"foreign_nets:{name}", "--data", pictures, "--num-images", 3)
+    result = result_of(sanity_checks, monkeypatch, tmp_path / "out", *flags)
+    assert "switches" in " ".join(result["not_applicable"])
+    cell = result["checks"]["units"]["best class and worst class"]["deconvnet"]
+    assert cell["num"] == 3 and -1 <= cell["mean"] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [deconv_figures, occlusion_maps, sanity_checks])
+def test_squeezenet_by_command(command, monkeypatch, tmp_path, pictures):
+    if not SQUEEZENET.exists():
+        pytest.skip("the weights of SqueezeNet are not here")
+    quick = {
+        deconv_figures: ("--layers", "pool1", "--num-maps", 2, "--batch-size", 4),
+        occlusion_maps: ("--num-images", 1, "--stride", 60),
+        sanity_checks: ("--num-images", 1),
+    }
+    flags = ("--net", f"squeezenet:{SQUEEZENET}", "--data", pictures, *quick[command])
+    assert result_of(command, monkeypatch, tmp_path / "out", *flags)["net"]["name"] == "squeezenet"
