@@ -184,14 +184,14 @@ def test_maps_are_chosen_by_seed_among_those_that_fire():
 
 def test_named_maps_are_read_or_refused():
     layers = ("conv1", "conv2")
-    assert strongest.parse_maps(["conv2:4,0"], _net(), layers)["conv2"].tolist() == [4, 0]
+    assert strongest.parse_maps(["conv2:4,0"], make_net(), layers)["conv2"].tolist() == [4, 0]
     with pytest.raises(ValueError, match="maps='conv9:1': 'conv9' is not among the layers drawn, conv1, conv2"):
-        strongest.parse_maps(["conv9:1"], _net(), layers)
+        strongest.parse_maps(["conv9:1"], make_net(), layers)
     with pytest.raises(ValueError, match="maps='conv1:3': conv1 is named twice"):
-        strongest.parse_maps(["conv1:2", "conv1:3"], _net(), layers)
+        strongest.parse_maps(["conv1:2", "conv1:3"], make_net(), layers)
     for wrong in ("conv1:6", "conv1:", "conv1:-1", "conv1:a"):
         with pytest.raises(ValueError, match=f"maps='{wrong}': LAYER:NUMBER,NUMBER with numbers from 0 to 5"):
-            strongest.parse_maps([wrong], _net(), layers)
+            strongest.parse_maps([wrong], make_net(), layers)
 
 
 def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
