@@ -137,7 +137,7 @@ def run(config: Config) -> dict[str, Any]:
         )
         recipes = [dataclasses.replace(recipe, seed=config.seed + n) for n in range(config.num_folds)]
         arms = {
-            "pretrained": lambda number, fold: transfer_arms.pretrained(net, photo_set, fold, **frozen),
+            "pretrained": lambda _, fold: transfer_arms.pretrained(net, photo_set, fold, **frozen),
             "scratch": lambda number, fold: transfer_arms.scratch(
                 net, photo_set, fold, recipe=recipes[number], folder=out / "unfinished"
             ),

@@ -1,6 +1,7 @@
 """The house: what linters cannot say. Layout, imports, private names and docstrings are rules of ruff, import-linter
 and mypy (pyproject.toml), which `.ci/run` and pre-commit run."""
 
+import ast
 import pathlib
 import re
 import subprocess
@@ -19,3 +20,23 @@ def test_no_file_names_a_path_of_one_machine():
     files = [ROOT / name for name in listed.stdout.splitlines() if pathlib.Path(name).suffix in TEXT]
     assert files
     assert not [str(path) for path in files if path.exists() and MACHINE_PATH.search(path.read_text())]
+
+
+def private_imports(source):
+    """Private names that a program imports from the house: ruff's PLC2701 sees them only across packages."""
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    ours = [node for node in nodes if node.level or node.module.split(".")[0] in ("zfjax", "experiments")]
+    return [name.name for node in ours for name in node.names if re.match(r"_(?!_)", name.name)]
+
+
+@pytest.mark.parametrize(
+    "imported", ["from zfjax.ops import _conv", "from zfjax.ops import (\n    conv,\n    _conv,\n)"]
+)
+def test_a_private_import_is_seen(imported):
+    assert private_imports(imported) == ["_conv"]
+
+
+def test_no_file_imports_a_private_name_of_another():
+    files = sorted(path for room in ("zfjax", "experiments") for path in (ROOT / room).rglob("*.py"))
+    assert files
+    assert not [str(path) for path in files if private_imports(path.read_text())]

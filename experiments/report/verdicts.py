@@ -71,5 +71,5 @@ def bounded(ours: str, value: float, *, holds_from: float, fails_to: float) -> F
 
 
 def p_words(p: float) -> str:
-    """ "p = 0.031" """
+    """As "p = 0.031"."""
     return f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001"

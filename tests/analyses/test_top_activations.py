@@ -138,7 +138,7 @@ def test_a_map_without_a_positive_activation_is_dead():
     np.testing.assert_array_equal(top_activations.alive(_state(2, 2)["conv1"]), [False, False])
 
 
-@pytest.mark.parametrize("batch_size, seed", [(4, None), (8, 1), (24, 2)])
+@pytest.mark.parametrize(("batch_size", "seed"), [(4, None), (8, 1), (24, 2)])
 def test_scan_is_the_sort_of_the_whole_set(batch_size, seed):
     """Whatever the batches, their order, the padding and the split over four devices."""
     assert jax.local_device_count() == 4

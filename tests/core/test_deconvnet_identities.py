@@ -59,6 +59,7 @@ def engine(params, images, layer, table, pooling):
             maps = deconv_relu(maps) if row.hidden else maps
         if row.name == layer:
             return maps
+    raise ValueError(f"no layer {layer!r}")
 
 
 def project(table, layer, top):

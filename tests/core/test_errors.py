@@ -20,7 +20,7 @@ import tiny_nets
 import zfjax
 from zfjax import parallel, pixels
 
-CORE = ("layers", "architecture", "ops", "network", "deconvnet", "renormalize", "pixels", "parallel")
+CORE = ("architecture", "ops", "network", "deconvnet", "pixels", "parallel")
 
 
 FC8 = zfjax.Dense("fc8", 5, hidden=False)
@@ -29,7 +29,7 @@ FC8 = zfjax.Dense("fc8", 5, hidden=False)
 MAPS = np.zeros((2, 4, 4, 3), np.float32)
 
 
-CONV2 = np.zeros((2, *tiny_nets.MINI.sizes()["conv2"].output), np.float32)
+CONV1, CONV2 = (np.zeros((2, *tiny_nets.MINI.sizes()[layer].output), np.float32) for layer in ("conv1", "conv2"))
 
 
 PICTURES, MEAN = np.zeros((2, 9, 9, 3), np.uint8), np.zeros((9, 9, 3), np.float32)
@@ -53,6 +53,11 @@ def project(top, layer, params=None, **trace):
     return zfjax.project(
         params or tiny_nets.params(tiny_nets.MINI), trace, top, layer=layer, architecture=tiny_nets.MINI
     )
+
+
+def gradient_without_norms():
+    trace = {"conv1": zfjax.LayerTrace(CONV1, CONV1.astype(np.uint8))}
+    return zfjax.gradient(tiny_nets.params(tiny_nets.MINI), trace, CONV1, layer="conv1", architecture=tiny_nets.MINI)
 
 
 def dense_table(**fields):
@@ -207,6 +212,7 @@ CASES = [
     (lambda: project(MAPS, "conv3"), "top of shape (2, 4, 4, 3): layer 'conv3' hands on [B, 3, 3, 6]"),
     (lambda: project(MAPS[:, 0, 0], "fc6"), "top of shape (2, 3): layer 'fc6' hands on [B, 8]"),
     (lambda: project(CONV2, "conv2"), "trace['conv2'].switches is missing: the layer has a pool"),
+    (lambda: gradient_without_norms(), "trace['conv1'].norm_inputs is missing: the layer's norm is differentiated"),
     (lambda: project(CONV2, "conv2", params=without_layer("conv2")), "params['conv2']['kernel'] of shape None"),
     # renormalize
     (lambda: zfjax.renormalize({}, radius=0.0), "radius=0.0: a number above 0"),
@@ -250,10 +256,12 @@ def test_every_value_error_of_the_core_has_a_case():
     missed = []
     for name in CORE:
         path = importlib.import_module(f"zfjax.{name}").__file__
-        for node in ast.walk(ast.parse(pathlib.Path(path).read_text())):
-            if isinstance(node, ast.Raise) and ast.unparse(node).startswith("raise ValueError"):
-                if not any((path, line) in reached for line in range(node.lineno, node.end_lineno + 1)):
-                    missed.append(f"{name}:{node.lineno} {ast.unparse(node)[:80]}")
+        raising = [node for node in ast.walk(ast.parse(pathlib.Path(path).read_text())) if isinstance(node, ast.Raise)]
+        for node in raising:
+            lines = range(node.lineno, node.end_lineno + 1)
+            user = ast.unparse(node).startswith(("raise ValueError", "raise UserError"))
+            if user and not any((path, line) in reached for line in lines):
+                missed.append(f"{name}:{node.lineno} {ast.unparse(node)[:80]}")
     assert not missed
 
 

@@ -9,7 +9,9 @@ from zfjax.data import tfds_sets
 from zfjax.data.voc import open_voc
 
 
-@pytest.mark.parametrize("below, lists", [("", True), ("", False), ("VOCdevkit", True), ("VOCdevkit/VOC2012", False)])
+@pytest.mark.parametrize(
+    ("below", "lists"), [("", True), ("", False), ("VOCdevkit", True), ("VOCdevkit/VOC2012", False)]
+)
 def test_a_devkit_by_its_lists_or_its_annotations(tmp_path, below, lists):
     write(tmp_path, devkit(lists))
     found = tfds_sets.open_set("voc2012", tmp_path / below)
@@ -33,7 +35,7 @@ def test_a_devkits_tar_is_its_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changed, message",
+    ("changed", "message"),
     [
         (
             {"ImageSets/Main/cat_val.txt": "2008_4 -1\n2007_9 1"},
@@ -78,7 +80,7 @@ def test_a_devkit_without_any_class_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "annotation, message",
+    ("annotation", "message"),
     [
         ("<annotation><object>", "Annotations/2008_2.xml is damaged .no element found.*unpack it again"),
         (b"", "Annotations/2008_2.xml is damaged"),

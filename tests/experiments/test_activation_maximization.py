@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from test_deconv_figures import MEAN, NET, _data, _net, _params
+from test_deconv_figures import MEAN, NET, make_data, make_net, make_params
 
 import zfjax
 from experiments import activation_maximization
@@ -28,25 +28,25 @@ CROP = MEAN[2:22, 2:22]
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
     """The tiny net and set in the place of a run."""
-    net = _net(tmp_path)._replace(class_names=("a", "b", "c"))
+    net = make_net(tmp_path)._replace(class_names=("a", "b", "c"))
     monkeypatch.setattr(nets, "load_net", lambda checkpoint: net)
-    monkeypatch.setattr(sets, "open_data", lambda data: _data())
+    monkeypatch.setattr(sets, "open_data", lambda data: make_data())
     return net
 
 
 def drive(layer, images):
-    return np.asarray(drives_of(_params(), layer, architecture=NET)(jnp.asarray(images)))
+    return np.asarray(drives_of(make_params(), layer, architecture=NET)(jnp.asarray(images)))
 
 
 def features(layer, images):
-    return np.asarray(zfjax.forward(_params(), jnp.asarray(images), architecture=NET)[1][layer].features)
+    return np.asarray(zfjax.forward(make_params(), jnp.asarray(images), architecture=NET)[1][layer].features)
 
 
 def test_each_map_climbs_its_own_middle_unit_also_in_several_goes(monkeypatch):
     """Three maps, two at once: the path ends at the unit's drive on the picture that is kept, higher than it began."""
     monkeypatch.setattr(maximization, "AT_ONCE", 2)
     maps = np.array([0, 4, 5])
-    seen = climb(Config(**SMALL), _net(), "conv1", maps, jax.random.key(0))
+    seen = climb(Config(**SMALL), make_net(), "conv1", maps, jax.random.key(0))
     assert middle(NET, "conv1") == ((2, 2), (5, 5))
     np.testing.assert_allclose(seen.paths[:, -1], drive("conv1", seen.images)[np.arange(3), 5, 5, maps], rtol=1e-3)
     assert seen.paths.shape == (3, 6) and (np.diff(seen.paths, axis=1) > 0).all()
@@ -61,14 +61,14 @@ def test_each_map_climbs_its_own_middle_unit_also_in_several_goes(monkeypatch):
 
 def test_a_whole_map_is_climbed_by_its_mean_and_shown_whole():
     maps = np.array([2, 3])
-    seen = climb(Config(climb="map", **SMALL), _net(), "conv1", maps, jax.random.key(0))
+    seen = climb(Config(climb="map", **SMALL), make_net(), "conv1", maps, jax.random.key(0))
     means = drive("conv1", seen.images).mean(axis=(1, 2))[[0, 1], maps]
     np.testing.assert_allclose(seen.paths[:, -1], means, rtol=1e-3)
     assert seen.patches.shape == (2, 20, 20, 3)
 
 
 def test_a_class_is_climbed_by_its_logit():
-    seen = climb(Config(**SMALL), _net(), "fc7", np.array([2]), jax.random.key(1))
+    seen = climb(Config(**SMALL), make_net(), "fc7", np.array([2]), jax.random.key(1))
     np.testing.assert_allclose(seen.paths[0, -1], features("fc7", seen.images)[0, 2], rtol=1e-3)
     assert seen.reached[0] == pytest.approx(seen.paths[0, -1], rel=1e-3) and middle(NET, "fc7") == (None, None)
 
@@ -86,12 +86,12 @@ def test_the_climbed_unit_lies_in_the_middle_of_what_is_shown(table):
 
 
 def test_noise_and_options_reach_the_climb():
-    still = climb(Config(noise=0.0, steps=1, step_size=1e-6), _net(), "conv1", np.array([0]), jax.random.key(0))
+    still = climb(Config(noise=0.0, steps=1, step_size=1e-6), make_net(), "conv1", np.array([0]), jax.random.key(0))
     np.testing.assert_allclose(still.images, 0, atol=1e-4)
-    assert still.paths[0, 0] == pytest.approx(_params()["conv1"]["bias"][0], abs=1e-4)
-    same = climb(Config(**SMALL), _net(), "conv1", np.array([0]), jax.random.key(0))
+    assert still.paths[0, 0] == pytest.approx(make_params()["conv1"]["bias"][0], abs=1e-4)
+    same = climb(Config(**SMALL), make_net(), "conv1", np.array([0]), jax.random.key(0))
     for change in ({"decay": 0.9}, {"blur": 2.0}, {"jitter": 3}):
-        other = climb(Config(**SMALL, **change), _net(), "conv1", np.array([0]), jax.random.key(0))
+        other = climb(Config(**SMALL, **change), make_net(), "conv1", np.array([0]), jax.random.key(0))
         assert np.abs(other.images - same.images).max() > 0.5
 
 

@@ -43,27 +43,27 @@ MEAN = np.full((SIDE, SIDE, 3), 120, np.float32)
 CENTRES = PICTURES[:, 2:22, 2:22]
 
 
-def _params():
+def make_params():
     net = zfjax.ConvNet(NET, kernel_init=jax.nn.initializers.normal(0.1))
     params = jax.tree.map(np.asarray, net.init(jax.random.key(0), jnp.zeros((1, 20, 20, 3)))["params"])
     params["conv1"]["bias"] = np.array([0, -1e6, 0, 0, 0, 0], np.float32)  # map 1 is dead
     return params
 
 
-def _data():
+def make_data():
     return ImageSet("tiny", SIDE, ("a",), None, ArraySource(PICTURES, np.zeros(NUM, int)), MEAN, None, "data")
 
 
-def _net(run=Path("runs/x")):
-    return nets.TrainedNet(NET, _params(), MEAN, Path("runs/x/checkpoints/1"), run, "tiny", ("a", "b"), "net")
+def make_net(run=Path("runs/x")):
+    return nets.TrainedNet(NET, make_params(), MEAN, Path("runs/x/checkpoints/1"), run, "tiny", ("a", "b"), "net")
 
 
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
     """The tiny net and set in the place of a run; Config with a folder of its own."""
-    net = _net(tmp_path)
+    net = make_net(tmp_path)
     monkeypatch.setattr(nets, "load_net", lambda checkpoint: net)
-    monkeypatch.setattr(sets, "open_data", lambda data: _data())
+    monkeypatch.setattr(sets, "open_data", lambda data: make_data())
     return net
 
 
@@ -77,14 +77,14 @@ def _top(values, images, rows, columns):
 
 
 def _draw(layer, top, maps, source=None):
-    source = source or _data().validation
-    return strongest.project_and_cut(_net(), source, top, np.array(maps), layer=layer)
+    source = source or make_data().validation
+    return strongest.project_and_cut(make_net(), source, top, np.array(maps), layer=layer)
 
 
 def _alone(layer, image, channel, position):
-    _, trace = zfjax.forward(_params(), jnp.asarray(CENTRES[image] - np.float32(120))[None], architecture=NET)
+    _, trace = zfjax.forward(make_params(), jnp.asarray(CENTRES[image] - np.float32(120))[None], architecture=NET)
     top = zfjax.isolate(trace[layer].features, channel=channel, position=position)
-    return np.asarray(zfjax.project(_params(), trace, top, layer=layer, architecture=NET)[0])
+    return np.asarray(zfjax.project(make_params(), trace, top, layer=layer, architecture=NET)[0])
 
 
 def test_patches_and_projections_are_the_hand_cut_field_at_every_border():
@@ -184,14 +184,14 @@ def test_maps_are_chosen_by_seed_among_those_that_fire():
 
 def test_named_maps_are_read_or_refused():
     layers = ("conv1", "conv2")
-    assert strongest.parse_maps(["conv2:4,0"], _net(), layers)["conv2"].tolist() == [4, 0]
+    assert strongest.parse_maps(["conv2:4,0"], make_net(), layers)["conv2"].tolist() == [4, 0]
     with pytest.raises(ValueError, match="maps='conv9:1': 'conv9' is not among the layers drawn, conv1, conv2"):
-        strongest.parse_maps(["conv9:1"], _net(), layers)
+        strongest.parse_maps(["conv9:1"], make_net(), layers)
     with pytest.raises(ValueError, match="maps='conv1:3': conv1 is named twice"):
-        strongest.parse_maps(["conv1:2", "conv1:3"], _net(), layers)
+        strongest.parse_maps(["conv1:2", "conv1:3"], make_net(), layers)
     for wrong in ("conv1:6", "conv1:", "conv1:-1", "conv1:a"):
         with pytest.raises(ValueError, match=f"maps='{wrong}': LAYER:NUMBER,NUMBER with numbers from 0 to 5"):
-            strongest.parse_maps([wrong], _net(), layers)
+            strongest.parse_maps([wrong], make_net(), layers)
 
 
 def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
@@ -250,7 +250,7 @@ def test_a_set_that_cannot_be_searched_is_refused(trained, monkeypatch):
     monkeypatch.setattr(sets, "open_data", lambda data: empty)
     with pytest.raises(ValueError, match="data='folder' has no validation split"):
         deconv_figures.run(_config())
-    other = ImageSet("folder", 30, ("a",), None, _data().validation, MEAN, None, "data")
+    other = ImageSet("folder", 30, ("a",), None, make_data().validation, MEAN, None, "data")
     monkeypatch.setattr(sets, "open_data", lambda data: other)
     with pytest.raises(ValueError, match="data='tiny': its pictures have 30 pixels a side, the net's 24"):
         deconv_figures.run(_config())

@@ -125,7 +125,7 @@ def test_demo_examples_are_scenes_with_their_truth():
     assert np.abs(example["image"].astype(int) - np.asarray(scene.image).astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize("name, more", [("train", ()), ("forward", ()), ("project", ("--layer", "fc7"))])
+@pytest.mark.parametrize(("name", "more"), [("train", ()), ("forward", ()), ("project", ("--layer", "fc7"))])
 def test_benchmark_prints_a_line_of_json(name, more, monkeypatch, capsys):
     flags = ("--width", 1 / 32, "--image-size", 48, "--num-classes", 10, "--batch-size", 4, "--steps", 1, "--rounds", 1)
     record = json.loads(call(monkeypatch, capsys, benchmark, name, *flags, *more))

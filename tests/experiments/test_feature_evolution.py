@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_nets
 from PIL import Image
-from test_deconv_figures import CENTRES, MEAN, NET, NUM, PICTURES, SIDE, _params
+from test_deconv_figures import CENTRES, MEAN, NET, NUM, PICTURES, SIDE, make_params
 
 import zfjax
 from experiments import feature_evolution
@@ -35,7 +35,7 @@ PROBES = VALIDATION[:, 2:22, 2:22].astype(np.float32) - 120
 @functools.cache
 def params_at(step):
     """Other weights at every step, of the same size; map 1 of conv1 is dead, but in the beginning map 2."""
-    weights = jax.tree.map(lambda leaf: leaf if leaf.ndim == 1 else np.roll(leaf, step // 10, axis=-1), _params())
+    weights = jax.tree.map(lambda leaf: leaf if leaf.ndim == 1 else np.roll(leaf, step // 10, axis=-1), make_params())
     bias = np.roll(weights["conv1"]["bias"], int(step == 10))
     return {**weights, "conv1": {**weights["conv1"], "bias": bias}}
 

@@ -94,7 +94,7 @@ def test_tables_have_the_parameters_of_the_networks_that_they_name():
 
 
 @pytest.mark.parametrize(
-    "changed, message",
+    ("changed", "message"),
     [
         ({"norm": "max"}, "import table of 'theirs': norm='max': one of 'sum', 'mean' is needed"),
         ({"pools": "round"}, "pools='round': one of 'ceil', 'floor' is needed"),
@@ -177,7 +177,7 @@ def test_an_import_is_replaced_only_on_request_and_a_trained_run_never(tmp_path,
 
 
 @pytest.mark.parametrize(
-    "changed, message",
+    ("changed", "message"),
     [
         ({"--table": "resnet"}, "table='resnet': one of alexnet-torchvision, zfnet, zfnet-512, or module:NAME, is"),
         ({"--table": "no_such_module:TABLE"}, "table='no_such_module:TABLE': No module named"),

@@ -85,7 +85,7 @@ def test_what_was_done_is_skipped_and_another_layer_is_not(trained, photos, monk
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    ("changes", "message"),
     [
         ({"svm": ("conv2",)}, "unknown layer 'conv2': tiny has conv1, fc7, fc8"),
         ({"svm": (), "softmax": ()}, r"svm=\(\), softmax=\(\): at least one layer is needed"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_nets
 from PIL import Image
-from test_deconv_figures import CENTRES, MEAN, NET, PICTURES, SIDE, _net
+from test_deconv_figures import CENTRES, MEAN, NET, PICTURES, SIDE, make_net
 
 import zfjax
 from experiments import occlusion_maps
@@ -39,7 +39,7 @@ class Scenery(ArraySource):
 
 @functools.cache
 def net():
-    return _net()._replace(class_names=NAMES)
+    return make_net()._replace(class_names=NAMES)
 
 
 def up(images):

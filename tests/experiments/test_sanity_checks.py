@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_nets
 from PIL import Image
-from test_deconv_figures import CENTRES, MEAN, NET, PICTURES, SIDE, _net
+from test_deconv_figures import CENTRES, MEAN, NET, PICTURES, SIDE, make_net
 
 import zfjax
 from experiments import sanity_checks
@@ -26,10 +26,10 @@ LAYERS = ["fc7", "fc6", "conv2", "conv1"]
 @functools.cache
 def net():
     """The tiny net, all of whose classes read the layer below alike."""
-    params = {name: dict(layer) for name, layer in _net().params.items()}
+    params = {name: dict(layer) for name, layer in make_net().params.items()}
     params["fc7"]["kernel"] = np.abs(params["fc7"]["kernel"][:, :1]) * np.array([[1, 2, 3]], np.float32)
     params["fc7"]["bias"] = np.arange(3, dtype=np.float32)
-    return _net()._replace(params=params)
+    return make_net()._replace(params=params)
 
 
 @pytest.fixture

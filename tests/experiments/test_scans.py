@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from test_deconv_figures import MEAN, NET, PICTURES, _params
+from test_deconv_figures import MEAN, NET, PICTURES, make_params
 
 from experiments.shell import scans
 from zfjax import nets
@@ -15,7 +15,7 @@ from zfjax.data import ArraySource
 SOURCE = ArraySource(PICTURES, np.zeros(len(PICTURES), int))
 
 
-TRAINED = nets.TrainedNet(NET, _params(), MEAN, Path("runs/x/checkpoints/1"), Path("runs/x"), "tiny", ("a",), "net")
+TRAINED = nets.TrainedNet(NET, make_params(), MEAN, Path("runs/x/checkpoints/1"), Path("runs/x"), "tiny", ("a",), "net")
 
 
 @pytest.fixture

@@ -177,8 +177,8 @@ def test_splits_that_show_nothing_are_refused(trained, tmp_path):
         (np.where(np.arange(5)[:, None] < 3, -1, whole.labels), "no photo of train shows a class: of 3 photos"),
         (np.where(np.arange(5)[:, None] < 3, whole.labels, 0), "no photo of val shows a class: of 2 photos"),
     ):
+        photo_set = dataclasses.replace(whole, labels=labels)
         with pytest.raises(ValueError, match=f"voc2012: {message}"):
-            photo_set = dataclasses.replace(whole, labels=labels)
             transfer_arms.voc(trained, photo_set, layer="fc7", folder=tmp_path, batch_size=16)
 
 
@@ -192,7 +192,7 @@ def test_the_keys_of_records_know_the_version_of_what_measured_them(trained, pho
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    ("changes", "message"),
     [
         ({"num_train": (7,)}, "num_train=7: class 'bass' has 7 images, and at least one is to be tested on"),
         ({"num_train": (0,)}, "num_train=0: at least 1"),

@@ -9,7 +9,7 @@ import pytest
 import reference
 import tiny_nets
 from PIL import Image
-from test_deconv_figures import CENTRES, MEAN, NET, _data, _net, _params
+from test_deconv_figures import CENTRES, MEAN, NET, make_data, make_net, make_params
 
 import zfjax
 from experiments import deconvnet_walkthrough
@@ -21,10 +21,10 @@ from zfjax.analyses.walkthrough import walk_down
 from zfjax.data import sets
 from zfjax.deconvnet import Step
 
-VIEWS = nets.read_views(_data().validation, [4], _net())
+VIEWS = nets.read_views(make_data().validation, [4], make_net())
 
 
-TRACE = reference.forward(_params(), VIEWS.images, NET)
+TRACE = reference.forward(make_params(), VIEWS.images, NET)
 
 
 MINI = nets.TrainedNet(
@@ -48,19 +48,19 @@ def plain_net():
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
     """The tiny net and set in the place of a run."""
-    net = _net(tmp_path)
+    net = make_net(tmp_path)
     monkeypatch.setattr(nets, "load_net", lambda checkpoint: net)
-    monkeypatch.setattr(sets, "open_data", lambda data: _data())
+    monkeypatch.setattr(sets, "open_data", lambda data: make_data())
     return net
 
 
 def test_every_stage_is_the_references():
     """From fc6: unit alone, transposed weights, rectified, filters; conv1's pool is undone at its switches."""
-    walk = walk_down(_net(), VIEWS, "fc6", None)
+    walk = walk_down(make_net(), VIEWS, "fc6", None)
     assert [stage.layer for stage in walk.stages] == ["fc6", "conv2", "conv1"]
     units = TRACE["fc6"]["features"]
     top = np.where(units == units.max(), units, 0)
-    params, conv1, conv2 = _params(), NET.layer("conv1"), NET.layer("conv2")
+    params, conv1, conv2 = make_params(), NET.layer("conv1"), NET.layer("conv2")
     to_conv2 = (top @ params["fc6"]["kernel"].T).reshape(1, 5, 5, 5)
     to_conv1 = reference.conv_transpose(np.maximum(to_conv2, 0), params["conv2"]["kernel"], conv2, (5, 5, 6))
     unpooled = reference.unpool(to_conv1, TRACE["conv1"]["switches"], (10, 10), 3, 2)
@@ -85,7 +85,7 @@ def test_every_stage_is_the_references():
     assert numbers["silent"] == pytest.approx(signal[~excited].sum() / signal.sum(), abs=1e-5)
 
 
-@pytest.mark.parametrize(("net", "views"), [(_net(), VIEWS), (MINI, mini_views())])
+@pytest.mark.parametrize(("net", "views"), [(make_net(), VIEWS), (MINI, mini_views())])
 def test_unpooling_keeps_the_sum_and_switches_stand_at_the_maxima(net, views):
     """What a pool read at its switches is what it handed on, before its norm or after; no value is lost or doubled."""
     layer = walkthrough.last_conv(net.architecture)
@@ -133,12 +133,12 @@ def test_conservation_of_a_hand_made_step():
 
 @pytest.mark.parametrize("image", range(6))
 def test_all_of_the_energy_lies_in_the_field_at_every_border(image):
-    views = nets.read_views(_data().validation, [image], _net())
+    views = nets.read_views(make_data().validation, [image], make_net())
     for channel in (0, 2, 3, 4, 5):
-        walk = walk_down(_net(), views, "conv1", channel)
+        walk = walk_down(make_net(), views, "conv1", channel)
         assert walk.box == zfjax.receptive_field(NET, "conv1").box(walk.place) and walk.projection.any()
         assert walk.numbers["energy_in_field"] == 1.0
-    assert walk_down(_net(), views, "conv2", None).box is None  # it sees 23 of 20 pixels
+    assert walk_down(make_net(), views, "conv2", None).box is None  # it sees 23 of 20 pixels
 
 
 def test_energy_is_counted_in_the_field_and_on_the_object():
@@ -153,7 +153,7 @@ def test_energy_is_counted_in_the_field_and_on_the_object():
 
 def test_by_default_the_strongest_map_of_the_last_convolution_is_taken():
     assert walkthrough.last_conv(zfjax.ZFNET) == "conv5" and walkthrough.last_conv(PLAIN) == "fc2"
-    walk = walk_down(_net(), VIEWS, "conv2", None)
+    walk = walk_down(make_net(), VIEWS, "conv2", None)
     features = TRACE["conv2"]["features"][0]
     row, column, channel = np.unravel_index(features.argmax(), features.shape)
     assert walk.numbers["map"] == channel and walk.place == (row, column)
@@ -174,7 +174,7 @@ def test_every_switch_has_a_colour_of_its_own_and_the_middle_is_white(size):
 
 
 def test_switches_are_as_bright_as_what_is_handed_on():
-    stage = walk_down(_net(), VIEWS, "conv1", 0).stages[0]
+    stage = walk_down(make_net(), VIEWS, "conv1", 0).stages[0]
     stage = stage._replace(handed_on=np.array([[4.0, 1.0, 0.0]]), switches=np.array([[4, 4, 4]], np.uint8))
     assert walkthrough_page.switch_picture(stage)[0, :, 0].tolist() == [255, 128, 0]
     assert walkthrough_page.switch_picture(stage._replace(handed_on=np.zeros((1, 3)))).max() == 0
@@ -187,7 +187,7 @@ def test_the_lens_stays_inside_the_map():
 
 def test_the_signals_of_a_column_share_one_scale():
     """+1 beside -4 is the same grey, 159, from above, unpooled and rectified, where -4 has become mid-grey."""
-    walk = walk_down(_net(), VIEWS, "conv1", 0)
+    walk = walk_down(make_net(), VIEWS, "conv1", 0)
     values = np.array([[1.0, -4.0]])
     switches = np.zeros((1, 2), np.uint8)
     stage = walk.stages[0]._replace(above=values, unpooled=values, rectified=np.maximum(values, 0), switches=switches)
@@ -207,14 +207,14 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
     out = trained.run / "figures" / "walkthrough"
     assert {path.name for path in out.iterdir()} == {"walkthrough.png", "walkthrough.npz", "result.json"}
     written = json.loads((out / "result.json").read_text())
-    image = int(sets.choose(_data().validation, 1, 3)[0])
+    image = int(sets.choose(make_data().validation, 1, 3)[0])
     assert (written["image"], written["layer"], written["energy_in_field"]) == (image, "conv2", 1.0)
     assert written["paper"] is None and written["data"]["fingerprint"] == "data" and "jax" in written["versions"]
     arrays = np.load(out / "walkthrough.npz")
     np.testing.assert_array_equal(arrays["picture"], CENTRES[image])
-    _, trace = zfjax.forward(_params(), jnp.asarray(CENTRES[image] - np.float32(120))[None], architecture=NET)
+    _, trace = zfjax.forward(make_params(), jnp.asarray(CENTRES[image] - np.float32(120))[None], architecture=NET)
     top = zfjax.isolate(trace["conv2"].features, channel=written["map"])
-    projection = zfjax.project(_params(), trace, top, layer="conv2", architecture=NET)[0]
+    projection = zfjax.project(make_params(), trace, top, layer="conv2", architecture=NET)[0]
     np.testing.assert_allclose(arrays["projection"], projection, rtol=1e-4, atol=1e-6)
     assert arrays["conv1/switches"].dtype == np.uint8 and arrays["conv1/unpooled"].shape == (10, 10)
     with Image.open(out / "walkthrough.png") as page:
@@ -251,7 +251,7 @@ def test_a_net_without_pools_and_classes_have_their_page_too():
     assert "class 'b'" in walk.title and walk.place == () and walk.box is None
     assert walk.numbers["energy_on_object"] == {"value": pytest.approx(1.0), "by_chance": 1.0}
     page = canvas.pixels_of(walkthrough_page.draw(walk))
-    with_lens = canvas.pixels_of(walkthrough_page.draw(walk_down(_net(), VIEWS, "conv1", 0)))
+    with_lens = canvas.pixels_of(walkthrough_page.draw(walk_down(make_net(), VIEWS, "conv1", 0)))
     assert len(with_lens) > len(page) + 200
     assert canvas.SWITCHES_NOTE in walkthrough_page.caption(walk)
     assert "100% on the object, which covers 100%" in walkthrough_page.where(walk.numbers)

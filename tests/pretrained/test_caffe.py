@@ -98,7 +98,7 @@ def test_receptive_fields_are_the_pixels_that_change_a_place(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "rows, message",
+    ("rows", "message"),
     [
         ([row("norm", "LRN", "data")], "layer 'norm' is of type 'LRN': one of Convolution, ReLU, .* is known"),
         ([row("p", "Pooling", "data", pool="AVE", kernel=3)], "layer 'p' pools by 'AVE', global_pooling=False: MAX in"),

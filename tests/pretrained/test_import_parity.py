@@ -78,7 +78,7 @@ def exported(twin, path, inputs):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "name, ending", [(name, ".npz") for name in NETS] + [("zfnet", ".pt"), ("zfnet", ".onnx"), ("theirs", ".onnx")]
+    ("name", "ending"), [(name, ".npz") for name in NETS] + [("zfnet", ".pt"), ("zfnet", ".onnx"), ("theirs", ".onnx")]
 )
 def test_every_layer_agrees_with_pytorch(tmp_path, name, ending):
     for package in ("onnx", "onnxscript") if ending == ".onnx" else ():

@@ -39,7 +39,7 @@ def test_npz_gives_its_arrays_as_float32(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arrays, message",
+    ("arrays", "message"),
     [
         ({"a": ARRAYS["a"]}, "missing: b$"),
         (ARRAYS | {"a": np.ones((3, 2), "f4")}, r"wrong: a of shape \(3, 2\), expected \(2, 3\)"),
@@ -129,7 +129,7 @@ def test_onnx_initializers_are_read_and_only_from_inside_the_file(tmp_path):
         weights.read_arrays(tmp_path / "other.onnx")
 
 
-@pytest.mark.parametrize("ending, package", [(".pt", "torch"), (".pth", "torch"), (".onnx", "onnx")])
+@pytest.mark.parametrize(("ending", "package"), [(".pt", "torch"), (".pth", "torch"), (".onnx", "onnx")])
 def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, ending, package):
     monkeypatch.setitem(sys.modules, package, None)
     (tmp_path / f"w{ending}").touch()
@@ -171,8 +171,8 @@ def test_exporter_arrays_come_channels_last(tmp_path):
     np.testing.assert_array_equal(found.outputs["fc"], maps[:, 0, 0])
     assert found.pictures is None
     for pictures in (inputs, np.zeros((1, 9, 9, 3), "u1"), np.zeros((2, 9, 8, 3), "u1"), np.zeros((2, 9), "u1")):
+        arrays = {"inputs": inputs, "conv1": maps, "pictures": pictures}
         with pytest.raises(ValueError, match=r"'pictures' of \w+ \(.*\): uint8 \[2, S, S, 3\] is needed"):
-            arrays = {"inputs": inputs, "conv1": maps, "pictures": pictures}
             pretrained.read_exporter_run(saved(tmp_path / "w.npz", arrays))
     for arrays in ({"conv1": maps}, {"inputs": inputs}, {"inputs": maps[0], "conv1": maps}):
         with pytest.raises(ValueError, match=r"'inputs' of \[B, C, H, W\] and one array for each layer to compare"):

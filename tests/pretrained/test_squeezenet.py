@@ -168,7 +168,7 @@ def changed(name, **fields):
 
 
 @pytest.mark.parametrize(
-    "rows, message",
+    ("rows", "message"),
     [
         ([r for r in narrow_rows() if r["type"] != "ReLU"], "row 1, 'pool1', has name='pool1', where 'relu_conv1' is"),
         (changed("conv1", stride=1), "row 0, 'conv1', has stride=1, where 2 is"),

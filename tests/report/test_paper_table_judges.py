@@ -47,7 +47,7 @@ def cut(shallow, whole=0.4, convs=0.45, dense=0.44, **more):
 
 
 def sizes(change, num=50_000):
-    nets = {net: 0.4 for net in ("alexnet", "zfnet")}
+    nets = dict.fromkeys(("alexnet", "zfnet"), 0.4)
     return variants(num, **nets, **{f"{net}, fc6,7 of {size}": 0.4 + change for net in nets for size in (2048, 8192)})
 
 

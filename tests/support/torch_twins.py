@@ -55,7 +55,7 @@ class Pools(Twin):
 
 
 class Residual(Twin):
-    options = {layer: (1, 1, 1) for layer in ("conv1", "conv2", "conv3", "conv5")}
+    options = dict.fromkeys(("conv1", "conv2", "conv3", "conv5"), (1, 1, 1))
     options |= {"conv4": (2, 1, 1), "shortcut": (2, 0, 1)}
     num_relus = 5
 

@@ -46,14 +46,13 @@ def data():
 def parameters():
     """Filters on both sides of the radius."""
     rng = np.random.default_rng(1)
-    params = {
+    return {
         name: {
             "kernel": (rng.normal(0, 0.1, size.kernel) * np.linspace(0.5, 1.5, size.kernel[-1])).astype("f4"),
             "bias": np.zeros(size.kernel[-1], np.float32),
         }
         for name, size in TINY.sizes().items()
     }
-    return params
 
 
 def fresh(recipe):

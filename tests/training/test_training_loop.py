@@ -76,7 +76,7 @@ def tiny_run(folder=None, num_train=26, num_validation=11, **changes):
 
 def asked_after(count):
     """should_stop: no to the first `count` questions, then yes."""
-    return map(lambda asked: asked >= count, itertools.count()).__next__
+    return (asked >= count for asked in itertools.count()).__next__
 
 
 def plain(events):

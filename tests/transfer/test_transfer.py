@@ -69,7 +69,7 @@ def test_every_class_counts_the_same():
 
 
 @pytest.mark.parametrize(
-    "ranking, expected",
+    ("ranking", "expected"),
     [
         ("1", 1.0),
         ("0", None),

@@ -202,8 +202,10 @@ def _in_scope(name: str, function: Function) -> Function:
 
 
 def _traced(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[core.ClosedJaxpr, Any]:
-    """(program, shapes of its results), traced now: JAX would find an earlier trace, in which a model that changes in
-    place still has its old parameters."""
+    """(program, shapes of its results), traced now.
+
+    JAX would find an earlier trace, in which a model that changes in place still has its old parameters.
+    """
 
     def _model(*args: Any, **kwargs: Any) -> Any:
         return fn(*args, **kwargs)

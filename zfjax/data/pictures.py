@@ -77,7 +77,7 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()  # first: Pillow turns TIFF pictures by itself while loading, and then drops the tag
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # an unreadable EXIF block says nothing about the pixels
+    except Exception:  # noqa: BLE001  an unreadable EXIF block says nothing about the pixels
         return image
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 

@@ -255,8 +255,14 @@ TABLES: dict[str, ImportTable] = {
     "alexnet-torchvision": ImportTable(
         _ALEXNET_TORCHVISION,
         by_prefix(
-            **{"conv1": "features.0", "conv2": "features.3", "conv3": "features.6", "conv4": "features.8"},
-            **{"conv5": "features.10", "fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"},
+            conv1="features.0",
+            conv2="features.3",
+            conv3="features.6",
+            conv4="features.8",
+            conv5="features.10",
+            fc6="classifier.1",
+            fc7="classifier.4",
+            fc8="classifier.6",
         ),
         pools="floor",
         mean=_MEAN,

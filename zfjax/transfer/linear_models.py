@@ -215,7 +215,7 @@ _ROWS = 2048  # of a matrix of all images at a time: a second one would double t
 _JITTER = 1e-4
 
 
-def gram_matrix(features: np.ndarray, on_block: Callable[[int], None] = lambda features: None) -> np.ndarray:
+def gram_matrix(features: np.ndarray, on_block: Callable[[int], None] = lambda _: None) -> np.ndarray:
     """Inner products of all images' features less their mean, float32 [N, N].
 
     They are added up over blocks of features that take 256 MB each, of which three are held beside the matrix. Without

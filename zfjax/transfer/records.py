@@ -51,11 +51,12 @@ def over_folds(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def mean_and_spread(found: Mapping[str, Any] | None) -> str:
-    """ "83.8 ± 0.5" of {"mean", "spread"}; a dash where there is nothing."""
+    """As "83.8 ± 0.5", of {"mean", "spread"}; a dash where there is nothing."""
     if found is None:
         return "-"
     return f"{found['mean']:.1f}" + ("" if found["spread"] is None else f" ± {found['spread']:.1f}")
 
 
 def hash_of(key: Mapping[str, Any]) -> str:
+    """The name of a record: what its key says, whatever the order of its items."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
