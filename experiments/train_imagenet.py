@@ -28,7 +28,7 @@ import tyro
 from jax.experimental import multihost_utils
 
 from experiments.shell import training_log
-from experiments.shell.command import Stopped, StopRequest
+from experiments.shell.command import Stopped, StopRequest, use_compilation_cache
 from zfjax import nets, parallel, training
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
 from zfjax.data import ImageSet, sets
@@ -260,6 +260,7 @@ def main() -> None:
     if {"-h", "--help"} & set(rest):
         print(first.format_help())
     try:
+        use_compilation_cache(chosen.compilation_cache)
         parallel.connect_hosts(chosen.coordinator, chosen.num_hosts, chosen.host)
         if chosen.resume is None:
             folder = None
@@ -293,6 +294,7 @@ def first_flags() -> argparse.ArgumentParser:
     group.add_argument("--coordinator", metavar="HOST:PORT", help="address of host 0, where no cluster announces it")
     group.add_argument("--num-hosts", type=int, metavar="N", help="number of hosts, with --coordinator")
     group.add_argument("--host", type=int, metavar="I", help="number of this host, from 0, with --coordinator")
+    group.add_argument("--compilation-cache", metavar="DIR", help="where compiled programs are kept, or off")
     return first
 
 

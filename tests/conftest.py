@@ -8,6 +8,7 @@ import os
 FLAGS = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["ZFJAX_COMPILATION_CACHE"] = "off"  # nothing is left in the user's cache
 
 import jax  # noqa: E402  after the flags above, which are read when JAX starts
 import pytest  # noqa: E402

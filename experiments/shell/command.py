@@ -72,7 +72,7 @@ def use_compilation_cache(folder: str | None = None) -> None:
         return
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     jax.config.update("jax_compilation_cache_dir", str(home / "zfjax" / "xla" if folder is None else Path(folder)))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a figure has many small ones
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
