@@ -12,7 +12,7 @@ from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
-from experiments.report.schema import Share, entry
+from experiments.report.schema import Count, Share, entry
 from experiments.report.statistics import ALPHA, Outcome, every, falling, more_often, paired, smaller, untested
 from experiments.report.tables import TABLES
 from experiments.report.verdicts import FAILS, HOLDS, NOT_SHOWN, Finding, bounded, claim, tested
@@ -375,7 +375,7 @@ class Pointing(TypedDict):
 class Score(TypedDict):
     """Of the place of the largest drop, and of the largest gradient."""
 
-    num_images: int
+    num_images: Count
     occlusion: Pointing
     gradient: Pointing
 

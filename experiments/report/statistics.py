@@ -56,6 +56,8 @@ def paired(differences: Sequence[float]) -> Outcome:
     values = np.asarray(differences, np.float64)
     if not values.size or not np.isfinite(values).all():
         return untested("values of single images are missing")
+    if len(values) < 2:
+        return untested("fewer than two images")
     options = {"permutation_type": "samples", "n_resamples": NUM_RESAMPLES, "vectorized": True}
     p, against = (
         scipy.stats.permutation_test((values,), np.mean, alternative=side, rng=np.random.default_rng(0), **options)

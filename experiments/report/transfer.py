@@ -11,6 +11,7 @@ import numpy as np
 from experiments.report.schema import Count
 from experiments.report.statistics import CLEAR_POINTS, Outcome, every, over_folds, untested
 from experiments.report.verdicts import NOT_SHOWN, Finding, bounded, claim, tested
+from zfjax.errors import UserError
 
 CALTECH101, CALTECH256 = "Table 4", "Table 5, Figure 9"
 CALTECH_CLASSES = {CALTECH101: 101, CALTECH256: 256}  # without the one of clutter
@@ -287,6 +288,8 @@ def _test_over_train(photos: Photos, num_train: int) -> float:
     classes, images = photos.get("num_classes"), photos.get("num_images")
     if not classes or not images:
         return TEST_IMAGES / num_train
+    if images < num_train * classes:
+        raise UserError(f"num_images is {images}, too few to train on {num_train} of {classes} classes")
     return min(TEST_IMAGES * classes, images - num_train * classes) / (num_train * classes)
 
 

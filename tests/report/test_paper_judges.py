@@ -4,7 +4,9 @@ import pytest
 
 from experiments.pages import first_layer as first_layer_page
 from experiments.report import figures as report_figures
+from experiments.report import tables, transfer
 from experiments.report.figures import CLAIMS
+from experiments.report.verdicts import Claim
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not shown"
 
@@ -65,13 +67,12 @@ def dead(ours, other):
 
 
 def middle(ours, other):
-    return {"nets": {"clipped": {"band": ours}, "alexnet": {"band": other}}}
+    nets = {"clipped": ours, "alexnet": other}
+    return {"nets": {role: {"band_energy": {"middle": share}} for role, share in nets.items()}}
 
 
-more_middle = report_figures.against("alexnet", lambda net: net["band"], ".1%", larger=True)
-
-
-less_middle = report_figures.against("alexnet", lambda net: net["band"], ".1%", larger=False)
+def aliased(ours, other):
+    return {"nets": {"clipped": {"aliased_energy": ours}, "alexnet": {"aliased_energy": other}}}
 
 
 CASES = [
@@ -102,12 +103,12 @@ CASES = [
     (report_figures.fewer_dead_filters, dead(0.01, 0.02), OPEN),
     (report_figures.fewer_dead_filters, dead(0.3, 0.01), FAILS),
     (report_figures.fewer_dead_filters, first_layers(1, 1), None),
-    (more_middle, middle(0.4, 0.2), HOLDS),
-    (more_middle, middle(0.2, 0.4), FAILS),
-    (more_middle, middle(0.41, 0.4), OPEN),
-    (more_middle, middle(0.3, 0.0), HOLDS),
-    (more_middle, middle(0.0, 0.0), FAILS),
-    (less_middle, middle(0.3, 0.0), FAILS),
+    (report_figures.more_middle_frequencies, middle(0.4, 0.2), HOLDS),
+    (report_figures.more_middle_frequencies, middle(0.2, 0.4), FAILS),
+    (report_figures.more_middle_frequencies, middle(0.41, 0.4), OPEN),
+    (report_figures.more_middle_frequencies, middle(0.3, 0.0), HOLDS),
+    (report_figures.more_middle_frequencies, middle(0.0, 0.0), FAILS),
+    (report_figures.less_aliasing, aliased(0.3, 0.0), FAILS),
     (report_figures.occlusion_finds_the_object, occlusion(0.9, 0.8), HOLDS),
     (report_figures.occlusion_finds_the_object, occlusion(0.82, 0.8), OPEN),
     (report_figures.occlusion_finds_the_object, occlusion(0.6, 0.8), FAILS),
@@ -120,16 +121,16 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("judge", "result", "verdict"), CASES)
-def test_the_rule_decides(judge, result, verdict):
-    finding = judge(result)
+@pytest.mark.parametrize(("claim", "result", "verdict"), CASES)
+def test_the_rule_decides(claim, result, verdict):
+    finding = claim.judge(result)
     assert (None if finding is None else finding.verdict) == verdict
 
 
 def test_jumps_are_judged_by_every_layer():
     def both(*pairs):
-        found = {f"conv{n}": {"continuity": {"image_stayed": a, "image_changed": b}} for n, (a, b) in enumerate(pairs)}
-        return report_figures.jumps_come_from_other_images({"layers": {**found, "fc6": {}}})
+        layers = {f"conv{n}": {"continuity": {"image_stayed": a, "image_changed": b}} for n, (a, b) in enumerate(pairs)}
+        return report_figures.jumps_come_from_other_images.judge({"layers": {**layers, "fc6": {}}})
 
     pairs = ((0.9, 0.1), (0.6, 0.4)), ((0.9, 0.1), (0.45, 0.4)), ((0.9, 0.1), (0.3, 0.4))
     assert [both(*some).verdict for some in pairs] == [HOLDS, OPEN, FAILS]
@@ -139,9 +140,9 @@ def test_jumps_are_judged_by_every_layer():
 
 def test_geometry_is_that_of_the_paper_or_not():
     result = {"num_parameters": 7, "map_sides": [3, 1], "paper": {"num_parameters": 7, "map_sides": [3, 1]}}
-    assert report_figures.geometry(result).verdict == HOLDS
-    assert report_figures.geometry({**result, "num_parameters": 8}).verdict == FAILS
-    assert report_figures.geometry({**result, "paper": None}) is None
+    assert report_figures.geometry.judge(result).verdict == HOLDS
+    assert report_figures.geometry.judge({**result, "num_parameters": 8}).verdict == FAILS
+    assert report_figures.geometry.judge({**result, "paper": None}) is None
 
 
 def test_figure_6_is_judged_by_what_the_experiment_writes():
@@ -155,16 +156,16 @@ def test_figure_6_is_judged_by_what_the_experiment_writes():
     assert set(net(True)) - {"num_filters"} <= set(first_layer_page.MEANINGS) | {"dominance"}
     nets = {"clipped": net(True), "unclipped": net(False), "alexnet": net(False)}
     result = {"nets": nets, "renormalisation_acted": True}
-    found = [claim.judge(result) for claim in CLAIMS if claim.source == "Figure 6"]
-    assert [finding.verdict for finding in found] == [HOLDS] * 4
-    assert found[-1].ours == "10.0% against 50.0%"
+    findings = [claim.judge(result) for claim in CLAIMS if claim.source == "Figure 6"]
+    assert [finding.verdict for finding in findings] == [HOLDS] * 4
+    assert findings[-1].ours == "10.0% against 50.0%"
     rule = next(claim.rule for claim in CLAIMS if "aliasing" in claim.says)
     assert "the first filters' energy beyond 1 / (2 stride)" in rule and "not in the second layer's pictures" in rule
 
 
 def test_the_share_of_pairs_of_layers_says_what_holds_in_them():
-    found = report_figures.lower_layers_settle_first(settled([0.9, 1], [0.5, 1], [0.2, 1], share=0.76))
-    assert found.ours == "in 76% of the pairs of 3 layers the lower one is nearer"
+    finding = report_figures.lower_layers_settle_first.judge(settled([0.9, 1], [0.5, 1], [0.2, 1], share=0.76))
+    assert finding.ours == "in 76% of the pairs of 3 layers the lower one is nearer"
 
 
 def test_the_rule_of_figure_2_says_that_an_untrained_network_passes():
@@ -175,7 +176,7 @@ def test_the_rule_of_figure_2_says_that_an_untrained_network_passes():
 def test_without_values_of_single_images_nothing_is_shown():
     result = invariance("slope", slopes(2, 1), slopes(3, 1))
     del result["transforms"]["scale"]["of_images"]
-    finding = report_figures.first_layer_moves_more(result)
+    finding = report_figures.first_layer_moves_more.judge(result)
     assert finding.verdict == OPEN and "values of single images are missing" in finding.because
     assert finding.ours == "translation 2.0 times, scale 3.0 times"
 
@@ -188,3 +189,9 @@ def test_every_claim_says_its_rule_and_every_source_has_one():
     )
     assert figures | tables | {"Table 5, Figure 9"} == sources
     assert len({(claim.source, claim.says) for claim in CLAIMS}) == len(CLAIMS)
+
+
+def test_every_claim_that_is_written_is_judged():
+    modules = (report_figures, tables, transfer)
+    written = [value for module in modules for value in vars(module).values() if isinstance(value, Claim)]
+    assert sorted(claim.judge.__name__ for claim in written) == sorted(claim.judge.__name__ for claim in CLAIMS)

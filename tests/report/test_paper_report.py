@@ -1,6 +1,7 @@
 """The report: each claim at least once, whatever results there are; words escaped; nothing stops it."""
 
 import base64
+import html
 import json
 import re
 
@@ -22,20 +23,20 @@ def write(folder, result, *pictures):
         Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(folder / name)
 
 
-def settled(falls, name, data):
+def settled(falls, name, data, **layers):
     means = [0.9, 0.7, 0.5, 0.3] if falls else [0.3, 0.5, 0.7, 0.9]
     return {
         "figure": "Figure 4",
         "lower_layers_first": float(falls),
-        "layers": {f"conv{n}": {"similarity": [mean, mean]} for n, mean in enumerate(means, 1)},
+        "layers": {f"conv{n}": {"similarity": [mean, mean]} for n, mean in enumerate(means, 1)} | layers,
         "num_images": 1234,
         "data": {"name": data, "num_classes": 10},
         "checkpoint": {"path": f"runs/{name}/checkpoints/7", "fingerprint": "f"},
     }
 
 
-def evaluation(*nets, top1=0.3, num=500, fingerprint="f"):
-    error = {views: {"top1": top1, "top5": 0.1} for views in ("center", "ten")}
+def evaluation(*nets, top1=0.3, num=500, fingerprint="f", **views):
+    error = {"center": {"top1": top1, "top5": 0.1}, "ten": {"top1": top1, "top5": 0.1}} | views
     members = [
         {"name": name, "checkpoint": {"path": f"runs/{run}/checkpoints/1", "fingerprint": run}, "error": error}
         for name, run in nets
@@ -44,6 +45,19 @@ def evaluation(*nets, top1=0.3, num=500, fingerprint="f"):
     common = {"num_images": num, "data": data, "checkpoint": members[0]["checkpoint"]}
     paper = {"1 net": [40.7, 18.2, None]}
     return {"table": "Table 2", "error": error, "members": members, "paper": paper, **common}
+
+
+def invariance(slope=None, of_scale=(0.5,)):
+    """Figure 5 of one picture, or with another slope, or with that many pictures scaled."""
+    transform = {
+        "slope": slope or {"conv1": 2.0, "fc7": 1.0},
+        "linearity": {"fc7": 0.9},
+        "label_stability": {"mean": 0.5, "images": [0.5]},
+        "of_images": {"slope": {"conv1": [2.0], "fc7": [1.0]}, "linearity": {"fc7": [0.9]}},
+    }
+    transforms = {name: transform for name in ("translation", "scale", "rotation")}
+    transforms["scale"] = {**transform, "label_stability": {"mean": 0.5, "images": list(of_scale)}}
+    return {"figure": "Figure 5", "layers": ["conv1", "fc7"], "transforms": transforms}
 
 
 @pytest.fixture
@@ -156,8 +170,8 @@ def test_networks_evaluated_one_by_one_are_compared_on_the_same_data(results):
     ]
     assert row["verdict"] == "holds" and row["ours"] == "30.0% against 50.0%" and row["result"] == "x, z"
     write(results / "runs/both", evaluation(("zfnet", "z"), ("alexnet", "x"), top1=0.3))
-    found, _ = report_results.read_results(results / "runs")
-    assert report_results.joined(found) == []  # they stand side by side already
+    measurements, _ = report_results.read_results(results / "runs")
+    assert report_results.joined(measurements) == []  # they stand side by side already
 
 
 @pytest.mark.parametrize(
@@ -207,6 +221,62 @@ def test_no_result_stops_the_report(results, name):
     assert len(made["claims"]) == len(CLAIMS) + 1  # the others are judged as before
 
 
+MISFITS = {
+    "score is missing": {"figure": "Figure 7"},
+    "members.1.error.ten.top1 is missing": evaluation(("zfnet", "a"), ten={"top5": 0.1}),
+    "lower_layers_first is 'all', not a number": {**settled(True, "a", "demo"), "lower_layers_first": "all"},
+    "layers.conv2.similarity.1 is 'low', not a number": settled(True, "a", "demo", conv2={"similarity": ["low"]}),
+    "num_train is 0, not at least 1": {"table": "Table 7", "rows": [], "num_train": 0},
+    "layers.conv5.nose.p_aligned is missing": {"table": "Table 1", "layers": {"conv5": {"nose": {"delta": 1, "p": 1}}}},
+    "slope.conv1 is missing": invariance(slope={"fc7": 1.0}),
+    "num_images is 9, too few to train on 5 of 2 classes": {
+        "table": "Table 4",
+        "rows": [{"arm": arm, "num_train": 5, "folds": [1, 2], "mean": 1.5} for arm in ("pretrained", "scratch")],
+        "paper": {"best earlier": {}},
+        "num_images": 9,
+        "num_classes": 2,
+    },
+    "values of 2 and of 1 images cannot be compared": invariance(of_scale=[0.5, 1.0]),
+}
+
+
+@pytest.mark.parametrize("fault", MISFITS)
+def test_what_a_result_lacks_is_named_with_its_file(results, fault):
+    write(results / "runs/misfit", MISFITS[fault])
+    source = MISFITS[fault].get("figure") or MISFITS[fault]["table"]
+    (one,) = make(results)["unreadable"]
+    assert one == {"where": "misfit", "what": f"no result of this version of {source} ({fault}); make it again"}
+    assert f"unreadable: misfit/result.json: {one['what']}" in html.unescape(pages(results)[0])
+
+
+@pytest.mark.parametrize("bug", [KeyError("share"), TypeError("None"), ZeroDivisionError("0")])
+def test_a_bug_of_a_judge_keeps_its_traceback(results, monkeypatch, bug):
+    def judge(result):
+        raise bug
+
+    broken = [claim._replace(judge=judge) if claim.source == "Figure 4" else claim for claim in CLAIMS]
+    monkeypatch.setattr(paper_report, "CLAIMS", broken)
+    with pytest.raises(type(bug)) as raised:
+        make(results)
+    assert raised.value is bug and raised.traceback[-1].name == "judge"
+    assert not (results / "report/result.json").exists()
+
+
+@pytest.mark.parametrize(
+    "result", [{"table": "x", name: value} for name in ("members", "rows", "checkpoint") for value in (3, ["a"], [3])]
+)
+def test_a_result_of_another_program_is_shown_whatever_its_fields_hold(results, result):
+    write(results / "runs/foreign", result)
+    assert make(results)["unreadable"] == [] and "## X" in pages(results)[1]
+
+
+def test_one_image_is_not_enough_to_compare_transforms(results):
+    write(results / "runs/one", invariance())
+    made = make(results)
+    of_one = [claim["because"] for claim in made["claims"] if claim["result"] == "one"]
+    assert made["unreadable"] == [] and of_one == ["fewer than two images"] * 3
+
+
 def test_what_lacks_numbers_but_is_whole_is_shown_as_not_shown(results):
     rows = {"nose": {"delta": 0.1, "p": None}, "random": {"delta": 0.2, "p": None}}
     write(results / "runs/t1", {"table": "Table 1", "layers": {"conv5": rows}, "data": "demo", "checkpoint": "runs/x"})
@@ -217,8 +287,8 @@ def test_what_lacks_numbers_but_is_whole_is_shown_as_not_shown(results):
     )
     made = make(results)
     assert made["unreadable"] == []
-    shown = {claim["source"]: claim["verdict"] for claim in made["claims"] if claim["result"] in ("t1", "t3", "t7")}
-    assert shown == {"Table 1": "not shown", "Table 3": "not shown"}
+    verdicts = {claim["source"]: claim["verdict"] for claim in made["claims"] if claim["result"] in ("t1", "t3", "t7")}
+    assert verdicts == {"Table 1": "not shown", "Table 3": "not shown"}
 
 
 def test_a_name_that_no_encoding_knows_stops_nothing(results):

@@ -4,21 +4,22 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments.report import verdicts
-from experiments.report.verdicts import Outcome
+from experiments.report import statistics, verdicts
+from experiments.report.statistics import Outcome
 
 
 def test_paired_differences_are_tested_by_all_sign_flips():
-    found = verdicts.paired([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert (found.p, found.against) == (1 / 32, 1.0)
-    assert verdicts.paired([3.0, -1.0, 1.0]).p == 3 / 8  # of the sums +-3 +-1 +-1 one is 5, two are 3
-    assert verdicts.paired([0.0] * 6) == Outcome(1.0, 1.0)
-    assert verdicts.paired([]).p is None and verdicts.paired([1.0, np.nan]).p is None
+    outcome = statistics.paired([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (outcome.p, outcome.against) == (1 / 32, 1.0)
+    assert statistics.paired([3.0, -1.0, 1.0]).p == 3 / 8  # of the sums +-3 +-1 +-1 one is 5, two are 3
+    assert statistics.paired([0.0] * 6) == Outcome(1.0, 1.0)
+    assert statistics.paired([2.0]).why == "fewer than two images"
+    assert statistics.paired([]).p is None and statistics.paired([1.0, np.nan]).p is None
 
 
 def test_folds_are_tested_with_the_correction_for_shared_images():
     differences = np.array([2.0, 3.0, 1.0, 2.5, 1.5])
-    plain, corrected = verdicts.over_folds(differences, 0.0), verdicts.over_folds(differences, 50 / 15)
+    plain, corrected = statistics.over_folds(differences, 0.0), statistics.over_folds(differences, 50 / 15)
     assert plain.p == pytest.approx(scipy.stats.ttest_1samp(differences, 0, alternative="greater").pvalue)
     t = 2.0 / (differences.std(ddof=1) * np.sqrt(1 / 5 + 50 / 15))
     assert corrected.p == pytest.approx(scipy.stats.t.sf(t, 4)) and corrected.p > plain.p
@@ -26,88 +27,93 @@ def test_folds_are_tested_with_the_correction_for_shared_images():
 
 
 def test_one_fold_is_held_against_bounds():
-    found = [verdicts.over_folds([points], 1.0) for points in (5.0, 4.9, -4.9, -5.0)]
-    assert [(one.p, one.against) for one in found] == [(0.0, 1.0), (1.0, 1.0), (1.0, 1.0), (1.0, 0.0)]
-    assert {one.why for one in found} == {"one fold: by bounds"}
-    words = [verdicts.tested("", one).words for one in found]
+    outcomes = [statistics.over_folds([points], 1.0) for points in (5.0, 4.9, -4.9, -5.0)]
+    assert [(one.p, one.against) for one in outcomes] == [(0.0, 1.0), (1.0, 1.0), (1.0, 1.0), (1.0, 0.0)]
+    assert {one.why for one in outcomes} == {"one fold: by bounds"}
+    words = [verdicts.tested("", one).words for one in outcomes]
     assert words[0] == "holds (one fold: by bounds)" and words[1] == words[2] == "not shown (one fold: by bounds)"
     assert words[3] == "does not hold (one fold: by bounds)"
 
 
 def test_a_margin_shifts_what_the_folds_are_tested_for_but_not_the_bounds_of_one():
     differences = np.array([2.0, 3.0, 1.0])
-    assert verdicts.over_folds(differences - 2, 1.0, margin=2.0) == pytest.approx(verdicts.over_folds(differences, 1.0))
-    assert verdicts.over_folds([4.0], 1.0, margin=2.0) == verdicts.over_folds([4.0], 1.0)
+    shifted = statistics.over_folds(differences - 2, 1.0, margin=2.0)
+    assert shifted == pytest.approx(statistics.over_folds(differences, 1.0))
+    assert statistics.over_folds([4.0], 1.0, margin=2.0) == statistics.over_folds([4.0], 1.0)
 
 
 def test_folds_without_spread_are_not_tested():
-    assert verdicts.over_folds([5.0, 5.0], 1.0).why == "no spread over the folds to test by"
+    assert statistics.over_folds([5.0, 5.0], 1.0).why == "no spread over the folds to test by"
 
 
 def test_shares_are_compared_with_one_more_hit_and_miss_in_each():
     first, second = 31 / 102, 51 / 102
     z = (second - first) / np.sqrt((first * (1 - first) + second * (1 - second)) / 102)
-    assert verdicts.smaller(0.3, 0.5, 100).p == pytest.approx(scipy.stats.norm.sf(z))
-    assert verdicts.smaller(0.5, 0.3, 100).against == pytest.approx(scipy.stats.norm.sf(z))
-    assert verdicts.smaller(0.0, 1.0, 1).p > 0.05  # one image decides nothing
-    assert verdicts.smaller(0.5, 0.5, 100, margin=0.02).p == pytest.approx(
+    assert statistics.smaller(0.3, 0.5, 100).p == pytest.approx(scipy.stats.norm.sf(z))
+    assert statistics.smaller(0.5, 0.3, 100).against == pytest.approx(scipy.stats.norm.sf(z))
+    assert statistics.smaller(0.0, 1.0, 1).p > 0.05  # one image decides nothing
+    assert statistics.smaller(0.5, 0.5, 100, margin=0.02).p == pytest.approx(
         scipy.stats.norm.sf(0.02 / np.sqrt(0.5 / 102))
     )
-    assert verdicts.smaller(0.1, 0.5, 0).why == "the number of images is missing"
+    assert statistics.smaller(0.1, 0.5, 0).why == "the number of images is missing"
 
 
 def test_alike_needs_many_images_and_refutes_from_either_side():
-    assert verdicts.alike(0.3, 0.3, 50_000, margin=0.02).p < 1e-6
-    assert verdicts.alike(0.3, 0.3, 500, margin=0.02).p > 0.05
-    assert verdicts.alike(0.1, 0.3, 500, margin=0.02).against < 1e-6
-    assert verdicts.alike(0.3, 0.1, 500, margin=0.02).against < 1e-6
+    assert statistics.alike(0.3, 0.3, 50_000, margin=0.02).p < 1e-6
+    assert statistics.alike(0.3, 0.3, 500, margin=0.02).p > 0.05
+    assert statistics.alike(0.1, 0.3, 500, margin=0.02).against < 1e-6
+    assert statistics.alike(0.3, 0.1, 500, margin=0.02).against < 1e-6
 
 
 def test_hits_are_held_against_chance_by_the_binomial_test():
-    found = verdicts.more_often(1.0, 5, 0.8)
-    assert found.p == pytest.approx(0.8**5) and found.against == pytest.approx(1)
-    assert verdicts.more_often(0.0, 2, 0.9).against == pytest.approx(0.01)
+    outcome = statistics.more_often(1.0, 5, 0.8)
+    assert outcome.p == pytest.approx(0.8**5) and outcome.against == pytest.approx(1)
+    assert statistics.more_often(0.0, 2, 0.9).against == pytest.approx(0.01)
 
 
 def test_a_fall_is_tested_over_all_orders():
-    assert verdicts.falling([4, 3, 2, 1]).p == pytest.approx(1 / 24)
-    assert verdicts.falling([1, 2, 3, 4]).against == pytest.approx(1 / 24)
-    assert verdicts.falling([1, 1, 1]).p is None and verdicts.falling([1]).p is None
+    assert statistics.falling([4, 3, 2, 1]).p == pytest.approx(1 / 24)
+    assert statistics.falling([1, 2, 3, 4]).against == pytest.approx(1 / 24)
+    assert statistics.falling([1, 1, 1]).p is None and statistics.falling([1]).p is None
 
 
 def test_of_several_all_must_hold_and_any_refutes_by_bonferroni():
-    found = verdicts.every([Outcome(0.01, 0.99), Outcome(0.04, 0.96)])
-    assert found == Outcome(0.04, 1.0)
-    assert verdicts.every([Outcome(0.97, 0.03), Outcome(0.01, 0.99)]).against == pytest.approx(0.06)
-    assert verdicts.every([Outcome(0.01, 0.99), verdicts.untested("gone")]).why == "gone"
-    assert np.isnan(verdicts.every([Outcome(0.01, 0.99), Outcome(np.nan, np.nan)]).p)
-    assert verdicts.every([]) == Outcome(None, None, "nothing to test")
+    outcome = statistics.every([Outcome(0.01, 0.99), Outcome(0.04, 0.96)])
+    assert outcome == Outcome(0.04, 1.0)
+    assert statistics.every([Outcome(0.97, 0.03), Outcome(0.01, 0.99)]).against == pytest.approx(0.06)
+    assert statistics.every([Outcome(0.01, 0.99), statistics.untested("gone")]).why == "gone"
+    assert np.isnan(statistics.every([Outcome(0.01, 0.99), Outcome(np.nan, np.nan)]).p)
+    assert statistics.every([]) == Outcome(None, None, "nothing to test")
 
 
 def test_a_comparison_that_refutes_wins_over_one_that_cannot_be_tested():
-    gone, worse = verdicts.untested("gone"), Outcome(0.99, 0.01)
+    gone, worse = statistics.untested("gone"), Outcome(0.99, 0.01)
     for tests in ([gone, worse], [worse, gone]):
-        assert verdicts.tested("", verdicts.every(tests)).words == "does not hold (the contrary: p = 0.01)"
-    assert verdicts.every([gone, Outcome(0.9, 0.1)]) == gone
-    assert verdicts.every([Outcome(np.nan, np.nan), worse]).against == 0.01
+        assert verdicts.tested("", statistics.every(tests)).words == "does not hold (the contrary: p = 0.01)"
+    assert statistics.every([gone, Outcome(0.9, 0.1)]) == gone
+    assert statistics.every([Outcome(np.nan, np.nan), worse]).against == 0.01
 
 
-def test_of_bounds_and_tests_the_one_that_decides_is_told():
-    more, less, between = (verdicts.over_folds([points], 1.0) for points in (9.0, -9.0, 0.0))
-    told = [
-        verdicts.tested("", verdicts.every(tests)).words
+def test_of_bounds_and_tests_the_one_that_decides_is_named():
+    more, less, between = (statistics.over_folds([points], 1.0) for points in (9.0, -9.0, 0.0))
+    words = [
+        verdicts.tested("", statistics.every(tests)).words
         for tests in ([more, Outcome(0.01, 0.99)], [less, Outcome(0.01, 0.99)], [more, Outcome(0.99, 0.01)])
     ]
-    assert told == ["holds (p = 0.01)", "does not hold (one fold: by bounds)", "does not hold (the contrary: p = 0.02)"]
-    open_beside_refuted = verdicts.every([between, Outcome(0.99, 0.01)])
+    assert words == [
+        "holds (p = 0.01)",
+        "does not hold (one fold: by bounds)",
+        "does not hold (the contrary: p = 0.02)",
+    ]
+    open_beside_refuted = statistics.every([between, Outcome(0.99, 0.01)])
     assert verdicts.tested("", open_beside_refuted).words == "does not hold (the contrary: p = 0.02)"
-    assert verdicts.every([between, Outcome(0.3, 0.7)]).why == "one fold: by bounds"
+    assert statistics.every([between, Outcome(0.3, 0.7)]).why == "one fold: by bounds"
 
 
 def test_a_stored_permutation_p_value_refutes_only_by_that_of_the_contrary():
-    assert verdicts.permuted(1.0) == Outcome(1.0, 1.0)
-    assert verdicts.permuted(0.99, 0.02) == Outcome(0.99, 0.02)
-    assert verdicts.tested("", verdicts.permuted(None)).verdict == "not shown"
+    assert statistics.permuted(1.0) == Outcome(1.0, 1.0)
+    assert statistics.permuted(0.99, 0.02) == Outcome(0.99, 0.02)
+    assert verdicts.tested("", statistics.permuted(None)).verdict == "not shown"
 
 
 @pytest.mark.parametrize(
@@ -127,6 +133,6 @@ def test_only_a_rejection_gives_a_verdict(outcome, verdict, because):
 
 
 def test_bounds_decide_where_there_is_no_spread():
-    found = [verdicts.bounded("", value, holds_from=0.1, fails_to=0.0).verdict for value in (0.1, 0.05, 0.0, np.nan)]
-    assert found == ["holds", "not shown", "does not hold", "not shown"]
+    words = [verdicts.bounded("", value, holds_from=0.1, fails_to=0.0).verdict for value in (0.1, 0.05, 0.0, np.nan)]
+    assert words == ["holds", "not shown", "does not hold", "not shown"]
     assert verdicts.bounded("", 1.0, holds_from=0.1, fails_to=0.0).words == "holds"

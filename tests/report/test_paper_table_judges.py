@@ -55,31 +55,16 @@ def ranked(rho, p, **contrary):
     return {"rank_correlation": {"rho": rho, "p_value": p, "num_variants": 12, **contrary}}
 
 
-part_5, beats_alexnet = (
-    report_tables.parts_correspond("conv5"),
-    report_tables.errs_less(report_tables.member_errors, "zfnet", "alexnet"),
-)
-
-
-wide_helps = report_tables.errs_less(report_tables.variant_errors, WIDE, "zfnet")
-
-
-without_dense = report_tables.costs_little("alexnet, no fc6,7", "alexnet")
-
-
-fc_sizes = next(claim.judge for claim in TABLES if claim.says.startswith("The sizes of the fully"))
-
-
 CASES = [
-    (part_5, parts(0.01, 0.04), HOLDS),
-    (part_5, parts(0.01, 0.06), OPEN),
-    (part_5, parts(0.01, 0.04, aligned=0.4), OPEN),
-    (part_5, parts(0.01, 0.04, aligned=1.0), OPEN),
-    (part_5, parts(0.01, 0.999), OPEN),  # the contrary is not tested
-    (part_5, parts(1.0, 1.0, aligned=1.0), OPEN),  # ties have p = 1 in both directions
-    (part_5, parts(None, None), OPEN),
-    (part_5, parts(float("nan"), 0.01), OPEN),
-    (part_5, parts(0.01, layer="fire8"), None),  # SqueezeNet's layers are none of the paper's
+    (report_tables.parts_correspond, parts(0.01, 0.04), HOLDS),
+    (report_tables.parts_correspond, parts(0.01, 0.06), OPEN),
+    (report_tables.parts_correspond, parts(0.01, 0.04, aligned=0.4), OPEN),
+    (report_tables.parts_correspond, parts(0.01, 0.04, aligned=1.0), OPEN),
+    (report_tables.parts_correspond, parts(0.01, 0.999), OPEN),  # the contrary is not tested
+    (report_tables.parts_correspond, parts(1.0, 1.0, aligned=1.0), OPEN),  # ties have p = 1 in both directions
+    (report_tables.parts_correspond, parts(None, None), OPEN),
+    (report_tables.parts_correspond, parts(float("nan"), 0.01), OPEN),
+    (report_tables.parts_correspond, parts(0.01, layer="fire8"), None),  # SqueezeNet's layers are none of the paper's
     (report_tables.parts_gain_less_above, gains(0.7, 0.95), HOLDS),
     (report_tables.parts_gain_less_above, gains(0.98, 0.97), OPEN),
     (report_tables.parts_gain_less_above, gains(0.95, 0.7), FAILS),
@@ -93,28 +78,28 @@ CASES = [
     (report_tables.ten_crops_help, evaluated(0.39, num=500), OPEN),
     (report_tables.ten_crops_help, evaluated(0.41), FAILS),
     (report_tables.ten_crops_help, evaluated(None), None),
-    (beats_alexnet, evaluated(0.3, 0.38, 0.40, names=["zfnet", "alexnet"]), HOLDS),
-    (beats_alexnet, evaluated(0.3, 0.38, 0.40, names=["zfnet", "alexnet"], num=500), OPEN),
-    (beats_alexnet, evaluated(0.3, 0.42, 0.40, names=["zfnet", "alexnet"]), FAILS),
-    (beats_alexnet, evaluated(0.3, 0.38, 0.40), None),
+    (report_tables.member_beats_alexnet, evaluated(0.3, 0.38, 0.40, names=["zfnet", "alexnet"]), HOLDS),
+    (report_tables.member_beats_alexnet, evaluated(0.3, 0.38, 0.40, names=["zfnet", "alexnet"], num=500), OPEN),
+    (report_tables.member_beats_alexnet, evaluated(0.3, 0.42, 0.40, names=["zfnet", "alexnet"]), FAILS),
+    (report_tables.member_beats_alexnet, evaluated(0.3, 0.38, 0.40), None),
     (report_tables.depth_matters, cut(0.7), HOLDS),
     (report_tables.depth_matters, cut(0.451), OPEN),
     (report_tables.depth_matters, cut(0.3), FAILS),
     (report_tables.depth_matters, cut(0.7, num=None), OPEN),
     (report_tables.depth_matters, variants(**{SHALLOW: 0.7, "alexnet": 0.4, "alexnet, no fc6,7": 0.44}), None),
-    (without_dense, cut(0.7), HOLDS),
-    (without_dense, cut(0.7, num=500), OPEN),
-    (without_dense, cut(0.7, dense=0.5), FAILS),
-    (without_dense, variants(alexnet=0.4), None),
-    (wide_helps, variants(**{WIDE: 0.375, "zfnet": 0.384}), HOLDS),
-    (wide_helps, variants(**{WIDE: 0.375, "zfnet": 0.384, "num": 1024}), OPEN),
-    (wide_helps, variants(**{WIDE: 0.4, "zfnet": 0.384}), FAILS),
-    (wide_helps, variants(zfnet=0.4), None),
-    (fc_sizes, sizes(0.01), HOLDS),
-    (fc_sizes, sizes(0.01, num=500), OPEN),
-    (fc_sizes, sizes(0.05), FAILS),
-    (fc_sizes, sizes(-0.05), FAILS),
-    (fc_sizes, variants(**{"zfnet": 0.4, "zfnet, fc6,7 of 2048": 0.4}), None),
+    (report_tables.dense_layers_cost_little, cut(0.7), HOLDS),
+    (report_tables.dense_layers_cost_little, cut(0.7, num=500), OPEN),
+    (report_tables.dense_layers_cost_little, cut(0.7, dense=0.5), FAILS),
+    (report_tables.dense_layers_cost_little, variants(alexnet=0.4), None),
+    (report_tables.wide_variant_helps, variants(**{WIDE: 0.375, "zfnet": 0.384}), HOLDS),
+    (report_tables.wide_variant_helps, variants(**{WIDE: 0.375, "zfnet": 0.384, "num": 1024}), OPEN),
+    (report_tables.wide_variant_helps, variants(**{WIDE: 0.4, "zfnet": 0.384}), FAILS),
+    (report_tables.wide_variant_helps, variants(zfnet=0.4), None),
+    (report_tables.dense_sizes_matter_little, sizes(0.01), HOLDS),
+    (report_tables.dense_sizes_matter_little, sizes(0.01, num=500), OPEN),
+    (report_tables.dense_sizes_matter_little, sizes(0.05), FAILS),
+    (report_tables.dense_sizes_matter_little, sizes(-0.05), FAILS),
+    (report_tables.dense_sizes_matter_little, variants(**{"zfnet": 0.4, "zfnet, fc6,7 of 2048": 0.4}), None),
     (report_tables.same_order, ranked(0.6, 0.03), HOLDS),
     (report_tables.same_order, ranked(0.4, 0.08), OPEN),
     (report_tables.same_order, ranked(-0.9, 0.999, p_contrary=0.001), FAILS),
@@ -126,15 +111,15 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("judge", "result", "verdict"), CASES)
-def test_the_rule_decides(judge, result, verdict):
-    finding = judge(result)
+@pytest.mark.parametrize(("claim", "result", "verdict"), CASES)
+def test_the_rule_decides(claim, result, verdict):
+    finding = claim.judge(result)
     assert (None if finding is None else finding.verdict) == verdict
 
 
 def test_random_places_that_score_nothing_leave_the_gain_open():
-    found = report_tables.parts_gain_less_above(gains(0.7, 0.95, places=0.0))
-    assert found == ("", OPEN, "conv5: random places score 0")
+    finding = report_tables.parts_gain_less_above.judge(gains(0.7, 0.95, places=0.0))
+    assert finding == ("", OPEN, "conv5: random places score 0")
 
 
 def test_rules_say_what_the_tests_of_table_1_demand():
@@ -143,7 +128,7 @@ def test_rules_say_what_the_tests_of_table_1_demand():
 
 
 def test_ten_crops_are_worded_as_what_is_judged():
-    (claim,) = [claim for claim in TABLES if claim.judge is report_tables.ten_crops_help]
+    claim = report_tables.ten_crops_help
     assert "err less than the centre crop" in claim.says and claim.paper == "not reported"
 
 
@@ -151,7 +136,7 @@ def test_names_are_those_that_the_experiments_write():
     names = {variant.name for variant in architecture_ablation.VARIANTS}
     assert {SHALLOW, WIDE, "alexnet, no conv3,4", "alexnet, no fc6,7", "zfnet, both"} <= names
     every = variants(**dict.fromkeys(names, 0.4))
-    judged = [claim for claim in TABLES if claim.source == "Table 3" and claim.judge is not report_tables.same_order]
+    judged = [claim for claim in TABLES if claim.source == "Table 3" and claim is not report_tables.same_order]
     assert len(judged) == 7 and all(claim.judge(every) is not None for claim in judged)
     folders = [architecture_ablation.folder_name(variant) for variant in architecture_ablation.VARIANTS]
     members = evaluated(None, *[0.4] * len(folders), names=folders)
@@ -160,5 +145,5 @@ def test_names_are_those_that_the_experiments_write():
 
 
 def test_several_networks_of_one_architecture_count_by_their_mean():
-    found = report_tables.member_errors(evaluated(None, 0.2, 0.4, 0.5, names=["zfnet", "zfnet", "alexnet"]))
-    assert found == {"zfnet": pytest.approx(0.3), "alexnet": 0.5}
+    errors = report_tables.member_errors(evaluated(None, 0.2, 0.4, 0.5, names=["zfnet", "zfnet", "alexnet"]))
+    assert errors == {"zfnet": pytest.approx(0.3), "alexnet": 0.5}
