@@ -55,9 +55,7 @@ def test_the_report_and_the_folder_are_printed(monkeypatch, capsys):
     assert capsys.readouterr().out == "value 7\nwritten to here\n"
 
 
-@pytest.mark.parametrize(
-    "flags", [["--compilation-cache", "x", "--number", "3"], ["--number", "3", "--compilation-cache=x"]]
-)
+@pytest.mark.parametrize("words", ["--compilation-cache x --number 3", "--number 3 --compilation-cache=x"])
 def test_the_cache_flag_stands_beside_the_others(monkeypatch, capsys, words):
     folders = []
     monkeypatch.setattr(command, "use_compilation_cache", folders.append)
