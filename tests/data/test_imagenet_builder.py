@@ -162,7 +162,7 @@ def test_complete_set_is_left_alone_and_says_where_it_came_from(tmp_path, monkey
 
 def test_second_preparation_at_the_same_time_is_refused(tmp_path):
     held = files.locked(imagenet.set_folder(tmp_path, SIZE).parent)
-    with held, pytest.raises(ValueError, match="another preparation is writing into"):
+    with held, pytest.raises(ValueError, match="another process is writing into"):
         prepare(write_tars(tmp_path / "source"), tmp_path)
 
 

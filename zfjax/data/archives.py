@@ -6,7 +6,7 @@ import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from zfjax.errors import UserError
 
@@ -89,11 +89,13 @@ def _bundled_list(name: str) -> tuple[str, ...]:
 def _train_tar(path: Path) -> Iterator[Photo]:
     """The official training tar: one tar per synset, each with that synset's photos."""
     with open(path, "rb") as stream:
-        for member in sorted(members(stream, str(path)), key=lambda member: member.name):
+        listed = sorted(members(stream, str(path)), key=lambda member: member.name)
+    with tarfile.open(path, mode="r:") as archive:
+        for member in listed:
             where = f"{path} ({member.name})"
             if not member.name.endswith(".tar"):
                 raise UserError(f"{where}: the training tar must hold one <synset>.tar per class, nothing else")
-            window = _Window(stream, member.offset_data, member.size)
+            window = archive.extractfile(member)
             for photo in sorted(members(window, where), key=lambda photo: photo.name):
                 start = member.offset_data + photo.offset_data
                 yield Photo(str(path), start, photo.size, Path(member.name).stem, Path(photo.name).name)
@@ -132,26 +134,6 @@ def _pictures(folder: Path) -> list[Photo]:
     if not paths:
         raise UserError(f"{folder} has no pictures ({' '.join(PICTURE_ENDINGS)})")
     return [Photo(str(path), 0, path.stat().st_size, folder.name, path.name) for path in paths]
-
-
-class _Window:
-    """A read-only stream over `size` bytes of another one, for a tar inside a tar; `tarfile` asks for no more."""
-
-    def __init__(self, stream: IO[bytes], start: int, size: int):
-        self._stream, self._start, self._size, self._position = stream, start, size, 0
-
-    def seek(self, position: int) -> int:
-        self._position = position
-        return position
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, count: int) -> bytes:
-        self._stream.seek(self._start + self._position)
-        data = self._stream.read(max(0, min(count, self._size - self._position)))
-        self._position += len(data)
-        return data
 
 
 def members(stream: Any, where: str) -> list[tarfile.TarInfo]:
