@@ -229,8 +229,9 @@ class Architecture:
 
     @property
     def num_classes(self) -> int:
-        """Number of logits."""
-        return self.layers[-1].features
+        """Number of logits; 0 of a table that ends with a convolutional layer, as a part of a network does."""
+        last = self.layers[-1]
+        return last.features if isinstance(last, Dense) else 0
 
     def layer(self, name: str) -> Layer:
         """The row called `name`; an unknown name is a UserError."""
@@ -270,7 +271,7 @@ class Architecture:
         """The table with these layers, and the pools and norms inside them, left out (Table 3's ablations)."""
         _check_names(self, names)
         if self.layer_names[-1] in names:
-            raise UserError(f"without({self.layer_names[-1]!r}): the last layer gives the logits and has to stay")
+            raise UserError(f"without({self.layer_names[-1]!r}): the last layer gives the result and has to stay")
         return dataclasses.replace(self, layers=tuple(layer for layer in self.layers if layer.name not in names))
 
 
@@ -329,8 +330,10 @@ def _check_table(architecture: Architecture) -> None:
     if len(set(architecture.layer_names)) != len(architecture.layers):
         raise UserError(f"layers {architecture.layer_names}: each name may stand once")
     last = architecture.layers[-1] if architecture.layers else None
-    if not isinstance(last, Dense) or last.hidden:
-        raise UserError(f"architecture {architecture.name!r}: the last layer has to be Dense with hidden=False")
+    if last is None or (isinstance(last, Dense) and last.hidden):
+        raise UserError(
+            f"architecture {architecture.name!r}: the last layer has to be a Conv, or a Dense with hidden=False"
+        )
 
 
 def _are_layers(value: object) -> bool:

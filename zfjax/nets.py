@@ -413,6 +413,8 @@ def places_of(units: Unit, of: Any, fn: Features, images: np.ndarray, layer: str
         raise UserError(f"images of shape {images.shape} for {num} units: one image, {num}, or `of` is needed")
     image = of if of is not None else np.arange(num) if len(images) == num else np.zeros(num, int)
     image, channel = (np.broadcast_to(np.asarray(value, np.int32), num) for value in (image, units.channel))
+    _check_range("image", image, len(images), layer)
+    _check_range("channel", channel, shape[-1], layer)
     zeros = np.zeros(num, np.int32)
     if len(shape) == 1:
         if units.position is not None:
@@ -424,15 +426,14 @@ def places_of(units: Unit, of: Any, fn: Features, images: np.ndarray, layer: str
         row, column = (place.astype(np.int32) for place in np.unravel_index(own.argmax(axis=1), shape[:2]))
     else:
         row, column = (np.broadcast_to(np.asarray(value, np.int32), num) for value in units.position)
-    places = {"image": image, "channel": channel, "row": row, "column": column}
-    limits = dict(zip(places, (len(images), shape[-1], *(shape[:2] if len(shape) == 3 else (1, 1))), strict=True))
-    for name, limit in limits.items():
-        if num and not (0 <= places[name].min() and places[name].max() < limit):
-            raise UserError(
-                f"{name} from {places[name].min()} to {places[name].max()} of layer {layer!r}: 0 to {limit - 1} is "
-                "needed"
-            )
-    return places
+        _check_range("row", row, shape[0], layer)
+        _check_range("column", column, shape[1], layer)
+    return {"image": image, "channel": channel, "row": row, "column": column}
+
+
+def _check_range(name: str, values: np.ndarray, limit: int, layer: str) -> None:
+    if values.size and not (0 <= values.min() and values.max() < limit):
+        raise UserError(f"{name} from {values.min()} to {values.max()} of layer {layer!r}: 0 to {limit - 1} is needed")
 
 
 def features_of_pictures(net: Net, layers: Sequence[str]) -> Features:

@@ -52,8 +52,8 @@ def forward(
       compute_dtype: cast images and parameters to this at the top; None computes in their own.
 
     Returns:
-      (logits [B, classes], {layer: LayerTrace}); UserError for images of another size or parameters of another
-      architecture.
+      (logits [B, classes], {layer: LayerTrace}); of a table without dense layers, the last one's features in the
+      place of logits. UserError for images of another size or parameters of another architecture.
     """
     _check(params, images, architecture)
     if compute_dtype is not None:

@@ -109,7 +109,7 @@ CASES = [
     (lambda: zfjax.ZFNET.with_sizes(conv9=3), "unknown layer 'conv9'"),
     (lambda: zfjax.receptive_field(zfjax.ZFNET, "conv0"), "unknown layer 'conv0'"),
     (lambda: zfjax.receptive_field(zfjax.ZFNET, "conv1", stage="pool"), "stage='pool': one of 'output', 'filtered'"),
-    (lambda: zfjax.ZFNET.without("fc8"), "without('fc8'): the last layer gives the logits"),
+    (lambda: zfjax.ZFNET.without("fc8"), "without('fc8'): the last layer gives the result"),
     # architecture and layers: numbers
     (lambda: zfjax.ZFNET.scaled(0), "width=0: a finite factor above 0"),
     (lambda: zfjax.ZFNET.scaled(math.inf), "width=inf: a finite factor above 0"),
@@ -149,9 +149,8 @@ CASES = [
     (lambda: dense_table(dropout=1.5), "layer 'fc6': dropout=1.5: a Python number from 0 to below 1"),
     # architecture: geometry
     (lambda: table(FC8, zfjax.Dense("fc8", 3, hidden=False)), "layers ('fc8', 'fc8'): each name may stand once"),
-    (lambda: table(zfjax.Dense("fc8", 5)), "architecture 'bad': the last layer has to be Dense with hidden=False"),
-    (lambda: table(), "architecture 'bad': the last layer has to be Dense with hidden=False"),
-    (lambda: table(zfjax.Conv("conv1", 4, 3)), "architecture 'bad': the last layer has to be Dense"),
+    (lambda: table(zfjax.Dense("fc8", 5)), "architecture 'bad': the last layer has to be a Conv, or a Dense with"),
+    (lambda: table(), "architecture 'bad': the last layer has to be a Conv, or a Dense with hidden=False"),
     (
         lambda: table(zfjax.Dense("fc6", 4), zfjax.Conv("conv1", 4, 3), FC8),
         "layer 'conv1': a convolution cannot stand above a dense layer",

@@ -1,4 +1,4 @@
-"""What experiments start from: sets by name or folder, their centre crops, folders for results."""
+"""What experiments start from: sets by name or folder, and their centre crops."""
 
 from pathlib import Path
 
@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 import zfjax
-from experiments.shell import results
 from zfjax import nets
 from zfjax.data import demo, sets
 
@@ -88,14 +87,3 @@ def test_a_choice_is_seeded_ascending_and_never_twice():
     assert sets.choose(source, 99, seed=0).tolist() == [0, 1, 2, 3, 4, 5]
     with pytest.raises(ValueError, match="num_images=0: at least 1"):
         sets.choose(source, 0, seed=0)
-
-
-def test_a_result_is_replaced_only_when_told(tmp_path):
-    assert results.result_folder(None, tmp_path, overwrite=False) == tmp_path
-    (tmp_path / "result.json").write_text("{}")
-    with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
-        results.result_folder(tmp_path, Path("other"), overwrite=False)
-    assert results.result_folder(tmp_path, Path("other"), overwrite=True) == tmp_path
-    (tmp_path / "result.json").rename(tmp_path / "mine.png")
-    with pytest.raises(ValueError, match="it holds pictures of something else; give another folder, or --overwrite"):
-        results.result_folder(tmp_path, Path("other"), overwrite=False)

@@ -172,8 +172,10 @@ def make_train_step(
 
     Returns:
       step(state, batch) -> (state, Metrics), with batch = {"image": uint8 [b, S, S, 3], "label": int32 [b],
-      "position": int32 [b] place of the row in the global batch}.
+      "position": int32 [b] place of the row in the global batch}. UserError for a table without logits.
     """
+    if not architecture.num_classes:
+        raise UserError(f"architecture {architecture.name!r}: to be trained it needs a last Dense layer, of logits")
     optimizer = make_optimizer(recipe)
 
     def loss_of(

@@ -1,0 +1,200 @@
+"""Net: trained runs, any function and their units in the same words."""
+
+import foreign_nets
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_nets
+
+import zfjax
+from zfjax import nets
+from zfjax.architecture import Dense
+from zfjax.deconvnet import Unit
+from zfjax.errors import UserError
+from zfjax.nets import FunctionNet
+
+MINI = tiny_nets.MINI
+
+
+class Table(nets.OfTable):
+    """A net of a table that is no run."""
+
+    name, class_names, fingerprint = "mini", ("a", "b", "c", "d", "e"), "mini"
+
+    def __init__(self):
+        self.architecture, self.params = MINI, tiny_nets.params(MINI)
+        self.mean = np.full((MINI.image_size + 4, MINI.image_size + 4, 3), 7, np.float32)
+
+
+TABLE = Table()
+# the same network as any function: the two have to agree
+FUNCTION = FunctionNet(
+    lambda params, images: {
+        layer: of.features for layer, of in zfjax.forward(params, images, architecture=MINI)[1].items()
+    },
+    TABLE.params,
+    image_size=MINI.image_size,
+    picture_size=MINI.image_size + 4,
+    preprocess=lambda crops: crops - 7,
+    class_names=TABLE.class_names,
+)
+PICTURES = np.random.default_rng(0).integers(0, 256, (3, MINI.image_size + 4, MINI.image_size + 4, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.asarray(TABLE.prepare(PICTURES))
+
+
+def test_both_kinds_of_net_prepare_pictures_alike(images):
+    np.testing.assert_array_equal(np.asarray(FUNCTION.prepare(PICTURES)), images)
+    np.testing.assert_array_equal(images, PICTURES[:, 2:-2, 2:-2].astype(np.float32) - 7)
+
+
+def test_layers_stand_in_the_order_of_the_function():
+    assert FUNCTION.layers == TABLE.layers == ("conv1", "conv2", "conv3", "fc6", "fc7", "fc8")
+
+
+def test_both_kinds_of_net_have_the_same_features_and_shapes(images):
+    layers = ("conv2", "fc8")
+    ours, theirs = TABLE.features(layers)(images), FUNCTION.features(layers)(images)
+    for layer in layers:
+        np.testing.assert_allclose(theirs[layer], ours[layer], rtol=1e-5, atol=1e-5)
+    assert nets.shapes_of(TABLE) == nets.shapes_of(FUNCTION)
+    assert nets.map_layers(FUNCTION) == ("conv1", "conv2", "conv3")
+    pictured = nets.features_of_pictures(FUNCTION, layers)(PICTURES)
+    np.testing.assert_allclose(pictured["fc8"], ours["fc8"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["deconvnet", "gradient", "guided"])
+@pytest.mark.parametrize("layer", ["conv2", "fc7"])
+def test_both_kinds_of_net_project_alike(images, layer, way):
+    """By the explicit deconvnet and by the any-model engine: the strongest place of a unit, each in its own image."""
+    shape = nets.shapes_of(TABLE, [layer])[layer]
+    channels = np.asarray(TABLE.features([layer])(images)[layer]).reshape(3, -1, shape[-1]).max(axis=1).argmax(axis=1)
+    ours, theirs = (net.project(images, Unit(channels), layer=layer, way=way) for net in (TABLE, FUNCTION))
+    assert ours.shape == images.shape and np.abs(ours).max() > 0
+    assert tiny_nets.relative_error(theirs, ours) < 1e-5
+
+
+def test_several_units_of_one_image_are_those_one_by_one(images):
+    units = Unit(np.array([0, 3, 5]), (np.array([1, 0, 2]), np.array([0, 2, 1])))
+    for net in (TABLE, FUNCTION):
+        together = net.project(images[:1], units, layer="conv2")
+        for n in range(3):
+            alone = Unit(int(units.channel[n]), (int(units.position[0][n]), int(units.position[1][n])))
+            np.testing.assert_allclose(
+                net.project(images[:1], alone, layer="conv2")[0], together[n], rtol=1e-5, atol=1e-5
+            )
+
+
+def test_units_say_in_which_image_they_stand(images):
+    channels, of = np.array([2, 2, 4]), np.array([2, 0, 2])
+    together = TABLE.project(images, Unit(channels), layer="conv3", of=of)
+    apart = TABLE.project(images[of], Unit(channels), layer="conv3")
+    np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-5)
+
+
+WRONG = [
+    ({"units": Unit(0)}, "layer=None: say in which layer"),
+    ({"units": Unit(0, layer="conv1"), "layer": "conv2"}, "layer='conv2': the units stand in 'conv1'"),
+    ({"units": Unit(99), "layer": "conv2"}, "channel from 99 to 99 of layer 'conv2': 0 to 5"),
+    ({"units": Unit(0, (0, 99)), "layer": "conv2"}, "column from 99 to 99 of layer 'conv2'"),
+    ({"units": Unit(0, (0, 0)), "layer": "fc7"}, "layer 'fc7' is dense and has no places"),
+    ({"units": Unit(None, (0, 0)), "layer": "conv2"}, "a channel is needed"),
+    ({"units": Unit(np.array([0, 1])), "layer": "conv2"}, "for 2 units: one image, 2, or `of` is needed"),
+    ({"units": Unit(0), "layer": "conv2", "way": "up"}, "way='up': one of 'deconvnet', 'gradient', 'guided'"),
+    ({"units": Unit(0), "layer": "conv9"}, "conv9"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG)
+@pytest.mark.parametrize("net", [TABLE, FUNCTION], ids=["table", "function"])
+def test_a_unit_that_is_not_there_is_refused_in_words(net, arguments, words, images):
+    with pytest.raises(UserError, match=words.replace("(", "\\(")):
+        net.project(images, **arguments)
+
+
+def test_images_need_be_neither_square_nor_in_colours():
+    net, pictures = foreign_nets.GREY, np.zeros((2, 20, 28, 1), np.uint8)
+    pictures[:, 5:9, 3:7] = 200
+    images = np.asarray(net.prepare(pictures))
+    picture = net.project(images, Unit(1, (3, 3)), layer="conv2")
+    assert images.shape == picture.shape == (2, 20, 28, 1) and picture.dtype == np.float32
+    assert nets.shapes_of(net)["conv2"] == (5, 7, 6)
+
+
+def test_units_are_called_by_their_class_their_map_or_their_number():
+    net = foreign_nets.SMALL
+    assert [nets.unit_name(net, *of) for of in (("conv1", 3), ("logits", 1))] == ["map 3", "dog"]
+    assert nets.unit_name(TABLE, "fc6", 2) == "unit 2" and nets.unit_name(TABLE, "fc8", 0) == "a"
+
+
+def test_the_fingerprint_changes_with_weights_and_program():
+    net = foreign_nets.SMALL
+    other = net.with_params(jax.tree.map(lambda leaf: leaf + 1, net.params))
+    twice = FunctionNet(lambda p, x: {k: 2 * v for k, v in net.fn(p, x).items()}, net.params, image_size=(20, 28))
+    assert len({net.fingerprint, other.fingerprint, twice.fingerprint}) == 3
+    assert net.fingerprint == foreign_nets.SMALL.with_params(net.params).fingerprint
+
+
+def test_other_parameters_compile_nothing_anew():
+    net = foreign_nets.SMALL
+    other = net.with_params(jax.tree.map(lambda leaf: leaf + 1, net.params))
+    assert net.features(["conv1"]).func is other.features(["conv1"]).func
+
+
+BAD_FUNCTIONS = [
+    (lambda images: images.mean(), {}, "fn returns .*: {layer: features} is needed"),
+    (lambda images: {"a": images.mean()}, {}, "fn returns \\(\\) as 'a' for one image"),
+    (lambda images: {"a": images}, {"class_names": ("x",)}, "class_names of 1 classes: the last layer, 'a', has 3"),
+    (lambda images: {"a": images}, {"image_size": 8, "picture_size": 4}, "1 <= image_size <= picture_size"),
+    (lambda images: {"a": images}, {"channels": 0}, "channels=0: at least 1"),
+]
+
+
+@pytest.mark.parametrize(("fn", "options", "words"), BAD_FUNCTIONS)
+def test_a_function_that_is_no_net_says_what_is_needed(fn, options, words):
+    with pytest.raises(UserError, match=words):
+        FunctionNet(fn, **{"image_size": 8, **options})
+
+
+def test_a_module_and_a_name_are_opened():
+    assert nets.load_net("foreign_nets:SMALL") is foreign_nets.SMALL
+    assert nets.load_net("foreign_nets:nnx_convnet").layers == ("conv1", "conv2", "logits")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no_such_module:NET", "there is no module 'no_such_module' here"),
+        ("foreign_nets:NOTHING", "has no attribute 'NOTHING'"),
+        ("foreign_nets:CLASS_NAMES", "a tuple is no Net, as it has no name.*FunctionNet"),
+    ],
+)
+def test_what_is_no_net_is_refused_in_words(name, words):
+    with pytest.raises(UserError, match=words):
+        nets.load_net(name)
+
+
+def test_a_bug_in_a_users_module_keeps_its_traceback(tmp_path, monkeypatch):
+    (tmp_path / "broken_net.py").write_text("import a_module_that_is_missing")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="a_module_that_is_missing"):
+        nets.load_net("broken_net:NET")
+
+
+def test_a_table_without_dense_layers_is_an_architecture_too():
+    table = zfjax.Architecture("maps", MINI.layers[:3], image_size=MINI.image_size)
+    assert table.num_classes == 0 and not any(isinstance(row, Dense) for row in table.layers)
+    params = {name: of for name, of in TABLE.params.items() if name in table.layer_names}
+    images = jnp.asarray(PICTURES[:1, 2:-2, 2:-2], jnp.float32)
+    top, trace = zfjax.forward(params, images, architecture=table)
+    np.testing.assert_array_equal(top, trace["conv3"].features)
+    whole = zfjax.forward(TABLE.params, images, architecture=MINI)[1]
+    scaled = zfjax.forward(params, images * MINI.input_scale, architecture=table)[1]
+    np.testing.assert_allclose(scaled["conv3"].features, whole["conv3"].features, rtol=1e-5, atol=1e-5)
+    strongest = int(trace["conv3"].features.max(axis=(0, 1, 2)).argmax())
+    picture = zfjax.project(params, trace, Unit(strongest, layer="conv3"), architecture=table)
+    assert picture.shape == images.shape and jnp.abs(picture).max() > 0
