@@ -37,10 +37,10 @@ from zfjax.data import ImageSet, sets
 from zfjax.data.loader import steps_per_epoch, train_batches
 from zfjax.errors import UserError
 
-Step = Callable[[], Any]  # does the work on one batch, or starts it
+Work = Callable[[], Any]  # does the work on one batch, or starts it
 
 
-Engine = tuple[Step, Callable[[Any], Any]]  # a step, and what waits for its result
+Engine = tuple[Work, Callable[[Any], Any]]  # the work, and what waits for its result
 
 
 @dataclass(frozen=True)

@@ -127,14 +127,14 @@ def pooled_size(side: int, pool: Pool) -> int:
     return max(0, min(windows, math.ceil(side / pool.stride)))
 
 
-class Rule(NamedTuple):
+class FieldRule(NamedTuple):
     """What a field may hold."""
 
     words: str  # completes "... is needed"
     holds: Callable[[Any], bool]
 
 
-def check_fields(owner: str, row: object, rules: Mapping[str, Rule]) -> None:
+def check_fields(owner: str, row: object, rules: Mapping[str, FieldRule]) -> None:
     """UserError naming `owner`, the first field that breaks its rule, its value and the rule."""
     for field, rule in rules.items():
         value = getattr(row, field)
@@ -159,22 +159,22 @@ def _is_padding(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and all(_is_int(side) and side >= 0 for side in value)
 
 
-COUNT = Rule("a Python int of at least 1", lambda value: _is_int(value) and value >= 1)
+COUNT = FieldRule("a Python int of at least 1", lambda value: _is_int(value) and value >= 1)
 
 
-POSITIVE = Rule("a finite Python number above 0", lambda value: _is_real(value) and value > 0)
+POSITIVE = FieldRule("a finite Python number above 0", lambda value: _is_real(value) and value > 0)
 
 
-_FROM_0 = Rule("a finite Python number of at least 0", lambda value: _is_real(value) and value >= 0)
+_FROM_0 = FieldRule("a finite Python number of at least 0", lambda value: _is_real(value) and value >= 0)
 
 
-_RULES: dict[type, dict[str, Rule]] = {
+_RULES: dict[type, dict[str, FieldRule]] = {
     Pool: {
-        "size": Rule("a Python int from 1 to 16", lambda value: _is_int(value) and 1 <= value <= 16),
+        "size": FieldRule("a Python int from 1 to 16", lambda value: _is_int(value) and 1 <= value <= 16),
         "stride": COUNT,
     },
     ContrastNorm: {
-        "num_maps": Rule("an odd Python int of at least 1", lambda value: COUNT.holds(value) and value % 2 == 1),
+        "num_maps": FieldRule("an odd Python int of at least 1", lambda value: COUNT.holds(value) and value % 2 == 1),
         "k": POSITIVE,
         "alpha": _FROM_0,
         "beta": _FROM_0,
@@ -183,14 +183,14 @@ _RULES: dict[type, dict[str, Rule]] = {
         "features": COUNT,
         "kernel": COUNT,
         "stride": COUNT,
-        "padding": Rule("a tuple of two Python ints of at least 0", _is_padding),
+        "padding": FieldRule("a tuple of two Python ints of at least 0", _is_padding),
         "groups": COUNT,
-        "after": Rule("a tuple of ContrastNorm and at most one Pool", _are_stages),
+        "after": FieldRule("a tuple of ContrastNorm and at most one Pool", _are_stages),
     },
     Dense: {
         "features": COUNT,
-        "hidden": Rule("True or False", lambda value: isinstance(value, bool)),
-        "dropout": Rule("a Python number from 0 to below 1", lambda value: _is_real(value) and 0 <= value < 1),
+        "hidden": FieldRule("True or False", lambda value: isinstance(value, bool)),
+        "dropout": FieldRule("a Python number from 0 to below 1", lambda value: _is_real(value) and 0 <= value < 1),
     },
 }
 
@@ -341,7 +341,7 @@ def _are_layers(value: object) -> bool:
 
 
 _TABLE_RULES = {
-    "layers": Rule("a tuple of Conv and Dense", _are_layers),
+    "layers": FieldRule("a tuple of Conv and Dense", _are_layers),
     "image_size": COUNT,
     "channels": COUNT,
     "input_scale": POSITIVE,

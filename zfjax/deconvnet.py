@@ -35,6 +35,15 @@ class Unit(NamedTuple):
     It stands wherever a unit is named: in `isolate`, `project`, `gradient`, `guided_backprop` and `project_fn`. Arrays
     [N] name N units: on one image each of them gives a picture; on N images unit n belongs to image n. Numbers stand
     for all of them. It passes through `jax.jit` and `jax.vmap` as an argument, in which `layer` is static.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.Unit(7)  # the strongest place of map 7
+      Unit(channel=7, position=None, layer=None)
+      >>> zfjax.Unit(7, (2, 3), "conv5").layer
+      'conv5'
+      >>> all_of_fc8 = zfjax.Unit(np.arange(1000), layer="fc8")
+      >>> everything_there = zfjax.Unit(position=(2, 3), layer="conv5")
     """
 
     channel: Index | None = None  # the map or dense unit; None: all maps at `position`
@@ -69,6 +78,18 @@ def isolate(
     Returns:
       The shape of `features`, the kept activations with their own values; for N units of one image [N, ...]. UserError
       for a channel or position outside the features, or not one for each image; a traced one outside keeps nothing.
+
+    Examples:
+      >>> import jax.numpy as jnp, numpy as np, zfjax
+      >>> features = jnp.arange(8.0).reshape(1, 2, 2, 2)
+      >>> zfjax.isolate(features, channel=1)[0, :, :, 1]
+      Array([[0., 0.],
+             [0., 7.]], dtype=float32)
+      >>> zfjax.isolate(features, zfjax.Unit(0, position=(1, 0)))[0, :, :, 0]
+      Array([[0., 0.],
+             [4., 0.]], dtype=float32)
+      >>> zfjax.isolate(features, zfjax.Unit(np.array([0, 1, 1]))).shape  # three units of one image
+      (3, 2, 2, 2)
     """
     if unit is not None and (channel is not None or position is not None):
         raise UserError(
@@ -81,23 +102,18 @@ def isolate(
         raise UserError("channel=None, position=None: say which activation to keep, by channel, position or both")
     if features.ndim == 2 and position is not None:
         raise UserError(f"position={position}: a dense layer has no places, only a channel")
-    rows, columns = (None, None) if position is None else position
-    height, width = features.shape[1:3] if features.ndim == 4 else (1, 1)
-    named = {
-        "channel": _index(channel, features.shape[-1], "channel"),
-        "position row": _index(rows, height, "position row"),
-        "position column": _index(columns, width, "position column"),
-    }
-    num = _num_units({name: index.shape for name, index in named.items() if index is not None}, len(features))
+    axes = {"channel": features.ndim - 1, "position row": 1, "position column": 2}
+    given = {} if channel is None else {"channel": channel}
+    given |= {} if position is None else {"position row": position[0], "position column": position[1]}
+    indices = {name: _index(index, features.shape[axes[name]], name) for name, index in given.items()}
+    num = _num_units(indices, len(features))
     features = jnp.broadcast_to(features, (num, *features.shape[1:]))
     keep = jnp.ones((num, *(1 for _ in features.shape[1:])), bool)
-    if named["channel"] is not None:
-        keep = keep & _is_at(named["channel"], features, axis=features.ndim - 1)
-    row, column = named["position row"], named["position column"]
-    if features.ndim == 4 and row is None:
+    for name, index in indices.items():
+        keep = keep & _is_at(index, features, axis=axes[name])
+    if features.ndim == 4 and position is None:
         strongest = jnp.where(keep, features, -jnp.inf).max(axis=3).reshape(num, -1).argmax(axis=1)
-        row, column = strongest // width, strongest % width
-    if row is not None and column is not None:
+        row, column = strongest // features.shape[2], strongest % features.shape[2]
         keep = keep & _is_at(row, features, axis=1) & _is_at(column, features, axis=2)
     return jnp.where(keep, features, jnp.zeros((), features.dtype))
 
@@ -107,9 +123,8 @@ def as_unit(unit: Unit | Index | tuple[Index | None, ...]) -> Unit:
     return unit if isinstance(unit, Unit) else Unit(*unit) if isinstance(unit, tuple) else Unit(unit)
 
 
-def _index(index: Index | None, limit: int, name: str) -> jax.Array | None:
-    if index is None:
-        return None
+def _index(index: Index, limit: int, name: str) -> jax.Array:
+    """The index as an array; UserError for one outside, where it is known."""
     if not isinstance(index, jax.core.Tracer):
         index = np.asarray(index)
         if not np.issubdtype(index.dtype, np.integer) or not np.all((0 <= index) & (index < limit)):
@@ -117,15 +132,15 @@ def _index(index: Index | None, limit: int, name: str) -> jax.Array | None:
     return jnp.asarray(index)
 
 
-def _num_units(shapes: Mapping[str, tuple[int, ...]], batch: int) -> int:
-    """How many activations are kept: one for each image, or all the units of one image."""
-    several = {name: shape for name, shape in shapes.items() if shape != ()}
+def _num_units(indices: Mapping[str, jax.Array], batch: int) -> int:
+    """How many activations are kept: one of each image, or all units of one image."""
+    several = {name: index.shape for name, index in indices.items() if index.shape != ()}
     for name, shape in several.items():
         if len(shape) != 1 or (batch != 1 and shape != (batch,)):
             raise UserError(f"{name} of shape {shape}: one index, or one for each of the {batch} images")
     if len(set(several.values())) > 1:
         found = ", ".join(f"{name} of shape {shape}" for name, shape in several.items())
-        raise UserError(f"{found}: one index, or one for each of the same number of units")
+        raise UserError(f"{found}: one index each, or the same number of them")
     return next(iter(several.values()))[0] if several else batch
 
 
@@ -179,6 +194,21 @@ def project(
     Returns:
       [B, image_size, image_size, channels], signed, in pixels. UserError for an unknown layer, or two of them, another
       shape, parameters of another architecture, or a trace without the switches of a pool.
+
+    Examples:
+      >>> import jax, numpy as np, zfjax
+      >>> table = zfjax.ZFNET.scaled(1 / 16).with_sizes(image=64)
+      >>> images = 50 * jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
+      >>> params = zfjax.ConvNet(table).init(jax.random.key(1), images)["params"]
+      >>> trace = zfjax.forward(params, images, architecture=table)[1]
+      >>> top = zfjax.isolate(trace["conv5"].features, channel=7)
+      >>> pixels = zfjax.project(params, trace, top, layer="conv5", architecture=table)
+      >>> pixels.shape
+      (1, 64, 64, 3)
+      >>> units = zfjax.Unit(np.array([7, 3]), layer="conv5")  # two pictures of the one image, the first the same
+      >>> found = zfjax.project(params, trace, units, architecture=table)
+      >>> found.shape, np.allclose(found[0], pixels[0])
+      ((2, 64, 64, 3), True)
     """
     return _pixels(params, trace, top, layer, architecture, "deconvnet")
 
@@ -199,6 +229,19 @@ def gradient(
     Returns:
       [B, image_size, image_size, channels], signed; UserError as for `project`, or for a trace without the features
       of a layer or the inputs of a norm.
+
+    Examples:
+      >>> import jax, numpy as np, zfjax
+      >>> table = zfjax.ZFNET.scaled(1 / 16).with_sizes(image=64)
+      >>> images = 50 * jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
+      >>> params = zfjax.ConvNet(table).init(jax.random.key(1), images)["params"]
+      >>> trace = zfjax.forward(params, images, architecture=table)[1]
+      >>> def logit(images):
+      ...     return zfjax.forward(params, images, architecture=table)[0][0, 7]
+      >>> top = jax.nn.one_hot(np.array([7]), 1000)
+      >>> found = zfjax.gradient(params, trace, top, layer="fc8", architecture=table)
+      >>> np.allclose(found, jax.grad(logit)(images), rtol=1e-4, atol=1e-6 * abs(found).max())
+      True
     """
     return _pixels(params, trace, top, layer, architecture, "gradient")
 
@@ -207,7 +250,23 @@ def gradient(
 def guided_backprop(
     params: Params, trace: Trace, top: Top, *, layer: str | None = None, architecture: Architecture
 ) -> jax.Array:
-    """`gradient` with every ReLU also rectifying the signal (Springenberg et al. 2014): arguments as there."""
+    """`gradient` with every ReLU also rectifying the signal (Springenberg et al. 2014).
+
+    Args:
+      params, trace, top, layer, architecture: as for `gradient`.
+
+    Returns:
+      [B, image_size, image_size, channels], signed; UserError as for `gradient`.
+
+    Examples:
+      >>> import jax, numpy as np, zfjax
+      >>> table = zfjax.ZFNET.scaled(1 / 16).with_sizes(image=64)
+      >>> images = 50 * jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
+      >>> params = zfjax.ConvNet(table).init(jax.random.key(1), images)["params"]
+      >>> trace = zfjax.forward(params, images, architecture=table)[1]
+      >>> zfjax.guided_backprop(params, trace, zfjax.Unit(7, layer="conv5"), architecture=table).shape
+      (1, 64, 64, 3)
+    """
     return _pixels(params, trace, top, layer, architecture, "guided")
 
 
@@ -245,7 +304,8 @@ def descend(
       {layer: Step} from the top down; UserError as for that way, or for another name.
     """
     top, layer = _standing(trace, top, layer, architecture)
-    return _descend(params, trace, top, layer=layer, architecture=architecture, way=_name_of(way))
+    steps = _descend(params, trace, top, layer=layer, architecture=architecture, way=_name_of(way))
+    return {name: steps[name] for name in reversed(architecture.layer_names) if name in steps}  # jit sorts by name
 
 
 def project_places(

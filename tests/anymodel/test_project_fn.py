@@ -1,5 +1,6 @@
 """project_fn: two independent engines agree on this library's networks; any model, any intermediate."""
 
+import doctest
 import functools
 
 import jax
@@ -10,7 +11,7 @@ import tiny_nets
 from jax import lax
 
 import zfjax
-from zfjax.anymodel import Unit, explain_rules, project_fn
+from zfjax.anymodel import Unit, explain_rules, project_fn, rules
 from zfjax.ops import conv_transpose
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -120,6 +121,32 @@ def test_a_unit_is_a_channel_a_position_or_both(unit, options):
     found = jax.jit(functools.partial(project_fn, maps_of, unit=unit))(IMAGES)
     assert np.any(found)
     assert tiny_nets.relative_error(found, conv_transpose(top, KERNEL, row, (8, 8, 2))) < 1e-6
+
+
+def test_several_units_of_one_image_are_each_alone():
+    units = Unit(np.array([1, 3, 0, 1]), (np.array([0, 1, 2, 3]), 1))
+    project = jax.jit(lambda unit: project_fn(maps_of, IMAGES[:1], unit=unit))
+    found = project(units)
+    assert found.shape == (4, 8, 8, 2) and np.any(found)
+    for n, picture in enumerate(found):
+        alone = project(Unit(units.channel[n], (units.position[0][n], 1)))
+        np.testing.assert_array_equal(picture, alone[0])
+
+
+def test_a_units_layer_names_one_of_the_features_that_a_model_gives():
+    def model(images):
+        maps = maps_of(images)
+        return {"maps": maps, "above": jax.nn.silu(maps)}  # which has no rule, and is not passed on the way
+
+    expected = project_fn(maps_of, IMAGES, unit=2)
+    np.testing.assert_array_equal(project_fn(model, IMAGES, unit=Unit(2, layer="maps")), expected)
+    np.testing.assert_array_equal(project_fn(maps_of, IMAGES, unit=Unit(2, layer="maps")), expected)
+    with pytest.raises(ValueError, match="unit's layer='map': fn gives maps, above"):
+        project_fn(model, IMAGES, unit=Unit(2, layer="map"))
+
+
+def test_the_examples_of_the_docstrings_run():
+    assert doctest.testmod(rules)[0] == 0
 
 
 def test_it_starts_from_the_activation_itself():

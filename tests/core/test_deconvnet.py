@@ -1,6 +1,7 @@
 """The deconvnet: one activation isolated, carried down as the slow reference does it, from any layer of any table."""
 
 import dataclasses
+import doctest
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import reference
 import tiny_nets
 
 import zfjax
+from zfjax import Unit
 
 MINI_LAYERS = tiny_nets.MINI.layer_names
 
@@ -134,3 +136,158 @@ def test_isolate_under_vmap_is_the_loop():
     features = features_4d()
     found = jax.vmap(lambda channel: zfjax.isolate(features, channel=channel))(np.arange(3))
     np.testing.assert_array_equal(found, [tiny_nets.one_unit(features, channel) for channel in range(3)])
+
+
+WAYS = zfjax.deconvnet.WAYS
+
+
+def one_image(table=tiny_nets.MINI):
+    """(params, trace) of the first of the shared images."""
+    params = tiny_nets.params(table)
+    return params, tiny_nets.forward(params, tiny_nets.images(table.image_size)[:1], architecture=table)[1]
+
+
+def strongest_unit(trace, layer):
+    """The map with the strongest activation, so that there is something to see."""
+    features = np.asarray(trace[layer].features)
+    return Unit(features.max(axis=tuple(range(features.ndim - 1))).argmax(), layer=layer)
+
+
+UNITS = Unit(np.array([2, 0, 1, 3]), (np.array([0, 1, 1, 2]), np.array([2, 2, 0, 1])))
+
+
+def unit_of(units, n):
+    """The n-th of several units, by itself."""
+    row, column = units.position
+    return Unit(int(units.channel[n]), (int(row[n]), int(column[n])), units.layer)
+
+
+def test_isolate_of_a_unit_is_that_of_its_channel_and_position():
+    features = features_4d()
+    expected = zfjax.isolate(features, channel=1, position=(1, 3))
+    np.testing.assert_array_equal(zfjax.isolate(features, Unit(1, (1, 3), "any layer")), expected)
+    np.testing.assert_array_equal(zfjax.isolate(features, unit=2), zfjax.isolate(features, channel=2))
+
+
+def test_isolate_of_several_units_of_one_image_is_each_alone():
+    features = features_4d()[:1]
+    units = Unit(np.array([2, 0, 1, 0]), (1, np.array([3, 0, 0, 2])))
+    expected = [
+        zfjax.isolate(features, channel=int(c), position=(1, int(x)))[0]
+        for c, x in zip(units.channel, units.position[1], strict=True)
+    ]
+    np.testing.assert_array_equal(zfjax.isolate(features, units), expected)
+    np.testing.assert_array_equal(jax.jit(zfjax.isolate)(features, units), expected)
+
+
+def test_isolate_of_several_maps_of_one_image_keeps_the_strongest_place_of_each():
+    features = features_4d()[:1]
+    expected = [tiny_nets.one_unit(features, channel)[0] for channel in (2, 0, 1, 1)]
+    np.testing.assert_array_equal(zfjax.isolate(features, Unit(np.array([2, 0, 1, 1]))), expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_way_down_from_a_unit_is_that_from_its_isolated_features(way):
+    params, trace = tiny_nets.params(tiny_nets.MINI), tiny_nets.run(tiny_nets.MINI)[1]
+    channels = np.asarray(trace["conv2"].features).max(axis=(1, 2)).argmax(axis=1)  # unit n belongs to image n
+    top = zfjax.isolate(trace["conv2"].features, channel=channels)
+    expected = WAYS[way](params, trace, top, layer="conv2", architecture=tiny_nets.MINI)
+    assert np.all(np.any(expected, axis=(1, 2, 3)))
+    for unit, layer in (
+        (Unit(channels), {"layer": "conv2"}),
+        (Unit(channels, layer="conv2"), {}),
+        (Unit(channels, layer="conv2"), {"layer": "conv2"}),
+    ):
+        found = WAYS[way](params, trace, unit, architecture=tiny_nets.MINI, **layer)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_projections_of_several_units_of_one_image_are_those_of_each_to_the_bit():
+    params, trace = one_image()
+    units = UNITS._replace(layer="conv2")
+    found = zfjax.project(params, trace, units, architecture=tiny_nets.MINI)
+    assert found.shape == (4, 34, 34, 3) and np.any(found)
+    for n, picture in enumerate(found):
+        alone = zfjax.project(params, trace, unit_of(units, n), architecture=tiny_nets.MINI)
+        np.testing.assert_array_equal(picture, alone[0])
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("layer", ["conv2", "fc7", "fc8"])
+def test_several_units_of_one_image_are_each_alone(layer, way):
+    """But for the order of sums, which the compiler chooses by the size of the batch."""
+    params, trace = one_image()
+    found = WAYS[way](params, trace, Unit(np.array([2, 0, 1, 3]), layer=layer), architecture=tiny_nets.MINI)
+    alone = [WAYS[way](params, trace, Unit(n, layer=layer), architecture=tiny_nets.MINI)[0] for n in (2, 0, 1, 3)]
+    assert found.shape == (4, 34, 34, 3)
+    assert tiny_nets.relative_error(found, alone) < 1e-6
+
+
+def test_projections_of_several_units_of_one_image_are_a_batch_of_that_image_to_the_bit():
+    params, trace = one_image()
+    repeated = jax.tree.map(lambda array: np.repeat(array, 4, axis=0), trace)
+    units = Unit(np.array([2, 0, 1, 3]), layer="fc7")
+    found, expected = (zfjax.project(params, seen, units, architecture=tiny_nets.MINI) for seen in (trace, repeated))
+    assert np.any(found)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_unit_passes_through_jit_and_vmap_with_its_layer():
+    params, trace = one_image()
+    units = UNITS._replace(layer="conv2")
+
+    def down(unit):
+        return zfjax.project(params, trace, unit, architecture=tiny_nets.MINI)
+
+    expected = down(units)
+    np.testing.assert_array_equal(jax.jit(down)(units), expected)
+    np.testing.assert_array_equal(jax.vmap(down)(units)[:, 0], expected)
+
+
+def test_the_way_down_from_a_unit_is_differentiable_in_the_trace():
+    """Homogeneous of degree one in the features that it starts from."""
+    params, trace = one_image()
+
+    unit = strongest_unit(trace, "conv3")
+
+    def down(features):
+        seen = trace | {"conv3": trace["conv3"]._replace(features=features)}
+        return zfjax.project(params, seen, unit, architecture=tiny_nets.MINI)
+
+    features = trace["conv3"].features
+    pixels, slope = jax.jvp(down, (features,), (features,))
+    assert np.any(pixels) and tiny_nets.relative_error(slope, pixels) < 1e-6
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_steps_of_a_way_end_in_its_pixels(way):
+    """Each hands on what the next starts from; the last, scaled as the images are, is the picture."""
+    params, trace = one_image()
+    unit = strongest_unit(trace, "fc7")
+    steps = zfjax.deconvnet.descend(params, trace, unit, architecture=tiny_nets.MINI, way=way)
+    assert list(steps) == ["fc7", "fc6", "conv3", "conv2", "conv1"]
+    pixels = WAYS[way](params, trace, unit, architecture=tiny_nets.MINI)
+    np.testing.assert_array_equal(np.float32(tiny_nets.MINI.input_scale) * steps["conv1"].filtered, pixels)
+    assert np.any(steps["fc7"].filtered)
+    np.testing.assert_array_equal(steps["fc6"].unpooled, steps["fc7"].filtered)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_places_carried_down_together_are_the_way_of_each(way):
+    params, images = tiny_nets.params(tiny_nets.MINI), tiny_nets.images(34)
+    places = {"image": [1, 0, 1], "channel": [2, 0, 5], "row": [1, 2, 0], "column": [0, 2, 1]}
+    places = {name: np.array(numbers) for name, numbers in places.items()}
+    options = {"layer": "conv2", "architecture": tiny_nets.MINI}
+    found = zfjax.deconvnet.project_places(params, images, places, way=WAYS[way], batch_size=2, **options)
+    by_name = zfjax.deconvnet.project_places(params, images, places, way=way, batch_size=2, **options)
+    np.testing.assert_array_equal(found, by_name)
+    for n, picture in enumerate(found):
+        trace = tiny_nets.forward(params, images[places["image"][n]][None], architecture=tiny_nets.MINI)[1]
+        unit = Unit(int(places["channel"][n]), (int(places["row"][n]), int(places["column"][n])))
+        expected = WAYS[way](params, trace, unit, **options)[0]
+        np.testing.assert_allclose(picture, expected, rtol=1e-4, atol=1e-5)
+    assert np.any(found)
+
+
+def test_the_examples_of_the_docstrings_run():
+    assert doctest.testmod(zfjax.deconvnet)[0] == 0

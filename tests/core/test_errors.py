@@ -1,6 +1,6 @@
-"""Every ValueError of the core is raised by some case below, whose message names the argument, the value, the rule.
+"""Every UserError of the core is raised by some case below, whose message names the argument, the value, the rule.
 
-The last test reads the modules' source: a `raise ValueError` that no case reaches fails it.
+The last test reads the modules' source: a `raise UserError` that no case reaches fails it.
 """
 
 import ast
@@ -18,9 +18,9 @@ import pytest
 import tiny_nets
 
 import zfjax
-from zfjax import parallel, pixels
+from zfjax import parallel, pixels, training
 
-CORE = ("architecture", "ops", "network", "deconvnet", "pixels", "parallel")
+CORE = ("architecture", "ops", "network", "deconvnet", "training.step", "pixels", "parallel")
 
 
 FC8 = zfjax.Dense("fc8", 5, hidden=False)
@@ -58,6 +58,33 @@ def project(top, layer, params=None, **trace):
 def gradient_without_norms():
     trace = {"conv1": zfjax.LayerTrace(CONV1, CONV1.astype(np.uint8))}
     return zfjax.gradient(tiny_nets.params(tiny_nets.MINI), trace, CONV1, layer="conv1", architecture=tiny_nets.MINI)
+
+
+def by_position(way):
+    return way(tiny_nets.params(tiny_nets.MINI), {}, MAPS, "conv3", tiny_nets.MINI)
+
+
+def one_image(unit):
+    return zfjax.isolate(MAPS[:1], unit)
+
+
+def descend(way):
+    params, conv3 = tiny_nets.params(tiny_nets.MINI), np.zeros((2, 3, 3, 6), np.float32)
+    return zfjax.deconvnet.descend(params, {}, conv3, layer="conv3", architecture=tiny_nets.MINI, way=way)
+
+
+def gradient(**missing):
+    """`gradient` from conv2, of whose trace something is missing."""
+    params, trace = tiny_nets.params(tiny_nets.MINI), tiny_nets.run(tiny_nets.MINI)[1]
+    trace = trace | {"conv2": trace["conv2"]._replace(**missing)}
+    return zfjax.gradient(params, trace, CONV2, layer="conv2", architecture=tiny_nets.MINI)
+
+
+def project_places(**changed):
+    places = {name: np.array([0]) for name in ("image", "channel", "row", "column")}
+    places |= {name: np.array([number]) for name, number in changed.items()}
+    params, images = tiny_nets.params(tiny_nets.MINI), tiny_nets.images(34)
+    return zfjax.deconvnet.project_places(params, images, places, layer="conv3", architecture=tiny_nets.MINI)
 
 
 def dense_table(**fields):
@@ -207,14 +234,53 @@ CASES = [
     (lambda: isolate(position=(4, 0)), "position row=4: a whole number from 0 to 3 is needed"),
     (lambda: isolate(position=(0, -1)), "position column=-1: a whole number from 0 to 3 is needed"),
     (lambda: isolate(channel=np.array([0, 1, 2])), "channel of shape (3,): one index, or one for each of the 2 images"),
+    (lambda: isolate(zfjax.Unit(1), channel=1), "unit=Unit(channel=1, position=None, layer=None), channel=1"),
+    (lambda: isolate(position=(np.array([0, 1]), np.array([0]))), "position column of shape (1,): one index, or one"),
+    (
+        lambda: one_image(zfjax.Unit(np.array([0, 1]), (np.array([0, 1, 2]), 0))),
+        "channel of shape (2,), position row of shape (3,): one index each, or the same number of them",
+    ),
+    (
+        lambda: one_image(zfjax.Unit(np.zeros((2, 2), int))),
+        "channel of shape (2, 2): one index, or one for each of the",
+    ),
+    (
+        lambda: project(zfjax.Unit(0, layer="conv2"), "conv3"),
+        "layer='conv3' and Unit(layer='conv2'): name one layer; one of them may be left out",
+    ),
+    (lambda: project(zfjax.Unit(0), None), "layer=None: name the layer that top stands in"),
+    (lambda: project(zfjax.Unit(0, layer="conv9"), None), "unknown layer 'conv9': mini has conv1"),
+    (lambda: project(zfjax.Unit(0), "conv3"), "trace['conv3'].features is missing"),
+    (lambda: project(3, "conv3"), "top=3: an array of the shape of trace['conv3'].features, or a Unit, is needed"),
+    (
+        lambda: by_position(zfjax.project),
+        "project(params, trace, top) and 2 more by position: layer= and architecture= are keywords, as in "
+        "project(params, trace, top, layer='conv5', architecture=architecture)",
+    ),
+    (lambda: by_position(zfjax.gradient), "gradient(params, trace, top) and 2 more by position"),
+    (lambda: by_position(zfjax.guided_backprop), "guided_backprop(params, trace, top) and 2 more by position"),
+    (
+        lambda: project(np.zeros((3, 3, 3, 6), np.float32), "conv3", **tiny_nets.run(tiny_nets.MINI)[1]),
+        "top of 3 signals, trace['conv3'] of 2 images: one signal for each image, or all of one image, is needed",
+    ),
+    (lambda: descend("deconv"), "way='deconv': one of 'deconvnet', 'gradient', 'guided' is needed"),
+    (lambda: gradient(features=None), "trace['conv2'].features is missing: hand on what `forward` gave"),
+    (lambda: gradient(norm_inputs=()), "trace['conv2'].norm_inputs is missing: the layer's norm is differentiated"),
+    (lambda: project_places(image=2), "places['image'] from 2 to 2: 0 to 1 is needed"),
+    (lambda: project_places(row=3), "places['row'] from 3 to 3: 0 to 2 is needed"),
     (lambda: project(MAPS, "pool5"), "unknown layer 'pool5': mini has conv1"),
     (lambda: project(MAPS, "conv3"), "top of shape (2, 4, 4, 3): layer 'conv3' hands on [B, 3, 3, 6]"),
     (lambda: project(MAPS[:, 0, 0], "fc6"), "top of shape (2, 3): layer 'fc6' hands on [B, 8]"),
     (lambda: project(CONV2, "conv2"), "trace['conv2'].switches is missing: the layer has a pool"),
     (lambda: gradient_without_norms(), "trace['conv1'].norm_inputs is missing: the layer's norm is differentiated"),
     (lambda: project(CONV2, "conv2", params=without_layer("conv2")), "params['conv2']['kernel'] of shape None"),
-    # renormalize
+    # training.step
     (lambda: zfjax.renormalize({}, radius=0.0), "radius=0.0: a number above 0"),
+    (
+        lambda: training.make_train_step(training.Recipe(), table(zfjax.Conv("conv1", 4, 3)), MEAN),
+        "architecture 'bad': to be trained it needs a last Dense layer, of logits",
+    ),
+    (lambda: training.step.Recipe(seed=-1), "seed=-1: 0 or more and below 2**32 is needed"),
     (lambda: zfjax.renormalize({}, radius=float("nan")), "radius=nan: a number above 0"),
     # pixels
     (lambda: pixels.subtract_mean(PICTURES, MEAN[1:]), "mean of shape (8, 9, 3): the pictures are (9, 9, 3)"),
@@ -250,16 +316,14 @@ def raised_at(call):
     raise AssertionError("no ValueError")
 
 
-def test_every_value_error_of_the_core_has_a_case():
+def test_every_user_error_of_the_core_has_a_case():
     reached = {raised_at(call) for call, _ in CASES}
     missed = []
     for name in CORE:
         path = importlib.import_module(f"zfjax.{name}").__file__
-        raising = [node for node in ast.walk(ast.parse(pathlib.Path(path).read_text())) if isinstance(node, ast.Raise)]
-        for node in raising:
-            lines = range(node.lineno, node.end_lineno + 1)
-            user = ast.unparse(node).startswith(("raise ValueError", "raise UserError"))
-            if user and not any((path, line) in reached for line in lines):
+        for node in ast.walk(ast.parse(pathlib.Path(path).read_text())):
+            raises = isinstance(node, ast.Raise) and ast.unparse(node).startswith("raise UserError")
+            if raises and not any((path, line) in reached for line in range(node.lineno, node.end_lineno + 1)):
                 missed.append(f"{name}:{node.lineno} {ast.unparse(node)[:80]}")
     assert not missed
 

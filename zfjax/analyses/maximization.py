@@ -18,7 +18,7 @@ from jax import lax
 from jax.tree_util import Partial
 
 from zfjax import nets
-from zfjax.architecture import Architecture, Conv, Rule
+from zfjax.architecture import Architecture, Conv, FieldRule
 from zfjax.deconvnet import Index
 from zfjax.errors import UserError
 from zfjax.features import Features
@@ -31,13 +31,17 @@ Bounds = tuple[Any, Any]  # (lowest, highest) value of each pixel, [H, W, C]
 BLUR_REACH = 3  # the blur's filter ends after this many sigma
 
 
+def _is_whole(value: float) -> bool:
+    return float(value).is_integer()
+
+
 _RULES = {
-    "noise": Rule("a finite number of pixels, at least 0,", lambda value: 0 <= value < np.inf),
-    "steps": Rule("a whole number of at least 1", lambda value: float(value).is_integer() and value >= 1),
-    "step_size": Rule("a finite number of pixels above 0", lambda value: 0 < value < np.inf),
-    "jitter": Rule("a whole number of pixels, at least 0,", lambda value: float(value).is_integer() and value >= 0),
-    "blur": Rule("a finite number of pixels, at least 0,", lambda value: 0 <= value < np.inf),
-    "decay": Rule("a share from 0 to below 1", lambda value: 0 <= value < 1),
+    "noise": FieldRule("a finite number of pixels, at least 0,", lambda value: 0 <= value < np.inf),
+    "steps": FieldRule("a whole number of at least 1", lambda value: _is_whole(value) and value >= 1),
+    "step_size": FieldRule("a finite number of pixels above 0", lambda value: 0 < value < np.inf),
+    "jitter": FieldRule("a whole number of pixels, at least 0,", lambda value: _is_whole(value) and value >= 0),
+    "blur": FieldRule("a finite number of pixels, at least 0,", lambda value: 0 <= value < np.inf),
+    "decay": FieldRule("a share from 0 to below 1", lambda value: 0 <= value < 1),
 }
 
 

@@ -46,19 +46,19 @@ class Inner(NamedTuple):
     plans: tuple[Plan, ...]
 
 
-Step = Rectify | Skip
+Change = Rectify | Skip
 
 
 Plan = tuple[tuple[int, Any], ...]  # (number of an equation, Rectify | Skip | Inner), hashable as all of it
 
 
-def plan_of(steps: Mapping[Place, Step]) -> Plan:
-    """The steps sorted into the programs that they belong to."""
-    here: dict[int, Any] = {place[0]: step for place, step in steps.items() if len(place) == 1}
-    for index in {place[0] for place in steps if len(place) > 1}:
-        below = {place[1:]: step for place, step in steps.items() if place[0] == index}
+def plan_of(changes: Mapping[Place, Change]) -> Plan:
+    """The changes sorted into the programs that they belong to."""
+    here: dict[int, Any] = {place[0]: change for place, change in changes.items() if len(place) == 1}
+    for index in {place[0] for place in changes if len(place) > 1}:
+        below = {place[1:]: change for place, change in changes.items() if place[0] == index}
         plans = [
-            plan_of({place[1:]: step for place, step in below.items() if place[0] == k})
+            plan_of({place[1:]: change for place, change in below.items() if place[0] == k})
             for k in range(1 + max(place[0] for place in below))
         ]
         here[index] = Inner(tuple(plans))
@@ -68,7 +68,7 @@ def plan_of(steps: Mapping[Place, Step]) -> Plan:
 def evaluate(
     program: core.Jaxpr, consts: Sequence[Any], operands: Sequence[Any], *, plan: Plan, backward: Backward | None
 ) -> list[Any]:
-    """The program's results, with the plan's steps on the way back.
+    """The program's results, with the plan's changes on the way back.
 
     Args:
       program: without its constants.
@@ -78,23 +78,23 @@ def evaluate(
       backward: the rule of `Rectify`.
     """
     values = dict(zip([*program.constvars, *program.invars], [*consts, *operands], strict=True))
-    steps = dict(plan)
+    changes = dict(plan)
 
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, core.Literal) else values[atom]
 
     for index, eqn in _needed(program):
-        step = steps.get(index)
+        change = changes.get(index)
         outputs: Sequence[Any]
-        if isinstance(step, Rectify):
-            outputs = _rectified(_alone(eqn, program), step, backward)(*map(read, _variables(eqn)))
-        elif isinstance(step, Inner):
-            outputs = _run_inner(eqn, step, backward, [read(atom) for atom in eqn.invars])
+        if isinstance(change, Rectify):
+            outputs = _rectified(_alone(eqn, program), change, backward)(*map(read, _variables(eqn)))
+        elif isinstance(change, Inner):
+            outputs = _run_inner(eqn, change, backward, [read(atom) for atom in eqn.invars])
         else:
             outputs = core.jaxpr_as_fun(_alone(eqn, program))(*map(read, _variables(eqn)))
         values.update(zip(eqn.outvars, outputs, strict=True))
-        if isinstance(step, Skip):
-            values[step.after] = _skipped(values[step.before], values[step.after])
+        if isinstance(change, Skip):
+            values[change.after] = _skipped(values[change.before], values[change.after])
     return [read(atom) for atom in program.outvars]
 
 
@@ -126,10 +126,10 @@ def _alone(eqn: core.JaxprEqn, program: core.Jaxpr) -> core.ClosedJaxpr:
     return core.ClosedJaxpr(core.Jaxpr((), variables, eqn.outvars, [eqn], eqn.effects, note), ())
 
 
-def _rectified(alone: core.ClosedJaxpr, step: Rectify, backward: Backward | None) -> Callable[..., list[Any]]:
+def _rectified(alone: core.ClosedJaxpr, change: Rectify, backward: Backward | None) -> Callable[..., list[Any]]:
     """The one equation of `alone`, with the rule on its way back."""
     variables, (eqn,) = alone.jaxpr.invars, alone.jaxpr.eqns
-    place = variables.index(eqn.invars[step.operand])
+    place = variables.index(eqn.invars[change.operand])
 
     @jax.custom_vjp
     def rectifier(*operands: jax.Array) -> list[Any]:
@@ -140,8 +140,8 @@ def _rectified(alone: core.ClosedJaxpr, step: Rectify, backward: Backward | None
 
     def down(x: jax.Array, incoming: Sequence[jax.Array]) -> tuple[jax.Array | None, ...]:
         (signal,) = incoming
-        if step.ceiling < math.inf:
-            signal = jnp.where(x < step.ceiling, signal, jnp.zeros((), signal.dtype))
+        if change.ceiling < math.inf:
+            signal = jnp.where(x < change.ceiling, signal, jnp.zeros((), signal.dtype))
         assert backward is not None  # a plan without a rule rectifies nothing
         outgoing = jnp.asarray(backward(signal, x))
         if (outgoing.shape, outgoing.dtype) != (x.shape, x.dtype):
@@ -161,10 +161,10 @@ def _skipped(before: jax.Array, after: jax.Array) -> jax.Array:
 _skipped.defvjp(lambda before, after: (after, None), lambda _, incoming: (incoming, None))
 
 
-def _run_inner(eqn: core.JaxprEqn, step: Inner, backward: Backward | None, operands: list[Any]) -> Sequence[Any]:
+def _run_inner(eqn: core.JaxprEqn, change: Inner, backward: Backward | None, operands: list[Any]) -> Sequence[Any]:
     """A call with the plan carried out inside it."""
     kind, programs = _KINDS[eqn.primitive.name], programs_of(eqn)
-    plans = (*step.plans, *((),) * (len(programs) - len(step.plans)))
+    plans = (*change.plans, *((),) * (len(programs) - len(change.plans)))
     options = tuple(kind.options(eqn).items())
     rebuild = compiled if kind.compiled else _rebuilt
     run = rebuild(kind.frame, tuple(p.jaxpr for p in programs), plans, backward, options)

@@ -81,7 +81,7 @@ def with_relu_rule(fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown 
         verdicts = verdicts_of(graph_of(program, opaque=ACTIVATIONS))
         _check(verdicts, on_unknown if backward else "keep", num_inputs=len(program.in_avals))
         changed = _CHANGED["deconvnet"] if callable(rule) else _CHANGED[rule]
-        plan = plan_of({v.place: v.step for _, v in verdicts if v.step and v.rule in changed})
+        plan = plan_of({v.place: v.change for _, v in verdicts if v.change and v.rule in changed})
         leaves = jax.tree.leaves((args, kwargs))
         results = evaluate(program.jaxpr, program.consts, leaves, plan=plan, backward=backward)
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
@@ -133,6 +133,18 @@ def project_fn(
     Returns:
       The shape of `images`, signed; for N units of one image [N, ...]. UserError for images or features of another
       kind, a layer that `fn` does not give, and as for `isolate` and `with_relu_rule`.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, zfjax
+      >>> weights = jnp.array([[1.0, -1.0], [2.0, 0.0], [3.0, 5.0]])
+      >>> def model(images):
+      ...     return {"hidden": jax.nn.relu(images @ weights), "input": images}
+      >>> images = jnp.array([[1.0, 1.0, 1.0]])
+      >>> zfjax.project_fn(model, images, unit=zfjax.Unit(1, layer="hidden"))  # 4, its value, times its weights
+      Array([[-4.,  0., 20.]], dtype=float32)
+      >>> zfjax.project_fn(model, images, unit=zfjax.Unit(jnp.array([0, 1]), layer="hidden"))  # two units of one image
+      Array([[ 6., 12., 18.],
+             [-4.,  0., 20.]], dtype=float32)
     """
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"images of type {images.dtype}: floating point, as the model reads them, is needed")
@@ -287,7 +299,7 @@ def verdicts_of(graph: Graph) -> list[tuple[Node, Verdict]]:
             found.setdefault((node.place, verdict.rule), (node, verdict))  # the results of one cond are one operation
     steps = [step for v in graph.outputs if is_inexact(v) and flow.is_mask(v) for step in flow.steps_behind(v)]
     found.update({step.place: (step, STEP) for step in steps})
-    touched = [verdict.place for _, verdict in found.values() if verdict.step is not None]
+    touched = [verdict.place for _, verdict in found.values() if verdict.change is not None]
     custom = []
     for node in graph.custom:
         if flow.passes(node) and not node.calls[-1].by_jax:  # of JAX's own it goes without saying

@@ -32,7 +32,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from zfjax.anymodel.graph import Flow, Node, Place, is_inexact
-from zfjax.anymodel.interpreter import Rectify, Skip, Step
+from zfjax.anymodel.interpreter import Change, Rectify, Skip
 from zfjax.anymodel.norms import POWERS, PRODUCTS, Kinds, is_guard, is_of_norm, is_of_squares
 from zfjax.anymodel.rectifiers import (
     SHAPES,
@@ -81,7 +81,7 @@ class Verdict(NamedTuple):
     rule: RuleName
     reason: str
     place: Place = ()
-    step: Step | None = None  # what is to be changed at that place
+    change: Change | None = None  # what is to be changed at that place
 
 
 def classify(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zfjax.architecture import COUNT, Conv, ReceptiveField, Rule, Shape, check_fields
+from zfjax.architecture import COUNT, Conv, FieldRule, ReceptiveField, Shape, check_fields
 from zfjax.errors import UserError
 from zfjax.network import Params
 from zfjax.ops import conv, max_pool
@@ -174,10 +174,12 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-_COUNT_OR_NONE = Rule("a whole number of at least 1, or null", lambda value: value is None or COUNT.holds(value))
+_COUNT_OR_NONE = FieldRule("a whole number of at least 1, or null", lambda value: value is None or COUNT.holds(value))
 
 
-_MAPS = Rule("a list of names", lambda value: isinstance(value, tuple) and all(isinstance(name, str) for name in value))
+_MAPS = FieldRule(
+    "a list of names", lambda value: isinstance(value, tuple) and all(isinstance(name, str) for name in value)
+)
 
 
 _RULES = {
@@ -186,5 +188,5 @@ _RULES = {
     "num_output": _COUNT_OR_NONE,
     "kernel": _COUNT_OR_NONE,
     "stride": COUNT,
-    "pad": Rule("a whole number of at least 0", lambda value: value == 0 or COUNT.holds(value)),
+    "pad": FieldRule("a whole number of at least 0", lambda value: value == 0 or COUNT.holds(value)),
 }

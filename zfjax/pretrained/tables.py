@@ -19,9 +19,9 @@ from zfjax.architecture import (
     Architecture,
     ContrastNorm,
     Conv,
+    FieldRule,
     Layer,
     Pool,
-    Rule,
     Shape,
     check_fields,
     pooled_size,
@@ -204,16 +204,16 @@ def _check_floor(layer: Layer, architecture: Architecture) -> None:
         )
 
 
-def _is_one_of(*values: str) -> Rule:
-    return Rule(f"one of {', '.join(map(repr, values))}", lambda value: value in values)
+def _is_one_of(*values: str) -> FieldRule:
+    return FieldRule(f"one of {', '.join(map(repr, values))}", lambda value: value in values)
 
 
-_RULES: Mapping[str, Rule] = {
+_RULES: Mapping[str, FieldRule] = {
     "norm": _is_one_of("sum", "mean"),
     "pools": _is_one_of("ceil", "floor"),
     "channels": _is_one_of("RGB", "BGR"),
-    "mean": Rule("a tuple of finite numbers", lambda value: all(map(math.isfinite, value))),
-    "std": Rule("a tuple of finite numbers above 0", lambda value: all(0 < x < math.inf for x in value)),
+    "mean": FieldRule("a tuple of finite numbers", lambda value: all(map(math.isfinite, value))),
+    "std": FieldRule("a tuple of finite numbers above 0", lambda value: all(0 < x < math.inf for x in value)),
 }
 
 
