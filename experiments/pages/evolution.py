@@ -13,7 +13,7 @@ from experiments.pages import canvas
 from experiments.pages.canvas import Panel, Section
 from experiments.pages.deconv import PAGE
 from zfjax import pixels
-from zfjax.analyses.evolution import THRESHOLD, Drawn
+from zfjax.analyses.evolution import Drawn
 from zfjax.analyses.strongest import Strongest
 
 TILE = 70  # pixels, least side of a projection
@@ -32,33 +32,23 @@ CURVES = {
 }
 
 
-MEANINGS = {
-    "similarity": "of the features of fixed validation images to the last epoch's: Pearson correlation of each map "
-    "with its final self over all images and places, mean over the maps that are alive at the end; for each epoch",
-    "similarity_by_chance": "the same of each final map with the next one",
-    "settling_epoch": f"first epoch from which the similarity stays at or above {THRESHOLD}; null: none before the "
-    "last, which is like itself",
-    "lower_layers_first": "share of the pairs of layers whose lower one has the larger mean similarity; 0.5: no order",
-    "growth": "strongest activation as a multiple of the last epoch's, median over the maps alive then",
-    "changed": "share of the maps whose strongest image is not the one of the epoch before, from the second epoch on",
-    "continuity": "mean Pearson correlation of a drawn map's projections at one epoch and the next, where the "
-    "strongest image stayed and where it changed",
-}
-
-
 def evolution_page(drawn: Drawn, result: Mapping[str, Any], *, patches: bool) -> Figure:
-    """The strips of all maps, layer by layer; with `patches`, what the unit sees stands below each projection."""
+    """The strips of all maps, layer by layer; with `patches`, what the unit sees stands below each projection.
+
+    `result` says "epochs", "threshold", "num_images", and of each of the "layers" its "units" (what the maps are
+    called) and its "settling_epoch".
+    """
     num = len(result["epochs"])
     columns = strips_per_row(num)
     side = ((PAGE + canvas.GAP) // columns - canvas.GAP - WORDS) // num - 2 * BAR
     sections = []
     for layer, at in drawn.items():
         strips = []
-        for m, number in enumerate(result["layers"][layer]["maps"]):
-            images = [seen.images[m, 0] for seen in at.values()]
+        for m, name in enumerate(result["layers"][layer]["units"]):
+            images = [of.images[m, 0] for of in at.values()]
             changed = [n > 0 and images[n] != images[n - 1] for n in range(num)]
-            tiles = [tile(seen, m, side, c, patches=patches) for seen, c in zip(at.values(), changed, strict=True)]
-            strips.append(Panel(strip(np.stack(tiles), f"map {number}", epochs=at if m < columns else ())))
+            tiles = [tile(of, m, side, c, patches=patches) for of, c in zip(at.values(), changed, strict=True)]
+            strips.append(Panel(strip(np.stack(tiles), name, epochs=at if m < columns else ())))
         sections.append(Section(heading(layer, result), strips, columns))
     title = "Figure 4: a map's strongest activation, projected to the pixels, as the network trains"
     return canvas.page(title, sections, caption(result))
@@ -72,7 +62,7 @@ def strips_per_row(num_epochs: int) -> int:
 def heading(layer: str, result: Mapping[str, Any]) -> str:
     """When the layer settled."""
     settled = result["layers"][layer]["settling_epoch"]
-    when = f"from epoch {settled} on" if settled else "only at the end"
+    when = f"from epoch {settled} on" if settled is not None else "only at the end"
     return f"{layer}: its features are like the final ones (similarity {result['threshold']} or more) {when}"
 
 
@@ -90,29 +80,34 @@ def caption(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def tile(seen: Strongest, m: int, side: int, changed: bool, *, patches: bool) -> np.ndarray:
+def tile(strongest: Strongest, m: int, side: int, changed: bool, *, patches: bool) -> np.ndarray:
     """Projection number `m`, its patch below it where wanted, a bar left of it where the image changed. -> uint8"""
-    shown = [pixels.signed_pictures(seen.projections[m], seen.scales[m]), *([seen.patches[m]] if patches else [])]
-    squares = [pixels.resized(square, side)[0] for square in shown]
+    pictures = [pixels.signed_pictures(strongest.projections[m], strongest.scales[m])]
+    pictures += [strongest.patches[m]] if patches else []
+    squares = [pixels.resized(picture, side)[0] for picture in pictures]
     height, width = side * len(squares) + 2 * BAR, side + 2 * BAR
     framed = np.full((height, width, 3), 255, np.uint8)
     if changed:
         framed[BAR : BAR + len(squares) * (len(squares[0]) + 2) - 2, :BAR] = CHANGED
     for n, square in enumerate(squares):
         top, left = BAR + n * (len(square) + 2), BAR + 2
-        framed[top : top + len(square), left : left + len(square)] = square
+        framed[top : top + len(square), left : left + square.shape[1]] = square
     return framed
 
 
 def strip(tiles: np.ndarray, name: str, *, epochs: Iterable[int]) -> np.ndarray:
-    """Tiles uint8 [E, h, w, 3] in a row, the map's name upright at their left, above them the epochs, if any."""
+    """Tiles uint8 [E, h, w, 3] in a row, the map's name upright at their left, above them the epochs, if any.
+
+    Of a name that is longer than the tiles are high an ellipsis takes the rest.
+    """
     num, height, width, _ = tiles.shape
     epochs = list(epochs)
     size = np.array([WORDS + num * width, height + (WORDS if epochs else 0)])
     figure = Figure(figsize=tuple(size / canvas.DPI), dpi=canvas.DPI, facecolor="white")
     figure.figimage(pixels.mosaic(tiles, columns=num, gap=0), xo=WORDS, yo=0, origin="upper")
-    style: dict[str, Any] = {"fontsize": canvas.SIZES["label"], "ha": "center", "va": "center"}
-    figure.text(WORDS / 2 / size[0], height / 2 / size[1], name, rotation="vertical", **style)
+    style: dict[str, Any] = {"fontsize": canvas.SIZES["label"], "ha": "center", "va": "center", "parse_math": False}
+    upright = canvas.fitted(name, "label", height - 2 * BAR)
+    figure.text(WORDS / 2 / size[0], height / 2 / size[1], upright, rotation="vertical", **style)
     for n, epoch in enumerate(epochs):
         figure.text((WORDS + (n + 0.5) * width) / size[0], 1 - WORDS / 2 / size[1], f"epoch {epoch}", **style)
     return canvas.pixels_of(figure)

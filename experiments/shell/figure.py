@@ -71,7 +71,8 @@ def opened(config: FigureConfig, command: str, *, folder: str, net: Net | None =
 def open_images(config: FigureConfig, net: Net) -> ImageSet:
     """The pictures to look at; says which they are."""
     data = sets.open_images(config.data, net)
-    print(f"data: {data.name}, {len(data.class_names)} classes, {len(sets.validation_of(data)):,} validation pictures")
+    pictures = "no" if data.validation is None else f"{len(data.validation):,}"
+    print(f"data: {data.name}, {len(data.class_names)} classes, {pictures} validation pictures")
     return data
 
 

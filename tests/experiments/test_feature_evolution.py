@@ -3,6 +3,7 @@
 import functools
 import json
 
+import foreign_nets
 import jax
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from experiments.pages import deconv as deconv_page
 from experiments.pages import evolution as evolution_page
 from experiments.shell import scans
 from zfjax import data, nets, pixels
-from zfjax.analyses import strongest
+from zfjax.analyses import evolution, strongest
 from zfjax.data import ArraySource, ImageSet, sets
 
 ENDS = {1: 10, 2: 20, 3: 30, 4: 40, 5: 50, 6: 60}  # epoch: step; the checkpoint of epoch 3 is gone
@@ -70,21 +71,25 @@ def features_at(step, images, layer):
     return np.asarray(tiny_nets.forward(params_at(step), images, architecture=NET)[1][layer].features)
 
 
+def epochs_up_to(run, step, epochs=()):
+    return feature_evolution.epoch_checkpoints(nets.load_net(run / "checkpoints" / str(step)), epochs)
+
+
 def test_epochs_are_those_of_the_log_whose_checkpoint_is_there(run):
-    paths = feature_evolution.epoch_checkpoints(run / "checkpoints" / "50", ())
+    paths = epochs_up_to(run, 50)
     assert paths == {epoch: run / "checkpoints" / str(ENDS[epoch]) for epoch in (1, 2, 5)}  # 4 is not in Fig. 4
-    assert list(feature_evolution.epoch_checkpoints(run / "checkpoints" / "40", ())) == [1, 2, 4]  # 4 is the last
-    assert list(feature_evolution.epoch_checkpoints(run / "checkpoints" / "25", ())) == [1, 2]
-    assert list(feature_evolution.epoch_checkpoints(run / "checkpoints" / "50", (4, 1))) == [1, 4]
+    assert list(epochs_up_to(run, 40)) == [1, 2, 4]  # 4 is the last
+    assert list(epochs_up_to(run, 25)) == [1, 2]
+    assert list(epochs_up_to(run, 50, (4, 1))) == [1, 4]
 
 
 def test_epochs_that_are_not_there_are_refused(run):
     with pytest.raises(ValueError, match=r"epochs=\[3, 6\]: .* holds the checkpoints after the epochs \[1, 2, 4, 5\]"):
-        feature_evolution.epoch_checkpoints(run / "checkpoints" / "50", (6, 3, 1))
+        epochs_up_to(run, 50, (6, 3, 1))
     too_few = r"epochs=\[1\]: two or more are needed; training keeps .* 1, 2, 5, 10, .* --resume .* --num-epochs N"
-    for path, epochs in (("10", ()), ("50", (1,))):
+    for step, epochs in ((10, ()), (50, (1,))):
         with pytest.raises(ValueError, match=too_few):
-            feature_evolution.epoch_checkpoints(run / "checkpoints" / path, epochs)
+            epochs_up_to(run, step, epochs)
     (run / "metrics.jsonl").unlink()
     with pytest.raises(ValueError, match=r"epochs=\[\]: two or more are needed"):
         feature_evolution.run(config())
@@ -98,20 +103,21 @@ def test_a_sample_keeps_the_place_in_its_split():
 
 
 def test_each_epoch_shows_the_strongest_training_image_of_all(run):
-    feature_evolution.run(config(maps=("conv2:0,3",), layers=("conv2",)))
+    out = feature_evolution.run(config(maps=("conv2:0,3",), layers=("conv2",)))["folder"]
     images = CENTRES.astype(np.float32) - 120
-    with np.load(run / "figures" / "evolution" / "conv2.npz") as saved:
+    with np.load(out / "conv2.npz") as saved:
         for epoch in (1, 2, 5):
             features = features_at(ENDS[epoch], images, "conv2")
             for m, channel in enumerate((0, 3)):
                 image, row, column = np.unravel_index(features[..., channel].argmax(), features.shape[:3])
                 assert saved[f"epoch_{epoch}/images"][m, 0] == image
+                assert saved[f"epoch_{epoch}/names"][m, 0] == str(image)
                 weights = params_at(ENDS[epoch])
                 trace = tiny_nets.forward(weights, images[image][None], architecture=NET)[1]
                 top = zfjax.isolate(trace["conv2"].features, channel=channel, position=(row, column))
                 alone = zfjax.project(weights, trace, top, layer="conv2", architecture=NET)[0]
-                found = saved[f"epoch_{epoch}/projections"][m, 0]
-                np.testing.assert_allclose(found, alone, rtol=1e-3, atol=1e-4 * np.abs(alone).max())
+                projection = saved[f"epoch_{epoch}/projections"][m, 0]
+                np.testing.assert_allclose(projection, alone, rtol=1e-3, atol=1e-4 * np.abs(alone).max())
 
 
 def test_numbers_are_those_of_the_features_and_the_strongest_images(run):
@@ -145,26 +151,32 @@ def test_the_command_writes_what_it_drew_goes_on_from_its_scans_and_overwrites_o
     read = []
     real = scans.eval_batches
     monkeypatch.setattr(scans, "eval_batches", lambda *a, **o: read.append(1) or real(*a, **o))
-    feature_evolution.run(config(seed=3, num_images=7))
-    out = run / "figures" / "evolution"
-    names = {"conv1.npz", "conv2.npz", "evolution.png", "curves.png", "result.json", "scans"}
+    out = run / "out"
+    feature_evolution.run(config(seed=3, num_images=7, out=out))
+    names = {"conv1.npz", "conv2.npz", "evolution.png", "curves.png", "result.json", ".lock"}
     assert {path.name for path in out.iterdir()} == names and len(read) == 3
-    assert {path.name for path in (out / "scans").iterdir()} == {f"epoch_{epoch}.npz" for epoch in (1, 2, 5)}
-    with np.load(out / "scans" / "epoch_2.npz") as saved:  # the sample does not depend on the seed of the maps
-        assert set(saved["conv2/images"].ravel()) <= set(sets.choose(PICTURES, 7, seed=0))
+    files = list((run / "scans").iterdir())
+    assert len(files) == 3  # one for each epoch
+    for file in files:
+        with np.load(file) as saved:  # the sample does not depend on the seed of the maps
+            assert set(saved["conv2/images"].ravel()) <= set(sets.choose(PICTURES, 7, seed=0))
     written = json.loads((out / "result.json").read_text())
     assert written["folder"] == str(out) and written["seed"] == 3 and written["num_images"] == 7
     assert written["checkpoint"]["fingerprint"] == "net 50" and written["data"]["fingerprint"] == "data"
     assert written["config"]["batch_size"] == 4 and "jax" in written["versions"] and "paper" in written
-    assert set(written["layers"]["conv1"]) >= set(evolution_page.MEANINGS) - {"lower_layers_first"}
+    assert set(written["layers"]["conv1"]) >= set(evolution.MEANINGS) - {"lower_layers_first"}
+    maps = written["layers"]["conv1"]["maps"]
+    assert written["layers"]["conv1"]["units"] == [f"map {number}" for number in maps]
+    with np.load(out / "conv1.npz") as saved:
+        assert written["layers"]["conv1"]["images"]["2"] == saved["epoch_2/names"][:, 0].tolist()
     with Image.open(out / "evolution.png") as image:
         assert image.size[0] <= 1600
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
-        feature_evolution.run(config())
-    feature_evolution.run(config(layers=("conv1",), maps=("conv1:4",), num_images=7, seed=4, overwrite=True))
+        feature_evolution.run(config(out=out))
+    feature_evolution.run(config(layers=("conv1",), maps=("conv1:4",), num_images=7, seed=4, out=out, overwrite=True))
     assert len(read) == 3  # other maps need no other scan
     assert {path.name for path in out.iterdir()} == names - {"conv2.npz"}
-    feature_evolution.run(config(num_images=8, overwrite=True))
+    feature_evolution.run(config(num_images=8, out=out, overwrite=True))
     assert len(read) == 6
 
 
@@ -174,37 +186,102 @@ def test_bad_settings_are_refused_before_anything_is_written(run, monkeypatch):
             feature_evolution.run(config(**{name: 0}))
     with pytest.raises(ValueError, match="maps='conv9:1': 'conv9' is not among the layers drawn"):
         feature_evolution.run(config(maps=("conv9:1",)))
-    with pytest.raises(ValueError, match="unknown layer 'conv9': tiny has conv1, conv2, fc6, fc7"):
+    with pytest.raises(ValueError, match="layer='conv9': one of conv1, conv2, fc6, fc7 of .* is needed"):
         feature_evolution.run(config(layers=("conv9",)))
     empty = ImageSet("folder", SIDE, ("a",), None, ArraySource(PICTURES, np.zeros(NUM, int)), MEAN, None, "data")
     monkeypatch.setattr(sets, "open_data", lambda _: empty)
     with pytest.raises(ValueError, match="data='folder' has no training split"):
         feature_evolution.run(config())
-    assert not (run / "figures").exists()
+    assert {path.name for path in (run / "figures").rglob("*") if path.is_file()} == {".lock"}
+    assert not (run / "scans").exists()
 
 
-def seen_with(factor, image):
+def test_without_a_validation_split_training_pictures_are_compared(run, monkeypatch):
+    source = ArraySource(PICTURES, np.zeros(NUM, int))
+    only_train = ImageSet("folder", SIDE, ("a",), source, None, MEAN, None, "data")
+    monkeypatch.setattr(sets, "open_data", lambda _: only_train)
+    result = feature_evolution.run(config(num_probes=NUM, layers=("conv1",)))
+    now, final = (features_at(step, CENTRES.astype(np.float32) - 120, "conv1") for step in (20, 50))
+    assert result["layers"]["conv1"]["similarity"][1] == pytest.approx(evolution.similarity(now, final), abs=1e-5)
+
+
+def test_a_net_without_epochs_is_sent_to_the_library(tmp_path):
+    pictures = foreign_nets.folder(tmp_path / "pictures")
+    needed = "net='small': the kept epochs of a training run are needed, .* `zfjax.evolution.measure`"
+    with pytest.raises(ValueError, match=needed):
+        feature_evolution.run(
+            feature_evolution.Config(net="foreign_nets:SMALL", data=str(pictures), out=tmp_path / "out")
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_epochs_of_a_net_that_is_none_of_ours_are_compared_and_drawn(tmp_path):
+    """Not square, its field of view unknown, its pictures called by their files' names, its logits by their classes."""
+    net = foreign_nets.SMALL
+    late = net.params
+    early = jax.tree.map(lambda leaf: leaf + 0.2 * np.roll(leaf, 1, axis=-1), late)
+    by_epoch = {3: net, 1: net.with_params(early)}
+    pictures = sets.open_images(str(foreign_nets.folder(tmp_path / "pictures")), net).train
+    images = nets.read_views(pictures, range(6), net).images
+    facts = evolution.measure(by_epoch, images, net.layers)
+    first, last = (foreign_nets.forward(params, images) for params in (early, late))
+    for layer in net.layers:
+        expected = evolution.similarity(np.asarray(first[layer]), np.asarray(last[layer]))
+        assert facts[layer]["similarity"] == pytest.approx([expected, 1], abs=1e-5) and 0.1 < expected < 1
+    tops = {
+        epoch: scans.scan(of, pictures, net.layers, of="", path=tmp_path / f"{epoch}.npz", k=1, batch_size=4)
+        for epoch, of in by_epoch.items()
+    }
+    assert evolution.follow(tops)["conv1"]["growth"][1] == 1
+    maps = {"conv1": np.array([0, 3]), "logits": np.array([2])}
+    drawn = evolution.project(by_epoch, pictures, tops, maps)
+    assert list(drawn["conv1"]) == [1, 3] and drawn["conv1"][1].projections.shape == (2, 1, 20, 28, 3)
+    assert drawn["logits"][3].names[0, 0].startswith("picture ")
+    assert set(evolution.continuities(drawn)) == {"conv1", "logits"}
+    for layer, numbers in maps.items():
+        facts[layer]["units"] = [nets.unit_name(net, layer, number) for number in numbers]
+    result = {"epochs": [1, 3], "layers": facts, "threshold": 0.9, "num_images": 6}
+    page = canvas.pixels_of(evolution_page.evolution_page(drawn, result, patches=True))
+    assert facts["logits"]["units"] == ["owl"] and page.shape[1] <= 1600
+
+
+@pytest.mark.parametrize("call", [evolution.measure, lambda by_epoch, *_: evolution.project(by_epoch, None, {}, {})])
+def test_one_epoch_is_too_few(call):
+    with pytest.raises(ValueError, match=r"by_epoch of the epochs \[4\]: two or more are needed"):
+        call({4: foreign_nets.SMALL}, np.zeros((1, 20, 28, 3), np.float32), ["conv1"])
+
+
+def projected_with(factor, image):
     """One map of 8-pixel projections: a dark and a light half, `factor` large."""
     projections = np.full((1, 1, 8, 8, 3), factor, np.float32)
     projections[..., :4, :] = -factor
     blank = np.full((1, 1, 8, 8, 3), 7, np.uint8)
     scales = np.array([pixels.symmetric_scale(projections)])
-    return strongest.Strongest(np.array([0]), None, np.array([[image]]), None, projections, blank, None, None, scales)
+    return strongest.Strongest(
+        np.array([0]), None, np.array([[image]]), None, projections, blank, None, None, scales, None
+    )
 
 
 def test_every_tile_has_its_own_scale_and_a_bar_where_the_image_changed():
-    weak, strong = (evolution_page.tile(seen_with(f, 0), 0, 24, False, patches=False) for f in (0.01, 5.0))
+    weak, strong = (evolution_page.tile(projected_with(f, 0), 0, 24, False, patches=False) for f in (0.01, 5.0))
     np.testing.assert_array_equal(weak, strong)
     bar = evolution_page.BAR
     assert set(weak[bar:-bar, bar + 2 : bar + 26].ravel()) == {0, 255}
-    changed = evolution_page.tile(seen_with(1.0, 0), 0, 24, True, patches=True)
+    changed = evolution_page.tile(projected_with(1.0, 0), 0, 24, True, patches=True)
     assert (changed[bar:-bar, :bar] == evolution_page.CHANGED).all()
     assert (weak[:, :bar] == 255).all() and (changed[bar + 26 : bar + 50, bar + 2 : bar + 26] == 7).all()
 
 
 def test_the_page_marks_the_epochs_between_which_the_image_changed():
-    drawn = {"conv1": {1: seen_with(1.0, 4), 2: seen_with(2.0, 4), 5: seen_with(3.0, 9), 10: seen_with(4.0, 9)}}
-    facts = {"maps": [0], "settling_epoch": 2}
+    drawn = {
+        "conv1": {
+            1: projected_with(1.0, 4),
+            2: projected_with(2.0, 4),
+            5: projected_with(3.0, 9),
+            10: projected_with(4.0, 9),
+        }
+    }
+    facts = {"units": ["map 0"], "settling_epoch": 2}
     result = {"epochs": [1, 2, 5, 10], "layers": {"conv1": facts}, "threshold": 0.9, "num_images": 5}
     page = canvas.pixels_of(evolution_page.evolution_page(drawn, result, patches=False))
     columns = np.flatnonzero((page == evolution_page.CHANGED).all(axis=-1).any(axis=0))

@@ -8,12 +8,110 @@ Below, E epochs are in their order, the last one is the end of the run, and C ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from zfjax import features as layer_features
+from zfjax.analyses import strongest
 from zfjax.analyses.strongest import Strongest
+from zfjax.analyses.top_activations import State
+from zfjax.data import Source
 from zfjax.errors import UserError
+from zfjax.nets import Net
+
+THRESHOLD = 0.9  # similarity to the final features from which a layer counts as settled
+
+
+MEANINGS = {
+    "similarity": "of the features of fixed validation images to the last epoch's: Pearson correlation of each map "
+    "with its final self over all images and places, mean over the maps that are alive at the end; for each epoch",
+    "similarity_by_chance": "the same of each final map with the next one",
+    "settling_epoch": f"first epoch from which the similarity stays at or above {THRESHOLD}; null: none before the "
+    "last, which is like itself",
+    "lower_layers_first": "share of the pairs of layers whose lower one has the larger mean similarity; 0.5: no order",
+    "growth": "strongest activation as a multiple of the last epoch's, median over the maps alive then",
+    "changed": "share of the maps whose strongest image is not the one of the epoch before, from the second epoch on",
+    "continuity": "mean Pearson correlation of a drawn map's projections at one epoch and the next, where the "
+    "strongest image stayed and where it changed",
+}
+
+
+Drawn = Mapping[str, Mapping[int, Strongest]]  # by layer and epoch: M maps, one image each
+
+
+def measure(
+    by_epoch: Mapping[int, Net], images: np.ndarray, layers: Sequence[str], *, batch_size: int = 64
+) -> dict[str, dict[str, Any]]:
+    """How alike each layer's features are to those of the last epoch, and from when on they stay so.
+
+    Examples:
+      evolution.measure({1: net.with_params(early), 10: net.with_params(late)}, net.prepare(pictures), net.layers)
+
+    Args:
+      by_epoch: {epoch: the network then}, two or more with the same layers; each is asked for once.
+      images: float [N, H, W, C], the networks' input.
+      layers: whose features are compared.
+      batch_size: images that are looked at together.
+
+    Returns:
+      {layer: the first three of MEANINGS}, one similarity for each epoch in ascending order. UserError for fewer than
+      two epochs, or an unknown layer.
+    """
+    *earlier, last = _epochs(by_epoch)
+
+    def look(net: Net) -> dict[str, np.ndarray]:
+        return layer_features.in_batches(net.features(layers), images, batch_size=batch_size)
+
+    final = look(by_epoch[last])
+    curves: dict[str, list[float | None]] = {layer: [] for layer in layers}
+    for epoch in (*earlier, last):
+        for layer, rows in (final if epoch == last else look(by_epoch[epoch])).items():
+            curves[layer].append(similarity(rows, final[layer]))
+    return {layer: _settling(curve, final[layer], earlier) for layer, curve in curves.items()}
+
+
+def project(by_epoch: Mapping[int, Net], source: Source, tops: Mapping[int, State], maps: Mapping[str, Any]) -> Drawn:
+    """Project the strongest activation of each of `maps` at every epoch.
+
+    Args:
+      by_epoch: {epoch: the network then}.
+      source: the split that `tops` were scanned from.
+      tops: {epoch: {layer: TopActivations}}; of the images that they hold the strongest one is drawn, or all.
+      maps: {layer: int [M]}.
+
+    Returns:
+      {layer: {epoch: Strongest}}, epochs ascending. UserError for fewer than two epochs.
+    """
+    drawn: dict[str, dict[int, Strongest]] = {layer: {} for layer in maps}
+    for epoch in _epochs(by_epoch):
+        net = by_epoch[epoch]
+        for layer, chosen in maps.items():
+            drawn[layer][epoch] = strongest.project_and_cut(net, source, tops[epoch][layer], chosen, layer=layer)
+    return drawn
+
+
+def follow(tops: Mapping[int, State]) -> dict[str, dict[str, Any]]:
+    """`growth` and `changed` of each layer's strongest activations; {epoch: {layer: TopActivations}} -> by layer."""
+    states = [tops[epoch] for epoch in _epochs(tops)]
+    facts = {}
+    for layer in states[-1]:
+        values, images = (
+            np.stack([np.asarray(getattr(state[layer], name))[:, 0] for state in states])
+            for name in ("values", "images")
+        )
+        facts[layer] = {"growth": growth(values), "changed": changed(values, images)}
+    return facts
+
+
+def continuities(drawn: Drawn) -> dict[str, Continuity]:
+    """`continuity` of the maps of each layer that are drawn."""
+    return {
+        layer: continuity(
+            np.stack([of.projections[:, 0] for of in at.values()]), np.stack([of.images[:, 0] for of in at.values()])
+        )
+        for layer, at in drawn.items()
+    }
 
 
 def correlations(features: np.ndarray, final: np.ndarray) -> np.ndarray:
@@ -30,8 +128,8 @@ def correlations(features: np.ndarray, final: np.ndarray) -> np.ndarray:
     features, final = np.asarray(features), np.asarray(final)
     if features.shape != final.shape:
         raise UserError(f"features of shape {features.shape}: final has {final.shape}")
-    found = np.einsum("nc,nc->c", _standard_scores(features), _standard_scores(final), dtype=np.float64)
-    return np.where(_varies(final), np.clip(found, -1.0, 1.0), np.nan)
+    each = np.einsum("nc,nc->c", _standard_scores(features), _standard_scores(final), dtype=np.float64)
+    return np.where(_varies(final), np.clip(each, -1.0, 1.0), np.nan)
 
 
 def similarity(features: np.ndarray, final: np.ndarray) -> float | None:
@@ -112,7 +210,7 @@ def changed(values: np.ndarray, images: np.ndarray) -> list[float | None]:
 
     Args:
       values: float [E, C], strongest activations; a map counts where it is alive at both epochs.
-      images: int [E, C], where they were found.
+      images: int [E, C], the images that they stand in.
 
     Returns:
       One for each epoch but the first; None where no map is alive at both.
@@ -135,15 +233,35 @@ def continuity(projections: np.ndarray, images: np.ndarray) -> Continuity:
 
     Args:
       projections: float [E, C, H, W, 3], each map's strongest activation, projected; all zero where there is none.
-      images: int [E, C], where it was found.
+      images: int [E, C], the image that it stands in.
     """
     flat = np.asarray(projections).reshape(*np.shape(images), -1)
     drawn = np.any(flat != 0, axis=2)
-    found: tuple[list[float], list[float]] = ([], [])
+    by_change: tuple[list[float], list[float]] = ([], [])
     for epoch, m in np.argwhere(drawn[1:] & drawn[:-1]):
         other_image = images[epoch + 1, m] != images[epoch, m]
-        found[int(other_image)].append(float(np.corrcoef(flat[epoch + 1, m], flat[epoch, m])[0, 1]))
-    return Continuity(*(_mean(values) for values in found))
+        by_change[int(other_image)].append(float(np.corrcoef(flat[epoch + 1, m], flat[epoch, m])[0, 1]))
+    return Continuity(*(_mean(values) for values in by_change))
+
+
+def _epochs(by_epoch: Mapping[int, Any]) -> list[int]:
+    epochs = sorted(by_epoch)
+    if len(epochs) < 2:
+        raise UserError(
+            f"by_epoch of the epochs {epochs}: two or more are needed, to compare the earlier with the last"
+        )
+    return epochs
+
+
+def _settling(curve: Sequence[float | None], final: np.ndarray, earlier: Sequence[int]) -> dict[str, Any]:
+    known = [
+        value for value in curve[:-1] if value is not None
+    ]  # all of them, or none where no map is alive at the end
+    return {
+        "similarity": list(curve),
+        "similarity_by_chance": similarity_by_chance(final),
+        "settling_epoch": settling_epoch(known, earlier, THRESHOLD) if known else None,
+    }
 
 
 def _standard_scores(features: np.ndarray) -> np.ndarray:
@@ -165,9 +283,3 @@ def _mean(values: Sequence[float] | np.ndarray) -> float | None:
     known = np.asarray(values, np.float64)
     known = known[~np.isnan(known)]
     return float(known.mean()) if known.size else None
-
-
-THRESHOLD = 0.9  # similarity to the final features from which a layer counts as settled
-
-
-Drawn = Mapping[str, Mapping[int, Strongest]]  # by layer and epoch: M maps, one image each
