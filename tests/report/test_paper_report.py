@@ -55,7 +55,7 @@ def invariance(slope=None, of_scale=(0.5,)):
         "label_stability": {"mean": 0.5, "images": [0.5]},
         "of_images": {"slope": {"conv1": [2.0], "fc7": [1.0]}, "linearity": {"fc7": [0.9]}},
     }
-    transforms = {name: transform for name in ("translation", "scale", "rotation")}
+    transforms = dict.fromkeys(("translation", "scale", "rotation"), transform)
     transforms["scale"] = {**transform, "label_stability": {"mean": 0.5, "images": list(of_scale)}}
     return {"figure": "Figure 5", "layers": ["conv1", "fc7"], "transforms": transforms}
 
