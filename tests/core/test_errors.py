@@ -1,6 +1,6 @@
-"""Every ValueError of the core is raised by some case below, whose message names the argument, the value, the rule.
+"""Every error that a user can cause in the core has a case below; its message names argument, value and rule.
 
-The last test reads the modules' source: a `raise ValueError` that no case reaches fails it.
+The last test reads the modules' source: a `raise UserError` that no case reaches fails it.
 """
 
 import ast
@@ -18,7 +18,7 @@ import pytest
 import tiny_nets
 
 import zfjax
-from zfjax import parallel, pixels
+from zfjax import deconvnet, parallel, pixels
 
 CORE = ("architecture", "ops", "network", "deconvnet", "pixels", "parallel")
 
@@ -55,8 +55,17 @@ def project(top, layer, params=None, **trace):
     )
 
 
+SEEN = zfjax.LayerTrace(CONV1, CONV1.astype(np.uint8))
+
+
+def project_places(way="deconvnet", **places):
+    one = {name: np.array([0]) for name in ("image", "channel", "row", "column")}
+    options = {"layer": "conv1", "architecture": tiny_nets.MINI, "way": way}
+    return deconvnet.project_places(tiny_nets.params(tiny_nets.MINI), tiny_nets.images(34), one | places, **options)
+
+
 def gradient_without_norms():
-    trace = {"conv1": zfjax.LayerTrace(CONV1, CONV1.astype(np.uint8))}
+    trace = {"conv1": SEEN}
     return zfjax.gradient(tiny_nets.params(tiny_nets.MINI), trace, CONV1, layer="conv1", architecture=tiny_nets.MINI)
 
 
@@ -214,6 +223,23 @@ CASES = [
     (lambda: project(CONV2, "conv2"), "trace['conv2'].switches is missing: the layer has a pool"),
     (lambda: gradient_without_norms(), "trace['conv1'].norm_inputs is missing: the layer's norm is differentiated"),
     (lambda: project(CONV2, "conv2", params=without_layer("conv2")), "params['conv2']['kernel'] of shape None"),
+    # a way down: what it is given
+    (lambda: isolate(1, channel=2), "unit=1, channel=2, position=None: name the unit once"),
+    (
+        lambda: zfjax.isolate(MAPS[:1], channel=np.array([0, 1]), position=(np.array([0, 1, 2]), 0)),
+        "channel of shape (2,), position row of shape (3,): one index, or one for each of the same number of units",
+    ),
+    (lambda: zfjax.project({}, {}, MAPS, "conv1"), "project(params, trace, top) and 1 more by position: layer="),
+    (lambda: project(zfjax.Unit(1, layer="conv1"), "conv2"), "layer='conv2' and Unit(layer='conv1'): name one layer"),
+    (lambda: project(zfjax.Unit(1), None), "layer=None: name the layer that top stands in"),
+    (lambda: project(3, "conv1"), "top=3: an array of the shape of trace['conv1'].features, or a Unit"),
+    (lambda: project(zfjax.Unit(1), "conv1"), "trace['conv1'].features is missing: hand on what `forward` gave"),
+    (
+        lambda: project(CONV1[[0, 0, 0]], "conv1", conv1=SEEN),
+        "top of 3 signals, trace['conv1'] of 2 images: one signal",
+    ),
+    (lambda: project_places("upwards"), "way='upwards': one of 'deconvnet', 'gradient', 'guided' is needed"),
+    (lambda: project_places(channel=np.array([4])), "places['channel'] from 4 to 4: 0 to 3 is needed"),
     # renormalize
     (lambda: zfjax.renormalize({}, radius=0.0), "radius=0.0: a number above 0"),
     (lambda: zfjax.renormalize({}, radius=float("nan")), "radius=nan: a number above 0"),
@@ -248,10 +274,10 @@ def raised_at(call):
     except ValueError as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         return frame.filename, frame.lineno
-    raise AssertionError("no ValueError")
+    raise AssertionError("nothing was raised")
 
 
-def test_every_value_error_of_the_core_has_a_case():
+def test_every_error_of_the_core_has_a_case():
     reached = {raised_at(call) for call, _ in CASES}
     missed = []
     for name in CORE:
