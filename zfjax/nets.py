@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -104,10 +105,13 @@ def class_words(net: Net) -> tuple[str, ...]:
 def shapes_of(net: Net, layers: Sequence[str] | None = None) -> dict[str, tuple[int, ...]]:
     """{layer: [H, W, C] or [C]}, the shape of each layer's features of one image; nothing is computed."""
     layers = net.layers if layers is None else layers
+    if isinstance(net, OfTable | FunctionNet):
+        shapes = net.shapes
+        return {check_layer(net, layer): shapes[layer] for layer in layers}
     picture = jax.ShapeDtypeStruct((1, *size_of(net.picture_size), num_channels(net)), np.uint8)
     fn = net.features(layers)
-    shapes = jax.eval_shape(lambda pictures: fn(net.prepare(pictures)), picture)
-    return {layer: tuple(shapes[layer].shape[1:]) for layer in layers}
+    features = jax.eval_shape(lambda pictures: fn(net.prepare(pictures)), picture)
+    return {layer: tuple(features[layer].shape[1:]) for layer in layers}
 
 
 def num_channels(net: Net) -> int:
@@ -165,6 +169,11 @@ class OfTable:
         """Names of the layers from the image up; the last one is the logits."""
         return self.architecture.layer_names
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """{layer: shape of its features of one image}."""
+        return {layer: size.output for layer, size in self.architecture.sizes().items()}
+
     def prepare(self, pictures: Any) -> jax.Array:
         """The centre of pictures uint8 [B, S, S, 3], minus the mean."""
         mean = np.broadcast_to(self.mean, pictures.shape[1:])
@@ -213,7 +222,8 @@ class TrainedNet(OfTable):
     @property
     def name(self) -> str:
         """The run's folder and the checkpoint's step."""
-        return f"{self.run}" if self.path == self.run else f"{self.run} at step {self.path.name}"
+        run = self.run.relative_to(Path.cwd()) if self.run.is_relative_to(Path.cwd()) else self.run
+        return f"{run} at step {self.path.name}"
 
     @property
     def class_words(self) -> tuple[str, ...]:
@@ -267,14 +277,15 @@ class FunctionNet:
         if self.channels < 1:
             raise UserError(f"channels={self.channels}: at least 1 is needed")
         object.__setattr__(self, "picture_size", self.picture_size or self.image_size)
-        last = self._shapes[self.layers[-1]]
+        last = self.shapes[self.layers[-1]]
         if self.class_names and len(self.class_names) != last[-1]:
             raise UserError(
                 f"class_names of {len(self.class_names)} classes: the last layer, {self.layers[-1]!r}, has {last[-1]}"
             )
 
     @cached_property
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """{layer: shape of its features of one image}."""
         image = jax.ShapeDtypeStruct((1, *size_of(self.image_size), self.channels), np.float32)
         prepared = jax.eval_shape(self._preprocessed, image)
         shapes = jax.eval_shape(self._called, self.params, prepared)
@@ -377,7 +388,7 @@ class FunctionNet:
         return self._compiled.setdefault(layers, chosen)
 
     def _projection_of(self, layer: str, way: Way) -> Callable[..., Any]:
-        is_dense = len(self._shapes[layer]) == 1
+        is_dense = len(self.shapes[layer]) == 1
 
         @jax.jit
         def projected(params: Any, images: jax.Array, channel: jax.Array, row: jax.Array, column: jax.Array) -> Any:
@@ -551,7 +562,8 @@ class Views(NamedTuple):
 def read_views(source: Source, indices: Sequence[int] | np.ndarray, net: Net) -> Views:
     """The examples at `indices` of a split whose pictures have the net's picture size."""
     (height, width), stored_size = size_of(net.image_size), size_of(net.picture_size)
-    examples = [source[int(index)] for index in indices]
+    with ThreadPoolExecutor() as pool:  # Pillow and JAX work without the interpreter's lock
+        examples = list(pool.map(source.__getitem__, map(int, indices)))
     empty = np.zeros((0, *stored_size, num_channels(net)), np.uint8)
     stored = np.stack([example["image"] for example in examples]) if examples else empty
     top, left = (stored.shape[1] - height) // 2, (stored.shape[2] - width) // 2

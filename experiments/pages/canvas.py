@@ -125,6 +125,7 @@ def fitted(text: str, kind: str, width: float) -> str:
     return f"{text[:kept].rstrip()}…"
 
 
+@functools.lru_cache(maxsize=4096)
 def text_width(text: str, kind: str) -> float:
     """Pixels that a line takes, by the renderer that draws it."""
     with _missing_letters_as_boxes():
@@ -206,7 +207,7 @@ def _draw(
 
 def _encoded(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True, dpi=(DPI, DPI))
+    image.save(buffer, "PNG", dpi=(DPI, DPI))
     return buffer.getvalue()
 
 

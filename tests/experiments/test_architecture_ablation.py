@@ -6,8 +6,8 @@ import os
 import signal
 
 import pytest
-import runs
 
+import runs
 from experiments import architecture_ablation, train_imagenet
 from experiments.shell.command import Stopped
 from zfjax.data import sets
@@ -39,7 +39,7 @@ def tiny(monkeypatch, tmp_path):
     recipe = dataclasses.replace(demo.recipe, batch_size=8, num_epochs=1)
     preset = dataclasses.replace(demo, image_size=36, width=0.03, recipe=recipe)
     monkeypatch.setitem(train_imagenet.PRESETS, "demo", preset)
-    monkeypatch.setattr(sets, "open_data", lambda _: runs.tiny_set())
+    monkeypatch.setattr(sets, "open_data", lambda _, **__: runs.tiny_set())
     return architecture_ablation.Config(variants=CHOSEN, out=tmp_path / "ablation")
 
 

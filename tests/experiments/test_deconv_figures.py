@@ -63,7 +63,7 @@ def trained(monkeypatch, tmp_path):
     """The tiny net and set in the place of a run; Config with a folder of its own."""
     net = make_net(tmp_path)
     monkeypatch.setattr(nets, "load_net", lambda checkpoint: net)
-    monkeypatch.setattr(sets, "open_data", lambda data: make_data())
+    monkeypatch.setattr(sets, "open_data", lambda data, **_: make_data())
     return net
 
 
@@ -247,11 +247,11 @@ def test_a_net_that_is_none_of_ours_is_drawn_too(tmp_path):
 
 def test_a_set_that_cannot_be_searched_is_refused(trained, monkeypatch):
     empty = ImageSet("folder", SIDE, ("a",), None, None, MEAN, None, "data")
-    monkeypatch.setattr(sets, "open_data", lambda data: empty)
+    monkeypatch.setattr(sets, "open_data", lambda data, **_: empty)
     with pytest.raises(ValueError, match="data='folder' has no validation split"):
         deconv_figures.run(_config())
     other = ImageSet("folder", 30, ("a",), None, make_data().validation, MEAN, None, "data")
-    monkeypatch.setattr(sets, "open_data", lambda data: other)
+    monkeypatch.setattr(sets, "open_data", lambda data, **_: other)
     with pytest.raises(ValueError, match="data='tiny': its pictures have 30 pixels a side, the net's 24"):
         deconv_figures.run(_config())
 

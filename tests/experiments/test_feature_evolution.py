@@ -59,7 +59,7 @@ def run(monkeypatch, tmp_path):
     labels = np.zeros(NUM, int)
     sources = ArraySource(PICTURES, labels), ArraySource(VALIDATION, labels)
     monkeypatch.setattr(nets, "load_net", load)
-    monkeypatch.setattr(sets, "open_data", lambda _: ImageSet("tiny", SIDE, ("a",), *sources, MEAN, None, "data"))
+    monkeypatch.setattr(sets, "open_data", lambda _, **__: ImageSet("tiny", SIDE, ("a",), *sources, MEAN, None, "data"))
     return tmp_path
 
 
@@ -189,7 +189,7 @@ def test_bad_settings_are_refused_before_anything_is_written(run, monkeypatch):
     with pytest.raises(ValueError, match="layer='conv9': one of conv1, conv2, fc6, fc7 of .* is needed"):
         feature_evolution.run(config(layers=("conv9",)))
     empty = ImageSet("folder", SIDE, ("a",), None, ArraySource(PICTURES, np.zeros(NUM, int)), MEAN, None, "data")
-    monkeypatch.setattr(sets, "open_data", lambda _: empty)
+    monkeypatch.setattr(sets, "open_data", lambda _, **__: empty)
     with pytest.raises(ValueError, match="data='folder' has no training split"):
         feature_evolution.run(config())
     assert {path.name for path in (run / "figures").rglob("*") if path.is_file()} == {".lock"}
@@ -199,7 +199,7 @@ def test_bad_settings_are_refused_before_anything_is_written(run, monkeypatch):
 def test_without_a_validation_split_training_pictures_are_compared(run, monkeypatch):
     source = ArraySource(PICTURES, np.zeros(NUM, int))
     only_train = ImageSet("folder", SIDE, ("a",), source, None, MEAN, None, "data")
-    monkeypatch.setattr(sets, "open_data", lambda _: only_train)
+    monkeypatch.setattr(sets, "open_data", lambda _, **__: only_train)
     result = feature_evolution.run(config(num_probes=NUM, layers=("conv1",)))
     now, final = (features_at(step, CENTRES.astype(np.float32) - 120, "conv1") for step in (20, 50))
     assert result["layers"]["conv1"]["similarity"][1] == pytest.approx(evolution.similarity(now, final), abs=1e-5)

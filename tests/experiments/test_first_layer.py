@@ -78,7 +78,9 @@ def trained(monkeypatch, tmp_path):
 
     source = ArraySource(PICTURES, np.zeros(NUM, int))
     monkeypatch.setattr(nets, "load_net", load_net)
-    monkeypatch.setattr(sets, "open_data", lambda _: ImageSet("tiny", SIDE, ("a",), None, source, MEAN, None, "data"))
+    monkeypatch.setattr(
+        sets, "open_data", lambda _, **__: ImageSet("tiny", SIDE, ("a",), None, source, MEAN, None, "data")
+    )
     monkeypatch.setattr(checkpoints, "load", load)
     return kinds
 

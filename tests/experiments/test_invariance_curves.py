@@ -71,7 +71,7 @@ def trained(monkeypatch, tmp_path):
     net, labels = _net(tmp_path), _predicted()
     labels[::3] = (labels[::3] + 1) % 3
     monkeypatch.setattr(nets, "load_net", lambda checkpoint: net)
-    monkeypatch.setattr(sets, "open_data", lambda data: _set(labels))
+    monkeypatch.setattr(sets, "open_data", lambda data, **_: _set(labels))
     return net
 
 

@@ -62,7 +62,7 @@ def trained(monkeypatch, tmp_path):
     """The tiny net and set in the place of a run."""
     moved = net()._replace(run=tmp_path)
     monkeypatch.setattr(nets, "load_net", lambda checkpoint: moved)
-    monkeypatch.setattr(sets, "open_data", lambda name: data())
+    monkeypatch.setattr(sets, "open_data", lambda name, **_: data())
     return moved
 
 
@@ -107,7 +107,7 @@ def test_the_command_writes_page_arrays_and_result_and_overwrites_only_when_told
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
         occlusion_maps.run(config())
     mostly_wrong = np.where(np.arange(len(PICTURES)) < 3, answers(), answers() + 1) % 3
-    monkeypatch.setattr(sets, "open_data", lambda name: data(mostly_wrong))
+    monkeypatch.setattr(sets, "open_data", lambda name, **_: data(mostly_wrong))
     assert occlusion_maps.run(config(num_scored=9, overwrite=True))["score"]["num_images"] == 3
     assert occlusion_maps.run(config(num_scored=0, overwrite=True))["score"] is None
 

@@ -225,6 +225,6 @@ def test_a_set_without_parts_is_refused(monkeypatch):
     plain = ImageSet(
         "plain", SIDE, NAMES, None, ArraySource(np.zeros((2, SIDE, SIDE, 3), "u1"), [0, 1]), MEAN, None, ""
     )
-    monkeypatch.setattr(sets, "open_data", lambda data: plain)
+    monkeypatch.setattr(sets, "open_data", lambda data, **_: plain)
     with pytest.raises(ValueError, match="data='plain' does not say where parts are: take the demo set, or give --ann"):
         part_correspondence.read_parts(part_correspondence.Config(), _net())

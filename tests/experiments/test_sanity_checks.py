@@ -38,7 +38,7 @@ def trained(monkeypatch, tmp_path):
     moved = net()._replace(run=tmp_path)
     data = ImageSet("tiny", SIDE, ("a",), None, ArraySource(PICTURES, np.zeros(len(PICTURES), int)), MEAN, None, "data")
     monkeypatch.setattr(nets, "load_net", lambda checkpoint: moved)
-    monkeypatch.setattr(sets, "open_data", lambda name: data)
+    monkeypatch.setattr(sets, "open_data", lambda name, **_: data)
     return moved
 
 

@@ -58,7 +58,7 @@ def small_batches(monkeypatch):
 
 @pytest.fixture
 def opened(monkeypatch):
-    monkeypatch.setattr(sets, "open_data", lambda data: photos())
+    monkeypatch.setattr(sets, "open_data", lambda data, **_: photos())
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +243,6 @@ UNFIT = {
 
 @pytest.mark.parametrize(("message", "change"), UNFIT.items())
 def test_photos_that_do_not_fit_the_net_are_refused(net, monkeypatch, message, change):
-    monkeypatch.setattr(sets, "open_data", lambda data: photos(**change))
+    monkeypatch.setattr(sets, "open_data", lambda data, **_: photos(**change))
     with pytest.raises(ValueError, match=message):
         squeezenet_photos.open_photos("x", net)

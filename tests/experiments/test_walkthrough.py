@@ -50,7 +50,7 @@ def trained(monkeypatch, tmp_path):
     """The tiny net and set in the place of a run."""
     net = make_net(tmp_path)
     monkeypatch.setattr(nets, "load_net", lambda checkpoint: net)
-    monkeypatch.setattr(sets, "open_data", lambda data: make_data())
+    monkeypatch.setattr(sets, "open_data", lambda data, **_: make_data())
     return net
 
 

@@ -155,12 +155,13 @@ class DemoSource:
 
 
 @lru_cache(maxsize=1)  # so that its scenes are rendered once in a process
-def demo_set(size: int = 80, num_train: int = 6144, num_validation: int = 1024) -> ImageSet:
+def demo_set(size: int = 80, num_train: int = 6144, num_validation: int = 1024, *, with_mean: bool = True) -> ImageSet:
     """The demo set as every experiment reads it: seed 0 to train on, fresh scenes of seed 1 to validate on.
 
     Args:
       size: side of the pictures in pixels, at least 16.
       num_train, num_validation: scenes in each split, at least 1.
+      with_mean: whether its mean is rendered, which takes seconds and only training needs; else it is None.
 
     Returns:
       ImageSet; its mean is that of the first `MEAN_SCENES` training scenes.
@@ -172,14 +173,14 @@ def demo_set(size: int = 80, num_train: int = 6144, num_validation: int = 1024) 
     ]:
         if value < least:
             raise UserError(f"{name}={value}: at least {least} is needed")
-    first = demo_images(0, 0, min(MEAN_SCENES, num_train), size=size)["image"]
+    first = demo_images(0, 0, min(MEAN_SCENES, num_train), size=size)["image"] if with_mean else None
     return ImageSet(
         name="demo",
         size=size,
         class_names=CLASS_NAMES,
         train=DemoSource(0, num_train, size),
         validation=DemoSource(1, num_validation, size),
-        mean=first.mean(axis=0, dtype=np.float64).astype(np.float32),
+        mean=None if first is None else first.mean(axis=0, dtype=np.float64).astype(np.float32),
         official_labels=None,
         fingerprint=f"demo-{VERSION}-{size}-{num_train}-{num_validation}",
     )

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from zfjax.nets import Net
 
 
-def open_data(data: str) -> ImageSet:
+def open_data(data: str, *, with_mean: bool = True) -> ImageSet:
     """A data set by name.
 
     Args:
       data: "demo"; or "demo:SIZE:TRAIN:VALIDATION" with the side of its pictures and the sizes of its splits; or the
         folder of a prepared set, "DIR", or "DIR:SIZE" where it holds several sizes.
+      with_mean: whether the demo set's mean picture is rendered too, which takes seconds and only training needs.
 
     Raises:
       FileNotFoundError: no prepared set there; the message says how to make one.
@@ -31,7 +32,7 @@ def open_data(data: str) -> ImageSet:
 
         if len(numbers) not in (0, 3) or not all(number.isdigit() for number in numbers):
             raise UserError(f"data={data!r}: 'demo', 'demo:SIZE:TRAIN:VALIDATION', 'DIR' or 'DIR:SIZE' is needed")
-        return demo.demo_set(*(int(number) for number in numbers))
+        return demo.demo_set(*(int(number) for number in numbers), with_mean=with_mean)
     from zfjax.data import imagenet
 
     folder, _, size = data.rpartition(":")
@@ -72,8 +73,8 @@ def open_images(data: str | None, net: Net) -> ImageSet:
     if data == "demo":
         from zfjax.data import demo
 
-        return demo.demo_set(needed)
-    images = open_data(name)
+        return demo.demo_set(needed, with_mean=False)
+    images = open_data(name, with_mean=False)
     if images.size != needed:
         raise UserError(f"data={name!r}: its pictures have {images.size} pixels a side, the net's {needed}")
     return images
