@@ -366,16 +366,16 @@ def _standing(trace: Trace, top: Top, layer: str | None, architecture: Architect
         raise UserError("layer=None: name the layer that top stands in, by layer= or in Unit(layer=...)")
     architecture.layer(layer)
     if isinstance(top, Unit):
-        return isolate(_features(trace, layer), top), layer
+        return isolate(_features(trace.get(layer), layer), top), layer
     if not hasattr(top, "shape"):
         raise UserError(f"top={top!r}: an array of the shape of trace[{layer!r}].features, or a Unit, is needed")
     return jnp.asarray(top), layer
 
 
-def _features(trace: Trace, layer: str) -> jax.Array:
-    if layer not in trace or trace[layer].features is None:
+def _features(seen: LayerTrace | None, layer: str) -> jax.Array:
+    if seen is None or seen.features is None:
         raise UserError(f"trace[{layer!r}].features is missing: hand on what `forward` gave")
-    return trace[layer].features
+    return seen.features
 
 
 @partial(jax.jit, static_argnames=("layer", "architecture", "way"))
@@ -433,9 +433,7 @@ def _undo(row: Layer, kernel: jax.Array, seen: LayerTrace | None, signal: jax.Ar
     """One layer undone: (i) its stages, (ii) its ReLU, (iii) its filters."""
     if not isinstance(row, Conv) and not row.hidden:
         return Step(signal, signal, _undo_filters(row, kernel, signal, size))
-    active = None
-    if way != "deconvnet":
-        active = _features({} if seen is None else {row.name: seen}, row.name) > 0
+    active = None if way == "deconvnet" else _features(seen, row.name) > 0
     if isinstance(row, Conv):
         signal, active = _undo_stages(row, seen, signal, active, size)
     rectified = signal if way == "gradient" else rectify(signal)
