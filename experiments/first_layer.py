@@ -1,18 +1,19 @@
 """Figure 6: the first layer with and without renormalisation, and against AlexNet's; aliasing in the second.
 
-    python -m experiments.first_layer --checkpoint runs/RUN --alexnet runs/RUN-alexnet --unclipped runs/RUN-unclipped
+    python -m experiments.first_layer --net runs/RUN --alexnet runs/RUN-alexnet --unclipped runs/RUN-unclipped
 
 RUN is the paper's net, RUN-alexnet AlexNet and RUN-unclipped the paper's net without renormalisation, all trained on
 the same data; where one of the two is not given, its panels are left out, and result.json names the command that
-trains it. Without --checkpoint the newest run under runs/ is taken. Expected time: one pass over the validation set
+trains it. Without --net the newest run under runs/ is taken. Expected time: one pass over the validation set
 for each net and 15 s for pictures; 20 s on two CPU cores for three nets of preset `demo`. Expected figure: without
 renormalisation a few filters dominate, unless none ever reached the radius (so with the weight decay of preset
 `demo`); AlexNet's second layer shows blocks and repeated dots where ZFNet's shows edges and colours. Expected result,
 nets of half width on photos of ten classes: too fine for its own grid is 44 % of the energy of AlexNet's filters, 20 %
 of ZFNet's; 15 % and 25 % of the filters peak at middle frequencies.
 
+Any net that shows its first filters can be drawn alone; how a net was trained is known of runs only.
 Writes to <run>/figures/first_layer (or --out): first_layer.png, numbers.png, result.json, and for each net <net>.npz
-with filters and projections, and <net>_scan.npz with the strongest activations, which later calls start from.
+with filters and projections. The strongest activations stay in <run>/scans, and later calls start from them.
 """
 
 from __future__ import annotations
@@ -24,18 +25,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments import train_imagenet
 from experiments.pages import first_layer as first_layer_page
-from experiments.shell import command, results, scans
-from zfjax import files, nets, parallel
-from zfjax.analyses import strongest, top_activations
-from zfjax.analyses.filters import Seen, first_row, measure
+from experiments.shell import command, figure, results, scans
+from zfjax import nets, parallel
+from zfjax.analyses import filters, strongest
+from zfjax.analyses.filters import Bottom
 from zfjax.architecture import Conv
-from zfjax.data import Source, sets
+from zfjax.data import sets
 from zfjax.errors import UserError
+from zfjax.nets import Net, TrainedNet
 from zfjax.training import checkpoints
 
+COMMAND = "first_layer"
 NUM_IMAGES = 9  # strongest images of each map, as in the paper
 
 
@@ -51,16 +55,10 @@ PAPER = {
 }
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(figure.FigureConfig):
     """Draw Figure 6: first-layer filters and second-layer projections of up to three nets."""
 
-    checkpoint: Path | None = None
-    """Run folder or checkpoint; by default the newest run under runs/."""
-    data: str | None = None
-    """Data set, or folder of pictures, to look at; by default what the net was trained on."""
-    out: Path | None = None
-    """Folder for the results; by default <run>/figures/first_layer."""
     alexnet: Path | None = None
     """Run or checkpoint of AlexNet, trained on the same data."""
     unclipped: Path | None = None
@@ -71,76 +69,121 @@ class Config:
     """Images per step over all devices."""
     num_workers: int = 0
     """Processes that decode pictures; 0 decodes on threads."""
-    seed: int = 0
-    """Seed of the choice among the maps that at least nine images excite."""
-    overwrite: bool = False
-    """Replace the results that are already there."""
 
 
 def run(config: Config) -> dict[str, Any]:
     """Scan the validation set with each net, draw, measure, and write pages, arrays and result.json.
 
     Returns:
-      What result.json holds. UserError for nets that were trained on other data or do not fit their role, a set
-      without validation pictures, or an output folder that already holds a result.
+      What result.json holds. UserError for nets that were trained on other data or do not fit their role, a net that
+      does not show its first filters, a set without validation pictures, or an output folder that holds something
+      else.
     """
-    by_role = load_nets(config)
-    net = by_role["clipped"]
     if config.num_maps < 1:
         raise UserError(f"num_maps={config.num_maps}: at least 1 is needed")
-    data = sets.open_images(config.data, net)
-    source = sets.validation_of(data)
-    out = results.result_folder(config.out, net.run / "figures" / "first_layer", overwrite=config.overwrite)
-    seen = {}
-    for role, one in by_role.items():
-        layers = one.architecture.layer_names[:2]
+    by_role = load_nets(config)
+    net = by_role["clipped"]
+    with figure.opened(config, COMMAND, folder="first_layer", net=net) as (_, out):
+        data = figure.open_images(config, net)
+        source = sets.validation_of(data)
         options = {"k": NUM_IMAGES, "batch_size": config.batch_size, "num_workers": config.num_workers}
-        top = scans.scan(one, source, layers, out / f"{role}_scan.npz", of=f"{data.fingerprint} validation", **options)
-        if parallel.host_count()[0] == 0:  # one host draws
-            seen[role] = look(config, one, source, top)
-    if not seen:
-        return {}
-    result = {
-        "figure": "Figure 6",
-        "nets": {role: measure(one) for role, one in seen.items()},
-        "renormalisation_acted": first_layer_page.renormalisation_acted(seen),
-        "meanings": first_layer_page.MEANINGS,
-        "missing": {role: train_command(net, role) for role in CHANGES if role not in by_role},
-        "paper": PAPER,
-        "num_images": len(source),
-        "folder": out,
-        "seed": config.seed,
-        **results.provenance(net, data, config),
-        "checkpoints": {role: {"path": one.path, "fingerprint": one.fingerprint} for role, one in by_role.items()},
-    }
-    write_all(out, seen, result)
-    return result
+        bottoms = {}
+        for role, one in by_role.items():
+            layers, of = filters.check_bottom(one), f"{data.fingerprint} validation"
+            state = scans.scan(one, source, layers, of=of, path=None, **options)
+            if parallel.host_count()[0] == 0:  # one host draws
+                bottoms[role] = filters.look(one, source, state, num_maps=config.num_maps, seed=config.seed)
+        if not bottoms:
+            return {}
+        result = {
+            "figure": "Figure 6",
+            "nets": {role: filters.measure(one) for role, one in bottoms.items()},
+            "renormalisation_acted": renormalisation_acted(bottoms),
+            "meanings": filters.MEANINGS,
+            "missing": missing(by_role),
+            "not_applicable": not_applicable(net, bottoms["clipped"]),
+            "paper": PAPER,
+            "num_images": len(source),
+            "seed": config.seed,
+            **results.provenance(net, data, config),
+            "checkpoints": {
+                role: {"path": getattr(one, "path", one.name), "fingerprint": one.fingerprint}
+                for role, one in by_role.items()
+            },
+        }
+        return results.write(out, COMMAND, result, contents(bottoms, result))
 
 
-def load_nets(config: Config) -> dict[str, nets.TrainedNet]:
-    """{"clipped": ..., and "unclipped" and "alexnet" where they are given}; UserError for one that does not fit."""
-    named = {"clipped": config.checkpoint, "unclipped": config.unclipped, "alexnet": config.alexnet}
+def load_nets(config: Config) -> dict[str, Net]:
+    """{role: net} of those that are given; UserError for one that does not fit."""
+    named = {"clipped": config.net, "unclipped": config.unclipped, "alexnet": config.alexnet}
     by_role = {role: nets.load_net(path) for role, path in named.items() if path is not None or role == "clipped"}
-    data = data_of(checkpoints.load(by_role["clipped"].path))
+    trained = {role: net for role, net in by_role.items() if isinstance(net, TrainedNet)}
+    if len(by_role) > 1:
+        for role in sorted(by_role.keys() - trained.keys()):
+            raise UserError(
+                f"{flag(role)}={by_role[role].name!r}: only trained runs are compared, as only of them the data and "
+                "the renormalisation are known; draw this net alone"
+            )
+    if "clipped" in trained:
+        check_roles(config, trained)
+    else:
+        filters.check_bottom(by_role["clipped"])
+    return by_role
+
+
+def check_roles(config: Config, by_role: Mapping[str, TrainedNet]) -> None:
+    """UserError for a trained net that does not fit its role."""
+    ours = by_role["clipped"]
+    data = data_of(checkpoints.load(ours.path))
     for role, net in by_role.items():
-        named_net = f"{'checkpoint' if role == 'clipped' else role}={str(net.path)!r}"
+        named_net = f"{flag(role)}={str(net.path)!r}"
         stored = checkpoints.load(net.path)
         if not all(isinstance(layer, Conv) for layer in net.architecture.layers[:2]):
             raise UserError(f"{named_net}: two convolutional layers are needed at its bottom")
         if data_of(stored) != data:
-            raise UserError(f"{named_net}: it was not trained on the data of {by_role['clipped'].path}")
+            raise UserError(f"{named_net}: it was not trained on the data of {ours.path}")
         if (stored.recipe.renormalize_radius is None) != (role == "unclipped"):
             wanted = "a net trained without" if role == "unclipped" else "a net trained with"
             raise UserError(f"{named_net}: {wanted} renormalisation (--renormalize-radius) is needed")
-    ours = by_role["clipped"].architecture
-    if "unclipped" in by_role and by_role["unclipped"].architecture != ours:
-        raise UserError(f"unclipped={str(config.unclipped)!r}: the architecture of {by_role['clipped'].path} is needed")
-    strides = {role: first_row(net).stride for role, net in by_role.items()}
+    if "unclipped" in by_role and by_role["unclipped"].architecture != ours.architecture:
+        raise UserError(f"unclipped={str(config.unclipped)!r}: the architecture of {ours.path} is needed")
+    strides = {role: filters.stride_of(net) or 0 for role, net in by_role.items()}
     if "alexnet" in by_role and strides["alexnet"] <= strides["clipped"]:
         raise UserError(
             f"alexnet={str(config.alexnet)!r}: a first layer of a stride above {strides['clipped']} is needed"
         )
-    return by_role
+
+
+def flag(role: str) -> str:
+    """The flag that names the net of a role."""
+    return "net" if role == "clipped" else role
+
+
+def renormalisation_acted(bottoms: Mapping[str, Bottom]) -> bool | None:
+    """Whether it changed the filters; None where only one of the two trainings is there."""
+    other = bottoms.get("unclipped")
+    return None if other is None else not np.array_equal(bottoms["clipped"].kernel, other.kernel)
+
+
+def missing(by_role: Mapping[str, Net]) -> dict[str, str]:
+    """{role: the command that trains its net} of the nets that are not given; none beside a net that is no run's."""
+    net = by_role["clipped"]
+    if not isinstance(net, TrainedNet):
+        return {}
+    return {role: train_command(net, role) for role in CHANGES if role not in by_role}
+
+
+def not_applicable(net: Net, bottom: Bottom) -> dict[str, str]:
+    """{part of the figure: why it does not apply to this net}."""
+    parts = {}
+    if not isinstance(net, TrainedNet):
+        parts["renormalisation"] = f"{net.name} is no training run, so that its recipe and its data are not known"
+    if bottom.stride is None:
+        parts["aliasing"] = "the stride of the first filters is not known"
+    if bottom.second is None:
+        parts["the second layer"] = "no second layer has maps"
+    return parts
 
 
 def data_of(checkpoint: checkpoints.Checkpoint) -> str:
@@ -148,7 +191,7 @@ def data_of(checkpoint: checkpoints.Checkpoint) -> str:
     return checkpoint.settings.get("data_fingerprint", checkpoint.settings["data"])
 
 
-def train_command(net: nets.TrainedNet, role: str) -> str:
+def train_command(net: TrainedNet, role: str) -> str:
     """The command that trains the net of a role as `net` was trained, in a folder beside it."""
     checkpoint = checkpoints.load(net.path)
     if "config" not in checkpoint.settings:
@@ -173,29 +216,15 @@ def settings_of(config: train_imagenet.Config) -> dict[str, Any]:
     return fields | {f"recipe.{name}": value for name, value in dataclasses.asdict(config.recipe).items()}
 
 
-def look(config: Config, net: nets.TrainedNet, source: Source, top: top_activations.State) -> Seen:
-    """The net's filters, which of them are alive, and some maps of its second layer, projected."""
-    first, second = net.architecture.layer_names[:2]
-    if not top_activations.alive(top[second]).any():
-        raise UserError(f"{net.path}: no validation image excites any map of {second}, so there is nothing to draw")
-    maps = strongest.choose_maps(top[second], config.num_maps, config.seed)
-    drawn = strongest.project_and_cut(net, source, top[second], maps, layer=second)
-    kernel = np.asarray(net.params[first]["kernel"], np.float32)
-    return Seen(net, kernel, top_activations.alive(top[first]), drawn)
-
-
-def write_all(out: Path, seen: Mapping[str, Seen], result: Mapping[str, Any]) -> None:
-    """Write arrays, pictures, and last the result, which says that all is there."""
-    (out / "result.json").unlink(missing_ok=True)
-    for role in ("clipped", *CHANGES):
-        (out / f"{role}.npz").unlink(missing_ok=True)
-    for role, one in seen.items():
-        arrays = {"kernel": one.kernel, "alive": one.alive}
-        arrays |= dict(strongest.arrays(one.second))
-        files.save_arrays(out / f"{role}.npz", arrays)
-    results.save_figure(out / "first_layer.png", first_layer_page.filters_page(seen, result))
-    results.save_figure(out / "numbers.png", first_layer_page.numbers_figure(seen, result))
-    files.save_json(out / "result.json", result)
+def contents(bottoms: Mapping[str, Bottom], result: Mapping[str, Any]) -> dict[str, Figure | dict[str, np.ndarray]]:
+    """{file: page or arrays}: the two pages, and the arrays of each net."""
+    files: dict[str, Figure | dict[str, np.ndarray]] = {}
+    for role, one in bottoms.items():
+        second = {} if one.second is None else dict(strongest.arrays(one.second))
+        files[f"{role}.npz"] = {"kernel": one.kernel, "alive": one.alive, **second}
+    files["first_layer.png"] = first_layer_page.filters_page(bottoms, result)
+    files["numbers.png"] = first_layer_page.numbers_figure(bottoms, result)
+    return files
 
 
 def report(result: dict[str, Any]) -> None:
@@ -203,11 +232,13 @@ def report(result: dict[str, Any]) -> None:
     for role, facts in result["nets"].items():
         bands = ", ".join(f"{band} {share:.0%}" for band, share in facts["band_energy"].items())
         ratio = facts["dominance"]["largest_over_median"]
+        aliased = f"; too fine for their grid: {facts['aliased_energy']:.0%}" if "aliased_energy" in facts else ""
         print(f"{role}: strongest filter {ratio:.2g} x median; {first_layer_page.summary_line(facts)}")
-        print(f"  energy of the filters: {bands}; too fine for their grid: {facts['aliased_energy']:.0%}")
+        print(f"  energy of the filters: {bands}{aliased}")
+    for part, reason in result["not_applicable"].items():
+        print(f"left out: {part}, as {reason}")
     for role, line in result["missing"].items():
         print(f"left out: {role}; make it with `{line}`, then add --{role}")
-    print(f"written to {result['folder']}")
 
 
 def main() -> None:

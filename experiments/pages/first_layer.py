@@ -13,8 +13,9 @@ from experiments.pages.canvas import Panel, Section
 from experiments.pages.deconv import PAGE
 from zfjax import pixels
 from zfjax.analyses import filters
-from zfjax.analyses.filters import Seen
+from zfjax.analyses.filters import Bottom
 from zfjax.analyses.strongest import OUTSIDE, Strongest
+from zfjax.nets import size_of
 from zfjax.training import filter_rms
 
 HALF = (PAGE - canvas.GAP) // 2  # pixels, the width of a panel
@@ -29,69 +30,58 @@ MISSING = {"unclipped": "the net without renormalisation", "alexnet": "AlexNet"}
 COLOURS = {"clipped": "C0", "unclipped": "C3", "alexnet": "C1"}
 
 
-MEANINGS = {
-    "dominance": "RMS of the strongest filter over that of the median one, and its share of all filters' energy "
-    "(sum of squares)",
-    "largest_rms": "RMS of the strongest filter, in units of the weights; renormalisation begins at a radius of 0.1",
-    "renormalisation_acted": "false where both trainings ended in the same filters: none ever reached the radius",
-    "dead_by_weight": f"filters whose RMS is less than {filters.DEAD} of the median filter's",
-    "dead_by_activity": "filters that no validation image excites",
-    "band_energy": "mean share of a filter's energy at low, middle and high frequencies, "
-    f"{', '.join(f'{band} {low:g} to {high:g}' for band, (low, high) in filters.BANDS.items())} cycles per pixel; of "
-    "filters that are not dead by weight",
-    "band_peaks": "share of these filters whose spectrum is largest in the band",
-    "aliased_energy": "mean share of a filter's energy beyond 1 / (2 stride) cycles per pixel, which the layer's grid "
-    "takes for coarser patterns; of filters that are not dead by weight",
-}
+def filters_page(bottoms: Mapping[str, Bottom], result: Mapping[str, Any]) -> Figure:
+    """The panels of Fig. 6 for the nets that are there.
 
-
-def renormalisation_acted(seen: Mapping[str, Seen]) -> bool | None:
-    """Whether it changed the filters; None where only one of the two trainings is there."""
-    other = seen.get("unclipped")
-    return None if other is None else not np.array_equal(seen["clipped"].kernel, other.kernel)
-
-
-def filters_page(seen: Mapping[str, Seen], result: Mapping[str, Any]) -> Figure:
-    """The panels of Fig. 6 for the nets that are there."""
-    first, second = seen["clipped"].net.architecture.layer_names[:2]
-    rows: list[tuple[str, Callable[[str, Seen, Mapping[str, Any]], Panel], dict[str, str]]] = [
+    Args:
+      bottoms: by role, "clipped" for the net itself, and "unclipped" and "alexnet" beside it.
+      result: "nets" with the numbers of each, "num_images", "missing", "renormalisation_acted", "not_applicable".
+    """
+    layers, apart = bottoms["clipped"].layers, "renormalisation" in result["not_applicable"]
+    Draw = Callable[[str, Bottom, Mapping[str, Any]], Panel]
+    rows: list[tuple[str, Draw, dict[str, str]]] = [
         (
-            f"{first}: how strong its filters are",
+            f"{layers[0]}: how strong its filters are",
             strength_panel,
-            {"unclipped": "(a) {name} without renormalisation", "clipped": "(b) {name} with renormalisation"},
+            {
+                "unclipped": "(a) {name} without renormalisation",
+                "clipped": "(b) {name}" if apart else "(b) {name} with renormalisation",
+            },
         ),
-        (f"{first}: what its filters look like", look_panel, {"alexnet": "(c) {name}", "clipped": "(d) {name}"}),
-        (
-            f"{second}: nine strongest activations of each map, projected",
-            second_layer_panel,
-            {"alexnet": "(e) {name}", "clipped": "(f) {name}"},
-        ),
+        (f"{layers[0]}: what its filters look like", look_panel, {"alexnet": "(c) {name}", "clipped": "(d) {name}"}),
     ]
+    if len(layers) > 1:
+        heading = f"{layers[1]}: nine strongest activations of each map, projected"
+        rows.append((heading, second_layer_panel, {"alexnet": "(e) {name}", "clipped": "(f) {name}"}))
     sections = []
     for heading, draw, titles in rows:
-        there = [role for role in titles if role in seen]
-        panels = [draw(titles[role].format(name=seen[role].name), seen[role], result["nets"][role]) for role in there]
+        there = [role for role in titles if role in bottoms]
+        panels = [
+            draw(titles[role].format(name=bottoms[role].title), bottoms[role], result["nets"][role]) for role in there
+        ]
         sections.append(Section(heading, panels, 2))
     title = "Figure 6: the first layer's filters, and what their stride leaves for the second"
     return canvas.page(title, sections, caption(result))
 
 
-def strength_panel(title: str, seen: Seen, facts: Mapping[str, Any]) -> Panel:
+def strength_panel(title: str, bottom: Bottom, facts: Mapping[str, Any]) -> Panel:
     """The filters on the scale of the largest weight: how far one dominates."""
-    scale, ratio = float(np.abs(seen.kernel).max()), facts["dominance"]["largest_over_median"]
-    return Panel(filter_sheet(seen.kernel, scale), f"{title}: strongest {ratio:.2g} x median; white = +{scale:.2g}")
+    scale, ratio = float(np.abs(bottom.kernel).max()), facts["dominance"]["largest_over_median"]
+    return Panel(filter_sheet(bottom.kernel, scale), f"{title}: strongest {ratio:.2g} x median; white = +{scale:.2g}")
 
 
-def look_panel(title: str, seen: Seen, facts: Mapping[str, Any]) -> Panel:
+def look_panel(title: str, bottom: Bottom, facts: Mapping[str, Any]) -> Panel:
     """The filters on the scale of the median one: what they look like, and which are dead."""
-    scale = float(np.median(np.abs(seen.kernel).max(axis=(0, 1, 2))))
-    return Panel(filter_sheet(seen.kernel, scale), f"{title}: {summary_line(facts)}; white = +{scale:.2g}")
+    scale = float(np.median(np.abs(bottom.kernel).max(axis=(0, 1, 2))))
+    return Panel(filter_sheet(bottom.kernel, scale), f"{title}: {summary_line(facts)}; white = +{scale:.2g}")
 
 
-def second_layer_panel(title: str, seen: Seen, facts: Mapping[str, Any]) -> Panel:
+def second_layer_panel(title: str, bottom: Bottom, facts: Mapping[str, Any]) -> Panel:
     """What excites maps of layer 2 most, projected."""
-    label = f"{title}: {facts['aliased_energy']:.0%} of the energy of layer 1's filters is too fine for their grid"
-    return Panel(projection_sheet(seen.second), label)
+    assert bottom.second is not None
+    share = facts.get("aliased_energy")
+    aliased = "" if share is None else f": {share:.0%} of the energy of layer 1's filters is too fine for their grid"
+    return Panel(projection_sheet(bottom.second), f"{title}{aliased}")
 
 
 def caption(result: Mapping[str, Any]) -> list[str]:
@@ -111,30 +101,32 @@ def caption(result: Mapping[str, Any]) -> list[str]:
         "that it comes back as blocks and repeated dots.",
         canvas.SWITCHES_NOTE,
         *notes,
+        *(f"Left out: {part}, as {reason}." for part, reason in result["not_applicable"].items()),
     ]
 
 
 def summary_line(facts: Mapping[str, Any]) -> str:
     """The filters of one net: their size, how many are dead, how many lie at middle frequencies."""
-    size, middle = facts["size"], facts["band_peaks"]["middle"]
+    (height, width), middle = size_of(facts["size"]), facts["band_peaks"]["middle"]
     dead = f"{facts['dead_by_weight']['count']} of {facts['num_filters']} dead"
-    return f"{size}x{size}, stride {facts['stride']}; {dead}; {middle:.0%} peak at middle frequencies"
+    stride = "" if facts["stride"] is None else f", stride {facts['stride']}"
+    return f"{height}x{width}{stride}; {dead}; {middle:.0%} peak at middle frequencies"
 
 
 def filter_sheet(kernel: np.ndarray, scale: float) -> np.ndarray:
-    """Filters [h, w, 3, N], all with `scale` as white, in a sheet HALF wide. -> uint8"""
+    """Filters [h, w, C, N], all with `scale` as white, in a sheet HALF wide. -> uint8"""
     columns = int(np.ceil(np.sqrt(8 / 3 * kernel.shape[-1])))  # 96 filters: 6 rows of 16
     side = (HALF + pixels.TILE_GAP) // columns - pixels.TILE_GAP
     tiles = pixels.resized(pixels.signed_pictures(np.moveaxis(kernel, -1, 0), scale), side)
     return _widened(pixels.mosaic(tiles, columns))
 
 
-def projection_sheet(seen: Strongest) -> np.ndarray:
+def projection_sheet(strongest: Strongest) -> np.ndarray:
     """The nine projections of each map, three by three, on the map's scale, in a sheet HALF wide. -> uint8"""
     gap = 4 * pixels.TILE_GAP
     side = ((HALF + gap) // MAPS_PER_ROW - gap + pixels.TILE_GAP) // 3 - pixels.TILE_GAP
     blocks = []
-    for of_map, images, scale in zip(seen.projections, seen.images, seen.scales, strict=True):
+    for of_map, images, scale in zip(strongest.projections, strongest.images, strongest.scales, strict=True):
         tiles = pixels.resized(pixels.signed_pictures(of_map, scale), side)
         tiles[images < 0] = OUTSIDE
         blocks.append(pixels.mosaic(tiles, columns=3))
@@ -146,22 +138,22 @@ def _widened(sheet: np.ndarray) -> np.ndarray:
     return np.pad(sheet, ((0, 0), (0, HALF - sheet.shape[1]), (0, 0)), constant_values=255)
 
 
-def numbers_figure(seen: Mapping[str, Seen], result: Mapping[str, Any]) -> Figure:
+def numbers_figure(bottoms: Mapping[str, Bottom], result: Mapping[str, Any]) -> Figure:
     """Strength of the filters, and their frequencies beside what each grid can tell apart."""
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
     strength, spectrum = figure.subplots(1, 2)
-    for role, one in seen.items():
-        label = f"{one.name}, without renormalisation" if role == "unclipped" else one.name
+    for role, one in bottoms.items():
+        label = f"{one.title}, without renormalisation" if role == "unclipped" else one.title
         rms = np.sort(np.asarray(filter_rms(one.kernel)))[::-1]
         style = {"color": COLOURS[role], "label": label, "linestyle": "--" if role == "unclipped" else "-"}
         strength.plot(np.linspace(0, 100, len(rms)), rms / np.median(rms), **style)
         if role != "unclipped":
-            found = filters.radial_spectrum(one.kernel[..., ~filters.weak(one.kernel)])
-            centres = found.frequencies + found.frequencies[1] / 2
-            spectrum.plot(centres, 100 * found.energy.mean(axis=0), COLOURS[role], label=label)
-            limit = 1 / (2 * result["nets"][role]["stride"])
-            dashed = {"color": COLOURS[role], "linestyle": "--", "linewidth": 1}
-            spectrum.axvline(limit, **dashed, label=f"1 / (2 stride), {one.name}")
+            of_filters = filters.radial_spectrum(one.kernel[..., ~filters.weak(one.kernel)])
+            centres = of_filters.frequencies + of_filters.frequencies[1] / 2
+            spectrum.plot(centres, 100 * of_filters.energy.mean(axis=0), COLOURS[role], label=label)
+            if (stride := result["nets"][role]["stride"]) is not None:
+                dashed = {"color": COLOURS[role], "linestyle": "--", "linewidth": 1}
+                spectrum.axvline(1 / (2 * stride), **dashed, label=f"1 / (2 stride), {one.title}")
     strength.axhline(filters.DEAD, color="0.4", linestyle=":", linewidth=1, label="dead below")
     strength.set_yscale("log")
     strength.set_xlabel("filters, strongest first (%)")

@@ -277,7 +277,7 @@ class FirstLayer(TypedDict):
     dead_by_weight: Dead
     dead_by_activity: Dead
     band_energy: Bands
-    aliased_energy: float
+    aliased_energy: NotRequired[float]  # absent where the filters' stride is not known
 
 
 class Roles(TypedDict):

@@ -26,9 +26,9 @@ def pictures_of(kernel):
 
 
 def test_dominance_is_the_strongest_filter_against_the_median_and_against_all():
-    found = filters.dominance(of_rms(1, 1, 3, 1, 1).astype(np.float32))
-    assert found.largest_over_median == pytest.approx(3, rel=1e-5)
-    assert found.energy_share == pytest.approx(9 / 13, rel=1e-5)
+    result = filters.dominance(of_rms(1, 1, 3, 1, 1).astype(np.float32))
+    assert result.largest_over_median == pytest.approx(3, rel=1e-5)
+    assert result.energy_share == pytest.approx(9 / 13, rel=1e-5)
     assert filters.dominance(of_rms(2, 2, 2, 2).astype(np.float32)) == pytest.approx((1, 1 / 4), rel=1e-5)
 
 
@@ -57,16 +57,16 @@ def test_a_gratings_energy_lies_in_its_ring():
 def test_bands_meet_at_the_limits_of_stride_4_and_stride_2():
     oblique = [grating(5 / 64, 6 / 64), grating(11 / 64, -11 / 64)]  # 7.8 / 64 and 15.6 / 64 cycles per pixel
     kernel = np.concatenate([grating(f / 64, 0) for f in (0, 7, 8, 15, 16, 31)] + oblique, axis=-1)
-    found = filters.band_energy(kernel)
-    np.testing.assert_allclose(found["low"], [1, 1, 0, 0, 0, 0, 1, 0], atol=1e-12)
-    np.testing.assert_allclose(found["middle"], [0, 0, 1, 1, 0, 0, 0, 1], atol=1e-12)
-    np.testing.assert_allclose(found["high"], [0, 0, 0, 0, 1, 1, 0, 0], atol=1e-12)
+    result = filters.band_energy(kernel)
+    np.testing.assert_allclose(result["low"], [1, 1, 0, 0, 0, 0, 1, 0], atol=1e-12)
+    np.testing.assert_allclose(result["middle"], [0, 0, 1, 1, 0, 0, 0, 1], atol=1e-12)
+    np.testing.assert_allclose(result["high"], [0, 0, 0, 0, 1, 1, 0, 0], atol=1e-12)
 
 
 def test_two_gratings_share_the_energy_by_their_squares_whatever_their_colours():
     mixed = grating(0, 4 / 64, colour=(3, 0, 0)) + grating(20 / 64, 0, colour=(0, 0, 1))
-    found = filters.band_energy(mixed)
-    assert (found["low"][0], found["middle"][0], found["high"][0]) == pytest.approx((0.9, 0, 0.1))
+    result = filters.band_energy(mixed)
+    assert (result["low"][0], result["middle"][0], result["high"][0]) == pytest.approx((0.9, 0, 0.1))
 
 
 @pytest.mark.parametrize("size", [7, 11])
@@ -74,8 +74,8 @@ def test_small_filters_of_both_nets_peak_where_their_grating_lies(size):
     frequencies = np.array([0.17, 0.2, 0.3])
     kernel = np.concatenate([grating(0, f, size) for f in frequencies], axis=-1)
     np.testing.assert_allclose(filters.peak_frequency(kernel), frequencies, atol=1.5 / 64)
-    found = filters.band_energy(kernel)
-    assert found["middle"][0] > 0.6 and found["middle"][1] > 0.6 and found["high"][2] > 0.7
+    result = filters.band_energy(kernel)
+    assert result["middle"][0] > 0.6 and result["middle"][1] > 0.6 and result["high"][2] > 0.7
 
 
 def test_a_frame_of_zeros_changes_no_spectrum():
@@ -94,16 +94,16 @@ def test_a_picture_larger_than_the_transform_has_the_same_rings():
 def test_energy_beyond_half_the_grids_frequency_is_aliased():
     filter_of_blocks = np.kron((np.add.outer(np.arange(16), np.arange(16)) % 2) * 2.0 - 1, np.ones((4, 4)))
     fundamental = 1 / (8 * np.sin(np.pi / 8) ** 2)  # share of a square wave of 4 + 4 pixels, in each direction
-    found = filters.aliased_energy(filter_of_blocks[:, :, None, None], 4)
-    assert found == pytest.approx(1 - fundamental**2) and found > 0.25
+    result = filters.aliased_energy(filter_of_blocks[:, :, None, None], 4)
+    assert result == pytest.approx(1 - fundamental**2) and result > 0.25
     smooth = sum(grating(fy / 64, fx / 64) for fy, fx in [(1, 2), (0, 5), (7, 8), (8, -8)])
     np.testing.assert_allclose(filters.aliased_energy(smooth, 4), 0, atol=1e-12)
 
 
 def test_the_limit_follows_the_stride_in_either_direction():
     for picture in (grating(0, 10 / 64), grating(10 / 64, 0), grating(-10 / 64, 3 / 64)):
-        found = [filters.aliased_energy(picture, stride)[0] for stride in (1, 2, 3, 4, 8)]
-        np.testing.assert_allclose(found, [0, 0, 0, 1, 1], atol=1e-12)  # 10/64 lies between 1/8 and 1/6
+        result = [filters.aliased_energy(picture, stride)[0] for stride in (1, 2, 3, 4, 8)]
+        np.testing.assert_allclose(result, [0, 0, 0, 1, 1], atol=1e-12)  # 10/64 lies between 1/8 and 1/6
     assert filters.aliased_energy(np.zeros((8, 8, 3, 2)), 4).tolist() == [0, 0]
 
 

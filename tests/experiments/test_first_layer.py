@@ -1,10 +1,12 @@
 """Figure 6: each net in its role, numbers of hand-made filters, panels that are there, commands for the others."""
 
+import dataclasses
 import json
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
+import foreign_nets
 import numpy as np
 import pytest
 from test_deconv_figures import MEAN, NUM, PICTURES, SIDE
@@ -16,6 +18,7 @@ from experiments.pages import canvas
 from experiments.pages import first_layer as first_layer_page
 from zfjax import nets, pixels
 from zfjax.analyses import filters
+from zfjax.architecture import ReceptiveField
 from zfjax.data import ArraySource, ImageSet, sets
 from zfjax.training import Annealing, Recipe, checkpoints
 
@@ -54,7 +57,7 @@ def params(architecture, strengths):
 
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
-    """{path: [architecture, data fingerprint, radius]}, to be changed: what stands at each --checkpoint."""
+    """{path: [architecture, data fingerprint, radius]}, to be changed: what stands at each --net."""
     kinds = {"ours": [OURS, "data", 0.1], "other": [OTHER, "data", 0.1], "unclipped": [OURS, "data", None]}
     kinds |= {"foreign": [OURS, "another", 0.1], "shallow": [SHALLOW, "data", 0.1]}
 
@@ -94,58 +97,63 @@ def all_three(**changes):
 
 
 def test_numbers_are_those_of_the_filters_and_of_what_they_answer(trained, tmp_path):
-    found = first_layer.run(all_three())["nets"]
-    assert list(found) == ["clipped", "unclipped", "alexnet"]
-    assert found["clipped"]["dominance"]["largest_over_median"] == pytest.approx(2, rel=1e-4)
-    assert found["unclipped"]["dominance"]["largest_over_median"] == pytest.approx(30, rel=1e-4)
-    assert found["unclipped"]["dominance"]["energy_share"] == pytest.approx(900 / 905, rel=1e-4)
-    assert found["clipped"]["dead_by_weight"] == {"count": 1, "share": pytest.approx(1 / 6)}
-    assert found["alexnet"]["dead_by_weight"] == {"count": 2, "share": pytest.approx(1 / 3)}
+    result = first_layer.run(all_three())
+    facts, out = result["nets"], result["folder"]
+    assert list(facts) == ["clipped", "unclipped", "alexnet"]
+    assert facts["clipped"]["dominance"]["largest_over_median"] == pytest.approx(2, rel=1e-4)
+    assert facts["unclipped"]["dominance"]["largest_over_median"] == pytest.approx(30, rel=1e-4)
+    assert facts["unclipped"]["dominance"]["energy_share"] == pytest.approx(900 / 905, rel=1e-4)
+    assert facts["clipped"]["dead_by_weight"] == {"count": 1, "share": pytest.approx(1 / 6)}
+    assert facts["alexnet"]["dead_by_weight"] == {"count": 2, "share": pytest.approx(1 / 3)}
     images = PICTURES[:, 2:22, 2:22].astype(np.float32) - 120
     for role, name, architecture in (("clipped", "ours", OURS), ("alexnet", "other", OTHER)):
         weights = params(architecture, STRENGTHS[name])
         trace = forward(weights, images, architecture=architecture)[1]
         maps = trace["conv1"].features
         never = int((np.asarray(maps).max(axis=(0, 1, 2)) <= 0).sum())
-        assert found[role]["dead_by_activity"]["count"] == never >= 1
-        assert (found[role]["size"], found[role]["stride"]) == {"ours": (3, 2), "other": (5, 4)}[name]
+        assert facts[role]["dead_by_activity"]["count"] == never >= 1
+        assert (facts[role]["size"], facts[role]["stride"]) == {"ours": (3, 2), "other": (5, 4)}[name]
         alive = weights["conv1"]["kernel"][..., ~filters.weak(weights["conv1"]["kernel"])]
         for band, share in filters.band_energy(alive).items():
-            assert found[role]["band_energy"][band] == pytest.approx(share.mean(), abs=1e-6)
-        assert sum(found[role]["band_peaks"].values()) == pytest.approx(1)
-        with np.load(tmp_path / "ours" / "figures" / "first_layer" / f"{role}.npz") as saved:
-            drawn, values, chosen = saved["projections"], saved["values"], saved["maps"]
+            assert facts[role]["band_energy"][band] == pytest.approx(share.mean(), abs=1e-6)
+        assert sum(facts[role]["band_peaks"].values()) == pytest.approx(1)
+        with np.load(out / f"{role}.npz") as saved:
+            drawn, values, chosen, names = (saved[name] for name in ("projections", "values", "maps", "names"))
+        assert facts[role]["units_of_layer_2"] == [f"map {number}" for number in chosen]
+        assert facts[role]["images_of_layer_2"] == names.tolist() and set(names.ravel()) <= set(map(str, range(NUM)))
         strongest = np.asarray(trace["conv2"].features).max(axis=(0, 1, 2))
         assert (strongest > 0).sum() > len(chosen) == 2 and (strongest[chosen] > 0).all()
         np.testing.assert_allclose(values[:, 0], strongest[chosen], rtol=1e-4)
         assert np.abs(drawn[:, 0]).max(axis=(1, 2, 3)).min() > 0
         stride = architecture.layers[0].stride
-        assert found[role]["aliased_energy"] == pytest.approx(filters.aliased_energy(alive, stride).mean(), abs=1e-6)
+        assert facts[role]["aliased_energy"] == pytest.approx(filters.aliased_energy(alive, stride).mean(), abs=1e-6)
 
 
 def test_what_is_not_given_is_left_out_and_its_command_is_named(trained, tmp_path):
-    first_layer.run(config())
-    out = tmp_path / "ours" / "figures" / "first_layer"
-    names = {"clipped.npz", "clipped_scan.npz", "first_layer.png", "numbers.png", "result.json"}
+    out = tmp_path / "out"
+    first_layer.run(config(out=out))
+    names = {"clipped.npz", "first_layer.png", "numbers.png", "result.json", ".lock"}
     assert {path.name for path in out.iterdir()} == names
     written = json.loads((out / "result.json").read_text())
     assert set(written["missing"]) == {"unclipped", "alexnet"} and set(written["nets"]) == {"clipped"}
     assert written["folder"] == str(out) and written["seed"] == 0 and written["num_images"] == NUM
     assert written["checkpoint"]["fingerprint"] == "net ours" and written["data"]["fingerprint"] == "data"
-    assert written["renormalisation_acted"] is None
+    assert written["renormalisation_acted"] is None and written["not_applicable"] == {}
     assert "Left out: AlexNet; result.json holds the command" in " ".join(first_layer_page.caption(written))
     assert "--architecture alexnet" in written["missing"]["alexnet"]
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
-        first_layer.run(config())
-    again = first_layer.run(all_three(overwrite=True))
-    more = {f"{role}{part}.npz" for role in ("unclipped", "alexnet") for part in ("", "_scan")}
-    assert {path.name for path in out.iterdir()} == names | more and not again["missing"]
+        first_layer.run(config(out=out))
+    again = first_layer.run(all_three(out=out, overwrite=True))
+    assert {path.name for path in out.iterdir()} == names | {"unclipped.npz", "alexnet.npz"}
+    for name in ("ours", "unclipped", "other"):
+        assert len(list((tmp_path / name / "scans").iterdir())) == 1
+    assert not again["missing"]
     line = first_layer_page.summary_line(again["nets"]["alexnet"])
     assert line.startswith("5x5, stride 4; 2 of 6 dead; ") and line.endswith("peak at middle frequencies")
     caption = first_layer_page.caption(again)
     assert canvas.SWITCHES_NOTE in caption and again["renormalisation_acted"] is True
     assert not any("renormalisation changed nothing" in paragraph for paragraph in caption)
-    first_layer.run(config(overwrite=True))
+    first_layer.run(config(out=out, overwrite=True))
     assert not (out / "alexnet.npz").exists()
 
 
@@ -166,8 +174,8 @@ def test_the_command_trains_the_other_net_as_this_one_was_trained(trained, monke
     monkeypatch.setattr(checkpoints, "load", lambda path: annealed)
     words = shlex.split(first_layer.train_command(nets.load_net(None), role))
     assert words[:5] == ["python", "-m", "experiments.train_imagenet", "--preset", preset]
-    found = train_imagenet.parse(train_imagenet.PRESETS[preset], words[5:])
-    before, after = first_layer.settings_of(stored), first_layer.settings_of(found)
+    parsed = train_imagenet.parse(train_imagenet.PRESETS[preset], words[5:])
+    before, after = first_layer.settings_of(stored), first_layer.settings_of(parsed)
     changed = {name: value for name, value in after.items() if value != before[name]}
     expected = {"unclipped": ("recipe.renormalize_radius", None), "alexnet": ("architecture", "alexnet")}[role]
     assert changed.pop("data_dir") == stored.data_dir.absolute()
@@ -194,7 +202,7 @@ def test_nets_that_do_not_fit_their_role_are_refused(trained, tmp_path):
         ("alexnet", "foreign"): "alexnet='.*foreign': it was not trained on the data of .*ours",
         ("unclipped", "foreign"): "unclipped='.*foreign': it was not trained on the data of",
         ("unclipped", "ours"): "unclipped='.*ours': a net trained without renormalisation",
-        ("checkpoint", "unclipped"): "checkpoint='.*unclipped': a net trained with renormalisation",
+        ("net", "unclipped"): "net='.*unclipped': a net trained with renormalisation",
         ("alexnet", "unclipped"): "alexnet='.*unclipped': a net trained with renormalisation",
         ("alexnet", "ours"): "alexnet='ours': a first layer of a stride above 2 is needed",
         ("alexnet", "shallow"): "alexnet='.*shallow': two convolutional layers are needed",
@@ -222,11 +230,11 @@ def test_one_scale_serves_a_panel_so_that_what_dominates_leaves_the_others_grey(
     kernel = np.full((3, 3, 3, 6), 0.1, np.float32)
     kernel[..., 2] = 10.0
     kernel[..., 4] = 0.0001
-    seen = filters.Seen(nets.load_net(None), kernel, np.ones(6, bool), None)
+    bottom = filters.Bottom("zfnet", ("conv1", "conv2"), kernel, np.ones(6, bool), 2, None)
     facts = {"dominance": {"largest_over_median": 100.0}, "size": 3, "band_peaks": {"middle": 0.5}}
     facts |= {"dead_by_weight": {"count": 1}, "num_filters": 6, "stride": 2}
-    strength = first_layer_page.strength_panel("(b)", seen, facts)
-    look = first_layer_page.look_panel("(d)", seen, facts)
+    strength = first_layer_page.strength_panel("(b)", bottom, facts)
+    look = first_layer_page.look_panel("(d)", bottom, facts)
     assert strength.label == "(b): strongest 1e+02 x median; white = +10"
     assert look.label == "(d): 3x3, stride 2; 1 of 6 dead; 50% peak at middle frequencies; white = +0.1"
     assert strength.pixels.shape == look.pixels.shape == (*look.pixels.shape[:1], first_layer_page.HALF, 3)
@@ -238,10 +246,79 @@ def test_one_scale_serves_a_panel_so_that_what_dominates_leaves_the_others_grey(
 
 def test_curves_show_each_nets_filters(trained):
     weights = params(OURS, STRENGTHS["ours"])
-    net = nets.load_net(None)
-    seen = filters.Seen(net, 3 * weights["conv1"]["kernel"], np.ones(6, bool), None)
-    figure = first_layer_page.numbers_figure({"clipped": seen}, {"nets": {"clipped": {"stride": 2}}})
+    kernel = 3 * weights["conv1"]["kernel"]
+    bottom = filters.Bottom("zfnet", ("conv1", "conv2"), kernel, np.ones(6, bool), 2, None)
+    figure = first_layer_page.numbers_figure({"clipped": bottom}, {"nets": {"clipped": {"stride": 2}}})
     strength, layer1 = (axes.lines[0] for axes in figure.axes)
     np.testing.assert_allclose(strength.get_ydata(), [2, 1, 1, 1, 1, 0.01], rtol=1e-4)
     assert sum(layer1.get_ydata()) == pytest.approx(100)
     assert set(figure.axes[1].lines[1].get_xdata()) == {1 / 4}  # 1 / (2 stride)
+
+
+@pytest.fixture
+def foreign(monkeypatch, tmp_path):
+    """What opens a small function whose filters are known, and a folder of pictures."""
+    net = dataclasses.replace(foreign_nets.SMALL, first_filters=np.asarray(foreign_nets.SMALL.params["conv1"]))
+    monkeypatch.setattr(foreign_nets, "SMALL", net)
+    data = str(foreign_nets.folder(tmp_path / "pictures"))
+    return {"net": "foreign_nets:SMALL", "data": data, "out": tmp_path / "out", "batch_size": 4, "num_maps": 2}
+
+
+def test_a_net_that_is_none_of_ours_stands_alone_and_says_what_is_not_known(foreign, capsys):
+    result = first_layer.run(first_layer.Config(**foreign))
+    kernel = np.asarray(foreign_nets.SMALL.params["conv1"])
+    facts = result["nets"]["clipped"]
+    assert facts["dominance"] == filters.dominance(kernel)._asdict()
+    assert (facts["architecture"], facts["size"], facts["stride"], facts["num_filters"]) == ("small", 3, None, 4)
+    assert "aliased_energy" not in facts and result["missing"] == {} and result["renormalisation_acted"] is None
+    assert set(result["not_applicable"]) == {"renormalisation", "aliasing"}
+    assert all(name.startswith("picture ") for row in facts["images_of_layer_2"] for name in row if name)
+    with np.load(foreign["out"] / "clipped.npz") as saved:
+        np.testing.assert_array_equal(saved["kernel"], kernel)
+        assert saved["projections"].shape == (2, 9, 20, 28, 3) and np.abs(saved["projections"]).max() > 0
+    words = " ".join(first_layer_page.caption(result))
+    assert "Left out: renormalisation, as small is no training run" in words
+    first_layer.report(result)
+    assert "left out: aliasing, as the stride of the first filters is not known" in capsys.readouterr().out
+    assert first_layer_page.summary_line(facts).startswith("3x3; ")
+
+
+def test_the_stride_is_known_where_nothing_but_the_filters_lies_between(foreign):
+    small = foreign_nets.SMALL
+    assert filters.stride_of(small) is None and filters.stride_of(nets.load_net("foreign_nets:SMALL")) is None
+    for field, stride in (
+        (ReceptiveField(3, 1, -1), 1),
+        (ReceptiveField(3, 2, 0), 2),
+        (ReceptiveField(4, 2, -1), None),
+    ):
+        assert filters.stride_of(dataclasses.replace(small, receptive_fields={"conv1": field})) == stride
+
+
+def test_nets_whose_first_filters_are_not_there_or_not_of_the_first_layer_are_refused(foreign, monkeypatch):
+    def refused(message, **changes):
+        monkeypatch.setattr(foreign_nets, "SMALL", dataclasses.replace(foreign_nets.SMALL, **changes))
+        with pytest.raises(ValueError, match=message):
+            first_layer.run(first_layer.Config(**foreign))
+
+    refused("net='small': the filters of a convolution at its bottom are needed", first_filters=None)
+    refused(r"first_filters of shape \(3, 3, 3, 5\); its first layer has 4 maps", first_filters=np.zeros((3, 3, 3, 5)))
+    assert not foreign["out"].exists()
+
+
+def test_only_trained_runs_are_compared(trained, monkeypatch):
+    real = nets.load_net
+    monkeypatch.setattr(nets, "load_net", lambda path: foreign_nets.SMALL if path == "small" else real(path))
+    for changes, named in (({"net": "small", "alexnet": Path("other")}, "net"), ({"alexnet": "small"}, "alexnet")):
+        with pytest.raises(ValueError, match=f"{named}='small': only trained runs are compared"):
+            first_layer.load_nets(config(**changes))
+
+
+def test_a_net_of_one_layer_with_maps_leaves_the_second_layer_out(foreign, monkeypatch):
+    def lowest(params, images):
+        every = foreign_nets.forward(params, images)
+        return {name: every[name] for name in ("conv1", "logits")}
+
+    monkeypatch.setattr(foreign_nets, "SMALL", dataclasses.replace(foreign_nets.SMALL, fn=lowest))
+    result = first_layer.run(first_layer.Config(**foreign))
+    assert result["not_applicable"]["the second layer"] == "no second layer has maps"
+    assert "maps_of_layer_2" not in result["nets"]["clipped"]

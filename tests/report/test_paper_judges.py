@@ -2,11 +2,11 @@
 
 import pytest
 
-from experiments.pages import first_layer as first_layer_page
 from experiments.report import figures as report_figures
 from experiments.report import tables, transfer
 from experiments.report.figures import CLAIMS
 from experiments.report.verdicts import Claim
+from zfjax.analyses import filters
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not shown"
 
@@ -153,7 +153,7 @@ def test_figure_6_is_judged_by_what_the_experiment_writes():
         facts = {"dominance": {"largest_over_median": ratio}, "band_energy": energy, "aliased_energy": aliased}
         return {**facts, "num_filters": 96, "dead_by_weight": weak, "dead_by_activity": silent}
 
-    assert set(net(True)) - {"num_filters"} <= set(first_layer_page.MEANINGS) | {"dominance"}
+    assert set(net(True)) - {"num_filters"} <= set(filters.MEANINGS) | {"dominance"}
     nets = {"clipped": net(True), "unclipped": net(False), "alexnet": net(False)}
     result = {"nets": nets, "renormalisation_acted": True}
     findings = [claim.judge(result) for claim in CLAIMS if claim.source == "Figure 6"]

@@ -12,9 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from zfjax import nets
+from zfjax.analyses import strongest, top_activations
 from zfjax.analyses.strongest import Strongest
+from zfjax.analyses.top_activations import State
 from zfjax.architecture import Conv
+from zfjax.data import Source
 from zfjax.errors import UserError
+from zfjax.nets import Net
 from zfjax.training import filter_rms
 
 DEAD = 1 / 20  # share of the median RMS
@@ -25,6 +29,22 @@ GRID = 64  # frequencies per cycle in each direction of the zero-padded Fourier 
 
 # Paper is silent on the bands: an octave between the finest gratings that grids of stride 4 and of stride 2 hold
 BANDS = {"low": (0.0, 1 / 8), "middle": (1 / 8, 1 / 4), "high": (1 / 4, 1.0)}  # cycles per pixel
+
+
+MEANINGS = {
+    "dominance": "RMS of the strongest filter over that of the median one, and its share of all filters' energy "
+    "(sum of squares)",
+    "largest_rms": "RMS of the strongest filter, in units of the weights; renormalisation begins at a radius of 0.1",
+    "renormalisation_acted": "false where both trainings ended in the same filters: none ever reached the radius",
+    "dead_by_weight": f"filters whose RMS is less than {DEAD} of the median filter's",
+    "dead_by_activity": "filters that no validation image excites",
+    "band_energy": "mean share of a filter's energy at low, middle and high frequencies, "
+    f"{', '.join(f'{band} {low:g} to {high:g}' for band, (low, high) in BANDS.items())} cycles per pixel; of "
+    "filters that are not dead by weight",
+    "band_peaks": "share of these filters whose spectrum is largest in the band",
+    "aliased_energy": "mean share of a filter's energy beyond 1 / (2 stride) cycles per pixel, which the layer's grid "
+    "takes for coarser patterns; of filters that are not dead by weight",
+}
 
 
 class Dominance(NamedTuple):
@@ -140,44 +160,111 @@ def _shares(energy: np.ndarray) -> np.ndarray:
 NAMES = {"zfnet": "ZFNet", "alexnet": "AlexNet"}
 
 
-class Seen(NamedTuple):
-    """What was seen of one net."""
+class Bottom(NamedTuple):
+    """The bottom of one net: its first filters, and some maps of the layer above."""
 
-    net: nets.TrainedNet
-    kernel: np.ndarray  # float32 [h, w, 3, N], its first layer's filters
+    name: str  # its architecture's, or what the net itself is called
+    layers: tuple[str, ...]  # the first, and the second where there is one
+    kernel: np.ndarray  # float32 [h, w, C, N], the first layer's filters
     alive: np.ndarray  # bool [N], some image excites the filter
-    second: Strongest  # some maps of layer 2 and the images that excite each most
+    stride: int | None  # pixels between two places of the filters; None where it is not known
+    second: Strongest | None  # some maps of layer 2 and the images that excite each most; None without a layer 2
+    units: tuple[str, ...] = ()  # what these maps are called
 
     @property
-    def name(self) -> str:
-        """The net's name in the paper."""
-        return NAMES.get(self.net.architecture.name, self.net.architecture.name)
+    def title(self) -> str:
+        """The net's name in the paper, where it has one."""
+        return NAMES.get(self.name, self.name)
 
 
-def first_row(net: nets.TrainedNet) -> Conv:
-    """The first layer of a net that `load_nets` let pass."""
-    row = net.architecture.layers[0]
-    assert isinstance(row, Conv)
-    return row
+def check_bottom(net: Net) -> tuple[str, ...]:
+    """The two lowest layers that have maps, or the one; UserError where the net does not show its first filters."""
+    kernel = _first_filters(net)
+    if kernel is None:
+        raise UserError(
+            f"net={net.name!r}: the filters of a convolution at its bottom are needed; of a function they are what "
+            "`FunctionNet(..., first_filters=)` says, [h, w, C, N]"
+        )
+    layers = nets.map_layers(net)[:2]
+    num_maps = nets.shapes_of(net, layers[:1])[layers[0]][-1] if layers else 0
+    if kernel.ndim != 4 or kernel.shape[-1] != num_maps:
+        raise UserError(
+            f"net={net.name!r}: first_filters of shape {kernel.shape}; its first layer has {num_maps} maps, so "
+            f"[h, w, C, {num_maps}] is needed"
+        )
+    return layers
 
 
-def measure(seen: Seen) -> dict[str, Any]:
-    """The numbers of one net: see MEANINGS of the page of Figure 6."""
-    row, is_weak, spread = first_row(seen.net), weak(seen.kernel), dominance(seen.kernel)
-    peaks = peak_frequency(seen.kernel[..., ~is_weak])
+def stride_of(net: Net) -> int | None:
+    """Pixels between two places of the net's first filters; None where that cannot be known.
+
+    A table says it. Of any other net it is known where the field of the first layer's places is no larger than the
+    filters, for then nothing but them lies between.
+    """
+    if isinstance(net, nets.OfTable):
+        row = net.architecture.layers[0]
+        return row.stride if isinstance(row, Conv) else None
+    kernel, field = _first_filters(net), net.receptive_field(check_bottom(net)[0])
+    return field.stride if field is not None and kernel is not None and field.size == max(kernel.shape[:2]) else None
+
+
+def look(net: Net, source: Source, state: State, *, num_maps: int, seed: int = 0) -> Bottom:
+    """The net's first filters, which of them are alive, and some maps of its second layer, projected.
+
+    Args:
+      net: any network that shows its first filters.
+      source: the split that `state` was scanned from.
+      state: {layer: TopActivations} of the layers of `check_bottom`.
+      num_maps, seed: how many maps of the second layer are drawn, and which.
+
+    Returns:
+      Bottom; UserError where no image excites any map of the second layer.
+    """
+    first, *rest = layers = check_bottom(net)
+    drawn, units = None, []
+    if rest:
+        (second,) = rest
+        if not top_activations.alive(state[second]).any():
+            raise UserError(f"{net.name}: no validation image excites any map of {second}, so there is nothing to draw")
+        maps = strongest.choose_maps(state[second], num_maps, seed)
+        drawn = strongest.project_and_cut(net, source, state[second], maps, layer=second)
+        units = [nets.unit_name(net, second, number) for number in maps]
+    name, kernel = net.architecture.name if isinstance(net, nets.OfTable) else net.name, _first_filters(net)
+    assert kernel is not None  # check_bottom refused it else
+    return Bottom(name, layers, kernel, top_activations.alive(state[first]), stride_of(net), drawn, tuple(units))
+
+
+def measure(bottom: Bottom) -> dict[str, Any]:
+    """The numbers of one net: see MEANINGS. What needs a stride is left out where that is not known."""
+    kernel, is_weak, spread = bottom.kernel, weak(bottom.kernel), dominance(bottom.kernel)
+    height, width = kernel.shape[:2]
+    peaks = peak_frequency(kernel[..., ~is_weak])
     in_band = {band: (low <= peaks) & (peaks < high) for band, (low, high) in BANDS.items()}
-    energy = band_energy(seen.kernel[..., ~is_weak])
-    return {
-        "architecture": seen.net.architecture.name,
-        "num_filters": row.features,
-        "size": row.kernel,
-        "stride": row.stride,
+    energy = band_energy(kernel[..., ~is_weak])
+    facts = {
+        "architecture": bottom.name,
+        "num_filters": kernel.shape[-1],
+        "size": height if height == width else (height, width),
+        "stride": bottom.stride,
         "dominance": spread._asdict(),
-        "largest_rms": float(np.max(filter_rms(seen.kernel))),
+        "largest_rms": float(np.max(filter_rms(kernel))),
         "dead_by_weight": {"count": int(is_weak.sum()), "share": float(is_weak.mean())},
-        "dead_by_activity": {"count": int((~seen.alive).sum()), "share": float((~seen.alive).mean())},
+        "dead_by_activity": {"count": int((~bottom.alive).sum()), "share": float((~bottom.alive).mean())},
         "band_energy": {band: float(share.mean()) for band, share in energy.items()},
         "band_peaks": {band: float(inside.mean()) for band, inside in in_band.items()},
-        "aliased_energy": float(aliased_energy(seen.kernel[..., ~is_weak], row.stride).mean()),
-        "maps_of_layer_2": seen.second.maps,
     }
+    if bottom.stride is not None:
+        facts["aliased_energy"] = float(aliased_energy(kernel[..., ~is_weak], bottom.stride).mean())
+    if bottom.second is not None:
+        facts |= {
+            "maps_of_layer_2": bottom.second.maps,
+            "units_of_layer_2": list(bottom.units),
+            "images_of_layer_2": bottom.second.names.tolist(),
+        }
+    return facts
+
+
+def _first_filters(net: Net) -> np.ndarray | None:
+    """float32 [h, w, C, N] of a net that shows them."""
+    kernel = getattr(net, "first_filters", None)
+    return None if kernel is None else np.asarray(kernel, np.float32)
