@@ -1,8 +1,8 @@
 """Figure 7: a square slides over some images; what a map, the true class and the most probable class make of it.
 
-    python -m experiments.occlusion_maps --checkpoint runs/RUN
+    python -m experiments.occlusion_maps --net runs/RUN
 
-Without --checkpoint the newest run under runs/ is taken. Expected time: 28 s with the demo net on two CPU
+Without --net the newest run under runs/ is taken. Expected time: 28 s with the demo net on two CPU
 cores. Expected figure: for each image (a) the square where it harms most, (b) the summed activity of the strongest
 layer-5 map for every place of the square, (c) that map's projection in this image and in the three images that excite
 it most, (d) the probability of the true class, (e) the most probable class. Where the square hides the object, (b) and
@@ -10,34 +10,30 @@ it most, (d) the probability of the true class, (e) the most probable class. Whe
 drop lies on the object in 93 % of the images, the largest |gradient| in 98 %; objects cover 26 % of the pixels, but
 another image's object, as it stands in the middle too, would hold these points in 80 % and 89 %.
 
-Writes maps.png, maps.npz, result.json and scan.npz (the strongest images of every map) to <run>/figures/occlusion
-(or --out).
+Of a network without classes (a), (b) and (c) are drawn.
+
+Writes maps.png, maps.npz and result.json to <run>/figures/occlusion (or --out). The strongest images of every map stay
+in <run>/scans.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
-from jax.tree_util import Partial
 from tqdm import tqdm
 
 from experiments.pages import occlusion as occlusion_page
-from experiments.shell import command, results, scans
-from zfjax import files, nets, parallel
-from zfjax.analyses import occlusion, top_activations
-from zfjax.analyses.occlusion import Projected, Scenes, Swept, bound, choose_scenes, images_within, score, take, watch
-from zfjax.analyses.top_activations import TopActivations
-from zfjax.architecture import Architecture, Conv
-from zfjax.data import Source, sets
+from experiments.shell import command, figure, results, scans
+from zfjax import nets, parallel
+from zfjax.analyses import occlusion
+from zfjax.analyses.occlusion import NUM_OTHERS, Scenes, Swept
+from zfjax.data import sets
 from zfjax.errors import UserError
 
-NUM_OTHERS = 3  # other images in which the map is projected, as in the paper
+COMMAND = "occlusion_maps"
 
 
 PAPER = "when the object is occluded, the strongest map's activity and the probability of the class drop"
@@ -49,34 +45,24 @@ SCORE_STEP = 3  # the score takes every third place of the square, and so many m
 LOOKING, SCANNING = 16, 128  # images per pass of `look` and of the scan, or what the budget holds
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(figure.FigureConfig):
     """Draw Figure 7: occlusion maps of some images; on the demo set, score them."""
 
-    checkpoint: Path | None = None
-    """Run folder or checkpoint; by default the newest run under runs/."""
-    data: str | None = None
-    """Data set, or folder of pictures, to look at; by default what the net was trained on."""
-    out: Path | None = None
-    """Folder for the results; by default <run>/figures/occlusion."""
     num_images: int = 3
     """Images to draw, chosen by --seed; those that are classified correctly, or whose class is unknown, come first."""
     layer: str | None = None
-    """Layer whose strongest map is watched; by default the last convolutional one."""
+    """Layer whose strongest map is watched; by default the last one with feature maps."""
     square: int | None = None
-    """Side of the square in pixels; by default a quarter of the image's."""
+    """Side of the square in pixels; by default a quarter of the image's shorter side."""
     stride: int | None = None
-    """Pixels between two places of the square; by default a 32nd of the image's side."""
+    """Pixels between two places of the square; by default a 32nd of the image's shorter side."""
     fill: Literal["mean", "grey", "blur"] = "mean"
     """What the square shows: the mean training image, mid-grey, or the image itself, blurred."""
     memory: int = 1024
     """Budget of a batch in MiB, parameters aside."""
     num_scored: int = 100
     """Images, classified correctly, that the score counts where the set says where objects are; 0 for no score."""
-    seed: int = 0
-    """Seed of the choice of the images."""
-    overwrite: bool = False
-    """Replace the results that are already there."""
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -86,116 +72,113 @@ def run(config: Config) -> dict[str, Any]:
       What result.json holds. UserError for a square larger than the image, another bad number, an unknown layer or
       fill, a set without validation pictures, or an output folder that already holds a result.
     """
-    net = nets.load_net(config.checkpoint)
-    data = sets.open_images(config.data, net)
-    source = sets.validation_of(data)
-    config = complete(config, net.architecture)
-    assert config.layer is not None and config.square is not None and config.stride is not None
-    size, square, stride = net.architecture.image_size, config.square, config.stride
-    corners, coarse = (occlusion.places(size, square, step) for step in (stride, SCORE_STEP * stride))
-    out = results.result_folder(config.out, net.run / "figures" / "occlusion", overwrite=config.overwrite)
-    num_scored = config.num_scored if "object" in source[0] else 0
-    at_once = images_within(net, config.layer, config.memory, most=SCANNING)
-    options: dict[str, Any] = {"of": f"{data.fingerprint} validation", "k": 1 + NUM_OTHERS, "batch_size": at_once}
-    strongest = scans.scan(net, source, (config.layer,), out / "scan.npz", **options)[config.layer]
-    if parallel.host_count()[0] > 0:
-        return {}  # one host draws
-    num, at_once = max(config.num_images, num_scored), min(LOOKING, at_once)
-    scenes = choose_scenes(net, data, config.layer, num, config.seed, batch_size=at_once)
-    drawn = take(scenes, np.arange(len(scenes.labels))[: config.num_images])
-    scored = take(scenes, np.flatnonzero(scenes.correct)[:num_scored])
-    swept, coarsely = sweep_all(net, config, [(drawn, corners), (scored, coarse)])
-    assert swept is not None  # an image is drawn
-    projected = project_maps(net, source, config.layer, drawn, strongest, batch_size=at_once)
-    result = {
-        "figure": "Figure 7",
-        "places": corners.shape[:2],
-        "images": occlusion_page.describe(net, drawn, swept),
-        "score": score(scored, coarsely, coarse, square) if coarsely is not None and len(scored.labels) > 1 else None,
-        "num_images": len(drawn.labels),
-        "paper": PAPER,
-        "folder": out,
-        "seed": config.seed,
-        **results.provenance(net, data, config),
-    }
-    (out / "result.json").unlink(missing_ok=True)  # written last, it says that all is there
-    files.save_arrays(out / "maps.npz", {"corners": corners, "images": drawn.indices, **swept._asdict()})
-    results.save_figure(out / "maps.png", occlusion_page.draw(net, drawn, swept, projected, corners, result))
-    files.save_json(out / "result.json", result)
-    return result
-
-
-def complete(config: Config, architecture: Architecture) -> Config:
-    """The configuration with its defaults filled in; UserError for a value out of range."""
     for name, least in (("num_images", 1), ("num_scored", 0)):
         if getattr(config, name) < least:
             raise UserError(f"{name}={getattr(config, name)}: at least {least} is needed")
     if config.fill not in occlusion.FILLS:
         raise UserError(f"fill={config.fill!r}: one of {', '.join(occlusion.FILLS)} is needed")
-    size = architecture.image_size
-    convs = [row.name for row in architecture.layers if isinstance(row, Conv)]
-    chosen: dict[str, Any] = {
-        "layer": (convs or architecture.layer_names)[-1] if config.layer is None else config.layer,
-        "square": max(1, size // 4) if config.square is None else config.square,
-        "stride": max(1, size // 32) if config.stride is None else config.stride,
+    with figure.opened(config, COMMAND, folder="occlusion") as (net, out):
+        config = complete(config, net)
+        assert config.layer is not None and config.square is not None and config.stride is not None
+        layer, square, stride = config.layer, config.square, config.stride
+        corners, coarse = (occlusion.places(net.image_size, square, step) for step in (stride, SCORE_STEP * stride))
+        at_once = occlusion.images_within(net, layer, config.memory, most=SCANNING)
+        data = figure.open_images(config, net)
+        source = sets.validation_of(data)
+        options: dict[str, Any] = {"of": f"{data.fingerprint} validation", "k": 1 + NUM_OTHERS, "batch_size": at_once}
+        strongest = scans.scan(net, source, (layer,), **options)[layer]
+        if parallel.host_count()[0] > 0:
+            return {}  # one host draws
+        num_scored, at_once = config.num_scored if "object" in source[0] else 0, min(LOOKING, at_once)
+        num = max(config.num_images, num_scored)
+        scenes = occlusion.choose_scenes(net, data, layer, num, config.seed, batch_size=at_once)
+        drawn = occlusion.take(scenes, np.arange(len(scenes.labels))[: config.num_images])
+        scored = occlusion.take(scenes, np.flatnonzero(scenes.correct)[:num_scored])
+        fill = occlusion.filler(net, scenes.views, config.fill, square=square)
+        jobs = ((drawn, corners), (scored, coarse))
+        with tqdm(total=num_places(jobs), desc="sliding the square", unit=" places", disable=None) as bar:
+            options = {"batch_size": occlusion.places_within(net, layer, config.memory), "on_batch": bar.update}
+            options |= {"layer": layer, "square": square, "fill": fill}
+            swept, coarsely = (occlusion.sweep_all(net, of, places, **options) for of, places in jobs)
+        assert swept is not None  # an image is drawn
+        projected = occlusion.project_maps(net, source, drawn, strongest, layer=layer, batch_size=at_once)
+        result = {
+            "figure": "Figure 7",
+            "places": corners.shape[:2],
+            "layer": layer,
+            "square": square,
+            "stride": stride,
+            "fill": config.fill,
+            "images": [facts_of(net, layer, drawn, swept, n) for n in range(len(drawn.labels))],
+            "score": None if coarsely is None else occlusion.score(scored, coarsely, coarse, square=square),
+            "num_images": len(drawn.labels),
+            "not_applicable": without_classes(net),
+            "meanings": {"fill": occlusion.FILL_MEANINGS[config.fill]},
+            "paper": PAPER,
+            "seed": config.seed,
+            **results.provenance(net, data, config),
+        }
+        fills = np.stack([fill(drawn.views, n).picture for n in range(len(drawn.labels))])
+        names = nets.logit_names(net)
+        page = occlusion_page.draw(drawn.views, fills, swept, projected, corners, names, result)
+        arrays = {"corners": corners, "images": drawn.indices, "names": np.array(drawn.views.names)}
+        arrays |= {name: field for name, field in swept._asdict().items() if field is not None}
+        return results.write(out, COMMAND, result, {"maps.npz": arrays, "maps.png": page})
+
+
+def complete(config: Config, net: nets.Net) -> Config:
+    """The configuration with its defaults filled in; UserError for an unknown layer."""
+    side = min(nets.size_of(net.image_size))
+    layer = occlusion.watched_layer(net) if config.layer is None else nets.check_layer(net, config.layer)
+    square = max(1, side // 4) if config.square is None else config.square
+    stride = max(1, side // 32) if config.stride is None else config.stride
+    return dataclasses.replace(config, layer=layer, square=square, stride=stride)
+
+
+def num_places(jobs: tuple[tuple[Scenes, np.ndarray], ...]) -> int:
+    """Forward passes that (images, places) need."""
+    return sum(len(scenes.labels) * corners[..., 0].size for scenes, corners in jobs)
+
+
+def without_classes(net: nets.Net) -> dict[str, str]:
+    """{part of the figure: why it is left out} of a network without logits."""
+    if occlusion.logits_of(net) is not None:
+        return {}
+    reason = f"the last layer of {net.name}, {net.layers[-1]}, has feature maps and no classes"
+    return {"probability (d)": reason, "most probable class (e)": reason}
+
+
+def facts_of(net: nets.Net, layer: str, drawn: Scenes, swept: Swept, n: int) -> dict[str, Any]:
+    """What result.json says of image number n; what needs classes is None without them."""
+    label, names, probabilities = drawn.labels[n], nets.logit_names(net), drawn.looks.probabilities[n]
+    has_classes = swept.probability is not None and swept.predicted is not None
+    return {
+        "image": drawn.views.names[n],
+        "index": drawn.indices[n],
+        "class": names[label] if has_classes else None,
+        "class_is_known": drawn.views.labels[n] >= 0,
+        "predicted": names[probabilities.argmax()] if has_classes else None,
+        "probability": probabilities[label] if has_classes else None,
+        "lowest_probability": None if swept.probability is None else swept.probability[n].min(),
+        "other_class": None if swept.predicted is None else (swept.predicted[n] != label).mean(),  # share of places
+        "map": drawn.looks.channel[n],
+        "unit": nets.unit_name(net, layer, int(drawn.looks.channel[n])),
+        "lowest_activity": swept.activity[n].min(),
+        "highest_activity": swept.activity[n].max(),
     }
-    architecture.layer(chosen["layer"])
-    return dataclasses.replace(config, **chosen)
-
-
-def sweep_all(net: nets.TrainedNet, config: Config, jobs: Sequence[tuple[Scenes, np.ndarray]]) -> list[Swept | None]:
-    """Slide the square over the images of each job (images, places); None where it has none. `config` is complete."""
-    fn = bound(watch, layer=config.layer, architecture=net.architecture)
-    any_map = Partial(fn, net.params, np.int32(0), np.int32(0))  # all need the same memory
-    batch_size = occlusion.batch_size_within(any_map, jobs[0][0].views.images[0], memory=config.memory)
-    total = sum(len(scenes.labels) * corners[..., 0].size for scenes, corners in jobs)
-    swept = []
-    with tqdm(total=total, desc="sliding the square", unit=" places", disable=None) as bar:
-        for scenes, corners in jobs:
-            found = []
-            for n, (channel, label) in enumerate(zip(scenes.looks.channel, scenes.labels, strict=True)):
-                fill = occlusion_page.fill_of(scenes, n, config)
-                options: dict[str, Any] = {
-                    "square": config.square,
-                    "fill": fill,
-                    "batch_size": batch_size,
-                    "on_batch": bar.update,
-                }
-                watched = Partial(fn, net.params, channel, label)
-                found.append(occlusion.sweep(watched, scenes.views.images[n], corners, **options))
-            swept.append(jax.tree.map(lambda *maps: np.stack(maps), *found) if found else None)
-    return swept
-
-
-def project_maps(
-    net: nets.TrainedNet, source: Source, layer: str, drawn: Scenes, strongest: TopActivations, *, batch_size: int
-) -> list[Projected]:
-    """For each image its strongest map, projected there and in the images that `strongest`, the scan, found for it."""
-    places, looks = [], drawn.looks  # (number of the drawn image, image in the split, map, row, column)
-    for n, (index, channel) in enumerate(zip(drawn.indices, looks.channel, strict=True)):
-        values, images, rows, columns = (field[channel] for field in strongest)
-        others = np.flatnonzero((images >= 0) & (values > 0) & (images != index))[:NUM_OTHERS]
-        places.append((n, index, channel, looks.row[n], looks.column[n]))  # as `strongest` need not hold the image
-        places += [(n, images[other], channel, rows[other], columns[other]) for other in others]
-    number, images, channels, rows, columns = np.array(places).T
-    wanted, which = np.unique(images, return_inverse=True)
-    views = nets.read_views(source, wanted, net)
-    chosen = {"image": which, "channel": channels, "row": rows, "column": columns}
-    options: dict[str, Any] = {"layer": layer, "architecture": net.architecture, "batch_size": batch_size}
-    found = top_activations.project_strongest(net.params, views.images, chosen, **options)
-    return [Projected(images[number == n], found[number == n]) for n in range(len(drawn.labels))]
 
 
 def report(result: dict[str, Any]) -> None:
     """Print the images and the score."""
     for facts in result["images"]:
         print(occlusion_page.heading(facts))
-    if (found := result["score"]) is not None:
-        print(f"on the object in {found['num_images']} images (its share of the pixels: {found['area']:.1%}):")
+    for part, reason in result["not_applicable"].items():
+        print(f"no {part}: {reason}")
+    if (score := result["score"]) is not None:
+        print(f"on the object in {score['num_images']} images (its share of the pixels: {score['area']:.1%}):")
         for name in ("occlusion", "gradient"):
-            share = found[name]
+            share = score[name]
             print(f"  {name}: {share['object']:.1%} (another image's object: {share['other_object']:.1%})")
-    print(f"written to {result['folder']}")
 
 
 def main() -> None:

@@ -102,6 +102,12 @@ def class_words(net: Net) -> tuple[str, ...]:
     return archives.class_words(net.class_names)
 
 
+def logit_names(net: Net) -> tuple[str, ...]:
+    """What the logits stand for: the classes in words, or "unit 7"; () where the last layer has places."""
+    *places, num = shapes_of(net, net.layers[-1:])[net.layers[-1]]
+    return () if places else class_words(net) or tuple(f"unit {number}" for number in range(num))
+
+
 def shapes_of(net: Net, layers: Sequence[str] | None = None) -> dict[str, tuple[int, ...]]:
     """{layer: [H, W, C] or [C]}, the shape of each layer's features of one image; nothing is computed."""
     layers = net.layers if layers is None else layers

@@ -1,12 +1,18 @@
 """Occlusion: closed forms of a linear function, the geometry of the map, one program for all images."""
 
+from pathlib import Path
+
+import foreign_nets
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_nets
 from jax.tree_util import Partial
 
+from zfjax import nets
 from zfjax.analyses import occlusion
+from zfjax.data import ImageSet
 
 SIZE, SQUARE = 13, 4
 
@@ -150,19 +156,99 @@ def test_a_point_at_random_hits_by_the_objects_share():
     assert abs(own.mean() - 0.3) < 0.04 and abs(others.mean() - masks.mean()) < 0.01
 
 
-def test_fills_are_the_mean_mid_grey_and_the_blurred_image():
-    mean = np.full_like(IMAGE, 100)
-    np.testing.assert_array_equal(occlusion.FILLS["mean"](IMAGE, mean, 4), 0 * IMAGE)
-    np.testing.assert_array_equal(occlusion.FILLS["grey"](IMAGE, mean, 4) + mean, np.full_like(IMAGE, 128))
-    constant = np.full_like(IMAGE, 7)
-    np.testing.assert_allclose(occlusion.FILLS["blur"](constant, mean, 4), constant, rtol=1e-6)
+def _table_net(mean):
+    params = tiny_nets.params(tiny_nets.DENSE)
+    return nets.TrainedNet(tiny_nets.DENSE, params, mean, Path("x"), Path("x"), "demo", tuple("abcde"), "print")
+
+
+def _views(net, pictures):
+    return nets.Views(np.asarray(net.prepare(pictures)), pictures, None, None, None)
+
+
+def test_fills_of_a_table_are_the_mean_mid_grey_and_the_blurred_image():
+    mean = RNG.uniform(90, 160, (4, 4, 3)).astype(np.float32)
+    net, pictures = _table_net(mean), RNG.integers(0, 256, (2, 4, 4, 3), np.uint8)
+    views = _views(net, pictures)
+    fills = {name: occlusion.filler(net, views, name, square=2)(views, 1) for name in occlusion.FILLS}
+    np.testing.assert_array_equal(fills["mean"].image, np.zeros((4, 4, 3)))
+    np.testing.assert_array_equal(fills["mean"].picture, mean.round())
+    np.testing.assert_allclose(fills["grey"].image + mean, np.full((4, 4, 3), 128), rtol=1e-6)
+    np.testing.assert_array_equal(fills["grey"].picture, np.full((4, 4, 3), 128))
+    blurred = occlusion.blurred(views.images[1], 2)
+    np.testing.assert_array_equal(fills["blur"].image, blurred)
+    np.testing.assert_array_equal(fills["blur"].picture, np.clip((blurred + mean).round(), 0, 255))
+
+
+def test_the_mean_of_a_network_that_knows_none_is_the_colour_of_the_pictures():
+    net, pictures = foreign_nets.SMALL, RNG.integers(0, 256, (3, 20, 28, 3), np.uint8)
+    views = _views(net, pictures)
+    fills = {name: occlusion.filler(net, views, name, square=4)(views, 1) for name in occlusion.FILLS}
+    colour = pictures.mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(fills["mean"].image, np.broadcast_to(colour / 255, (20, 28, 3)), rtol=1e-5)
+    np.testing.assert_array_equal(fills["mean"].picture, np.broadcast_to(colour.round(), (20, 28, 3)))
+    np.testing.assert_allclose(fills["grey"].image, np.full((20, 28, 3), 128 / 255), rtol=1e-6)
+    np.testing.assert_allclose(fills["blur"].image * 255, fills["blur"].picture, atol=0.501)
+
+
+def test_a_picture_is_blurred_by_a_gaussian_and_what_is_constant_stays_so():
+    np.testing.assert_allclose(occlusion.blurred(np.full_like(IMAGE, 7), 4), np.full_like(IMAGE, 7), rtol=1e-6)
     spike = np.zeros((41, 41, 3), np.float32)
     spike[20, 20, 1] = 1
-    blurred = occlusion.FILLS["blur"](spike, mean, 8)  # a standard deviation of 2 pixels
+    blurred = occlusion.blurred(spike, 8)  # a standard deviation of 2 pixels
     offset = np.arange(41) - 20
     line = np.exp(-(offset**2) / 8) / np.sqrt(8 * np.pi)
     np.testing.assert_allclose(blurred[..., 1], np.outer(line, line), atol=1e-6)
     assert not blurred[..., 0].any()
+
+
+def test_at_the_edges_the_gaussians_weights_are_divided_by_their_sum():
+    image = RNG.normal(size=(9, 17, 2)).astype(np.float32)
+    lines = [np.exp(-(np.subtract.outer(np.arange(n), np.arange(n)) ** 2) / (2 * 1.5**2)) for n in (9, 17)]
+    rows, columns = (weights / weights.sum(axis=1, keepdims=True) for weights in lines)
+    np.testing.assert_allclose(
+        occlusion.blurred(image, 6), np.einsum("yi,xj,ijc->yxc", rows, columns, image), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_places_of_an_image_that_is_not_square_share_the_rest_on_each_axis():
+    corners = occlusion.places((10, 15), 4, 3)
+    assert corners[:, 0, 0].tolist() == [0, 3, 6] and corners[0, :, 1].tolist() == [1, 4, 7, 10]
+    values = np.arange(12).reshape(3, 4)
+    drawn = occlusion.on_image(values, corners, square=4, size=(10, 15), outside=-1)
+    assert drawn.shape == (10, 15)
+    assert drawn[4].tolist() == [-1, 4, 4, 4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 7, -1]
+
+
+def test_another_network_of_the_same_function_compiles_no_sweep_anew():
+    traces = []
+
+    def fn(params, images):
+        traces.append(images.shape)
+        maps = images[:, ::2, ::2] * params
+        return {"maps": maps, "logits": maps.sum(axis=(1, 2))}
+
+    net = nets.FunctionNet(fn, np.float32(1), image_size=(8, 12), class_names=("r", "g", "b"))
+    data = ImageSet("x", 0, net.class_names, None, Pictures(), None, None, "")
+    corners = occlusion.places((8, 12), 2, 2)
+    swept = []
+    for of in (net, net.with_params(np.float32(2))):
+        scenes = occlusion.choose_scenes(of, data, "maps", 2, 0, batch_size=4)
+        fill = occlusion.filler(of, scenes.views, "mean", square=2)
+        before = len(traces)
+        swept.append(occlusion.sweep_all(of, scenes, corners, layer="maps", square=2, fill=fill))
+    assert [shape for shape in traces[before:] if shape[0] > 1] == []
+    np.testing.assert_allclose(swept[1].activity, 2 * swept[0].activity, rtol=1e-5)
+
+
+class Pictures:
+    """Five pictures of noise that are not square."""
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        pixels = np.random.default_rng(index).integers(0, 256, (8, 12, 3), np.uint8)
+        return {"image": pixels, "label": np.int32(index % 3), "index": np.int32(index)}
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Figure 7: maps that are the net's own answers, the score's closed cases, honest pages and files, clear refusals."""
 
+import dataclasses
 import functools
 import json
 
+import foreign_nets
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +41,11 @@ class Scenery(ArraySource):
 
 @functools.cache
 def net():
+<<<<<<< HEAD
     return make_net()._replace(class_names=NAMES)
+=======
+    return dataclasses.replace(_net(), class_names=NAMES)
+>>>>>>> wip-figB
 
 
 def up(images):
@@ -60,9 +66,15 @@ def data(labels=None, names=NAMES, kind=Scenery):
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
     """The tiny net and set in the place of a run."""
+<<<<<<< HEAD
     moved = net()._replace(run=tmp_path)
     monkeypatch.setattr(nets, "load_net", lambda checkpoint: moved)
     monkeypatch.setattr(sets, "open_data", lambda name, **_: data())
+=======
+    moved = dataclasses.replace(net(), run=tmp_path)
+    monkeypatch.setattr(nets, "load_net", lambda net: moved)
+    monkeypatch.setattr(sets, "open_data", lambda name: data())
+>>>>>>> wip-figB
     return moved
 
 
@@ -70,10 +82,15 @@ def config(**changes):
     return occlusion_maps.Config(**{"num_images": 2, "num_scored": 4, "stride": 5, **changes})
 
 
+def written_of(result):
+    """result.json as it stands in the folder that the result names."""
+    return json.loads((result["folder"] / "result.json").read_text())
+
+
 def test_the_maps_are_the_nets_answers_to_the_occluded_image(trained):
     """Activity, probability and class of a picture that is occluded by hand, for each place and fill."""
     result = occlusion_maps.run(config(fill="grey"))
-    maps = np.load(trained.run / "figures" / "occlusion" / "maps.npz")
+    maps = np.load(result["folder"] / "maps.npz")
     assert maps["corners"][:, 0, 0].tolist() == [0, 5, 10, 15] and result["config"].square == 5
     for n, facts in enumerate(result["images"]):
         image = IMAGES[facts["index"]]
@@ -93,10 +110,16 @@ def test_the_maps_are_the_nets_answers_to_the_occluded_image(trained):
 
 
 def test_the_command_writes_page_arrays_and_result_and_overwrites_only_when_told(trained, monkeypatch):
-    occlusion_maps.run(config(seed=3))
     out = trained.run / "figures" / "occlusion"
-    assert {path.name for path in out.iterdir()} == {"maps.npz", "maps.png", "result.json", "scan.npz"}
-    written = json.loads((out / "result.json").read_text())
+    result = occlusion_maps.run(config(seed=3, out=out))
+    assert {path.name for path in out.iterdir() if path.suffix in (".npz", ".png", ".json")} == {
+        "maps.npz",
+        "maps.png",
+        "result.json",
+    }
+    written = written_of(result)
+    assert set(written["files"]) == {"maps.npz", "maps.png"} and written["square"] == 5 and written["stride"] == 5
+    assert len(list((trained.run / "scans").glob("*.npz"))) == 1
     assert written["seed"] == 3 and written["paper"] == occlusion_maps.PAPER and written["places"] == [4, 4]
     assert written["config"]["layer"] == "conv2" and written["config"]["square"] == 5
     assert written["checkpoint"]["fingerprint"] == "net" and written["data"]["fingerprint"] == "data"
@@ -105,11 +128,17 @@ def test_the_command_writes_page_arrays_and_result_and_overwrites_only_when_told
     with Image.open(out / "maps.png") as page:
         assert page.size[0] <= 1500 and (out / "maps.png").stat().st_size < 1_000_000
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
-        occlusion_maps.run(config())
+        occlusion_maps.run(config(out=out))
     mostly_wrong = np.where(np.arange(len(PICTURES)) < 3, answers(), answers() + 1) % 3
+<<<<<<< HEAD
     monkeypatch.setattr(sets, "open_data", lambda name, **_: data(mostly_wrong))
     assert occlusion_maps.run(config(num_scored=9, overwrite=True))["score"]["num_images"] == 3
     assert occlusion_maps.run(config(num_scored=0, overwrite=True))["score"] is None
+=======
+    monkeypatch.setattr(sets, "open_data", lambda name: data(mostly_wrong))
+    assert occlusion_maps.run(config(num_scored=9, out=out, overwrite=True))["score"]["num_images"] == 3
+    assert occlusion_maps.run(config(num_scored=0, out=out, overwrite=True))["score"] is None
+>>>>>>> wip-figB
 
 
 def test_every_pass_stays_within_the_budget(trained, monkeypatch):
@@ -125,14 +154,14 @@ def test_every_pass_stays_within_the_budget(trained, monkeypatch):
         "in_batches",
         lambda *a, batch_size: passes.append(batch_size) or run_look(*a, batch_size=batch_size),
     )
-    project = occlusion_maps.top_activations.project_strongest
+    project = nets.TrainedNet.project
     monkeypatch.setattr(
-        occlusion_maps.top_activations,
-        "project_strongest",
-        lambda *a, **k: passes.append(k["batch_size"]) or project(*a, **k),
+        nets.TrainedNet,
+        "project",
+        lambda self, images, *a, **k: passes.append(len(images)) or project(self, images, *a, **k),
     )
     occlusion_maps.run(config(memory=10, num_scored=0))
-    assert passes == [8, 8, 8]
+    assert passes == [8, 8, 8]  # the scan, the looks, and the two images with their three others
 
 
 def test_images_that_are_classified_correctly_come_first(trained):
@@ -154,8 +183,8 @@ def test_a_picture_without_a_class_of_the_net_is_watched_for_the_most_probable_o
 
 
 def test_a_look_says_what_forward_and_the_gradient_say(trained):
-    look = jax.jit(functools.partial(occlusion.look, layer="conv2", architecture=NET))
-    looked = look(trained.params, IMAGES[:3])
+    fn = trained.features(("conv2", "fc7"))
+    looked = jax.jit(lambda images: occlusion.look(fn, images, layer="conv2", logits="fc7"))(IMAGES[:3])
     features = up(IMAGES[:3])[1]["conv2"].features
     for n in range(3):
         place = np.unravel_index(features[n].argmax(), features[n].shape)
@@ -180,12 +209,12 @@ def test_the_score_points_at_the_largest_drop_and_the_largest_gradient():
         probability[n, 2, column] = 0.1
     for n, column in enumerate([6, 7, 5, 0]):
         saliency[n, 3, column] = 1
-    found = occlusion.score(_scenes(saliency, masks), Swept(None, probability, None), corners, 2)
-    assert found["num_images"] == 4 and found["area"] == 0.5
-    assert found["occlusion"]["object"] == 0.75 and found["gradient"]["object"] == 0.25
-    np.testing.assert_allclose(found["occlusion"]["standard_error"], np.sqrt(0.75 * 0.25 / 4))
-    np.testing.assert_allclose(found["occlusion"]["other_object"], np.mean([1 / 3, 1 / 3, 1 / 3, 2 / 3]))
-    np.testing.assert_allclose(found["gradient"]["other_object"], np.mean([2 / 3, 2 / 3, 1 / 3, 2 / 3]))
+    scores = occlusion.score(_scenes(saliency, masks), Swept(None, probability, None), corners, square=2)
+    assert scores["num_images"] == 4 and scores["area"] == 0.5
+    assert scores["occlusion"]["object"] == 0.75 and scores["gradient"]["object"] == 0.25
+    np.testing.assert_allclose(scores["occlusion"]["standard_error"], np.sqrt(0.75 * 0.25 / 4))
+    np.testing.assert_allclose(scores["occlusion"]["other_object"], np.mean([1 / 3, 1 / 3, 1 / 3, 2 / 3]))
+    np.testing.assert_allclose(scores["gradient"]["other_object"], np.mean([2 / 3, 2 / 3, 1 / 3, 2 / 3]))
 
 
 def test_the_gradient_is_smoothed_by_the_same_square():
@@ -193,8 +222,8 @@ def test_the_gradient_is_smoothed_by_the_same_square():
     saliency, masks = np.zeros((2, 8, 8), np.float32), np.zeros((2, 8, 8), bool)
     saliency[:, 0, 0], saliency[:, 4:6, 4:6], masks[:, 4:6, 4:6] = 3.0, 1.0, True
     swept = Swept(None, np.ones((2, 4, 4), np.float32), None)
-    found = occlusion.score(_scenes(saliency, masks), swept, occlusion.places(8, 2, 2), 2)
-    assert found["gradient"]["object"] == 1.0 and found["occlusion"]["object"] == 0.0
+    scores = occlusion.score(_scenes(saliency, masks), swept, occlusion.places(8, 2, 2), square=2)
+    assert scores["gradient"]["object"] == 1.0 and scores["occlusion"]["object"] == 0.0
 
 
 def test_other_images_are_the_maps_strongest_without_the_image_itself(trained):
@@ -204,10 +233,10 @@ def test_other_images_are_the_maps_strongest_without_the_image_itself(trained):
     own, channel = (int(place) for place in np.unravel_index(strongest.argmax(), strongest.shape))
     scenes = occlusion.choose_scenes(trained, data(), "conv2", len(IMAGES), seed=0, batch_size=8)
     scenes = occlusion.take(scenes, np.flatnonzero(scenes.indices == own))
-    top = occlusion_maps.scans.scan(trained, source, ("conv2",), trained.run / "s.npz", of="", k=4)["conv2"]
-    (found,) = occlusion_maps.project_maps(trained, source, "conv2", scenes, top, batch_size=3)
-    assert found.images.tolist() == np.argsort(-strongest[:, channel]).tolist()[:4] and found.images[0] == own
-    for index, projection in zip(found.images, found.projections, strict=True):
+    top = occlusion_maps.scans.scan(trained, source, ("conv2",), of="", k=4)["conv2"]
+    (projected,) = occlusion.project_maps(trained, source, scenes, top, layer="conv2", batch_size=3)
+    assert projected.images.tolist() == np.argsort(-strongest[:, channel]).tolist()[:4] and projected.images[0] == own
+    for index, projection in zip(projected.images, projected.projections, strict=True):
         trace = up(IMAGES[index : index + 1])[1]
         signal = zfjax.isolate(trace["conv2"].features, channel=channel)
         expected = zfjax.project(trained.params, trace, signal, layer="conv2", architecture=NET)[0]
@@ -223,8 +252,9 @@ def test_a_users_folder_is_drawn_without_labels_and_without_a_score(trained, tmp
     assert [facts["class"] for facts in result["images"]] == [
         NAMES[answers()[facts["index"]]] for facts in result["images"]
     ]
+    assert {facts["image"] for facts in result["images"]} == {"0.png", "1.png"}
     one = occlusion_maps.run(config(data=str(tmp_path / "1.png"), out=tmp_path / "one", layer="fc6"))
-    assert len(one["images"]) == 1 and one["config"].layer == "fc6"
+    assert len(one["images"]) == 1 and one["config"].layer == "fc6" and one["images"][0]["unit"].startswith("unit ")
 
 
 @pytest.mark.parametrize(
@@ -235,11 +265,57 @@ def test_a_users_folder_is_drawn_without_labels_and_without_a_score(trained, tmp
         ({"num_images": 0}, "num_images=0: at least 1"),
         ({"num_scored": -1}, "num_scored=-1: at least 0"),
         ({"fill": "black"}, "fill='black': one of mean, grey, blur"),
-        ({"layer": "conv9"}, "unknown layer 'conv9'"),
+        ({"layer": "conv9"}, "layer='conv9': one of conv1, conv2, fc6, fc7"),
         ({"memory": 0}, "memory=0: at least 1 MiB"),
     ],
 )
 def test_bad_configurations_are_refused_before_anything_is_written(trained, changes, message):
     with pytest.raises(ValueError, match=message):
         occlusion_maps.run(config(**changes))
-    assert not (trained.run / "figures" / "occlusion" / "result.json").exists()
+    assert not list(trained.run.rglob("result.json"))
+
+
+def hidden_by_hand(image, corner, square, fill):
+    """The image with `fill` in the square."""
+    copy, (top, left) = np.array(image), corner
+    copy[top : top + square, left : left + square] = np.broadcast_to(fill, copy.shape)[
+        top : top + square, left : left + square
+    ]
+    return copy
+
+
+def test_any_function_of_images_that_are_not_square_is_drawn(tmp_path):
+    """A foreign net's own answers to pictures that are occluded by hand, with the mean colour of those drawn."""
+    folder = foreign_nets.folder(tmp_path / "pictures")
+    options = {"net": "foreign_nets:SMALL", "data": str(folder), "out": tmp_path / "out", "num_images": 2}
+    result = occlusion_maps.run(config(**options))
+    net, maps = foreign_nets.SMALL, np.load(tmp_path / "out" / "maps.npz")
+    assert result["layer"] == "conv2" and result["square"] == 5 and result["not_applicable"] == {}
+    assert maps["probability"].shape == (2, 4, 5) and maps["corners"][3, 4].tolist() == [15, 21]
+    assert [facts["image"] for facts in result["images"]] == maps["names"].tolist()
+    assert all(facts["image"].endswith(".png") and facts["class_is_known"] for facts in result["images"])
+    source = sets.open_images(str(folder), net).validation
+    every = np.asarray(net.prepare(np.stack([source[n]["image"] for n in range(6)])))
+    colour = every[maps["images"]].mean(axis=(0, 1, 2))
+    for n, facts in enumerate(result["images"]):
+        hidden = hidden_by_hand(every[facts["index"]], maps["corners"][2, 3], 5, colour)
+        answers = foreign_nets.forward(net.params, hidden[None])
+        shares = jax.nn.softmax(answers["logits"][0])
+        label = foreign_nets.CLASS_NAMES.index(facts["class"])
+        np.testing.assert_allclose(maps["probability"][n, 2, 3], shares[label], rtol=1e-4)
+        activity = answers["conv2"][0, ..., facts["map"]].sum()
+        np.testing.assert_allclose(maps["activity"][n, 2, 3], activity, rtol=1e-4)
+
+
+def test_a_network_without_classes_is_drawn_as_far_as_it_goes(tmp_path, capsys):
+    folder = foreign_nets.folder(tmp_path / "pictures")
+    options = {"net": "foreign_nets:MAPS_ONLY", "data": str(folder), "out": tmp_path / "out"}
+    result = occlusion_maps.run(config(**options))
+    assert set(np.load(tmp_path / "out" / "maps.npz")) == {"corners", "images", "names", "activity"}
+    assert list(result["not_applicable"]) == ["probability (d)", "most probable class (e)"]
+    assert all(facts["class"] is None and facts["probability"] is None for facts in result["images"])
+    capsys.readouterr()
+    occlusion_maps.report(result)
+    assert "no probability (d): the last layer of maps only, conv2, has feature maps and no classes" in (
+        capsys.readouterr().out
+    )

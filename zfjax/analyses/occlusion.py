@@ -15,38 +15,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+from scipy.ndimage import gaussian_filter1d
 
-from zfjax import deconvnet, features, nets
-from zfjax.architecture import Architecture
-from zfjax.data import ImageSet, sets
+from zfjax import features, nets
+from zfjax.analyses.top_activations import TopActivations
+from zfjax.data import ImageSet, Source, sets
+from zfjax.deconvnet import Unit
 from zfjax.errors import UserError
 from zfjax.features import Features
-from zfjax.nets import Views
-from zfjax.network import Params, forward
+from zfjax.nets import Net, Size, Views
 
-GREY = 128.0  # of a stored picture
+GREY = 128  # of a stored picture
 
 
 MIB = 2**20
 
 
-def places(size: int, square: int, stride: int) -> np.ndarray:
+def places(size: Size, square: int, stride: int) -> np.ndarray:
     """Every `stride`-th place of the square; what the stride leaves over is shared by both edges.
 
     Args:
-      size: side of the image, pixels.
-      square: side of the square, pixels, from 1 to `size`.
+      size: side of the image, or its (height, width), pixels.
+      square: side of the square, pixels, from 1 to the smaller of both.
       stride: pixels between two places, at least 1.
 
     Returns:
-      int32 [R, R, 2], (top, left) of the square; UserError for a square larger than the image or no such stride.
+      int32 [R, C, 2], the corner (top, left) of each square; UserError for a square larger than the image or no such
+      stride.
     """
-    if not 1 <= square <= size:
-        raise UserError(f"square={square}: 1 to {size} pixels are needed, the image has {size} a side")
+    sides = nets.size_of(size)
+    if not 1 <= square <= min(sides):
+        has = f"{sides[0]} a side" if sides[0] == sides[1] else f"{sides[0]}x{sides[1]}"
+        raise UserError(f"square={square}: 1 to {min(sides)} pixels are needed, the image has {has}")
     if stride < 1:
         raise UserError(f"stride={stride}: at least 1 pixel is needed")
-    line = np.arange((size - square) % stride // 2, size - square + 1, stride, dtype=np.int32)
-    return np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1)
+    lines = (np.arange((side - square) % stride // 2, side - square + 1, stride, dtype=np.int32) for side in sides)
+    return np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1)
 
 
 def centers(corners: np.ndarray, square: int) -> np.ndarray:
@@ -65,7 +69,7 @@ def occlude(
 
     Args:
       image: float [H, W, C].
-      corners: int32 [B, 2], (top, left) of each square.
+      corners: int32 [B, 2], the corner (top, left) of each square.
       square: side of the square, pixels.
       fill: [H, W, C], what stands where the image is hidden.
 
@@ -100,7 +104,7 @@ def sweep(
       image: float32 [H, W, C], as `fn` reads it.
       corners: int [..., 2] from `places`.
       square: side of the square, pixels.
-      fill: [H, W, C], or what broadcasts to it; see `FILLS`.
+      fill: [H, W, C], or what broadcasts to it; see `filler`.
       batch_size: images in memory at the same time, at most; `batch_size_within` derives it from a budget.
       on_batch: called after each batch with the number of places done in it.
 
@@ -115,18 +119,18 @@ def sweep(
     num_batches = -(-len(flat) // batch_size)
     batch_size = -(-len(flat) // num_batches)  # equal batches, so that little of the last one is filling
     arguments = _arguments(fn, image, fill, square)
-    found = []
+    answers = []
     for start in range(0, len(flat), batch_size):
         rows = flat[start : start + batch_size]
         filled = np.concatenate([rows, np.repeat(rows[:1], batch_size - len(rows), axis=0)])
-        found.append(jax.tree.map(np.asarray, _answer(*arguments, filled)))
+        answers.append(jax.tree.map(np.asarray, _answer(*arguments, filled)))
         if on_batch is not None:
             on_batch(len(rows))
 
     def whole(*parts: np.ndarray) -> np.ndarray:
         return np.concatenate(parts)[: len(flat)].reshape(*np.shape(corners)[:-1], *parts[0].shape[1:])
 
-    return jax.tree.map(whole, *found)
+    return jax.tree.map(whole, *answers)
 
 
 def batch_size_within(fn: Features, image: np.ndarray, *, memory: int) -> int:
@@ -158,7 +162,7 @@ def square_sums(maps: jax.Array | np.ndarray, corners: np.ndarray, *, square: in
 
 
 def on_image(
-    values: jax.Array | np.ndarray, corners: np.ndarray, *, square: int, size: int, outside: float
+    values: jax.Array | np.ndarray, corners: np.ndarray, *, square: int, size: Size, outside: float
 ) -> np.ndarray:
     """A grid of values over the image: each pixel takes the value of the nearest centre, of two as near the first.
 
@@ -166,27 +170,30 @@ def on_image(
     `outside`.
 
     Args:
-      values: [R, R], one for each of `corners`.
-      corners: int [R, R, 2] from `places`.
+      values: [R, C], one for each of `corners`.
+      corners: int [R, C, 2] from `places`.
       square: side of the square, pixels.
-      size: side of the image, pixels.
+      size: side of the image, or its (height, width), pixels.
       outside: of the values' own kind.
 
     Returns:
-      [size, size].
+      [H, W].
     """
-    middles = corners[:, 0, 0] + square / 2
-    reach = (middles[1] - middles[0]) / 2 if len(middles) > 1 else square / 2
-    distance = np.abs(np.arange(size)[:, None] + 0.5 - middles[None])
-    nearest, within = distance.argmin(axis=1), distance.min(axis=1) <= reach
-    drawn = values[nearest[:, None], nearest[None]]
-    return np.where(within[:, None] & within[None], drawn, np.asarray(outside, values.dtype))
+    nearest, within = [], []
+    for side, line in zip(nets.size_of(size), (corners[:, 0, 0], corners[0, :, 1]), strict=True):
+        middles = line + square / 2
+        reach = (middles[1] - middles[0]) / 2 if len(middles) > 1 else square / 2
+        distance = np.abs(np.arange(side)[:, None] + 0.5 - middles[None])
+        nearest.append(distance.argmin(axis=1))
+        within.append(distance.min(axis=1) <= reach)
+    drawn = values[np.ix_(*nearest)]
+    return np.where(np.logical_and.outer(*within), drawn, np.asarray(outside, values.dtype))
 
 
 def pointing(points: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whether each image's point lies on its object, and on what share of the other images' objects.
 
-    The share allows for objects that stand in the middle: a fixed point has the same chance as a point that was found.
+    The share allows for objects that stand in the middle: a fixed point has the same chance as one that was looked for.
 
     Args:
       points: int [N, 2], (y, x) in pixels.
@@ -202,29 +209,73 @@ def pointing(points: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndar
     return own, (on.sum(axis=0) - own) / (len(masks) - 1)
 
 
-def mean_fill(image: np.ndarray, mean: np.ndarray, square: int) -> np.ndarray:
-    """The mean training image: 0 in the network's pixels."""
-    return np.zeros_like(image)
+FILLS = ("mean", "grey", "blur")  # what may stand in the square
 
 
-def grey_fill(image: np.ndarray, mean: np.ndarray, square: int) -> np.ndarray:
-    """Mid-grey of a stored picture: 128 - mean in the network's pixels."""
-    return np.float32(GREY) - mean
+FILL_MEANINGS = {
+    "mean": "the mean training picture; of a network that knows none, the mean colour of the pictures of this figure",
+    "grey": "mid-grey",
+    "blur": "the picture itself under a Gaussian, whose standard deviation is a quarter of the square",
+}
 
 
-def blurred_fill(image: np.ndarray, mean: np.ndarray, square: int) -> np.ndarray:
-    """The image itself under a Gaussian, whose standard deviation is a quarter of the square.
+class Filling(NamedTuple):
+    """What the square shows in one image."""
 
-    Paper is silent. At the edges the Gaussian's weights are divided by their sum, so what is constant stays so.
+    image: np.ndarray  # float32 [H, W, C] as the network reads it
+    picture: np.ndarray  # uint8 [H, W, 3] as a reader sees it
+
+
+def filler(net: Net, views: Views, fill: str, *, square: int) -> Callable[[Views, int], Filling]:
+    """What the square shows: a function of (views, number of the image) -> Filling.
+
+    Args:
+      net: any network.
+      views: the pictures that are looked at: where the network has no mean picture, theirs is taken.
+      fill: one of FILLS; see FILL_MEANINGS. Paper is silent on all but "grey".
+      square: side of the square, pixels.
+
+    Raises:
+      UserError: no such fill.
     """
-    line = np.arange(len(image))
-    weights = np.exp(-((line[:, None] - line[None]) ** 2) / (2 * (square / 4) ** 2))
-    weights /= weights.sum(axis=1, keepdims=True)
-    return np.einsum("yi,xj,ijc->yxc", weights, weights, image, optimize=True).astype(np.float32)
+    if fill not in FILLS:
+        raise UserError(f"fill={fill!r}: one of {', '.join(FILLS)} is needed")
+    if fill == "blur":
+        return partial(_blurring, square=square, has_mean=isinstance(net, nets.OfTable))
+    shape = views.images.shape[1:]
+    if fill == "grey":
+        stored = np.full((1, *nets.size_of(net.picture_size), nets.num_channels(net)), GREY, np.uint8)
+        grey = np.asarray(net.prepare(stored), np.float32)[0]
+        return lambda of, n: Filling(grey, np.full_like(of.pictures[n], GREY))
+    if isinstance(net, nets.OfTable):
+        zero = np.zeros(shape, np.float32)  # the mean is subtracted
+        return lambda of, n: Filling(zero, _as_picture(of.pictures[n] - of.images[n]))
+    colour = np.broadcast_to(views.images.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32), shape)
+    shown = _as_picture(views.pictures.mean(axis=(0, 1, 2)))
+    return lambda of, n: Filling(colour, np.broadcast_to(shown, of.pictures[n].shape))
 
 
-# What may stand in the square: (image [s, s, C], mean training image [s, s, C], square) -> [s, s, C], network pixels
-FILLS = {"mean": mean_fill, "grey": grey_fill, "blur": blurred_fill}
+def blurred(image: np.ndarray, square: int) -> np.ndarray:
+    """[H, W, C] under a Gaussian, whose standard deviation is a quarter of the square. -> float32
+
+    At the edges the Gaussian's weights are divided by their sum, so what is constant stays so.
+    """
+    smooth = np.asarray(image, np.float64)
+    for axis in (0, 1):
+        options: dict[str, Any] = {"sigma": square / 4, "axis": axis, "mode": "constant", "truncate": 9.0}
+        smooth = gaussian_filter1d(smooth, **options) / gaussian_filter1d(np.ones_like(smooth), **options)
+    return smooth.astype(np.float32)
+
+
+def _blurring(views: Views, n: int, *, square: int, has_mean: bool) -> Filling:
+    image = blurred(views.images[n], square)
+    if has_mean:
+        return Filling(image, _as_picture(image + (views.pictures[n] - views.images[n])))
+    return Filling(image, _as_picture(blurred(views.pictures[n], square)))
+
+
+def _as_picture(values: np.ndarray) -> np.ndarray:
+    return np.clip(values.round(), 0, 255).astype(np.uint8)
 
 
 def _arguments(fn: Features, image: np.ndarray, fill: Any, square: int) -> tuple[Any, ...]:
@@ -252,11 +303,11 @@ def _check_inside(corners: np.ndarray, shape: tuple[int, ...], square: int) -> N
 class Look(NamedTuple):
     """What one pass up and one pass back say of each image without a square."""
 
-    probabilities: jax.Array  # float32 [N, classes]
+    probabilities: jax.Array  # float32 [N, classes]; [N, 0] of a network without logits
     channel: jax.Array  # int32 [N] the watched layer's map with the strongest single activation
     row: jax.Array  # int32 [N] its place in the map; 0 in a dense layer
     column: jax.Array  # int32 [N]
-    saliency: jax.Array  # float32 [N, s, s] |gradient| of the most probable class's logit, summed over the colours
+    saliency: jax.Array  # float32 [N, H, W] |gradient| of what is watched, summed over the colours: see `look`
 
 
 class Scenes(NamedTuple):
@@ -272,16 +323,19 @@ class Scenes(NamedTuple):
 class Swept(NamedTuple):
     """What the net says of N images for each place of the square."""
 
-    activity: jax.Array | np.ndarray  # float32 [N, R, R] sum of the watched map
-    probability: jax.Array | np.ndarray  # float32 [N, R, R] of the watched class
-    predicted: jax.Array | np.ndarray  # int32 [N, R, R] most probable class
+    activity: jax.Array | np.ndarray  # float32 [N, R, C] sum of the watched map
+    probability: jax.Array | np.ndarray | None  # float32 [N, R, C] of the watched class; None without logits
+    predicted: jax.Array | np.ndarray | None  # int32 [N, R, C] most probable class; None likewise
 
 
 class Projected(NamedTuple):
     """One map projected in the image itself and in the M - 1 others that excite it most."""
 
     images: np.ndarray  # int [M] in the validation split; the image itself first
-    projections: np.ndarray  # float32 [M, s, s, 3] signed, pixels
+    projections: np.ndarray  # float32 [M, H, W, C] signed, in the images' unit
+
+
+NUM_OTHERS = 3  # other images in which the map is projected, as in the paper
 
 
 SPARE = 16  # images looked at beyond twice those that are needed, to find enough that are classified correctly
@@ -290,30 +344,67 @@ SPARE = 16  # images looked at beyond twice those that are needed, to find enoug
 bound = cache(partial)  # one function for equal arguments, so that JAX finds what it compiled
 
 
-def look(params: Params, images: jax.Array, *, layer: str, architecture: Architecture) -> Look:
-    """Each image without a square: its class, its strongest map of `layer`, and the plain gradient of the class."""
-    logits, trace = forward(params, images, architecture=architecture)
-    watched = trace[layer].features
-    batch, *places, channels = watched.shape
-    strongest = watched.reshape(batch, -1).argmax(axis=1).astype(jnp.int32)
-    place, width = strongest // channels, places[1] if places else 1
-    last = architecture.layer_names[-1]
-    top = jax.nn.one_hot(logits.argmax(axis=1), architecture.num_classes, dtype=logits.dtype)
-    slope = deconvnet.gradient(params, trace, top, layer=last, architecture=architecture)
+def watched_layer(net: Net) -> str:
+    """The layer whose strongest map is watched: the last one whose maps are no classes, as the paper's layer 5."""
+    with_maps = [layer for layer in nets.map_layers(net) if layer not in getattr(net, "class_maps", ())]
+    return (with_maps or net.layers)[-1]
+
+
+def logits_of(net: Net) -> str | None:
+    """The layer of the logits: the last one; None where that has places, and so is none of classes."""
+    last = net.layers[-1]
+    return last if len(nets.shapes_of(net, [last])[last]) == 1 else None
+
+
+def look(fn: Features, images: jax.Array, *, layer: str, logits: str | None) -> Look:
+    """Each image without a square: its class, its strongest map of `layer`, and the plain gradient of the class.
+
+    Args:
+      fn: images -> {layer: features} of `layer` and `logits`, as `Net.features` gives it.
+      images: float [N, H, W, C], the network's input.
+      layer: whose strongest map is looked for.
+      logits: the layer of the logits; None where there is none: then the gradient is that of the strongest activation.
+    """
+
+    def watched(images: jax.Array) -> tuple[jax.Array, Any]:
+        every = fn(images)
+        scores = every[layer if logits is None else logits]
+        return scores.reshape(len(images), -1).max(axis=1).sum(), every
+
+    slope, every = jax.grad(watched, has_aux=True)(images)
+    maps = every[layer]
+    batch, *sides, channels = maps.shape
+    strongest = maps.reshape(batch, -1).argmax(axis=1).astype(jnp.int32)
+    place, width = strongest // channels, sides[1] if sides else 1
     where = strongest % channels, place // width, place % width
-    return Look(jax.nn.softmax(logits), *where, jnp.abs(slope).sum(axis=-1))
+    scores = jnp.zeros((batch, 0), maps.dtype) if logits is None else every[logits]
+    return Look(jax.nn.softmax(scores), *where, jnp.abs(slope).sum(axis=-1))
 
 
-def choose_scenes(net: nets.TrainedNet, data: ImageSet, layer: str, num: int, seed: int, *, batch_size: int) -> Scenes:
+def watch(
+    fn: Features, channel: jax.Array, label: jax.Array, images: jax.Array, *, layer: str, logits: str | None
+) -> Swept:
+    """What the maps show of each occluded image, in N places. `fn`, `layer` and `logits` are as for `look`."""
+    every = fn(images)
+    maps = every[layer].reshape(len(images), -1, every[layer].shape[-1])
+    activity = jnp.take(maps, channel, axis=2).sum(axis=1)
+    if logits is None:
+        return Swept(activity, None, None)
+    scores = every[logits]
+    return Swept(activity, jnp.take(jax.nn.softmax(scores), label, axis=1), scores.argmax(axis=1).astype(jnp.int32))
+
+
+def choose_scenes(net: Net, data: ImageSet, layer: str, num: int, seed: int, *, batch_size: int) -> Scenes:
     """At most `num` images drawn by the seed: first those that are classified correctly or have no label."""
     source = sets.validation_of(data)
     order = np.random.default_rng(seed).permutation(len(source))[: 2 * num + SPARE]
     views = nets.read_views(source, order, net)
-    fn = Partial(bound(look, layer=layer, architecture=net.architecture), net.params)
-    looks = features.in_batches(fn, views.images, batch_size=batch_size)
-    predicted = looks.probabilities.argmax(axis=1).astype(np.int32)
-    if data.class_names != net.class_names:  # the labels are those of other classes
+    looks = features.in_batches(_of_net(look, net, layer), views.images, batch_size=batch_size)
+    is_known = data.class_names == net.class_names and looks.probabilities.shape[1]
+    if not is_known:  # the labels are those of other classes
         views = views._replace(labels=np.full_like(views.labels, -1))
+    no_class = np.full(len(order), -1, np.int32)
+    predicted = looks.probabilities.argmax(axis=1).astype(np.int32) if looks.probabilities.shape[1] else no_class
     labels = np.where(views.labels < 0, predicted, views.labels)
     correct = labels == predicted
     return take(Scenes(order, views, looks, labels, correct), np.argsort(~correct, kind="stable")[:num])
@@ -321,42 +412,136 @@ def choose_scenes(net: nets.TrainedNet, data: ImageSet, layer: str, num: int, se
 
 def take(scenes: Scenes, rows: np.ndarray) -> Scenes:
     """The images at `rows`."""
-    return jax.tree.map(lambda field: field[rows], scenes)
+    names = tuple(scenes.views.names[row] for row in rows) if scenes.views.names else ()
+    without_names = scenes._replace(views=scenes.views._replace(names=()))
+    taken: Scenes = jax.tree.map(lambda field: field[rows], without_names)
+    return taken._replace(views=taken.views._replace(names=names))
 
 
-def images_within(net: nets.TrainedNet, layer: str, memory: int, *, most: int) -> int:
+def images_within(net: Net, layer: str, memory: int, *, most: int) -> int:
     """Images of a pass up and back that `memory` MiB hold: `most` at most, and as many on each device."""
-    fn = Partial(bound(look, layer=layer, architecture=net.architecture), net.params)
-    size, devices = net.architecture.image_size, jax.device_count()
-    image = np.zeros((size, size, net.architecture.channels), np.float32)
-    fitting = min(most, batch_size_within(fn, image, memory=memory))
+    devices = jax.device_count()
+    fitting = min(most, batch_size_within(_of_net(look, net, layer), _empty_image(net), memory=memory))
     return max(devices, fitting - fitting % devices)
 
 
-def watch(
-    params: Params, channel: jax.Array, label: jax.Array, images: jax.Array, *, layer: str, architecture: Architecture
-) -> Swept:
-    """What the maps show of each occluded image, in N places."""
-    logits, trace = forward(params, images, architecture=architecture)
-    watched = trace[layer].features.reshape(len(images), -1, architecture.layer(layer).features)
-    activity = jnp.take(watched, channel, axis=2).sum(axis=1)
-    return Swept(activity, jnp.take(jax.nn.softmax(logits), label, axis=1), logits.argmax(axis=1).astype(jnp.int32))
+def places_within(net: Net, layer: str, memory: int) -> int:
+    """Places of the square that a batch of `sweep_all` may hold within `memory` MiB; UserError where it is not one."""
+    number = np.int32(0)  # all maps and classes need the same memory
+    return batch_size_within(_of_net(watch, net, layer, number, number), _empty_image(net), memory=memory)
 
 
-def score(scenes: Scenes, swept: Swept, corners: np.ndarray, square: int) -> dict[str, Any]:
+def sweep_all(
+    net: Net,
+    scenes: Scenes,
+    corners: np.ndarray,
+    *,
+    layer: str,
+    square: int,
+    fill: Callable[[Views, int], Filling],
+    batch_size: int = 64,
+    on_batch: Callable[[int], None] | None = None,
+) -> Swept | None:
+    """Slide the square over each image: one forward pass for each of its places.
+
+    Args:
+      net: any network.
+      scenes: the images, from `choose_scenes`.
+      corners: int [R, C, 2] from `places`.
+      layer: whose map `scenes.looks.channel` is watched.
+      square: side of the square, pixels.
+      fill: what it shows, from `filler`.
+      batch_size: occluded images in memory at the same time, at most; `places_within` derives it from a budget.
+      on_batch: called after each batch with the number of places done in it.
+
+    Returns:
+      Swept; None where there is no image.
+    """
+    if not len(scenes.labels):
+        return None
+    swept = []
+    for n, (channel, label) in enumerate(zip(scenes.looks.channel, scenes.labels, strict=True)):
+        options: dict[str, Any] = {"square": square, "batch_size": batch_size, "on_batch": on_batch}
+        watched = _of_net(watch, net, layer, channel, label)
+        swept.append(sweep(watched, scenes.views.images[n], corners, fill=fill(scenes.views, n).image, **options))
+    whole: Swept = jax.tree.map(lambda *maps: np.stack(maps), *swept)
+    return whole
+
+
+def project_maps(
+    net: Net,
+    source: Source,
+    scenes: Scenes,
+    strongest: TopActivations,
+    *,
+    layer: str,
+    num_others: int = NUM_OTHERS,
+    batch_size: int = 16,
+) -> list[Projected]:
+    """For each image its strongest map, projected there and in the other images that excite it most.
+
+    Args:
+      net: any network.
+      source: the split.
+      scenes: the images, from `choose_scenes` of this layer.
+      strongest: the layer's strongest activations in the split, from `top_activations.scan`.
+      layer: where the maps stand.
+      num_others: other images for each map, at most.
+      batch_size: images that are projected together, at most.
+    """
+    places, looks = [], scenes.looks  # (number of the scene, image in the split, map, row, column)
+    for n, (index, channel) in enumerate(zip(scenes.indices, looks.channel, strict=True)):
+        values, images, rows, columns = (np.asarray(field)[channel] for field in strongest)
+        others = np.flatnonzero((images >= 0) & (values > 0) & (images != index))[:num_others]
+        places.append((n, index, channel, looks.row[n], looks.column[n]))  # as `strongest` need not hold the image
+        places += [(n, images[other], channel, rows[other], columns[other]) for other in others]
+    number, images, channels, rows, columns = np.array(places).T
+    wanted, which = np.unique(images, return_inverse=True)
+    views = nets.read_views(source, wanted, net)
+    has_places = len(nets.shapes_of(net, [layer])[layer]) == 3
+    projections = np.zeros((len(places), *views.images.shape[1:]), np.float32)
+    batch_size = min(batch_size, len(places))
+    for start in range(0, len(places), batch_size):
+        some = np.minimum(np.arange(start, start + batch_size), len(places) - 1)  # filled up: one program for all
+        units = Unit(channels[some], (rows[some], columns[some]) if has_places else None)
+        projections[some] = net.project(views.images[which[some]], units, layer=layer)
+    return [Projected(images[number == n], projections[number == n]) for n in range(len(scenes.labels))]
+
+
+def score(scenes: Scenes, swept: Swept, corners: np.ndarray, *, square: int) -> dict[str, Any] | None:
     """How often the place of the largest drop, and that of the largest |gradient|, lies on the object.
 
-    Each is the centre of the best square among the same places: where the probability is lowest, and where the sum of
-    |gradient| over the square is highest. By chance: "area", the objects' share of the pixels, and "other_object", how
-    often the point lies on the object of another of the images.
+    Each is the centre of the best square among the same places: where the probability (without classes: the activity)
+    is lowest, and where the sum of |gradient| over the square is highest. By chance: "area", the objects' share of the
+    pixels, and "other_object", how often the point lies on the object of another of the images.
+
+    Returns:
+      The numbers; None where the set does not say where its objects are, or there are fewer than two images.
     """
     masks = scenes.views.objects
-    assert masks is not None  # only images of a set that says where its objects are are scored
+    if masks is None or len(masks) < 2:
+        return None
     sums = square_sums(scenes.looks.saliency, corners, square=square)
     middles = centers(corners, square).reshape(-1, 2)
-    found: dict[str, Any] = {"num_images": len(masks), "area": masks.mean()}
-    for name, harm in {"occlusion": -swept.probability, "gradient": sums}.items():
+    scores: dict[str, Any] = {"num_images": len(masks), "area": masks.mean()}
+    for name, harm in {"occlusion": -harmed(swept), "gradient": sums}.items():
         own, others = pointing(middles[harm.reshape(len(masks), -1).argmax(axis=1)], masks)
         error = own.std() / len(masks) ** 0.5
-        found[name] = {"object": own.mean(), "standard_error": error, "other_object": others.mean()}
-    return found
+        scores[name] = {"object": own.mean(), "standard_error": error, "other_object": others.mean()}
+    return scores
+
+
+def harmed(swept: Swept) -> np.ndarray:
+    """float32 [N, R, C], what falls where the square harms: the probability; the activity where there is none."""
+    return np.asarray(swept.activity if swept.probability is None else swept.probability)
+
+
+def _of_net(step: Callable[..., Any], net: Net, layer: str, *arguments: Any) -> Partial:
+    """`look` or `watch` of a network as a function of images, whose parameters stay arguments of the program."""
+    logits = logits_of(net)
+    fn = net.features(tuple(dict.fromkeys((layer, layer if logits is None else logits))))
+    return Partial(bound(step, layer=layer, logits=logits), fn if isinstance(fn, Partial) else Partial(fn), *arguments)
+
+
+def _empty_image(net: Net) -> np.ndarray:
+    return np.zeros((*nets.size_of(net.image_size), nets.num_channels(net)), np.float32)
