@@ -41,11 +41,7 @@ class Scenery(ArraySource):
 
 @functools.cache
 def net():
-<<<<<<< HEAD
-    return make_net()._replace(class_names=NAMES)
-=======
-    return dataclasses.replace(_net(), class_names=NAMES)
->>>>>>> wip-figB
+    return dataclasses.replace(make_net(), class_names=NAMES)
 
 
 def up(images):
@@ -66,15 +62,9 @@ def data(labels=None, names=NAMES, kind=Scenery):
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
     """The tiny net and set in the place of a run."""
-<<<<<<< HEAD
-    moved = net()._replace(run=tmp_path)
-    monkeypatch.setattr(nets, "load_net", lambda checkpoint: moved)
-    monkeypatch.setattr(sets, "open_data", lambda name, **_: data())
-=======
     moved = dataclasses.replace(net(), run=tmp_path)
     monkeypatch.setattr(nets, "load_net", lambda net: moved)
-    monkeypatch.setattr(sets, "open_data", lambda name: data())
->>>>>>> wip-figB
+    monkeypatch.setattr(sets, "open_data", lambda name, **_: data())
     return moved
 
 
@@ -130,15 +120,9 @@ def test_the_command_writes_page_arrays_and_result_and_overwrites_only_when_told
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
         occlusion_maps.run(config(out=out))
     mostly_wrong = np.where(np.arange(len(PICTURES)) < 3, answers(), answers() + 1) % 3
-<<<<<<< HEAD
     monkeypatch.setattr(sets, "open_data", lambda name, **_: data(mostly_wrong))
-    assert occlusion_maps.run(config(num_scored=9, overwrite=True))["score"]["num_images"] == 3
-    assert occlusion_maps.run(config(num_scored=0, overwrite=True))["score"] is None
-=======
-    monkeypatch.setattr(sets, "open_data", lambda name: data(mostly_wrong))
     assert occlusion_maps.run(config(num_scored=9, out=out, overwrite=True))["score"]["num_images"] == 3
     assert occlusion_maps.run(config(num_scored=0, out=out, overwrite=True))["score"] is None
->>>>>>> wip-figB
 
 
 def test_every_pass_stays_within_the_budget(trained, monkeypatch):
