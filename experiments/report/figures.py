@@ -110,8 +110,10 @@ def _over_images(facts: Mapping[str, Any], number: str, layer: str, other: str |
     return paired(np.subtract(by_layer[layer], least))
 
 
-def rotation_breaks_labels(result: Result) -> Finding:
-    """Labels survive translation and scale more often than rotation."""
+def rotation_breaks_labels(result: Result) -> Finding | None:
+    """Labels survive translation and scale more often than rotation; None of a network without classes."""
+    if any(facts["label_stability"] is None for facts in result["transforms"].values()):
+        return None
     kept = {name: facts["label_stability"] for name, facts in result["transforms"].items()}
     ours = ", ".join(f"{name} {facts['mean']:.0%}" for name, facts in kept.items())
     rotated = kept["rotation"]["images"]
