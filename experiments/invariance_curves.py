@@ -1,8 +1,8 @@
 """Figure 5: how features and the true label's probability change while pictures are translated, scaled and rotated.
 
-    python -m experiments.invariance_curves --checkpoint runs/RUN
+    python -m experiments.invariance_curves --net runs/RUN
 
-Without --checkpoint the newest run under runs/ is taken. Expected time: 17 s on two CPU cores with preset `demo`, most
+Without --net the newest run under runs/ is taken. Expected time: 17 s on two CPU cores with preset `demo`, most
 of them to render its pictures. Expected figure: the first layer jumps at the smallest transform and stays there, the
 last hidden layer rises two to three times less steeply; the label survives small translations and scales, and rotation
 where the object is alike from every side. The paper calls the last layer's rise quasi-linear: in a line through zero
@@ -18,19 +18,19 @@ Writes to <run>/figures/invariance (or --out): figure5.png, curves.npz and resul
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax.tree_util import Partial
 
 from experiments.pages import invariance as invariance_page
-from experiments.shell import command, results
-from zfjax import files, nets
+from experiments.shell import command, figure, results
+from zfjax import nets
 from zfjax.analyses import invariance
-from zfjax.analyses.invariance import TRANSFORMS, amounts_at, arrays, choose_images, numbers
-from zfjax.data import sets
-from zfjax.features import layers_of
+from zfjax.analyses.invariance import TRANSFORMS, Chosen
+from zfjax.errors import UserError
+
+COMMAND = "invariance_curves"
+
 
 BATCH_SIZE = 9  # amounts per forward pass: the tables above leave little of their last batch empty
 
@@ -53,78 +53,86 @@ MEANINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(figure.FigureConfig):
     """Draw Figure 5: invariance to translation, scale and rotation."""
 
-    checkpoint: Path | None = None
-    """Run folder or checkpoint; by default the newest run under runs/."""
-    data: str | None = None
-    """Data set, or folder of pictures, to look at; by default what the net was trained on."""
-    out: Path | None = None
-    """Folder for the results; by default <run>/figures/invariance."""
     layers: tuple[str, ...] = ()
     """Layers whose features are compared; by default the first one and the last hidden one."""
     num_images: int = 5
     """Pictures, drawn among those classified rightly, of different classes as far as there are."""
-    seed: int = 0
-    """Seed of the draw."""
-    overwrite: bool = False
-    """Replace a result that is already there."""
 
 
 def run(config: Config) -> dict[str, Any]:
     """Measure and draw; returns what result.json holds. UserError for bad fields, or a result already there."""
-    net = nets.load_net(config.checkpoint)
-    data = sets.open_images(config.data, net)
-    *below, logits = net.architecture.layer_names
-    layers = tuple(dict.fromkeys(config.layers or (below[0], below[-1])))
-    size, margin = net.architecture.image_size, (len(net.mean) - net.architecture.image_size) // 2
-    fn = layers_of(net.params, tuple(dict.fromkeys((*layers, logits))), architecture=net.architecture)
-    reads_pictures = Partial(_minus_mean, fn, net.mean[margin : margin + size, margin : margin + size])
-    out = results.result_folder(config.out, net.run / "figures" / "invariance", overwrite=config.overwrite)
-    chosen = choose_images(data, net, config.num_images, config.seed)
-    amounts = amounts_at(size)
-    options: dict[str, Any] = {"size": size, "logits": logits, "batch_size": BATCH_SIZE}
-    found = {
-        name: invariance.curves(reads_pictures, chosen.stored.astype(np.float32), transform, amounts[name], **options)
-        for name, transform in TRANSFORMS.items()
+    if config.num_images < 1:
+        raise UserError(f"num_images={config.num_images}: at least 1 is needed")
+    with figure.opened(config, COMMAND, folder="invariance") as (net, out):
+        layers = tuple(dict.fromkeys(config.layers)) or invariance.compared_layers(net)
+        for layer in layers:
+            nets.check_layer(net, layer)
+        logits, size = nets.logits_layer(net), net.image_size
+        data = figure.open_images(config, net)
+        chosen = invariance.choose_images(data, net, config.num_images, config.seed)
+        fn = invariance.features_of_crops(net, tuple(dict.fromkeys((*layers, *((logits,) if logits else ())))))
+        amounts = invariance.amounts_at(size)
+        options: dict[str, Any] = {"size": size, "logits": logits, "batch_size": BATCH_SIZE}
+        measured = {
+            name: invariance.curves(fn, chosen.stored.astype(np.float32), transform, amounts[name], **options)
+            for name, transform in TRANSFORMS.items()
+        }
+        result = {
+            "figure": "Figure 5",
+            "images": [facts_of(chosen, n) for n in range(len(chosen.indices))],
+            "layers": layers,
+            "transforms": {
+                name: invariance.numbers(name, amounts[name], of, layers, chosen.labels)
+                for name, of in measured.items()
+            },
+            "meanings": MEANINGS,
+            "num_images": len(chosen.labels),
+            "not_applicable": without_classes(net),
+            "paper": PAPER,
+            "seed": config.seed,
+            **results.provenance(net, data, config),
+        }
+        page = invariance_page.draw(chosen, amounts, measured, layers, size)
+        arrays = invariance.arrays(chosen, amounts, measured)
+        return results.write(out, COMMAND, result, {"curves.npz": arrays, "figure5.png": page})
+
+
+def facts_of(chosen: Chosen, n: int) -> dict[str, Any]:
+    """What result.json says of picture number n; its class is None without classes."""
+    return {
+        "image": chosen.pictures[n],
+        "index": chosen.indices[n],
+        "class": chosen.names[n] if chosen.names else None,
+        "known": chosen.known[n],
+        "right": chosen.right[n] if chosen.names else None,
     }
-    described = zip(chosen.indices, chosen.names, chosen.known, chosen.right, strict=True)
-    result = {
-        "figure": "Figure 5",
-        "images": [dict(zip(("index", "class", "known", "right"), image, strict=True)) for image in described],
-        "layers": layers,
-        "transforms": {name: numbers(name, amounts[name], found[name], layers, chosen.labels) for name in TRANSFORMS},
-        "meanings": MEANINGS,
-        "num_images": len(chosen.labels),
-        "paper": PAPER,
-        "seed": config.seed,
-        "folder": out,
-        **results.provenance(net, data, config),
-    }
-    (out / "result.json").unlink(missing_ok=True)
-    files.save_arrays(out / "curves.npz", arrays(chosen, amounts, found))
-    results.save_figure(out / "figure5.png", invariance_page.draw(chosen, amounts, found, layers, size))
-    files.save_json(out / "result.json", result)
-    return result
+
+
+def without_classes(net: nets.Net) -> dict[str, str]:
+    """{part of the figure: why it is left out} of a network without logits."""
+    if nets.logits_layer(net) is not None:
+        return {}
+    reason = f"the last layer of {net.name}, {net.layers[-1]}, has feature maps and no classes"
+    return {"probability of the label": reason}
 
 
 def report(result: dict[str, Any]) -> None:
     """Print the numbers of each transform."""
     for name, of in result["transforms"].items():
         slopes = ", ".join(f"{layer} {slope:.3g}" for layer, slope in of["slope"].items())
-        print(f"{name}: slope per {of['per']} {slopes}; label kept {of['label_stability']['mean']:.0%}")
-    print(f"written to {result['folder']}")
+        kept = "" if of["label_stability"] is None else f"; label kept {of['label_stability']['mean']:.0%}"
+        print(f"{name}: slope per {of['per']} {slopes}{kept}")
+    for part, reason in result["not_applicable"].items():
+        print(f"no {part}: {reason}")
 
 
 def main() -> None:
     """The command line."""
     command.main(Config, run, __doc__, report)
-
-
-def _minus_mean(fn: Partial, mean: Any, crops: Any) -> Any:
-    return fn(crops - mean[None])
 
 
 if __name__ == "__main__":

@@ -108,12 +108,12 @@ def run(config: Config) -> dict[str, Any]:
             "layer": layer,
             "square": square,
             "stride": stride,
-            "fill": config.fill,
+            "fill": occlusion.fill_words(net, config.fill),
             "images": [facts_of(net, layer, drawn, swept, n) for n in range(len(drawn.labels))],
             "score": None if coarsely is None else occlusion.score(scored, coarsely, coarse, square=square),
             "num_images": len(drawn.labels),
             "not_applicable": without_classes(net),
-            "meanings": {"fill": occlusion.FILL_MEANINGS[config.fill]},
+            "meanings": {"fill": f"the square shows {occlusion.fill_words(net, config.fill)}"},
             "paper": PAPER,
             "seed": config.seed,
             **results.provenance(net, data, config),
@@ -142,7 +142,7 @@ def num_places(jobs: tuple[tuple[Scenes, np.ndarray], ...]) -> int:
 
 def without_classes(net: nets.Net) -> dict[str, str]:
     """{part of the figure: why it is left out} of a network without logits."""
-    if occlusion.logits_of(net) is not None:
+    if nets.logits_layer(net) is not None:
         return {}
     reason = f"the last layer of {net.name}, {net.layers[-1]}, has feature maps and no classes"
     return {"probability (d)": reason, "most probable class (e)": reason}

@@ -102,10 +102,23 @@ def class_words(net: Net) -> tuple[str, ...]:
     return archives.class_words(net.class_names)
 
 
+def logits_layer(net: Net) -> str | None:
+    """The layer of the logits: the last one; None where that has places, and so is none of classes."""
+    last = net.layers[-1]
+    return last if len(shapes_of(net, [last])[last]) == 1 else None
+
+
 def logit_names(net: Net) -> tuple[str, ...]:
-    """What the logits stand for: the classes in words, or "unit 7"; () where the last layer has places."""
-    *places, num = shapes_of(net, net.layers[-1:])[net.layers[-1]]
-    return () if places else class_words(net) or tuple(f"unit {number}" for number in range(num))
+    """What the logits stand for: the classes in words, or "unit 7"; () where there are no logits."""
+    if (logits := logits_layer(net)) is None:
+        return ()
+    return class_words(net) or tuple(f"unit {number}" for number in range(shapes_of(net, [logits])[logits][0]))
+
+
+def hidden_layers(net: Net) -> tuple[str, ...]:
+    """The layers whose units are features and no classes, from the image up; all where there are none below those."""
+    classes = (logits_layer(net), *getattr(net, "class_maps", ()))
+    return tuple(layer for layer in net.layers if layer not in classes) or net.layers
 
 
 def shapes_of(net: Net, layers: Sequence[str] | None = None) -> dict[str, tuple[int, ...]]:

@@ -14,6 +14,7 @@ from experiments.pages.canvas import Panel, Section
 from zfjax import pixels
 from zfjax.analyses import invariance
 from zfjax.analyses.invariance import TRANSFORMS, Chosen, Curves, label_probability
+from zfjax.nets import Size
 
 AXES = {"translation": "translation downwards (pixels)", "scale": "scale", "rotation": "rotation (degrees)"}
 
@@ -24,18 +25,27 @@ COLOURS, EXAMPLES = [f"C{n}" for n in range(10)], 5  # of the images drawn, the 
 WIDTH, TILE = 1460, 80  # pixels: of the curves, of an example
 
 
+LONGEST = 28  # letters of an entry of the legend
+
+
 def draw(
-    chosen: Chosen, amounts: Mapping[str, np.ndarray], found: Mapping[str, Curves], layers: Sequence[str], size: int
+    chosen: Chosen, amounts: Mapping[str, np.ndarray], measured: Mapping[str, Curves], layers: Sequence[str], size: Size
 ) -> Figure:
-    """The page: a row for each transform, with examples, distances on one scale, and the label's probability."""
+    """The page: a row for each transform, with examples, distances on one scale, and the label's probability.
+
+    The probability is left out where `measured` has none. `size` is that of the images.
+    """
+    has_classes = bool(chosen.names)
+    num_plots = len(layers) + has_classes
     figure = Figure(figsize=(WIDTH / canvas.DPI, 10), dpi=canvas.DPI, layout="constrained")
-    rows = figure.subplots(len(found), 2 + len(layers), width_ratios=[1.15] + [1.0] * (1 + len(layers)))
-    relative = {name: invariance.relative(of) for name, of in found.items()}
+    rows = figure.subplots(len(measured), 1 + num_plots, width_ratios=[1.15] + [1.0] * num_plots)
+    relative = {name: invariance.relative(of) for name, of in measured.items()}
     highest = 1.04 * (max(of[layer].max() for of in relative.values() for layer in layers) or 1.0)
-    for (name, of), (examples, *plots) in zip(found.items(), rows, strict=True):
+    for (name, of), (examples, *plots) in zip(measured.items(), rows, strict=True):
         _draw_examples(examples, chosen, name, amounts[name], size)
         panels = {f"{layer}: distance / length": (relative[name][layer], highest) for layer in layers}
-        panels["probability of the label"] = (label_probability(of, chosen.labels), 1.04)
+        if (shares := label_probability(of, chosen.labels)) is not None:
+            panels["probability of the label"] = (shares, 1.04)
         for plot, (title, (values, top)) in zip(plots, panels.items(), strict=True):
             for colour, line in zip(COLOURS, values, strict=False):
                 plot.plot(amounts[name], line, color=colour, linewidth=1.5)
@@ -46,29 +56,42 @@ def draw(
             plot.tick_params(labelsize=canvas.SIZES["label"])
             plot.grid(alpha=0.3)
     legend: dict[str, Any] = {"loc": "outside upper center", "ncols": 5, "fontsize": canvas.SIZES["caption"]}
-    figure.legend(figure.axes[1].get_lines(), chosen.names[: len(COLOURS)], **legend)
+    figure.legend(figure.axes[1].get_lines(), legend_words(chosen), **legend)
+    section = Section(f"{len(chosen.labels)} pictures", [Panel(canvas.pixels_of(figure))], 1)
+    return canvas.page("Figure 5: invariance to translation, scale and rotation", [section], [caption(chosen)])
+
+
+def legend_words(chosen: Chosen) -> list[str]:
+    """What each of the drawn pictures is called, and its class, cut to what the legend holds."""
+    classes = chosen.names or ("",) * len(chosen.pictures)
+    words = [f"{name}: {of}" if of else name for name, of in zip(chosen.pictures, classes, strict=True)]
+    return [word if len(word) <= LONGEST else f"{word[: LONGEST - 1]}…" for word in words[: len(COLOURS)]]
+
+
+def caption(chosen: Chosen) -> str:
+    """What the panels show."""
     label = "true class" if chosen.known.all() else "true class, or of the most probable one where it is not known"
-    caption = (
+    shares = f"right, the probability of the {label}. " if chosen.names else ""
+    return (
         "Left: each picture at five amounts of the transform, in the colour of its curves. Then the Euclidean distance "
         "of a layer's features from those of the untransformed picture, over their length, on one scale for all layers "
-        f"and transforms; right, the probability of the {label}. What moves in from outside is the stored picture "
-        "around the crop, and beyond that its mirror image."
+        f"and transforms{'; ' if shares else '. '}{shares}What moves in from outside is the stored picture around the "
+        "crop, and beyond that its mirror image."
     )
-    section = Section(f"{len(chosen.labels)} pictures", [Panel(canvas.pixels_of(figure))], 1)
-    return canvas.page("Figure 5: invariance to translation, scale and rotation", [section], [caption])
 
 
-def _draw_examples(axes: Any, chosen: Chosen, name: str, amounts: np.ndarray, size: int) -> None:
-    shown = amounts[np.ceil(np.linspace(0, len(amounts) - 1, EXAMPLES)).astype(int)]
+def _draw_examples(axes: Any, chosen: Chosen, name: str, amounts: np.ndarray, size: Size) -> None:
+    drawn = amounts[np.ceil(np.linspace(0, len(amounts) - 1, EXAMPLES)).astype(int)]
     tiles, frame = [], TILE // 20
     for colour, picture in zip(COLOURS, chosen.stored, strict=False):
         images = np.repeat(picture[None].astype(np.float32), EXAMPLES, axis=0)
-        seen = np.asarray(invariance.warp(images, TRANSFORMS[name].maps(shown), size=size)).round().astype(np.uint8)
-        for tile in pixels.resized(seen, TILE):
+        warped = np.asarray(invariance.warp(images, TRANSFORMS[name].maps(drawn), size=size)).round().astype(np.uint8)
+        for tile in pixels.resized(pixels.in_colours(warped), TILE):
             tile[:frame] = tile[-frame:] = tile[:, :frame] = tile[:, -frame:] = 255 * np.array(to_rgb(colour))
             tiles.append(tile)
     axes.imshow(pixels.mosaic(np.stack(tiles), EXAMPLES))
-    axes.set_xticks((np.arange(EXAMPLES) + 0.5) * (TILE + pixels.TILE_GAP), [f"{amount:g}" for amount in shown])
+    step = tiles[0].shape[1] + pixels.TILE_GAP
+    axes.set_xticks((np.arange(EXAMPLES) + 0.5) * step, [f"{amount:g}" for amount in drawn])
     axes.set_yticks([])
     axes.set_title("examples", fontsize=canvas.SIZES["heading"])
     axes.set_xlabel(AXES[name], fontsize=canvas.SIZES["label"])

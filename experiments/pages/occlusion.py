@@ -37,9 +37,6 @@ LONGEST = 16  # letters of a class name in a legend
 LINE = 22  # pixels, an entry of the legend
 
 
-SHOWS = {"mean": "the mean image", "grey": "mid-grey", "blur": "the image itself, blurred"}  # of each fill
-
-
 def draw(
     views: Views,
     fills: np.ndarray,
@@ -112,7 +109,7 @@ def caption(result: Mapping[str, Any]) -> list[str]:
     scales = "(b) has a scale for each image, (d) one for all." if has_classes else "(b) has a scale for each image."
     paragraphs = [
         f"One forward pass for each of {rows} x {columns} places of the square, {result['stride']} pixels apart, which "
-        f"shows {SHOWS[result['fill']]}. A value is drawn at the square's centre; light grey: none can stand there. "
+        f"shows {result['fill']}. A value is drawn at the square's centre; light grey: none can stand there. "
         f"Cross: where {cross} is lowest. White line: the object's outline, where the set knows it.",
         f"(b) Sum over the map of {result['layer']} that holds the strongest activation of the image without a square. "
         "(c) Its strongest activation projected to the pixels, here (framed) and in the validation images that excite "

@@ -162,7 +162,7 @@ class Transform(TypedDict):
     slope: dict[str, float]
     linearity: dict[str, float]
     of_images: NotRequired[OfImages]  # earlier versions did not write it
-    label_stability: Stability
+    label_stability: Stability | None  # None of a network without classes
 
 
 class Transforms(TypedDict):
@@ -224,11 +224,13 @@ def top_layer_is_quasi_linear(result: Invariance) -> Finding | None:
     paper="shown",
     rule=f"the most probable class stays the same more often under each of the two than under rotation ({OVER_IMAGES})",
 )
-def rotation_breaks_labels(result: Invariance) -> Finding:
-    """Labels survive translation and scale more often than rotation."""
+def rotation_breaks_labels(result: Invariance) -> Finding | None:
+    """Labels survive translation and scale more often than rotation; None of a network without classes."""
     transforms = result["transforms"]
-    kept: dict[str, Stability] = {name: transforms[name]["label_stability"] for name in SHIFTS}
+    kept = {name: facts for name in SHIFTS if (facts := transforms[name]["label_stability"]) is not None}
     rotated = transforms["rotation"]["label_stability"]
+    if rotated is None or len(kept) < len(SHIFTS):
+        return None
     ours = ", ".join(f"{name} {facts['mean']:.0%}" for name, facts in {**kept, "rotation": rotated}.items())
     tests = [paired(_differences(facts["images"], rotated["images"])) for facts in kept.values()]
     return tested(f"label kept: {ours}", every(tests))

@@ -50,6 +50,14 @@ def test_whole_pixels_are_slices_of_the_stored_picture_and_of_its_mirror_image_b
     np.testing.assert_array_equal(warped(STORED, TRANSLATION, amount, 17), wide[:, top : top + 17, 4:21])
 
 
+def test_a_picture_that_is_not_square_turns_about_its_own_centre():
+    wide = STORED[:, 3:22]
+    np.testing.assert_array_equal(warped(wide, SCALE, 1.0, (9, 15)), wide[:, 5:14, 5:20])
+    np.testing.assert_array_equal(warped(wide, ROTATION, 180, (9, 15)), wide[:, 5:14, 5:20][:, ::-1, ::-1])
+    with pytest.raises(ValueError, match=r"size=\(20, 9\): 2 to 19 by 2 to 25, the sides of the images, is needed"):
+        warped(wide, SCALE, 1.0, (20, 9))
+
+
 def test_half_a_pixel_is_the_mean_of_two_rows():
     expected = (STORED[:, 3:20, 4:21] + STORED[:, 4:21, 4:21]) / 2
     np.testing.assert_allclose(warped(STORED, TRANSLATION, 0.5, 17), expected, atol=1e-4)

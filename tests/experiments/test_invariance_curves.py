@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import foreign_nets
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,9 +107,13 @@ def test_translations_are_the_papers_in_whole_pixels():
 
 
 def test_the_command_writes_what_the_net_makes_of_moved_pictures(trained):
-    result = invariance_curves.run(invariance_curves.Config(num_images=2, seed=3))
     out = trained.run / "figures" / "invariance"
-    assert {path.name for path in out.iterdir()} == {"curves.npz", "figure5.png", "result.json"}
+    result = invariance_curves.run(invariance_curves.Config(num_images=2, seed=3, out=out))
+    assert {path.name for path in out.iterdir() if path.suffix in (".npz", ".png", ".json")} == {
+        "curves.npz",
+        "figure5.png",
+        "result.json",
+    }
     written, arrays = json.loads((out / "result.json").read_text()), np.load(out / "curves.npz")
     assert written["layers"] == ["conv1", "fc6"] and written["paper"] == invariance_curves.PAPER
     for layer, slope in written["transforms"]["scale"]["slope"].items():
@@ -133,12 +138,12 @@ def test_the_command_writes_what_the_net_makes_of_moved_pictures(trained):
         assert image.size[0] <= 1500 and (out / "figure5.png").stat().st_size <= 1_000_000
     assert result["folder"] == out
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
-        invariance_curves.run(invariance_curves.Config())
+        invariance_curves.run(invariance_curves.Config(out=out))
 
 
 def check_numbers(written, arrays):
     """The numbers of rotation, from the saved arrays."""
-    told = written["transforms"]["rotation"]
+    facts = written["transforms"]["rotation"]
     angles, shares = arrays["rotation/amounts"], arrays["rotation/probabilities"]
     away = np.minimum(angles, 360 - angles)
     near = (away > 0) & (away <= 36)
@@ -147,16 +152,16 @@ def check_numbers(written, arrays):
         raw = arrays[f"rotation/distances/{layer}"].astype(np.float64)
         relative = raw / arrays[f"rotation/norms/{layer}"][:, None]
         slopes[layer] = ((relative * away)[:, near].sum(1) / (away[near] ** 2).sum()).mean()
-        assert told["slope"][layer] == pytest.approx(slopes[layer], rel=1e-4)
+        assert facts["slope"][layer] == pytest.approx(slopes[layer], rel=1e-4)
         expected = ((raw * away)[:, near].sum(1) / (away[near] ** 2).sum()).mean()
-        assert told["raw_slope"][layer] == pytest.approx(expected, rel=1e-4)
-        assert told["linearity"][layer] == pytest.approx(invariance.linearity(away, relative).mean(), rel=1e-4)
-    assert told["slope_ratio"] == pytest.approx(slopes["conv1"] / slopes["fc6"], rel=1e-4)
+        assert facts["raw_slope"][layer] == pytest.approx(expected, rel=1e-4)
+        assert facts["linearity"][layer] == pytest.approx(invariance.linearity(away, relative).mean(), rel=1e-4)
+    assert facts["slope_ratio"] == pytest.approx(slopes["conv1"] / slopes["fc6"], rel=1e-4)
     kept = shares.argmax(-1) == arrays["labels"][:, None]  # both are right, so the label is the class at 0
-    assert told["label_stability"]["images"] == pytest.approx(kept.mean(axis=1))
-    assert told["label_stability"]["amounts"] == pytest.approx(kept.mean(axis=0))
+    assert facts["label_stability"]["images"] == pytest.approx(kept.mean(axis=1))
+    assert facts["label_stability"]["amounts"] == pytest.approx(kept.mean(axis=0))
     gain = invariance.quarter_turns(angles, np.stack([s[:, k] for s, k in zip(shares, arrays["labels"], strict=True)]))
-    assert told["quarter_turn_gain"] == pytest.approx(gain, rel=1e-4)
+    assert facts["quarter_turn_gain"] == pytest.approx(gain, rel=1e-4)
     assert "quarter_turn_gain" not in written["transforms"]["scale"]
 
 
@@ -171,16 +176,55 @@ def test_any_layers_are_compared_and_more_pictures_than_colours(trained, tmp_pat
 def test_bad_fields_are_refused_before_anything_is_written(trained, tmp_path):
     for changes, message in [
         ({"num_images": 0}, "num_images=0: at least 1 is needed"),
-        ({"layers": ("conv9",)}, "unknown layer 'conv9'"),
+        ({"layers": ("conv9",)}, "layer='conv9': one of conv1, fc6, fc7"),
     ]:
         with pytest.raises(ValueError, match=message):
             invariance_curves.run(invariance_curves.Config(out=tmp_path / "c", **changes))
-    assert not (tmp_path / "c").exists()
+    assert not list(tmp_path.rglob("*.json")) + list(tmp_path.rglob("*.png"))
 
 
 def test_the_report_names_every_transform(capsys):
-    told = {"per": "pixel", "slope": {"conv1": 0.25, "fc7": 0.0625}, "label_stability": {"mean": 0.5}}
-    invariance_curves.report({"transforms": {"translation": told}, "folder": "there"})
-    printed = capsys.readouterr().out
-    assert printed.startswith("translation: slope per pixel conv1 0.25, fc7 0.0625; label kept 50%\n")
-    assert "written to there" in printed
+    facts = {"per": "pixel", "slope": {"conv1": 0.25, "fc7": 0.0625}, "label_stability": {"mean": 0.5}}
+    invariance_curves.report({"transforms": {"translation": facts}, "not_applicable": {}})
+    assert capsys.readouterr().out == "translation: slope per pixel conv1 0.25, fc7 0.0625; label kept 50%\n"
+
+
+def test_any_function_of_images_that_are_not_square_is_measured(tmp_path):
+    """A foreign net's own answers to pictures that are moved by hand; beyond them stands their mirror image."""
+    folder = foreign_nets.folder(tmp_path / "pictures")
+    config = invariance_curves.Config(net="foreign_nets:SMALL", data=str(folder), out=tmp_path / "out", num_images=3)
+    result = invariance_curves.run(config)
+    net, arrays = foreign_nets.SMALL, np.load(tmp_path / "out" / "curves.npz")
+    assert result["layers"] == ("conv1", "conv2") and result["not_applicable"] == {}
+    assert [image["image"] for image in result["images"]] == arrays["pictures"].tolist()
+    assert all(image["image"].endswith(".png") and image["known"] for image in result["images"])
+    source = sets.open_images(str(folder), net).validation
+    stored = np.stack([source[index]["image"] for index in arrays["indices"]])
+    moved = np.pad(stored, ((0, 0), (2, 0), (0, 0), (0, 0)), mode="reflect")[:, :20]
+    column = arrays["translation/amounts"].tolist().index(2)
+    still, after = (foreign_nets.forward(net.params, jnp.float32(pictures) / 255) for pictures in (stored, moved))
+    for layer in result["layers"]:
+        expected = np.linalg.norm((after[layer] - still[layer]).reshape(3, -1), axis=1)
+        np.testing.assert_allclose(arrays[f"translation/distances/{layer}"][:, column], expected, rtol=1e-3)
+    shares = jax.nn.softmax(after["logits"])
+    np.testing.assert_allclose(arrays["translation/probabilities"][:, column], shares, rtol=1e-3)
+
+
+def test_a_network_without_classes_is_measured_by_its_distances(tmp_path, capsys):
+    folder = foreign_nets.folder(tmp_path / "pictures")
+    config = invariance_curves.Config(net="foreign_nets:MAPS_ONLY", data=str(folder), out=tmp_path / "out")
+    result = invariance_curves.run(config)
+    assert result["transforms"]["rotation"]["label_stability"] is None and len(result["images"]) == 5
+    assert all(image["class"] is None for image in result["images"])
+    assert not [name for name in np.load(tmp_path / "out" / "curves.npz") if name.endswith("probabilities")]
+    capsys.readouterr()
+    invariance_curves.report(result)
+    assert "no probability of the label: the last layer of maps only" in capsys.readouterr().out
+
+
+def test_the_page_keeps_its_margins(trained, tmp_path):
+    invariance_curves.run(invariance_curves.Config(num_images=7, out=tmp_path / "d"))
+    with Image.open(tmp_path / "d" / "figure5.png") as image:
+        sheet = np.asarray(image.convert("RGB"))
+    for edge in (sheet[:12], sheet[-12:], sheet[:, :12], sheet[:, -12:]):
+        assert (edge == 255).all()

@@ -39,7 +39,7 @@ def result_of(**changes):
     """What the page reads of a result."""
     facts = {"image": "4", "class": "a", "class_is_known": True, "predicted": "a", "unit": "map 2"}
     facts |= {"probability": 0.9, "lowest_probability": 0.1, "other_class": 0.0}
-    result = {"square": 5, "stride": 5, "layer": "conv2", "fill": "mean", "places": (4, 4), "images": [facts]}
+    result = {"square": 5, "stride": 5, "layer": "conv2", "fill": "the mean image", "places": (4, 4), "images": [facts]}
     return {**result, "score": None, "not_applicable": {}, **changes}
 
 

@@ -19,7 +19,8 @@ from jax.typing import ArrayLike
 from zfjax import nets
 from zfjax.data import ImageSet, sets
 from zfjax.errors import UserError
-from zfjax.features import Features, in_batches, layers_of
+from zfjax.features import Features, in_batches
+from zfjax.nets import Net, Size
 
 SMALL = 0.2  # share of the farthest amount up to which a transform is small (Paper is silent)
 
@@ -64,7 +65,7 @@ TRANSFORMS = {
 
 
 @partial(jax.jit, static_argnames="size")
-def warp(images: jax.Array, maps: jax.Array, *, size: int) -> jax.Array:
+def warp(images: jax.Array, maps: jax.Array, *, size: Size) -> jax.Array:
     """The centre of each image after its transform, read from all of the stored image.
 
     A place p of the result, (y, x) from its centre, shows the image at M p + t, weighing the four pixels around that
@@ -77,22 +78,23 @@ def warp(images: jax.Array, maps: jax.Array, *, size: int) -> jax.Array:
     Args:
       images: float [B, H, W, C], as large as they are stored.
       maps: float32 [B, 2, 3], M and t of each.
-      size: side of the result, pixels, 2 to the side of the images.
+      size: side of the result, or its (height, width), pixels, 2 to the sides of the images.
 
     Returns:
-      [B, size, size, C]; UserError for another size, or images that are not floating point.
+      [B, *size, C]; UserError for another size, or images that are not floating point.
     """
-    height, width = images.shape[1:3]
-    if not 2 <= size <= min(height, width):
-        raise UserError(f"size={size}: 2 to {min(height, width)}, the side of the images, is needed")
+    (height, width), (high, wide) = images.shape[1:3], nets.size_of(size)
+    if not (2 <= high <= height and 2 <= wide <= width):
+        sides = f"2 to {height}, the side" if height == width else f"2 to {height} by 2 to {width}, the sides"
+        raise UserError(f"size={size}: {sides} of the images, is needed")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"images of type {images.dtype}: floating point is needed, to weigh pixels")
-    line = jnp.arange(size, dtype=jnp.float32) - (size - 1) / 2
-    y, x = (axis[None] for axis in jnp.meshgrid(line, line, indexing="ij"))
+    lines = (jnp.arange(side, dtype=jnp.float32) - (side - 1) / 2 for side in (high, wide))
+    y, x = (axis[None] for axis in jnp.meshgrid(*lines, indexing="ij"))
     m = maps[:, :, :, None, None]
     # written out: a matrix product would lose bits of the coordinates on accelerators
-    rows = m[:, 0, 0] * y + m[:, 0, 1] * x + m[:, 0, 2] + ((height - size) // 2 + (size - 1) / 2)
-    columns = m[:, 1, 0] * y + m[:, 1, 1] * x + m[:, 1, 2] + ((width - size) // 2 + (size - 1) / 2)
+    rows = m[:, 0, 0] * y + m[:, 0, 1] * x + m[:, 0, 2] + ((height - high) // 2 + (high - 1) / 2)
+    columns = m[:, 1, 0] * y + m[:, 1, 1] * x + m[:, 1, 2] + ((width - wide) // 2 + (wide - 1) / 2)
     top, down = _whole_and_rest(rows, height)
     left, across = _whole_and_rest(columns, width)
     down, across = (rest[..., None].astype(images.dtype) for rest in (down, across))
@@ -119,7 +121,7 @@ def curves(
     transform: Transform,
     amounts: ArrayLike,
     *,
-    size: int,
+    size: Size,
     logits: str | None = None,
     batch_size: int = 32,
 ) -> Curves:
@@ -128,11 +130,11 @@ def curves(
     Every transformed image goes through `fn` once; the features of one image at a time are held.
 
     Args:
-      fn: float [B, size, size, C] -> features [B, ...] or a tree of them, of any network, as `features.layers_of`.
+      fn: float [B, *size, C] -> features [B, ...] or a tree of them, of any network, as `features.layers_of`.
       images: float [N, H, W, C], as stored, in the unit that `fn` reads: what lies around the centre is what moves in.
       transform: one of TRANSFORMS, or the caller's own.
       amounts: numbers [A], the identity among them.
-      size: side that `fn` reads, pixels.
+      size: side that `fn` reads, or its (height, width), pixels.
       logits: the name in fn's {name: features} whose softmax is the probability of the classes; None: distances alone.
       batch_size: amounts per call of `fn`.
 
@@ -147,27 +149,27 @@ def curves(
     start, maps = values.tolist().index(transform.identity), transform.maps(values)
     fn, rows = fn if isinstance(fn, Partial) else Partial(fn), []
     for image in images:
-        found = in_batches(Partial(_transformed(size), fn, image), maps, batch_size=batch_size)
-        if logits is not None and not (isinstance(found, Mapping) and logits in found):
-            raise UserError(f"logits={logits!r}: a name in what fn returns, {jax.tree.structure(found)}, is needed")
-        shares = None if logits is None else np.asarray(jax.jit(jax.nn.softmax)(found[logits].astype(np.float32)))
-        vectors = jax.tree.map(lambda features: features.reshape(len(maps), -1), found)
+        measured = in_batches(Partial(_transformed(size), fn, image), maps, batch_size=batch_size)
+        if logits is not None and not (isinstance(measured, Mapping) and logits in measured):
+            raise UserError(f"logits={logits!r}: a name in what fn returns, {jax.tree.structure(measured)}, is needed")
+        shares = None if logits is None else np.asarray(jax.jit(jax.nn.softmax)(measured[logits].astype(np.float32)))
+        vectors = jax.tree.map(lambda features: features.reshape(len(maps), -1), measured)
         distances = jax.tree.map(lambda v: np.linalg.norm(v - v[start], axis=1), vectors)
         norms = jax.tree.map(lambda v: np.linalg.norm(v[start], axis=0), vectors)
         rows.append(Curves(distances, norms, shares, None if shares is None else shares[start]))
     return jax.tree.map(lambda *parts: np.stack(parts), *rows)
 
 
-def relative(found: Curves) -> Any:
+def relative(measured: Curves) -> Any:
     """Distances over the length of the untransformed vector, fn's tree of [N, A], so that layers can be compared.
 
     Paper is silent on a normalisation. Features as long as the untransformed ones that share nothing with them stand
     at sqrt(2). UserError for an image whose features are all 0.
     """
-    for path, norms in tree_leaves_with_path(found.norms):
+    for path, norms in tree_leaves_with_path(measured.norms):
         if not (norms > 0).all():
             raise UserError(f"norms{keystr(path)} of image {norms.argmin()} is 0: nothing in this layer answers it")
-    return jax.tree.map(lambda distances, norms: distances / norms[:, None], found.distances, found.norms)
+    return jax.tree.map(lambda distances, norms: distances / norms[:, None], measured.distances, measured.norms)
 
 
 def slope(extents: np.ndarray, values: np.ndarray, *, small: float = SMALL) -> np.ndarray:
@@ -200,11 +202,11 @@ def linearity(extents: np.ndarray, values: np.ndarray) -> np.ndarray:
     return 1 - missed / np.where(spread > 0, spread, 1.0)
 
 
-def stability(found: Curves) -> np.ndarray:
+def stability(measured: Curves) -> np.ndarray:
     """Whether the most probable class is that of the untransformed image, bool [N, A]: means are stabilities."""
-    if found.probabilities is None or found.untransformed is None:
+    if measured.probabilities is None or measured.untransformed is None:
         raise UserError("probabilities=None: curves(..., logits=NAME) tell the most probable class")
-    return found.probabilities.argmax(axis=-1) == found.untransformed.argmax(axis=-1)[:, None]
+    return measured.probabilities.argmax(axis=-1) == measured.untransformed.argmax(axis=-1)[:, None]
 
 
 def quarter_turns(angles: ArrayLike, values: np.ndarray) -> np.ndarray:
@@ -244,7 +246,7 @@ def _whole_and_rest(places: jax.Array, length: int) -> tuple[jax.Array, jax.Arra
 
 
 @cache
-def _transformed(size: int) -> Callable[[Partial, jax.Array, jax.Array], Any]:
+def _transformed(size: Size) -> Callable[[Partial, jax.Array, jax.Array], Any]:
     """One function object for equal sizes, so that JAX finds what it compiled."""
 
     def features(fn: Partial, image: jax.Array, maps: jax.Array) -> Any:
@@ -257,17 +259,46 @@ class Chosen(NamedTuple):
     """The N pictures looked at."""
 
     indices: np.ndarray  # int [N] in the validation split, ascending
-    stored: np.ndarray  # uint8 [N, S, S, 3]
-    labels: np.ndarray  # int [N] the true class; the most probable one where the set does not say
+    stored: np.ndarray  # uint8 [N, *picture_size, C]
+    labels: np.ndarray  # int [N] the true class; the most probable one where the set does not say; -1 without classes
     known: np.ndarray  # bool [N] the set says the class
     right: np.ndarray  # bool [N] the label is the most probable class
-    names: tuple[str, ...]  # [N] of the classes
+    names: tuple[str, ...]  # [N] of the classes; () without classes
+    pictures: tuple[str, ...]  # [N] what the pictures are called
 
 
-def label_probability(found: Curves, labels: np.ndarray) -> np.ndarray:
-    """The probability of each picture's label at each amount. -> float32 [N, A]"""
-    assert found.probabilities is not None  # `curves` was told which layer is the logits
-    return found.probabilities[np.arange(len(labels)), :, labels]
+def label_probability(measured: Curves, labels: np.ndarray) -> np.ndarray | None:
+    """The probability of each picture's label at each amount, float32 [N, A]; None where no logits were named."""
+    if measured.probabilities is None:
+        return None
+    return measured.probabilities[np.arange(len(labels)), :, labels]
+
+
+def compared_layers(net: Net) -> tuple[str, ...]:
+    """The first layer and the last hidden one, as in the paper."""
+    hidden = nets.hidden_layers(net)
+    return tuple(dict.fromkeys((hidden[0], hidden[-1])))
+
+
+def features_of_crops(net: Net, layers: Sequence[str]) -> Partial:
+    """fn(float [B, *image_size, C], the centres of pictures as they are stored) -> {layer: features}, for `curves`.
+
+    `net.prepare` makes the network's input of them, so it has to take pictures that are not whole numbers.
+    """
+    fn = nets.features_of_pictures(net, layers)
+    return Partial(_prepared(nets.size_of(net.picture_size)), fn if isinstance(fn, Partial) else Partial(fn))
+
+
+@cache
+def _prepared(size: tuple[int, int]) -> Callable[[Partial, jax.Array], Any]:
+    """One function object for equal sizes, so that JAX finds what it compiled."""
+
+    def features(fn: Partial, crops: jax.Array) -> Any:
+        margins = [(whole - side) for whole, side in zip(size, crops.shape[1:3], strict=True)]
+        around = [(margin // 2, margin - margin // 2) for margin in margins]  # `prepare` leaves it out
+        return fn(jnp.pad(crops, ((0, 0), *around, (0, 0))))
+
+    return features
 
 
 # The paper's ranges; it is silent on the steps.
@@ -283,61 +314,75 @@ ROTATIONS = np.arange(0.0, 360.0, 10.0)  # degrees
 CANDIDATES = 128  # pictures drawn, among which those to look at are chosen
 
 
-def choose_images(data: ImageSet, net: nets.TrainedNet, num: int, seed: int) -> Chosen:
+def choose_images(data: ImageSet, net: Net, num: int, seed: int) -> Chosen:
     """`num` pictures by seed: those classified rightly first, and one of each class before a second one of any."""
     if num < 1:
         raise UserError(f"num_images={num}: at least 1 is needed")
-    source, logits = sets.validation_of(data), net.architecture.layer_names[-1]
-    drawn = np.random.default_rng(seed).permutation(len(source))[: max(num, CANDIDATES)]
+    source, logits = sets.validation_of(data), nets.logits_layer(net)
+    drawn = np.random.default_rng(seed).permutation(len(source))[: max(num, CANDIDATES) if logits else num]
     views = nets.read_views(source, drawn, net)
-    scores = in_batches(layers_of(net.params, (logits,), architecture=net.architecture), views.images, batch_size=32)
-    predicted = scores[logits].argmax(axis=1)
-    known = (views.labels >= 0) & (data.class_names == net.class_names)
+    predicted = np.full(len(drawn), -1)
+    if logits is not None:
+        predicted = in_batches(net.features((logits,)), views.images, batch_size=32)[logits].argmax(axis=1)
+    has_labels = logits is not None and data.class_names == net.class_names
+    known = (views.labels >= 0) & has_labels
     labels = np.where(known, views.labels, predicted)
     right = labels == predicted
     earlier = [((labels[:n] == labels[n]) & (right[:n] == right[n])).sum() for n in range(len(drawn))]
     best = np.lexsort((earlier, ~right))[:num]
     best = best[np.argsort(drawn[best])]
     stored = np.stack([source[int(index)]["image"] for index in drawn[best]])
-    names = tuple(net.class_words[label] for label in labels[best])
-    return Chosen(drawn[best], stored, labels[best], known[best], right[best], names)
+    words = nets.logit_names(net)
+    names = tuple(words[label] for label in labels[best]) if words else ()
+    pictures = tuple(views.names[row] for row in best)
+    return Chosen(drawn[best], stored, labels[best], known[best], right[best], names, pictures)
 
 
-def amounts_at(size: int) -> dict[str, np.ndarray]:
-    """{transform: amounts}; translations in whole pixels of `size`, so that nothing is interpolated."""
-    translations = np.unique(np.round(TRANSLATIONS * size / 224))
+def amounts_at(size: Size) -> dict[str, np.ndarray]:
+    """{transform: amounts}; translations in whole pixels of images of `size`, so that nothing is interpolated."""
+    translations = np.unique(np.round(TRANSLATIONS * nets.size_of(size)[0] / 224))
     return {"translation": translations, "scale": SCALES, "rotation": ROTATIONS}
 
 
-def numbers(name: str, amounts: np.ndarray, found: Curves, layers: Sequence[str], labels: np.ndarray) -> dict[str, Any]:
-    """What MEANINGS says, for one transform."""
-    extents, distances = TRANSFORMS[name].extent(amounts), relative(found)
+def numbers(
+    name: str, amounts: np.ndarray, measured: Curves, layers: Sequence[str], labels: np.ndarray
+) -> dict[str, Any]:
+    """What MEANINGS says, for one transform; what needs classes is None without them."""
+    extents, distances = TRANSFORMS[name].extent(amounts), relative(measured)
     slopes = {layer: float(slope(extents, distances[layer]).mean()) for layer in layers}
-    stable = stability(found)
-    measured = {
+    shares = label_probability(measured, labels)
+    result = {
         "per": TRANSFORMS[name].unit,
         "slope": slopes,
         "slope_ratio": slopes[layers[0]] / slopes[layers[-1]] if slopes[layers[-1]] else None,
-        "raw_slope": {layer: slope(extents, found.distances[layer]).mean() for layer in layers},
+        "raw_slope": {layer: slope(extents, measured.distances[layer]).mean() for layer in layers},
         "linearity": {layer: linearity(extents, distances[layer]).mean() for layer in layers},
         "of_images": {
             "slope": {layer: slope(extents, distances[layer]) for layer in layers},
             "linearity": {layer: linearity(extents, distances[layer]) for layer in layers},
         },
-        "label_stability": {"mean": stable.mean(), "images": stable.mean(axis=1), "amounts": stable.mean(axis=0)},
+        "label_stability": None,
         "amounts": amounts,
     }
+    if shares is not None:
+        kept = stability(measured)
+        result["label_stability"] = {
+            "mean": kept.mean(),
+            "images": kept.mean(axis=1),
+            "amounts": kept.mean(axis=0),
+        }
     if name == "rotation":
-        measured["quarter_turn_gain"] = quarter_turns(amounts, label_probability(found, labels))
-    return measured
+        result["quarter_turn_gain"] = None if shares is None else quarter_turns(amounts, shares)
+    return result
 
 
-def arrays(chosen: Chosen, amounts: Mapping[str, np.ndarray], found: Mapping[str, Curves]) -> dict[str, np.ndarray]:
+def arrays(chosen: Chosen, amounts: Mapping[str, np.ndarray], measured: Mapping[str, Curves]) -> dict[str, np.ndarray]:
     """All that the figure shows, by name: Euclidean distances, the norms to divide them by, probabilities."""
-    named = {"indices": chosen.indices, "labels": chosen.labels}
-    for name, of in found.items():
-        assert of.probabilities is not None  # `curves` was told which layer is the logits
-        named |= {f"{name}/amounts": amounts[name], f"{name}/probabilities": of.probabilities}
+    named = {"indices": chosen.indices, "labels": chosen.labels, "pictures": np.array(chosen.pictures)}
+    for name, of in measured.items():
+        named[f"{name}/amounts"] = amounts[name]
+        if of.probabilities is not None:
+            named[f"{name}/probabilities"] = of.probabilities
         named |= {f"{name}/distances/{layer}": distances for layer, distances in of.distances.items()}
         named |= {f"{name}/norms/{layer}": norms for layer, norms in of.norms.items()}
     return named

@@ -212,11 +212,11 @@ def pointing(points: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndar
 FILLS = ("mean", "grey", "blur")  # what may stand in the square
 
 
-FILL_MEANINGS = {
-    "mean": "the mean training picture; of a network that knows none, the mean colour of the pictures of this figure",
-    "grey": "mid-grey",
-    "blur": "the picture itself under a Gaussian, whose standard deviation is a quarter of the square",
-}
+def fill_words(net: Net, fill: str) -> str:
+    """What the square shows, in words."""
+    if fill == "mean":
+        return "the mean image" if isinstance(net, nets.OfTable) else "the mean colour of the pictures of this figure"
+    return {"grey": "mid-grey", "blur": "the image itself, blurred"}[fill]
 
 
 class Filling(NamedTuple):
@@ -231,8 +231,9 @@ def filler(net: Net, views: Views, fill: str, *, square: int) -> Callable[[Views
 
     Args:
       net: any network.
-      views: the pictures that are looked at: where the network has no mean picture, theirs is taken.
-      fill: one of FILLS; see FILL_MEANINGS. Paper is silent on all but "grey".
+      views: the pictures of the figure: where the network has no mean picture, their mean colour is taken.
+      fill: "mean", the mean training picture; "grey", mid-grey; "blur", the picture itself under a Gaussian, whose
+        standard deviation is a quarter of the square. Paper is silent on its grey.
       square: side of the square, pixels.
 
     Raises:
@@ -251,8 +252,8 @@ def filler(net: Net, views: Views, fill: str, *, square: int) -> Callable[[Views
         zero = np.zeros(shape, np.float32)  # the mean is subtracted
         return lambda of, n: Filling(zero, _as_picture(of.pictures[n] - of.images[n]))
     colour = np.broadcast_to(views.images.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32), shape)
-    shown = _as_picture(views.pictures.mean(axis=(0, 1, 2)))
-    return lambda of, n: Filling(colour, np.broadcast_to(shown, of.pictures[n].shape))
+    flat = _as_picture(views.pictures.mean(axis=(0, 1, 2)))
+    return lambda of, n: Filling(colour, np.broadcast_to(flat, of.pictures[n].shape))
 
 
 def blurred(image: np.ndarray, square: int) -> np.ndarray:
@@ -346,14 +347,8 @@ bound = cache(partial)  # one function for equal arguments, so that JAX finds wh
 
 def watched_layer(net: Net) -> str:
     """The layer whose strongest map is watched: the last one whose maps are no classes, as the paper's layer 5."""
-    with_maps = [layer for layer in nets.map_layers(net) if layer not in getattr(net, "class_maps", ())]
+    with_maps = [layer for layer in nets.hidden_layers(net) if layer in nets.map_layers(net)]
     return (with_maps or net.layers)[-1]
-
-
-def logits_of(net: Net) -> str | None:
-    """The layer of the logits: the last one; None where that has places, and so is none of classes."""
-    last = net.layers[-1]
-    return last if len(nets.shapes_of(net, [last])[last]) == 1 else None
 
 
 def look(fn: Features, images: jax.Array, *, layer: str, logits: str | None) -> Look:
@@ -538,7 +533,7 @@ def harmed(swept: Swept) -> np.ndarray:
 
 def _of_net(step: Callable[..., Any], net: Net, layer: str, *arguments: Any) -> Partial:
     """`look` or `watch` of a network as a function of images, whose parameters stay arguments of the program."""
-    logits = logits_of(net)
+    logits = nets.logits_layer(net)
     fn = net.features(tuple(dict.fromkeys((layer, layer if logits is None else logits))))
     return Partial(bound(step, layer=layer, logits=logits), fn if isinstance(fn, Partial) else Partial(fn), *arguments)
 
