@@ -91,8 +91,16 @@ def run(config: Config) -> dict[str, Any]:
         source = sets.validation_of(data)
         # every layer with maps, whichever are drawn now, so that later calls for other layers find them
         scanned = [layer for layer in net.layers if layer in with_maps or layer in layers]
-        options = {"batch_size": config.batch_size, "num_workers": config.num_workers, "save_every": config.save_every}
-        state = scans.scan(net, source, scanned, of=f"{data.fingerprint} validation", k=NUM_IMAGES, **options)
+        state = scans.scan(
+            net,
+            source,
+            scanned,
+            of=f"{data.fingerprint} validation",
+            k=NUM_IMAGES,
+            batch_size=config.batch_size,
+            num_workers=config.num_workers,
+            save_every=config.save_every,
+        )
         if parallel.host_count()[0] > 0:
             return {}  # one host draws
         drawn = {}

@@ -231,7 +231,8 @@ def rotation_breaks_labels(result: Invariance) -> Finding | None:
     rotated = transforms["rotation"]["label_stability"]
     if rotated is None or len(kept) < len(SHIFTS):
         return None
-    ours = ", ".join(f"{name} {facts['mean']:.0%}" for name, facts in {**kept, "rotation": rotated}.items())
+    named = [*kept.items(), ("rotation", rotated)]
+    ours = ", ".join(f"{name} {facts['mean']:.0%}" for name, facts in named)
     tests = [paired(_differences(facts["images"], rotated["images"])) for facts in kept.values()]
     return tested(f"label kept: {ours}", every(tests))
 
