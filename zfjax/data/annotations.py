@@ -6,22 +6,35 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from zfjax import nets
 from zfjax.data import ImageSet
 from zfjax.data.folder import UNKNOWN, FolderSource
 from zfjax.errors import UserError
 
+if TYPE_CHECKING:
+    from zfjax.nets import Net, Views
 
-def open_annotations(path: Path, net: nets.Pictured) -> tuple[ImageSet, Sequence[str], nets.Views]:
+
+def open_annotations(path: Path, net: Net) -> tuple[ImageSet, Sequence[str], Views]:
     """(the annotated pictures, names of the parts, what the net sees).
 
-    The file is as `part_correspondence` says; UserError for another, or a part that the net does not see. Of `net` its
-    image size and the size of its mean are read.
+    Args:
+      path: a JSON file, {"faces": [{"file": "dog.jpg", "nose": [x, y], "left_eye": [x, y]}, ...]}: pictures, by their
+        path from its folder, and places in pixels of the picture, x right and y down. A part is a key of the first
+        picture with two numbers, and every picture has it.
+      net: says how large its pictures are, and what of them it sees.
+
+    Raises:
+      UserError: a file of another form, or a part that the net does not see.
+      OSError: a picture that cannot be read.
     """
+    from zfjax import nets  # which itself stands on the rooms of data
+
+    stored, size = (np.array(nets.size_of(of)[::-1]) for of in (net.picture_size, net.image_size))  # (x, y)
     text = path.read_bytes()
     try:
         faces = json.loads(text)["faces"]
@@ -37,15 +50,16 @@ def open_annotations(path: Path, net: nets.Pictured) -> tuple[ImageSet, Sequence
     for file, of_face in zip(files, places, strict=True):  # in place: to pixels of the net's input
         with Image.open(file) as image:
             whole = np.array(ImageOps.exif_transpose(image).size)
-        scale, margin = len(net.mean) / whole.min(), (len(net.mean) - net.architecture.image_size) // 2
-        of_face[:] = (of_face - (whole - whole.min()) // 2) * scale - margin
-        hidden = ~((of_face >= 0) & (of_face < net.architecture.image_size)).all(axis=1)
+        kept = np.rint(stored * (whole / stored).min()).astype(int)  # the photo's centre, as `pictures.preprocess` cuts
+        of_face[:] = (of_face - (whole - kept) // 2) * (stored / kept) - (stored - size) // 2
+        hidden = ~((of_face >= 0) & (of_face < size)).all(axis=1)
         if hidden.any():
             part = f"{keys[hidden.argmax()]} of {file.name}"
             raise UserError(f"annotations={str(path)!r}: {part} lies outside the centre, which the net sees")
     digest = hashlib.blake2b(text + b"".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
-    source = FolderSource(files, np.full(len(files), UNKNOWN), len(net.mean))
+    channels = nets.num_channels(net)
+    source = FolderSource(files, np.full(len(files), UNKNOWN), net.picture_size, channels)
     views = nets.read_views(source, range(len(files)), net)
-    data = ImageSet(path.stem, len(net.mean), (), None, source, None, None, digest)
+    data = ImageSet(path.stem, net.picture_size, (), None, source, None, None, digest)
     names = [key.replace("_", " ") for key in keys]
     return data, names, views._replace(parts=places[..., ::-1].astype(np.float32))
