@@ -130,17 +130,24 @@ def mask_words(net: nets.Net) -> str:
 def read_parts(config: Config, net: nets.Net) -> tuple[ImageSet, Sequence[str], nets.Views]:
     """(data set, names of the parts, pictures with parts); UserError where the parts are not known."""
     if config.annotations is not None:
-        return open_annotations(config.annotations, net)
+        data, names = open_annotations(config.annotations, net)
+        source = sets.validation_of(data)
+        return data, names, in_single_precision(nets.read_views(source, range(len(source)), net))
     data = figure.open_images(config, net)
     source = sets.validation_of(data)
     if "parts" not in source[0]:
         raise UserError(f"data={data.name!r} does not say where parts are: take the demo set, or give --annotations")
-    names = [data.class_names[source[index]["label"]] for index in range(len(source))]
-    of_class = [index for index, name in enumerate(names) if config.class_name in (None, name)]
+    classes = [data.class_names[source[index]["label"]] for index in range(len(source))]
+    of_class = [index for index, name in enumerate(classes) if config.class_name in (None, name)]
     if not of_class:
-        raise UserError(f"class_name={config.class_name!r}: one of {', '.join(sorted(set(names)))} is needed")
+        raise UserError(f"class_name={config.class_name!r}: one of {', '.join(sorted(set(classes)))} is needed")
     chosen = np.random.default_rng(config.seed).permutation(of_class)[: config.num_pictures]
-    return data, PART_NAMES, nets.read_views(source, chosen, net)
+    return data, PART_NAMES, in_single_precision(nets.read_views(source, chosen, net))
+
+
+def in_single_precision(views: nets.Views) -> nets.Views:
+    """The places of the parts as float32."""
+    return views if views.parts is None else views._replace(parts=views.parts.astype(np.float32))
 
 
 def report(result: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import zfjax
 from experiments import part_correspondence
 from zfjax import nets
 from zfjax.analyses import correspondence
-from zfjax.data import ArraySource, ImageSet, demo, sets
+from zfjax.data import ArraySource, ImageSet, annotations, demo, sets
 
 NET = zfjax.Architecture(
     name="tiny",
@@ -74,14 +74,18 @@ def faces(num=3, **parts):
     return [{"file": f"{n}.png", "note": "x", "box": [1, 2, 3], **given} for n in range(num)]
 
 
+def _read(path):
+    return part_correspondence.read_parts(part_correspondence.Config(annotations=path), _net())
+
+
 def test_parts_follow_their_pictures_to_the_nets_pixels(tmp_path):
     """36 rows become 24, of which the net sees 2..21; column 18 is number 12 of those kept: 8 of 24, 6 of 20."""
-    data, names, views = part_correspondence.open_annotations(annotated(tmp_path, faces()), _net())
+    data, names, views = _read(annotated(tmp_path, faces()))
     assert list(names) == ["left eye", "nose"] and len(data.validation) == 3
     np.testing.assert_allclose(views.parts, np.broadcast_to([[6, 6], [10, 10]], (3, 2, 2)), atol=1e-5)
     kept = Image.open(tmp_path / "1.png").crop((6, 0, 42, 36)).resize((24, 24), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(views.pictures[1], np.asarray(kept)[2:22, 2:22])
-    one = part_correspondence.open_annotations(annotated(tmp_path, faces(nose=[24, 21])), _net())
+    one = _read(annotated(tmp_path, faces(nose=[24, 21])))
     assert list(one[1]) == ["nose"] and one[2].parts.shape == (3, 1, 2) and one[0].fingerprint != data.fingerprint
     np.testing.assert_allclose(one[2].parts[0, 0], [12, 10], atol=1e-5)
 
@@ -91,7 +95,7 @@ def test_a_turned_photo_is_annotated_as_it_is_looked_at(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter: it is looked at 36 wide and 48 high
     Image.open(tmp_path / "0.png").save(tmp_path / "0.png", exif=exif)
-    parts = part_correspondence.open_annotations(path, _net())[2].parts
+    parts = _read(path)[2].parts
     np.testing.assert_allclose(parts[0, 0], [(10 - 6) * 2 / 3 - 2, 6 * 2 / 3 - 2], atol=1e-5)
 
 
@@ -200,15 +204,15 @@ def test_pictures_of_one_class_are_of_that_class():
 )
 def test_a_file_of_another_form_is_refused_by_name(tmp_path, content, message):
     with pytest.raises(ValueError, match=f"parts.json.*{message}"):
-        part_correspondence.open_annotations(annotated(tmp_path, content), _net())
+        annotations.open_annotations(annotated(tmp_path, content), _net())
 
 
 def test_pictures_that_are_missing_or_none_are_named(tmp_path):
     with pytest.raises(OSError, match="7.png"):
-        part_correspondence.open_annotations(annotated(tmp_path, [{"file": "7.png", "nose": [9, 9]}]), _net())
+        annotations.open_annotations(annotated(tmp_path, [{"file": "7.png", "nose": [9, 9]}]), _net())
     (tmp_path / "8.png").write_bytes(b"none")
     with pytest.raises(OSError, match="8.png"):
-        part_correspondence.open_annotations(annotated(tmp_path, [{"file": "8.png", "nose": [9, 9]}]), _net())
+        annotations.open_annotations(annotated(tmp_path, [{"file": "8.png", "nose": [9, 9]}]), _net())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -16,11 +16,27 @@ from zfjax.data.folder import UNKNOWN, FolderSource
 from zfjax.errors import UserError
 
 if TYPE_CHECKING:
-    from zfjax.nets import Net, Views
+    from zfjax.nets import Net
 
 
-def open_annotations(path: Path, net: Net) -> tuple[ImageSet, Sequence[str], Views]:
-    """(the annotated pictures, names of the parts, what the net sees).
+class AnnotatedSource(FolderSource):
+    """Picture files whose examples say where their parts are: "parts", float64 [P, 2] (y, x) in pixels of the picture.
+
+    Args:
+      files, size, channels: as of a `FolderSource`; no class is known.
+      parts: float64 [N, P, 2].
+    """
+
+    def __init__(self, files: Sequence[Path], parts: np.ndarray, size: int | tuple[int, int], channels: int = 3):
+        super().__init__(files, np.full(len(files), UNKNOWN), size, channels)
+        self._parts = parts
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**super().__getitem__(index), "parts": self._parts[index]}
+
+
+def open_annotations(path: Path, net: Net) -> tuple[ImageSet, list[str]]:
+    """(the annotated pictures, whose validation examples have "parts"; names of the parts).
 
     Args:
       path: a JSON file, {"faces": [{"file": "dog.jpg", "nose": [x, y], "left_eye": [x, y]}, ...]}: pictures, by their
@@ -32,9 +48,7 @@ def open_annotations(path: Path, net: Net) -> tuple[ImageSet, Sequence[str], Vie
       UserError: a file of another form, or a part that the net does not see.
       OSError: a picture that cannot be read.
     """
-    from zfjax import nets  # which itself stands on the rooms of data
-
-    stored, size = (np.array(nets.size_of(of)[::-1]) for of in (net.picture_size, net.image_size))  # (x, y)
+    stored, size = (np.broadcast_to(of, 2)[::-1] for of in (net.picture_size, net.image_size))  # (x, y)
     text = path.read_bytes()
     try:
         faces = json.loads(text)["faces"]
@@ -47,19 +61,17 @@ def open_annotations(path: Path, net: Net) -> tuple[ImageSet, Sequence[str], Vie
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         wanted = '{"faces": [{"file": PATH, PART: [x, y], ...}, ...]}, everywhere the same parts, is needed'
         raise UserError(f"annotations={str(path)!r}: {wanted} ({error!r})") from error
-    for file, of_face in zip(files, places, strict=True):  # in place: to pixels of the net's input
+    for file, of_face in zip(files, places, strict=True):  # in place: to pixels of the stored picture
         with Image.open(file) as image:
             whole = np.array(ImageOps.exif_transpose(image).size)
         kept = np.rint(stored * (whole / stored).min()).astype(int)  # the photo's centre, as `pictures.preprocess` cuts
-        of_face[:] = (of_face - (whole - kept) // 2) * (stored / kept) - (stored - size) // 2
-        hidden = ~((of_face >= 0) & (of_face < size)).all(axis=1)
+        of_face[:] = (of_face - (whole - kept) // 2) * (stored / kept)
+        inside = of_face - (stored - size) // 2
+        hidden = ~((inside >= 0) & (inside < size)).all(axis=1)
         if hidden.any():
             part = f"{keys[hidden.argmax()]} of {file.name}"
             raise UserError(f"annotations={str(path)!r}: {part} lies outside the centre, which the net sees")
     digest = hashlib.blake2b(text + b"".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
-    channels = nets.num_channels(net)
-    source = FolderSource(files, np.full(len(files), UNKNOWN), net.picture_size, channels)
-    views = nets.read_views(source, range(len(files)), net)
+    source = AnnotatedSource(files, places[..., ::-1], net.picture_size, getattr(net, "channels", 3))
     data = ImageSet(path.stem, net.picture_size, (), None, source, None, None, digest)
-    names = [key.replace("_", " ") for key in keys]
-    return data, names, views._replace(parts=places[..., ::-1].astype(np.float32))
+    return data, [key.replace("_", " ") for key in keys]
