@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from experiments.pages import canvas
 from experiments.pages.canvas import Panel, Section
-from zfjax import nets, pixels
-from zfjax.analyses.correspondence import mask_squares
+from zfjax import pixels
+from zfjax.analyses.correspondence import CONTROLS, Compared, mask_squares
+from zfjax.nets import Size, Views, size_of
 
-CONTROLS = ("random", "one random place")
+TITLE = "Table 1: correspondence of parts"
 
 
 ROWS = ("right eye", "left eye", "nose", "random")
@@ -28,19 +29,23 @@ PAPER = {  # Table 1: mean and spread
 WIDTH, RANDOM_SHOWN = 1460, 3  # pixels of a page, masks of a control in Figure 8
 
 
-MEANINGS = {
-    "delta": "normalised Hamming distance of sign(x - masked x), mean over pairs, and over draws of pictures",
-    "std": "standard deviation over the draws, which share pictures: their spread, no standard error",
-    "all": "the same distance over all pictures together; of a control the mean over its masks",
-    "changed": "share of the features that a mask changes at all: where few change, few can be unequal",
-    "p": "one-sided: share of permutations, where each picture takes its part or one of its random places by chance, "
-    "whose distance over all pictures is at most the part's",
-    "p_aligned": "one-sided: rank of the part's distance over all pictures among those of places that are the same in "
-    "every picture, as a part of aligned pictures nearly is",
-}
+LETTER = 9  # pixels, what a letter of a label takes
 
 
-def told(layer: str, row: str, score: Mapping[str, Any]) -> str:
+def draw(views: Views, compared: Compared, side: int, result: Mapping[str, Any]) -> Figure:
+    """The page: the table, and below it what the network sees.
+
+    Args:
+      views: the pictures.
+      compared: from `correspondence.compare_parts` of them.
+      side: of the squares, pixels.
+      result: what result.json will hold: "layers", and what `caption` reads.
+    """
+    sections = [draw_table(result["layers"]), draw_masks(views, compared, side, result["num_images"])]
+    return canvas.page(TITLE, sections, [caption(result)])
+
+
+def score_words(layer: str, row: str, score: Mapping[str, Any]) -> str:
     """A cell of the table in words: the score, its tests, and the paper's."""
     words = f"{score['delta']:.3f} ± {score['std']:.3f}"
     if score["p"] is not None:
@@ -59,7 +64,7 @@ def draw_table(layers: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section
             for row, cell in cells.items():
                 mean, std = np.array(cell) / (cells[CONTROLS[0]][0] or 1.0)
                 plot.errorbar(mean, list(rows).index(row) + offset, xerr=std, fmt="o", capsize=3, **look)
-        words = [told(layer, row, score) for row, score in rows.items()]
+        words = [score_words(layer, row, score) for row, score in rows.items()]
         plot.set(ylim=(len(rows) - 0.3, -0.7), yticks=range(len(rows)), yticklabels=rows)
         plot.set_title(layer, fontsize=canvas.SIZES["heading"])
         plot.tick_params(labelsize=canvas.SIZES["label"], labelbottom=True)
@@ -69,28 +74,46 @@ def draw_table(layers: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section
     return Section(heading, [Panel(canvas.pixels_of(figure))], 1)
 
 
-def draw_masks(
-    views: nets.Views, mean: np.ndarray, places: Any, masks: Mapping[str, Sequence[int]], side: int, num: int
-) -> Section:
+def draw_masks(views: Views, compared: Compared, side: int, num: int) -> Section:
     """Figure 8: what the network sees of `num` pictures, whole and under the masks of each row."""
-    seen, size, named = [views.images], views.images.shape[1], ["original"]
-    for row, own in masks.items():
+    pictures = views.pictures[:num].astype(np.float32)
+    sheets, named = [pictures], [""]
+    for row, own in compared.masks.items():
         for mask in own[:RANDOM_SHOWN]:
-            seen.append(np.asarray(mask_squares(views.images, places[mask], side=side)))
+            sheets.append(
+                np.asarray(mask_squares(pictures, compared.places[mask][:num], side=side, fill=compared.fill))
+            )
             named.append(row)
-    margin, wide = (len(mean) - size) // 2, WIDTH // len(named) - canvas.GAP
-    shown = np.stack(seen, axis=1)[:num] + mean[margin : margin + size, margin : margin + size]
-    looks = pixels.resized(shown.round().astype(np.uint8).reshape(-1, size, size, 3), wide)
-    panels = [Panel(look, named[n] if n < len(named) else "") for n, look in enumerate(looks)]
-    return Section("Figure 8: what the network sees", panels, len(named))
+    wide = WIDTH // len(named) - canvas.GAP
+    rows = np.stack(sheets, axis=1).round().astype(np.uint8)
+    panels = []
+    for n, row in enumerate(rows):
+        name = views.names[n] if views.names else f"{n}"
+        labels = [name if len(name) <= wide // LETTER else f"{name[: wide // LETTER - 1]}…", *named[1:]]
+        looks = pixels.resized(row, wide)
+        panels += [
+            Panel(look, label if n == 0 or not c else "")
+            for c, (look, label) in enumerate(zip(looks, labels, strict=True))
+        ]
+    return Section("Figure 8: what the network sees; left the whole pictures, by their names", panels, len(named))
 
 
-def caption(config: Any, result: Mapping[str, Any], size: int) -> str:
-    """What the marks are, what p tests, and what the squares show in pictures of `size` pixels."""
+def caption(result: Mapping[str, Any]) -> str:
+    """What the marks are, what p tests, and what the squares show.
+
+    `result`: "layers", "num_draws", "num_images", "num_pictures", "num_aligned", "mask_pixels", "mask_shows" and
+    "image_size".
+    """
     paper = "hollow: the paper's, of 5 dogs. " if set(result["layers"]) & set(PAPER) else ""
     return (
-        f"Filled: mean ± spread over {config.num_draws} draws of {config.num_images} of {result['num_pictures']} "
-        f"pictures; {paper}p: whether the part is more consistent than random places, and than {config.num_aligned} "
-        "places that are the same in every picture (aligned), one-sided. "
-        f"Squares of {result['mask_pixels']} of {size} pixels show the mean picture, which is 0 to the network."
+        f"Filled: mean ± spread over {result['num_draws']} draws of {result['num_images']} of {result['num_pictures']} "
+        f"pictures; {paper}p: whether the part is more consistent than random places, and than "
+        f"{result['num_aligned']} places that are the same in every picture (aligned), one-sided. "
+        f"Squares of {result['mask_pixels']} of {size_words(result['image_size'])} pixels show {result['mask_shows']}."
     )
+
+
+def size_words(size: Size) -> str:
+    """ "224", or "48x64" of pictures that are not square."""
+    height, width = size_of(size)
+    return f"{height}" if height == width else f"{height}x{width}"

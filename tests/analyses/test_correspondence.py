@@ -46,6 +46,18 @@ def test_each_image_has_a_place_of_its_own_and_grey_is_zero():
     assert ((masked == 0) | (masked == IMAGES)).all() and (masked == 0).sum() == 3 * 2 * 2 * 3
 
 
+def test_a_square_is_cut_out_of_the_picture_that_fills_it():
+    fill = np.arange(IMAGES[0].size, dtype=np.float32).reshape(IMAGES[0].shape)
+    masked = np.asarray(mask_squares(IMAGES[:1], [(2, 2)], side=2, fill=fill))[0]
+    np.testing.assert_array_equal(masked[1:3, 1:3], fill[1:3, 1:3])
+    assert (masked != IMAGES[0]).any(axis=-1).sum() == 4
+
+
+def test_random_squares_of_an_image_that_is_not_square_reach_both_far_sides():
+    drawn = correspondence.random_places(np.zeros((1, 0, 2)), (6, 11), side=4, num=300, rng=np.random.default_rng(0))
+    assert sorted({tuple(place) for place in drawn[:, 0]}) == [(y + 2, x + 2) for y in range(3) for x in range(8)]
+
+
 def test_random_squares_lie_inside_and_keep_off_the_parts():
     parts = np.array([[[6.0, 6.0], [3.0, 10.0]], [[0.5, 0.5], [20.0, 20.0]]])
     drawn = correspondence.random_places(parts, 24, side=4, num=400, rng=np.random.default_rng(0))

@@ -19,8 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from zfjax import nets
+from zfjax.analyses import occlusion
 from zfjax.errors import UserError
 from zfjax.features import Features, in_batches
+from zfjax.nets import Net, Size, Views
 
 FEATURES_AT_ONCE = 1 << 14  # compared in one product: memory, and counts that float32 holds exactly
 
@@ -29,7 +32,7 @@ PAIRS_AT_ONCE = 1 << 22  # looked up by one batch of permutations: memory
 
 
 def sign_changes(
-    fn: Features, images: ArrayLike, masks: np.ndarray, *, side: int, fill: float = 0.0, batch_size: int = 32
+    fn: Features, images: ArrayLike, masks: np.ndarray, *, side: int, fill: ArrayLike = 0.0, batch_size: int = 32
 ) -> Any:
     """sign(x - x~) of every feature of every image, under every mask.
 
@@ -199,7 +202,7 @@ def _unequal(signs: jax.Array) -> jax.Array:
     return signs.shape[1] - same.astype(jnp.int32)
 
 
-def mask_squares(images: ArrayLike, places: ArrayLike, *, side: int, fill: float = 0.0) -> jax.Array:
+def mask_squares(images: ArrayLike, places: ArrayLike, *, side: int, fill: ArrayLike = 0.0) -> jax.Array:
     """A square of `side` pixels around a place of each image, painted over.
 
     Of the squares of whole pixels it is the one whose centre is nearest to the place; what would hang over the border
@@ -209,7 +212,7 @@ def mask_squares(images: ArrayLike, places: ArrayLike, *, side: int, fill: float
       images: float [N, H, W, C].
       places: [N, 2], (y, x) in pixels; pixel (i, j) covers [i, i + 1) x [j, j + 1).
       side: pixels, 1 to the smaller of H and W.
-      fill: the value painted.
+      fill: the value painted, or a picture [H, W, C] of which the square is cut out.
 
     Returns:
       [N, H, W, C]; UserError for a place outside its image, or a side that is none of these.
@@ -223,26 +226,30 @@ def mask_squares(images: ArrayLike, places: ArrayLike, *, side: int, fill: float
         y, x = places[outside][0].tolist()
         place = f"places[{outside.argmax()}]=({y:g}, {x:g})"
         raise UserError(f"{place}: (y, x) inside the image of {height}x{width} pixels is needed")
-    return _paint(images, jnp.asarray(_first_pixels(places, side)), side, fill)
+    filled = jnp.broadcast_to(jnp.asarray(fill, images.dtype), images.shape[1:])
+    return _paint(images, jnp.asarray(_first_pixels(places, side)), side, filled)
 
 
-def random_places(parts: np.ndarray, size: int, *, side: int, num: int, rng: np.random.Generator) -> np.ndarray:
+def random_places(parts: np.ndarray, size: Size, *, side: int, num: int, rng: np.random.Generator) -> np.ndarray:
     """The control: places whose square lies inside the image and, where that is possible, on none of its parts.
 
     Drawn evenly among those whose square covers the least of the parts' squares: nothing, save where there is no room.
 
     Args:
       parts: [N, P, 2] (y, x) in pixels.
-      size, side: of the images and of the squares, pixels.
+      size: side of the images, or their (height, width), pixels.
+      side: of the squares, pixels.
       num, rng: places for each image, and their draw.
 
     Returns:
       float [num, N, 2], (y, x) in pixels.
     """
-    first = np.arange(size - side + 1)
+    firsts = [np.arange(length - side + 1) for length in nets.size_of(size)]
     drawn = []
     for squares in _first_pixels(np.asarray(parts), side):
-        rows, columns = (np.maximum(0, side - np.abs(first[None] - squares[:, axis, None])) for axis in (0, 1))
+        rows, columns = (
+            np.maximum(0, side - np.abs(first[None] - squares[:, axis, None])) for axis, first in enumerate(firsts)
+        )
         covered = np.einsum("pr,pc->rc", rows, columns)
         free = np.argwhere(covered == covered.min())
         drawn.append(free[rng.integers(len(free), size=num)] + side / 2)
@@ -255,10 +262,112 @@ def _first_pixels(places: np.ndarray, side: int) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="side")
-def _paint(images: jax.Array, first: jax.Array, side: int, fill: float) -> jax.Array:
+def _paint(images: jax.Array, first: jax.Array, side: int, fill: jax.Array) -> jax.Array:
     def covered(axis: int) -> jax.Array:
         pixel = jnp.arange(images.shape[1 + axis])[None]
         return (first[:, axis, None] <= pixel) & (pixel < first[:, axis, None] + side)
 
     square = covered(0)[:, :, None, None] & covered(1)[:, None, :, None]
-    return jnp.where(square, jnp.asarray(fill, images.dtype), images)
+    return jnp.where(square, fill[None], images)
+
+
+CONTROLS = ("random", "one random place")
+
+
+MEANINGS = {
+    "delta": "normalised Hamming distance of sign(x - masked x), mean over pairs, and over draws of pictures",
+    "std": "standard deviation over the draws, which share pictures: their spread, no standard error",
+    "all": "the same distance over all pictures together; of a control the mean over its masks",
+    "changed": "share of the features that a mask changes at all: where few change, few can be unequal",
+    "p": "one-sided: share of permutations, where each picture takes its part or one of its random places by chance, "
+    "whose distance over all pictures is at most the part's",
+    "p_aligned": "one-sided: rank of the part's distance over all pictures among those of places that are the same in "
+    "every picture, as a part of aligned pictures nearly is",
+}
+
+
+class Compared(NamedTuple):
+    """Table 1 of one network, and what it was made of."""
+
+    scores: dict[str, dict[str, Score]]  # by layer and row of the table
+    signs: dict[str, np.ndarray]  # int8 [M, N, D] of each layer, from `sign_changes`
+    places: np.ndarray  # float [M, N, 2] of all masks, (y, x) in pixels of the images
+    masks: dict[str, Sequence[int]]  # by row: its masks among the M
+    fill: np.ndarray  # uint8 [H, W, 3], what the squares show, as a reader sees it
+
+
+def compared_layers(net: Net) -> tuple[str, ...]:
+    """The last hidden layer with maps and the last hidden one, the paper's layers 5 and 7."""
+    return tuple(dict.fromkeys((occlusion.watched_layer(net), nets.hidden_layers(net)[-1])))
+
+
+def compare_parts(
+    net: Net,
+    views: Views,
+    parts: Sequence[str],
+    *,
+    side: int,
+    layers: Sequence[str] = (),
+    num_images: int = 5,
+    num_draws: int = 100,
+    num_random: int = 10,
+    num_aligned: int = 39,
+    num_permutations: int = 9999,
+    seed: int = 0,
+) -> Compared:
+    """Mask the parts of some pictures, and random places beside them, and make Table 1 of how the network answers.
+
+    Args:
+      net: any network. Its squares show what `occlusion.filler` calls "mean".
+      views: the pictures, with the places of their parts.
+      parts: names of the parts.
+      side: of the square, pixels.
+      layers: whose features are compared; by default `compared_layers`.
+      num_images, num_draws: as for `table`.
+      num_random: masks of each picture at random places of its own.
+      num_aligned: masks at one random place in all pictures.
+      num_permutations: as for `table`.
+      seed: of places, draws and permutations.
+
+    Returns:
+      Compared; UserError for a number out of range.
+    """
+    check_draw(num_images, len(views.images))  # before the work, as `table` comes after it
+    if views.parts is None:
+        raise UserError("views.parts=None: pictures whose parts are known are needed")
+    layers = tuple(layers) or compared_layers(net)
+    random = {"side": side, "num_random": num_random, "num_aligned": num_aligned}
+    places, masks = place_masks(views.parts, parts, nets.size_of(net.image_size), seed=seed, **random)
+    fill = occlusion.filler(net, views, "mean", square=side)(views, 0)
+    signs = sign_changes(net.features(tuple(dict.fromkeys(layers))), views.images, places, side=side, fill=fill.image)
+    options: dict[str, Any] = {"num_images": num_images, "num_draws": num_draws, "num_permutations": num_permutations}
+    options |= {"controls": CONTROLS, "aligned": CONTROLS[1], "seed": seed}
+    scores = {layer: table(signs[layer], masks, **options) for layer in layers}
+    return Compared(scores, signs, places, masks, fill.picture)
+
+
+def place_masks(
+    parts: np.ndarray,
+    names: Sequence[str],
+    size: Size,
+    *,
+    side: int,
+    num_random: int,
+    num_aligned: int,
+    seed: int,
+) -> tuple[np.ndarray, dict[str, Sequence[int]]]:
+    """(places [M, N, 2] of all masks, {row of the table: its masks among the M}).
+
+    Args:
+      parts: [N, P, 2] (y, x) in pixels of images of `size`.
+      names: of the P parts.
+      size, side, num_random, num_aligned, seed: as for `compare_parts`.
+    """
+    rng = np.random.default_rng(seed)
+    apart = random_places(parts, size, side=side, num=num_random, rng=rng)
+    aligned = random_places(parts[:1, :0], size, side=side, num=num_aligned, rng=rng)  # no part to avoid
+    aligned = np.broadcast_to(aligned, (num_aligned, *apart.shape[1:]))
+    places = np.concatenate([np.moveaxis(parts, 1, 0), apart, aligned])
+    first, last = len(names), len(names) + num_random
+    masks: dict[str, Sequence[int]] = {name: [part] for part, name in enumerate(names)}
+    return places, {**masks, CONTROLS[0]: range(first, last), CONTROLS[1]: range(last, len(places))}

@@ -6,22 +6,49 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from zfjax import nets
 from zfjax.data import ImageSet
 from zfjax.data.folder import UNKNOWN, FolderSource
 from zfjax.errors import UserError
 
+if TYPE_CHECKING:
+    from zfjax.nets import Net
 
-def open_annotations(path: Path, net: nets.Pictured) -> tuple[ImageSet, Sequence[str], nets.Views]:
-    """(the annotated pictures, names of the parts, what the net sees).
 
-    The file is as `part_correspondence` says; UserError for another, or a part that the net does not see. Of `net` its
-    image size and the size of its mean are read.
+class AnnotatedSource(FolderSource):
+    """Picture files whose examples say where their parts are: "parts", float64 [P, 2] (y, x) in pixels of the picture.
+
+    Args:
+      files, size, channels: as of a `FolderSource`; no class is known.
+      parts: float64 [N, P, 2].
     """
+
+    def __init__(self, files: Sequence[Path], parts: np.ndarray, size: int | tuple[int, int], channels: int = 3):
+        super().__init__(files, np.full(len(files), UNKNOWN), size, channels)
+        self._parts = parts
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**super().__getitem__(index), "parts": self._parts[index]}
+
+
+def open_annotations(path: Path, net: Net) -> tuple[ImageSet, list[str]]:
+    """(the annotated pictures, whose validation examples have "parts"; names of the parts).
+
+    Args:
+      path: a JSON file, {"faces": [{"file": "dog.jpg", "nose": [x, y], "left_eye": [x, y]}, ...]}: pictures, by their
+        path from its folder, and places in pixels of the picture, x right and y down. A part is a key of the first
+        picture with two numbers, and every picture has it.
+      net: says how large its pictures are, and what of them it sees.
+
+    Raises:
+      UserError: a file of another form, or a part that the net does not see.
+      OSError: a picture that cannot be read.
+    """
+    stored, size = (np.broadcast_to(of, 2)[::-1] for of in (net.picture_size, net.image_size))  # (x, y)
     text = path.read_bytes()
     try:
         faces = json.loads(text)["faces"]
@@ -34,18 +61,17 @@ def open_annotations(path: Path, net: nets.Pictured) -> tuple[ImageSet, Sequence
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         wanted = '{"faces": [{"file": PATH, PART: [x, y], ...}, ...]}, everywhere the same parts, is needed'
         raise UserError(f"annotations={str(path)!r}: {wanted} ({error!r})") from error
-    for file, of_face in zip(files, places, strict=True):  # in place: to pixels of the net's input
+    for file, of_face in zip(files, places, strict=True):  # in place: to pixels of the stored picture
         with Image.open(file) as image:
             whole = np.array(ImageOps.exif_transpose(image).size)
-        scale, margin = len(net.mean) / whole.min(), (len(net.mean) - net.architecture.image_size) // 2
-        of_face[:] = (of_face - (whole - whole.min()) // 2) * scale - margin
-        hidden = ~((of_face >= 0) & (of_face < net.architecture.image_size)).all(axis=1)
+        kept = np.rint(stored * (whole / stored).min()).astype(int)  # the photo's centre, as `pictures.preprocess` cuts
+        of_face[:] = (of_face - (whole - kept) // 2) * (stored / kept)
+        inside = of_face - (stored - size) // 2
+        hidden = ~((inside >= 0) & (inside < size)).all(axis=1)
         if hidden.any():
             part = f"{keys[hidden.argmax()]} of {file.name}"
             raise UserError(f"annotations={str(path)!r}: {part} lies outside the centre, which the net sees")
     digest = hashlib.blake2b(text + b"".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
-    source = FolderSource(files, np.full(len(files), UNKNOWN), len(net.mean))
-    views = nets.read_views(source, range(len(files)), net)
-    data = ImageSet(path.stem, len(net.mean), (), None, source, None, None, digest)
-    names = [key.replace("_", " ") for key in keys]
-    return data, names, views._replace(parts=places[..., ::-1].astype(np.float32))
+    source = AnnotatedSource(files, places[..., ::-1], net.picture_size, getattr(net, "channels", 3))
+    data = ImageSet(path.stem, net.picture_size, (), None, source, None, None, digest)
+    return data, [key.replace("_", " ") for key in keys]
