@@ -39,6 +39,8 @@ from zfjax.data.loader import eval_batches
 from zfjax.errors import UserError
 from zfjax.training import checkpoints, evaluation
 
+COMMAND = "architecture_ablation"
+
 
 class Variant(NamedTuple):
     """One row of Table 3."""
@@ -148,11 +150,19 @@ def run(config: Config) -> dict[str, Any]:
     chosen = choose_variants(config.variants)
     settings = settings_of(config)
     images = train_imagenet.open_images(settings)
+    with results.claimed(config.out, COMMAND, overwrite=True) as out:  # it goes on where it stopped
+        return train_and_write(config, chosen, settings, images, out)
+
+
+def train_and_write(
+    config: Config, chosen: Sequence[Variant], settings: train_imagenet.Config, images: ImageSet, out: Path
+) -> dict[str, Any]:
+    """The same, in a folder that was claimed."""
     rows, diverged = [], {}
     for number, variant in enumerate(chosen, start=1):
         print(f"{number} of {len(chosen)}: {variant.name}")
         try:
-            row = measured(variant, settings, images, config.out)
+            row = measured(variant, settings, images, out)
         except FloatingPointError as error:
             print(error)
             diverged[variant.name] = str(error)
@@ -171,10 +181,7 @@ def run(config: Config) -> dict[str, Any]:
         "config": config,
         "versions": results.versions(),
     }
-    if rows:
-        results.save_figure(config.out / "table.png", draw(rows))
-    files.save_json(config.out / "result.json", result)
-    return result
+    return results.write(out, COMMAND, result, {"table.png": draw(rows)} if rows else {})
 
 
 def settings_of(config: Config) -> train_imagenet.Config:
@@ -223,6 +230,7 @@ def train(settings: train_imagenet.Config, table: Architecture) -> None:
 def errors_of(folder: Path, images: ImageSet, batch_size: int) -> dict[str, Any]:
     """What is recorded of a trained variant: its size, and its centre-crop errors on both splits."""
     net = nets.load_net(folder)
+    assert isinstance(net, nets.TrainedNet)  # it is a run
     evaluate = evaluation.make_evaluate(net.architecture, net.mean)
     assert images.train is not None and images.validation is not None
     splits = {"train": images.train, "validation": images.validation}
@@ -298,9 +306,9 @@ def report(result: dict[str, Any]) -> None:
         print(f"{name:34} {parameters:>12}  " + "  ".join(f"{error:>12}" for error in errors))
     for name, why in result["diverged"].items():
         print(f"{name:34} left out: {why}")
-    found = result["rank_correlation"]
-    if found is not None and found["rho"] is not None:
-        print(f"rank correlation with the paper's order: {found['rho']:.2f} (p = {found['p_value']:.2g})")
+    correlation = result["rank_correlation"]
+    if correlation is not None and correlation["rho"] is not None:
+        print(f"rank correlation with the paper's order: {correlation['rho']:.2f} (p = {correlation['p_value']:.2g})")
 
 
 def main() -> None:

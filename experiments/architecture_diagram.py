@@ -2,7 +2,7 @@
 
     python -m experiments.architecture_diagram
     python -m experiments.architecture_diagram --architecture alexnet
-    python -m experiments.architecture_diagram --checkpoint runs/RUN
+    python -m experiments.architecture_diagram --net runs/RUN
     python -m experiments.architecture_diagram --image-size 112 --width 0.5
 
 Expected time: 3 s. Expected figure: the paper's Fig. 3, drawn from the table alone. Expected result: 62,357,608
@@ -20,9 +20,12 @@ from typing import Any, Literal
 
 from experiments.pages import architecture as architecture_page
 from experiments.shell import command, results
-from zfjax import files, nets
+from experiments.shell.figure import NetFlag
+from zfjax import nets
 from zfjax.architecture import ALEXNET, ZFNET, Architecture, Conv, Dense, Layer, Pool, receptive_field
 from zfjax.errors import UserError
+
+COMMAND, FOLDER = "architecture_diagram", "architecture"
 
 # Fig. 3 prints its maps' sizes. The paper prints no number of parameters: these follow from the sizes.
 PAPER = {
@@ -43,8 +46,8 @@ class Config:
 
     architecture: Literal["zfnet", "alexnet"] | None = None
     """The paper's network (Fig. 3), or the one that it is compared with; by default zfnet."""
-    checkpoint: Path | None = None
-    """Run folder or checkpoint whose network to draw instead."""
+    net: NetFlag = None
+    """Run folder or checkpoint, or module:NAME of a net that is a table, to draw instead."""
     image_size: int | None = None
     """Side of the images, pixels; by default that of the table."""
     width: float = 1.0
@@ -62,30 +65,36 @@ def run(config: Config) -> dict[str, Any]:
       What result.json holds. UserError for two networks, sizes that cannot work, or an output folder that already
       holds a result.
     """
-    if config.architecture is not None and config.checkpoint is not None:
-        raise UserError(f"architecture={config.architecture!r}, checkpoint={str(config.checkpoint)!r}: name one")
-    net = None if config.checkpoint is None else nets.load_net(config.checkpoint)
-    named = {"zfnet": ZFNET, "alexnet": ALEXNET}[config.architecture or "zfnet"]
-    architecture = resized(named if net is None else net.architecture, config.image_size, config.width)
-    default = nets.RUNS / "architecture" / architecture.name if net is None else net.run / "figures" / "architecture"
-    out = results.result_folder(config.out, default, overwrite=config.overwrite)
-    rows = table(architecture)
-    result = {
-        "figure": "Figure 3",
-        "architecture": architecture.name,
-        "image_size": architecture.image_size,
-        "layers": rows,
-        "map_sides": map_sides(architecture),
-        "num_parameters": architecture.num_parameters(),
-        "paper": PAPER.get(architecture),
-        "folder": out,
-        "checkpoint": None if net is None else {"path": net.path, "fingerprint": net.fingerprint},
-        "config": config,
-        "versions": results.versions(),
-    }
-    results.save_figure(out / "architecture.png", architecture_page.draw(result))
-    files.save_json(out / "result.json", result)
-    return result
+    if config.architecture is not None and config.net is not None:
+        raise UserError(f"architecture={config.architecture!r}, net={str(config.net)!r}: name one")
+    net = None if config.net is None else nets.load_net(config.net)
+    named = {"zfnet": ZFNET, "alexnet": ALEXNET}[config.architecture or "zfnet"] if net is None else table_of(net)
+    architecture = resized(named, config.image_size, config.width)
+    default = nets.RUNS / "architecture" / architecture.name if net is None else nets.home_of(net) / "figures" / FOLDER
+    with results.claimed(default if config.out is None else config.out, COMMAND, overwrite=config.overwrite) as out:
+        fingerprint = None if net is None else {"path": getattr(net, "path", net.name), "fingerprint": net.fingerprint}
+        result = {
+            "figure": "Figure 3",
+            "architecture": architecture.name,
+            "image_size": architecture.image_size,
+            "layers": table(architecture),
+            "map_sides": map_sides(architecture),
+            "num_parameters": architecture.num_parameters(),
+            "paper": PAPER.get(architecture),
+            "checkpoint": fingerprint,
+            "config": config,
+            "versions": results.versions(),
+        }
+        return results.write(out, COMMAND, result, {"architecture.png": architecture_page.draw(result)})
+
+
+def table_of(net: nets.Net) -> Architecture:
+    """The table of a net; UserError for one that is none."""
+    if isinstance(net, nets.OfTable):
+        return net.architecture
+    raise UserError(
+        f"net={net.name!r}: Figure 3 draws a table of layers (zfjax.Architecture), and a {type(net).__name__} has none"
+    )
 
 
 def resized(architecture: Architecture, image_size: int | None, width: float) -> Architecture:
@@ -145,7 +154,6 @@ def report(result: dict[str, Any]) -> None:
     """Print the sizes."""
     sides = "-".join(map(str, result["map_sides"]))
     print(f"{result['architecture']}: {result['num_parameters']:,} parameters, maps of {sides} places a side")
-    print(f"written to {result['folder']}")
 
 
 def main() -> None:

@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 
 from experiments.pages import canvas
 from experiments.shell import command, results
-from zfjax import files, nets, pixels
+from zfjax import nets, pixels
 from zfjax.data import demo
 
+COMMAND = "demo_scenes"
 SHOWN = 8  # scenes of each class on the page
 
 
@@ -53,7 +54,12 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
     """Render, measure, draw; what result.json holds. UserError for an output folder that already holds a result."""
-    out = results.result_folder(config.out, config.out, overwrite=config.overwrite)
+    with results.claimed(config.out, COMMAND, overwrite=config.overwrite) as out:
+        return measure_and_write(config, out)
+
+
+def measure_and_write(config: Config, out: Path) -> dict[str, Any]:
+    """The same, in a folder that was claimed."""
     train = demo.demo_images(0, 0, config.num_train, size=config.size)
     test = demo.demo_images(1, 0, config.num_test, size=config.size)
     backgrounds = [
@@ -72,9 +78,7 @@ def run(config: Config) -> dict[str, Any]:
         "config": config,
         "versions": results.versions(),
     }
-    results.save_figure(out / "scenes.png", draw(test))
-    files.save_json(out / "result.json", result)
-    return result
+    return results.write(out, COMMAND, result, {"scenes.png": draw(test)})
 
 
 def background_images(seed: int, count: int, size: int) -> np.ndarray:
@@ -102,11 +106,11 @@ def linear_accuracy(train: np.ndarray, test: np.ndarray, train_labels: np.ndarra
     train, test = train - mean, test - mean
     targets = np.eye(demo.NUM_CLASSES, dtype=np.float32)[train_labels] - 1 / demo.NUM_CLASSES
     gram, cross = train @ train.T, test @ train.T
-    found = []
+    accuracies = []
     for penalty in PENALTIES:
         scores = cross @ np.linalg.solve(gram + penalty * np.eye(len(gram), dtype=np.float32), targets)
-        found.append(float((scores.argmax(axis=1) == test_labels).mean()))
-    return max(found)
+        accuracies.append(float((scores.argmax(axis=1) == test_labels).mean()))
+    return max(accuracies)
 
 
 def draw(scenes: dict[str, np.ndarray]) -> Figure:
@@ -129,18 +133,17 @@ def annotated(image: np.ndarray, mask: np.ndarray, parts: np.ndarray) -> np.ndar
     """A copy with the mask's outline in white and a dot of 3 x 3 pixels on each part."""
     padded = np.pad(mask, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    shown = image.copy()
-    shown[mask & ~inner] = 255
+    marked = image.copy()
+    marked[mask & ~inner] = 255
     for (y, x), colour in zip(np.floor(parts).astype(int), PART_COLOURS, strict=True):
-        shown[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = colour
-    return shown
+        marked[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = colour
+    return marked
 
 
 def report(result: dict[str, Any]) -> None:
     """Print the accuracies."""
     for name, accuracy in result["accuracy"].items():
         print(f"{name.replace('_', ' ')}: {accuracy:.1%} on fresh scenes (chance {result['chance']:.0%})")
-    print(f"written to {result['config'].out}")
 
 
 def main() -> None:

@@ -1,12 +1,13 @@
 """Table 2: top-1 and top-5 error on the validation set, of one network or the average of several.
 
-    python -m experiments.evaluate_imagenet --checkpoint runs/RUN
-    python -m experiments.evaluate_imagenet --checkpoint runs/A runs/B runs/C
+    python -m experiments.evaluate_imagenet --net runs/RUN
+    python -m experiments.evaluate_imagenet --net runs/A runs/B runs/C
 
-Without --checkpoint the newest run under runs/ is taken. Several networks, of any architectures but with the same
+Without --net the newest run under runs/ is taken. Several networks, of any architectures but with the same
 classes and size of pictures, average their softmax; each is measured by itself too, in the same pass. Expected time:
 eleven forward passes of each over the set; 6 s for 500 pictures with the net of preset `reduced` on two CPU cores.
-Expected result: ten crops err a little less than one, several networks less than one of them.
+Expected result: ten crops err a little less than one, several networks less than one of them. A net that is no table
+of layers (squeezenet:DIR, module:NAME) is measured from its centre crop alone.
 Writes <run>/evaluation/result.json (or --out), <first run>/evaluation_of_N for N networks.
 """
 
@@ -17,17 +18,22 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
+import jax
 import numpy as np
+import tyro
 from tqdm import tqdm
 
 from experiments.shell import command, results
-from zfjax import files, nets, parallel
-from zfjax.data import Source, sets
+from zfjax import nets, parallel
+from zfjax.data import ImageSet, Source, sets
 from zfjax.data.loader import eval_batches
 from zfjax.errors import UserError
+from zfjax.nets import Net
 from zfjax.training import evaluation
+
+COMMAND = "evaluate_imagenet"
 
 # Table 2: error in percent on ImageNet 2012 (validation top-1, top-5, test top-5)
 PAPER = {
@@ -41,12 +47,12 @@ PAPER = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """Measure the error of a network, or of the average of several, on the validation set."""
 
-    checkpoint: tuple[Path, ...] = ()
-    """Run folders or checkpoints; by default the newest run under runs/."""
+    net: Annotated[tuple[str | Path, ...], tyro.conf.arg(aliases=["--checkpoint"])] = ()
+    """Run folders or checkpoints, squeezenet:DIR, module:NAME of a Net; by default the newest run under runs/."""
     data: str | None = None
     """Data set to measure on; by default the one that the first net was trained on."""
     out: Path | None = None
@@ -59,76 +65,133 @@ class Config:
     """Replace a result that is already there."""
 
 
+class Scored(NamedTuple):
+    """Errors by the crops that they are of, and what was not measured."""
+
+    errors: dict[str, evaluation.EnsembleErrors]
+    not_applicable: dict[str, str]  # {crops: why not}
+
+
 def run(config: Config) -> dict[str, Any]:
     """Measure and write result.json.
 
     Returns:
-      What result.json holds. UserError for a set without validation pictures, of another size or with other classes
-      than the nets', or for an output folder that already holds a result.
+      What result.json holds. UserError for a net without named classes, a set without validation pictures, of another
+      size or with other classes than the nets', or for an output folder that holds something else.
     """
     parallel.check_batch_size(config.batch_size)
-    networks = [nets.load_net(path) for path in config.checkpoint or (None,)]
+    networks = [nets.load_net(name) for name in config.net or (None,)]
+    check_different(networks)
+    name = "evaluation" if len(networks) == 1 else f"evaluation_of_{len(networks)}"
+    out = nets.home_of(networks[0]) / name if config.out is None else config.out
+    with results.claimed(out, COMMAND, overwrite=config.overwrite):
+        data = sets.open_images(config.data, networks[0])
+        source = sets.validation_of(data)
+        logits = logits_of(data, networks)
+        began = time.monotonic()
+        options = {"batch_size": config.batch_size, "num_workers": config.num_workers}
+        scored = score(networks, source, logits, **options)
+        result = {
+            "table": "Table 2",
+            # shares of the images
+            "error": {views: errors.ensemble.shares() for views, errors in scored.errors.items()},
+            "members": [facts_of(net, n, scored) for n, net in enumerate(networks)],
+            "not_applicable": scored.not_applicable,
+            "num_images": len(source),
+            "num_classes": len(networks[0].class_names),
+            "paper": PAPER,
+            "paper_data": "ImageNet 2012, 1,000 classes, full width; percent: validation top-1, top-5, test top-5",
+            "seconds": time.monotonic() - began,
+            **results.provenance(networks[0], data, config),
+        }
+        if parallel.host_count()[0] > 0:
+            return result
+        return results.write(out, COMMAND, result, {})
+
+
+def check_different(networks: Sequence[Net]) -> None:
+    """UserError where one network is named twice, or networks have other classes or sizes of pictures than the first.
+
+    A network without named classes is refused too.
+    """
     for before, net in itertools.pairwise(sorted(networks, key=lambda net: net.fingerprint)):
         if before.fingerprint == net.fingerprint:
-            raise UserError(f"checkpoint: {before.path} and {net.path} are one network; different ones are needed")
-    data = sets.open_images(config.data, networks[0])
-    source = sets.validation_of(data)
+            raise UserError(f"net: {before.name} and {net.name} are one network; different ones are needed")
+    first = networks[0]
     for net in networks:
-        if data.class_names != net.class_names:
-            raise UserError(f"data={data.name!r}: its classes are not those that {net.path} was trained on")
-        if data.size != len(net.mean):
-            raise UserError(
-                f"checkpoint={str(net.path)!r}: it sees pictures of {len(net.mean)} pixels, not {data.size}"
-            )
-    name = "evaluation" if len(networks) == 1 else f"evaluation_of_{len(networks)}"
-    out = results.result_folder(config.out, networks[0].run / name, overwrite=config.overwrite)
-    began = time.monotonic()
-    errors = {views: errors_of(config, networks, source, views) for views in ("center", "ten")}
-    members = [
-        {
-            "name": net.architecture.name,
-            "parameters": net.architecture.num_parameters(),
-            "checkpoint": {"path": net.path, "fingerprint": net.fingerprint},
-            "error": {views: errors[views].members[n].shares() for views in errors},
-        }
-        for n, net in enumerate(networks)
-    ]
-    result = {
-        "table": "Table 2",
-        "error": {views: errors[views].ensemble.shares() for views in errors},  # shares of the images
-        "members": members,
-        "num_images": len(source),
-        "num_classes": len(data.class_names),
-        "paper": PAPER,
-        "paper_data": "ImageNet 2012, 1,000 classes, full width; percent: validation top-1, top-5, test top-5",
-        "seconds": time.monotonic() - began,
-        **results.provenance(networks[0], data, config),
-    }
-    if parallel.host_count()[0] == 0:
-        files.save_json(out / "result.json", result)
-    return result
+        if not net.class_names:
+            raise UserError(f"net={net.name!r}: it has no named classes, to be held against the labels of pictures")
+        if net.class_names != first.class_names:
+            raise UserError(f"net={net.name!r}: its classes are not those of {first.name}")
+        if nets.size_of(net.picture_size) != nets.size_of(first.picture_size):
+            sizes = ["x".join(map(str, nets.size_of(of.picture_size))) for of in (net, first)]
+            raise UserError(f"net={net.name!r}: it sees pictures of {sizes[0]} pixels, {first.name} of {sizes[1]}")
+
+
+def logits_of(data: ImageSet, networks: Sequence[Net]) -> np.ndarray:
+    """int32 [classes of the set], the logit of each; UserError where the nets do not know a class of the set."""
+    known = {name: logit for logit, name in enumerate(networks[0].class_names)}
+    missing = [name for name in data.class_names if name not in known]
+    if missing:
+        raise UserError(
+            f"data={data.name!r}: its classes are not those that {networks[0].name} was trained on: {missing[0]!r} is "
+            "none of them"
+        )
+    return np.array([known[name] for name in data.class_names], np.int32)
+
+
+def score(networks: Sequence[Net], source: Source, logits: np.ndarray, **options: int) -> Scored:
+    """Errors over the whole split.
+
+    Args:
+      networks: with the same classes and size of pictures.
+      source: the split.
+      logits: of the source's labels, from `logits_of`.
+      options: batch_size, num_workers.
+    """
+    tables = [net for net in networks if isinstance(net, nets.OfTable)]
+    if len(tables) == len(networks):
+        return Scored({views: errors_of(tables, source, logits, views, **options) for views in ("center", "ten")}, {})
+    other = next(net for net in networks if not isinstance(net, nets.OfTable))
+    errors = evaluation.errors_of_nets(networks, batches_of(source, logits, "center", **options))
+    why = f"{other.name} prepares its own images of the centre of a picture; only a table of layers has other crops"
+    return Scored({"center": errors}, {"ten": why})
 
 
 def errors_of(
-    config: Config, networks: Sequence[nets.TrainedNet], source: Source, views: evaluation.Views
+    networks: Sequence[nets.OfTable], source: Source, logits: np.ndarray, views: evaluation.Views, **options: int
 ) -> evaluation.EnsembleErrors:
-    """Errors over the whole split, averaging the softmax over `views` and nets."""
+    """Errors of networks of tables, on all devices, averaging the softmax over `views` and nets."""
     host, num_hosts = parallel.host_count()
-    rows = {"batch_size": config.batch_size, "host": host, "num_hosts": num_hosts, "num_workers": config.num_workers}
-    members = [evaluation.Member(net.architecture, net.mean) for net in networks]
+    size, channels = nets.size_of(networks[0].picture_size), networks[0].channels
+    means = [np.broadcast_to(net.mean, (*size, channels)) for net in networks]
+    members = [evaluation.Member(net.architecture, mean) for net, mean in zip(networks, means, strict=True)]
     evaluate = evaluation.make_evaluate_ensemble(members, views=views)
+    hosts = {"host": host, "num_hosts": num_hosts}
+    return evaluate([net.params for net in networks], batches_of(source, logits, views, **hosts, **options))
 
-    def shown() -> Iterator[dict[str, np.ndarray]]:
-        with tqdm(total=len(source), desc=f"{views} crop(s)", unit="img", disable=host > 0) as bar:
-            for batch in eval_batches(source, **rows):
-                if (batch["label"][batch["mask"]] < 0).any():
-                    raise UserError(
-                        "data: a picture of no class of the net; put each into a folder called as its class"
-                    )
-                yield batch
-                bar.update(int(batch["mask"].sum()) * num_hosts)
 
-    return evaluate([net.params for net in networks], shown())
+def batches_of(source: Source, logits: np.ndarray, views: str, **options: int) -> Iterator[dict[str, np.ndarray]]:
+    """The split's batches with a bar, their labels those of the logits."""
+    host, num_hosts = options.get("host", 0), options.get("num_hosts", 1)
+    with tqdm(total=len(source), desc=f"{views} crop(s)", unit="img", disable=host > 0) as bar:
+        for batch in eval_batches(source, **options):
+            if (batch["label"][batch["mask"]] < 0).any():
+                raise UserError("data: a picture of no class of the net; put each into a folder called as its class")
+            yield {**batch, "label": logits[batch["label"]]}
+            bar.update(int(batch["mask"].sum()) * num_hosts)
+
+
+def facts_of(net: Net, number: int, scored: Scored) -> dict[str, Any]:
+    """What result.json says of one network."""
+    table = net.architecture if isinstance(net, nets.OfTable) else None
+    arrays = jax.tree.leaves(getattr(net, "params", None))
+    return {
+        "name": net.name if table is None else table.name,
+        "parameters": sum(np.size(array) for array in arrays) if table is None else table.num_parameters(),
+        "checkpoint": {"path": getattr(net, "path", net.name), "fingerprint": net.fingerprint},
+        "error": {views: errors.members[number].shares() for views, errors in scored.errors.items()},
+    }
 
 
 def report(result: dict[str, Any]) -> None:
@@ -140,6 +203,8 @@ def report(result: dict[str, Any]) -> None:
         for member in result["members"] if several else []:
             alone = member["error"][views]
             print(f"    alone: {alone['top1']:.1%}, {alone['top5']:.1%}  {member['checkpoint']['path']}")
+    for views, why in result["not_applicable"].items():
+        print(f"{views:>6} crop(s): not measured, as {why}")
 
 
 def main() -> None:

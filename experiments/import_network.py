@@ -2,7 +2,7 @@
 
     python -m experiments.import_network --weights alexnet.pth --table alexnet-torchvision --data data
     python -m experiments.import_network --weights zfnet.onnx --table my_nets:TABLE --outputs zfnet_outputs.npz
-    python -m experiments.deconv_figures --checkpoint runs/alexnet
+    python -m experiments.deconv_figures --net runs/alexnet
 
 What a file of weights does not say itself stands in a table: one of `zfjax.pretrained.TABLES`, or one of your own, a
 `zfjax.pretrained.ImportTable` in a Python module on the path. Nothing in the file is executed. Given an .npz with what
@@ -26,11 +26,13 @@ from typing import Any
 import numpy as np
 
 from experiments.shell import command, results
-from zfjax import files, nets, pretrained
+from zfjax import nets, pretrained
 from zfjax.data.archives import official_synsets
 from zfjax.errors import UserError
 from zfjax.features import layers_of
 from zfjax.training import Annealing, Recipe, TrainState, checkpoints, make_optimizer
+
+COMMAND = "import_network"
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,17 @@ def run(config: Config) -> dict[str, Any]:
         "config": config,
         "versions": results.versions(),
     }
-    write(folder, checkpoint, result)
-    return {**result, "folder": folder}
+    with results.claimed(folder, COMMAND, overwrite=config.overwrite):
+        return write(folder, checkpoint, result)
 
 
 def run_folder(config: Config) -> Path:
-    """Where the import goes; ValueError where a trained run lies, or an import that may not be replaced."""
+    """Where the import goes; UserError where a trained run lies, or an import that may not be replaced."""
     folder = nets.RUNS / config.weights.stem if config.out is None else config.out
     if (folder / "checkpoints").exists() and not (folder / "result.json").exists():
         raise UserError(f"out={str(folder)!r}: a run that was trained lies there; give another folder")
-    return results.result_folder(config.out, folder, overwrite=config.overwrite)
+    results.check_free(folder, COMMAND, overwrite=config.overwrite)
+    return folder
 
 
 def table_of(name: str) -> pretrained.ImportTable:
@@ -140,19 +143,24 @@ def compared(net: pretrained.ImportedNet, outputs: Path, table: pretrained.Impor
     return pretrained.exporter_parity(fn, exporter, as_images=as_images, preprocess=net.preprocess)
 
 
-def write(folder: Path, checkpoint: checkpoints.Checkpoint, result: dict[str, Any]) -> None:
-    """result.json and the checkpoint, in place of those that may be there; nothing changes until it is whole."""
+def write(folder: Path, checkpoint: checkpoints.Checkpoint, result: dict[str, Any]) -> dict[str, Any]:
+    """result.json and the checkpoint, in place of those that may be there; nothing changes until it is whole.
+
+    Returns:
+      What result.json holds.
+    """
     fresh, old = folder / ".checkpoints.new", folder / ".checkpoints.old"
     for rest in (fresh, old):
         shutil.rmtree(rest, ignore_errors=True)
     store = checkpoints.Checkpoints(fresh)
     store.save(checkpoint)
     store.close()
-    files.save_json(folder / "result.json", result)
+    whole = results.write(folder, COMMAND, result, {})
     if (folder / "checkpoints").exists():
         (folder / "checkpoints").rename(old)
     fresh.rename(folder / "checkpoints")
     shutil.rmtree(old, ignore_errors=True)
+    return whole
 
 
 def report(result: dict[str, Any]) -> None:
@@ -160,7 +168,7 @@ def report(result: dict[str, Any]) -> None:
     rows = [pretrained.ParityRow(row["layer"], row["difference"], row["largest"]) for row in result["parity"]]
     print("\n".join(pretrained.parity_lines(rows)) if rows else "not compared: no --outputs of the exporter were given")
     print(f"{result['architecture'].name}, {result['num_parameters']:,} parameters: {result['folder']}")
-    print(f"Look at it:\n  python -m experiments.deconv_figures --checkpoint {result['folder']}")
+    print(f"Look at it:\n  python -m experiments.deconv_figures --net {result['folder']}")
 
 
 def main() -> None:

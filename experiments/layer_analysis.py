@@ -1,6 +1,6 @@
 """Table 7: how far each layer's features carry, by a linear SVM and a softmax on layers 1 to 5 and 7.
 
-    python -m experiments.layer_analysis --checkpoint runs/RUN --images 101_ObjectCategories.tar
+    python -m experiments.layer_analysis --net runs/RUN --images 101_ObjectCategories.tar
     python -m experiments.layer_analysis --images 256_ObjectCategories --dataset caltech256
 
 --images is the set's native folder or tar, or what TFDS prepared. Expected time: for Caltech-101, one fold and a net of
@@ -33,12 +33,16 @@ from tqdm import tqdm
 
 from experiments.pages import canvas
 from experiments.shell import command, results
-from zfjax import files, nets, transfer
+from experiments.shell.figure import NetFlag
+from zfjax import nets, transfer
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.errors import UserError
+from zfjax.nets import Net
 from zfjax.transfer import Fold, frozen_features, linear_models
 from zfjax.transfer import arms as transfer_arms
 from zfjax.transfer.records import mean_and_spread, over_folds, recorded
+
+COMMAND = "layer_analysis"
 
 NUM_TRAIN = {"caltech101": 30, "caltech256": 60}  # the paper's
 
@@ -63,8 +67,8 @@ class Config:
     """The data set: its native folder or tar, or TFDS's folder."""
     dataset: Literal["caltech101", "caltech256"] = "caltech101"
     """Which set it is."""
-    checkpoint: Path | None = None
-    """Run folder or checkpoint; by default the newest run under runs/."""
+    net: NetFlag = None
+    """Run folder or checkpoint, squeezenet:DIR, or module:NAME of a Net; by default the newest run under runs/."""
     out: Path | None = None
     """Folder for the result; by default <run>/layers/<dataset>."""
     svm: tuple[str, ...] = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc7")
@@ -92,10 +96,16 @@ def run(config: Config) -> dict[str, Any]:
       What result.json holds, with "folder". UserError for settings or data that do not fit, before anything is
       computed.
     """
-    net = nets.load_net(config.checkpoint)
+    net = nets.load_net(config.net)
     check(config, net)
-    out = results.result_folder(config.out, net.run / "layers" / config.dataset, overwrite=config.overwrite)
-    kept = net.run / "features"
+    home = nets.home_of(net)
+    out = home / "layers" / config.dataset if config.out is None else config.out
+    with results.claimed(out, COMMAND, overwrite=config.overwrite):
+        return measure_and_write(config, net, out, home / "features")
+
+
+def measure_and_write(config: Config, net: Net, out: Path, kept: Path) -> dict[str, Any]:
+    """The same, in a folder that was claimed; `kept` keeps features."""
     photo_set = frozen_features.open_photos(config.dataset, config.images, net, config.remove_duplicates, kept)
     num_train = NUM_TRAIN[config.dataset] if config.num_train is None else config.num_train
     folds = transfer.folds(
@@ -105,7 +115,7 @@ def run(config: Config) -> dict[str, Any]:
         seed=config.seed,
         class_names=photo_set.class_names,
     )
-    measured = measure(config, net, photo_set, folds, out / "records")
+    measured = measure(config, net, photo_set, folds, out / "records", kept)
     rows = [
         {"layer": layer, "classifier": classifier, **facts, "paper": PAPER[config.dataset][classifier].get(layer)}
         for (layer, classifier), facts in measured.items()
@@ -121,15 +131,13 @@ def run(config: Config) -> dict[str, Any]:
         "seed": config.seed,
         **results.provenance(net, photo_set, config),
     }
-    results.save_figure(out / "layers.png", draw(result))
-    files.save_json(out / "result.json", result)
-    return {**result, "folder": out}
+    return results.write(out, COMMAND, result, {"layers.png": draw(result)})
 
 
-def check(config: Config, net: nets.TrainedNet) -> None:
+def check(config: Config, net: Net) -> None:
     """UserError where the settings make no sense for this net."""
     for layer in (*config.svm, *config.softmax):
-        net.architecture.layer(layer)
+        nets.check_layer(net, layer)
     if not config.svm and not config.softmax:
         raise UserError(f"svm={config.svm}, softmax={config.softmax}: at least one layer is needed")
     if config.batch_size < 1:
@@ -137,35 +145,33 @@ def check(config: Config, net: nets.TrainedNet) -> None:
 
 
 def measure(
-    config: Config, net: nets.TrainedNet, photo_set: PhotoSet, folds: Sequence[Fold], records: Path
+    config: Config, net: Net, photo_set: PhotoSet, folds: Sequence[Fold], records: Path, kept: Path
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """{(layer, classifier): accuracy over the folds}; each fold is recorded."""
+    """{(layer, classifier): accuracy over the folds}; each fold is recorded, and `kept` keeps features."""
     both: tuple[linear_models.Loss, ...] = ("svm", "softmax")
-    wanted = {
-        layer: [name for name in both if layer in getattr(config, name)] for layer in net.architecture.layer_names
-    }
+    wanted = {layer: [name for name in both if layer in getattr(config, name)] for layer in net.layers}
     layers = [layer for layer in wanted if wanted[layer]]
     per_class = len(folds[0].train) // len(photo_set.class_names)
     common = {"num_train": per_class, "seed": config.seed, "num_test": transfer.NUM_TEST, **transfer_arms.MODEL}
-    rows = {}
+    rows, shapes = {}, nets.shapes_of(net, layers)
     with tqdm(total=sum(map(len, wanted.values())) * len(folds), unit=" folds") as bar:
         for layer in layers:
             bar.set_description(layer)
             # all layers in one pass over the pictures, where any is missing
-            features = partial(cached_layer, net, photo_set, layers, layer, config.batch_size)
+            features = partial(cached_layer, net, photo_set, layers, layer, config.batch_size, kept)
             key = {"features": frozen_features.features_key(net, photo_set, layer), **common}
-            found = measure_layer(features, photo_set, folds, wanted[layer], key, records / layer, bar.update)
-            for name, of_folds in found.items():
-                num_features = math.prod(net.architecture.sizes()[layer].output)
+            of_layer = measure_layer(features, photo_set, folds, wanted[layer], key, records / layer, bar.update)
+            for name, of_folds in of_layer.items():
+                num_features = math.prod(shapes[layer])
                 rows[layer, name] = {"num_features": num_features, **over_folds(of_folds)}
     return rows
 
 
 def cached_layer(
-    net: nets.TrainedNet, photo_set: PhotoSet, layers: Sequence[str], layer: str, batch_size: int
+    net: Net, photo_set: PhotoSet, layers: Sequence[str], layer: str, batch_size: int, kept: Path
 ) -> np.ndarray:
-    """One layer's features of every photo, on disk."""
-    return frozen_features.cached(net, photo_set, layers, net.run / "features", batch_size=batch_size)[layer]
+    """One layer's features of every photo, on disk in `kept`."""
+    return frozen_features.cached(net, photo_set, layers, kept, batch_size=batch_size)[layer]
 
 
 def measure_layer(
@@ -179,15 +185,15 @@ def measure_layer(
 ) -> dict[str, list[dict[str, Any]]]:
     """{classifier: one record for each fold}; features, and their Gram matrix, only where a record is missing."""
     gram = cache(lambda: gram_matrix(features()))
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in classifiers}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in classifiers}
     for number, fold in enumerate(folds):
         coordinates = cache(partial(coordinates_of, gram, fold))
         for name in classifiers:
             measure_fold = partial(classify, coordinates, photo_set, fold, name)
             of_fold = {**key, "classifier": name, "fold": number}
-            found[name].append(recorded(records, f"{name}-{number}", of_fold, measure_fold))
+            rows[name].append(recorded(records, f"{name}-{number}", of_fold, measure_fold))
             on_fold()
-    return found
+    return rows
 
 
 def gram_matrix(features: np.ndarray) -> np.ndarray:
@@ -240,8 +246,8 @@ def report(result: Mapping[str, Any]) -> None:
     for row in result["rows"]:
         here, paper = mean_and_spread(row), "-" if row["paper"] is None else f"{row['paper']:.1f}"
         print(f"{row['layer']:8}{row['num_features']:>10,}  {row['classifier']:12}{here:>14}{paper:>12}")
-    lines = transfer_arms.convergence(record for row in result["rows"] for record in row["records"])
-    print(*lines, f"written to {result['folder']}", sep="\n")
+    for line in transfer_arms.convergence(record for row in result["rows"] for record in row["records"]):
+        print(line)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from experiments.report.render import Block, Cell, Page, Part, Table, as_html, a
 from experiments.report.results import Measurement, Unreadable, joined, read_results
 from experiments.report.verdicts import NOT_MEASURED, VERDICTS, Claim, Finding
 from experiments.shell import command, results
-from zfjax import files, nets
+from zfjax import nets
 from zfjax.errors import UserError
 
 HEADS = ("The paper says", "Its number", "Ours", "Networks and data", "Verdict here", "Rule")
@@ -66,7 +66,7 @@ def run(config: Config) -> dict[str, Any]:
       UserError: a report that is already there.
       FileNotFoundError: no result at all.
     """
-    out = results.result_folder(config.out, config.out, overwrite=config.overwrite)
+    results.check_free(config.out, "paper_report", overwrite=config.overwrite)
     measurements, unreadable = read_results(config.results)
     if not measurements and not unreadable:
         raise FileNotFoundError(
@@ -81,11 +81,10 @@ def run(config: Config) -> dict[str, Any]:
         "config": config,
         "versions": results.versions(),
     }
-    (out / "result.json").unlink(missing_ok=True)
-    files.write_atomically(out / "report.md", as_markdown(page, out).encode(errors="replace"))
-    files.write_atomically(out / "report.html", as_html(page).encode(errors="replace"))
-    files.save_json(out / "result.json", result)
-    return {**result, "folder": out}
+    with results.claimed(config.out, "paper_report", overwrite=config.overwrite) as out:
+        texts = {"report.md": as_markdown(page, out), "report.html": as_html(page)}
+        contents = {name: text.encode(errors="replace") for name, text in texts.items()}
+        return results.write(out, "paper_report", result, contents)
 
 
 def judge_all(measurements: Sequence[Measurement]) -> tuple[list[Measurement], list[Row], list[Unreadable]]:
@@ -199,7 +198,6 @@ def report(result: dict[str, Any]) -> None:
         print(f"{claim['source']:18} {claim['verdict']:14} {claim['says']}")
     for one in result["unreadable"]:
         print(f"unreadable: {one['where']}: {one['what']}")
-    print(f"written to {result['folder']}")
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Tables 4 to 6 and Figure 9: a frozen net with a new softmax, against the same net trained from scratch.
 
-    python -m experiments.transfer_learning --checkpoint runs/RUN --images 101_ObjectCategories.tar
+    python -m experiments.transfer_learning --net runs/RUN --images 101_ObjectCategories.tar
     python -m experiments.transfer_learning --images 256_ObjectCategories --dataset caltech256
     python -m experiments.transfer_learning --images VOCdevkit --dataset voc2012
 
@@ -32,14 +32,18 @@ from tqdm import tqdm
 
 from experiments.pages import canvas
 from experiments.shell import command, results
-from zfjax import files, nets, transfer
+from experiments.shell.figure import NetFlag
+from zfjax import nets, transfer
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.errors import UserError
+from zfjax.nets import Net
 from zfjax.training import checkpoints
 from zfjax.transfer import Fold, frozen_features
 from zfjax.transfer import arms as transfer_arms
 from zfjax.transfer.arms import Arm
 from zfjax.transfer.records import mean_and_spread, over_folds, recorded
+
+COMMAND = "transfer_learning"
 
 ArmName = Literal["pretrained", "scratch"]
 
@@ -77,8 +81,8 @@ class Config:
     """The data set: its native folder or tar, or TFDS's folder."""
     dataset: Literal["caltech101", "caltech256", "voc2012"] = "caltech101"
     """Which set it is."""
-    checkpoint: Path | None = None
-    """Run folder or checkpoint; by default the newest run under runs/."""
+    net: NetFlag = None
+    """Run folder or checkpoint, or any Net for the frozen arm; by default the newest run under runs/."""
     out: Path | None = None
     """Folder for the result; by default <run>/transfer/<dataset>."""
     arms: tuple[ArmName, ...] | None = None
@@ -117,10 +121,23 @@ def run(config: Config) -> dict[str, Any]:
       computed.
     """
     sizes = planned(config)
-    net = nets.load_net(config.checkpoint)
-    net.architecture.layer(config.layer)
-    out = results.result_folder(config.out, net.run / "transfer" / config.dataset, overwrite=config.overwrite)
-    kept = net.run / "features"
+    net = nets.load_net(config.net)
+    nets.check_layer(net, config.layer)
+    if any(arm == "scratch" for arm, _ in sizes) and not isinstance(net, nets.TrainedNet):
+        raise UserError(
+            f"arms='scratch': {net.name} is no run of train_imagenet, so that how to train it is not known; "
+            "--arms pretrained measures its features"
+        )
+    home = nets.home_of(net)
+    out = home / "transfer" / config.dataset if config.out is None else config.out
+    with results.claimed(out, COMMAND, overwrite=config.overwrite):
+        return measure_and_write(config, sizes, net, out, home / "features")
+
+
+def measure_and_write(
+    config: Config, sizes: Sequence[tuple[ArmName, int]], net: Net, out: Path, kept: Path
+) -> dict[str, Any]:
+    """The same, in a folder that was claimed; `kept` keeps features."""
     photo_set = frozen_features.open_photos(config.dataset, config.images, net, config.remove_duplicates, kept)
     frozen: dict[str, Any] = {"layer": config.layer, "folder": kept, "batch_size": config.batch_size}
     if config.dataset == "voc2012":
@@ -128,20 +145,9 @@ def run(config: Config) -> dict[str, Any]:
         record = recorded(out / "records", "pretrained", arm.key, arm.measure)
         measured = {name: value for name, value in record.items() if name != "key"}
     else:
-        recipe = transfer_arms.scratch_recipe(
-            checkpoints.load(net.path).recipe,
-            num_epochs=config.scratch_epochs,
-            batch_size=config.scratch_batch_size,
-            learning_rate=config.scratch_learning_rate,
-            weight_decay=config.scratch_weight_decay,
-        )
-        recipes = [dataclasses.replace(recipe, seed=config.seed + n) for n in range(config.num_folds)]
-        arms = {
-            "pretrained": lambda _, fold: transfer_arms.pretrained(net, photo_set, fold, **frozen),
-            "scratch": lambda number, fold: transfer_arms.scratch(
-                net, photo_set, fold, recipe=recipes[number], folder=out / "unfinished"
-            ),
-        }
+        arms = {"pretrained": lambda _, fold: transfer_arms.pretrained(net, photo_set, fold, **frozen)}
+        if isinstance(net, nets.TrainedNet):
+            arms["scratch"] = scratch_arm(config, net, photo_set, out / "unfinished")
         measured = {"rows": measure_folds(config, photo_set, sizes, arms, out / "records")}
     result = {
         "table": PAPER[config.dataset]["table"],
@@ -153,10 +159,20 @@ def run(config: Config) -> dict[str, Any]:
         "seed": config.seed,
         **results.provenance(net, photo_set, config),
     }
-    if "rows" in measured:
-        results.save_figure(out / "curve.png", draw(result))
-    files.save_json(out / "result.json", result)
-    return {**result, "folder": out}
+    return results.write(out, COMMAND, result, {"curve.png": draw(result)} if "rows" in measured else {})
+
+
+def scratch_arm(config: Config, net: nets.TrainedNet, photo_set: PhotoSet, folder: Path) -> Callable[[int, Fold], Arm]:
+    """(number, fold) -> the arm that trains from scratch, in `folder`; each fold has a seed of its own."""
+    recipe = transfer_arms.scratch_recipe(
+        checkpoints.load(net.path).recipe,
+        num_epochs=config.scratch_epochs,
+        batch_size=config.scratch_batch_size,
+        learning_rate=config.scratch_learning_rate,
+        weight_decay=config.scratch_weight_decay,
+    )
+    recipes = [dataclasses.replace(recipe, seed=config.seed + n) for n in range(config.num_folds)]
+    return lambda number, fold: transfer_arms.scratch(net, photo_set, fold, recipe=recipes[number], folder=folder)
 
 
 def planned(config: Config) -> list[tuple[ArmName, int]]:
@@ -191,14 +207,14 @@ def measure_folds(
     rows = []
     with tqdm(total=len(sizes) * config.num_folds, desc=photo_set.name, unit=" folds") as bar:
         for (name, num_train), of_folds in made.items():
-            found = []
+            of_arm = []
             for number, arm in enumerate(of_folds):
                 bar.set_postfix_str(f"{name}, {num_train} per class")
                 key = {"arm": name, "num_train": num_train, "fold": number, **common, **arm.key}
-                found.append(recorded(records, f"{name}-{num_train:03d}-{number}", key, arm.measure))
+                of_arm.append(recorded(records, f"{name}-{num_train:03d}-{number}", key, arm.measure))
                 bar.update()
             paper = PAPER[photo_set.name][name].get(num_train)
-            rows.append({"arm": name, "num_train": num_train, **over_folds(found), "paper": paper})
+            rows.append({"arm": name, "num_train": num_train, **over_folds(of_arm), "paper": paper})
     return rows
 
 
@@ -238,7 +254,8 @@ def report(result: Mapping[str, Any]) -> None:
         paper = result["paper"]["pretrained"]
         print(f"mean average precision {result['mean_average_precision']:.1f} % (paper, on the test set: {paper})")
     records = [record for row in result["rows"] for record in row["records"]] if "rows" in result else [result]
-    print(*transfer_arms.convergence(records), f"written to {result['folder']}", sep="\n")
+    for line in transfer_arms.convergence(records):
+        print(line)
 
 
 def main() -> None:

@@ -270,6 +270,8 @@ class FunctionNet:
       class_maps: layers whose maps are the classes too, as those below a mean over all places.
       name: what it is called.
       data: what it was trained on, for `zfjax.open_data`; None where a figure is to be told.
+      mean_colour: of the training pictures, 0 to 255 for each channel, which an occluding square shows; None where it
+        is not known.
       receptive_fields: {layer: ReceptiveField} as far as they are known.
       first_filters: float32 [h, w, C, N], the filters of the first layer, to be drawn; None where there are none.
       on_unknown: as for `zfjax.with_relu_rule`.
@@ -285,6 +287,7 @@ class FunctionNet:
     class_maps: tuple[str, ...] = ()
     name: str = "function"
     data: str | None = None
+    mean_colour: tuple[float, ...] | None = None
     receptive_fields: Mapping[str, ReceptiveField] | None = None
     first_filters: np.ndarray | None = None
     on_unknown: Literal["error", "keep"] = "error"

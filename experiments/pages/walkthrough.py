@@ -122,14 +122,14 @@ def lens(stage: Stage) -> np.ndarray:
     )
     gap = (WIDTH - len(tiles) * LENS_TILE) // (len(tiles) - 1)
     figure = canvas.blank(WIDTH, LENS_TILE + LABEL + 26)
-    shown = []
+    frames = []
     for n, (label, values, white) in enumerate(tiles):
         left = n * (LENS_TILE + gap)
         canvas.write(figure, left, 0, f"{label}  (white = +{white:.2g})")
-        shown.append(canvas.show(figure, left, LABEL, LENS_TILE, grey(values, white)))
-    for axes in (shown[0], shown[3]):
+        frames.append(canvas.show(figure, left, LABEL, LENS_TILE, grey(values, white)))
+    for axes in (frames[0], frames[3]):
         axes.scatter(x - pixels[1][0], y - pixels[0][0], s=30, facecolors="none", edgecolors=colours, linewidths=1.6)
-    _draw_arrows(shown[1], switches[windows], pool.size, colours)
+    _draw_arrows(frames[1], switches[windows], pool.size, colours)
     middle = LABEL + LENS_TILE / 2
     for n, colour in ((0, UP), (2, DOWN), (3, DOWN)):
         start = n * (LENS_TILE + gap) + LENS_TILE

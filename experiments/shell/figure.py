@@ -18,6 +18,9 @@ from zfjax.data import ImageSet, sets
 from zfjax.errors import UserError
 from zfjax.nets import Net
 
+# What stands for a network on the command line; `--checkpoint` is what it was once called
+NetFlag = Annotated[str | Path | None, tyro.conf.arg(aliases=["--checkpoint"])]
+
 # Flags that change where or how fast a figure is made, not what it shows
 _BESIDE = {"net", "data", "out", "overwrite", "batch_size", "num_workers", "save_every", "memory"}
 
@@ -26,7 +29,7 @@ _BESIDE = {"net", "data", "out", "overwrite", "batch_size", "num_workers", "save
 class FigureConfig:
     """The flags that every figure has."""
 
-    net: Annotated[str | Path | None, tyro.conf.arg(aliases=["--checkpoint"])] = None
+    net: NetFlag = None
     """Run folder or checkpoint, squeezenet:DIR, or module:NAME of a Net; by default the newest run under runs/."""
     data: str | None = None
     """Data set, or folder of pictures, to look at; by default what the net was trained on."""

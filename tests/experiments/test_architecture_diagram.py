@@ -130,7 +130,7 @@ def test_a_checkpoints_network_is_drawn_into_its_run(monkeypatch, tmp_path):
     table = dataclasses.replace(zfjax.ALEXNET.scaled(0.125).with_sizes(fc8=10), input_scale=0.5)
     net = nets.TrainedNet(table, {}, np.zeros((1, 1, 3)), tmp_path / "7", tmp_path, "demo", (), "print")
     monkeypatch.setattr(nets, "load_net", lambda checkpoint: net)
-    result = architecture_diagram.run(Config(checkpoint=Path("a-run")))
+    result = architecture_diagram.run(Config(net=Path("a-run")))
     assert result["num_parameters"] == table.num_parameters() and result["paper"] is None
     written = json.loads((tmp_path / "figures" / "architecture" / "result.json").read_text())
     assert written["checkpoint"]["fingerprint"] == "print"
@@ -138,10 +138,16 @@ def test_a_checkpoints_network_is_drawn_into_its_run(monkeypatch, tmp_path):
 
 def test_what_cannot_be_drawn_is_named_before_anything_is_written(tmp_path):
     for config, message in (
-        (Config(architecture="alexnet", checkpoint=Path("x")), "architecture='alexnet', checkpoint='x': name one"),
+        (Config(architecture="alexnet", net=Path("x")), "architecture='alexnet', net='x': name one"),
         (Config(image_size=20, out=tmp_path), "layer 'conv2': its input of 4x4.*the image is too small"),
         (Config(width=0.0, out=tmp_path), "width=0.0: a finite factor above 0"),
     ):
         with pytest.raises(ValueError, match=message):
             architecture_diagram.run(config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_net_that_is_no_table_is_refused_in_words_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="net='small': Figure 3 draws a table of layers .*a FunctionNet has none"):
+        architecture_diagram.run(Config(net="foreign_nets:SMALL", out=tmp_path / "out"))
     assert not list(tmp_path.iterdir())

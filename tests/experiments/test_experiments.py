@@ -5,10 +5,12 @@ import json
 import sys
 from pathlib import Path
 
+import foreign_nets
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from foreign_nets import SMALL
 
 import zfjax
 from experiments import benchmark, demo_scenes, evaluate_imagenet
@@ -88,6 +90,20 @@ def test_several_checkpoints_are_averaged_and_measured_alone(tmp_path, monkeypat
     assert printed.count("alone: ") == 4
     with pytest.raises(SystemExit, match="are one network; different ones are needed"):
         call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run, other, run, "--overwrite")
+
+
+def test_a_net_of_any_kind_is_measured_from_its_centre_crop(tmp_path, monkeypatch, capsys):
+    data = foreign_nets.folder(tmp_path / "pictures")
+    flags = ("--net", "foreign_nets:SMALL", "--data", data, "--out", tmp_path / "out", "--batch-size", 4)
+    printed = call(monkeypatch, capsys, evaluate_imagenet, *flags)
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    views = nets.read_views(sets.open_images(str(data), SMALL).validation, range(6), SMALL)
+    logits = np.asarray(SMALL.features(["logits"])(views.images)["logits"])
+    assert result["error"] == {"center": {"top1": float(np.mean(logits.argmax(axis=1) != views.labels)), "top5": 0.0}}
+    assert 0 < result["error"]["center"]["top1"] < 1 and result["members"][0]["parameters"] == 108 + 216 + 630
+    assert list(result["not_applicable"]) == ["ten"] and "ten crop(s): not measured, as small prepares" in printed
+    with pytest.raises(SystemExit, match="net='maps only': it has no named classes"):
+        call(monkeypatch, capsys, evaluate_imagenet, "--net", "foreign_nets:MAPS_ONLY", "--data", data)
 
 
 def test_newest_run_is_taken_and_a_missing_one_names_the_command(tmp_path, monkeypatch):

@@ -143,7 +143,7 @@ def test_an_import_is_a_run_that_experiments_load(tmp_path, flags, monkeypatch, 
     fn = features.layers_of(net.params, ["fc7"], architecture=net.architecture)
     np.savez(tmp_path / "outputs.npz", inputs=inputs_, **features.in_batches(fn, images))
     printed = call(monkeypatch, capsys, import_network, flags, "--outputs", tmp_path / "outputs.npz")
-    assert printed.splitlines()[1].split()[0] == "fc7" and f"--checkpoint {tmp_path / 'run'}" in printed
+    assert printed.splitlines()[1].split()[0] == "fc7" and f"--net {tmp_path / 'run'}" in printed
     assert "\nmean, std, channel order: not checked, the outputs hold no 'pictures'" in printed
     loaded = nets.load_net(tmp_path / "run")
     assert loaded.architecture == net.architecture and loaded.data == str(tmp_path / "seen")
@@ -152,7 +152,7 @@ def test_an_import_is_a_run_that_experiments_load(tmp_path, flags, monkeypatch, 
     np.testing.assert_array_equal(loaded.params["conv1"]["kernel"], net.params["conv1"]["kernel"])
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["parity"][0]["relative"] < 1e-5 and result["paper"] is None
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "result.json"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "checkpoints", "result.json"]
     for number, name in enumerate(NAMES):
         (tmp_path / "seen" / name).mkdir(parents=True)
         (tmp_path / "seen" / name / "a.jpg").write_bytes(tiny_photos.photo(number))

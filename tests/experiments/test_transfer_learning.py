@@ -13,9 +13,9 @@ from tiny_transfer import RECIPE, SIDE, TABLE
 
 import zfjax
 from experiments import transfer_learning
-from zfjax import nets, training, transfer
+from zfjax import nets, transfer
 from zfjax.data import ArraySource, ImageSet, caltech, photo_sets, sets, voc
-from zfjax.training import checkpoints, loop
+from zfjax.training import checkpoints, loop, step
 from zfjax.transfer import arms as transfer_arms
 from zfjax.transfer import linear_models
 
@@ -95,8 +95,8 @@ def test_what_was_done_is_skipped_and_only_that(trained, photos, monkeypatch):
 
 
 def test_from_scratch_learns_its_fold_alone(trained, photos, monkeypatch):
-    rates, set_rate = [], training.with_learning_rate
-    monkeypatch.setattr(training, "with_learning_rate", lambda s, rate: rates.append(rate) or set_rate(s, rate))
+    rates, set_rate = [], step.with_learning_rate
+    monkeypatch.setattr(step, "with_learning_rate", lambda s, rate: rates.append(rate) or set_rate(s, rate))
     changes = {"arms": ("scratch",), "scratch_epochs": 25, "scratch_learning_rate": 0.02, "num_folds": 1}
     result = transfer_learning.run(config(photos, **changes))
     np.testing.assert_allclose(rates, 0.01 * (1 + np.cos(np.pi * np.arange(25) / 25)), atol=1e-9)
@@ -204,7 +204,7 @@ def test_the_keys_of_records_know_the_version_of_what_measured_them(trained, pho
             {"arms": ("scratch",), "num_train": (2,)},
             "arms='scratch': 6 training images do not fill the net's batches of 8",
         ),
-        ({"layer": "fc9"}, "unknown layer 'fc9': tiny has conv1, fc7, fc8"),
+        ({"layer": "fc9"}, "layer='fc9': one of conv1, fc7, fc8 of .* is needed"),
         ({"dataset": "caltech256"}, "holds 101_ObjectCategories, which is caltech101, not caltech256"),
         ({"dataset": "voc2012", "arms": ("scratch",)}, "of voc2012 pretrained alone"),
         ({"dataset": "voc2012"}, r"num_train=\(4,\): voc2012 is trained on the whole of its split train"),

@@ -28,7 +28,14 @@ TRACE = reference.forward(make_params(), VIEWS.images, NET)
 
 
 MINI = nets.TrainedNet(
-    tiny_nets.MINI, tiny_nets.params(tiny_nets.MINI), MEAN, Path("x"), Path("y"), "tiny", tuple("abcde"), "mini"
+    tiny_nets.MINI,
+    tiny_nets.params(tiny_nets.MINI),
+    np.full((36, 36, 3), 120, np.float32),
+    Path("x"),
+    Path("y"),
+    "tiny",
+    tuple("abcde"),
+    "mini",
 )
 
 
@@ -204,8 +211,8 @@ def test_the_signals_of_a_column_share_one_scale():
 
 def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
     result = deconvnet_walkthrough.run(deconvnet_walkthrough.Config(seed=3))
-    out = trained.run / "figures" / "walkthrough"
-    assert {path.name for path in out.iterdir()} == {"walkthrough.png", "walkthrough.npz", "result.json"}
+    out = trained.run / "figures" / "walkthrough" / "seed3"
+    assert {path.name for path in out.iterdir()} == {".lock", "walkthrough.png", "walkthrough.npz", "result.json"}
     written = json.loads((out / "result.json").read_text())
     image = int(sets.choose(make_data().validation, 1, 3)[0])
     assert (written["image"], written["layer"], written["energy_in_field"]) == (image, "conv2", 1.0)
@@ -220,9 +227,9 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
     with Image.open(out / "walkthrough.png") as page:
         assert page.size[0] <= 1500 and (out / "walkthrough.png").stat().st_size <= 1_000_000
     with pytest.raises(ValueError, match="already holds a result"):
-        deconvnet_walkthrough.run(deconvnet_walkthrough.Config())
+        deconvnet_walkthrough.run(deconvnet_walkthrough.Config(seed=3))
     again = deconvnet_walkthrough.run(
-        deconvnet_walkthrough.Config(layer="fc7", map=result["map"] % 2, image=7, overwrite=True)
+        deconvnet_walkthrough.Config(layer="fc7", map=result["map"] % 2, image=7, out=out, overwrite=True)
     )
     assert again["image"] == 7 and again["layers"]["fc7"]["removed"] == 0 and list(again["layers"])[-1] == "conv1"
 
@@ -230,7 +237,7 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layer": "conv9"}, "unknown layer 'conv9'"),
+        ({"layer": "conv9"}, "layer='conv9': one of conv1, conv2, fc6, fc7 of"),
         ({"layer": "conv1", "map": 6}, "map=6: a whole number from 0 to 5 is needed in conv1"),
         ({"layer": "conv1", "map": -1}, "map=-1: a whole number from 0 to 5"),
         ({"layer": "conv1", "map": 1}, "map=1: nothing in this image excites it in conv1; take another"),
@@ -241,7 +248,7 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
 def test_what_cannot_be_drawn_is_named_before_anything_is_written(trained, options, message):
     with pytest.raises(ValueError, match=message):
         deconvnet_walkthrough.run(deconvnet_walkthrough.Config(**options))
-    assert not (trained.run / "figures").exists()
+    assert not [path for path in trained.run.rglob("*") if path.is_file() and path.name != ".lock"]
 
 
 def test_a_net_without_pools_and_classes_have_their_page_too():
@@ -255,3 +262,28 @@ def test_a_net_without_pools_and_classes_have_their_page_too():
     assert len(with_lens) > len(page) + 200
     assert canvas.SWITCHES_NOTE in walkthrough_page.caption(walk)
     assert "100% on the object, which covers 100%" in walkthrough_page.where(walk.numbers)
+
+
+def test_the_folder_is_called_as_what_was_asked_for_and_the_page_names_unit_and_picture(trained, capsys):
+    result = deconvnet_walkthrough.run(deconvnet_walkthrough.Config(layer="conv1", map=2))
+    assert result["folder"] == trained.run / "figures" / "walkthrough" / "conv1-map2"
+    assert (result["unit"], result["picture"]) == ("map 2 of conv1", str(result["image"]))
+    deconvnet_walkthrough.report(result)
+    assert f"map 2 of conv1, activation {result['activation']:.3g}, in picture" in capsys.readouterr().out
+    walk = walk_down(trained, VIEWS._replace(names=("cat 4.png",)), "conv1", 2)
+    assert walk.title.endswith(f"(map 2 of conv1, activation {walk.numbers['activation']:.3g} in picture cat 4.png)")
+    assert "(unit 1 of fc6, " in walk_down(trained, VIEWS, "fc6", 1).title
+
+
+def test_a_net_without_stages_is_refused_in_words_before_any_work(tmp_path):
+    config = deconvnet_walkthrough.Config(net="foreign_nets:SMALL", data="absent", out=tmp_path / "out")
+    with pytest.raises(ValueError, match="net='small': Figure 1 shows the stages of the explicit deconvnet, and a Fun"):
+        deconvnet_walkthrough.run(config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_with_ink_stands_in_the_outer_12_pixels():
+    for walk in (walk_down(_net(), VIEWS, "conv2", None), walk_down(_net(), VIEWS, "fc7", None)):
+        page = canvas.pixels_of(walkthrough_page.draw(walk)).copy()
+        page[12:-12, 12:-12] = 255
+        assert page.min() == 255

@@ -1,14 +1,17 @@
 """Features kept on disk under a key that knows weights, data and pictures; pictures that the net has seen."""
 
+import dataclasses
+
+import foreign_nets
 import numpy as np
 import pytest
 import tiny_transfer
 from tiny_transfer import SIDE, TABLE
 
 import zfjax
-from zfjax import transfer
+from zfjax import nets
 from zfjax.data import ArraySource, ImageSet, caltech, photo_sets, sets
-from zfjax.transfer import frozen_features, records
+from zfjax.transfer import frozen_features, protocol, records
 
 
 @pytest.fixture
@@ -22,8 +25,8 @@ def trained(tmp_path):
 
 
 def test_features_are_computed_once_for_the_same_weights_data_and_pictures(trained, photo_set, tmp_path, monkeypatch):
-    passes, real = [], transfer.features_of
-    monkeypatch.setattr(transfer, "features_of", lambda *a, **o: passes.append(1) or real(*a, **o))
+    passes, real = [], protocol.features_of
+    monkeypatch.setattr(protocol, "features_of", lambda *a, **o: passes.append(1) or real(*a, **o))
 
     def cached(net=trained, photo_set=photo_set, layers=("fc7",), batch_size=16):
         return frozen_features.cached(net, photo_set, layers, tmp_path / "cache", batch_size=batch_size)
@@ -34,8 +37,8 @@ def test_features_are_computed_once_for_the_same_weights_data_and_pictures(train
     assert len(passes) == 1
     np.testing.assert_allclose(cached(layers=("fc7", "fc8"), batch_size=7)["fc7"], first)
     assert len(passes) == 2  # fc8 alone
-    other_mean = trained._replace(mean=trained.mean + np.float32(9))
-    other_table = trained._replace(architecture=zfjax.Architecture("tiny", TABLE.layers, 16, 3, 1 / 58))
+    other_mean = dataclasses.replace(trained, mean=trained.mean + np.float32(9))
+    other_table = dataclasses.replace(trained, architecture=zfjax.Architecture("tiny", TABLE.layers, 16, 3, 1 / 58))
     fewer = photo_sets.without(photo_set, np.arange(46) == 0)
     for changed in (
         {"net": tiny_transfer.network(trained.run, 1)},
@@ -46,22 +49,22 @@ def test_features_are_computed_once_for_the_same_weights_data_and_pictures(train
         passes.clear()
         found = cached(**changed)["fc7"]
         assert len(passes) == 1 and (len(found) != 46 or np.abs(found - first).max() > 1e-3)
-    with pytest.raises(ValueError, match="unknown layer 'fc9'"):
+    with pytest.raises(ValueError, match="layer='fc9': one of conv1, fc7, fc8 of"):
         cached(layers=("fc9",))
 
 
 def test_a_pass_that_broke_leaves_no_features(trained, photo_set, tmp_path, monkeypatch):
-    real = transfer.features_of
+    real = protocol.features_of
 
     def broken(*arguments, **options):
         yield next(real(*arguments, **options))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(transfer, "features_of", broken)
+    monkeypatch.setattr(protocol, "features_of", broken)
     with pytest.raises(KeyboardInterrupt):
         frozen_features.cached(trained, photo_set, ["fc7"], tmp_path / "cache", batch_size=16)
     assert not list((tmp_path / "cache").glob("*.npy"))
-    monkeypatch.setattr(transfer, "features_of", real)
+    monkeypatch.setattr(protocol, "features_of", real)
     frozen_features.cached(trained, photo_set, ["fc8"], tmp_path / "cache", batch_size=16)
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 1 and not list((tmp_path / "cache").glob("*.unfinished"))
     monkeypatch.setattr(frozen_features.shutil, "disk_usage", lambda folder: type("Disk", (), {"free": 10}))
@@ -99,7 +102,7 @@ def test_pictures_that_the_net_was_trained_on_are_left_out(trained, photo_set, t
     left = [photo for number, photo in enumerate(photo_set.photos) if number not in (3, 12)]
     assert list(rest.photos) == left and rest.fingerprint != photo_set.fingerprint
     assert opened(None).fingerprint == photo_set.fingerprint
-    monkeypatch.setattr(transfer, "duplicates", None)  # found once
+    monkeypatch.setattr(protocol, "duplicates", None)  # found once
     assert list(opened(0.95).photos) == left
     monkeypatch.setattr(frozen_features, "DUPLICATES_VERSION", 2)
     with pytest.raises(TypeError, match="not callable"):  # they would be compared once more
@@ -143,3 +146,16 @@ def test_a_damaged_record_is_named_and_so_is_one_of_another_key(tmp_path):
             records.recorded(tmp_path, "fold", {"k": (1, 2)}, dict)
     path.unlink()
     assert records.recorded(tmp_path, "fold", {"k": (1, 2)}, lambda: {"accuracy": 0.7})["accuracy"] == 0.7
+
+
+def test_photos_are_no_pictures_of_a_net_that_is_not_square(photo_set, tmp_path):
+    with pytest.raises(ValueError, match=r"net='small': its pictures are 20x28 of 3 channel\(s\), and the photos"):
+        frozen_features.cached(foreign_nets.SMALL, photo_set, ["conv2"], tmp_path, batch_size=16)
+
+
+def test_features_of_any_square_net_are_its_own(photo_set, tmp_path):
+    net = nets.FunctionNet(lambda images: {"mean": images.mean(axis=(1, 2))}, image_size=SIDE - 4, picture_size=SIDE)
+    rows = frozen_features.cached(net, photo_set, ["mean"], tmp_path, batch_size=16)["mean"]
+    source = photo_sets.source_of(photo_set, SIDE)
+    pictures = np.stack([source[number]["image"] for number in range(len(source))])
+    np.testing.assert_allclose(rows, pictures[:, 2:-2, 2:-2].mean(axis=(1, 2)) / 255, rtol=1e-5)

@@ -24,6 +24,7 @@ from zfjax.deconvnet import Unit
 from zfjax.errors import UserError
 from zfjax.features import Features
 from zfjax.nets import Net, Size, Views
+from zfjax.pixels import in_colours
 
 GREY = 128  # of a stored picture
 
@@ -215,6 +216,8 @@ FILLS = ("mean", "grey", "blur")  # what may stand in the square
 def fill_words(net: Net, fill: str) -> str:
     """What the square shows, in words."""
     if fill == "mean":
+        if getattr(net, "mean_colour", None) is not None:
+            return "the mean colour of the training pictures"
         return "the mean image" if isinstance(net, nets.OfTable) else "the mean colour of the pictures of this figure"
     return {"grey": "mid-grey", "blur": "the image itself, blurred"}[fill]
 
@@ -231,7 +234,7 @@ def filler(net: Net, views: Views, fill: str, *, square: int) -> Callable[[Views
 
     Args:
       net: any network.
-      views: the pictures of the figure: where the network has no mean picture, their mean colour is taken.
+      views: the pictures of the figure: where the network knows no mean, their mean colour is taken.
       fill: "mean", the mean training picture; "grey", mid-grey; "blur", the picture itself under a Gaussian, whose
         standard deviation is a quarter of the square. Paper is silent on its grey.
       square: side of the square, pixels.
@@ -244,16 +247,20 @@ def filler(net: Net, views: Views, fill: str, *, square: int) -> Callable[[Views
     if fill == "blur":
         return partial(_blurring, square=square, has_mean=isinstance(net, nets.OfTable))
     shape = views.images.shape[1:]
-    if fill == "grey":
-        stored = np.full((1, *nets.size_of(net.picture_size), nets.num_channels(net)), GREY, np.uint8)
-        grey = np.asarray(net.prepare(stored), np.float32)[0]
-        return lambda of, n: Filling(grey, np.full_like(of.pictures[n], GREY))
+    colour = (GREY,) * nets.num_channels(net) if fill == "grey" else getattr(net, "mean_colour", None)
+    if colour is not None:
+        stored = np.broadcast_to(
+            np.asarray(colour, np.uint8), (1, *nets.size_of(net.picture_size), nets.num_channels(net))
+        )
+        prepared = np.asarray(net.prepare(stored), np.float32)[0]
+        picture = in_colours(stored[0, : shape[0], : shape[1]])
+        return lambda *_: Filling(prepared, picture)
     if isinstance(net, nets.OfTable):
         zero = np.zeros(shape, np.float32)  # the mean is subtracted
         return lambda of, n: Filling(zero, _as_picture(of.pictures[n] - of.images[n]))
-    colour = np.broadcast_to(views.images.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32), shape)
+    average = np.broadcast_to(views.images.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32), shape)
     flat = _as_picture(views.pictures.mean(axis=(0, 1, 2)))
-    return lambda of, n: Filling(colour, np.broadcast_to(flat, of.pictures[n].shape))
+    return lambda of, n: Filling(average, np.broadcast_to(flat, of.pictures[n].shape))
 
 
 def blurred(image: np.ndarray, square: int) -> np.ndarray:

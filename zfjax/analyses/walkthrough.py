@@ -69,7 +69,7 @@ def last_conv(architecture: Architecture) -> str:
     return (convs or architecture.layer_names)[-1]
 
 
-def walk_down(net: nets.TrainedNet, views: nets.Views, layer: str, channel: int | None) -> Walk:
+def walk_down(net: nets.OfTable, views: nets.Views, layer: str, channel: int | None) -> Walk:
     """Every stage of one unit's way down, and what is conserved on it.
 
     Args:
@@ -103,13 +103,15 @@ def walk_down(net: nets.TrainedNet, views: nets.Views, layer: str, channel: int 
     numbers = {
         "layer": layer,
         "map": channel,
+        "unit": unit_of(net, layer, channel),
         "place": place,
         "activation": float(top.sum()),
         "layers": {name: conserved(trace[name].features, signals[name], steps[name]) for name in down},
         **energy(projection, box, None if views.objects is None else views.objects[0]),
     }
     stages = [stage_of(net, views.images, trace, name, signals[name], steps[name]) for name in down]
-    return Walk(title_of(net, numbers), stages, place, views.pictures[0], projection, box, numbers)
+    name = views.names[0] if views.names else ""
+    return Walk(title_of(numbers, name), stages, place, views.pictures[0], projection, box, numbers)
 
 
 def conserved(handed_on: np.ndarray, above: np.ndarray, step: Step) -> dict[str, float]:
@@ -137,15 +139,15 @@ def energy(projection: np.ndarray, box: tuple[int, ...] | None, on_object: np.nd
     field = np.zeros(squares.shape, bool)
     field[top:bottom, left:right] = True
     whole = squares.sum() or 1.0
-    found: dict[str, Any] = {"energy_in_field": float(1 - squares[~field].sum() / whole), "energy_on_object": None}
+    shares: dict[str, Any] = {"energy_in_field": float(1 - squares[~field].sum() / whole), "energy_on_object": None}
     if on_object is not None:
         share = float(squares[on_object].sum() / whole)
-        found["energy_on_object"] = {"value": share, "by_chance": float(on_object[field].mean())}
-    return found
+        shares["energy_on_object"] = {"value": share, "by_chance": float(on_object[field].mean())}
+    return shares
 
 
 def stage_of(
-    net: nets.TrainedNet, images: np.ndarray, trace: ReadTrace, name: str, above: np.ndarray, step: Step
+    net: nets.OfTable, images: np.ndarray, trace: ReadTrace, name: str, above: np.ndarray, step: Step
 ) -> Stage:
     """The map of one layer that carries most of the signal; of a dense layer all units, in rows."""
     row, handed_on = net.architecture.layer(name), trace[name].features
@@ -169,7 +171,7 @@ def in_rows(units: np.ndarray) -> np.ndarray:
     return units.reshape(rows, -1)
 
 
-def pool_input(net: nets.TrainedNet, images: np.ndarray, trace: ReadTrace, name: str) -> np.ndarray:
+def pool_input(net: nets.OfTable, images: np.ndarray, trace: ReadTrace, name: str) -> np.ndarray:
     """What the pool of a layer read on the way up, from what the layer below handed on: [1, H', W', C]."""
     names, row = net.architecture.layer_names, net.architecture.layer(name)
     assert isinstance(row, Conv)
@@ -188,12 +190,20 @@ def box_of(architecture: Architecture, layer: str, place: tuple[int, ...]) -> tu
     return None if not place or field.size >= architecture.image_size else field.box(place)
 
 
-def title_of(net: nets.TrainedNet, numbers: Mapping[str, Any]) -> str:
-    """Which unit, and how strongly the image excites it."""
-    layer, channel = numbers["layer"], numbers["map"]
-    last = layer == net.architecture.layer_names[-1]
-    unit = f"class {net.class_words[channel]!r}" if last else f"map {channel} of {layer}"
-    return f"Figure 1: one unit on its way down to the pixels ({unit}, activation {numbers['activation']:.3g})"
+def unit_of(net: nets.OfTable, layer: str, channel: int) -> str:
+    """The unit in words: "class 'golf ball'", "map 7 of conv3", "unit 5 of fc6"."""
+    name = nets.unit_name(net, layer, channel)
+    is_class = layer == net.layers[-1] and name in nets.class_words(net)
+    return f"class {name!r}" if is_class else f"{name} of {layer}"
+
+
+def title_of(numbers: Mapping[str, Any], picture: str) -> str:
+    """Which unit, and how strongly the picture of this name excites it."""
+    where = f" in picture {picture}" if picture else ""
+    return (
+        f"Figure 1: one unit on its way down to the pixels ({numbers['unit']}, activation "
+        f"{numbers['activation']:.3g}{where})"
+    )
 
 
 def switch_places(switches: np.ndarray, pool: Pool) -> tuple[np.ndarray, np.ndarray]:

@@ -98,6 +98,7 @@ class CaffeNet(NamedTuple):
             class_names=self.class_names,
             class_maps=("conv10",),
             name="squeezenet",
+            mean_colour=tuple(self.mean.tolist()),
             receptive_fields={layer: known[name] for layer, name in self.maps if name in known},
             first_filters=np.asarray(self.params["conv1"]["kernel"])[:, :, ::-1],  # Caffe reads BGR
         )

@@ -22,7 +22,7 @@ from zfjax.data import ArraySource, Source, photo_sets
 from zfjax.data.loader import eval_batches
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.errors import DivergedError, UserError
-from zfjax.nets import TrainedNet
+from zfjax.nets import Net, TrainedNet
 from zfjax.network import Params
 from zfjax.training import Recipe, checkpoints, loop
 from zfjax.training.loop import Run, Stepped
@@ -50,7 +50,7 @@ class Arm(NamedTuple):
     measure: Callable[[], dict[str, Any]]  # -> what is recorded, "accuracy" among it
 
 
-def pretrained(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, layer: str, folder: Path, batch_size: int) -> Arm:
+def pretrained(net: Net, photo_set: PhotoSet, fold: Fold, *, layer: str, folder: Path, batch_size: int) -> Arm:
     """Softmax regression on the frozen features of one layer, which `folder` keeps."""
 
     def measure() -> dict[str, Any]:
@@ -88,7 +88,7 @@ def scratch(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, recipe: Recipe,
     return Arm(key, measure)
 
 
-def voc(net: TrainedNet, photo_set: PhotoSet, *, layer: str, folder: Path, batch_size: int) -> Arm:
+def voc(net: Net, photo_set: PhotoSet, *, layer: str, folder: Path, batch_size: int) -> Arm:
     """A logistic regression of each class, train to val, by average precision; UserError where one shows none."""
     for split, chosen in photo_set.splits.items():
         if not (photo_set.labels[chosen] > 0).any():
@@ -96,17 +96,19 @@ def voc(net: TrainedNet, photo_set: PhotoSet, *, layer: str, folder: Path, batch
 
     def measure() -> dict[str, Any]:
         features = frozen_features.cached(net, photo_set, [layer], folder, batch_size=batch_size)[layer]
-        splits, shown = photo_set.splits, photo_set.labels.astype(np.float32)
+        splits, targets = photo_set.splits, photo_set.labels.astype(np.float32)
         train, val = linear_models.normalized(features[splits["train"]], features[splits["val"]])
         held = np.arange(len(train)) % protocol.HELD_OUT == 0
         quality = protocol.mean_average_precision
-        model, penalty = linear_models.fit_chosen(train, shown[splits["train"]], held, loss="logistic", quality=quality)
+        model, penalty = linear_models.fit_chosen(
+            train, targets[splits["train"]], held, loss="logistic", quality=quality
+        )
         scores = linear_models.scores(model, val)
-        of_class = protocol.average_precisions(scores, shown[splits["val"]])
+        of_class = protocol.average_precisions(scores, targets[splits["val"]])
         named = zip(photo_set.class_names, of_class.tolist(), strict=True)
         return {
             "average_precision": {name: None if np.isnan(value) else 100 * value for name, value in named},
-            "mean_average_precision": 100 * quality(scores, shown[splits["val"]]),
+            "mean_average_precision": 100 * quality(scores, targets[splits["val"]]),
             **_facts(model, penalty),
         }
 
@@ -199,8 +201,8 @@ def accuracy(
     logits = architecture.layer_names[-1]
     rows = features.layers_of(params, [logits], architecture=architecture)
     batches = eval_batches(photo_sets.source_of(photo_set, size, fold.test), batch_size=recipe.batch_size)
-    found = [rows[logits] for rows in protocol.features_of(rows, batches, mean=mean, size=architecture.image_size)]
-    scores = np.concatenate(found)
+    views = {"mean": mean, "size": architecture.image_size}
+    scores = np.concatenate([some[logits] for some in protocol.features_of(rows, batches, **views)])
     if not np.isfinite(scores).all():
         raise DivergedError("logits are not finite: training from scratch diverged")
     return protocol.mean_class_accuracy(scores.argmax(axis=1), photo_set.labels[fold.test])

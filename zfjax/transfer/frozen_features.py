@@ -1,4 +1,4 @@
-"""A trained net's features of another data set, computed once and kept on disk."""
+"""A net's features of another data set, computed once and kept on disk."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from zfjax import features, files
+from zfjax import files, nets
 from zfjax.data import Source, photo_sets, sets, tfds_sets
 from zfjax.data.loader import eval_batches
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.errors import UserError
-from zfjax.nets import TrainedNet
+from zfjax.nets import Net, OfTable
 from zfjax.training import checkpoints
 from zfjax.transfer import protocol
 from zfjax.transfer.records import hash_of, recorded
@@ -26,16 +26,18 @@ from zfjax.transfer.records import hash_of, recorded
 FEATURES_VERSION, DUPLICATES_VERSION = 1, 1
 
 
-def open_photos(dataset: str, images: Path, net: TrainedNet, threshold: float | None, folder: Path) -> PhotoSet:
+def open_photos(dataset: str, images: Path, net: Net, threshold: float | None, folder: Path) -> PhotoSet:
     """The data set, without the pictures that the net was trained on where a `threshold` is given.
 
     Departure: the paper left such pictures out of ImageNet and trained again; here they are left out of this set.
 
     Args:
       dataset, images: as for `transfer_sets.open_set`.
+      net: any network of square pictures in colours.
       threshold: normalised correlation from which two pictures count as one; None keeps all.
       folder: keeps what was found, for later calls.
     """
+    side_of(net)
     photo_set = tfds_sets.open_set(dataset, images)
     if threshold is None:
         return photo_set
@@ -43,24 +45,35 @@ def open_photos(dataset: str, images: Path, net: TrainedNet, threshold: float | 
     learnt = trained.train
     if learnt is None:
         raise UserError(f"remove_duplicates={threshold}: {trained.name!r} has no training pictures to compare with")
-    ours = photo_sets.source_of(photo_set, len(net.mean))
+    ours = photo_sets.source_of(photo_set, side_of(net))
 
     def search() -> dict[str, Any]:
-        tested, seen = (_pictures(source, name) for source, name in ((ours, dataset), (learnt, trained.name)))
-        return {"photos": np.flatnonzero(protocol.duplicates(tested, seen, threshold)).tolist()}
+        tested, learnt_from = (_pictures(source, name) for source, name in ((ours, dataset), (learnt, trained.name)))
+        return {"photos": np.flatnonzero(protocol.duplicates(tested, learnt_from, threshold)).tolist()}
 
     key = {"threshold": threshold, "data": photo_set.fingerprint, "trained": trained.fingerprint, "size": ours.size}
     key["version"] = DUPLICATES_VERSION
-    found = recorded(folder, "duplicates", key, search)["photos"]
-    return photo_sets.without(photo_set, np.isin(np.arange(len(photo_set.photos)), found))
+    duplicates = recorded(folder, "duplicates", key, search)["photos"]
+    return photo_sets.without(photo_set, np.isin(np.arange(len(photo_set.photos)), duplicates))
+
+
+def side_of(net: Net) -> int:
+    """The side of the net's pictures; UserError where they are not square, or not in colours, as photos are here."""
+    height, width = nets.size_of(net.picture_size)
+    if height != width or nets.num_channels(net) != 3:
+        raise UserError(
+            f"net={net.name!r}: its pictures are {height}x{width} of {nets.num_channels(net)} channel(s), and the "
+            "photos of a set are square and in colours"
+        )
+    return height
 
 
 def cached(
-    net: TrainedNet, photo_set: PhotoSet, layers: Sequence[str], folder: Path, *, batch_size: int
+    net: Net, photo_set: PhotoSet, layers: Sequence[str], folder: Path, *, batch_size: int
 ) -> dict[str, np.ndarray]:
     """Features of every photo, float32 [N, features] for each layer, read from `folder` or written there first.
 
-    Pictures are prepared as the net's training pictures were: shortest side as the net's mean image, centre square;
+    Pictures are prepared as the net's training pictures were: shortest side as the net's pictures, centre square;
     the net sees the centre crop. A file's name carries a hash of all that the features depend on. Memory holds one
     batch: the arrays lie on disk (`numpy.memmap`).
 
@@ -68,7 +81,7 @@ def cached(
       UserError: an unknown layer, too little space on the disk, or a damaged file, which is named.
     """
     for layer in layers:
-        net.architecture.layer(layer)
+        nets.check_layer(net, layer)
     keys = {layer: features_key(net, photo_set, layer) for layer in layers}
     paths = {layer: folder / f"{layer}-{hash_of(key)}.npy" for layer, key in keys.items()}
     missing = {layer: path for layer, path in paths.items() if not path.exists()}
@@ -79,14 +92,12 @@ def cached(
     return {layer: _mapped(path) for layer, path in paths.items()}
 
 
-def _compute(net: TrainedNet, photo_set: PhotoSet, paths: Mapping[str, Path], batch_size: int) -> None:
+def _compute(net: Net, photo_set: PhotoSet, paths: Mapping[str, Path], batch_size: int) -> None:
     """Write the features of `paths`' layers in one pass; a file gets its name when it is whole."""
-    architecture, num_photos = net.architecture, len(photo_set.photos)
-    shapes = {layer: (num_photos, math.prod(architecture.sizes()[layer].output)) for layer in paths}
-    source = photo_sets.source_of(photo_set, len(net.mean))
-    fn = features.layers_of(net.params, list(paths), architecture=architecture)
-    batches = eval_batches(source, batch_size=batch_size)
-    found = protocol.features_of(fn, batches, mean=net.mean, size=architecture.image_size)
+    num_photos = len(photo_set.photos)
+    shapes = {layer: (num_photos, math.prod(shape)) for layer, shape in nets.shapes_of(net, list(paths)).items()}
+    batches = eval_batches(photo_sets.source_of(photo_set, side_of(net)), batch_size=batch_size)
+    rows = protocol.features_of(nets.features_of_pictures(net, list(paths)), batches)
     folder = next(iter(paths.values())).parent
     with files.locked(folder):
         for rest in folder.glob("*.unfinished"):
@@ -98,7 +109,7 @@ def _compute(net: TrainedNet, photo_set: PhotoSet, paths: Mapping[str, Path], ba
         }
         done = 0
         with tqdm(total=num_photos, desc=f"features of {photo_set.name}", unit=" images", disable=None) as bar:
-            for of_layers in found:
+            for of_layers in rows:
                 count = len(next(iter(of_layers.values())))
                 for layer, maps in of_layers.items():
                     kept[layer][done : done + count] = maps
@@ -117,15 +128,18 @@ def _mapped(path: Path) -> np.ndarray:
         raise UserError(f"{path} is damaged ({error}): delete it, and it is computed again") from error
 
 
-def features_key(net: TrainedNet, photo_set: PhotoSet, layer: str) -> dict[str, Any]:
+def features_key(net: Net, photo_set: PhotoSet, layer: str) -> dict[str, Any]:
     """All that the features of a layer depend on."""
+    if isinstance(net, OfTable):
+        of_net = {"architecture": repr(net.architecture), "mean": checkpoints.digest(net.mean)}
+    else:
+        of_net = {"net": net.name}
     return {
         "layer": layer,
         "weights": net.fingerprint,
-        "architecture": repr(net.architecture),
-        "mean": checkpoints.digest(net.mean),
+        **of_net,
         "data": photo_set.fingerprint,
-        "pictures": f"shortest side {len(net.mean)}, centre crop {net.architecture.image_size}",
+        "pictures": f"shortest side {side_of(net)}, centre crop {net.image_size}",
         "version": FEATURES_VERSION,
     }
 

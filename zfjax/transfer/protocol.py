@@ -152,12 +152,17 @@ def mean_average_precision(scores: np.ndarray, shown: np.ndarray) -> float:
 
 
 def features_of(
-    fn: Features, batches: Iterable[Mapping[str, np.ndarray]], *, mean: np.ndarray, size: int
+    fn: Features,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    *,
+    mean: np.ndarray | None = None,
+    size: int | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The features of the pictures' centre crops, batch by batch, in one pass for all layers.
+    """The features of pictures, or of their centre crops, batch by batch, in one pass for all layers.
 
     Args:
-      fn: images [b, size, size, 3] -> {name: features [b, ...]}, such as `features.layers_of` makes.
+      fn: images [b, size, size, 3] -> {name: features [b, ...]}, such as `features.layers_of` makes; without a mean
+        and a size, a function of the pictures themselves, such as `nets.features_of_pictures` makes.
       batches: {"image": uint8 [b, S, S, 3], "mask": bool [b]}, False for rows that only fill the batch.
       mean: float32 [S, S, 3].
       size: side of the crop, pixels.
@@ -167,7 +172,9 @@ def features_of(
     compiled = jitted(fn)
     running = None  # is computed while the batch before it is used
     for batch in batches:
-        following = compiled(_center_crop(batch["image"], mean, size)), batch["mask"]
+        pictures = batch["image"]
+        images = pictures if mean is None or size is None else _center_crop(pictures, mean, size)
+        following = compiled(images), batch["mask"]
         if running is not None:
             yield _rows(*running)
         running = following
