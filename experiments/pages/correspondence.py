@@ -114,6 +114,6 @@ def caption(result: Mapping[str, Any]) -> str:
 
 
 def size_words(size: Size) -> str:
-    """ "224", or "48x64" of pictures that are not square."""
+    """Sides of pictures: "224", or "48x64" where they are not square."""
     height, width = size_of(size)
     return f"{height}" if height == width else f"{height}x{width}"

@@ -283,7 +283,7 @@ def test_a_net_without_stages_is_refused_in_words_before_any_work(tmp_path):
 
 
 def test_nothing_with_ink_stands_in_the_outer_12_pixels():
-    for walk in (walk_down(_net(), VIEWS, "conv2", None), walk_down(_net(), VIEWS, "fc7", None)):
+    for walk in (walk_down(make_net(), VIEWS, "conv2", None), walk_down(make_net(), VIEWS, "fc7", None)):
         page = canvas.pixels_of(walkthrough_page.draw(walk)).copy()
         page[12:-12, 12:-12] = 255
         assert page.min() == 255

@@ -312,4 +312,4 @@ def test_verdicts_are_printed_with_what_could_not_be_read(results, capsys):
     write(results / "runs/broken", "{")
     paper_report.report(make(results))
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(CLAIMS) + 3 and lines[-2].startswith("unreadable: broken: JSONDecodeError")
+    assert len(lines) == len(CLAIMS) + 2 and lines[-1].startswith("unreadable: broken: JSONDecodeError")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,15 @@ from jax import lax
 from jax.tree_util import Partial
 
 from zfjax import nets
+from zfjax.analyses.strongest import OUTSIDE
 from zfjax.architecture import Architecture, Conv, FieldRule
 from zfjax.deconvnet import Index
 from zfjax.errors import UserError
-from zfjax.features import Features
+from zfjax.features import Features, in_batches
+from zfjax.nets import Net
 from zfjax.network import Params, forward
 from zfjax.ops import conv
+from zfjax.pixels import cut, in_colours
 
 Bounds = tuple[Any, Any]  # (lowest, highest) value of each pixel, [H, W, C]
 
@@ -251,12 +254,14 @@ def _drives_function(architecture: Architecture, layer: str) -> Callable[[Params
 
 
 class Climbed(NamedTuple):
-    """M units of one layer after their climbs; s is the side of what a unit sees, pixels."""
+    """M units of one layer after their climbs; [s, s] is the size of what a unit sees, pixels."""
 
     maps: np.ndarray  # int [M]
-    images: np.ndarray  # float32 [M, H, W, 3] mean-subtracted pixels, in the range of pictures
-    patches: np.ndarray  # uint8 [M, s, s, 3] what the unit sees of them
-    paths: np.ndarray  # float32 [M, steps + 1] the climbed value, before the ReLU
+    images: np.ndarray  # float32 [M, H, W, C] the net's input, of pictures within their range
+    patches: (
+        np.ndarray
+    )  # uint8 [M, s, s, 3] what the unit sees of these pictures; all of them where its field is larger
+    paths: np.ndarray  # float32 [M, steps + 1] the climbed value: see `climbs_before_relu`
     started: np.ndarray  # float32 [M] strongest activation of the map on the start
     reached: np.ndarray  # float32 [M] ... and on `images`
     won: np.ndarray  # bool [M] no other map of the layer is as strong on `images`
@@ -277,9 +282,102 @@ MEANINGS = {
 }
 
 
-def middle(architecture: Architecture, layer: str) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
-    """The place in the middle of the layer's map, and the unit before its pool that it looks at; None if dense."""
-    row, sizes = architecture.layer(layer), architecture.sizes()[layer]
+def climb(
+    net: Net,
+    layer: str,
+    channels: Any,
+    key: jax.Array,
+    *,
+    of: Literal["unit", "map"] = "unit",
+    noise: float = 10.0,
+    steps: int = 40,
+    step_size: float = 1.0,
+    jitter: int = 0,
+    blur: float = 0.0,
+    decay: float = 0.0,
+) -> Climbed:
+    """Climb each of some maps, units or classes of a layer, AT_ONCE together, and measure what the layer then answers.
+
+    All of it is in pixels, whatever the net makes of them: its `prepare` has to be linear in each pixel (a mean taken
+    away, a scale, another order of the channels), and how it is follows from what it makes of black, of white in each
+    channel, and of noise. See `crop_of_mean` for the start, and `climbs_before_relu` for what is climbed.
+
+    Examples:
+      climbed = maximization.climb(net, "conv5", [3, 17], jax.random.key(0), jitter=4, blur=0.5)
+
+    Args:
+      net: any network.
+      layer: where the units stand.
+      channels: int [M].
+      key: draws noise and jitter.
+      of: the unit in the middle of each map, or the mean of the whole map; a dense unit is both.
+      noise: standard deviation of the noise at the start, pixels.
+      steps, step_size, jitter, blur, decay: as for `maximize`.
+
+    Returns:
+      Climbed; UserError for an unknown layer or channel, or none, options that do not fit, or a `prepare` that is not
+      linear.
+    """
+    options: dict[str, Any] = {"steps": steps, "step_size": step_size, "jitter": jitter, "blur": blur, "decay": decay}
+    check_climb(noise=noise, **options)
+    nets.check_layer(net, layer)
+    channels = np.asarray(channels)
+    if channels.ndim != 1 or not len(channels):
+        raise UserError(f"channels={channels.tolist()}: a list of at least one is needed")
+    place, unit = middle(net, layer)
+    position = unit if of == "unit" else None
+    mean, prepare = crop_of_mean(net), _prepare(net)
+    climbed = _climbed_function(net, layer, prepare)
+    starts: list[np.ndarray] = []
+    ends: list[np.ndarray] = []
+    paths: list[np.ndarray] = []
+    for first in range(0, len(channels), AT_ONCE):
+        some = np.resize(channels[first : first + AT_ONCE], min(AT_ONCE, len(channels)))  # filled up: compiled once
+        noise_key, climb_key = jax.random.split(jax.random.fold_in(key, first))
+        start = grey_and_noise(noise_key, (len(some), *mean.shape), noise)
+        where: dict[str, Any] = {"channel": some, "position": position, "bounds": picture_range(mean)}
+        ascent = maximize(climbed, start, climb_key, **where, **options)
+        for rows, new in ((starts, start), (ends, ascent.images), (paths, ascent.path.T)):
+            rows.append(np.asarray(new)[: len(channels) - first])
+    before, after = (
+        strongest_places(in_batches(net.features([layer]), np.asarray(prepare(pixels)), batch_size=AT_ONCE)[layer])
+        for pixels in (np.concatenate(starts), np.concatenate(ends))
+    )
+    ended = np.concatenate(ends)
+    field, size = net.receptive_field(layer), nets.size_of(net.image_size)
+    whole = place is None or field is None or field.size >= max(size) or of == "map"
+    box = (0, 0, *size) if whole or field is None or place is None else field.box(place)
+    pictures = in_colours(np.floor(np.clip(ended + mean, 0, 255) + 0.5).astype(np.uint8))
+    return Climbed(
+        maps=channels,
+        images=np.asarray(prepare(ended)),
+        patches=np.stack([cut(picture, box, OUTSIDE) for picture in pictures]),
+        paths=np.concatenate(paths),
+        started=before[np.arange(len(channels)), channels],
+        reached=after[np.arange(len(channels)), channels],
+        won=after.argmax(axis=1) == channels,
+    )
+
+
+def climbs_before_relu(net: Net) -> bool:
+    """Whether what is climbed is the answer of the layer's filters, before its ReLU, as for the nets of a table.
+
+    Of any other net the layer's own features are climbed: where it has a ReLU, a silent unit has no slope there, and
+    its climb stands still.
+    """
+    return isinstance(net, nets.OfTable)
+
+
+def middle(net: Net, layer: str) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """The place in the middle of the layer's map, and the unit that is climbed there; both None if dense.
+
+    That unit is one that the place looks at, before the layer's pool; the place itself for a net that is no table.
+    """
+    if not isinstance(net, nets.OfTable):
+        shape = nets.shapes_of(net, [layer])[layer]
+        centre = (shape[0] // 2, shape[1] // 2) if len(shape) == 3 else None
+        return centre, centre
+    row, sizes = net.architecture.layer(layer), net.architecture.sizes()[layer]
     if not isinstance(row, Conv):
         return None, None
     place = sizes.output[0] // 2
@@ -287,11 +385,18 @@ def middle(architecture: Architecture, layer: str) -> tuple[tuple[int, int] | No
     return (place, place), (unit, unit)
 
 
-def crop_of_mean(net: nets.TrainedNet) -> np.ndarray:
-    """The mean picture where the network's input lies in it. -> float32 [s, s, 3]"""
-    size = net.architecture.image_size
-    margin = (len(net.mean) - size) // 2
-    return net.mean[margin : margin + size, margin : margin + size]
+def crop_of_mean(net: Net) -> np.ndarray:
+    """The picture that climbs start from, pixels: the mean picture where the net's input lies in it; grey without one.
+
+    -> float32 [H, W, C]. A net that is no table has no mean that it would tell; mid-grey, 127.5, stands for it.
+    """
+    shape = (*nets.size_of(net.image_size), nets.num_channels(net))
+    if not isinstance(net, nets.OfTable):
+        return np.full(shape, 127.5, np.float32)
+    if net.mean.ndim == 1:
+        return np.broadcast_to(net.mean, shape)
+    margin = (len(net.mean) - shape[0]) // 2
+    return net.mean[margin : margin + shape[0], margin : margin + shape[1]]
 
 
 def strongest_places(features: np.ndarray) -> np.ndarray:
@@ -299,16 +404,61 @@ def strongest_places(features: np.ndarray) -> np.ndarray:
     return features.reshape(len(features), -1, features.shape[-1]).max(axis=1)
 
 
-def score(seen: Climbed, strongest: np.ndarray) -> dict[str, Any]:
+def score(climbed: Climbed, strongest: np.ndarray) -> dict[str, Any]:
     """What MEANINGS says of one layer; strongest [C] of the validation set."""
-    strongest = strongest[seen.maps]
+    strongest = strongest[climbed.maps]
     excited = strongest > 0  # a dead map, or a class that no image is given, has no ratio
     return {
-        "maps": seen.maps,
-        "reached": seen.reached,
+        "maps": climbed.maps,
+        "reached": climbed.reached,
         "strongest": strongest,
-        "median_ratio": float(np.median(seen.reached[excited] / strongest[excited])) if excited.any() else None,
-        "rising": float((np.diff(seen.paths, axis=1) > 0).mean()),
-        "silent_at_start": float((seen.started <= 0).mean()),
-        "won": float(seen.won.mean()),
+        "median_ratio": float(np.median(climbed.reached[excited] / strongest[excited])) if excited.any() else None,
+        "rising": float((np.diff(climbed.paths, axis=1) > 0).mean()),
+        "silent_at_start": float((climbed.started <= 0).mean()),
+        "won": float(climbed.won.mean()),
     }
+
+
+def _prepare(net: Net) -> Partial:
+    """fn(pixels [B, H, W, C] less `crop_of_mean`) -> the net's input, as `net.prepare` makes it of whole pixels.
+
+    UserError where that is not linear in each pixel.
+    """
+    if isinstance(net, nets.OfTable):
+        return Partial(_unchanged)
+    (height, width), (high, wide) = nets.size_of(net.image_size), nets.size_of(net.picture_size)
+    num = nets.num_channels(net)
+    pictures = np.zeros((num + 2, high, wide, num), np.uint8)  # black, each channel alone, noise
+    pictures[np.arange(num) + 1, :, :, np.arange(num)] = 255
+    pictures[-1] = np.random.default_rng(0).integers(0, 256, (high, wide, num))
+    black, *alone, noise = np.asarray(net.prepare(pictures), np.float32)
+    matrix = (np.stack(alone, axis=2) - black[:, :, None]) / 255  # [H, W, C, channels of the input]
+    top, left = (high - height) // 2, (wide - width) // 2
+    crop = pictures[-1, top : top + height, left : left + width].astype(np.float32)
+    made = black + np.einsum("hwc,hwcd->hwd", crop, matrix)
+    if not np.allclose(made, noise, rtol=1e-3, atol=1e-3 * np.abs(noise - black).max()):
+        raise UserError(
+            f"net={net.name!r}: its input is not linear in each pixel of the pictures, so there is no way from a climb "
+            "of the input to a picture; put what is not linear into the function itself"
+        )
+    return Partial(_linear, black + np.einsum("hwc,hwcd->hwd", crop_of_mean(net), matrix), matrix)
+
+
+def _unchanged(pixels: Any) -> Any:
+    return pixels
+
+
+def _linear(offset: Any, matrix: Any, pixels: Any) -> jax.Array:
+    return offset[None] + jnp.einsum("bhwc,hwcd->bhwd", pixels, matrix, precision=lax.Precision.HIGHEST)
+
+
+def _climbed_function(net: Net, layer: str, prepare: Partial) -> Partial:
+    """fn(pixels less the mean) -> what is climbed: [B, H, W, C] or [B, C]."""
+    if isinstance(net, nets.OfTable):
+        return drives_of(net.params, layer, architecture=net.architecture)
+    fn = net.features([layer])
+    return Partial(_composed, fn if isinstance(fn, Partial) else Partial(fn), prepare)
+
+
+def _composed(fn: Partial, prepare: Partial, pixels: jax.Array) -> Any:
+    return fn(prepare(pixels))
