@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -167,6 +167,15 @@ class OfTable:
     architecture: Architecture
     params: Params
     mean: np.ndarray  # float32 [S, S, 3], or [3] of one colour
+
+    if TYPE_CHECKING:  # what each kind of such a network says itself
+
+        @property
+        def name(self) -> str: ...  # noqa: D102
+        @property
+        def class_names(self) -> tuple[str, ...]: ...  # noqa: D102
+        @property
+        def fingerprint(self) -> str: ...  # noqa: D102
 
     @property
     def image_size(self) -> Size:
