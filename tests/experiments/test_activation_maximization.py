@@ -218,7 +218,8 @@ def test_an_input_that_is_not_linear_in_the_pixels_is_refused():
         climb(foreign_nets.SMALL, "conv1", [4], jax.random.key(0))
 
 
-def test_the_command_climbs_a_net_that_is_none_of_ours(tmp_path, capsys):
+def test_the_command_climbs_a_net_that_is_none_of_ours(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(nets, "RUNS", tmp_path / "runs")
     data = str(foreign_nets.folder(tmp_path / "pictures"))
     out = tmp_path / "out"
     result = activation_maximization.run(Config(**SMALL, net="foreign_nets:SMALL", data=data, out=out))

@@ -260,6 +260,7 @@ def foreign(monkeypatch, tmp_path):
     """What opens a small function whose filters are known, and a folder of pictures."""
     net = dataclasses.replace(foreign_nets.SMALL, first_filters=np.asarray(foreign_nets.SMALL.params["conv1"]))
     monkeypatch.setattr(foreign_nets, "SMALL", net)
+    monkeypatch.setattr(nets, "RUNS", tmp_path / "runs")
     data = str(foreign_nets.folder(tmp_path / "pictures"))
     return {"net": "foreign_nets:SMALL", "data": data, "out": tmp_path / "out", "batch_size": 4, "num_maps": 2}
 
