@@ -201,8 +201,8 @@ def accuracy(
     logits = architecture.layer_names[-1]
     rows = features.layers_of(params, [logits], architecture=architecture)
     batches = eval_batches(photo_sets.source_of(photo_set, size, fold.test), batch_size=recipe.batch_size)
-    views = {"mean": mean, "size": architecture.image_size}
-    scores = np.concatenate([some[logits] for some in protocol.features_of(rows, batches, **views)])
+    answers = protocol.features_of(rows, batches, mean=mean, size=architecture.image_size)
+    scores = np.concatenate([some[logits] for some in answers])
     if not np.isfinite(scores).all():
         raise DivergedError("logits are not finite: training from scratch diverged")
     return protocol.mean_class_accuracy(scores.argmax(axis=1), photo_set.labels[fold.test])
