@@ -18,6 +18,8 @@ import numpy as np
 
 from zfjax.errors import UserError
 
+LOCK = ".lock"  # the file that a process holds while it writes into a folder
+
 
 def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Named arrays as the bytes of a compressed .npz."""
@@ -88,7 +90,7 @@ def locked(folder: Path) -> Iterator[None]:
     UserError where another one holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
+    with open(folder / LOCK, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

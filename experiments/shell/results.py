@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -60,8 +61,12 @@ def claimed(folder: Path, command: str, *, overwrite: bool) -> Iterator[Path]:
     """
     # of several hosts that share the folder one writes into it
     with files.locked(folder) if parallel.host_count()[0] == 0 else contextlib.nullcontext():
-        check_free(folder, command, overwrite=overwrite)
-        yield folder
+        try:
+            check_free(folder, command, overwrite=overwrite)
+            yield folder
+        finally:
+            if folder.exists() and [path.name for path in folder.iterdir()] == [files.LOCK]:  # nothing came of it
+                shutil.rmtree(folder)
 
 
 def check_free(folder: Path, command: str, *, overwrite: bool) -> None:

@@ -97,6 +97,12 @@ def test_two_commands_never_write_into_one_folder(tmp_path):
         pass
 
 
+def test_a_command_that_was_refused_leaves_no_folder(tmp_path):
+    with pytest.raises(UserError), results.claimed(tmp_path / "out", "figure_a", overwrite=False):
+        raise UserError("layer='x'")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_result_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "result.json").write_text("{")
     with pytest.raises(UserError, match="result.json cannot be read .*; remove it, or give another folder"):
