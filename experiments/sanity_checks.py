@@ -1,12 +1,15 @@
 """Sanity checks of the pictures: do they depend on the unit, the weights and the switches, or on the image alone?
 
-    python -m experiments.sanity_checks --checkpoint runs/RUN
+    python -m experiments.sanity_checks --net runs/RUN
 
-Without --checkpoint the newest run under runs/ is taken. Expected time: 24 s with the demo net on two CPU
+Without --net the newest run under runs/ is taken. Expected time: 24 s with the demo net on two CPU
 cores. Expected result: the deconvnet draws best and worst class of an untrained net nearly alike (cosine about 0.9),
 the gradient does not (about 0); with another image's switches next to nothing of a deconvnet picture is left. The paper
 has no such checks; they are those of Mahendran & Vedaldi 2016 (other units), Nie et al. 2018 (switches) and Adebayo et
 al. 2018 (weights drawn anew from the top layer down).
+
+Of a network that is a function the checks that need a table's switches or layers are left out, of one without classes
+those of classes; "not_applicable" in result.json says what and why.
 
 Writes table.png, pictures.png, scores.npz and result.json to <run>/figures/sanity (or --out). result.json holds
 "sentence", what a gallery of this net's pictures should say of itself.
@@ -15,35 +18,27 @@ Writes table.png, pictures.png, scores.npz and result.json to <run>/figures/sani
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from experiments.pages import sanity as sanity_page
-from experiments.shell import command, results
-from zfjax import files, nets, parallel
-from zfjax.analyses.sanity import SHOWN, check_all, summarize
-from zfjax.architecture import Conv
-from zfjax.data import sets
+from experiments.shell import command, figure, results
+from zfjax import nets, parallel
+from zfjax.analyses import sanity
+from zfjax.analyses.occlusion import watched_layer
+from zfjax.data import name_of, sets
+from zfjax.errors import UserError
+
+COMMAND = "sanity_checks"
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(figure.FigureConfig):
     """Measure what the pictures of a network depend on."""
 
-    checkpoint: Path | None = None
-    """Run folder or checkpoint; by default the newest run under runs/."""
-    data: str | None = None
-    """Data set, or folder of pictures, to look at; by default what the net was trained on."""
-    out: Path | None = None
-    """Folder for the results; by default <run>/figures/sanity."""
     num_images: int = 16
     """Validation images, chosen by --seed, that the numbers are means of."""
     layer: str | None = None
-    """Layer whose units are swapped; by default the last convolutional one."""
-    seed: int = 0
-    """Seed of the choice of the images and of the weights that are drawn anew."""
-    overwrite: bool = False
-    """Replace the results that are already there."""
+    """Layer whose units are swapped; by default the last one with feature maps."""
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -53,50 +48,51 @@ def run(config: Config) -> dict[str, Any]:
       What result.json holds. UserError for an unknown layer, a set without validation pictures, less than one image,
       or an output folder that already holds a result.
     """
-    net = nets.load_net(config.checkpoint)
-    data = sets.open_images(config.data, net)
-    source = sets.validation_of(data)
-    chosen = sets.choose(source, config.num_images, config.seed)
-    convs = [row.name for row in net.architecture.layers if isinstance(row, Conv)]
-    layer = (convs or net.architecture.layer_names)[-1] if config.layer is None else config.layer
-    net.architecture.layer(layer)
-    out = results.result_folder(config.out, net.run / "figures" / "sanity", overwrite=config.overwrite)
-    if parallel.host_count()[0] > 0:
-        return {}  # one host draws
-    views = nets.read_views(source, chosen, net)
-    scores, drawn = check_all(net, layer, views.images, config.seed)
-    checks = summarize(scores)
-    result = {
-        "table": "sanity checks",
-        "checks": checks,
-        "meanings": sanity_page.GROUPS,
-        "sentence": sanity_page.sentence(checks),
-        "layer": layer,
-        "images": chosen,
-        "paper": None,  # these checks are younger than the paper
-        "folder": out,
-        "seed": config.seed,
-        **results.provenance(net, data, config),
-    }
-    arrays = {
-        f"{group} / {row} / {method}": values
-        for group, rows in scores.items()
-        for row, cells in rows.items()
-        for method, values in cells.items()
-    }
-    (out / "result.json").unlink(missing_ok=True)  # written last, it says that all is there
-    files.save_arrays(out / "scores.npz", arrays)
-    results.save_figure(out / "table.png", sanity_page.table_page(result))
-    results.save_figure(out / "pictures.png", sanity_page.pictures_page(drawn, views.pictures[:SHOWN], result))
-    files.save_json(out / "result.json", result)
-    return result
+    if config.num_images < 1:
+        raise UserError(f"num_images={config.num_images}: at least 1 is needed")
+    with figure.opened(config, COMMAND, folder="sanity") as (net, out):
+        layer = watched_layer(net) if config.layer is None else nets.check_layer(net, config.layer)
+        data = figure.open_images(config, net)
+        source = sets.validation_of(data)
+        chosen = sets.choose(source, config.num_images, config.seed)
+        if parallel.host_count()[0] > 0:
+            return {}  # one host draws
+        views = nets.read_views(source, chosen, net)
+        scores, drawn = sanity.check_all(net, layer, views.images, config.seed)
+        checks = sanity.summarize(scores)
+        result = {
+            "table": "sanity checks",
+            "checks": checks,
+            "meanings": {group: sanity_page.GROUPS[group] for group in checks},
+            "sentence": sanity_page.sentence(checks),
+            "not_applicable": sanity.not_applicable(net, len(chosen)),
+            "layer": layer,
+            "asked": sanity.asked_of(drawn),
+            "images": [name_of(source, int(index)) for index in chosen],
+            "indices": chosen,
+            "paper": None,  # these checks are younger than the paper
+            "seed": config.seed,
+            **results.provenance(net, data, config),
+        }
+        arrays = {
+            f"{group} / {row} / {method}": values
+            for group, rows in scores.items()
+            for row, cells in rows.items()
+            for method, values in cells.items()
+        }
+        pages = {
+            "table.png": sanity_page.table_page(result),
+            "pictures.png": sanity_page.pictures_page(drawn, views.pictures[: sanity.SHOWN], result),
+        }
+        return results.write(out, COMMAND, result, {"scores.npz": arrays, **pages})
 
 
 def report(result: dict[str, Any]) -> None:
-    """Print the table and its sentence."""
+    """Print the table, its sentence, and what is left out."""
     print("\n".join(sanity_page.table_lines(result["checks"])))
     print(result["sentence"])
-    print(f"written to {result['folder']}")
+    if words := sanity_page.left_out(result["not_applicable"]):
+        print(words)
 
 
 def main() -> None:

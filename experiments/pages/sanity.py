@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from experiments.pages import canvas
 from experiments.pages.canvas import Panel, Section
 from zfjax import pixels
-from zfjax.analyses.sanity import UNITS, Checks, Drawn, Pictures
+from zfjax.analyses.sanity import ALL_LAYERS, UNITS, Checks, Drawn, Pictures
 
 METHODS = ("deconvnet", "guided backprop", "gradient", "gradient x input", "edges alone")
 
@@ -49,19 +49,29 @@ TILE = 142  # pixels of a picture
 
 
 def sentence(checks: Checks) -> str:
-    """What a gallery of this net's pictures should say of itself, from the numbers."""
-    classes, units = (checks["units"][f"{first} and {second}"] for first, second in (UNITS[:2], UNITS[2:]))
-    untrained = checks["units"][f"{UNITS[0]} and {UNITS[1]}, untrained net"]
-    kept = checks["switches"].get(f"{UNITS[2]}, switches of another image", {}).get("deconvnet", {"mean": None})
-    same = units["deconvnet"]
-    told = (
-        f"Cosine of the deconvnet's pictures of best and worst class {mean_of(classes['deconvnet'])} (untrained net "
-        f"{mean_of(untrained['deconvnet'])}; gradient {mean_of(classes['gradient'])}), of two units of one place "
-        f"{mean_of(same)}, of one unit with its own and another image's switches {mean_of(kept)}"
-    )
-    if same["mean"] is None or kept["mean"] is None:
-        return f"{told}."
-    return f"{told}: {VERDICTS[same['mean'] >= HALF, kept['mean'] < HALF]}."
+    """What a gallery of this net's pictures should say of itself, from the numbers that there are."""
+    rows, clauses = checks["units"], []
+    classes, same = (rows.get(f"{first} and {second}") for first, second in (UNITS[:2], UNITS[2:]))
+    untrained = rows.get(f"{UNITS[0]} and {UNITS[1]}, untrained net")
+    kept = checks.get("switches", {}).get(f"{UNITS[2]}, switches of another image", {}).get("deconvnet")
+    if classes is not None:
+        beside = "" if untrained is None else f"untrained net {mean_of(untrained['deconvnet'])}; "
+        means = f"{mean_of(classes['deconvnet'])} ({beside}gradient {mean_of(classes['gradient'])})"
+        clauses.append(f"of best and worst class {means}")
+    assert same is not None  # every network has units
+    clauses.append(f"of two units of one place {mean_of(same['deconvnet'])}")
+    if "switches" in checks:
+        clauses.append(f"of one unit with its own and another image's switches {mean_of(kept or {'mean': None})}")
+    means_in_words = f"Cosine of the deconvnet's pictures {', '.join(clauses)}"
+    if kept is None or same["deconvnet"]["mean"] is None or kept["mean"] is None:
+        return f"{means_in_words}."
+    return f"{means_in_words}: {VERDICTS[same['deconvnet']['mean'] >= HALF, kept['mean'] < HALF]}."
+
+
+def left_out(not_applicable: Mapping[str, str]) -> str:
+    """The parts that do not apply, and why, in a sentence; "" where all do."""
+    parts = "; ".join(f"{part} ({reason})" for part, reason in not_applicable.items())
+    return f"Left out: {parts}." if parts else ""
 
 
 def mean_of(check: Mapping[str, Any]) -> str:
@@ -79,7 +89,7 @@ def table_rows(checks: Checks) -> Iterator[tuple[str, dict[str, str], dict[str, 
             words = {method: mean_of(check) for method, check in cells.items()}
             if group == "signed":
                 words = {
-                    method: f"{told}  ({mean_of(checks['absolute'][row][method])})" for method, told in words.items()
+                    method: f"{mean}  ({mean_of(checks['absolute'][row][method])})" for method, mean in words.items()
                 }
             yield row, words, {method: abs(check["mean"] or 0.0) for method, check in cells.items()}
 
@@ -88,24 +98,34 @@ def table_lines(checks: Checks) -> list[str]:
     """The table as lines of text."""
     lines = ["".join([" " * 48, *(f"{method:>18}" for method in METHODS)])]
     for words, cells, _ in table_rows(checks):
-        told = "".join(f"{cells.get(method, '-'):>18}" for method in METHODS) if cells else ""
-        lines.append(f"{words:48}{told}" if cells else f"\n{words}")
+        columns = "".join(f"{cells.get(method, '-'):>18}" for method in METHODS)
+        lines.append(f"{words:48}{columns}" if cells else f"\n{words}")
     return lines
 
 
 def table_page(result: Mapping[str, Any]) -> Figure:
     """The table with its caption. `result` is what result.json will hold."""
-    caption = [
-        "Darker: further from 0. Best and worst class: most and least probable. Strongest and weakest unit: where "
-        f"{result['layer']} is most active, the strongest map and the weakest that is active. Drawn anew: kernels from "
-        "N(0, RMS of the trained one), biases 0; the untrained net is one with every layer drawn anew. In the middle: "
-        "every maximum of a pool put at the middle of its window. Edges alone: Sobel's edge strength, a picture that "
-        "looks at no net.",
-        result["sentence"],
-    ]
+    checks, words = result["checks"], ["Darker: further from 0."]
+    if f"{UNITS[0]} and {UNITS[1]}" in checks["units"]:
+        words.append("Best and worst class: most and least probable.")
+    words.append(
+        f"Strongest and weakest unit: where {result['layer']} is most active, the strongest map and the weakest that "
+        "is active."
+    )
+    if ALL_LAYERS in checks.get("signed", {}):
+        words.append("Drawn anew, as in the untrained net: the values of every array of weights in another order.")
+    elif "signed" in checks:
+        words.append(
+            "Drawn anew: kernels from N(0, RMS of the trained one), biases 0; the untrained net is one with every "
+            "layer drawn anew."
+        )
+    if "switches" in checks:
+        words.append("In the middle: every maximum of a pool put at the middle of its window.")
+    words.append("Edges alone: Sobel's edge strength, a picture that looks at no net.")
+    caption = [" ".join(words), result["sentence"], left_out(result["not_applicable"])]
     heading = f"Means over {len(result['images'])} validation images"
     section = Section(heading, [Panel(table_panel(result["checks"]))], 1)
-    return canvas.page("Sanity checks: what the pictures depend on", [section], caption)
+    return canvas.page("Sanity checks: what the pictures depend on", [section], [words for words in caption if words])
 
 
 def table_panel(checks: Checks) -> np.ndarray:
@@ -124,20 +144,25 @@ def table_panel(checks: Checks) -> np.ndarray:
             if method in darkness:
                 box = Rectangle((left + 1, number * ROW + 1), CELL - 2, ROW - 2, color=shades(0.6 * darkness[method]))
                 axes.add_patch(box)
-            told = "" if is_heading else cells.get(method, "–")
-            axes.text(left + CELL / 2, middle, told, va="center", ha="center", size=size)
+            number_in_words = "" if is_heading else cells.get(method, "–")
+            axes.text(left + CELL / 2, middle, number_in_words, va="center", ha="center", size=size)
     return canvas.pixels_of(figure)
 
 
 def pictures_page(drawn: Drawn, photos: np.ndarray, result: Mapping[str, Any]) -> Figure:
-    """Some of the pictures that the table compares; `photos` uint8 [N, s, s, 3] are the images."""
-    layer, stages = result["layer"], {"trained": drawn["units"]["best class"], **drawn["anew"]}
-    sections = [
-        Section("Best and worst class", pair_panels(drawn["units"], photos, UNITS[:2]), 7),
-        Section(f"Two active units of one place of {layer}", pair_panels(drawn["units"], photos, UNITS[2:]), 7),
-        Section("Best class, with that layer and all above it drawn anew", stage_panels(stages), len(stages)),
-        Section(f"Strongest unit of {layer}, by the deconvnet", switch_panels(drawn), 9),
-    ]
+    """Some of the pictures that the table compares; `photos` uint8 [N, H, W, 3] are the images."""
+    layer, units, asked = result["layer"], drawn["units"], result["asked"]
+    sections = []
+    if UNITS[0] in units:
+        sections.append(Section("Best and worst class", pair_panels(units, photos, UNITS[:2]), 7))
+    sections.append(Section(f"Two active units of one place of {layer}", pair_panels(units, photos, UNITS[2:]), 7))
+    if drawn["anew"]:
+        stages = {"trained": units[asked], **drawn["anew"]}
+        which = "all weights" if ALL_LAYERS in stages else "that layer and all above it"
+        heading = f"{asked.capitalize()}, with {which} drawn anew"
+        sections.append(Section(heading, stage_panels(stages), len(stages)))
+    if drawn["switches"]:
+        sections.append(Section(f"Strongest unit of {layer}, by the deconvnet", switch_panels(drawn), 9))
     caption = [
         "Zero is mid-grey; each picture has a scale of its own, the 99.5th percentile of its |values|: cosines and "
         "ranks do not see the scale either.",
@@ -176,6 +201,6 @@ def switch_panels(drawn: Drawn) -> list[Panel]:
 
 
 def tile(picture: np.ndarray) -> np.ndarray:
-    """A signed picture [s, s, 3] on its own scale. -> uint8 [TILE, TILE, 3]"""
+    """A signed picture [H, W, C] on its own scale, its longer side TILE pixels. -> uint8 [h, w, 3]"""
     drawn = pixels.signed_pictures(picture, pixels.symmetric_scale(picture))
     return pixels.resized(drawn[None], TILE)[0]

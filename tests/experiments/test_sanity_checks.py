@@ -1,9 +1,12 @@
 """The table of sanity checks: numbers that follow from the pictures, a sentence that follows from the numbers."""
 
+import dataclasses
 import functools
 import json
 
+import foreign_nets
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_nets
@@ -29,13 +32,13 @@ def net():
     params = {name: dict(layer) for name, layer in make_net().params.items()}
     params["fc7"]["kernel"] = np.abs(params["fc7"]["kernel"][:, :1]) * np.array([[1, 2, 3]], np.float32)
     params["fc7"]["bias"] = np.arange(3, dtype=np.float32)
-    return make_net()._replace(params=params)
+    return dataclasses.replace(make_net(), params=params)
 
 
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
     """That net and the tiny set in the place of a run."""
-    moved = net()._replace(run=tmp_path)
+    moved = dataclasses.replace(net(), run=tmp_path)
     data = ImageSet("tiny", SIDE, ("a",), None, ArraySource(PICTURES, np.zeros(len(PICTURES), int)), MEAN, None, "data")
     monkeypatch.setattr(nets, "load_net", lambda checkpoint: moved)
     monkeypatch.setattr(sets, "open_data", lambda name, **_: data)
@@ -165,8 +168,9 @@ def test_chunks_of_any_size_give_the_same_scores(monkeypatch, chunk):
 
 def test_the_command_writes_table_pictures_and_result_and_overwrites_only_when_told(trained):
     result = sanity_checks.run(sanity_checks.Config(num_images=4, seed=3))
-    out = trained.run / "figures" / "sanity"
-    assert {path.name for path in out.iterdir()} == {"pictures.png", "result.json", "scores.npz", "table.png"}
+    out = trained.run / "figures" / "sanity" / "seed3-num-images4"
+    pages = {"pictures.png", "table.png"}
+    assert {path.name for path in out.iterdir()} - {".lock"} == {"result.json", "scores.npz", *pages}
     written = json.loads((out / "result.json").read_text())
     assert written["layer"] == "conv2" and written["paper"] is None and len(written["images"]) == 4
     units = written["checks"]["units"]["best class and worst class"]
@@ -179,11 +183,11 @@ def test_the_command_writes_table_pictures_and_result_and_overwrites_only_when_t
     values = arrays["switches / best class, switches of another image / deconvnet"]
     row = written["checks"]["switches"]["best class, switches of another image"]["deconvnet"]
     assert len(values) == 4 and row["mean"] == pytest.approx(np.nanmean(values))
-    for name in ("table.png", "pictures.png"):
+    for name in pages:
         with Image.open(out / name) as page:
             assert page.size[0] <= 1500 and (out / name).stat().st_size < 1_000_000
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
-        sanity_checks.run(sanity_checks.Config(num_images=4))
+        sanity_checks.run(sanity_checks.Config(num_images=4, seed=3))
 
 
 def test_one_image_has_no_other_to_take_switches_from(trained):
@@ -197,12 +201,12 @@ def test_one_image_has_no_other_to_take_switches_from(trained):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"num_images": 0}, "num_images=0: at least 1"), ({"layer": "conv9"}, "unknown layer 'conv9'")],
+    [({"num_images": 0}, "num_images=0: at least 1"), ({"layer": "conv9"}, "layer='conv9': one of")],
 )
 def test_bad_configurations_are_refused_before_anything_is_written(trained, changes, message):
     with pytest.raises(ValueError, match=message):
         sanity_checks.run(sanity_checks.Config(**changes))
-    assert not (trained.run / "figures").exists()
+    assert not [path for path in (trained.run / "figures").rglob("*.*") if path.name != ".lock"]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +254,92 @@ def test_the_table_prints_and_draws_each_number_in_its_column():
 
 
 def test_every_page_says_what_such_pictures_do_not_show():
-    result = {"layer": "conv2", "sentence": "A sentence.", "images": [0], "checks": checks(0.5, 0.5)}
+    result = {
+        "layer": "conv2",
+        "asked": "best class",
+        "sentence": "A sentence.",
+        "images": [0],
+        "checks": checks(0.5, 0.5),
+    }
     page = sanity_page.pictures_page(drawn(), CENTRES[:4], result)
     words = " ".join(text.get_text() for text in page.texts)
     assert "A sentence." in words
+
+
+def foreign(name, tmp_path, **changes):
+    pictures = foreign_nets.folder(tmp_path / "pictures")
+    config = sanity_checks.Config(
+        net=f"foreign_nets:{name}", data=str(pictures), out=tmp_path / "out", num_images=3, **changes
+    )
+    return sanity_checks.run(config), dict(np.load(tmp_path / "out" / "scores.npz"))
+
+
+def test_a_net_whose_images_are_not_square_has_the_groups_that_a_function_can_have(tmp_path):
+    result, scores = foreign("SMALL", tmp_path)
+    assert list(result["checks"]) == list(result["meanings"]) == ["units", "signed", "absolute", "image"]
+    assert list(result["not_applicable"]) == ["wrong switches", "layer by layer drawn anew"]
+    assert list(result["checks"]["signed"]) == [sanity.ALL_LAYERS]
+    assert result["layer"] == "conv2" and result["asked"] == "best class"
+    assert all(name.startswith("picture ") for name in result["images"])
+    assert "switches" not in result["sentence"] and "untrained net" in result["sentence"]
+    lines = sanity_page.table_lines(result["checks"])
+    assert not any(sanity_page.GROUPS["switches"] in line for line in lines)
+    table = sanity_page.table_page(result)
+    words = " ".join(text.get_text() for text in table.texts).replace("\n", " ")
+    assert "Left out: wrong switches (small is a function" in words and "in another order" in words
+    for name in ("table.png", "pictures.png"):
+        with Image.open(tmp_path / "out" / name) as page:
+            edge = np.array(page.convert("RGB"))
+        edge[12:-12, 12:-12] = 255
+        assert edge.min() >= 250
+
+
+def test_the_gradient_of_a_class_is_that_of_its_logit_and_a_unit_is_projected_by_the_net():
+    net = foreign_nets.SMALL
+    images = np.random.default_rng(0).random((2, 20, 28, 3), np.float32)
+    drawn = sanity.draw_all(net, "conv2", images, jax.random.key(0))
+    logits = np.asarray(foreign_nets.forward(net.params, images)["logits"])
+
+    def lowest(images):
+        return jnp.take_along_axis(
+            foreign_nets.forward(net.params, images)["logits"], logits.argmin(axis=1)[:, None], axis=1
+        ).sum()
+
+    expected = jax.grad(lowest)(jnp.asarray(images))
+    np.testing.assert_allclose(drawn["units"]["worst class"]["gradient"], expected, rtol=1e-4, atol=1e-6)
+    maps = np.asarray(foreign_nets.forward(net.params, images)["conv2"])
+    for n, of_image in enumerate(maps):
+        row, column, channel = np.unravel_index(of_image.argmax(), of_image.shape)
+        unit = zfjax.Unit(int(channel), (int(row), int(column)))
+        projected = net.project(images[n : n + 1], unit, layer="conv2")[0]
+        found = drawn["units"]["strongest unit"]["deconvnet"][n]
+        np.testing.assert_allclose(found, projected, rtol=1e-4, atol=1e-5 * np.abs(projected).max())
+
+
+def test_weights_of_a_function_are_drawn_anew_by_putting_each_arrays_values_in_another_order():
+    params = {"kernel": np.arange(12.0).reshape(3, 4), "steps": np.arange(3)}
+    drawn = sanity.shuffled(params, jax.random.key(0))
+    assert not np.array_equal(drawn["kernel"], params["kernel"])
+    np.testing.assert_array_equal(np.sort(np.ravel(drawn["kernel"])), np.arange(12.0))
+    np.testing.assert_array_equal(drawn["steps"], params["steps"])
+    again, other = (np.asarray(sanity.shuffled(params, jax.random.key(seed))["kernel"]) for seed in (0, 1))
+    np.testing.assert_array_equal(again, drawn["kernel"])
+    assert not np.array_equal(other, drawn["kernel"])
+
+
+def test_a_function_that_holds_its_weights_has_none_that_could_be_drawn_anew(tmp_path):
+    result, _ = foreign("nnx_convnet", tmp_path)
+    assert list(result["checks"]) == ["units", "image"]
+    assert "weights drawn anew" in result["not_applicable"]
+    assert not any("untrained" in row for row in result["checks"]["units"])
+
+
+def test_a_net_without_classes_has_its_units_compared_and_its_strongest_unit_drawn_anew(tmp_path):
+    result, scores = foreign("MAPS_ONLY", tmp_path)
+    assert list(result["checks"]["units"]) == [
+        "strongest unit and weakest unit",
+        "strongest unit and weakest unit, untrained net",
+    ]
+    assert result["asked"] == "strongest unit" and "best and worst class" in result["not_applicable"]
+    assert "best" not in result["sentence"]
+    assert np.isfinite(scores["signed / all layers / deconvnet"]).all()

@@ -11,20 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
+from scipy import ndimage
 from scipy.stats import rankdata
 
 from zfjax import nets
+from zfjax.anymodel import with_relu_rule
 from zfjax.architecture import Architecture, Conv
-from zfjax.deconvnet import gradient, guided_backprop, isolate, project
+from zfjax.deconvnet import Unit, gradient, guided_backprop, isolate, project
 from zfjax.errors import UserError
+from zfjax.features import Features
+from zfjax.nets import FunctionNet, Net, OfTable, Way
 from zfjax.network import Params, Trace, forward
 
-Pictures = dict[str, np.ndarray]  # method -> float [B, s, s, 3] signed
+Pictures = dict[str, np.ndarray]  # method -> float [B, H, W, C] signed
 
 
 Drawn = dict[str, dict[str, Pictures]]  # group -> what was drawn -> its pictures
@@ -51,6 +56,9 @@ def map_cells(fn: Callable[..., Any], *tables: Mapping[str, Any]) -> dict[str, A
 
 
 METHODS = {"deconvnet": project, "guided backprop": guided_backprop, "gradient": gradient}
+
+
+WAY_NAMES: dict[str, Way] = {"deconvnet": "deconvnet", "guided backprop": "guided", "gradient": "gradient"}
 
 
 def cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -160,8 +168,8 @@ def exchanged(trace: Trace) -> Trace:
     if batch < 2:
         raise UserError(f"trace of {batch} image: at least two are needed to exchange their switches")
     return {
-        name: seen if seen.switches is None else seen._replace(switches=jnp.roll(seen.switches, 1, axis=0))
-        for name, seen in trace.items()
+        name: of if of.switches is None else of._replace(switches=jnp.roll(of.switches, 1, axis=0))
+        for name, of in trace.items()
     }
 
 
@@ -170,12 +178,11 @@ def edges(images: np.ndarray) -> np.ndarray:
 
     [B, H, W, C] -> float [B, H, W]
     """
-    padded = np.pad(np.asarray(images).mean(axis=-1), ((0, 0), (1, 1), (1, 1)), mode="edge")
-    across = padded[:, :, 2:] - padded[:, :, :-2]
-    down = padded[:, 2:] - padded[:, :-2]
-    smooth_across = across[:, :-2] + 2 * across[:, 1:-1] + across[:, 2:]
-    smooth_down = down[:, :, :-2] + 2 * down[:, :, 1:-1] + down[:, :, 2:]
-    return np.hypot(smooth_across, smooth_down)
+
+    def strength(grey: np.ndarray) -> np.ndarray:
+        return np.hypot(*(ndimage.sobel(grey, axis=axis, mode="nearest") for axis in (0, 1)))
+
+    return np.stack([strength(grey) for grey in np.asarray(images).mean(axis=-1)])
 
 
 def _unit_size(pictures: np.ndarray) -> np.ndarray:
@@ -194,52 +201,187 @@ SHOWN = 2  # images on the page of pictures
 Look = Callable[[np.ndarray], np.ndarray]  # what of a picture is compared
 
 
-def check_all(net: nets.TrainedNet, layer: str, images: np.ndarray, seed: int) -> tuple[Scores, Drawn]:
+ALL_LAYERS = "all layers"  # the one row of a network whose weights can only be drawn anew together
+
+
+def logits_of(net: Net) -> str | None:
+    """The layer of the logits; None of a network that has none."""
+    return net.layers[-1] if nets.logit_names(net) else None
+
+
+class Ways(NamedTuple):
+    """What a network says of a batch of images, and its ways down to them."""
+
+    features: Mapping[str, jax.Array]  # of the logits and of the layer whose units are swapped
+    down: Callable[[jax.Array, str], Pictures]  # (signal, its layer) -> the picture by each of METHODS
+
+
+def check_all(net: Net, layer: str, images: np.ndarray, seed: int) -> tuple[Scores, Drawn]:
     """Scores of all images, a chunk at a time, and the pictures of the first ones.
 
     The last chunk is filled up with the first images, so that one compiled function serves all chunks, and that each
     image has another one to take switches from.
     """
     size = min(CHUNK, len(images))
-    found = []
+    parts: list[Scores] = []
+    first: Drawn = {}
     for start in range(0, len(images), size):
         rows = images[np.arange(start, start + size) % len(images)]
         drawn = draw_all(net, layer, rows, jax.random.key(seed))
-        found.append(compare(drawn, rows))
-        if start == 0:
-            shown = map_cells(lambda of: of[:SHOWN].copy(), drawn)
-    return map_cells(lambda *parts: np.concatenate(parts)[: len(images)], *found), shown
+        parts.append(compare(drawn, rows))
+        first = first or map_cells(lambda of: of[:SHOWN].copy(), drawn)
+    return map_cells(lambda *chunks: np.concatenate(chunks)[: len(images)], *parts), first
 
 
-def draw_all(net: nets.TrainedNet, layer: str, images: np.ndarray, key: jax.Array) -> Drawn:
-    """Every picture that is compared, of a batch of images."""
-    architecture, last = net.architecture, net.architecture.layer_names[-1]
+def not_applicable(net: Net, num_images: int) -> dict[str, str]:
+    """{part of the checks: why it is left out} of a network and so many images."""
+    left_out = {}
+    if logits_of(net) is None:
+        reason = f"the last layer of {net.name}, {net.layers[-1]}, has feature maps and no classes"
+        left_out["best and worst class"] = reason
+    if not isinstance(net, OfTable):
+        left_out["wrong switches"] = f"{net.name} is a function, whose pools hand out no switches"
+        has_weights = isinstance(net, FunctionNet) and net.params is not None
+        anew = "layer by layer drawn anew" if has_weights else "weights drawn anew"
+        reason = "does not say which weights are those of a layer" if has_weights else "holds its weights itself"
+        left_out[anew] = f"{net.name} is a function that {reason}"
+    elif num_images == 1:
+        left_out["switches of another image"] = "there is one image"
+    return left_out
+
+
+def draw_all(net: Net, layer: str, images: np.ndarray, key: jax.Array) -> Drawn:
+    """Every picture that is compared, of a batch of images: of a network without classes or switches what it has.
+
+    `anew` and the comparisons with the image are of the best class, or of the strongest unit where there is no class.
+    """
+    logits = logits_of(net)
     edge_maps = np.broadcast_to(edges(images)[..., None], images.shape)
 
-    def explain(params: Params, trace: Trace, top: jax.Array, of: str) -> Pictures:
+    def explain(ways: Ways, top: jax.Array, of: str) -> Pictures:
+        pictures = ways.down(top, of)
+        return pictures | {"gradient x input": pictures["gradient"] * images, "edges alone": edge_maps}
+
+    def signals_of(ways: Ways) -> dict[str, tuple[jax.Array, str]]:
+        classes = [] if logits is None else [(top, logits) for top in class_tops(ways.features[logits])]
+        units = [(top, layer) for top in neuron_tops(ways.features[layer])]
+        return dict(zip(UNITS if classes else UNITS[2:], [*classes, *units], strict=True))
+
+    def explain_units(ways: Ways) -> dict[str, Pictures]:
+        return {unit: explain(ways, *signal) for unit, signal in signals_of(ways).items()}
+
+    trained = ways_of(net, layer, images)
+    signals = signals_of(trained)
+    drawn: Drawn = {"units": explain_units(trained), "anew": {}, "switches": {}}
+    other = None
+    for name, other in _redrawn(net, layer, images, key):
+        drawn["anew"][name] = explain(other, *signals[asked_of(drawn)])
+    if other is not None:
+        drawn["untrained"] = explain_units(other)  # the last of them
+    if isinstance(net, OfTable):
+        drawn["switches"] = _by_wrong_switches(net, images, {u: signals[u] for u in UNITS[:3:2] if u in signals})
+    return drawn
+
+
+def asked_of(drawn: Mapping[str, Mapping[str, Any]]) -> str:
+    """Whose pictures are compared as weights are drawn anew, and with the image."""
+    return next(unit for unit in UNITS if unit in drawn["units"])
+
+
+def ways_of(net: Net, layer: str, images: np.ndarray) -> Ways:
+    """The ways of any network: a table's own, `Net.project` of the others.
+
+    A class of the others is asked with 1 by `zfjax.with_relu_rule`, as `Net.project` starts from its own logit.
+    """
+    if isinstance(net, OfTable):
+        return _ways_of_table(net.params, images, architecture=net.architecture)
+    logits, fed = logits_of(net), jnp.asarray(images)
+    layers = tuple(dict.fromkeys([layer] if logits is None else [layer, logits]))
+    functions = {name: _as_partial(net.features([name])) for name in layers}
+
+    def down(top: jax.Array, of: str) -> Pictures:
+        if of == logits:
+            options = {"layer": of, "on_unknown": getattr(net, "on_unknown", "error")}
+            found = {name: _down(functions[of], fed, top, rule=way, **options) for name, way in WAY_NAMES.items()}
+            return {name: np.asarray(picture) for name, picture in found.items()}
+        units, is_active = _units_of(np.asarray(top))
+        return {name: net.project(images, units, layer=of, way=way) * is_active for name, way in WAY_NAMES.items()}
+
+    return Ways({name: _of_layer(fn, fed, layer=name) for name, fn in functions.items()}, down)
+
+
+def _ways_of_table(params: Params, images: np.ndarray, *, architecture: Architecture) -> Ways:
+    trace = _up(params, images, architecture=architecture)
+
+    def down(top: jax.Array, of: str) -> Pictures:
         options: dict[str, Any] = {"layer": of, "architecture": architecture}
-        found = {name: np.asarray(method(params, trace, top, **options)) for name, method in METHODS.items()}
-        return found | {"gradient x input": found["gradient"] * images, "edges alone": edge_maps}
+        return {name: np.asarray(method(params, trace, top, **options)) for name, method in METHODS.items()}
 
-    def explain_units(params: Params, trace: Trace) -> dict[str, Pictures]:
-        tops = class_tops(trace[last].features), neuron_tops(trace[layer].features)
-        signals = [(top, of) for pair, of in zip(tops, (last, layer), strict=True) for top in pair]
-        return {unit: explain(params, trace, *signal) for unit, signal in zip(UNITS, signals, strict=True)}
+    return Ways({name: of_layer.features for name, of_layer in trace.items()}, down)
 
+
+def _redrawn(net: Net, layer: str, images: np.ndarray, key: jax.Array) -> Iterator[tuple[str, Ways]]:
+    """(name, ways) of the network as more of its weights are drawn anew; nothing where they cannot be."""
+    if isinstance(net, OfTable):
+        for name, params in cascade(net.params, key, architecture=net.architecture):
+            yield name, _ways_of_table(params, images, architecture=net.architecture)
+    elif isinstance(net, FunctionNet) and net.params is not None:
+        yield ALL_LAYERS, ways_of(net.with_params(shuffled(net.params, key)), layer, images)
+
+
+def shuffled(params: Any, key: jax.Array) -> Any:
+    """A tree of arrays, the values of each in another order: weights of the same spread, that have learnt nothing.
+
+    Variances stay positive. Arrays of whole numbers, as counters are, stay as they are.
+    """
+    leaves, tree = jax.tree.flatten(params)
+    drawn = [
+        jax.random.permutation(jax.random.fold_in(key, n), jnp.ravel(leaf)).reshape(jnp.shape(leaf))
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+        else leaf
+        for n, leaf in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(tree, drawn)
+
+
+def _by_wrong_switches(
+    net: OfTable, images: np.ndarray, signals: Mapping[str, tuple[jax.Array, str]]
+) -> dict[str, Pictures]:
+    architecture = net.architecture
     trace = _up(net.params, images, architecture=architecture)
-    best, strongest = class_tops(trace[last].features)[0], neuron_tops(trace[layer].features)[0]
-    drawn: Drawn = {"units": explain_units(net.params, trace), "anew": {}, "switches": {}}
-    for name, params in cascade(net.params, key, architecture=architecture):
-        other = _up(params, images, architecture=architecture)
-        drawn["anew"][name] = explain(params, other, best, last)
-    drawn["untrained"] = explain_units(params, other)  # the last of the cascade
     changed = {"of another image": exchanged(trace)} if len(images) > 1 else {}
     changed["in the middle"] = centered(trace, architecture=architecture)
+    drawn = {}
     for how, wrong in changed.items():
-        for unit, top, of in (("best class", best, last), ("strongest unit", strongest, layer)):
+        for unit, (top, of) in signals.items():
             picture = project(net.params, wrong, top, layer=of, architecture=architecture)
-            drawn["switches"][f"{unit}, switches {how}"] = {"deconvnet": np.asarray(picture)}
+            drawn[f"{unit}, switches {how}"] = {"deconvnet": np.asarray(picture)}
     return drawn
+
+
+def _units_of(top: np.ndarray) -> tuple[Unit, np.ndarray]:
+    """(the one activation that each signal of `neuron_tops` keeps, 1 or, where it keeps none, 0)."""
+    *place, channel = np.unravel_index(top.reshape(len(top), -1).argmax(axis=1), top.shape[1:])
+    is_active = (top.reshape(len(top), -1) != 0).any(axis=1).astype(np.float32)
+    return Unit(channel, (place[0], place[1]) if place else None), is_active[:, None, None, None]
+
+
+def _as_partial(fn: Features) -> Partial:
+    return fn if isinstance(fn, Partial) else Partial(fn)
+
+
+@partial(jax.jit, static_argnames="layer")
+def _of_layer(fn: Partial, images: jax.Array, *, layer: str) -> jax.Array:
+    return fn(images)[layer]
+
+
+@partial(jax.jit, static_argnames=("layer", "rule", "on_unknown"))
+def _down(
+    fn: Partial, images: jax.Array, top: jax.Array, *, layer: str, rule: Way, on_unknown: Literal["error", "keep"]
+) -> jax.Array:
+    ruled = with_relu_rule(lambda images: fn(images)[layer], rule, on_unknown=on_unknown)
+    (pixels,) = jax.vjp(ruled, images)[1](top)
+    return pixels
 
 
 @partial(jax.jit, static_argnames="architecture")
@@ -249,8 +391,8 @@ def _up(params: Params, images: jax.Array, *, architecture: Architecture) -> Tra
 
 def compare(drawn: Drawn, images: np.ndarray) -> Scores:
     """Every check of a batch of images, from its pictures."""
-    nets = {"": drawn["units"], ", untrained net": drawn["untrained"]}
-    right = drawn["units"]["best class"]
+    of_nets = {"": drawn["units"], ", untrained net": drawn.get("untrained", {})}
+    right = drawn["units"][asked_of(drawn)]
     views: dict[str, Look] = {"signed": lambda of: of, "absolute": np.abs}  # Adebayo et al. 2018 show both
     ranked = {view: {m: ranks(look(of)) for m, of in right.items()} for view, look in views.items()}
     edge_maps = edges(images)
@@ -258,7 +400,8 @@ def compare(drawn: Drawn, images: np.ndarray) -> Scores:
         "units": {
             f"{first} and {second}{which}": {m: cosine(of[first][m], of[second][m]) for m in right}
             for first, second in (UNITS[:2], UNITS[2:])
-            for which, of in nets.items()
+            for which, of in of_nets.items()
+            if first in of
         },
         "switches": {
             row: {m: cosine(drawn["units"][row.partition(",")[0]][m], of) for m, of in wrong.items()}
@@ -272,7 +415,8 @@ def compare(drawn: Drawn, images: np.ndarray) -> Scores:
         }
     alone = {m: spearman(np.abs(of).sum(axis=-1), edge_maps) for m, of in right.items()}
     itself = {m: spearman(of, images) for m, of in right.items()}
-    return {**scores, "image": {"edges of the image": alone, "the image itself": itself}}
+    scores["image"] = {"edges of the image": alone, "the image itself": itself}
+    return {group: rows for group, rows in scores.items() if rows}
 
 
 def summarize(scores: Scores) -> Checks:
@@ -280,7 +424,8 @@ def summarize(scores: Scores) -> Checks:
 
     def over_images(values: np.ndarray) -> dict[str, Any]:
         values = values[np.isfinite(values)]
-        told = len(values) > 0
-        return {"mean": values.mean() if told else None, "std": values.std() if told else None, "num": len(values)}
+        is_known = len(values) > 0
+        mean, std = (values.mean(), values.std()) if is_known else (None, None)
+        return {"mean": mean, "std": std, "num": len(values)}
 
     return map_cells(over_images, scores)
