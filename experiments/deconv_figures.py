@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from matplotlib.figure import Figure
 
@@ -26,12 +26,13 @@ from zfjax import nets, parallel
 from zfjax.analyses import strongest, top_activations
 from zfjax.analyses.strongest import NUM_IMAGES, choose_maps, parse_maps
 from zfjax.analyses.top_activations import State
-from zfjax.data import ImageSet, sets
+from zfjax.data import Concatenated, ImageSet, Source, sets
 from zfjax.errors import UserError
 
 COMMAND = "deconv_figures"
 NUM_MAPS = {"conv1": 16, "conv2": 16, "conv3": 12, "conv4": 10, "conv5": 11}  # Paper is silent; counted in its figure
 OTHER_NUM_MAPS = 9
+SPLITS = {"validation": "validation", "both": "train and validation"}  # as a scan is called
 
 Drawn = Mapping[str, strongest.Strongest]  # by layer
 
@@ -44,6 +45,8 @@ class Config(figure.FigureConfig):
     """Layers to draw; by default every one that has feature maps."""
     maps: tuple[str, ...] = ()
     """Maps to draw, as conv3:5,17; of layers that are not named here, maps are chosen by --seed."""
+    split: Literal["validation", "both"] = "validation"
+    """Pictures to look through: the validation split, or the training pictures too."""
     num_maps: int | None = None
     """Maps to choose in each layer; by default 16, 16, 12, 10 and 11 in layers 1 to 5, 9 in others."""
     batch_size: int = 128
@@ -88,14 +91,14 @@ def run(config: Config) -> dict[str, Any]:
             nets.check_layer(net, layer)
         named = parse_maps(config.maps, net, layers)
         data = figure.open_images(config, net)
-        source = sets.validation_of(data)
+        source = source_of(config, data)
         # every layer with maps, whichever are drawn now, so that later calls for other layers find them
         scanned = [layer for layer in net.layers if layer in with_maps or layer in layers]
         state = scans.scan(
             net,
             source,
             scanned,
-            of=f"{data.fingerprint} validation",
+            of=f"{data.fingerprint} {SPLITS[config.split]}",
             k=NUM_IMAGES,
             batch_size=config.batch_size,
             num_workers=config.num_workers,
@@ -106,15 +109,29 @@ def run(config: Config) -> dict[str, Any]:
         drawn = {}
         for number, layer in enumerate(layers):
             wanted = NUM_MAPS.get(layer, OTHER_NUM_MAPS) if config.num_maps is None else config.num_maps
-            maps = named[layer] if layer in named else choose_maps(state[layer], wanted, (config.seed, number))
+            seed, first = (config.seed, number), own_classes(net, layer, data)
+            maps = named[layer] if layer in named else choose_maps(state[layer], wanted, seed, first=first)
             drawn[layer] = strongest.project_and_cut(net, source, state[layer], maps, layer=layer)
         result = summarize(config, net, data, state, drawn)
         return results.write(out, COMMAND, result, contents(net, drawn, result))
 
 
+def source_of(config: Config, data: ImageSet) -> Source:
+    """What is looked through; UserError for a set without validation pictures."""
+    validation = sets.validation_of(data)
+    return Concatenated(data) if config.split == "both" and data.train is not validation else validation
+
+
+def own_classes(net: nets.Net, layer: str, data: ImageSet) -> list[int]:
+    """The maps that are the pictures' classes, where a layer's maps are classes and the pictures have some of them."""
+    if layer not in getattr(net, "class_maps", ()) or data.class_names == net.class_names:
+        return []
+    return [int(label) for label in sets.labels_for(data, net) if label >= 0]
+
+
 def summarize(config: Config, net: nets.Net, data: ImageSet, state: State, drawn: Drawn) -> dict[str, Any]:
     """What result.json says."""
-    num_images = len(sets.validation_of(data))
+    num_images = len(source_of(config, data))
     return {
         "figure": "Figure 2",
         "num_images": num_images,

@@ -26,16 +26,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from experiments.shell import command, results
-from zfjax import files, nets, pretrained
+from zfjax import nets, pretrained
 from zfjax.data import archives, sets
 from zfjax.data.pictures import preprocess
 from zfjax.errors import UserError
 from zfjax.features import jitted
-from zfjax.training import checkpoints, evaluation
+from zfjax.training import evaluation
 
+COMMAND = "squeezenet_accuracy"
 REPORTED = {"top1": 0.575, "top5": 0.803}  # Iandola et al. 2016: all 50,000 validation photos
-
-
 BATCH = 50  # photos per forward pass
 
 
@@ -70,69 +69,69 @@ def run(config: Config) -> dict[str, Any]:
       What result.json holds. UserError or OSError for weights or photos that do not fit, a class that is not one of
       ImageNet's, a network that differs from the outputs, or an output folder that already holds a result.
     """
-    out = results.result_folder(config.out, nets.RUNS / "squeezenet", overwrite=config.overwrite)
-    net = pretrained.squeezenet(config.weights)
-    rows = [] if config.outputs is None else compared(net, config.outputs)
+    out = nets.RUNS / "squeezenet" if config.out is None else config.out
+    results.check_free(out, COMMAND, overwrite=config.overwrite)
+    caffe = pretrained.squeezenet(config.weights)
+    rows = [] if config.outputs is None else compared(caffe, config.outputs)
     pretrained.check_parity(rows)
-    photos = photos_of(config.data)
-    began = time.monotonic()
-    errors = errors_of(net, photos)
-    result = {
-        "accuracy": {top: round(1 - error, 6) for top, error in errors.shares().items()},
-        "reported": REPORTED,
-        "paper": None,
-        "num_images": photos.num,
-        "num_classes": len(net.class_names),
-        "parity": [row._asdict() | {"relative": row.relative} for row in rows],
-        "seconds": time.monotonic() - began,
-        "weights": {"path": config.weights, "fingerprint": checkpoints.digest(dict(net.params))},
-        "data": {"name": config.data, "fingerprint": photos.fingerprint},
-        "config": config,
-        "versions": results.versions(),
-    }
-    files.save_json(out / "result.json", result)
-    return result
+    photos, net = photos_of(config.data), nets.load_net(f"squeezenet:{config.weights}")
+    with results.claimed(out, COMMAND, overwrite=config.overwrite):
+        began = time.monotonic()
+        errors = errors_of(net, caffe, photos)
+        result = {
+            "accuracy": {top: round(1 - error, 6) for top, error in errors.shares().items()},
+            "reported": REPORTED,
+            "paper": None,
+            "num_images": photos.num,
+            "num_classes": len(net.class_names),
+            "parity": [row._asdict() | {"relative": row.relative} for row in rows],
+            "seconds": time.monotonic() - began,
+            "net": {"name": net.name, "fingerprint": net.fingerprint},
+            "weights": {"path": config.weights, "fingerprint": net.fingerprint},
+            "data": {"name": config.data, "fingerprint": photos.fingerprint},
+            "config": config,
+            "versions": results.versions(),
+        }
+        return results.write(out, COMMAND, result, {})
 
 
-def compared(net: pretrained.CaffeNet, outputs: Path) -> list[pretrained.ParityRow]:
+def compared(caffe: pretrained.CaffeNet, outputs: Path) -> list[pretrained.ParityRow]:
     """The parity report of the layers in another implementation's .npz."""
     other = pretrained.read_exporter_run(outputs)
 
     def as_images(inputs: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(np.moveaxis(inputs, 1, 3)[..., ::-1])
 
-    fn = net.layers_of(list(other.outputs))
-    return pretrained.exporter_parity(fn, other, as_images=as_images, preprocess=net.preprocess)
+    fn = caffe.layers_of(list(other.outputs))
+    return pretrained.exporter_parity(fn, other, as_images=as_images, preprocess=caffe.preprocess)
+
+
+def errors_of(net: nets.Net, caffe: pretrained.CaffeNet, photos: Photos) -> evaluation.Errors:
+    """Counts over all photos, in batches that are filled up, so that one program serves all."""
+    fn, errors = jitted(net.features(["logits"])), evaluation.init()
+    with tqdm(total=photos.num, desc="centre crop", unit="img", disable=None) as bar:
+        for start in range(0, photos.num, BATCH):
+            some = [next(photos.labeled) for _ in range(start, min(start + BATCH, photos.num))]
+            filled = [*some, *some[:1] * (BATCH - len(some))]
+            images = np.concatenate([caffe.preprocess(picture[None]) for picture, _ in filled])
+            labels, mask = np.array([label for _, label in filled], np.int32), np.arange(BATCH) < len(some)
+            errors = evaluation.update(errors, fn(images)["logits"], labels, mask)
+            bar.update(len(some))
+    return errors
 
 
 def photos_of(data: str) -> Photos:
     """The validation photos of a folder with official tars or class folders, or of a prepared set."""
     folder, names = Path(data), (archives.TARS["validation"], archives.FOLDERS["validation"])
-    is_official = any((folder / name).exists() for name in names)
-    return _official_photos(folder) if is_official else _prepared_photos(data)
-
-
-def errors_of(net: pretrained.CaffeNet, photos: Photos) -> evaluation.Errors:
-    """Counts over all photos."""
-    fn = jitted(net.layers_of(["logits"]))
-    errors = evaluation.init()
-    with tqdm(total=photos.num, desc="centre crop", unit="img") as bar:
-        for images, labels, mask in _batches(net, photos):
-            errors = evaluation.update(errors, fn(images)["logits"], labels, mask)
-            bar.update(int(mask.sum()))
-    return errors
-
-
-def _batches(net: pretrained.CaffeNet, photos: Photos) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(images, labels, mask) of BATCH rows each; the last batch is filled up, so that one program serves all."""
-    size = net.image_size
-    for start in range(0, photos.num, BATCH):
-        count = min(BATCH, photos.num - start)
-        images, labels = np.zeros((BATCH, size, size, 3), np.float32), np.zeros(BATCH, np.int32)
-        for row in range(count):
-            picture, labels[row] = next(photos.labeled)
-            images[row] = net.preprocess(picture[None])[0]
-        yield images, labels, np.arange(BATCH) < count
+    if any((folder / name).exists() for name in names):
+        return _official_photos(folder)
+    images = sets.open_data(data)
+    source, official = sets.validation_of(images), images.official_labels
+    if official is None:
+        raise UserError(f"data={data!r}: its classes are not all among ImageNet's 1000")
+    examples = (source[index] for index in range(len(source)))
+    labeled = ((example["image"], official[int(example["label"])]) for example in examples)
+    return Photos(len(source), labeled, images.fingerprint)
 
 
 def _official_photos(source: Path) -> Photos:
@@ -152,16 +151,6 @@ def _official_photos(source: Path) -> Photos:
             yield preprocess(data, side), index[photo.folder]
 
     return Photos(len(listed), labeled(), hashed.hexdigest())
-
-
-def _prepared_photos(data: str) -> Photos:
-    images = sets.open_data(data)
-    source, official = sets.validation_of(images), images.official_labels
-    if official is None:
-        raise UserError(f"data={data!r}: its classes are not all among ImageNet's 1000")
-    examples = (source[index] for index in range(len(source)))
-    labeled = ((example["image"], official[int(example["label"])]) for example in examples)
-    return Photos(len(source), labeled, images.fingerprint)
 
 
 def report(result: dict[str, Any]) -> None:

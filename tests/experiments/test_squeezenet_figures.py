@@ -1,9 +1,11 @@
-"""The figures of SqueezeNet: every number is its own forward pass's or `project_fn`'s; clear refusals.
+"""The figures of SqueezeNet, by the commands of any network: every number is its own forward pass's or `project_fn`'s.
 
 A narrow net of SqueezeNet's layers stands in, on 256-pixel pictures of noise.
 """
 
+import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -13,8 +15,9 @@ import pytest
 from PIL import Image
 from test_squeezenet import write_net
 
-from experiments import part_correspondence, squeezenet_figures, squeezenet_occlusion, squeezenet_photos
-from zfjax import data, pixels
+from experiments import deconv_figures, part_correspondence, squeezenet_figures
+from experiments.shell import scans
+from zfjax import data, nets, pixels, pretrained
 from zfjax.analyses import correspondence, occlusion, strongest
 from zfjax.analyses.top_activations import TopActivations
 from zfjax.anymodel import Unit, project_fn
@@ -46,30 +49,32 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def net(weights):
-    return squeezenet_photos.load_net(weights)
-
-
-@pytest.fixture(autouse=True)
-def small_batches(monkeypatch):
-    """One picture a device."""
-    monkeypatch.setattr(squeezenet_photos, "BATCH", 1)
-
-
-@pytest.fixture
-def opened(monkeypatch):
-    monkeypatch.setattr(sets, "open_data", lambda data, **_: photos())
+def caffe(weights):
+    return pretrained.squeezenet(weights)
 
 
 @pytest.fixture(scope="module")
-def all_features(net):
+def net(weights):
+    return nets.load_net(f"squeezenet:{weights}")
+
+
+@pytest.fixture
+def opened(monkeypatch, tmp_path):
+    """The set in the place of one on disk; batches of a picture a device; scans in a folder of their own."""
+    monkeypatch.setattr(sets, "open_data", lambda data, **_: photos())
+    monkeypatch.setattr(nets, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(squeezenet_figures, "BATCH", jax.device_count())
+
+
+@pytest.fixture(scope="module")
+def all_features(caffe):
     """{layer: NumPy features} of the training and then the validation pictures."""
-    images = net.architecture.preprocess(np.concatenate([TRAIN, VALIDATION]))
-    return jax.tree.map(np.asarray, jax.jit(net.architecture.fn)(images))
+    images = caffe.preprocess(np.concatenate([TRAIN, VALIDATION]))
+    return jax.tree.map(np.asarray, jax.jit(caffe.fn)(images))
 
 
-def alone(net, image, channel, place, layer):
-    fn = net.architecture.layers_of([layer])
+def alone(caffe, image, channel, place, layer):
+    fn = caffe.layers_of([layer])
     unit = Unit(channel, place)
     return np.asarray(jax.jit(lambda x: project_fn(lambda x: fn(x)[layer], x, unit=unit))(image[None]))[0]
 
@@ -84,7 +89,7 @@ def test_both_splits_are_one_source_training_first():
 
 def test_the_scan_finds_each_maps_strongest_photo_and_place_of_both_splits(net, all_features, tmp_path):
     both, layers = data.Concatenated(photos()), ("fire4", "conv10")
-    state = squeezenet_photos.scan(net, both, layers, tmp_path / "scan.npz", of="data", k=3)
+    state = scans.scan(net, both, layers, path=tmp_path / "scan.npz", of="data", k=3, batch_size=2 * jax.device_count())
     assert set(state) == set(layers)
     for layer in layers:
         maps = all_features[layer]
@@ -97,109 +102,116 @@ def test_the_scan_finds_each_maps_strongest_photo_and_place_of_both_splits(net, 
         np.testing.assert_allclose(maps[found.images, found.rows, found.columns, channel], wanted, rtol=1e-4, atol=1e-3)
 
 
-def test_each_place_is_projected_alone_however_many_there_are(net, monkeypatch):
+def test_each_place_is_projected_alone_however_many_there_are(net, caffe, monkeypatch):
     """Four places in chunks of three: the last chunk is filled up with places that are there already."""
-    monkeypatch.setattr(squeezenet_photos, "CHUNK", 3)
-    images = net.architecture.preprocess(VALIDATION[:2])
-    places = {"image": [1, 0, 1, 1], "channel": [0, 2, 5, 3], "row": [4, 0, 27, 9], "column": [8, 54, 0, 9]}
-    places = {name: np.array(place) for name, place in places.items()}
-    found = squeezenet_photos.project_places(net, images, places, layer="fire4")
-    assert np.abs(found).max(axis=(1, 2, 3)).min() > 0
-    none = {name: place[:0] for name, place in places.items()}
-    assert squeezenet_photos.project_places(net, images[:0], none, layer="fire4").shape == (0, 227, 227, 3)
-    for n, (image, channel, row, column) in enumerate(zip(*places.values(), strict=True)):
-        expected = alone(net, images[image], int(channel), (int(row), int(column)), "fire4")
-        np.testing.assert_allclose(found[n], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    monkeypatch.setattr(nets, "CHUNK", 3)
+    images = caffe.preprocess(VALIDATION[:2])
+    image, channel, row, column = np.array([[1, 0, 1, 1], [0, 2, 5, 3], [4, 0, 27, 9], [8, 54, 0, 9]])
+    drawn = net.project(images, Unit(channel, (row, column)), layer="fire4", of=image)
+    assert np.abs(drawn).max(axis=(1, 2, 3)).min() > 0
+    none = np.zeros(0, int)
+    assert net.project(images[:1], Unit(none, (none, none)), layer="fire4", of=none).shape == (0, 227, 227, 3)
+    for n in range(4):
+        expected = alone(caffe, images[image[n]], int(channel[n]), (int(row[n]), int(column[n])), "fire4")
+        np.testing.assert_allclose(drawn[n], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-def test_the_photos_classes_come_first_among_the_class_maps():
+def test_the_photos_classes_come_first_among_the_class_maps(net):
     values = np.ones((1000, 9), np.float32)
-    state = {"conv10": TopActivations(values, *[np.zeros((1000, 9), np.int32)] * 3)}
-    state["fire8"] = TopActivations(*(field[:6] for field in state["conv10"]))
-    chosen = squeezenet_figures.choose_maps(photos(), "conv10", state, 4, (0, 3))
+    top = TopActivations(values, *[np.zeros((1000, 9), np.int32)] * 3)
+    own = deconv_figures.own_classes(net, "conv10", photos())
+    assert own == list(OFFICIAL)
+    chosen = strongest.choose_maps(top, 4, (0, 3), first=own)
     assert chosen[:2].tolist() == list(OFFICIAL) and len(set(chosen.tolist())) == 4
-    assert squeezenet_figures.choose_maps(photos(), "conv10", state, 1, (0, 3)).tolist() == [574]
-    expected = strongest.choose_maps(state["fire8"], 4, (0, 2))
-    np.testing.assert_array_equal(squeezenet_figures.choose_maps(photos(), "fire8", state, 4, (0, 2)), expected)
+    assert strongest.choose_maps(top, 1, (0, 3), first=own).tolist() == [574]
+    assert deconv_figures.own_classes(net, "fire8", photos()) == []
+    every = dataclasses.replace(photos(), class_names=net.class_names)  # a folder's, or all of ImageNet's
+    assert deconv_figures.own_classes(net, "conv10", every) == []
 
 
-def test_figure_2_is_drawn_of_both_splits_and_its_scan_is_kept(net, weights, opened, tmp_path, monkeypatch):
+def test_figure_2_is_drawn_of_both_splits_and_its_scan_is_kept(net, caffe, weights, opened, tmp_path, monkeypatch):
     monkeypatch.setattr(squeezenet_figures, "LAYERS", ("pool1", "conv10"))
     config = squeezenet_figures.Config(weights, "photos", "deconv", out=tmp_path, num_maps=2)
     folder = tmp_path / "deconv"
     result = squeezenet_figures.run(config)["deconv"]
     saved = json.loads((folder / "result.json").read_text())
     assert saved["figure"] == "Figure 2" and saved["num_images"] == 9 and list(saved["layers"]) == ["pool1", "conv10"]
-    assert saved["network"] == "SqueezeNet v1.0" and saved["checkpoint"]["fingerprint"] == net.fingerprint
+    assert saved["net"] == {"name": "squeezenet", "fingerprint": net.fingerprint}
     assert saved["layers"]["pool1"]["receptive_field"] == 11 and saved["layers"]["conv10"]["maps"] == list(OFFICIAL)
     for layer in ("pool1", "conv10"):
         with np.load(folder / f"{layer}.npz") as file:
-            seen = dict(file)
-        both, field = data.Concatenated(photos()), net.architecture.receptive_field(layer)
-        picture, box = both[int(seen["images"][0, 0])]["image"], tuple(seen["boxes"][0, 0].tolist())
-        np.testing.assert_array_equal(seen["patches"][0, 0], pixels.cut(picture[14:241, 14:241], box, 224))
-        assert seen["patches"].shape[2:4] == (field.size, field.size)
+            drawn = dict(file)
+        both, field = data.Concatenated(photos()), net.receptive_field(layer)
+        picture, box = both[int(drawn["images"][0, 0])]["image"], tuple(drawn["boxes"][0, 0].tolist())
+        np.testing.assert_array_equal(drawn["patches"][0, 0], pixels.cut(picture[14:241, 14:241], box, 224))
+        assert drawn["patches"].shape[2:4] == (field.size, field.size)
         place = [(edge - field.offset) // field.stride for edge in box[:2]]
-        image = net.architecture.preprocess(picture[None])[0]
-        expected = pixels.cut(alone(net, image, int(seen["maps"][0]), tuple(place), layer), box, 0.0)
-        np.testing.assert_allclose(seen["projections"][0, 0], expected, rtol=1e-4, atol=1e-3 * np.abs(expected).max())
+        image = caffe.preprocess(picture[None])[0]
+        expected = pixels.cut(alone(caffe, image, int(drawn["maps"][0]), tuple(place), layer), box, 0.0)
+        np.testing.assert_allclose(drawn["projections"][0, 0], expected, rtol=1e-4, atol=1e-3 * np.abs(expected).max())
     assert {path.name for path in folder.glob("*.png")} == {"pool1.png", "conv10.png", "overview.png"}
     with pytest.raises(ValueError, match="already holds a result"):
         squeezenet_figures.run(config)
-    monkeypatch.delattr(squeezenet_photos.scans, "eval_batches")  # it cannot scan again
+    monkeypatch.delattr(scans, "eval_batches")  # it cannot scan again
     again = squeezenet_figures.run(squeezenet_figures.Config(**{**vars(config), "overwrite": True}))["deconv"]
     np.testing.assert_array_equal(again["layers"]["pool1"]["strongest"], result["layers"]["pool1"]["strongest"])
 
 
-def test_what_is_watched_of_an_occluded_photo_is_the_nets_answer(net, all_features):
-    images = net.architecture.preprocess(VALIDATION)
-    fn = net.architecture.layers_of([squeezenet_occlusion.WATCHED, "logits"])
-    watched = jax.jit(squeezenet_occlusion.watch)(fn, np.int32(2), np.int32(574), images)
+def test_what_is_watched_of_an_occluded_photo_is_the_nets_answer(net, caffe, all_features):
+    layer = occlusion.watched_layer(net)
+    assert layer == "fire9"  # the last layer whose maps are features; those of conv10 are classes
+    images, fn = caffe.preprocess(VALIDATION), net.features([layer, "logits"])
+    options = {"layer": layer, "logits": "logits"}
+    watched = jax.jit(partial(occlusion.watch, **options))(fn, np.int32(2), np.int32(574), images)
     logits = all_features["logits"][5:]
     np.testing.assert_allclose(watched.probability, jax.nn.softmax(logits)[:, 574], rtol=1e-3)
     np.testing.assert_allclose(watched.activity, all_features["fire9"][5:, ..., 2].sum(axis=(1, 2)), rtol=1e-4)
     np.testing.assert_array_equal(watched.predicted, logits.argmax(axis=1))
-    seen = jax.jit(squeezenet_occlusion.look)(fn, images)
+    looked = jax.jit(partial(occlusion.look, **options))(fn, images)
     for n, maps in enumerate(all_features["fire9"][5:]):
         place = np.unravel_index(maps.argmax(), maps.shape)
-        assert (int(seen.row[n]), int(seen.column[n]), int(seen.channel[n])) == place
+        assert (int(looked.row[n]), int(looked.column[n]), int(looked.channel[n])) == place
 
 
 def test_scenes_have_imagenets_labels_and_the_right_ones_come_first(net):
     """Class 0 wins everywhere in the narrow net: of the labels 574, 0, 574, 0 numbers 1 and 3 are right."""
-    scenes = squeezenet_occlusion.choose_scenes(net, photos(), 3, seed=0)
+    scenes = occlusion.choose_scenes(net, photos(), "fire9", 3, seed=0, batch_size=4)
     assert scenes.labels.tolist() == [0, 0, 574] and scenes.correct.tolist() == [True, True, False]
     assert set(scenes.indices[:2].tolist()) == {1, 3}
     np.testing.assert_array_equal(scenes.views.pictures, VALIDATION[scenes.indices][:, 14:241, 14:241])
 
 
-def test_figure_7_sweeps_the_square_over_validation_photos(net, weights, opened, tmp_path, monkeypatch):
+def test_figure_7_sweeps_the_square_over_validation_photos(net, caffe, weights, opened, tmp_path, monkeypatch):
     monkeypatch.setattr(occlusion, "places", lambda size, square, stride: PLACES(size, square, 8 * stride))
     config = squeezenet_figures.Config(weights, "photos", "occlusion", out=tmp_path, num_images=1)
     squeezenet_figures.run(config)
     folder = tmp_path / "occlusion"
     saved = json.loads((folder / "result.json").read_text())
     assert saved["figure"] == "Figure 7" and saved["score"] is None and saved["square"] == 56
+    assert saved["layer"] == "fire9" and saved["stride"] == 7
     (facts,) = saved["images"]
-    assert facts["class"] == "tench" and facts["predicted"] == "tench"
+    assert facts["class"] == "tench" and facts["predicted"] == "tench" and facts["class_is_known"]
     with np.load(folder / "maps.npz") as maps:
         corner, index = maps["corners"][1, 2], int(maps["images"][0])
-        image = net.architecture.preprocess(VALIDATION[index][None])
-        hidden = image.copy()
-        hidden[:, corner[0] : corner[0] + 56, corner[1] : corner[1] + 56] = 0
-        found = net.architecture.fn(jnp.asarray(hidden))
-        activity = np.asarray(found["fire9"])[0, ..., facts["map"]].sum()
+        image = caffe.preprocess(VALIDATION[index][None])
+        views = nets.read_views(photos().validation, [index], net)
+        hidden, fill = image.copy(), occlusion.filler(net, views, "mean", square=56)(views, 0)
+        rows, columns = (slice(edge, edge + 56) for edge in corner)
+        hidden[0, rows, columns] = np.broadcast_to(fill[0], image[0].shape)[rows, columns]
+        answer = caffe.fn(jnp.asarray(hidden))
+        activity = np.asarray(answer["fire9"])[0, ..., facts["map"]].sum()
         np.testing.assert_allclose(maps["activity"][0, 1, 2], activity, rtol=1e-3)
-        assert maps["predicted"][0, 1, 2] == int(found["logits"].argmax())
+        assert maps["predicted"][0, 1, 2] == int(answer["logits"].argmax())
     assert (folder / "maps.png").exists()
 
 
-def test_table_1_compares_the_nets_own_signs_in_the_papers_order_of_layers(net, weights, opened, tmp_path, monkeypatch):
+def test_table_1_compares_the_nets_own_signs_in_the_papers_order_of_layers(
+    caffe, weights, opened, tmp_path, monkeypatch
+):
     """Delta of all four pictures under their noses, from plain forward passes."""
-    config = {"num_random": 1, "num_aligned": 1, "num_images": 4, "num_draws": 2}
+    config = {"num_random": 1, "num_aligned": 1, "num_images": 4, "num_draws": 2, "num_permutations": 9}
     real = part_correspondence.Config
     monkeypatch.setattr(part_correspondence, "Config", lambda **given: real(**given, **config))
-    monkeypatch.setattr(part_correspondence, "NUM_PERMUTATIONS", 9)
     faces = [{"file": f"{n}.png", "nose": [128, 100 + n], "left_eye": [60 + 9 * n, 70]} for n in range(4)]
     for face, picture in zip(faces, VALIDATION, strict=True):
         Image.fromarray(picture).save(tmp_path / face["file"])
@@ -208,10 +220,10 @@ def test_table_1_compares_the_nets_own_signs_in_the_papers_order_of_layers(net, 
     squeezenet_figures.run(squeezenet_figures.Config(weights, "photos", "correspondence", **given))
     saved = json.loads((tmp_path / "correspondence" / "result.json").read_text())
     assert saved["table"] == "Table 1" and list(saved["layers"]) == ["fire8", "conv10", "fire4"]
-    images = net.architecture.preprocess(VALIDATION)
+    images = caffe.preprocess(VALIDATION)
     noses = np.array([[100 + n - 14, 128 - 14] for n in range(4)])
     masked = np.asarray(correspondence.mask_squares(images, noses, side=57))
-    fn = jax.jit(net.architecture.fn)
+    fn = jax.jit(caffe.fn)
     for layer, rows in saved["layers"].items():
         changes = np.asarray(fn(images)[layer] - fn(masked)[layer]).reshape(4, -1)
         assert rows["nose"]["all"] == pytest.approx(correspondence.sign_consistency(changes), rel=1e-3)
@@ -242,7 +254,9 @@ UNFIT = {
 
 
 @pytest.mark.parametrize(("message", "change"), UNFIT.items())
-def test_photos_that_do_not_fit_the_net_are_refused(net, monkeypatch, message, change):
+@pytest.mark.parametrize("figure", ["deconv", "occlusion"])
+def test_photos_that_do_not_fit_the_net_are_refused(weights, monkeypatch, tmp_path, figure, message, change):
     monkeypatch.setattr(sets, "open_data", lambda data, **_: photos(**change))
     with pytest.raises(ValueError, match=message):
-        squeezenet_photos.open_photos("x", net)
+        squeezenet_figures.run(squeezenet_figures.Config(weights, "x", figure, out=tmp_path / "new"))
+    assert not (tmp_path / "new").exists()

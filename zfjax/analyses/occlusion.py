@@ -402,9 +402,9 @@ def choose_scenes(net: Net, data: ImageSet, layer: str, num: int, seed: int, *, 
     order = np.random.default_rng(seed).permutation(len(source))[: 2 * num + SPARE]
     views = nets.read_views(source, order, net)
     looks = features.in_batches(_of_net(look, net, layer), views.images, batch_size=batch_size)
-    is_known = data.class_names == net.class_names and looks.probabilities.shape[1]
-    if not is_known:  # the labels are those of other classes
-        views = views._replace(labels=np.full_like(views.labels, -1))
+    has_classes = looks.probabilities.shape[1] > 0
+    own = np.append(sets.labels_for(data, net), np.int32(-1))[views.labels]  # the last for -1 itself
+    views = views._replace(labels=own if has_classes else np.full_like(views.labels, -1))
     no_class = np.full(len(order), -1, np.int32)
     predicted = looks.probabilities.argmax(axis=1).astype(np.int32) if looks.probabilities.shape[1] else no_class
     labels = np.where(views.labels < 0, predicted, views.labels)

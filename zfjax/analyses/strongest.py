@@ -23,8 +23,8 @@ NUM_IMAGES = 9  # strongest images of each map, as in the paper
 FAINT = 0.05  # share of a layer's strongest activation, below which a map is drawn only where it is named
 
 
-def choose_maps(top: TopActivations, num: int, seed: int | tuple[int, ...]) -> np.ndarray:
-    """At most `num` maps at random, sorted.
+def choose_maps(top: TopActivations, num: int, seed: int | tuple[int, ...], *, first: Sequence[int] = ()) -> np.ndarray:
+    """At most `num` maps: those of `first`, and then others at random, sorted.
 
     They are chosen among the maps whose nine places all hold at least FAINT of the layer's strongest activation
     (Paper is silent; what excites fainter ones is hard to tell from noise); where there are fewer than `num`, then
@@ -35,8 +35,10 @@ def choose_maps(top: TopActivations, num: int, seed: int | tuple[int, ...]) -> n
     alive = top_activations.alive(top)
     values = np.asarray(top.values)
     full = alive & (values[:, -1] > FAINT * values.max())
-    candidates = np.flatnonzero(full if full.sum() >= num else alive if alive.any() else np.ones_like(alive))
-    return np.sort(np.random.default_rng(seed).permutation(candidates)[:num])
+    wanted = max(1, num - len(first))
+    candidates = np.flatnonzero(full if full.sum() >= wanted else alive if alive.any() else np.ones_like(alive))
+    others = np.sort(np.random.default_rng(seed).permutation(candidates)[:wanted])
+    return np.array(list(dict.fromkeys([*map(int, first), *others.tolist()]))[:num])
 
 
 def parse_maps(maps: Sequence[str], net: Net, layers: Sequence[str]) -> dict[str, np.ndarray]:

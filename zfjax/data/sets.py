@@ -80,6 +80,12 @@ def open_images(data: str | None, net: Net) -> ImageSet:
     return images
 
 
+def labels_for(data: ImageSet, net: Net) -> np.ndarray:
+    """The net's class of each of the set's, by its name; -1 where the net has none of that name. -> int32 [classes]"""
+    number = {name: label for label, name in enumerate(net.class_names)}
+    return np.array([number.get(name, -1) for name in data.class_names], np.int32)
+
+
 def validation_of(data: ImageSet) -> Source:
     """The validation split; UserError where there is none."""
     if data.validation is None:

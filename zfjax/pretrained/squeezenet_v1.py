@@ -144,7 +144,7 @@ def squeezenet(path: Path) -> CaffeNet:
 
 
 def _minus(mean: np.ndarray, crops: jax.Array) -> jax.Array:
-    return crops - mean
+    return crops - mean[None, None, None]
 
 
 def _check_table(path: Path, table: caffe.Table) -> None:
