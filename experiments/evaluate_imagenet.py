@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -26,7 +26,7 @@ import tyro
 from tqdm import tqdm
 
 from experiments.shell import command, results
-from zfjax import nets, parallel
+from zfjax import features, nets, parallel
 from zfjax.data import ImageSet, Source, sets
 from zfjax.data.loader import eval_batches
 from zfjax.errors import UserError
@@ -153,9 +153,17 @@ def score(networks: Sequence[Net], source: Source, logits: np.ndarray, **options
     if len(tables) == len(networks):
         return Scored({views: errors_of(tables, source, logits, views, **options) for views in ("center", "ten")}, {})
     other = next(net for net in networks if not isinstance(net, nets.OfTable))
-    errors = evaluation.errors_of_nets(networks, batches_of(source, logits, "center", **options))
+    fns = [logits_function(net) for net in networks]
+    errors = evaluation.errors_of_functions(fns, batches_of(source, logits, "center", **options))
     why = f"{other.name} prepares its own images of the centre of a picture; only a table of layers has other crops"
     return Scored({"center": errors}, {"ten": why})
+
+
+def logits_function(net: Net) -> Callable[[Any], jax.Array]:
+    """pictures uint8 [B, H, W, C] -> logits [B, classes] of their centres."""
+    last = net.layers[-1]
+    fn = features.jitted(nets.features_of_pictures(net, [last]))
+    return lambda pictures: fn(pictures)[last]
 
 
 def errors_of(

@@ -1,6 +1,6 @@
 """Top-1 and top-5 error over a whole split, from the centre crop or the paper's ten crops (sec. 4.1).
 
-Networks of a table are measured on all devices; any other network by `errors_of_nets`, on one.
+Networks of a table are measured on all devices; any other network by `errors_of_functions`, on one.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from jax import lax
 from zfjax import pixels
 from zfjax.architecture import Architecture
 from zfjax.errors import UserError
-from zfjax.features import jitted
-from zfjax.nets import Net, features_of_pictures
 from zfjax.network import Params, forward
 from zfjax.parallel import AXIS, data_parallel, replicate, split
 
@@ -158,17 +156,16 @@ def make_evaluate_ensemble(
     return evaluate
 
 
-def errors_of_nets(networks: Sequence[Net], batches: Iterable[dict[str, Any]]) -> EnsembleErrors:
-    """Errors of the averaged softmax of any networks, and of each by itself, from the centre crop, on one device.
+def errors_of_functions(fns: Sequence[Callable[[Any], jax.Array]], batches: Iterable[dict[str, Any]]) -> EnsembleErrors:
+    """Errors of the averaged softmax of functions, and of each by itself, on one device.
 
     Args:
-      networks: whose last layer is the logits, [B, classes], with the same classes and size of pictures.
+      fns: pictures uint8 [b, H, W, C] -> logits [b, classes], of networks that no table describes.
       batches: {"image": uint8 [b, H, W, C], "label": int [b], "mask": bool [b]}.
     """
-    fns = [(jitted(features_of_pictures(net, net.layers[-1:])), net.layers[-1]) for net in networks]
-    total = EnsembleErrors(init(), tuple(init() for _ in networks))
+    total = EnsembleErrors(init(), tuple(init() for _ in fns))
     for batch in batches:
-        each = [jax.nn.softmax(fn(batch["image"])[layer].astype(jnp.float32)) for fn, layer in fns]
+        each = [jax.nn.softmax(fn(batch["image"]).astype(jnp.float32)) for fn in fns]
         rows = [jnp.stack(each).mean(axis=0), *each]
         ensemble, *alone = (
             update(before, probabilities, batch["label"], batch["mask"])
