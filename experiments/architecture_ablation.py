@@ -52,10 +52,7 @@ class Variant(NamedTuple):
 
 
 FOUR_LAYERS = ALEXNET.without("conv3", "conv4", "fc6", "fc7")
-
-
 WIDE_MAPS = {"conv3": 512, "conv4": 1024, "conv5": 512}
-
 
 VARIANTS = (
     Variant("alexnet", ALEXNET, (35.1, 40.5, 18.1)),
@@ -113,8 +110,6 @@ def folder_name(variant: Variant) -> str:
 
 # At 1e-2, which reduced nets of full depth are trained with, AlexNet without layers 3 and 4 never leaves ln(classes)
 LEARNING_RATES = {"demo": 3e-3, "reduced": 3e-3, "paper": 1e-2}
-
-
 NUM_ORDERS = 9_999  # of the variants, for the p-value; all of them where there are fewer
 
 

@@ -33,10 +33,7 @@ PAPER = {
     ALEXNET: {"map_sides": (55, 27, 27, 13, 13, 13, 13, 6), "num_parameters": 60_965_224},
 }
 
-
 STAGES: tuple[Literal["filtered", "output"], ...] = ("filtered", "output")  # before the pool, after it
-
-
 CONV_ONLY = ("stride", "padding", "groups")
 
 

@@ -38,8 +38,6 @@ from zfjax.data.loader import steps_per_epoch, train_batches
 from zfjax.errors import UserError
 
 Work = Callable[[], Any]  # does the work on one batch, or starts it
-
-
 Engine = tuple[Work, Callable[[Any], Any]]  # the work, and what waits for its result
 
 

@@ -25,14 +25,8 @@ from zfjax.data import demo
 
 COMMAND = "demo_scenes"
 SHOWN = 8  # scenes of each class on the page
-
-
 ANNOTATED = 2  # of them with mask and parts
-
-
 PENALTIES = (1e1, 1e2, 1e3, 1e4)  # of the ridge regressions; the best one on the test scenes counts, in their favour
-
-
 PART_COLOURS = ((255, 40, 40), (40, 230, 40), (255, 230, 0))  # right eye, left eye, nose
 
 

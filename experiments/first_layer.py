@@ -42,12 +42,10 @@ from zfjax.training import checkpoints
 COMMAND = "first_layer"
 NUM_IMAGES = 9  # strongest images of each map, as in the paper
 
-
 CHANGES: dict[str, dict[str, Any]] = {  # of the settings that the net was trained with, to train the other two
     "unclipped": {"recipe.renormalize_radius": None},
     "alexnet": {"architecture": "alexnet"},
 }
-
 
 PAPER = {
     "unclipped": "one feature dominates",

@@ -30,16 +30,12 @@ from zfjax.analyses.invariance import TRANSFORMS, Chosen
 from zfjax.errors import UserError
 
 COMMAND = "invariance_curves"
-
-
 BATCH_SIZE = 9  # amounts per forward pass: the tables above leave little of their last batch empty
-
 
 PAPER = (
     "small transforms change layer 1 dramatically and layer 7 little, quasi-linearly for translation and scale; "
     "the output is not invariant to rotation, but for objects with rotational symmetry"
 )
-
 
 MEANINGS = {
     "slope": "distance over the length of the untransformed vector, per pixel, unit of scale or degree: least squares "

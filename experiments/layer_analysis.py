@@ -46,7 +46,6 @@ COMMAND = "layer_analysis"
 
 NUM_TRAIN = {"caltech101": 30, "caltech256": 60}  # the paper's
 
-
 PAPER: dict[str, dict[str, dict[str, float]]] = {  # percent
     "caltech101": {
         "svm": {"conv1": 44.8, "conv2": 66.2, "conv3": 72.3, "conv4": 76.6, "conv5": 86.2, "fc7": 85.5},

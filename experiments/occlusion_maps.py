@@ -34,14 +34,8 @@ from zfjax.data import sets
 from zfjax.errors import UserError
 
 COMMAND = "occlusion_maps"
-
-
 PAPER = "when the object is occluded, the strongest map's activity and the probability of the class drop"
-
-
 SCORE_STEP = 3  # the score takes every third place of the square, and so many more images
-
-
 LOOKING, SCANNING = 16, 128  # images per pass of `look` and of the scan, or what the budget holds
 
 

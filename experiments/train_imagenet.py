@@ -104,7 +104,6 @@ class Config:
 # learnt by heart from ten fixed crops, so crops are random.
 _REDUCED = Recipe(initialization="he", crops="random", annealing="cosine", batch_size=64)
 
-
 PRESETS = {
     "paper": Config(),
     "reduced": Config(

@@ -69,7 +69,6 @@ PAPER: dict[str, dict[str, Any]] = {  # percent
     "voc2012": {"table": "Table 6", "pretrained": 79.0, "best earlier": {"Sande et al.": 74.3, "Yan et al.": 82.2}},
 }
 
-
 NUM_TRAIN = {"caltech101": (15, 30), "caltech256": (15, 30, 45, 60)}
 
 

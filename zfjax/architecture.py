@@ -79,8 +79,6 @@ class Dense:
 
 
 Layer = Conv | Dense
-
-
 Shape = tuple[int, ...]
 
 
@@ -160,13 +158,8 @@ def _is_padding(value: Any) -> bool:
 
 
 COUNT = FieldRule("a Python int of at least 1", lambda value: _is_int(value) and value >= 1)
-
-
 POSITIVE = FieldRule("a finite Python number above 0", lambda value: _is_real(value) and value > 0)
-
-
 _FROM_0 = FieldRule("a finite Python number of at least 0", lambda value: _is_real(value) and value >= 0)
-
 
 _RULES: dict[type, dict[str, FieldRule]] = {
     Pool: {
@@ -347,12 +340,8 @@ _TABLE_RULES = {
     "input_scale": POSITIVE,
 }
 
-
 _POOL_NORM = (Pool(), ContrastNorm())  # Fig. 3: normalised after pooling
-
-
 _NORM_POOL = (ContrastNorm(), Pool())  # Krizhevsky et al. 2012: normalised before pooling
-
 
 # Fig. 3. Paper is silent on the paddings: these give its map sizes 110-55-26-13-13-13-13-6.
 ZFNET = Architecture(
@@ -368,7 +357,6 @@ ZFNET = Architecture(
         Dense("fc8", 1000, hidden=False),
     ),
 )
-
 
 # Krizhevsky et al. 2012, fig. 2: the network that the paper replicates and improves on (sec. 4.1, Table 3).
 ALEXNET = Architecture(

@@ -151,8 +151,6 @@ def _is_at(index: jax.Array, features: jax.Array, *, axis: int) -> jax.Array:
 
 
 Arguments = ParamSpec("Arguments")
-
-
 Result = TypeVar("Result")
 
 
@@ -271,8 +269,6 @@ def guided_backprop(
 
 
 Way = Callable[..., jax.Array]  # called as `project` is
-
-
 WAYS: dict[str, Way] = {"deconvnet": project, "gradient": gradient, "guided": guided_backprop}
 
 

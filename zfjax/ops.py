@@ -19,8 +19,6 @@ from zfjax.errors import UserError
 
 # Names of `jax.named_scope`s. A scope is a note on an equation and changes nothing of the program that runs.
 SKIPPED = "skipped_on_the_way_down"
-
-
 KEPT = "kept_on_the_way_down"
 
 

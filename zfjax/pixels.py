@@ -18,8 +18,6 @@ from PIL import Image
 from zfjax.errors import UserError
 
 Crops = Literal["ten", "random"]
-
-
 Pixels = TypeVar("Pixels", jax.Array, np.ndarray)  # traced or NumPy's
 
 
@@ -107,8 +105,6 @@ def _five_places(pictures: jax.Array, size: int) -> np.ndarray:
 
 
 TILE_GAP = 2  # pixels between the tiles of a mosaic
-
-
 PERCENTILE = 99.5  # of |value|; the few above it are drawn white or black, so that one spike does not grey the rest
 
 

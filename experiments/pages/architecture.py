@@ -15,26 +15,12 @@ from experiments.pages import canvas
 from experiments.pages.canvas import Panel, Section
 
 WIDTH, NAMES, COLUMNS = 1440, 104, 9  # pixels of the drawing and of the rows' names; columns in a row, image included
-
-
 TALLEST, WIDEST, TALLEST_DENSE = 190, 46, 150  # pixels: side of the largest map, widest block, tallest dense block
-
-
 COLUMN = (WIDTH - NAMES) // COLUMNS
-
-
 DEPTH = np.array([0.34, -0.22])  # (right, down) that a map's columns recede by, per pixel of its height
-
-
 GAP, LINE = 7, 17  # pixels between a layer's two blocks; of a line of text
-
-
 MAPS, POOLED, DENSE, IMAGE, KERNEL = "#c9d9ef", "#5e8bc9", "#7fb08a", "#d9d9d9", "#e07b00"
-
-
 TEXT_ROWS = ("weights", "stride, pad", "then", "maps", "handed on", "a place sees", "after pool", "parameters")
-
-
 NETWORKS = {"zfnet": "the network of the paper", "alexnet": "the network that the paper's is compared with"}
 
 

@@ -25,25 +25,12 @@ from matplotlib.transforms import IdentityTransform
 from PIL import Image
 
 DPI = 120  # pixels per inch: type of 9 points is 15 pixels high
-
-
 MARGIN, GAP = 20, 14  # pixels: around the page, between panels
-
-
 MIN_WIDTH = 600  # pixels of a page, for its words
-
-
 FREE = 12  # pixels along every edge of a saved picture that hold no ink
-
-
 LABEL_WIDTH = 420  # pixels that a label may take beyond its panel; a longer one ends in an ellipsis
-
-
 SIZES = {"title": 13.0, "heading": 10.5, "caption": 9.0, "label": 8.0}  # points
-
-
 MAX_BYTES = 1_000_000  # a larger PNG is saved in the 256 colours that suit it best
-
 
 SWITCHES_NOTE = (
     "Much of a deconvnet picture is carried by the switches and ReLU masks of its image (Nie et al. 2018); how far the "

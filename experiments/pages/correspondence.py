@@ -15,20 +15,14 @@ from zfjax.analyses.correspondence import CONTROLS, Compared, mask_squares
 from zfjax.nets import Size, Views, size_of
 
 TITLE = "Table 1: correspondence of parts"
-
-
 ROWS = ("right eye", "left eye", "nose", "random")
-
 
 PAPER = {  # Table 1: mean and spread
     "conv5": dict(zip(ROWS, [(0.067, 0.007), (0.069, 0.007), (0.079, 0.017), (0.107, 0.017)], strict=True)),
     "fc7": dict(zip(ROWS, [(0.069, 0.015), (0.068, 0.013), (0.069, 0.011), (0.073, 0.014)], strict=True)),
 }
 
-
 WIDTH, RANDOM_SHOWN = 1460, 3  # pixels of a page, masks of a control in Figure 8
-
-
 LETTER = 9  # pixels, what a letter of a label takes
 
 

@@ -15,11 +15,7 @@ from zfjax.analyses.strongest import Strongest
 from zfjax.nets import size_of
 
 PAGE = 1500  # pixels, the width that the maps of a page fill
-
-
 FILTER_SIDE, FILTERS_PER_ROW = 42, 24  # layer 1's filters: pixels, number
-
-
 OVERVIEW_MAPS = 4  # maps of each layer on the overview
 
 

@@ -17,13 +17,8 @@ from zfjax.analyses.evolution import Drawn
 from zfjax.analyses.strongest import Strongest
 
 TILE = 70  # pixels, least side of a projection
-
-
 BAR, WORDS = 4, 20  # pixels: the mark left of a tile; the column and the row of words around a strip
-
-
 CHANGED = (213, 94, 0)  # orange bar between two epochs whose strongest images differ
-
 
 CURVES = {
     "similarity": "Similarity to the final features",

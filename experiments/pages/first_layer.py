@@ -19,14 +19,8 @@ from zfjax.nets import size_of
 from zfjax.training import filter_rms
 
 HALF = (PAGE - canvas.GAP) // 2  # pixels, the width of a panel
-
-
 MAPS_PER_ROW = 3
-
-
 MISSING = {"unclipped": "the net without renormalisation", "alexnet": "AlexNet"}
-
-
 COLOURS = {"clipped": "C0", "unclipped": "C3", "alexnet": "C1"}
 
 

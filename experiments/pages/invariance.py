@@ -17,14 +17,8 @@ from zfjax.analyses.invariance import TRANSFORMS, Chosen, Curves, label_probabil
 from zfjax.nets import Size
 
 AXES = {"translation": "translation downwards (pixels)", "scale": "scale", "rotation": "rotation (degrees)"}
-
-
 COLOURS, EXAMPLES = [f"C{n}" for n in range(10)], 5  # of the images drawn, the first ten; amounts of each shown
-
-
 WIDTH, TILE = 1460, 80  # pixels: of the curves, of an example
-
-
 LONGEST = 28  # letters of an entry of the legend
 
 

@@ -17,8 +17,6 @@ from zfjax.analyses.maximization import Climbed
 from zfjax.analyses.strongest import Strongest
 
 COLUMNS = 4  # units in a row of the page
-
-
 PATHS_PER_ROW, PATHS_SIZE, PATHS_PAD = 6, (12.4, 2.6), 0.12  # panels; inches of a row, and free along the edges
 
 

@@ -20,20 +20,10 @@ from zfjax.analyses.occlusion import Projected, Swept
 from zfjax.nets import Size, Views, size_of
 
 SIDE, BAR, LEGEND = 230, 72, 130  # pixels: a panel (at most), its colour bar, its legend
-
-
 FRAME = 0.88  # light grey, along the image's frame, where no square's centre can stand
-
-
 RED = (230, 30, 30)
-
-
 OTHERS = (0.5, 0.5, 0.5)  # grey, of all classes beyond the nine that have colours of their own
-
-
 LONGEST = 16  # letters of a class name in a legend
-
-
 LINE = 22  # pixels, an entry of the legend
 
 

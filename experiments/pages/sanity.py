@@ -17,7 +17,6 @@ from zfjax.analyses.sanity import ALL_LAYERS, UNITS, Checks, Drawn, Pictures
 
 METHODS = ("deconvnet", "guided backprop", "gradient", "gradient x input", "edges alone")
 
-
 GROUPS = {
     "units": "Cosine of the pictures of two units (1: it does not matter which one was asked)",
     "switches": "Cosine with the right picture under wrong switches (0: the switches make the picture)",
@@ -27,9 +26,7 @@ GROUPS = {
     "image": "Spearman correlation with the image alone (1: the net does not matter)",
 }
 
-
 ANEW = "Spearman correlation with the trained net's picture (of absolute values), this layer and all above drawn anew"
-
 
 VERDICTS = {  # (two units look alike, other switches give another picture)
     (True, True): "such a picture shows what passed the switches and ReLU masks more than which unit was asked",
@@ -38,13 +35,8 @@ VERDICTS = {  # (two units look alike, other switches give another picture)
     (False, False): "such a picture tells units apart, and not by its switches alone",
 }
 
-
 HALF = 0.5  # a cosine from here on counts as alike
-
-
 LABEL, CELL, ROW = 400, 150, 27  # pixels: the words of a row, a cell, their height
-
-
 TILE = 142  # pixels of a picture
 
 

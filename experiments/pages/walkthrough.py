@@ -18,26 +18,12 @@ from zfjax.analyses.walkthrough import Stage, Walk, switch_places
 from zfjax.pixels import cut
 
 WIDTH = 1440  # pixels of the ladder and of the lens
-
-
 NAMES, GUTTER, LABEL = 112, 40, 19  # pixels: the rows' names, between columns, a line above a tile
-
-
 LARGEST_TILE = 200
-
-
 LENS_TILE, LENS_PLACES = 250, 5  # pixels; windows of the pool along each side
-
-
 DOWN, UP, SWITCH = "#1f5fbf", "0.55", "#e07b00"  # the deconvnet's way, the convnet's way, the switches
-
-
 OUTSIDE = 224  # light grey, where what a unit sees reaches beyond the picture
-
-
 NO_POOL = {"ha": "center", "va": "center", "color": "0.6"}
-
-
 ROWS = ("the map on\nthe way up", "switches\nof its pool", "from above", "unpooled\nat the switches", "rectified")
 
 

@@ -6,11 +6,7 @@ import pytest
 from zfjax.analyses import evolution
 
 RNG = np.random.default_rng(0)
-
-
 FINAL = RNG.normal(size=(6, 4, 5, 3)).astype(np.float32)
-
-
 EARLY = RNG.normal(size=(6, 4, 5, 3)).astype(np.float32)
 
 

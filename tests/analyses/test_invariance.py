@@ -11,14 +11,8 @@ from zfjax.analyses import invariance
 from zfjax.analyses.invariance import TRANSFORMS, Curves
 
 STORED = tiny_nets.images(25, batch=3)
-
-
 TRANSLATION, SCALE, ROTATION = (TRANSFORMS[name] for name in ("translation", "scale", "rotation"))
-
-
 RNG = np.random.default_rng(1)
-
-
 WEIGHTS = {"a": RNG.normal(size=(17 * 17 * 3, 6)).astype("f4"), "b": RNG.normal(size=(17 * 17 * 3, 4)).astype("f4")}
 
 

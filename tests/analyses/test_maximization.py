@@ -14,17 +14,9 @@ from zfjax.analyses.maximization import drives_of, grey_and_noise, maximize, pic
 from zfjax.features import layers_of
 
 RNG = np.random.default_rng(0)
-
-
 WEIGHTS = RNG.normal(size=(6, 5, 3, 4)).astype(np.float32)  # four linear units over images of 6 x 5
-
-
 START = RNG.normal(0, 20, (3, 6, 5, 3)).astype(np.float32)
-
-
 KEY = jax.random.key(0)
-
-
 DIRECTIONS = np.moveaxis(WEIGHTS / np.sqrt(np.square(WEIGHTS).mean((0, 1, 2))), -1, 0)  # RMS of 1
 
 

@@ -15,14 +15,8 @@ from zfjax.analyses import occlusion
 from zfjax.data import ImageSet
 
 SIZE, SQUARE = 13, 4
-
-
 RNG = np.random.default_rng(0)
-
-
 IMAGE, WEIGHTS, FILL = (RNG.normal(0, 50, (SIZE, SIZE, 3)).astype(np.float32) for _ in range(3))
-
-
 CORNERS = occlusion.places(SIZE, SQUARE, 2)
 
 

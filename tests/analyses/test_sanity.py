@@ -11,10 +11,7 @@ import zfjax
 from zfjax.analyses import sanity
 
 RNG = np.random.default_rng(0)
-
-
 TABLE = tiny_nets.MINI
-
 
 # Two filters, a pool whose last window hangs over, two classes
 TOY = zfjax.Architecture(

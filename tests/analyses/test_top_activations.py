@@ -21,10 +21,7 @@ NET = zfjax.Architecture(
     image_size=20,
 )
 
-
 LAYERS = ("conv1", "conv2", "fc6")
-
-
 NUM, SIDE, K = 22, 24, 4
 
 

@@ -16,7 +16,6 @@ from zfjax.ops import conv_transpose
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
-
 LAYERS = {
     "mini": ("conv1", "conv2", "conv3", "fc6", "fc7", "fc8"),
     "zfnet-113": ("conv1", "conv2", "conv5", "fc8"),
@@ -94,8 +93,6 @@ def test_every_operation_of_zfnet_is_accounted_for():
 
 
 KERNEL = np.random.default_rng(0).normal(size=(3, 3, 2, 4)).astype(np.float32)
-
-
 IMAGES = np.random.default_rng(1).normal(size=(3, 8, 8, 2)).astype(np.float32)
 
 

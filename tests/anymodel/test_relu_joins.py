@@ -10,17 +10,9 @@ from jax import lax
 from zfjax.anymodel.rules import explain_rules
 
 RNG = np.random.default_rng(0)
-
-
 X = RNG.normal(size=(2, 4, 4, 3)).astype(np.float32)
-
-
 KERNEL, OTHER = RNG.normal(size=(2, 3, 3)).astype(np.float32)
-
-
 BORDER = ((0, 0), (1, 1), (1, 1), (0, 0))
-
-
 relu = jax.nn.relu
 
 
@@ -57,7 +49,6 @@ def test_a_selection_among_places_or_maps_keeps_its_reading(form):
 
 
 ZERO = np.zeros_like(X)
-
 
 ACTIVATIONS = {
     "max of a stack": lambda x: jnp.stack([x, ZERO]).max(0),

@@ -11,17 +11,9 @@ from ways_down import OWN, down
 from zfjax.anymodel.rules import explain_rules, with_relu_rule
 
 RNG = np.random.default_rng(0)
-
-
 X, INCOMING = RNG.normal(size=(2, 3, 8)).astype(np.float32)
-
-
 KERNEL, OTHER = RNG.normal(size=(2, 8, 8)).astype(np.float32)
-
-
 MAPS = RNG.normal(size=(2, 4, 4, 8)).astype(np.float32)
-
-
 GROUPS = np.repeat(np.eye(2, dtype=np.float32), 4, axis=1)
 
 

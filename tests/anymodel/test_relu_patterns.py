@@ -12,11 +12,7 @@ from ways_down import OWN, down
 from zfjax.anymodel.rules import explain_rules, with_relu_rule
 
 X = np.array([[-2.5, -0.5, -0.0, 0.0, 0.5], [1.5, 2.5, 6.5, 6.0, -7.0]], np.float32)
-
-
 INCOMING = np.random.default_rng(0).normal(size=X.shape).astype(np.float32)
-
-
 ZERO = np.zeros((), np.float32)
 
 
@@ -50,9 +46,7 @@ FORMS = {
     "min keyword": lambda x: jnp.clip(x, min=ZERO),
 }
 
-
 OF_FLOAT32 = ("max with a constant array", "min keyword")
-
 
 BOUNDED = {  # with an upper bound at 6 beside the rectifier
     "relu6": jax.nn.relu6,

@@ -10,11 +10,7 @@ from ways_down import OWN, down
 from zfjax.anymodel.rules import explain_rules
 
 RNG = np.random.default_rng(0)
-
-
 X, INCOMING = RNG.normal(size=(2, 3, 5)).astype(np.float32)
-
-
 KERNEL = RNG.normal(size=(5, 5)).astype(np.float32)
 
 

@@ -13,11 +13,7 @@ from zfjax.anymodel.interpreter import compiled
 from zfjax.anymodel.rules import with_relu_rule
 
 RNG = np.random.default_rng(0)
-
-
 X, INCOMING = RNG.normal(size=(2, 3, 5)).astype(np.float32)
-
-
 KERNELS = RNG.normal(size=(2, 5, 5)).astype(np.float32)
 
 

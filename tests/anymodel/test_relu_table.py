@@ -14,8 +14,6 @@ from ways_down import OWN, down
 from zfjax.anymodel.rules import explain_rules, with_relu_rule
 
 X = np.array([[-2.5, -0.5, -0.0, 0.0, 0.5], [1.5, 2.5, 6.5, 6.0, -7.0]], np.float32)
-
-
 BITS = "bitcast_convert_type"
 
 
@@ -110,7 +108,6 @@ def of_linen(module):
 
 
 MAPS = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3, 3, 4)), jnp.float32)
-
 
 NORMS = {
     "linen.LayerNorm": of_linen(nn.LayerNorm()),

@@ -12,7 +12,6 @@ import zfjax
 
 README = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
 
-
 EXAMPLES = {
     "flax.linen": """\
 model = nn.Sequential([nn.Conv(16, (3, 3)), nn.relu, nn.LayerNorm(), nn.Conv(8, (3, 3)), nn.relu])
@@ -48,14 +47,12 @@ pixels = jax.jit(lambda images: zfjax.project_fn(fn, images, unit=5))(images)
 """,
 }
 
-
 IMPORTS = {
     "flax.linen": "import flax.linen as nn",
     "flax.nnx": "from flax import nnx",
     "equinox": "import equinox as eqx",
     "haiku": "import haiku as hk",
 }
-
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
 

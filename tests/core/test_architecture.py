@@ -10,10 +10,7 @@ import pytest
 import zfjax
 
 FIG3_WIDE = {"conv3": 512, "conv4": 1024, "conv5": 512}
-
-
 NARROW, WIDE = {"fc6": 2048, "fc7": 2048}, {"fc6": 8192, "fc7": 8192}
-
 
 # Table 3's models at 1000 classes: table, layers left out, widths, parameters.
 TABLE_3 = [
@@ -30,7 +27,6 @@ TABLE_3 = [
     ("ALEXNET", (), NARROW, 27_455_848),
     ("ALEXNET", (), WIDE, 153_149_800),
 ]
-
 
 # Fig. 3 and Krizhevsky et al. 2012: side of each layer's map after the filters, and of what it hands on.
 SIDES = {

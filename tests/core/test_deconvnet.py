@@ -14,7 +14,6 @@ from zfjax import Unit
 
 MINI_LAYERS = tiny_nets.MINI.layer_names
 
-
 CASES = [("mini", layer) for layer in MINI_LAYERS] + [
     ("zfnet-112", "conv5"),
     ("zfnet-113", "conv5"),

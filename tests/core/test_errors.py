@@ -21,17 +21,9 @@ import zfjax
 from zfjax import parallel, pixels, training
 
 CORE = ("architecture", "ops", "network", "deconvnet", "training.step", "pixels", "parallel")
-
-
 FC8 = zfjax.Dense("fc8", 5, hidden=False)
-
-
 MAPS = np.zeros((2, 4, 4, 3), np.float32)
-
-
 CONV1, CONV2 = (np.zeros((2, *tiny_nets.MINI.sizes()[layer].output), np.float32) for layer in ("conv1", "conv2"))
-
-
 PICTURES, MEAN = np.zeros((2, 9, 9, 3), np.uint8), np.zeros((9, 9, 3), np.float32)
 
 
@@ -118,16 +110,9 @@ def crops(**arguments):
 
 
 KEYS = jax.random.split(jax.random.key(0), 3)
-
-
 isolate = functools.partial(zfjax.isolate, MAPS)
-
-
 dense = functools.partial(zfjax.isolate, MAPS[:, 0, 0])
-
-
 POOL = zfjax.Pool()
-
 
 CASES = [
     # architecture: names

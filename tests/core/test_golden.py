@@ -14,10 +14,7 @@ import tiny_nets
 import zfjax
 
 HERE = pathlib.Path(__file__).parents[1] / "support"
-
-
 LARGE = HERE.parents[2] / "shared" / "reference" / "zfnet.npz"
-
 
 FILES = {
     "zfnet_small": ("ZFNET", HERE / "golden" / "zfnet_small.npz"),
@@ -25,10 +22,7 @@ FILES = {
     "zfnet": ("ZFNET", LARGE),
 }
 
-
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
-
-
 LAYERS = (*CONVS, "fc6", "fc7", "fc8")
 
 

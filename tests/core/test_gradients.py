@@ -32,7 +32,6 @@ NORMS = zfjax.Architecture(
     image_size=16,
 )
 
-
 TABLES = {
     "norms": NORMS,
     "mini": tiny_nets.MINI,

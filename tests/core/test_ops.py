@@ -18,7 +18,6 @@ CONVS = {
     "grouped-strided": (zfjax.Conv("c", 6, kernel=3, stride=2, padding=(0, 2), groups=3), (8, 8, 3)),
 }
 
-
 # size, stride, map: Fig. 3's pool with and without overhang, rectangular, stride 1, gaps, window larger than stride
 POOLS = [
     (3, 2, (7, 7)),

@@ -109,8 +109,6 @@ def test_as_picture_of_nothing_is_mid_grey_at_any_scale(scale):
 
 # top, left, bottom, right around a 6x7 picture: inside, over each border, over all, outside on each side
 BOXES = [(1, 2, 4, 6), (0, 0, 6, 7), (-2, 1, 3, 4), (1, -3, 4, 2), (4, 1, 9, 4), (1, 5, 4, 9), (-2, -3, 8, 9)]
-
-
 OUTSIDE = [(-5, 1, -1, 4), (1, -5, 4, -2), (8, 1, 11, 4), (1, 9, 4, 12), (6, 7, 8, 9), (-3, -3, 0, 0)]
 
 

@@ -8,8 +8,6 @@ import pytest
 from zfjax.data import demo
 
 SIZE = 32
-
-
 TRAIN = 500  # of the 600 scenes of the baselines
 
 

@@ -22,11 +22,7 @@ from zfjax.analyses.maximization import Climbed, climb, drives_of, middle
 from zfjax.data import sets
 
 STEPS = {"steps": 5, "step_size": 4.0}
-
-
 SMALL = {**STEPS, "num_maps": 3}
-
-
 CROP = MEAN[2:22, 2:22]
 
 

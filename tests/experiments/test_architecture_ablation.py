@@ -28,7 +28,6 @@ COUNTS = {  # paper.md's list, at 1,000 classes
     "zfnet, both": 237_560_936,
 }
 
-
 CHOSEN = ("alexnet", "alexnet, no fc6,7", "alexnet, no fc7")
 
 

@@ -30,16 +30,9 @@ NET = zfjax.Architecture(
     image_size=20,
 )
 
-
 SIDE, NUM = 24, 21
-
-
 PICTURES = np.random.default_rng(0).integers(0, 256, (NUM, SIDE, SIDE, 3), np.uint8)
-
-
 MEAN = np.full((SIDE, SIDE, 3), 120, np.float32)
-
-
 CENTRES = PICTURES[:, 2:22, 2:22]
 
 

@@ -20,11 +20,7 @@ from zfjax.data import demo, sets
 from zfjax.training import checkpoints
 
 TINY = zfjax.ZFNET.scaled(1 / 32).with_sizes(image=48, fc8=demo.NUM_CLASSES)
-
-
 RECIPE = training.Recipe(initialization="he", seed=3)
-
-
 DATA = "demo:56:12:22"
 
 

@@ -22,14 +22,8 @@ from zfjax.analyses import evolution, strongest
 from zfjax.data import ArraySource, ImageSet, sets
 
 ENDS = {1: 10, 2: 20, 3: 30, 4: 40, 5: 50, 6: 60}  # epoch: step; the checkpoint of epoch 3 is gone
-
-
 KEPT = (10, 20, 25, 40, 50)  # 25 lies inside an epoch, and epoch 6 is not saved
-
-
 VALIDATION = PICTURES[::-1, ::-1]
-
-
 PROBES = VALIDATION[:, 2:22, 2:22].astype(np.float32) - 120
 
 

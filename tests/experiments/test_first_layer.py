@@ -34,11 +34,7 @@ def table(kernel, stride, name):
 
 
 OURS, OTHER = table(3, 2, "zfnet"), table(5, 4, "alexnet")
-
-
 SHALLOW = zfjax.Architecture("shallow", (OURS.layers[0], zfjax.Dense("fc8", 3, hidden=False)), image_size=20)
-
-
 STRENGTHS = {"ours": (1, 1, 1, 1, 0.01, 2), "other": (1, 1, 1, 0.01, 0.01, 2), "unclipped": (1, 1, 1, 1, 1, 30)}
 
 

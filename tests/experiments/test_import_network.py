@@ -16,7 +16,6 @@ from zfjax.pretrained.tables import by_prefix
 
 NORM = zfjax.ContrastNorm(k=1.5, alpha=0.6)
 
-
 # strides, lopsided padding, groups, both orders of pool and norm, and a colour order, mean and std to undo
 ARCHITECTURE = zfjax.Architecture(
     name="theirs",
@@ -30,7 +29,6 @@ ARCHITECTURE = zfjax.Architecture(
     input_scale=0.25,
 )
 
-
 TABLE = pretrained.ImportTable(
     ARCHITECTURE,
     by_prefix(conv1="body.0", conv2="body.3", fc6="head.1", fc7="head.3"),
@@ -38,7 +36,6 @@ TABLE = pretrained.ImportTable(
     mean=(120.0, 110.0, 100.0),
     std=(60.0, 50.0, 40.0),
 )
-
 
 NAMES = tuple(f"class {letter}" for letter in "abcdefghij")
 

@@ -11,8 +11,6 @@ from zfjax import nets
 from zfjax.data import demo, sets
 
 SIZE, SIDE = 20, 24
-
-
 MEAN = np.full((SIDE, SIDE, 3), 100, np.float32)
 
 

@@ -26,16 +26,9 @@ NET = zfjax.Architecture(
     image_size=20,
 )
 
-
 SIDE, NUM, NAMES = 24, 12, ("ash", "bog", "cat")
-
-
 RNG = np.random.default_rng(0)
-
-
 PICTURES = RNG.integers(0, 256, (NUM, SIDE, SIDE, 3), np.uint8)
-
-
 MEAN = RNG.uniform(90, 150, (SIDE, SIDE, 3)).astype(np.float32)  # not flat: it must not move with the picture
 
 

@@ -21,14 +21,8 @@ from zfjax.analyses.occlusion import Look, Scenes, Swept
 from zfjax.data import ArraySource, ImageSet, sets
 
 NAMES = ("a", "b", "c")
-
-
 IMAGES = CENTRES.astype(np.float32) - np.float32(120)
-
-
 OBJECT = np.zeros((SIDE, SIDE), bool)
-
-
 OBJECT[4:14, 6:16] = True  # rows 2 to 11 and columns 4 to 13 of the centre crop
 
 

@@ -10,8 +10,6 @@ from zfjax.analyses import occlusion
 from zfjax.analyses.occlusion import Projected, Swept
 
 IMAGES = CENTRES.astype(np.float32) - np.float32(120)
-
-
 FILL = np.full_like(CENTRES[0], 120)  # the mean image
 
 

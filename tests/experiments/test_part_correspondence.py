@@ -27,16 +27,9 @@ NET = zfjax.Architecture(
     image_size=20,
 )
 
-
 SIDE = 24
-
-
 MEAN = np.full((SIDE, SIDE, 3), 120, np.float32)
-
-
 FORWARD = jax.jit(zfjax.forward, static_argnames="architecture")
-
-
 NAMES = ("ash", "bog", "cat")
 
 

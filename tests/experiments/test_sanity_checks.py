@@ -21,8 +21,6 @@ from zfjax.analyses import sanity
 from zfjax.data import ArraySource, ImageSet, sets
 
 IMAGES = CENTRES.astype(np.float32) - np.float32(120)
-
-
 LAYERS = ["fc7", "fc6", "conv2", "conv1"]
 
 

@@ -13,8 +13,6 @@ from zfjax import nets
 from zfjax.data import ArraySource
 
 SOURCE = ArraySource(PICTURES, np.zeros(len(PICTURES), int))
-
-
 TRAINED = nets.TrainedNet(NET, make_params(), MEAN, Path("runs/x/checkpoints/1"), Path("runs/x"), "tiny", ("a",), "net")
 
 

@@ -24,14 +24,8 @@ from zfjax.anymodel import Unit, project_fn
 from zfjax.data import ArraySource, ImageSet, sets
 
 RNG = np.random.default_rng(0)
-
-
 TRAIN, VALIDATION = (RNG.integers(0, 256, (num, 256, 256, 3), np.uint8) for num in (5, 4))
-
-
 OFFICIAL = (574, 0)  # golf ball, and the class that wins in the narrow net
-
-
 PLACES = occlusion.places
 
 

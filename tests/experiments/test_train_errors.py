@@ -23,7 +23,6 @@ NEW = [
     (["--width", "0"], "width=0.0: a finite factor above 0 is needed"),
 ]
 
-
 CONTINUED = [
     (["--width", "0.05"], "width=0.05: the run was started with 0.04"),
     (["--architecture", "zfnet"], "architecture='zfnet': the run was started with 'alexnet'"),
@@ -33,7 +32,6 @@ CONTINUED = [
     (["--num-epochs", "2"], "num_epochs=2: the run has done 3 already"),
     (["--preset", "demo"], "preset='demo': a continued run keeps its own settings"),
 ]
-
 
 # Orbax gives up at the first unreadable array; its readers of the others then complain, now or in the next test
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

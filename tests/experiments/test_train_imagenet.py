@@ -14,8 +14,6 @@ from zfjax import pixels
 from zfjax.training import checkpoints, evaluation
 
 KILLED = ["killed in an epoch", "killed in a save", "killed in a validation"]
-
-
 STOPPED = {"terminated": signal.SIGTERM, "interrupted in a validation": signal.SIGINT}
 
 

@@ -22,10 +22,7 @@ from zfjax.data import sets
 from zfjax.deconvnet import Step
 
 VIEWS = nets.read_views(make_data().validation, [4], make_net())
-
-
 TRACE = reference.forward(make_params(), VIEWS.images, NET)
-
 
 MINI = nets.TrainedNet(
     tiny_nets.MINI,
@@ -37,7 +34,6 @@ MINI = nets.TrainedNet(
     tuple("abcde"),
     "mini",
 )
-
 
 PLAIN = zfjax.Architecture("plain", (zfjax.Dense("fc1", 7), zfjax.Dense("fc2", 3, hidden=False)), image_size=20)
 

@@ -11,8 +11,6 @@ from zfjax import pretrained
 from zfjax.pretrained import weights
 
 ARRAYS = {"a": np.ones((2, 3), np.float32), "b": np.zeros(3, np.float16), "steps": np.int64(7)}
-
-
 SHAPES = {"a": (2, 3), "b": (3,)}
 
 

@@ -20,11 +20,7 @@ from zfjax.data import archives
 from zfjax.pretrained import caffe
 
 RNG = np.random.default_rng(0)
-
-
 SHARED = pathlib.Path(__file__).parents[3] / "shared"
-
-
 REAL, PHOTOS = SHARED / "models" / "squeezenet_v1.0", SHARED / "data" / "ilsvrc2012-mini"
 
 

@@ -9,8 +9,6 @@ from experiments.report.verdicts import Claim
 from zfjax.analyses import filters
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not shown"
-
-
 FIVE = (0.9, 0.8, 0.7, 0.9, 0.8)
 
 

@@ -7,8 +7,6 @@ from experiments.report import tables as report_tables
 from experiments.report.tables import TABLES
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not shown"
-
-
 SHALLOW, WIDE = "alexnet, no conv3,4,fc6,7", "zfnet, conv3,4,5 of 512,1024,512"
 
 

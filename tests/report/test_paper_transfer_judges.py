@@ -52,7 +52,6 @@ def voc(mean, classes=20):
 
 FAR, NEAR, SAME = ("pretrained", 15, 90, 91, 89.5), ("scratch", 15, 20, 21.5, 20), ("scratch", 15, 89, 92, 89)
 
-
 CASES = [
     (report_transfer.pretrained_beats_scratch_on_101, rows(FAR, NEAR), HOLDS),
     (report_transfer.pretrained_beats_scratch_on_101, rows(FAR, SAME), OPEN),

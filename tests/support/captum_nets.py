@@ -14,10 +14,7 @@ from jax import lax
 from zfjax.anymodel.rules import with_relu_rule
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
-
-
 RULES = ("deconvnet", "guided", "gradient")
-
 
 SHAPES = {  # of the kernels; every layer has a bias, but for those that a batch norm follows
     "strided": {"conv1": (5, 5, 3, 6), "conv2": (3, 3, 6, 8), "fc1": (200, 10), "fc2": (10, 5)},

@@ -154,8 +154,6 @@ def fig3(changes=None, **fields):
 
 
 POOL, NORM = zfjax.Pool(), zfjax.ContrastNorm()
-
-
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 
 
@@ -207,40 +205,17 @@ def weakest_place(features, indices, right=top_activations._strongest_places):
 # The table ------------------------------------------------------------------------------------------------------------
 
 signed = partial(test_deconvnet.test_projection_of_any_signed_signal_is_the_reference, "conv2")
-
-
 signed_fc = partial(test_deconvnet.test_projection_of_any_signed_signal_is_the_reference, "fc6")
-
-
 golden = partial(test_golden.test_features_agree, "zfnet_small", "conv1")
-
-
 sides = partial(test_architecture.test_map_sizes_are_those_of_the_figure, "ZFNET")
-
-
 count = partial(test_architecture.test_parameter_counts_are_those_of_table_3, "ZFNET", (), {}, 62_357_608)
-
-
 logits = test_dropout.test_logits_are_never_dropped
-
-
 strongest = partial(test_deconvnet.test_isolate_keeps_the_strongest_place_the_first_of_equal_ones, 1)
-
-
 forward = partial(test_network.test_forward_is_the_reference, "mini")
-
-
 nine_images = test_top_activations.test_nine_different_images
-
-
 strongest_first = test_top_activations.test_strongest_first
-
-
 VALID = fig3({name: {"padding": (0, 0)} for name in CONVS})
-
-
 PADS = {"SAME": fig3({"conv1": {"padding": (2, 3)}}), "VALID": fig3({"conv1": {"padding": (0, 0)}})}
-
 
 MUTANTS = [
     Mutant("the last write wins where windows overlap", deconvnet, "unpool", unpool_last_write_wins, signed),

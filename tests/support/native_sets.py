@@ -14,20 +14,14 @@ CALTECH = {
     "101_ObjectCategories/bass/image_0001.JPG": photo(4),
 }
 
-
 STRAY = {
     "101_ObjectCategories/BACKGROUND_Google/tmp": b"x",
     "101_ObjectCategories/ant/._image_0001.jpg": b"x",
     "101_ObjectCategories/ant/more/image_0009.jpg": photo(9),
 }
 
-
 NAMES = {"train": ["2008_1", "2008_2", "2008_3"], "val": ["2008_4", "2008_5"]}
-
-
 SHOWN = {"cat": [1, -1, 0, -1, 1], "dog": [-1, 1, 1, 0, 1]}  # of the photos above, in that order
-
-
 VOC = "VOCdevkit/VOC2012"
 
 

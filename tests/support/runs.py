@@ -27,10 +27,7 @@ from zfjax.data import ArraySource, ImageSet, sets
 from zfjax.training import checkpoints, loop
 
 SIDE, NUM_TRAIN, NUM_VALIDATION, BATCH = 40, 50, 19, 8  # neither split is a whole number of batches
-
-
 EPOCH_STEPS, NUM_EPOCHS, SAVE_STEPS = 6, 3, 4  # so checkpoints come after the steps 4, 6, 8, 12, 16, 18
-
 
 FLAGS = (
     *("--preset", "demo", "--architecture", "alexnet", "--image-size", "36", "--width", "0.04"),

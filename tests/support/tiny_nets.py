@@ -11,7 +11,6 @@ import zfjax
 
 WIDTHS = {"conv1": 4, "conv2": 6, "conv3": 6, "conv4": 8, "conv5": 4, "fc6": 8, "fc7": 6, "fc8": 5}
 
-
 # Every feature of the tables at a tenth of the cost: stride, lopsided padding, groups, both orders of pool and norm,
 # a pool whose last window hangs over, two hidden dense layers.
 MINI = zfjax.Architecture(
@@ -29,14 +28,12 @@ MINI = zfjax.Architecture(
     input_scale=0.5,
 )
 
-
 # Dense layers alone, for what happens to them in training.
 DENSE = zfjax.Architecture(
     name="dense",
     layers=(zfjax.Dense("fc6", 64), zfjax.Dense("fc7", 48), zfjax.Dense("fc8", 5, hidden=False)),
     image_size=4,
 )
-
 
 TABLES = {
     "mini": MINI,

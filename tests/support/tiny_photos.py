@@ -11,14 +11,8 @@ from PIL import Image
 from zfjax.data import archives, imagenet_builder
 
 SIZE = 16
-
-
 OFFICIAL = Path(tfds.__file__).parent / "datasets" / "imagenet2012"
-
-
 SYNSETS = ("n01443537", "n01440764")  # not in their order, which is 1 and 0 in ImageNet
-
-
 VALIDATION = (OFFICIAL / "validation_labels.txt").read_text().split()
 
 
@@ -40,11 +34,7 @@ def tar_of(files):
 
 
 TRAIN = {s: {f"{s}_{i}.JPEG": photo(10 * k + i) for i in (3, 0, 2, 1)} for k, s in enumerate(SYNSETS)}
-
-
 NUMBERS = sorted([i + 1 for i, s in enumerate(VALIDATION) if s in SYNSETS][:5])
-
-
 VAL = {f"ILSVRC2012_val_{number:08d}.JPEG": photo(number) for number in reversed(NUMBERS)}
 
 

@@ -21,16 +21,9 @@ TABLE = zfjax.Architecture(
     input_scale=7 / 58,
 )
 
-
 SIDE = 20
-
-
 RECIPE = training.Recipe(initialization="he", batch_size=8, crops="random", seed=4)
-
-
 COLOURS = {"ant": (200, 60, 60), "bass": (60, 200, 60), "crab": (60, 60, 200)}
-
-
 COUNTS = {"ant": 9, "bass": 7, "crab": 30}
 
 

@@ -8,8 +8,6 @@ import pytest
 from zfjax.training import Annealing, Recipe, anneal
 
 PLATEAU = Recipe(learning_rate=0.01, patience=3)
-
-
 COSINE = Recipe(learning_rate=0.01, annealing="cosine", num_epochs=8)
 
 

@@ -17,14 +17,8 @@ from zfjax.training.checkpoints import Checkpoints
 
 # Orbax gives up at the first unreadable array; its readers of the others then complain, now or in the next test
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
 SETTINGS = {"data": "made up", "totals": [1.5, 2.0, 8.0]}
-
-
 ANNEALING = Annealing(0.05, epoch=3, epochs_since_best=2)  # its best error is infinite, which JSON does not know
-
-
 MEAN = np.random.default_rng(5).uniform(0, 255, (10, 10, 3)).astype(np.float32)
 
 

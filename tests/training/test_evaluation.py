@@ -14,8 +14,6 @@ from zfjax.data import ArraySource, loader
 from zfjax.training import evaluation
 
 SIDE, COUNT = 36, 19
-
-
 TABLE = tiny_nets.MINI
 
 

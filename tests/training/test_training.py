@@ -15,7 +15,6 @@ from zfjax.training import Recipe
 
 SIZE = 10
 
-
 TINY = zfjax.Architecture(
     name="tiny",
     layers=(
@@ -26,7 +25,6 @@ TINY = zfjax.Architecture(
     image_size=9,
     input_scale=1 / 32,
 )
-
 
 RECIPE = Recipe(batch_size=8, learning_rate=0.5, weight_decay=0.01, crops="random", seed=3)
 

@@ -21,7 +21,6 @@ from zfjax.training.loop import Diverged, EpochDone, Finished, Halted, Run, Save
 
 SIZE, EPOCH_STEPS, NUM_EPOCHS = 10, 3, 2
 
-
 TABLE = Architecture(
     name="tiny",
     layers=(
@@ -32,7 +31,6 @@ TABLE = Architecture(
     image_size=9,
     input_scale=1 / 32,
 )
-
 
 RECIPE = Recipe(
     batch_size=8, num_epochs=NUM_EPOCHS, learning_rate=0.1, initialization="he", annealing="cosine", crops="random"

@@ -8,14 +8,8 @@ import pytest
 from zfjax.transfer import linear_models
 
 NUM, DIM, CLASSES = 60, 7, 3
-
-
 LABELS = np.arange(NUM) % CLASSES
-
-
 FEATURES = (np.random.default_rng(0).normal(size=(NUM, DIM)) + 1.2 * np.eye(DIM)[LABELS]).astype(np.float32)
-
-
 TARGETS = linear_models.targets_of(LABELS, CLASSES)
 
 

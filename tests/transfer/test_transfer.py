@@ -9,8 +9,6 @@ from PIL import Image
 from zfjax import features, transfer
 
 NAMES = ("ant", "bass", "crab")
-
-
 LABELS = np.repeat([0, 1, 2], [4, 70, 9])[np.random.default_rng(0).permutation(83)]
 
 

@@ -26,8 +26,6 @@ from zfjax.features import Features, in_batches
 from zfjax.nets import Net, Size, Views
 
 FEATURES_AT_ONCE = 1 << 14  # compared in one product: memory, and counts that float32 holds exactly
-
-
 PAIRS_AT_ONCE = 1 << 22  # looked up by one batch of permutations: memory
 
 
@@ -272,7 +270,6 @@ def _paint(images: jax.Array, first: jax.Array, side: int, fill: jax.Array) -> j
 
 
 CONTROLS = ("random", "one random place")
-
 
 MEANINGS = {
     "delta": "normalised Hamming distance of sign(x - masked x), mean over pairs, and over draws of pictures",

@@ -22,7 +22,6 @@ from zfjax.nets import Net
 
 THRESHOLD = 0.9  # similarity to the final features from which a layer counts as settled
 
-
 MEANINGS = {
     "similarity": "of the features of fixed validation images to the last epoch's: Pearson correlation of each map "
     "with its final self over all images and places, mean over the maps that are alive at the end; for each epoch",
@@ -35,7 +34,6 @@ MEANINGS = {
     "continuity": "mean Pearson correlation of a drawn map's projections at one epoch and the next, where the "
     "strongest image stayed and where it changed",
 }
-
 
 Drawn = Mapping[str, Mapping[int, Strongest]]  # by layer and epoch: M maps, one image each
 

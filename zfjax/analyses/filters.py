@@ -22,14 +22,10 @@ from zfjax.nets import Net
 from zfjax.training import filter_rms
 
 DEAD = 1 / 20  # share of the median RMS
-
-
 GRID = 64  # frequencies per cycle in each direction of the zero-padded Fourier transform; finer for larger pictures
-
 
 # Paper is silent on the bands: an octave between the finest gratings that grids of stride 4 and of stride 2 hold
 BANDS = {"low": (0.0, 1 / 8), "middle": (1 / 8, 1 / 4), "high": (1 / 4, 1.0)}  # cycles per pixel
-
 
 MEANINGS = {
     "dominance": "RMS of the strongest filter over that of the median one, and its share of all filters' energy "

@@ -303,14 +303,8 @@ def _prepared(size: tuple[int, int]) -> Callable[[Partial, jax.Array], Any]:
 
 # The paper's ranges; it is silent on the steps.
 TRANSLATIONS = np.arange(-60.0, 61.0, 5.0)  # pixels of its 224
-
-
 SCALES = np.linspace(1.0, 1.8, 17).round(2)
-
-
 ROTATIONS = np.arange(0.0, 360.0, 10.0)  # degrees
-
-
 CANDIDATES = 128  # pictures drawn, among which those to look at are chosen
 
 

@@ -29,8 +29,6 @@ from zfjax.ops import conv
 from zfjax.pixels import cut, in_colours
 
 Bounds = tuple[Any, Any]  # (lowest, highest) value of each pixel, [H, W, C]
-
-
 BLUR_REACH = 3  # the blur's filter ends after this many sigma
 
 
@@ -268,7 +266,6 @@ class Climbed(NamedTuple):
 
 
 AT_ONCE = 16  # units that climb together, which bounds the memory
-
 
 MEANINGS = {
     "reached": "strongest activation of the map on the picture that the climb ended with",

@@ -27,8 +27,6 @@ from zfjax.nets import Net, Size, Views
 from zfjax.pixels import in_colours
 
 GREY = 128  # of a stored picture
-
-
 MIB = 2**20
 
 
@@ -344,11 +342,7 @@ class Projected(NamedTuple):
 
 
 NUM_OTHERS = 3  # other images in which the map is projected, as in the paper
-
-
 SPARE = 16  # images looked at beyond twice those that are needed, to find enough that are classified correctly
-
-
 bound = cache(partial)  # one function for equal arguments, so that JAX finds what it compiled
 
 

@@ -30,17 +30,9 @@ from zfjax.nets import FunctionNet, Net, OfTable, Way
 from zfjax.network import Params, Trace, forward
 
 Pictures = dict[str, np.ndarray]  # method -> float [B, H, W, C] signed
-
-
 Drawn = dict[str, dict[str, Pictures]]  # group -> what was drawn -> its pictures
-
-
 Scores = dict[str, dict[str, dict[str, np.ndarray]]]  # group -> row -> method -> float [B], NaN where undefined
-
-
 Checks = dict[str, dict[str, dict[str, dict[str, Any]]]]  # the same, each {"mean", "std", "num"} over the images
-
-
 UNITS = ("best class", "worst class", "strongest unit", "weakest unit")
 
 
@@ -56,8 +48,6 @@ def map_cells(fn: Callable[..., Any], *tables: Mapping[str, Any]) -> dict[str, A
 
 
 METHODS = {"deconvnet": project, "guided backprop": guided_backprop, "gradient": gradient}
-
-
 WAY_NAMES: dict[str, Way] = {"deconvnet": "deconvnet", "guided backprop": "guided", "gradient": "gradient"}
 
 
@@ -193,14 +183,8 @@ def _unit_size(pictures: np.ndarray) -> np.ndarray:
 
 
 CHUNK = 8  # images in memory at the same time
-
-
 SHOWN = 2  # images on the page of pictures
-
-
 Look = Callable[[np.ndarray], np.ndarray]  # what of a picture is compared
-
-
 ALL_LAYERS = "all layers"  # the one row of a network whose weights can only be drawn anew together
 
 

@@ -18,8 +18,6 @@ from zfjax.nets import Net
 from zfjax.pixels import cut
 
 NUM_IMAGES = 9  # strongest images of each map, as in the paper
-
-
 FAINT = 0.05  # share of a layer's strongest activation, below which a map is drawn only where it is named
 
 
@@ -60,7 +58,6 @@ def parse_maps(maps: Sequence[str], net: Net, layers: Sequence[str]) -> dict[str
 
 
 OUTSIDE = 224  # light grey, where a patch reaches beyond the picture
-
 
 MEANINGS = {
     "resemblance": "mean Pearson correlation of a projection with the patch that its unit sees, over the pixels where "

@@ -17,10 +17,7 @@ from zfjax.network import forward
 from zfjax.ops import contrast_norm, conv
 
 _forward = jax.jit(forward, static_argnames="architecture")
-
-
 ReadTrace = Mapping[str, Any]  # a `Trace` whose arrays are NumPy's
-
 
 MEANINGS = {
     "sum_from_above": "sum of what comes from the layer above, over all maps",

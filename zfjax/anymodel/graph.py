@@ -35,13 +35,8 @@ INNER = {
     "cond": "branches",
 }
 
-
 CUSTOM = ("custom_jvp_call", "custom_vjp_call")
-
-
 _JAX = jax.__path__[0] + os.sep
-
-
 Place = tuple[int, ...]  # number of an equation, of a program in it, of an equation in that, ... from the outermost
 
 

@@ -21,8 +21,6 @@ from zfjax.anymodel.graph import Place, programs_of, scan_operands
 from zfjax.errors import UserError
 
 Backward = Callable[[jax.Array, jax.Array], jax.Array]  # (incoming, forward input) -> outgoing, of one shape
-
-
 Bodies = Sequence[Callable[[Sequence[Any]], Sequence[Any]]]  # operands -> results, of each program of a call
 
 
@@ -47,8 +45,6 @@ class Inner(NamedTuple):
 
 
 Change = Rectify | Skip
-
-
 Plan = tuple[tuple[int, Any], ...]  # (number of an equation, Rectify | Skip | Inner), hashable as all of it
 
 
@@ -245,13 +241,8 @@ class _Kind(NamedTuple):
 
 
 _INLINED = _Kind(_call)
-
-
 _JIT = _Kind(_call, compiled=True)
-
-
 _REMAT = _Kind(_checkpoint, options=_remat_options)
-
 
 _KINDS = {
     "jit": _JIT,

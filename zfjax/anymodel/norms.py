@@ -27,29 +27,13 @@ from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact, reached
 from zfjax.anymodel.rectifiers import SHAPES, is_joined, is_square, origin, uniform
 
 Kind = Literal["feature", "sum", "squares", "part", "energy", "weighted", "length", "scale"]
-
-
 Kinds = Mapping[Value, Kind]
-
-
 POWERS = ("square", "integer_pow", "pow", "sqrt", "rsqrt")
-
-
 PRODUCTS = ("mul", "dot_general", "conv_general_dilated", "ragged_dot", "ragged_dot_general")
-
-
 _SUMS = ("reduce_sum", "reduce_window_sum", "psum")
-
-
 _SQUARES = frozenset(("squares", "part", "energy", "weighted"))
-
-
 _GUARDED = frozenset(("energy", "length"))
-
-
 _DIVISORS = frozenset(("energy", "weighted", "length"))
-
-
 _NORMALISED = frozenset(("feature", "sum"))
 
 
@@ -240,7 +224,6 @@ _LIKE = SHAPES - {"slice", "scan_slice"} | frozenset(
     "convert_element_type reduce_precision stop_gradient concatenate pad stack scan_stack carry cond device_put "
     "optimization_barrier sharding_constraint reshard layout_constraint psum_invariant all_gather pvary gather".split()
 )
-
 
 _KINDS: dict[str, Callable[[Node, list[Kind], Kinds, Flow], Kind]] = {
     **dict.fromkeys(_LIKE, _same),

@@ -30,18 +30,10 @@ SHAPES = frozenset(
     "broadcast_in_dim reshape squeeze expand_dims transpose rev slice copy copy_p name tile scan_slice".split()
 )
 
-
 _CAST = frozenset("broadcast_in_dim reshape copy copy_p name convert_element_type stop_gradient".split())
-
-
 _ARITHMETIC = ("add", "sub", "mul", "div", "neg", "broadcast_in_dim", "reduce_sum")
-
-
 _RESHAPES = ("broadcast_in_dim", "reshape", "squeeze", "expand_dims")
-
-
 Moves = tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]  # ("transpose", axes, sorted) or ("reshape", from, to)
-
 
 # (comparison, place of the zero) -> it holds where the other operand is positive, or where it is not
 _SIDES = {
@@ -243,22 +235,17 @@ def _uniform_constant(constant: object) -> float | None:
 
 Axes = frozenset[int] | set[int] | None  # None: any axis, as after a reshape
 
-
 _ELEMENTWISE = frozenset(
     "add add_any sub mul div neg max min clamp select_n convert_element_type reduce_precision copy copy_p name "
     "stop_gradient optimization_barrier square sqrt rsqrt integer_pow pow cond carry".split()
 )
-
 
 _POSITIVE = SHAPES | frozenset(
     "convert_element_type add concatenate stack pad reduce_max reduce_window_max reduce_sum "
     "reduce_window_sum min".split()
 )
 
-
 _JOINED_ALONG = {"concatenate": "dimension", "stack": "axis"}
-
-
 _WRITES = {"dynamic_update_slice": 1, "scatter": 2}  # number of the input that is written into input 0
 
 

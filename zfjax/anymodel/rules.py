@@ -42,11 +42,7 @@ from zfjax.errors import UserError
 from zfjax.ops import KEPT, SKIPPED
 
 Rule = Literal["deconvnet", "guided", "gradient"] | Backward
-
-
 OnUnknown = Literal["error", "keep"]
-
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -197,10 +193,7 @@ _BACKWARD: dict[str, Backward | None] = {
     "gradient": None,
 }
 
-
 _CHANGED = {"deconvnet": ("rectifier", "skipped"), "guided": ("rectifier",), "gradient": ()}  # what leaves its gradient
-
-
 _NUMBERS = itertools.count()
 
 
@@ -258,14 +251,8 @@ def _listed(verdicts: list[tuple[Node, Verdict]]) -> str:
 
 # Their files are passed over on the way from an operation to the line of the model that asked for it.
 _FRAMEWORKS = ("jax", "flax", "haiku", "equinox", "jaxtyping")
-
-
 _DECORATORS = (contextlib.__file__, functools.__file__)  # likewise: what wraps a call in others
-
-
 _MARKS = __file__
-
-
 TRACED = "_model"  # the function in it that calls the model
 
 
@@ -309,8 +296,6 @@ def verdicts_of(graph: Graph) -> list[tuple[Node, Verdict]]:
 
 
 _INLINED = Verdict("inlined", "its own derivative gives way to the rules of what it computes")
-
-
 _UNTOUCHED = Verdict("own gradient", "its own derivative: nothing in it follows the rule")
 
 

@@ -47,7 +47,6 @@ from zfjax.ops import KEPT, SKIPPED
 
 RuleName = Literal["rectifier", "own gradient", "skipped", "inlined", "unclassified"]
 
-
 LINEAR = SHAPES | frozenset(
     "add add_any sub neg convert_element_type reduce_precision real imag complex conj concatenate pad split stack "
     "unstack scan_stack carry reduce_sum cumsum reduce_window_sum fft device_put optimization_barrier "
@@ -55,18 +54,10 @@ LINEAR = SHAPES | frozenset(
     "reduce_scatter pvary".split()
 )
 
-
 SELECTIONS = ("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min", "cummax", "cummin", "sort", "top_k")
-
-
 READS = ("gather", "dynamic_slice", "dynamic_update_slice", "scatter", "scatter-add")
-
-
 _CHOICES = ("argmax", "argmin", "top_k", "sort")  # steps of the input that say where something stands
-
-
 _JAX_RECTIFIERS = ("relu", "relu6")
-
 
 # JAX's own activations that are no rectifiers: one operation each, under the name that a person knows.
 ACTIVATIONS = frozenset(
@@ -98,20 +89,10 @@ def _unclassified(reason: str) -> Verdict:
 
 
 STEP = _unclassified("a step of the input, by which no gradient passes to the results")
-
-
 _SMOOTH = _own("smooth arithmetic, as norms are made of")
-
-
 _NO_NORM = _unclassified("no certain part of a norm: an activation, or a product of features")
-
-
 _SELECTED = _own("selection: goes back to where the value was read")
-
-
 _GUARD = _own("lower bound of a norm's variance")
-
-
 _AMBIGUOUS = _unclassified("ambiguous: a rectifier, or a guard before a root or division")
 
 

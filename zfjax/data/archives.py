@@ -11,14 +11,8 @@ from typing import Any, NamedTuple
 from zfjax.errors import UserError
 
 TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
-
-
 FOLDERS = {"train": "train", "validation": "val"}
-
-
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-
-
 _END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 

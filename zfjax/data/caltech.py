@@ -14,7 +14,6 @@ from zfjax.errors import UserError
 
 FOLDERS = {"caltech101": "101_ObjectCategories", "caltech256": "256_ObjectCategories"}
 
-
 CALTECH101 = """
     BACKGROUND_Google Faces Faces_easy Leopards Motorbikes accordion airplanes anchor ant barrel bass beaver binocular
     bonsai brain brontosaurus buddha butterfly camera cannon car_side ceiling_fan cellphone chair chandelier cougar_body
@@ -25,7 +24,6 @@ CALTECH101 = """
     saxophone schooner scissors scorpion sea_horse snoopy soccer_ball stapler starfish stegosaurus stop_sign strawberry
     sunflower tick trilobite umbrella watch water_lilly wheelchair wild_cat windsor_chair wrench yin_yang
 """.split()  # its 101 categories and the background, as its folders spell them
-
 
 _NUMBERED = re.compile(r"(\d{3})\..+")  # 056.dog: how Caltech-256 names its 256 categories and 257.clutter
 
@@ -94,6 +92,4 @@ def _is_numbered(folder: str) -> bool:
 
 
 _SPELT_ALIKE = {folder.lower() for folder in CALTECH101}  # some copies write all in small letters
-
-
 _IS_CLASS = {"caltech101": lambda folder: folder.lower() in _SPELT_ALIKE, "caltech256": _is_numbered}

@@ -11,34 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 JITTER = 0.08  # every number of a creature varies by this fraction of itself, so zeros (the mid-line) stay
-
-
 OUTLINE = 0.035  # creature units
-
-
 MAX_TURN = np.pi * 25 / 180  # radians, either way
-
-
 SCALE = (0.31, 0.43)  # pictures per creature unit: the creature spans about 60 to 85 % of the picture
-
-
 Numbers = Any  # of a creature: an array, or in ROWS a tuple
-
-
 Number = jax.Array | float  # one number, traced or Python's
-
-
 Colour = jax.Array | np.ndarray  # [3, 1, 1] or, one for each pixel, [3, H, W]; 0..1
-
-
 REACH = 1.12  # creature units: no creature reaches farther from its centre, jitter and arms included
-
-
 INK = np.array([0.13, 0.10, 0.12], np.float32)[:, None, None]
-
-
 WHITE = np.array([0.97, 0.97, 0.94], np.float32)[:, None, None]
-
 
 # The creature looks at the viewer: its own right eye is on the picture's left (before the rotation).
 # Mirroring turns skin, gaze, look and arms; the eyes are named after it, as in the mirrored photograph of a face.
@@ -85,16 +66,10 @@ ROWS = {
         (.19, -.12, .08, .08), (.6, .6), (0, .10, .11, 0, .50, .07), (0, 0), (0, 2.2, 0, 1, 1, 0, 0, .8)),
 }
 
-
 # fmt: on
 CLASS_NAMES = tuple(ROWS)
-
-
 NUM_CLASSES = len(CLASS_NAMES)
-
-
 TABLE = Creature(*(np.array(column, np.float32) for column in zip(*ROWS.values(), strict=True)))
-
 
 # Random numbers in 0..1 that a pose, an individual, a pair of colours and the painting of a creature take.
 POSE_DRAWS, SHAPE_DRAWS, COLOUR_DRAWS, PAINT_DRAWS = 12, sum(column.shape[1] for column in TABLE), 7, 9

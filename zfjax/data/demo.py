@@ -34,34 +34,17 @@ __all__ = [
     "scene_label",
 ]
 
-
 MIN_SIZE = 16  # pixels; below this the eyes vanish
-
-
 NUM_CLUTTER = 10  # distractors per scene
-
-
 CLUTTER_SCALE = (0.12, 0.26)  # pictures per creature unit of a distractor
-
-
 VERSION = 1  # changes when the pictures do
-
-
 MEAN_SCENES = 512  # training scenes whose mean picture is subtracted
-
-
 CHUNK = 64  # scenes per compiled call of demo_images
-
-
 Number = int | jax.Array  # a seed or an index: Python's or traced
-
-
 _RENDERING = threading.Lock()  # a loader's threads ask for their first examples at the same time
-
 
 # Random numbers in 0..1 that each aspect of a scene takes; the label has a key of its own.
 GRIDS = (5, 16)  # values a side of the coarse and of the fine noise of the ground
-
 
 DRAWS = {
     "pose": (creatures.POSE_DRAWS,),

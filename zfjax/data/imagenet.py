@@ -14,8 +14,6 @@ from zfjax.data import ImageSet, pictures
 from zfjax.errors import UserError
 
 NAME, VERSION = "imagenet", "1.0.0"  # as in <data dir>/imagenet/256px/1.0.0, TFDS's layout
-
-
 MEAN, FACTS = "mean.npy", "zfjax.json"  # what lies there beside TFDS's own files
 
 

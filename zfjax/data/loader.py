@@ -14,8 +14,6 @@ from zfjax.data.processes import end_with_parent
 from zfjax.errors import UserError
 
 Batches = Generator[dict[str, np.ndarray], None, None]  # closing it ends the workers
-
-
 _AHEAD = 2  # batches waiting per thread or process: 25 MB each at 128 pictures of 256 pixels
 
 

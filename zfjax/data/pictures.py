@@ -10,10 +10,7 @@ from zfjax.errors import UserError
 
 # Paper is silent: how the photos were stored; at quality 95 (colour at half resolution) 256x256 takes about 30 kB.
 JPEG_QUALITY = 95
-
-
 _ORIENTATION = 0x0112  # the EXIF tag whose values stand below; 1 is upright
-
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -17,8 +17,6 @@ from zfjax.data.archives import Photo
 from zfjax.data.processes import end_with_parent
 
 _CHUNK = 32  # photos per task: 1 MB of JPEG, large beside what a task costs, small beside memory
-
-
 _CHUNKS_PER_WORKER = 2  # in flight at once: one at work, one waiting
 
 

@@ -21,8 +21,6 @@ from zfjax.data.voc import open_voc
 from zfjax.errors import UserError
 
 FOLDERS = {"caltech101": "caltech101", "voc2012": "voc/2012"}  # in TFDS's data folder, above the version
-
-
 _FACTS = "dataset_info.json"
 
 
@@ -142,16 +140,12 @@ def _shown_labels(feature: Any, num_classes: int) -> np.ndarray:
 
 
 _LABELS = {"caltech101": _single_label, "voc2012": _shown_labels}
-
-
 _NAMED_BY = {"caltech101": "label", "voc2012": "labels"}
-
 
 _READERS: dict[FileFormat, Callable[[str], Any]] = {
     FileFormat.TFRECORD: lambda file: TFRecords(Path(file)),
     FileFormat.ARRAY_RECORD: lambda file: ArrayRecordDataSource([file]),
 }
-
 
 NATIVE: dict[str, Callable[[Path], PhotoSet]] = {
     "caltech101": lambda path: open_caltech(path, "caltech101"),

@@ -14,17 +14,9 @@ from zfjax.data.photo_sets import PhotoSet, fingerprint_of, list_files
 from zfjax.errors import UserError
 
 SPLITS = ("train", "val")  # those whose labels are public
-
-
 _ROOTS = ("VOCdevkit/VOC2012/", "VOC2012/", "")
-
-
 _NAME = re.compile(r"20\d\d_\d+")  # 2008_000002: in VOC 2007 photos had a number alone
-
-
 _CLASS_LIST = re.compile(r"ImageSets/Main/([^/]+)_(train|val|trainval)\.txt")
-
-
 Labels = dict[str, dict[str, int]]  # photo -> class -> 1, -1 or 0
 
 

@@ -173,14 +173,11 @@ OPERATIONS: dict[str, Operation] = {
     "Softmax": lambda row, params, maps: jax.nn.softmax(maps[0], axis=-1),
 }
 
-
 _COUNT_OR_NONE = FieldRule("a whole number of at least 1, or null", lambda value: value is None or COUNT.holds(value))
-
 
 _MAPS = FieldRule(
     "a list of names", lambda value: isinstance(value, tuple) and all(isinstance(name, str) for name in value)
 )
-
 
 _RULES = {
     "bottom": _MAPS,

@@ -16,11 +16,7 @@ from zfjax.features import Features, in_batches
 from zfjax.pretrained.weights import read_arrays
 
 INPUTS = "inputs"  # the row of what the first layer reads
-
-
 NOT_CHECKED = "mean, std, channel order: not checked, the outputs hold no 'pictures' to start from"
-
-
 TOLERANCE = 1e-3  # relative: other kernels and machines round otherwise, another padding or norm differs by far more
 
 

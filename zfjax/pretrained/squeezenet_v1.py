@@ -24,10 +24,7 @@ from zfjax.pretrained import caffe
 from zfjax.pretrained.weights import read_arrays, take
 
 TABLE, WEIGHTS = "architecture.json", "squeezenet_v1.0.npz"
-
-
 _FIRES = {f"fire{n}": f"fire{n}/concat" for n in range(2, 10)}
-
 
 # What its authors call a layer -> what the table calls the map that the layer hands on, after ReLU
 LAYERS = {"conv1": "conv1", "pool1": "pool1"} | _FIRES | {"conv10": "conv_final", "logits": "pool_final"}

@@ -224,13 +224,9 @@ def by_prefix(**prefixes: str) -> tuple[Names, ...]:
 
 _OWN_NAMES = by_prefix(**{name: name for name in ZFNET.layer_names})
 
-
 # ImageNet's mean and standard deviation as PyTorch users write them (for pixels of 0..1), here in pixels
 _MEAN = (255 * 0.485, 255 * 0.456, 255 * 0.406)
-
-
 _STD = (255 * 0.229, 255 * 0.224, 255 * 0.225)
-
 
 # Krizhevsky 2014 ("one weird trick") as torchvision has it: other widths than ALEXNET, no groups, no norm
 _ALEXNET_TORCHVISION = dataclasses.replace(
@@ -246,9 +242,7 @@ _ALEXNET_TORCHVISION = dataclasses.replace(
     ),
 )
 
-
 _ZFNET_512 = dataclasses.replace(ZFNET.with_sizes(conv3=512, conv4=1024, conv5=512), name="zfnet-512")
-
 
 TABLES: dict[str, ImportTable] = {
     # its pools count by floor, which at 224 pixels is the same; its adaptive average pool does nothing there

@@ -21,17 +21,9 @@ from zfjax.network import Params
 from zfjax.training.step import Annealing, Recipe, TrainState
 
 EVOLUTION_EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64, 70)  # Fig. 4's, and the last
-
-
 FORMAT = 1  # of what is written; 0, before there were numbers, differs by nothing but the number itself
-
-
 _PARTS = ("network", "optimizer", "meta")
-
-
 LATEST = 3  # newest checkpoints that are kept besides
-
-
 _STORED_TYPES = {kind.__name__: kind for kind in (Architecture, Conv, Dense, Pool, ContrastNorm, Recipe, Annealing)}
 
 

@@ -32,7 +32,6 @@ from zfjax.transfer.protocol import Fold
 # Enter the keys of records: to be raised when linear models or nets trained from scratch come to be measured otherwise
 MODEL_VERSION, SCRATCH_VERSION = 1, 1
 
-
 # What the linear models are fitted by
 MODEL = {
     "penalties": linear_models.PENALTIES,

@@ -29,16 +29,9 @@ from jax import lax
 from zfjax.errors import UserError
 
 Loss = Literal["softmax", "svm", "logistic"]
-
-
 PENALTIES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # strongest first; each fit starts where the one before ended
-
-
 TOLERANCE = 1e-3  # norm of the gradient at which a fit ends
-
-
 MAX_ITERATIONS = 1000
-
 
 # weights and bias, the optimizer's state, the gradient's norm, iterations
 _Carry = tuple[tuple[jax.Array, jax.Array], Any, jax.Array, Any]
@@ -202,13 +195,8 @@ def _logistic(found: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 _LOSSES = {"softmax": _softmax, "svm": _squared_hinge, "logistic": _logistic}
-
-
 _BLOCK_BYTES = 1 << 28  # of a block of features, in `gram_matrix`
-
-
 _ROWS = 2048  # of a matrix of all images at a time: a second one would double the memory
-
 
 # On the diagonal, relative to the mean square norm: above what float32 leaves of a zero eigenvalue, as duplicates and
 # fewer features than images give them; as if each image had one more feature, of its own, of a hundredth of the norm

@@ -14,11 +14,7 @@ from zfjax.features import Features, jitted
 from zfjax.pixels import center_crop
 
 NUM_TEST = 50  # test images per class at most, as in the paper
-
-
 HELD_OUT = 3  # one of so many training images per class is held out to choose the regularisation
-
-
 THUMBNAIL = 32  # side at which pictures are compared, pixels
 
 
@@ -229,8 +225,6 @@ def _rows(features: dict[str, jax.Array], mask: np.ndarray) -> dict[str, np.ndar
 
 
 _center_crop = jax.jit(center_crop, static_argnames="size")
-
-
 _thumbnails = jax.jit(thumbnails)
 
 
