@@ -268,7 +268,8 @@ def test_the_folder_is_called_as_what_was_asked_for_and_the_page_names_unit_and_
     assert f"map 2 of conv1, activation {result['activation']:.3g}, in picture" in capsys.readouterr().out
     walk = walk_down(trained, VIEWS._replace(names=("cat 4.png",)), "conv1", 2)
     assert walk.title.endswith(f"(map 2 of conv1, activation {walk.numbers['activation']:.3g} in picture cat 4.png)")
-    assert "(unit 1 of fc6, " in walk_down(trained, VIEWS, "fc6", 1).title
+    walk = walk_down(trained, VIEWS, "fc6", None)
+    assert f"(unit {walk.numbers['map']} of fc6, " in walk.title
 
 
 def test_a_net_without_stages_is_refused_in_words_before_any_work(tmp_path):
