@@ -59,13 +59,16 @@ def claimed(folder: Path, command: str, *, overwrite: bool) -> Iterator[Path]:
       UserError: a result is there that may not be replaced, pictures of something else are, or another process is
         writing into the folder.
     """
-    # of several hosts that share the folder one writes into it
-    with files.locked(folder) if parallel.host_count()[0] == 0 else contextlib.nullcontext():
+    if parallel.host_count()[0] > 0:  # of several hosts that share the folder the first one writes into it
+        check_free(folder, command, overwrite=overwrite)
+        yield folder
+        return
+    with files.locked(folder):
         try:
             check_free(folder, command, overwrite=overwrite)
             yield folder
         finally:
-            if folder.exists() and [path.name for path in folder.iterdir()] == [files.LOCK]:  # nothing came of it
+            if [path.name for path in folder.iterdir()] == [files.LOCK]:  # nothing came of it
                 shutil.rmtree(folder)
 
 
