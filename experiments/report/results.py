@@ -167,7 +167,9 @@ def errors(result: Evaluation) -> Numbers:
     known = [(f"{one['name']} ({run_name(one['checkpoint'])})", one["error"]) for one in result["members"]]
     if len(known) > 1 and "error" in result:
         known.append((f"the average of all {len(known)}", result["error"]))
-    rows: list[tuple[str, ...]] = [(name, *_percent(error["center"]), *_percent(error["ten"])) for name, error in known]
+    rows: list[tuple[str, ...]] = [
+        (name, *_percent(error["center"]), *_percent(error.get("ten"))) for name, error in known
+    ]
     rows += [
         (f"paper: {name}", "", "", f"{top1:.1f}", f"{top5:.1f}")
         for name, (top1, top5, _) in result.get("paper", {}).items()
@@ -175,8 +177,8 @@ def errors(result: Evaluation) -> Numbers:
     return ("error (%)", "centre, top-1", "centre, top-5", "ten crops, top-1", "ten crops, top-5"), rows
 
 
-def _percent(error: Wrong) -> tuple[str, str]:
-    return f"{100 * error['top1']:.1f}", f"{100 * error['top5']:.1f}"
+def _percent(error: Wrong | None) -> tuple[str, str]:
+    return ("", "") if error is None else (f"{100 * error['top1']:.1f}", f"{100 * error['top5']:.1f}")
 
 
 def precisions(result: Voc) -> Numbers:

@@ -145,3 +145,12 @@ def test_names_are_those_that_the_experiments_write():
 def test_several_networks_of_one_architecture_count_by_their_mean():
     errors = report_tables.member_errors(evaluated(None, 0.2, 0.4, 0.5, names=["zfnet", "zfnet", "alexnet"]))
     assert errors == {"zfnet": pytest.approx(0.3), "alexnet": 0.5}
+
+
+def test_a_network_without_ten_crops_is_no_case_for_them():
+    """One that no table describes is measured on the centre alone."""
+    center = {"center": {"top1": 0.4, "top5": 0.2}}
+    member = {"name": "squeezenet", "checkpoint": {"path": "squeezenet"}, "error": center}
+    result = {"members": [member], "num_images": 500, "error": center}
+    of_table_2 = [claim for claim in TABLES if claim.source == "Table 2"]
+    assert of_table_2 and all(claim.judge(result) is None for claim in of_table_2)
