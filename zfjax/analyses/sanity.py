@@ -188,11 +188,6 @@ Look = Callable[[np.ndarray], np.ndarray]  # what of a picture is compared
 ALL_LAYERS = "all layers"  # the one row of a network whose weights can only be drawn anew together
 
 
-def logits_of(net: Net) -> str | None:
-    """The layer of the logits; None of a network that has none."""
-    return net.layers[-1] if nets.logit_names(net) else None
-
-
 class Ways(NamedTuple):
     """What a network says of a batch of images, and its ways down to them."""
 
@@ -220,7 +215,7 @@ def check_all(net: Net, layer: str, images: np.ndarray, seed: int) -> tuple[Scor
 def not_applicable(net: Net, num_images: int) -> dict[str, str]:
     """{part of the checks: why it is left out} of a network and so many images."""
     left_out = {}
-    if logits_of(net) is None:
+    if nets.logits_layer(net) is None:
         reason = f"the last layer of {net.name}, {net.layers[-1]}, has feature maps and no classes"
         left_out["best and worst class"] = reason
     if not isinstance(net, OfTable):
@@ -239,7 +234,7 @@ def draw_all(net: Net, layer: str, images: np.ndarray, key: jax.Array) -> Drawn:
 
     `anew` and the comparisons with the image are of the best class, or of the strongest unit where there is no class.
     """
-    logits = logits_of(net)
+    logits = nets.logits_layer(net)
     edge_maps = np.broadcast_to(edges(images)[..., None], images.shape)
 
     def explain(ways: Ways, top: jax.Array, of: str) -> Pictures:
@@ -279,7 +274,7 @@ def ways_of(net: Net, layer: str, images: np.ndarray) -> Ways:
     """
     if isinstance(net, OfTable):
         return _ways_of_table(net.params, images, architecture=net.architecture)
-    logits, fed = logits_of(net), jnp.asarray(images)
+    logits, fed = nets.logits_layer(net), jnp.asarray(images)
     layers = tuple(dict.fromkeys([layer] if logits is None else [layer, logits]))
     functions = {name: _as_partial(net.features([name])) for name in layers}
 
