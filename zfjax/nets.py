@@ -350,9 +350,11 @@ class FunctionNet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the program and of every array in it."""
+        """A hash of the program, its preprocessing included, and of every array in it."""
         image = jax.ShapeDtypeStruct((1, *size_of(self.image_size), self.channels), np.float32)
-        program = jax.make_jaxpr(self._called)(self.params, jax.eval_shape(self._preprocessed, image))
+        program = jax.make_jaxpr(lambda params, crops: self._called(params, self._preprocessed(crops)))(
+            self.params, image
+        )
         arrays = digest([jax.tree.leaves(self.params), program.consts])
         return hashlib.blake2b(f"{arrays} {program.jaxpr}".encode(), digest_size=16).hexdigest()
 

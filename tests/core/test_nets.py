@@ -1,5 +1,7 @@
 """Net: trained runs, any function and their units in the same words."""
 
+import dataclasses
+
 import foreign_nets
 import jax
 import jax.numpy as jnp
@@ -135,7 +137,8 @@ def test_the_fingerprint_changes_with_weights_and_program():
     net = foreign_nets.SMALL
     other = net.with_params(jax.tree.map(lambda leaf: leaf + 1, net.params))
     twice = FunctionNet(lambda p, x: {k: 2 * v for k, v in net.fn(p, x).items()}, net.params, image_size=(20, 28))
-    assert len({net.fingerprint, other.fingerprint, twice.fingerprint}) == 3
+    darker = dataclasses.replace(net, preprocess=lambda crops: crops / 510)
+    assert len({of.fingerprint for of in (net, other, twice, darker)}) == 4
     assert net.fingerprint == foreign_nets.SMALL.with_params(net.params).fingerprint
 
 
