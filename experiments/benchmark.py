@@ -30,6 +30,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
+from experiments.shell.command import in_one_line
 from zfjax import deconvnet, network, parallel, training
 from zfjax.anymodel import rules
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
@@ -291,13 +292,15 @@ def main() -> None:
     }
     commands["loader"] = loader
     try:
-        records = tyro.extras.subcommand_cli_from_dict(
-            commands, prog="python -m experiments.benchmark", description=__doc__, config=(tyro.conf.OmitArgPrefixes,)
-        )
+        with in_one_line():
+            records = tyro.extras.subcommand_cli_from_dict(
+                commands,
+                prog="python -m experiments.benchmark",
+                description=__doc__,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
     except ModuleNotFoundError as error:
         raise SystemExit(f'error: {error}: `pip install -e ".[bench]"` brings what --against needs') from error
-    except (UserError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
     for record in records:
         print(json.dumps(record))
 

@@ -61,6 +61,9 @@ def run(config: Config) -> dict[str, Any]:
     with figure.opened(config, COMMAND, folder="walkthrough", net=net) as (_, out):
         layer = walkthrough.last_conv(net.architecture) if config.layer is None else config.layer
         nets.check_layer(net, layer)
+        num_units = nets.shapes_of(net, [layer])[layer][-1]
+        if config.map is not None and not 0 <= config.map < num_units:
+            raise UserError(f"map={config.map}: a whole number from 0 to {num_units - 1} is needed in {layer}")
         data = figure.open_images(config, net)
         source = sets.validation_of(data)
         image = int(sets.choose(source, 1, config.seed)[0]) if config.image is None else config.image

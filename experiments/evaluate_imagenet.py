@@ -25,7 +25,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from experiments.shell import command, results
+from experiments.shell import command, figure, results
 from zfjax import features, nets, parallel
 from zfjax.data import ImageSet, Source, sets
 from zfjax.data.loader import eval_batches
@@ -81,11 +81,14 @@ def run(config: Config) -> dict[str, Any]:
     """
     parallel.check_batch_size(config.batch_size)
     networks = [nets.load_net(name) for name in config.net or (None,)]
+    for net in networks:
+        print(f"net: {figure.describe(net)}")
     check_different(networks)
     name = "evaluation" if len(networks) == 1 else f"evaluation_of_{len(networks)}"
     out = nets.home_of(networks[0]) / name if config.out is None else config.out
     with results.claimed(out, COMMAND, overwrite=config.overwrite):
         data = sets.open_images(config.data, networks[0])
+        print(f"data: {data.name}, {len(data.class_names)} classes")
         source = sets.validation_of(data)
         logits = logits_of(data, networks)
         began = time.monotonic()

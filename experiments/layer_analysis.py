@@ -32,7 +32,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from experiments.pages import canvas
-from experiments.shell import command, results
+from experiments.shell import command, figure, results
 from experiments.shell.figure import NetFlag
 from zfjax import nets, transfer
 from zfjax.data.photo_sets import PhotoSet
@@ -96,6 +96,7 @@ def run(config: Config) -> dict[str, Any]:
       computed.
     """
     net = nets.load_net(config.net)
+    print(f"net: {figure.describe(net)}")
     check(config, net)
     home = nets.home_of(net)
     out = home / "layers" / config.dataset if config.out is None else config.out
@@ -106,6 +107,7 @@ def run(config: Config) -> dict[str, Any]:
 def measure_and_write(config: Config, net: Net, out: Path, kept: Path) -> dict[str, Any]:
     """The same, in a folder that was claimed; `kept` keeps features."""
     photo_set = frozen_features.open_photos(config.dataset, config.images, net, config.remove_duplicates, kept)
+    print(f"data: {photo_set.name}, {len(photo_set.class_names)} classes, {len(photo_set.photos):,} photos")
     num_train = NUM_TRAIN[config.dataset] if config.num_train is None else config.num_train
     folds = transfer.folds(
         photo_set.labels,

@@ -27,7 +27,7 @@ from experiments.report.results import Measurement, Unreadable, joined, read_res
 from experiments.report.verdicts import NOT_MEASURED, VERDICTS, Claim, Finding
 from experiments.shell import command, results
 from zfjax import nets
-from zfjax.errors import UserError
+from zfjax.errors import NotThereError, UserError
 
 HEADS = ("The paper says", "Its number", "Ours", "Networks and data", "Verdict here", "Rule")
 OVERVIEW = ("Source", "The paper says", *(verdict.capitalize() for verdict in VERDICTS))
@@ -69,7 +69,7 @@ def run(config: Config) -> dict[str, Any]:
     results.check_free(config.out, "paper_report", overwrite=config.overwrite)
     measurements, unreadable = read_results(config.results)
     if not measurements and not unreadable:
-        raise FileNotFoundError(
+        raise NotThereError(
             f"no result below {config.results}/: draw a figure first, as `python -m experiments.deconv_figures`"
         )
     usable, rows, stale = judge_all(measurements)

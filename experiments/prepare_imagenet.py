@@ -78,13 +78,12 @@ def report(config: Config, result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Runs the command line; an error that the user can mend ends it in one line."""
-    from zfjax.errors import UserError
+    from experiments.shell.command import in_one_line
 
     config = tyro.cli(Config, description=__doc__)
     try:
-        print(report(config, run(config)))
-    except (UserError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+        with in_one_line():
+            print(report(config, run(config)))
     except KeyboardInterrupt:
         raise SystemExit("stopped; nothing half done is left, running it again starts anew") from None
     except BrokenProcessPool as error:

@@ -29,7 +29,7 @@ from experiments import deconv_figures, occlusion_maps, part_correspondence
 from experiments.shell import command, results
 from zfjax import nets
 from zfjax.data import sets
-from zfjax.errors import UserError
+from zfjax.errors import NotThereError, UserError
 
 LAYERS = ("pool1", "fire4", "fire8", "conv10")  # of Figure 2, from edges to classes
 COMPARED = ("fire8", "conv10", "fire4")  # of Table 1: in the places of the paper's layers 5 and 7, and a low one
@@ -78,7 +78,7 @@ def run(config: Config) -> dict[str, Any]:
     if config.annotations is None and config.figure == "correspondence":
         raise UserError("annotations=None: figure='correspondence' needs pictures whose parts are known")
     if config.annotations is not None and not config.annotations.exists():
-        raise FileNotFoundError(f"annotations={str(config.annotations)!r}: no such file")
+        raise NotThereError(f"annotations={str(config.annotations)!r}: no such file")
     configs = configs_of(config)
     for name, flags in configs.items():
         results.check_free(flags.out, COMMANDS[name].COMMAND, overwrite=config.overwrite)

@@ -28,7 +28,7 @@ import tyro
 from jax.experimental import multihost_utils
 
 from experiments.shell import training_log
-from experiments.shell.command import Stopped, StopRequest, use_compilation_cache
+from experiments.shell.command import Stopped, StopRequest, in_one_line, use_compilation_cache
 from zfjax import nets, parallel, training
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
 from zfjax.data import ImageSet, sets
@@ -123,7 +123,7 @@ PRESETS = {
 
 
 def data_name(config: Config) -> str:
-    """The configured data set as `inputs.open_data` names it."""
+    """The configured data set as `sets.open_data` names it."""
     if config.data == "demo":
         return ":".join(["demo", *map(str, config.demo_sizes)])
     folder = config.data_dir.absolute()  # a folder called demo is still a folder
@@ -259,26 +259,25 @@ def main() -> None:
     if {"-h", "--help"} & set(rest):
         print(first.format_help())
     try:
-        use_compilation_cache(chosen.compilation_cache)
-        parallel.connect_hosts(chosen.coordinator, chosen.num_hosts, chosen.host)
-        if chosen.resume is None:
-            folder = None
-            config = parse(PRESETS[chosen.preset or "paper"], rest)
-        else:
-            if chosen.preset:
-                raise UserError(f"preset={chosen.preset!r}: a continued run keeps its own settings")
-            folder = Path(chosen.resume) if chosen.resume else nets.newest_run()
-            stored = stored_config(checkpoints.load(folder))
-            config = parse(stored, rest)
-            check_resumable(stored, config)
-        record = run(config, folder)
+        with in_one_line():
+            use_compilation_cache(chosen.compilation_cache)
+            parallel.connect_hosts(chosen.coordinator, chosen.num_hosts, chosen.host)
+            if chosen.resume is None:
+                folder = None
+                config = parse(PRESETS[chosen.preset or "paper"], rest)
+            else:
+                if chosen.preset:
+                    raise UserError(f"preset={chosen.preset!r}: a continued run keeps its own settings")
+                folder = Path(chosen.resume) if chosen.resume else nets.newest_run()
+                stored = stored_config(checkpoints.load(folder))
+                config = parse(stored, rest)
+                check_resumable(stored, config)
+            record = run(config, folder)
     except Stopped as stopped:
         print(stopped)
         raise SystemExit(stopped.exit_status) from None
     except KeyboardInterrupt:
         raise SystemExit("stopped; what was saved before stays") from None
-    except (UserError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
     top1 = record["validation_top1_error"]
     print(f"done: validation top-1 error {top1:.1%} (accuracy {1 - top1:.1%}); the run is in {record['folder']}")
     print(f"look at it: python -m experiments.deconv_figures --checkpoint {record['folder']}")

@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from experiments.pages import canvas
-from experiments.shell import command, results
+from experiments.shell import command, figure, results
 from experiments.shell.figure import NetFlag
 from zfjax import nets, transfer
 from zfjax.data.photo_sets import PhotoSet
@@ -121,6 +121,7 @@ def run(config: Config) -> dict[str, Any]:
     """
     sizes = planned(config)
     net = nets.load_net(config.net)
+    print(f"net: {figure.describe(net)}")
     nets.check_layer(net, config.layer)
     if any(arm == "scratch" for arm, _ in sizes) and not isinstance(net, nets.TrainedNet):
         raise UserError(
@@ -138,6 +139,7 @@ def measure_and_write(
 ) -> dict[str, Any]:
     """The same, in a folder that was claimed; `kept` keeps features."""
     photo_set = frozen_features.open_photos(config.dataset, config.images, net, config.remove_duplicates, kept)
+    print(f"data: {photo_set.name}, {len(photo_set.class_names)} classes, {len(photo_set.photos):,} photos")
     frozen: dict[str, Any] = {"layer": config.layer, "folder": kept, "batch_size": config.batch_size}
     if config.dataset == "voc2012":
         arm = transfer_arms.voc(net, photo_set, **frozen)

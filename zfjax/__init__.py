@@ -134,6 +134,7 @@ _ROOMS = {
     "pixels": "zfjax.pixels",
     "linear_models": "zfjax.transfer.linear_models",
     "gradients": "zfjax.deconvnet",  # names of before the rooms
+    "layers": "zfjax.architecture",
     "inner_products": "zfjax.transfer.linear_models",
     "part_masks": "zfjax.analyses.correspondence",
 }

@@ -139,8 +139,8 @@ def _num_units(indices: Mapping[str, jax.Array], batch: int) -> int:
         if len(shape) != 1 or (batch != 1 and shape != (batch,)):
             raise UserError(f"{name} of shape {shape}: one index, or one for each of the {batch} images")
     if len(set(several.values())) > 1:
-        found = ", ".join(f"{name} of shape {shape}" for name, shape in several.items())
-        raise UserError(f"{found}: one index each, or the same number of them")
+        listed = ", ".join(f"{name} of shape {shape}" for name, shape in several.items())
+        raise UserError(f"{listed}: one index each, or the same number of them")
     return next(iter(several.values()))[0] if several else batch
 
 
@@ -204,8 +204,8 @@ def project(
       >>> pixels.shape
       (1, 64, 64, 3)
       >>> units = zfjax.Unit(np.array([7, 3]), layer="conv5")  # two pictures of the one image, the first the same
-      >>> found = zfjax.project(params, trace, units, architecture=table)
-      >>> found.shape, np.allclose(found[0], pixels[0])
+      >>> others = zfjax.project(params, trace, units, architecture=table)
+      >>> others.shape, np.allclose(others[0], pixels[0])
       ((2, 64, 64, 3), True)
     """
     return _pixels(params, trace, top, layer, architecture, "deconvnet")
@@ -237,8 +237,8 @@ def gradient(
       >>> def logit(images):
       ...     return zfjax.forward(params, images, architecture=table)[0][0, 7]
       >>> top = jax.nn.one_hot(np.array([7]), 1000)
-      >>> found = zfjax.gradient(params, trace, top, layer="fc8", architecture=table)
-      >>> np.allclose(found, jax.grad(logit)(images), rtol=1e-4, atol=1e-6 * abs(found).max())
+      >>> others = zfjax.gradient(params, trace, top, layer="fc8", architecture=table)
+      >>> np.allclose(others, jax.grad(logit)(images), rtol=1e-4, atol=1e-6 * abs(others).max())
       True
     """
     return _pixels(params, trace, top, layer, architecture, "gradient")
@@ -331,7 +331,7 @@ def project_places(
     """
     _check_places(places, len(images), layer, architecture)
     name = _name_of(way)
-    found = np.zeros((len(places["image"]), *images.shape[1:]), np.float32)
+    projections = np.zeros((len(places["image"]), *images.shape[1:]), np.float32)
     for start in range(0, len(images), batch_size):
         fed = _fill(images[start : start + batch_size], batch_size)
         trace = _trace_below(params, fed, layer=layer, architecture=architecture)
@@ -341,8 +341,8 @@ def project_places(
             some = {name: _fill(np.asarray(place[chosen], np.int32), batch_size) for name, place in places.items()}
             some["image"] = some["image"] - np.int32(start)
             drawn = _project_places(params, trace, some, layer=layer, architecture=architecture, way=name)
-            found[chosen] = np.asarray(drawn)[: len(chosen)]
-    return found
+            projections[chosen] = np.asarray(drawn)[: len(chosen)]
+    return projections
 
 
 def _pixels(
@@ -368,10 +368,10 @@ def _standing(trace: Trace, top: Top, layer: str | None, architecture: Architect
     return jnp.asarray(top), layer
 
 
-def _features(seen: LayerTrace | None, layer: str) -> jax.Array:
-    if seen is None or seen.features is None:
+def _features(way_up: LayerTrace | None, layer: str) -> jax.Array:
+    if way_up is None or way_up.features is None:
         raise UserError(f"trace[{layer!r}].features is missing: hand on what `forward` gave")
-    return seen.features
+    return way_up.features
 
 
 @partial(jax.jit, static_argnames=("layer", "architecture", "way"))
@@ -391,8 +391,8 @@ def _descend(
     signal, sizes = top, architecture.sizes()
     for row in reversed(rows_below(params, trace, top, layer=layer, architecture=architecture)):
         kernel = params[row.name]["kernel"].astype(signal.dtype)
-        seen = _of_each(trace, row.name, len(signal))
-        steps[row.name] = _undo(row, kernel, seen, signal, sizes[row.name], way)
+        way_up = _of_each(trace, row.name, len(signal))
+        steps[row.name] = _undo(row, kernel, way_up, signal, sizes[row.name], way)
         signal = steps[row.name].filtered
     return steps
 
@@ -425,13 +425,13 @@ def _of_each(trace: Trace, layer: str, num: int) -> LayerTrace | None:
     return jax.tree.map(lambda array: jnp.broadcast_to(array, (num, *array.shape[1:])), trace[layer])
 
 
-def _undo(row: Layer, kernel: jax.Array, seen: LayerTrace | None, signal: jax.Array, size: Sizes, way: str) -> Step:
+def _undo(row: Layer, kernel: jax.Array, way_up: LayerTrace | None, signal: jax.Array, size: Sizes, way: str) -> Step:
     """One layer undone: (i) its stages, (ii) its ReLU, (iii) its filters."""
     if not isinstance(row, Conv) and not row.hidden:
         return Step(signal, signal, _undo_filters(row, kernel, signal, size))
-    active = None if way == "deconvnet" else _features(seen, row.name) > 0
+    active = None if way == "deconvnet" else _features(way_up, row.name) > 0
     if isinstance(row, Conv):
-        signal, active = _undo_stages(row, seen, signal, active, size)
+        signal, active = _undo_stages(row, way_up, signal, active, size)
     rectified = signal if way == "gradient" else rectify(signal)
     if active is not None:
         rectified = jnp.where(active, rectified, jnp.zeros((), signal.dtype))
@@ -444,17 +444,17 @@ def rectify(signal: jax.Array) -> jax.Array:
 
 
 def _undo_stages(
-    row: Conv, seen: LayerTrace | None, signal: jax.Array, active: jax.Array | None, size: Sizes
+    row: Conv, way_up: LayerTrace | None, signal: jax.Array, active: jax.Array | None, size: Sizes
 ) -> tuple[jax.Array, jax.Array | None]:
     """(signal, active) right above the ReLU of a convolutional layer; without `active` its norms are skipped.
 
     Where no switch points the signal is 0, so what `active` says there does not matter, until a norm spreads it.
     """
-    norm_inputs = [] if seen is None else list(seen.norm_inputs)
+    norm_inputs = [] if way_up is None else list(way_up.norm_inputs)
     for stage in reversed(row.after):
         if isinstance(stage, Pool):
-            assert seen is not None and seen.switches is not None  # rows_below has looked
-            strew = partial(unpool, switches=seen.switches, shape=size.filtered, size=stage.size, stride=stage.stride)
+            assert way_up is not None and way_up.switches is not None  # rows_below has looked
+            strew = partial(unpool, switches=way_up.switches, shape=size.filtered, size=stage.size, stride=stage.stride)
             signal, active = strew(signal), None if active is None else strew(active.astype(signal.dtype)) > 0
         elif active is not None:
             if not norm_inputs:

@@ -8,5 +8,13 @@ class UserError(ValueError):
     """
 
 
+class NotThereError(UserError, FileNotFoundError):
+    """A file, folder or set that is not there; how to make it stands in its words."""
+
+
+class FailedError(OSError):
+    """Work on files that failed, and why: shown in one line too, and no ValueError, as no argument is at fault."""
+
+
 class DivergedError(UserError, FloatingPointError):
     """A training whose loss or gradient stopped being finite."""

@@ -33,7 +33,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_atomically(path, npz(arrays))
 
 
-def save_json(path: Path, result: Mapping[str, Any]) -> None:
+def save_json(path: Path, result: Mapping[str, Any] | list[str]) -> None:
     """Write `result` as JSON, whole or not at all.
 
     Dataclasses, paths and NumPy values are spelt out. A number that is not finite becomes null, as JSON has none.

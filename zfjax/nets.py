@@ -26,13 +26,14 @@ from zfjax import features as layer_features
 from zfjax.anymodel import project_fn
 from zfjax.architecture import Architecture, Conv, ReceptiveField, receptive_field
 from zfjax.data import Source, archives, name_of
-from zfjax.deconvnet import WAYS, Unit, project_places
-from zfjax.errors import UserError
+from zfjax.deconvnet import WAYS, Unit, as_unit, project_places
+from zfjax.errors import NotThereError, UserError
 from zfjax.features import Features
 from zfjax.files import digest
 from zfjax.network import Params
 from zfjax.pixels import center_crop, in_colours
 
+_MODULE_AND_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 RUNS = Path("runs")  # where runs are written and looked for, below the current directory
 CHUNK = 16  # units projected together by `FunctionNet`
 Size = int | tuple[int, int]  # a side of squares, or (height, width), pixels
@@ -204,6 +205,11 @@ class OfTable:
 
     def prepare(self, pictures: Any) -> jax.Array:
         """The centre of pictures uint8 [B, S, S, 3], minus the mean."""
+        if self.mean.ndim == 3 and pictures.shape[1:] != self.mean.shape:
+            raise UserError(
+                f"pictures of shape {pictures.shape}: [B, {', '.join(map(str, self.mean.shape))}] is needed, "
+                "the size of the mean picture"
+            )
         mean = np.broadcast_to(self.mean, pictures.shape[1:])
         return center_crop(jnp.asarray(pictures), jnp.asarray(mean), self.architecture.image_size)
 
@@ -445,10 +451,13 @@ def places_of(units: Unit, of: Any, fn: Features, images: np.ndarray, layer: str
       units, of, images, layer: as for `Net.project`.
       fn: the layer's features; run only where the units do not say their places.
     """
+    units = as_unit(units)
     shape = jax.eval_shape(fn, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype))[layer].shape[1:]
     if units.channel is None:
         raise UserError(f"units={units}: a channel is needed, to project each unit alone")
     given = [units.channel, *(units.position or ()), *(() if of is None else (of,))]
+    if not all(np.issubdtype(np.asarray(value).dtype, np.integer) for value in given):
+        raise UserError(f"units={units}, of={of}: whole numbers are needed")
     lengths = {len(value) for value in given if np.ndim(value)} or {1 if of is not None else len(images)}
     (num, *others) = sorted(lengths)
     if others:
@@ -500,7 +509,7 @@ def newest_run() -> Path:
     """The run under `runs/` whose newest checkpoint is the youngest; FileNotFoundError naming how to make one."""
     folders = sorted(RUNS.glob("*/checkpoints/*/network"), key=lambda found: found.stat().st_mtime)
     if not folders:
-        raise FileNotFoundError(
+        raise NotThereError(
             f"no trained network under {RUNS}/: make one with `python -m experiments.train_imagenet --preset demo`, "
             "or name its folder"
         )
@@ -518,8 +527,8 @@ def load_net(net: Path | str | None = None) -> Net:
       FileNotFoundError: no such run.
       UserError: a name that is none of these, or a checkpoint that is damaged.
     """
-    kind, colon, rest = str(net).partition(":")
-    if net is None or not colon or Path(net).exists():
+    kind, _, rest = str(net).partition(":")
+    if net is None or Path(net).exists() or not (kind == "squeezenet" or _MODULE_AND_NAME.fullmatch(str(net))):
         return _trained(net)
     if kind == "squeezenet":
         from zfjax.pretrained import squeezenet
@@ -547,15 +556,18 @@ def _trained(net: Path | str | None) -> TrainedNet:
 
 def _of_module(module: str, name: str) -> Net:
     try:
-        found = getattr(importlib.import_module(module), name)
+        room = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not (module + ".").startswith(error.name + "."):
             raise
         raise UserError(f"net={module}:{name}: there is no module {error.name!r} here") from error
-    except AttributeError as error:
-        raise UserError(f"net={module}:{name}: {error}") from error
-    net = found() if callable(found) and not hasattr(found, "prepare") else found
-    needed = ("name", "image_size", "layers", "class_names", "fingerprint", "prepare", "features", "project")
+    if not hasattr(room, name):
+        raise UserError(f"net={module}:{name}: module {module!r} has no attribute {name!r}")
+    value = getattr(room, name)
+    net = value() if callable(value) and not hasattr(value, "prepare") else value
+    if isinstance(net, FunctionNet) and net.name == FunctionNet.name:  # it was not given one
+        net = replace(net, name=f"{module}.{name}")
+    needed = [attribute for attribute in vars(Net) if attribute[0] != "_"]
     if missing := [attribute for attribute in needed if not hasattr(net, attribute)]:
         raise UserError(
             f"net={module}:{name}: a {type(net).__name__} is no Net, as it has no {', '.join(missing)}; make one with "
@@ -567,7 +579,7 @@ def _of_module(module: str, name: str) -> Net:
 
 def _layer_of(units: Unit, layer: str | None) -> str:
     """The layer that `layer=` or the units name; UserError where neither does, or they disagree."""
-    own = getattr(units, "layer", None)
+    own = as_unit(units).layer
     if own is None and layer is None:
         raise UserError("layer=None: say in which layer the units stand")
     if own is not None and layer is not None and own != layer:

@@ -28,7 +28,7 @@ def layer_page(filters: np.ndarray | None, layer: str, strongest: Strongest, fac
     sections = [Section(summary_line(layer, facts), map_panels(strongest, columns, facts["units"]), columns)]
     if filters is not None:
         sections.insert(0, filter_section(filters, layer))
-    title = f"Figure 2, {layer}: the nine images that excite a map most, projected to the pixels"
+    title = f"Figure 2, {layer}: the nine images that excite a {facts['kind']} most, projected to the pixels"
     return canvas.page(title, sections, caption(facts["num_images"]))
 
 
@@ -41,7 +41,8 @@ def overview_page(
         some = Strongest._make(field if field is None else field[:OVERVIEW_MAPS] for field in strongest)
         panels = map_panels(some, OVERVIEW_MAPS, facts[layer]["units"])
         sections.append(Section(summary_line(layer, facts[layer]), panels, OVERVIEW_MAPS))
-    title = "Figure 2: the nine images that excite a map most, projected to the pixels"
+    kind = " or ".join(dict.fromkeys(of["kind"] for of in facts.values()))
+    title = f"Figure 2: the nine images that excite a {kind} most, projected to the pixels"
     return canvas.page(title, sections, caption(next(iter(facts.values()))["num_images"]))
 
 
@@ -85,7 +86,7 @@ def summary_line(layer: str, facts: Mapping[str, Any]) -> str:
 def caption(num_images: int, images: str = "images") -> list[str]:
     """What the blocks are, what the grey is, and what such pictures do not show; `images` were looked through."""
     return [
-        f"Left of each pair: the map's strongest activation in each of the nine images of {num_images:,} {images} "
+        f"Left of each pair: the strongest activation in each of the nine images of {num_images:,} {images} "
         "that excite it most, strongest first, projected to the pixels alone. Right: what its unit sees there.",
         "Zero is mid-grey. The nine projections of a map share one scale, the 99.5th percentile of their |values|; "
         "maps have scales of their own, as their activations differ in size. Light grey: no picture there.",

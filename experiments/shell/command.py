@@ -5,10 +5,11 @@ Ctrl-C and SIGTERM are a request: a long run saves and leaves at a place of its 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import jax
 import tyro
 
 from zfjax import parallel
-from zfjax.errors import UserError
+from zfjax.errors import FailedError, UserError
 
 
 class Stopped(Exception):
@@ -91,6 +92,19 @@ def _without_cache_flag(flags: list[str]) -> tuple[list[str], str | None]:
     return rest, cache
 
 
+@contextlib.contextmanager
+def in_one_line() -> Iterator[None]:
+    """End the process in one line where a user or the system caused an error; a mistake of ours keeps its traceback."""
+    try:
+        yield
+    except (UserError, FailedError) as error:
+        raise SystemExit(f"error: {error}") from error
+    except OSError as error:
+        if error.errno is None:  # no word of the system's, as that a disk is full
+            raise
+        raise SystemExit(f"error: {error}") from error
+
+
 def main(
     config_type: type[Any],
     run: Callable[[Any], dict[str, Any]],
@@ -112,10 +126,9 @@ def main(
     config: Any = tyro.cli(config_type, description=f"{doc or ''}{CACHE_HELP}", args=flags)
     use_compilation_cache(cache)
     try:
-        parallel.connect_hosts()
-        result = run(config)
-    except (UserError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+        with in_one_line():
+            parallel.connect_hosts()
+            result = run(config)
     except KeyboardInterrupt:
         raise SystemExit(f"stopped; {when_stopped}") from None
     if result:

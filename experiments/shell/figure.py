@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -93,9 +94,12 @@ def asked_for(config: FigureConfig) -> str:
         value = getattr(config, field.name)
         if field.name not in _BESIDE and value != field.default:
             words += _words(field.name, value)
+    if config.net is not None and Path(config.net).parent.name == "checkpoints":  # one of a run's
+        words += [f"step{Path(config.net).name}"]
     if config.data is not None:
         words += _words("data", Path(config.data).name or config.data)
-    return re.sub(r"[^\w.,-]+", "-", "-".join(words))[:120]
+    name = re.sub(r"[^\w.,-]+", "-", "-".join(words))
+    return name if len(name) <= 120 else f"{name[:100]}-{hashlib.blake2b(name.encode(), digest_size=6).hexdigest()}"
 
 
 def _words(name: str, value: Any) -> list[str]:

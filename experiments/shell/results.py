@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
@@ -27,6 +27,7 @@ from zfjax.errors import UserError
 from zfjax.nets import Net
 
 RESULT = "result.json"
+PENDING = ".pending.json"  # names of the files while they are replaced
 
 
 class FileFacts(TypedDict):
@@ -81,8 +82,8 @@ def check_free(folder: Path, command: str, *, overwrite: bool) -> None:
             raise UserError(f"{named}: it holds a result of {owner}; give another folder")
         if not overwrite:
             raise UserError(f"{named}: it already holds a result; give another folder, or --overwrite")
-    elif not overwrite and any(folder.glob("*.png")):
-        raise UserError(f"{named}: it holds pictures of something else; give another folder, or --overwrite")
+    elif not overwrite and any(path.suffix in (".png", ".npz") for path in folder.glob("[!.]*")):
+        raise UserError(f"{named}: it holds files of something else; give another folder")
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -120,6 +121,7 @@ def write(
       What result.json holds.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    ours = _named(folder, contents)
     partial = {name: folder / f".{name}.{os.getpid()}.partial" for name in contents}
     facts: dict[str, FileFacts] = {}
     try:
@@ -127,18 +129,31 @@ def write(
             data = _encoded(content)
             partial[name].write_bytes(data)
             facts[name] = {"bytes": len(data), "blake2b": hashlib.blake2b(data, digest_size=16).hexdigest()}
-        earlier = read(folder).get("files", {})
+        files.save_json(folder / PENDING, sorted({*ours, *contents}))  # should this be killed, they are still known
         (folder / RESULT).unlink(missing_ok=True)
         for name, path in partial.items():
             os.replace(path, folder / name)
     finally:
         for path in partial.values():
             path.unlink(missing_ok=True)
-    for name in set(earlier) - set(contents):
-        (folder / Path(name).name).unlink(missing_ok=True)
+    for name in ours - set(contents):
+        (folder / name).unlink(missing_ok=True)
     whole = {**result, "folder": folder, "command": command, "files": facts}
     files.save_json(folder / RESULT, whole)
+    (folder / PENDING).unlink(missing_ok=True)
     return whole
+
+
+def _named(folder: Path, contents: Iterable[str]) -> set[str]:
+    """The names that an earlier result of this folder gave; UserError for a file of another that is in the way."""
+    result = read(folder)
+    pending = json.loads((folder / PENDING).read_text()) if (folder / PENDING).exists() else []
+    names = {Path(name).name for name in [*result.get("files", {}), *pending]}
+    if result and "files" not in result:  # of before there was such a list
+        names |= set(contents)
+    if alien := [name for name in contents if name not in names and (folder / name).exists()]:
+        raise UserError(f"out={str(folder)!r}: {', '.join(alien)} there is none of an earlier result; move it away")
+    return names
 
 
 def _encoded(content: Figure | Mapping[str, np.ndarray] | bytes) -> bytes:

@@ -173,7 +173,7 @@ def test_a_module_and_a_name_are_opened():
     [
         ("no_such_module:NET", "there is no module 'no_such_module' here"),
         ("foreign_nets:NOTHING", "has no attribute 'NOTHING'"),
-        ("foreign_nets:CLASS_NAMES", "a tuple is no Net, as it has no name.*FunctionNet"),
+        ("foreign_nets:CLASS_NAMES", "a tuple is no Net, as it has no name, image_size.*FunctionNet"),
     ],
 )
 def test_what_is_no_net_is_refused_in_words(name, words):

@@ -6,8 +6,8 @@ import os
 import signal
 
 import pytest
-
 import runs
+
 from experiments import architecture_ablation, train_imagenet
 from experiments.shell.command import Stopped
 from zfjax.data import sets

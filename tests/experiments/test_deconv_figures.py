@@ -233,7 +233,7 @@ def test_a_net_that_is_none_of_ours_is_drawn_too(tmp_path):
     result = deconv_figures.run(deconv_figures.Config(**config, layers=("conv1", "logits"), maps=("logits:0,1,2",)))
     assert result["layers"]["logits"]["units"] == ["cat", "dog", "owl"] and result["layers"]["logits"]["kind"] == "unit"
     assert result["layers"]["conv1"]["receptive_field"] is None
-    assert "picture 0.png" in {name for row in result["layers"]["conv1"]["images"] for name in row}
+    assert "cat/picture 0.png" in {name for row in result["layers"]["conv1"]["images"] for name in row}
     arrays = np.load(tmp_path / "out" / "conv1.npz")
     assert arrays["projections"].shape[2:] == (20, 28, 3) and arrays["patches"].shape[2:] == (20, 28, 3)
 

@@ -35,6 +35,30 @@ def test_only_files_of_an_earlier_result_are_removed(tmp_path):
     assert (tmp_path / "mine.npz").read_bytes() == b"somebody's own"
 
 
+def test_a_file_of_somebody_elses_is_never_replaced(tmp_path):
+    write(tmp_path, ["a.npz"])
+    (tmp_path / "b.npz").write_bytes(b"precious")
+    with pytest.raises(UserError, match="b.npz there is none of an earlier result; move it away"):
+        write(tmp_path, ["a.npz", "b.npz"])
+    assert (tmp_path / "b.npz").read_bytes() == b"precious" and (tmp_path / "result.json").exists()
+
+
+def test_a_result_that_was_killed_half_way_can_be_replaced(tmp_path, monkeypatch):
+    write(tmp_path, ["a.npz", "old.npz"])
+
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    replace = results.os.replace
+    monkeypatch.setattr(files, "save_json", lambda path, value: path.write_text(json.dumps(value, default=str)))
+    monkeypatch.setattr(results.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, ["a.npz", "b.npz"])
+    monkeypatch.setattr(results.os, "replace", replace)
+    write(tmp_path, ["b.npz"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.npz", "result.json"]
+
+
 def test_a_manifest_cannot_reach_beyond_its_folder(tmp_path):
     (tmp_path / "precious").write_text("x")
     folder = tmp_path / "out"
@@ -71,7 +95,7 @@ def test_the_result_of_another_command_is_never_replaced(tmp_path):
 
 def test_pictures_of_something_else_are_not_mixed_with(tmp_path):
     (tmp_path / "holiday.png").write_bytes(b"")
-    with pytest.raises(UserError, match="it holds pictures of something else"):
+    with pytest.raises(UserError, match="it holds files of something else"):
         with results.claimed(tmp_path, "figure_a", overwrite=False):
             pass
 

@@ -5,8 +5,8 @@ import shutil
 import sys
 
 import pytest
-
 import runs
+
 from experiments import train_imagenet
 from zfjax import parallel, training
 from zfjax.architecture import ZFNET

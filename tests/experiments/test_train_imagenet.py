@@ -7,8 +7,8 @@ import signal
 import jax
 import numpy as np
 import pytest
-
 import runs
+
 import zfjax
 from zfjax import pixels
 from zfjax.training import checkpoints, evaluation

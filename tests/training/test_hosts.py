@@ -7,9 +7,9 @@ import socket
 import jax
 import numpy as np
 import pytest
+import runs
 import test_training
 
-import runs
 from zfjax.training import checkpoints
 
 SLURM_PORTS = range(65536 - 4096, 65536)  # where JAX meets, by the job's number

@@ -208,7 +208,23 @@ def pointing(points: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndar
     return own, (on.sum(axis=0) - own) / (len(masks) - 1)
 
 
-FILLS = ("mean", "grey", "blur")  # what may stand in the square
+def mean_fill(image: np.ndarray, mean: np.ndarray, square: int) -> np.ndarray:
+    """The mean training image: 0 in the network's pixels."""
+    return np.zeros_like(image)
+
+
+def grey_fill(image: np.ndarray, mean: np.ndarray, square: int) -> np.ndarray:
+    """Mid-grey of a stored picture: 128 - mean in the network's pixels."""
+    return np.float32(GREY) - mean
+
+
+def blurred_fill(image: np.ndarray, mean: np.ndarray, square: int) -> np.ndarray:
+    """The image itself, `blurred`."""
+    return blurred(image, square)
+
+
+# What may stand in the square: (image [H, W, C], mean training image [H, W, C], square) -> [H, W, C], network pixels
+FILLS = {"mean": mean_fill, "grey": grey_fill, "blur": blurred_fill}
 
 
 def fill_words(net: Net, fill: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zfjax.errors import UserError
+from zfjax.errors import FailedError, NotThereError, UserError
 
 TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 FOLDERS = {"train": "train", "validation": "val"}
@@ -31,7 +31,9 @@ class Photo(NamedTuple):
             stream.seek(self.offset)
             data = stream.read(self.size)
         if len(data) != self.size:
-            raise OSError(f"{self.file} ended within {self.folder}/{self.name}: did it change during the preparation?")
+            raise FailedError(
+                f"{self.file} ended within {self.folder}/{self.name}: did it change during the preparation?"
+            )
         return data
 
 
@@ -55,7 +57,7 @@ def find_splits(source: Path) -> dict[str, Callable[[], Iterator[Photo]]]:
         elif folder.is_dir():
             splits[split] = functools.partial(_class_folders, folder, by_class=split == "train")
     if not splits:
-        raise FileNotFoundError(
+        raise NotThereError(
             f"--source {source} must hold {TARS['train']} and/or {TARS['validation']}, "
             "or class folders train/<class>/*.jpg and/or val/<class>/*.jpg"
         )

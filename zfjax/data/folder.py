@@ -9,7 +9,7 @@ import numpy as np
 
 from zfjax.data import ImageSet, pictures
 from zfjax.data.archives import PICTURE_ENDINGS
-from zfjax.errors import UserError
+from zfjax.errors import NotThereError, UserError
 
 UNKNOWN = np.int32(-1)  # label of a picture whose class is not among the net's
 
@@ -22,9 +22,18 @@ class FolderSource:
       labels: int32, one for each.
       size: side, or (height, width), that they are brought to, pixels, as `prepare_imagenet` does.
       channels: 3 of colours, or 1 of grey.
+      root: the folder that they were found below, for their names.
     """
 
-    def __init__(self, files: Sequence[Path], labels: np.ndarray, size: int | tuple[int, int], channels: int = 3):
+    def __init__(
+        self,
+        files: Sequence[Path],
+        labels: np.ndarray,
+        size: int | tuple[int, int],
+        channels: int = 3,
+        root: Path | None = None,
+    ):
+        self._root = root
         self._files, self._labels, self._size, self._channels = tuple(files), labels, size, channels
 
     def __len__(self) -> int:
@@ -38,8 +47,9 @@ class FolderSource:
         return {"image": image, "label": self._labels[index], "index": np.int32(index)}
 
     def name(self, index: int) -> str:
-        """The file's own name."""
-        return self._files[index].name
+        """The file's path below the folder, or its own name where there is none: it names one picture alone."""
+        file = self._files[index]
+        return file.name if self._root is None else file.relative_to(self._root).as_posix()
 
 
 def open_folder(
@@ -63,9 +73,15 @@ def open_folder(
     found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     files = [file for file in found if file.suffix.lower() in PICTURE_ENDINGS]
     if not files:
-        raise FileNotFoundError(f"{path}: no picture there ({', '.join(PICTURE_ENDINGS)})")
+        raise NotThereError(f"{path}: no picture there ({', '.join(PICTURE_ENDINGS)})")
     labels = {name: np.int32(label) for label, name in enumerate(class_names)}
-    source = FolderSource(files, np.array([labels.get(file.parent.name, UNKNOWN) for file in files]), size, channels)
+    source = FolderSource(
+        files,
+        np.array([labels.get(file.parent.name, UNKNOWN) for file in files]),
+        size,
+        channels,
+        path if path.is_dir() else None,
+    )
     hashed = hashlib.blake2b(f"{size}{f' {channels}' if channels != 3 else ''}".encode(), digest_size=16)
     for file in files:
         facts = file.stat()

@@ -11,7 +11,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.proto import tf_example_pb2
 
 from zfjax.data import ImageSet, pictures
-from zfjax.errors import UserError
+from zfjax.errors import NotThereError, UserError
 
 NAME, VERSION = "imagenet", "1.0.0"  # as in <data dir>/imagenet/256px/1.0.0, TFDS's layout
 MEAN, FACTS = "mean.npy", "zfjax.json"  # what lies there beside TFDS's own files
@@ -112,7 +112,7 @@ def _choose_size(data_dir: Path, size: int | None) -> int:
         return sizes[0] if size is None else size
     wanted = f"{size or '*'}px"
     begun = any(data_dir.glob(f"{NAME}/{wanted}/incomplete.*"))
-    raise FileNotFoundError(
+    raise NotThereError(
         f"no prepared ImageNet {f'of {size} pixels ' if size else ''}in {data_dir}"
         + (f" (it holds {there} pixels)" if there else "")
         + (": a preparation was begun there and has not finished; running it again starts anew." if begun else ".")

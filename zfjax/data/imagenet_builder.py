@@ -19,7 +19,7 @@ from tqdm import tqdm
 from zfjax import files
 from zfjax.data import imagenet, pictures, preparation
 from zfjax.data.archives import Photo, find_splits, official_synsets
-from zfjax.errors import UserError
+from zfjax.errors import FailedError, UserError
 
 PICTURES_PER_SHARD = 8192  # 250 MB at 256 pixels: ImageNet is 157 + 7 files, few enough to hold all of them open
 
@@ -200,7 +200,7 @@ def prepare(
             imagenet.set_folder(workshop, size).rename(folder)
             files.clear(folder, replaced)
         except OSError as error:
-            raise OSError(f"preparing {folder} failed, nothing new is left there: {error}") from error
+            raise FailedError(f"preparing {folder} failed, nothing new is left there: {error}") from error
     return {**imagenet.read_facts(folder), "folder": folder, "fresh": True}
 
 
@@ -224,7 +224,7 @@ def _as_os_error() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise OSError(str(error)) from error
+        raise FailedError(str(error)) from error
 
 
 @dataclasses.dataclass

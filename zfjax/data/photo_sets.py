@@ -14,7 +14,7 @@ import numpy as np
 
 from zfjax.data import ArraySource, Source, archives, pictures
 from zfjax.data.archives import Photo
-from zfjax.errors import UserError
+from zfjax.errors import NotThereError, UserError
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"PK": "zip"}  # by their first two bytes
 
@@ -136,7 +136,7 @@ def list_files(root: Path) -> dict[str, Photo]:
             for member in _members(root)
         }
     else:
-        raise FileNotFoundError(f"{root} is neither a folder nor a tar")
+        raise NotThereError(f"{root} is neither a folder nor a tar")
     return {name: files[name] for name in sorted(files) if not any(part[0] == "." for part in name.split("/"))}
 
 

@@ -70,7 +70,7 @@ def open_images(data: str | None, net: Net) -> ImageSet:
             f"data={name!r}: its pictures are square and in colours, those of {net.name} are not; give a folder of "
             "pictures"
         )
-    if data == "demo":
+    if name == "demo":
         from zfjax.data import demo
 
         return demo.demo_set(needed, with_mean=False)

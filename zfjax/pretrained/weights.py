@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zfjax.architecture import Shape
-from zfjax.errors import UserError
+from zfjax.errors import NotThereError, UserError
 
 _LISTED = 6  # names in a message; the rest is counted
 
@@ -27,7 +27,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     if path.suffix not in READERS:
         raise UserError(f"{path}: a file that ends in {', '.join(READERS)} is needed")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+        raise NotThereError(f"{path}: no such file")
     words, read = READERS[path.suffix]
     try:
         arrays = read(path)

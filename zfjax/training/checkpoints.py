@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from zfjax.architecture import Architecture, ContrastNorm, Conv, Dense, Pool
-from zfjax.errors import UserError
+from zfjax.errors import NotThereError, UserError
 from zfjax.files import digest as digest
 from zfjax.network import Params
 from zfjax.training.step import Annealing, Recipe, TrainState
@@ -122,7 +122,7 @@ def find(path: Path) -> Path:
     for folder in (path / "checkpoints", path):
         if steps := _steps(folder):
             return folder / str(steps[-1])
-    raise FileNotFoundError(f"no checkpoint at {path}: a run's folder or one of its checkpoints/<step> is needed")
+    raise NotThereError(f"no checkpoint at {path}: a run's folder or one of its checkpoints/<step> is needed")
 
 
 def check_newest(path: Path) -> None:

@@ -114,9 +114,9 @@ def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
         return float("nan")
     order = np.argsort(-scores)
     last_of_tie = np.append(np.diff(scores[order]) != 0, True)
-    found = np.cumsum(relevant[order])[last_of_tie]
-    seen = (np.arange(len(scores)) + 1)[last_of_tie]
-    recall, precision = found / relevant.sum(), found / seen
+    hits = np.cumsum(relevant[order])[last_of_tie]
+    ranked = (np.arange(len(scores)) + 1)[last_of_tie]
+    recall, precision = hits / relevant.sum(), hits / ranked
     best_beyond = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * best_beyond))
 

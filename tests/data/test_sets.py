@@ -38,7 +38,13 @@ def test_a_folder_is_opened_at_the_nets_size_with_the_classes_it_knows(photos):
     assert (one["label"], two["label"]) == (1, -1)  # "c" is no class of the net
     assert one["image"].shape == (SIDE, SIDE, 3) and (one["image"] == (10, 20, 30)).all()
     assert np.abs(two["image"].astype(int) - (200, 100, 50)).max() <= 2
-    assert data.validation.name(0) == "one.PNG"
+    assert [data.validation.name(n) for n in (0, 1)] == ["b/one.PNG", "c/two.jpg"]
+
+
+def test_pictures_of_one_name_in_two_folders_are_told_apart(photos):
+    Image.new("RGB", (24, 24)).save(photos / "c" / "one.PNG")
+    names = [sets.open_images(str(photos), trained()).validation.name(n) for n in range(3)]
+    assert len(set(names)) == 3
 
 
 def test_one_picture_is_a_set_of_one(photos):
