@@ -186,7 +186,7 @@ def test_bad_settings_are_refused_before_anything_is_written(run, monkeypatch):
     monkeypatch.setattr(sets, "open_data", lambda _, **__: empty)
     with pytest.raises(ValueError, match="data='folder' has no training split"):
         feature_evolution.run(config())
-    assert {path.name for path in (run / "figures").rglob("*") if path.is_file()} == {".lock"}
+    assert not [path for path in (run / "figures").rglob("*") if path.is_file()]
     assert not (run / "scans").exists()
 
 
@@ -230,7 +230,7 @@ def test_epochs_of_a_net_that_is_none_of_ours_are_compared_and_drawn(tmp_path):
     maps = {"conv1": np.array([0, 3]), "logits": np.array([2])}
     drawn = evolution.project(by_epoch, pictures, tops, maps)
     assert list(drawn["conv1"]) == [1, 3] and drawn["conv1"][1].projections.shape == (2, 1, 20, 28, 3)
-    assert drawn["logits"][3].names[0, 0].startswith("picture ")
+    assert drawn["logits"][3].names[0, 0].split("/")[1].startswith("picture ")
     assert set(evolution.continuities(drawn)) == {"conv1", "logits"}
     for layer, numbers in maps.items():
         facts[layer]["units"] = [nets.unit_name(net, layer, number) for number in numbers]

@@ -64,7 +64,7 @@ def test_a_manifest_cannot_reach_beyond_its_folder(tmp_path):
     folder = tmp_path / "out"
     write(folder, ["a.npz"])
     result = json.loads((folder / "result.json").read_text())
-    (folder / "result.json").write_text(json.dumps({**result, "files": {"../precious": {}}}))
+    (folder / "result.json").write_text(json.dumps({**result, "files": {"../precious": {}, "a.npz": {}}}))
     write(folder, ["a.npz"])
     assert (tmp_path / "precious").exists()
 

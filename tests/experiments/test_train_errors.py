@@ -11,6 +11,7 @@ from experiments import train_imagenet
 from zfjax import parallel, training
 from zfjax.architecture import ZFNET
 from zfjax.data import sets
+from zfjax.errors import UserError
 from zfjax.training import checkpoints, loop
 
 NEW = [
@@ -138,7 +139,7 @@ def test_a_number_out_of_its_range_is_refused_by_name(monkeypatch, capsys):
 
 def test_a_run_goes_on_with_the_network_that_it_holds_whatever_today_s_defaults_are(monkeypatch, finished):
     def refuse(run, *_, **__):
-        raise ValueError(f"{run.architecture.input_scale}")
+        raise UserError(f"{run.architecture.input_scale}")
 
     he = training.INITIALIZATIONS["he"]
     stored = checkpoints.load(finished).architecture.input_scale
