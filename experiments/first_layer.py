@@ -19,6 +19,7 @@ with filters and projections. The strongest activations stay in <run>/scans, and
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,6 +197,8 @@ def train_command(net: TrainedNet, role: str) -> str:
         return "python -m experiments.train_imagenet; how to set it is unknown, as the net was imported"
     stored = dataclasses.replace(train_imagenet.stored_config(checkpoint), recipe=checkpoint.recipe)
     wanted = settings_of(stored) | CHANGES[role] | {"out": net.run.with_name(f"{net.run.name}-{role}")}
+    if stored.data == "demo":
+        del wanted["data_dir"]  # of this machine, and not read
     flags = {
         preset: {name: value for name, value in wanted.items() if value != settings_of(config)[name]}
         for preset, config in train_imagenet.PRESETS.items()
@@ -205,7 +208,7 @@ def train_command(net: TrainedNet, role: str) -> str:
     for name, value in flags[preset].items():
         words += ["--" + name.removeprefix("recipe.").replace("_", "-")]
         words += [str(part) for part in (value if isinstance(value, tuple) else (value,))]
-    return " ".join(words)
+    return " ".join([words[0], *map(shlex.quote, words[1:])])
 
 
 def settings_of(config: train_imagenet.Config) -> dict[str, Any]:

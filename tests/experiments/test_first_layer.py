@@ -174,7 +174,8 @@ def test_the_command_trains_the_other_net_as_this_one_was_trained(trained, monke
     before, after = first_layer.settings_of(stored), first_layer.settings_of(parsed)
     changed = {name: value for name, value in after.items() if value != before[name]}
     expected = {"unclipped": ("recipe.renormalize_radius", None), "alexnet": ("architecture", "alexnet")}[role]
-    assert changed.pop("data_dir") == stored.data_dir.absolute()
+    if preset == "paper":  # the demo set lies in no folder
+        assert changed.pop("data_dir") == stored.data_dir.absolute()
     assert changed.pop("out").name == f"ours-{role}" and changed == dict([expected])
 
 
