@@ -63,6 +63,16 @@ def test_the_sanity_table_of_any_framework(name, monkeypatch, tmp_path, pictures
     assert cell["num"] == 3 and -1 <= cell["mean"] <= 1
 
 
+@pytest.mark.parametrize("command", [deconv_figures, occlusion_maps])
+def test_the_protocol_is_enough_to_be_a_net(command, monkeypatch, tmp_path, pictures):
+    """And it is not traced anew for every image, however many functions it makes."""
+    quick = {deconv_figures: ("--num-maps", 2, "--batch-size", 4), occlusion_maps: ("--num-images", 4, "--stride", 8)}
+    flags = ("--net", "foreign_nets:MINIMAL", "--data", pictures, *quick[command])
+    before = foreign_nets.MINIMAL.traces
+    result = result_of(command, monkeypatch, tmp_path / "out", *flags)
+    assert result["net"]["name"] == "minimal" and foreign_nets.MINIMAL.traces - before < 40
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [deconv_figures, occlusion_maps, sanity_checks])
 def test_squeezenet_by_command(command, monkeypatch, tmp_path, pictures):

@@ -120,3 +120,32 @@ def equinox_net():
         return {name: jnp.moveaxis(of, 0, 2) for name, of in maps.items()} | {"logits": head(second.mean(axis=(1, 2)))}
 
     return FunctionNet(jax.vmap(one), image_size=32, class_names=CLASS_NAMES, name="equinox net")
+
+
+class Minimal:
+    """A Net of exactly the protocol's members, each made anew at every call; it counts how often it is traced."""
+
+    name, image_size, picture_size, class_names, fingerprint = "minimal", (20, 28), (20, 28), CLASS_NAMES, "minimal"
+    layers = ("conv1", "conv2", "logits")
+
+    def __init__(self):
+        self.traces = 0
+
+    def prepare(self, pictures):
+        return jnp.asarray(pictures, jnp.float32) / 255
+
+    def features(self, layers):
+        def fn(images):
+            self.traces += 1
+            return {layer: of for layer, of in forward(SMALL.params, images).items() if layer in layers}
+
+        return fn
+
+    def project(self, images, units, *, layer=None, of=None, way="deconvnet"):
+        return SMALL.project(images, units, layer=layer, of=of, way=way)
+
+    def receptive_field(self, layer):
+        return None
+
+
+MINIMAL = Minimal()

@@ -471,10 +471,10 @@ def sweep_all(
     """
     if not len(scenes.labels):
         return None
-    swept = []
+    swept, fn = [], _answers(net, layer)
     for n, (channel, label) in enumerate(zip(scenes.looks.channel, scenes.labels, strict=True)):
         options: dict[str, Any] = {"square": square, "batch_size": batch_size, "on_batch": on_batch}
-        watched = _of_net(watch, net, layer, channel, label)
+        watched = _of_net(watch, net, layer, channel, label, fn=fn)
         swept.append(sweep(watched, scenes.views.images[n], corners, fill=fill(scenes.views, n).image, **options))
     whole: Swept = jax.tree.map(lambda *maps: np.stack(maps), *swept)
     return whole
@@ -548,11 +548,19 @@ def harmed(swept: Swept) -> np.ndarray:
     return np.asarray(swept.activity if swept.probability is None else swept.probability)
 
 
-def _of_net(step: Callable[..., Any], net: Net, layer: str, *arguments: Any) -> Partial:
-    """`look` or `watch` of a network as a function of images, whose parameters stay arguments of the program."""
-    logits = nets.logits_layer(net)
-    fn = net.features(tuple(dict.fromkeys((layer, layer if logits is None else logits))))
-    return Partial(bound(step, layer=layer, logits=logits), fn if isinstance(fn, Partial) else Partial(fn), *arguments)
+def _of_net(step: Callable[..., Any], net: Net, layer: str, *arguments: Any, fn: Partial | None = None) -> Partial:
+    """`look` or `watch` of a network as a function of images, whose parameters stay arguments of the program.
+
+    `fn` is `_answers` of the network, where it is asked for more than once: a user's may be another one at every call.
+    """
+    fn = _answers(net, layer) if fn is None else fn
+    return Partial(bound(step, layer=layer, logits=nets.logits_layer(net)), fn, *arguments)
+
+
+def _answers(net: Net, layer: str) -> Partial:
+    """images -> features of the layer and the logits."""
+    fn = net.features(tuple(dict.fromkeys((layer, nets.logits_layer(net) or layer))))
+    return fn if isinstance(fn, Partial) else Partial(fn)
 
 
 def _empty_image(net: Net) -> np.ndarray:
