@@ -58,6 +58,7 @@ def test_both_engines_agree_on_the_networks_of_the_paper(name):
             assert tiny_nets.relative_error(found[layer], expected[layer]) < 1e-6
 
 
+@pytest.mark.slow
 def test_both_engines_agree_to_the_bit_operation_by_operation():
     """Compiled as a whole each is a program of its own, which XLA may round in its own way: that of JAX 0.8 does."""
     table, params = tiny_nets.MINI, tiny_nets.params(tiny_nets.MINI)

@@ -288,5 +288,6 @@ def test_places_carried_down_together_are_the_way_of_each(way):
     assert np.any(found)
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_docstrings_run():
     assert doctest.testmod(zfjax.deconvnet)[0] == 0

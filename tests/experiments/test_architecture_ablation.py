@@ -55,6 +55,7 @@ def test_the_four_layers_are_widened_to_the_parameters_of_the_whole_net(width):
     assert 0.98 * full.num_parameters() < wide.num_parameters() <= full.num_parameters()
 
 
+@pytest.mark.slow
 def test_each_variant_is_trained_and_measured_once(tiny, monkeypatch):
     result = architecture_ablation.run(tiny)
     assert [row["name"] for row in result["rows"]] == list(CHOSEN)
@@ -70,6 +71,7 @@ def test_each_variant_is_trained_and_measured_once(tiny, monkeypatch):
         architecture_ablation.run(dataclasses.replace(tiny, seed=1))
 
 
+@pytest.mark.slow
 def test_a_variant_that_was_killed_before_it_was_measured_is_not_trained_again(tiny):
     tiny = dataclasses.replace(tiny, variants=("alexnet",))
     row = architecture_ablation.run(tiny)["rows"][0]
@@ -95,6 +97,7 @@ def stop_in_the_second_epoch(config, monkeypatch):
             architecture_ablation.run(config)
 
 
+@pytest.mark.slow
 def test_a_variant_that_was_stopped_goes_on_as_if_nothing_had_happened(tiny, tmp_path, monkeypatch):
     tiny = dataclasses.replace(tiny, variants=("alexnet",), num_epochs=3)
     stop_in_the_second_epoch(tiny, monkeypatch)

@@ -199,6 +199,7 @@ def test_histogram_counts_colours():
     np.testing.assert_allclose(demo_scenes.histograms(half)[0, [0, 511]], 10 / np.sqrt(2), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_demo_page_and_its_result(tmp_path, monkeypatch, capsys):
     flags = ("--size", 16, "--num-train", 60, "--num-test", 64, "--out", tmp_path)
     printed = call(monkeypatch, capsys, demo_scenes, *flags)

@@ -123,6 +123,7 @@ def test_the_photos_classes_come_first_among_the_class_maps(net):
     assert deconv_figures.own_classes(net, "conv10", every) == []
 
 
+@pytest.mark.slow
 def test_figure_2_is_drawn_of_both_splits_and_its_scan_is_kept(net, caffe, weights, opened, tmp_path, monkeypatch):
     monkeypatch.setattr(squeezenet_figures, "LAYERS", ("pool1", "conv10"))
     config = squeezenet_figures.Config(weights, "photos", "deconv", out=tmp_path, num_maps=2)
@@ -175,6 +176,7 @@ def test_scenes_have_imagenets_labels_and_the_right_ones_come_first(net):
     np.testing.assert_array_equal(scenes.views.pictures, VALIDATION[scenes.indices][:, 14:241, 14:241])
 
 
+@pytest.mark.slow
 def test_figure_7_sweeps_the_square_over_validation_photos(net, caffe, weights, opened, tmp_path, monkeypatch):
     monkeypatch.setattr(occlusion, "places", lambda size, square, stride: PLACES(size, square, 8 * stride))
     config = squeezenet_figures.Config(weights, "photos", "occlusion", out=tmp_path, num_images=1)

@@ -122,6 +122,7 @@ def test_scratch_training_takes_the_mean_of_its_own_pictures_and_stops_at_nonsen
         transfer_arms.train(recipe, TABLE, source, nan)
 
 
+@pytest.mark.slow
 def test_from_scratch_a_stopped_fold_goes_on_after_its_last_epoch_to_the_same_bits(monkeypatch, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (17, SIDE, SIDE, 3), np.uint8)
     fold = ArraySource(images, np.arange(17) % 3), np.full((SIDE, SIDE, 3), 120, np.float32)
