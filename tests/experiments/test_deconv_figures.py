@@ -226,9 +226,10 @@ def test_default_folders_are_named_by_what_was_asked(trained):
     assert (first, second) == (figures / "conv1-num-maps2", figures / "conv1-conv1-0,3")
 
 
-def test_a_net_that_is_none_of_ours_is_drawn_too(tmp_path):
+def test_a_net_that_is_none_of_ours_is_drawn_too(tmp_path, monkeypatch):
     """Not square, its field of view unknown, its pictures in a folder and called by their files' names."""
     data = foreign_nets.folder(tmp_path / "pictures")
+    monkeypatch.setattr(nets, "RUNS", tmp_path / "runs")
     config = {"net": "foreign_nets:SMALL", "data": str(data), "out": tmp_path / "out", "batch_size": 4}
     result = deconv_figures.run(deconv_figures.Config(**config, layers=("conv1", "logits"), maps=("logits:0,1,2",)))
     assert result["layers"]["logits"]["units"] == ["cat", "dog", "owl"] and result["layers"]["logits"]["kind"] == "unit"
