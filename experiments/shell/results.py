@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -64,13 +63,17 @@ def claimed(folder: Path, command: str, *, overwrite: bool) -> Iterator[Path]:
         check_free(folder, command, overwrite=overwrite)
         yield folder
         return
+    is_new = not folder.exists()
     with files.locked(folder):
         try:
             check_free(folder, command, overwrite=overwrite)
             yield folder
         finally:
             if [path.name for path in folder.iterdir()] == [files.LOCK]:  # nothing came of it
-                shutil.rmtree(folder)
+                (folder / files.LOCK).unlink()
+                if is_new:
+                    with contextlib.suppress(OSError):  # somebody has put something there
+                        folder.rmdir()
 
 
 def check_free(folder: Path, command: str, *, overwrite: bool) -> None:

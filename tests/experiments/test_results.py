@@ -127,6 +127,12 @@ def test_a_command_that_was_refused_leaves_no_folder(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_empty_folder_of_the_user_stays_after_a_refusal(tmp_path):
+    with pytest.raises(UserError), results.claimed(tmp_path, "figure_a", overwrite=False):
+        raise UserError("layer='x'")
+    assert tmp_path.is_dir() and not list(tmp_path.iterdir())
+
+
 def test_a_result_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "result.json").write_text("{")
     with pytest.raises(UserError, match="result.json cannot be read .*; remove it, or give another folder"):
