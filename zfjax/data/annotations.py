@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,9 +14,7 @@ from PIL import Image, ImageOps
 from zfjax.data import ImageSet
 from zfjax.data.folder import UNKNOWN, FolderSource
 from zfjax.errors import UserError
-
-if TYPE_CHECKING:
-    from zfjax.nets import Net
+from zfjax.nets import Net, num_channels
 
 
 class AnnotatedSource(FolderSource):
@@ -72,6 +70,6 @@ def open_annotations(path: Path, net: Net) -> tuple[ImageSet, list[str]]:
             part = f"{keys[hidden.argmax()]} of {file.name}"
             raise UserError(f"annotations={str(path)!r}: {part} lies outside the centre, which the net sees")
     digest = hashlib.blake2b(text + b"".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
-    source = AnnotatedSource(files, places[..., ::-1], net.picture_size, getattr(net, "channels", 3))
+    source = AnnotatedSource(files, places[..., ::-1], net.picture_size, num_channels(net))
     data = ImageSet(path.stem, net.picture_size, (), None, source, None, None, digest)
     return data, [key.replace("_", " ") for key in keys]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zfjax.data import ImageSet, Source
 from zfjax.errors import UserError
-
-if TYPE_CHECKING:
-    from zfjax.nets import Net
+from zfjax.nets import Net, num_channels, size_of
 
 
 def open_data(data: str, *, with_mean: bool = True) -> ImageSet:
@@ -62,10 +59,9 @@ def open_images(data: str | None, net: Net) -> ImageSet:
     if not is_demo and (path.is_file() or (path.is_dir() and not _is_prepared(path))):
         from zfjax.data import folder
 
-        return folder.open_folder(path, net.picture_size, net.class_names, channels=getattr(net, "channels", 3))
-    needed = net.picture_size if isinstance(net.picture_size, int) else net.picture_size[0]
-    is_square = isinstance(net.picture_size, int) or len(set(net.picture_size)) == 1
-    if not is_square or getattr(net, "channels", 3) != 3:
+        return folder.open_folder(path, net.picture_size, net.class_names, channels=num_channels(net))
+    needed, width = size_of(net.picture_size)
+    if needed != width or num_channels(net) != 3:
         raise UserError(
             f"data={name!r}: its pictures are square and in colours, those of {net.name} are not; give a folder of "
             "pictures"
