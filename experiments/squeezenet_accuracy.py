@@ -35,7 +35,6 @@ from zfjax.training import evaluation
 
 COMMAND = "squeezenet_accuracy"
 REPORTED = {"top1": 0.575, "top5": 0.803}  # Iandola et al. 2016: all 50,000 validation photos
-BATCH = 50  # photos per forward pass
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,8 @@ class Config:
     """An .npz of another implementation's inputs and outputs, to compare with."""
     out: Path | None = None
     """Folder for result.json; by default runs/squeezenet."""
+    batch_size: int = 50
+    """Photos per forward pass."""
     overwrite: bool = False
     """Replace a result that is already there."""
 
@@ -69,6 +70,8 @@ def run(config: Config) -> dict[str, Any]:
       What result.json holds. UserError or OSError for weights or photos that do not fit, a class that is not one of
       ImageNet's, a network that differs from the outputs, or an output folder that already holds a result.
     """
+    if config.batch_size < 1:
+        raise UserError(f"batch_size={config.batch_size}: at least 1 is needed")
     out = nets.RUNS / "squeezenet" if config.out is None else config.out
     results.check_free(out, COMMAND, overwrite=config.overwrite)
     caffe = pretrained.squeezenet(config.weights)
@@ -77,7 +80,7 @@ def run(config: Config) -> dict[str, Any]:
     photos, net = photos_of(config.data), nets.load_net(f"squeezenet:{config.weights}")
     with results.claimed(out, COMMAND, overwrite=config.overwrite):
         began = time.monotonic()
-        errors = errors_of(net, caffe, photos)
+        errors = errors_of(net, caffe, photos, batch_size=config.batch_size)
         result = {
             "accuracy": {top: round(1 - error, 6) for top, error in errors.shares().items()},
             "reported": REPORTED,
@@ -106,15 +109,15 @@ def compared(caffe: pretrained.CaffeNet, outputs: Path) -> list[pretrained.Parit
     return pretrained.exporter_parity(fn, other, as_images=as_images, preprocess=caffe.preprocess)
 
 
-def errors_of(net: nets.Net, caffe: pretrained.CaffeNet, photos: Photos) -> evaluation.Errors:
+def errors_of(net: nets.Net, caffe: pretrained.CaffeNet, photos: Photos, *, batch_size: int) -> evaluation.Errors:
     """Counts over all photos, in batches that are filled up, so that one program serves all."""
     fn, errors = jitted(net.features(["logits"])), evaluation.init()
     with tqdm(total=photos.num, desc="centre crop", unit="img", disable=None) as bar:
-        for start in range(0, photos.num, BATCH):
-            some = [next(photos.labeled) for _ in range(start, min(start + BATCH, photos.num))]
-            filled = [*some, *some[:1] * (BATCH - len(some))]
+        for start in range(0, photos.num, batch_size):
+            some = [next(photos.labeled) for _ in range(start, min(start + batch_size, photos.num))]
+            filled = [*some, *some[:1] * (batch_size - len(some))]
             images = np.concatenate([caffe.preprocess(picture[None]) for picture, _ in filled])
-            labels, mask = np.array([label for _, label in filled], np.int32), np.arange(BATCH) < len(some)
+            labels, mask = np.array([label for _, label in filled], np.int32), np.arange(batch_size) < len(some)
             errors = evaluation.update(errors, fn(images)["logits"], labels, mask)
             bar.update(len(some))
     return errors

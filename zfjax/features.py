@@ -63,6 +63,16 @@ def in_batches(fn: Features, images: np.ndarray, *, batch_size: int = 64) -> Any
     return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *found)
 
 
+def full_batches(num: int, batch_size: int) -> np.ndarray:
+    """Which of `num` rows each batch takes, int [batches, min(batch_size, num)]: the last is filled up by the first.
+
+    UserError for a batch size below 1.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size!r}: at least 1 is needed")
+    return np.resize(np.arange(num), (-(-num // batch_size), min(batch_size, num)))
+
+
 def jitted(fn: Features) -> Features:
     """`fn` compiled; the parameters inside a `Partial` stay arguments, so equal functions share one program."""
     fn = fn if isinstance(fn, Partial) else Partial(fn)

@@ -35,7 +35,7 @@ from zfjax.pixels import center_crop, in_colours
 
 _MODULE_AND_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 RUNS = Path("runs")  # where runs are written and looked for, below the current directory
-CHUNK = 16  # units projected together by `FunctionNet`
+LOOKED_AT_ONCE = 16  # images, to find the places of units that do not say theirs
 Size = int | tuple[int, int]  # a side of squares, or (height, width), pixels
 Way = Literal["deconvnet", "gradient", "guided"]
 
@@ -290,6 +290,7 @@ class FunctionNet:
       receptive_fields: {layer: ReceptiveField} as far as they are known.
       first_filters: float32 [h, w, C, N], the filters of the first layer, to be drawn; None where there are none.
       on_unknown: as for `zfjax.with_relu_rule`.
+      units_at_once: projected together by `project`, which bounds the memory.
     """
 
     fn: Callable[..., Mapping[str, jax.Array]]
@@ -306,13 +307,15 @@ class FunctionNet:
     receptive_fields: Mapping[str, ReceptiveField] | None = None
     first_filters: np.ndarray | None = None
     on_unknown: Literal["error", "keep"] = "error"
+    units_at_once: int = 16
 
     def __post_init__(self) -> None:
         size, picture = size_of(self.image_size), size_of(self.picture_size or self.image_size)
         if min(size) < 1 or picture[0] < size[0] or picture[1] < size[1]:
             raise UserError(f"image_size={self.image_size!r}, picture_size={picture}: 1 <= image_size <= picture_size")
-        if self.channels < 1:
-            raise UserError(f"channels={self.channels}: at least 1 is needed")
+        for name in ("channels", "units_at_once"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: at least 1 is needed")
         object.__setattr__(self, "picture_size", self.picture_size or self.image_size)
         last = self.shapes[self.layers[-1]]
         if self.class_names and len(self.class_names) != last[-1]:
@@ -405,7 +408,7 @@ class FunctionNet:
         num = len(places["image"])
         pictures = np.zeros((num, *images.shape[1:]), np.float32)
         step = self._projection_of(layer, way)
-        for rows in np.resize(np.arange(num), (-(-num // CHUNK), min(num, CHUNK))) if num else ():
+        for rows in layer_features.full_batches(num, self.units_at_once):
             some = [np.asarray(places[name][rows], np.int32) for name in ("channel", "row", "column")]
             pictures[rows] = step(self.params, images[places["image"][rows]], *some)
         return pictures
@@ -474,7 +477,7 @@ def places_of(units: Unit, of: Any, fn: Features, images: np.ndarray, layer: str
             raise UserError(f"position={units.position}: layer {layer!r} is dense and has no places, only channels")
         row, column = zeros, zeros
     elif units.position is None:
-        maps = layer_features.in_batches(fn, images, batch_size=CHUNK)[layer]
+        maps = layer_features.in_batches(fn, images, batch_size=LOOKED_AT_ONCE)[layer]
         own = maps.reshape(len(images), -1, shape[-1])[image, :, channel]
         row, column = (place.astype(np.int32) for place in np.unravel_index(own.argmax(axis=1), shape[:2]))
     else:

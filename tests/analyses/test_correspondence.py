@@ -100,12 +100,11 @@ def test_sign_is_ternary_and_zero_against_one_counts_one():
     assert sign_consistency([[0.0, 1.0, -1.0, 0.0], [1.0, 1.0, 0.0, -0.0]]) == 0.5
 
 
-def test_mismatches_are_counted_exactly_over_more_features_than_one_product_holds(monkeypatch):
+def test_mismatches_are_counted_exactly_over_more_features_than_one_product_holds():
     signs = signs_of(4, 103)
     expected = (signs[:, None] != signs[None]).sum(axis=-1)
     np.testing.assert_array_equal(mismatches(signs), expected)
-    monkeypatch.setattr(correspondence, "FEATURES_AT_ONCE", 20)
-    np.testing.assert_array_equal(mismatches(signs), expected)
+    np.testing.assert_array_equal(mismatches(signs, features_at_once=20), expected)
 
 
 def test_consistency_of_some_is_that_of_these_alone():
@@ -173,12 +172,12 @@ def test_p_keeps_its_level_where_parts_are_random_places():
     assert np.mean(np.array(ps) <= 0.2) == pytest.approx(0.2, abs=0.13) and np.mean(ps) == pytest.approx(0.5, abs=0.1)
 
 
-def test_permutations_come_in_batches_that_change_nothing(monkeypatch):
+def test_permutations_come_in_batches_that_change_nothing():
     unequal, masks = mismatches(signs_of(12, 30)), np.arange(12).reshape(3, 4)
     options = {"num_features": 30, "num_permutations": 50}
     whole = permutation_p_value(unequal, masks, rng=np.random.default_rng(0), **options)
-    monkeypatch.setattr(correspondence, "PAIRS_AT_ONCE", 7 * 16)
-    assert permutation_p_value(unequal, masks, rng=np.random.default_rng(0), **options) == whole
+    in_batches = permutation_p_value(unequal, masks, rng=np.random.default_rng(0), **options, pairs_at_once=7 * 16)
+    assert in_batches == whole
 
 
 def _table(signs, **changes):

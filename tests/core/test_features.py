@@ -28,6 +28,16 @@ def test_batches_of_any_size_give_the_same_rows(batch_size):
     np.testing.assert_array_equal(found["half"], IMAGES / 2)
 
 
+@pytest.mark.parametrize("batch_size", [3, 4, 7, 8])
+def test_batches_are_full_of_different_rows_and_take_each_in_its_order(batch_size):
+    batches = features.full_batches(7, batch_size)
+    assert {len(set(rows.tolist())) for rows in batches} == {min(batch_size, 7)}
+    np.testing.assert_array_equal(batches.ravel()[:7], np.arange(7))
+    assert len(batches) == -(-7 // batch_size) and features.full_batches(0, batch_size).size == 0
+    with pytest.raises(ValueError, match="batch_size=0: at least 1 is needed"):
+        features.full_batches(7, 0)
+
+
 def test_other_parameters_compile_nothing_anew():
     traces = []
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tiny_photos import NUMBERS, SIZE, SYNSETS, TRAIN, VAL, VALIDATION, photo, prepare, write_folders, write_tars
 
-from zfjax.data import archives, imagenet_builder
+from zfjax.data import archives
 from zfjax.data.imagenet import open_imagenet
 
 
@@ -61,9 +61,8 @@ def test_other_data_have_another_fingerprint(prepared, tmp_path):
     assert open_imagenet(tmp_path).fingerprint != prepared.fingerprint
 
 
-def test_set_of_several_shards_reads_in_order(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(imagenet_builder, "PICTURES_PER_SHARD", 3)
-    facts = prepare(write_tars(tmp_path / "source"), tmp_path)
+def test_set_of_several_shards_reads_in_order(prepared, tmp_path):
+    facts = prepare(write_tars(tmp_path / "source"), tmp_path, pictures_per_shard=3)
     assert len(list(facts["folder"].glob("imagenet-train.array_record-*-of-00003"))) == 3
     train = open_imagenet(tmp_path).train
     assert [train.jpeg(i) for i in range(8)] == [prepared.train.jpeg(i) for i in range(8)]

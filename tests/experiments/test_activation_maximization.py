@@ -43,11 +43,10 @@ def features(layer, images):
     return np.asarray(zfjax.forward(make_params(), jnp.asarray(images), architecture=NET)[1][layer].features)
 
 
-def test_each_map_climbs_its_own_middle_unit_also_in_several_goes(monkeypatch):
+def test_each_map_climbs_its_own_middle_unit_also_in_several_goes():
     """Three maps, two at once: the path ends at the unit's drive on the picture that is kept, higher than it began."""
-    monkeypatch.setattr(maximization, "AT_ONCE", 2)
     maps = np.array([0, 4, 5])
-    climbed = climb(make_net(), "conv1", maps, jax.random.key(0), **STEPS)
+    climbed = climb(make_net(), "conv1", maps, jax.random.key(0), at_once=2, **STEPS)
     assert middle(make_net(), "conv1") == ((2, 2), (5, 5))
     np.testing.assert_allclose(
         climbed.paths[:, -1], drive("conv1", climbed.images)[np.arange(3), 5, 5, maps], rtol=1e-3
@@ -173,15 +172,14 @@ def test_the_page_says_how_it_was_climbed_and_what_it_does_not_show():
     assert "as the layer hands it on, from mid-grey" in caption(foreign_nets.SMALL)
 
 
-def test_a_net_that_is_none_of_ours_climbs_what_its_layer_hands_on_in_pixels(monkeypatch):
+def test_a_net_that_is_none_of_ours_climbs_what_its_layer_hands_on_in_pixels():
     """Its input is a mean taken away, another order of the channels and a scale: a step stays one pixel RMS."""
     mean = np.array([100, 110, 120], np.float32)[None, None, None]
     small = dataclasses.replace(
         foreign_nets.SMALL, picture_size=(24, 30), preprocess=lambda crops: (crops[..., ::-1] - mean) / 50
     )
-    monkeypatch.setattr(maximization, "AT_ONCE", 2)
     maps = np.array([0, 3, 5])
-    climbed = climb(small, "conv2", maps, jax.random.key(0), **STEPS)
+    climbed = climb(small, "conv2", maps, jax.random.key(0), at_once=2, **STEPS)
     assert middle(small, "conv2") == ((2, 3), (2, 3)) and middle(small, "logits") == (None, None)
     answers = np.asarray(foreign_nets.forward(small.params, jnp.asarray(climbed.images))["conv2"])
     np.testing.assert_allclose(climbed.paths[:, -1], answers[np.arange(3), 2, 3, maps], rtol=1e-3)
@@ -208,6 +206,8 @@ def test_an_input_that_is_not_linear_in_the_pixels_is_refused():
     squares = dataclasses.replace(foreign_nets.SMALL, preprocess=lambda crops: (crops / 255) ** 2)
     with pytest.raises(ValueError, match="net='small': its input is not linear in each pixel"):
         climb(squares, "conv1", [0], jax.random.key(0))
+    with pytest.raises(ValueError, match="at_once=0: at least 1 is needed"):
+        climb(foreign_nets.SMALL, "conv1", [0], jax.random.key(0), at_once=0)
     with pytest.raises(ValueError, match=r"channels=\[\]: a list of at least one is needed"):
         climb(foreign_nets.SMALL, "conv1", [], jax.random.key(0))
     with pytest.raises(ValueError, match="channel=.*: a whole number from 0 to 3 is needed"):

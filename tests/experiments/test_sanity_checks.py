@@ -147,21 +147,15 @@ def test_a_mean_is_over_the_images_whose_pictures_can_be_compared():
     assert found == {"a": {"mean": 0.75, "std": 0.25, "num": 2}, "b": {"mean": None, "std": None, "num": 0}}
 
 
-@pytest.mark.parametrize("chunk", [3, 4, 8])
-def test_chunks_of_any_size_give_the_same_scores(monkeypatch, chunk):
-    monkeypatch.setattr(sanity, "CHUNK", chunk)
-    calls = []
-
-    def draw(net, layer, images, key):
-        calls.append(len(np.unique(images, axis=0)))  # each has others to take switches from
-        return {"units": {}, "untrained": {}, "anew": {}, "switches": {"pixels": {"deconvnet": images}}}
-
-    monkeypatch.setattr(sanity, "draw_all", draw)
-    monkeypatch.setattr(sanity, "compare", lambda drawn, images: {"g": {"r": {"m": images}}})
-    scores, shown = sanity.check_all(net(), "conv2", IMAGES[:7], seed=0)
-    np.testing.assert_array_equal(scores["g"]["r"]["m"], IMAGES[:7])
-    np.testing.assert_array_equal(shown["switches"]["pixels"]["deconvnet"], IMAGES[:2])
-    assert set(calls) == {min(chunk, 7)}
+def test_batches_of_any_size_give_the_same_scores():
+    """Three images, two at once: the last batch is filled up, and what fills it is left out."""
+    kernel, images = np.random.default_rng(0).normal(size=(3, 4)), np.random.default_rng(1).random((3, 6, 8, 3))
+    net = nets.FunctionNet(lambda of, images: {"maps": jax.nn.relu(images @ of)}, kernel, image_size=(6, 8))
+    whole, shown = sanity.check_all(net, "maps", images.astype(np.float32), seed=0)
+    some, shown_of_some = sanity.check_all(net, "maps", images.astype(np.float32), seed=0, at_once=2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), some, whole)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), shown_of_some, shown)
+    assert whole["image"]["the image itself"]["deconvnet"].shape == (3,)
 
 
 def test_the_command_writes_table_pictures_and_result_and_overwrites_only_when_told(trained):

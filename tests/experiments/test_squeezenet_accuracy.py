@@ -20,7 +20,6 @@ def measure(monkeypatch, capsys, net, data, out, *more):
 
 
 def test_accuracy_counts_official_photos_and_prepared_ones(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(squeezenet_accuracy, "BATCH", 3)  # five photos: the last batch is filled up
     net, source = write_net(tmp_path / "net"), tiny_photos.write_tars(tmp_path / "source")
     shares = {
         synset: np.mean([tiny_photos.VALIDATION[n - 1] == synset for n in tiny_photos.NUMBERS])
@@ -29,11 +28,14 @@ def test_accuracy_counts_official_photos_and_prepared_ones(tmp_path, monkeypatch
     assert 0 < shares["n01440764"] < 1  # class 0, which the biases put first; class 1 is not among the five
     tiny_photos.prepare(source, tmp_path / "set")
     for data in (source, tmp_path / "set"):
-        printed, result = measure(monkeypatch, capsys, net, data, tmp_path / data.name / "out")
+        # five photos: the last batch is filled up
+        printed, result = measure(monkeypatch, capsys, net, data, tmp_path / data.name / "out", "--batch-size", 3)
         assert result["accuracy"] == {"top1": shares["n01440764"], "top5": shares["n01440764"]}
         assert result["num_images"] == 5 and f"top1 accuracy {shares['n01440764']:.1%}" in printed
     with pytest.raises(SystemExit, match="it already holds a result; give another folder, or --overwrite"):
         measure(monkeypatch, capsys, net, source, tmp_path / "set" / "out")
+    with pytest.raises(SystemExit, match="batch_size=0: at least 1 is needed"):
+        measure(monkeypatch, capsys, net, source, tmp_path / "new", "--batch-size", 0)
 
 
 def test_classes_of_others_are_refused(tmp_path, monkeypatch, capsys):

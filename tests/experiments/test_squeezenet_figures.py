@@ -96,9 +96,9 @@ def test_the_scan_finds_each_maps_strongest_photo_and_place_of_both_splits(net, 
         np.testing.assert_allclose(maps[found.images, found.rows, found.columns, channel], wanted, rtol=1e-4, atol=1e-3)
 
 
-def test_each_place_is_projected_alone_however_many_there_are(net, caffe, monkeypatch):
+def test_each_place_is_projected_alone_however_many_there_are(net, caffe):
     """Four places in chunks of three: the last chunk is filled up with places that are there already."""
-    monkeypatch.setattr(nets, "CHUNK", 3)
+    net = dataclasses.replace(net, units_at_once=3)
     images = caffe.preprocess(VALIDATION[:2])
     image, channel, row, column = np.array([[1, 0, 1, 1], [0, 2, 5, 3], [4, 0, 27, 9], [8, 54, 0, 9]])
     drawn = net.project(images, Unit(channel, (row, column)), layer="fire4", of=image)

@@ -184,13 +184,13 @@ def test_splits_that_show_nothing_are_refused(trained, tmp_path):
             transfer_arms.voc(trained, photo_set, layer="fc7", folder=tmp_path, batch_size=16)
 
 
-def test_the_keys_of_records_know_the_version_of_what_measured_them(trained, photos, monkeypatch, tmp_path):
+def test_the_keys_of_records_know_the_version_of_what_measured_them(trained, photos, tmp_path):
     photo_set = caltech.open_caltech(photos, "caltech101")
     (fold,) = transfer.folds(photo_set.labels, num_train=4, num_folds=1, seed=0, class_names=photo_set.class_names)
     frozen = {"layer": "fc7", "folder": tmp_path, "batch_size": 16}
     assert transfer_arms.pretrained(trained, photo_set, fold, **frozen).key["version"] == transfer_arms.MODEL_VERSION
-    monkeypatch.setattr(transfer_arms, "SCRATCH_VERSION", 9)
-    assert transfer_arms.scratch(trained, photo_set, fold, recipe=RECIPE, folder=tmp_path).key["version"] == 9
+    key = transfer_arms.scratch(trained, photo_set, fold, recipe=RECIPE, folder=tmp_path).key
+    assert key["version"] == transfer_arms.SCRATCH_VERSION
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,12 @@ def test_pictures_that_the_net_was_trained_on_are_left_out(trained, photo_set, t
     assert opened(None).fingerprint == photo_set.fingerprint
     monkeypatch.setattr(protocol, "duplicates", None)  # found once
     assert list(opened(0.95).photos) == left
-    monkeypatch.setattr(frozen_features, "DUPLICATES_VERSION", 2)
+    key = frozen_features.duplicates_key(photo_set, seen, 0.95, size=SIDE)
+    assert key["version"] == frozen_features.DUPLICATES_VERSION
+    (kept,) = (tmp_path / "cache").iterdir()
+    assert records.recorded(tmp_path / "cache", "duplicates", key, dict)["photos"] == [3, 12] and kept.exists()
     with pytest.raises(TypeError, match="not callable"):  # they would be compared once more
-        opened(0.95)
+        opened(0.96)
     nothing = ImageSet("seen", SIDE, ("a",), None, None, trained.mean, None, "print")
     monkeypatch.setattr(sets, "open_images", lambda data, net: nothing)
     with pytest.raises(ValueError, match="remove_duplicates=0.9: 'seen' has no training pictures to compare with"):

@@ -13,12 +13,11 @@ FEATURES = (np.random.default_rng(0).normal(size=(NUM, DIM)) + 1.2 * np.eye(DIM)
 TARGETS = linear_models.targets_of(LABELS, CLASSES)
 
 
-def test_gram_matrix_is_added_up_over_blocks_of_features_and_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(linear_models, "_BLOCK_BYTES", 4 * NUM * 3)  # three features at a time, one in the last block
+def test_gram_matrix_is_added_up_over_blocks_of_features_and_rows(tmp_path):
+    sizes = {"block_bytes": 4 * NUM * 3, "rows": 25}  # three features at a time, one in the last block
     np.save(tmp_path / "features.npy", FEATURES)
-    monkeypatch.setattr(linear_models, "_ROWS", 25)
     seen = []
-    gram = linear_models.gram_matrix(np.load(tmp_path / "features.npy", mmap_mode="r"), seen.append)
+    gram = linear_models.gram_matrix(np.load(tmp_path / "features.npy", mmap_mode="r"), seen.append, **sizes)
     assert seen == [3, 3, 1]
     centred = FEATURES - FEATURES.mean(axis=0)
     np.testing.assert_allclose(gram, centred @ centred.T, rtol=1e-4, atol=1e-4)
@@ -52,13 +51,12 @@ def test_identical_images_have_coordinates_too():
     assert not test.any()
 
 
-def test_test_images_come_in_blocks_and_their_coordinates_are_the_closed_form(monkeypatch):
+def test_test_images_come_in_blocks_and_their_coordinates_are_the_closed_form():
     """L^-1 k by a general solver, all at once."""
     features = np.random.default_rng(3).normal(size=(30, 9))
     gram = (features @ features.T).astype(np.float32)
     train, test = gram[:20, :20], gram[20:, :20]
-    monkeypatch.setattr(linear_models, "_ROWS", 4)
-    lower, outside = linear_models.kernel_coordinates(train, test)
+    lower, outside = linear_models.kernel_coordinates(train, test, rows=4)
     centred = features - features[:20].mean(axis=0)
     inner = centred @ centred[:20].T
     scale = np.trace(inner[:20]) / 20
@@ -69,16 +67,15 @@ def test_test_images_come_in_blocks_and_their_coordinates_are_the_closed_form(mo
     np.testing.assert_array_equal(np.triu(lower, 1), 0)
 
 
-def test_arguments_stay_as_they_are_and_one_matrix_of_float64_is_made(monkeypatch):
+def test_arguments_stay_as_they_are_and_one_matrix_of_float64_is_made():
     """Of n training and n test images: 8 n^2 bytes of float64 beside the results, 4 n^2 each; rows need little."""
     num = 400
     features = np.random.default_rng(4).normal(size=(2 * num, 20)).astype(np.float32)
     train, test = features[:num] @ features[:num].T, features[num:] @ features[:num].T
     kept = train.copy(), test.copy()
-    monkeypatch.setattr(linear_models, "_ROWS", 16)
-    linear_models.kernel_coordinates(train, test)
+    linear_models.kernel_coordinates(train, test, rows=16)
     tracemalloc.start()
-    linear_models.kernel_coordinates(train, test)
+    linear_models.kernel_coordinates(train, test, rows=16)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 18.5 * num**2

@@ -56,14 +56,15 @@ def sign_changes(
     return jax.tree.map(lambda *changes: np.stack(changes), *signs)
 
 
-def mismatches(signs: np.ndarray) -> np.ndarray:
+def mismatches(signs: np.ndarray, *, features_at_once: int = FEATURES_AT_ONCE) -> np.ndarray:
     """How many features have unequal signs, for each two of K vectors: int8 [K, D] of -1, 0, 1 -> int32 [K, K].
 
     Paper is silent: sign is ternary here, as features are often exactly 0; unequal counts 1, also 0 against +-1.
+    `features_at_once` bounds the memory, and changes no count.
     """
     total = np.zeros((len(signs), len(signs)), np.int32)
-    for start in range(0, signs.shape[1], FEATURES_AT_ONCE):
-        total += np.asarray(_unequal(signs[:, start : start + FEATURES_AT_ONCE]))
+    for start in range(0, signs.shape[1], features_at_once):
+        total += np.asarray(_unequal(signs[:, start : start + features_at_once]))
     return total
 
 
@@ -156,7 +157,13 @@ def sign_consistency(differences: ArrayLike) -> float:
 
 
 def permutation_p_value(
-    unequal: np.ndarray, masks: np.ndarray, *, num_features: int, num_permutations: int, rng: np.random.Generator
+    unequal: np.ndarray,
+    masks: np.ndarray,
+    *,
+    num_features: int,
+    num_permutations: int,
+    rng: np.random.Generator,
+    pairs_at_once: int = PAIRS_AT_ONCE,
 ) -> float:
     """How rarely masks chosen without regard to the part are as consistent as the part: a one-sided test.
 
@@ -169,13 +176,14 @@ def permutation_p_value(
       masks: whole numbers [1 + R, N], rows of `unequal`: first the part's in each image, then its R random places.
       num_features: D.
       num_permutations, rng: at least 1, and their draw.
+      pairs_at_once: of images, looked up by one batch of permutations; bounds the memory.
 
     Returns:
       p, 1 / (1 + num_permutations) to 1.
     """
     num_masks, num_images = masks.shape
     part, as_consistent = consistency(unequal, masks[0], num_features), 1
-    at_once = max(1, PAIRS_AT_ONCE // num_images**2)
+    at_once = max(1, pairs_at_once // num_images**2)
     for start in range(0, num_permutations, at_once):
         called = rng.integers(num_masks, size=(min(at_once, num_permutations - start), num_images))
         chosen = masks[called, np.arange(num_images)]

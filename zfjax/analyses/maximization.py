@@ -292,8 +292,9 @@ def climb(
     jitter: int = 0,
     blur: float = 0.0,
     decay: float = 0.0,
+    at_once: int = AT_ONCE,
 ) -> Climbed:
-    """Climb each of some maps, units or classes of a layer, AT_ONCE together, and measure what the layer then answers.
+    """Climb each of some maps, units or classes of a layer, and measure what the layer then answers.
 
     All of it is in pixels, whatever the net makes of them: its `prepare` has to be linear in each pixel (a mean taken
     away, a scale, another order of the channels), and how it is follows from what it makes of black, of white in each
@@ -310,6 +311,7 @@ def climb(
       of: the unit in the middle of each map, or the mean of the whole map; a dense unit is both.
       noise: standard deviation of the noise at the start, pixels.
       steps, step_size, jitter, blur, decay: as for `maximize`.
+      at_once: units that climb together, which bounds the memory.
 
     Returns:
       Climbed; UserError for an unknown layer or channel, or none, options that do not fit, or a `prepare` that is not
@@ -318,6 +320,8 @@ def climb(
     options: dict[str, Any] = {"steps": steps, "step_size": step_size, "jitter": jitter, "blur": blur, "decay": decay}
     check_climb(noise=noise, **options)
     nets.check_layer(net, layer)
+    if at_once < 1:
+        raise UserError(f"at_once={at_once}: at least 1 is needed")
     channels = np.asarray(channels)
     if channels.ndim != 1 or not len(channels):
         raise UserError(f"channels={channels.tolist()}: a list of at least one is needed")
@@ -328,8 +332,8 @@ def climb(
     starts: list[np.ndarray] = []
     ends: list[np.ndarray] = []
     paths: list[np.ndarray] = []
-    for first in range(0, len(channels), AT_ONCE):
-        some = np.resize(channels[first : first + AT_ONCE], min(AT_ONCE, len(channels)))  # filled up: compiled once
+    for first in range(0, len(channels), at_once):
+        some = np.resize(channels[first : first + at_once], min(at_once, len(channels)))  # filled up: compiled once
         noise_key, climb_key = jax.random.split(jax.random.fold_in(key, first))
         start = grey_and_noise(noise_key, (len(some), *mean.shape), noise)
         where: dict[str, Any] = {"channel": some, "position": position, "bounds": picture_range(mean)}
@@ -337,7 +341,7 @@ def climb(
         for rows, new in ((starts, start), (ends, ascent.images), (paths, ascent.path.T)):
             rows.append(np.asarray(new)[: len(channels) - first])
     before, after = (
-        strongest_places(in_batches(net.features([layer]), np.asarray(prepare(pixels)), batch_size=AT_ONCE)[layer])
+        strongest_places(in_batches(net.features([layer]), np.asarray(prepare(pixels)), batch_size=at_once)[layer])
         for pixels in (np.concatenate(starts), np.concatenate(ends))
     )
     ended = np.concatenate(ends)

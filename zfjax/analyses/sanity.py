@@ -25,7 +25,7 @@ from zfjax.anymodel import with_relu_rule
 from zfjax.architecture import Architecture, Conv
 from zfjax.deconvnet import Unit, gradient, guided_backprop, isolate, project
 from zfjax.errors import UserError
-from zfjax.features import Features
+from zfjax.features import Features, full_batches
 from zfjax.nets import FunctionNet, Net, OfTable, Way
 from zfjax.network import Params, Trace, forward
 
@@ -182,7 +182,7 @@ def _unit_size(pictures: np.ndarray) -> np.ndarray:
     return np.divide(rows, largest, out=np.full_like(rows, np.nan), where=largest > 0)
 
 
-CHUNK = 8  # images in memory at the same time
+AT_ONCE = 8  # images in memory at the same time
 SHOWN = 2  # images on the page of pictures
 Look = Callable[[np.ndarray], np.ndarray]  # what of a picture is compared
 ALL_LAYERS = "all layers"  # the one row of a network whose weights can only be drawn anew together
@@ -195,21 +195,20 @@ class Ways(NamedTuple):
     down: Callable[[jax.Array, str], Pictures]  # (signal, its layer) -> the picture by each of METHODS
 
 
-def check_all(net: Net, layer: str, images: np.ndarray, seed: int) -> tuple[Scores, Drawn]:
-    """Scores of all images, a chunk at a time, and the pictures of the first ones.
+def check_all(net: Net, layer: str, images: np.ndarray, seed: int, *, at_once: int = AT_ONCE) -> tuple[Scores, Drawn]:
+    """Scores of all images, `at_once` of them together, and the pictures of the first ones.
 
-    The last chunk is filled up with the first images, so that one compiled function serves all chunks, and that each
+    The last batch is filled up with the first images, so that one compiled function serves all batches, and that each
     image has another one to take switches from.
     """
-    size = min(CHUNK, len(images))
     parts: list[Scores] = []
     first: Drawn = {}
-    for start in range(0, len(images), size):
-        rows = images[np.arange(start, start + size) % len(images)]
+    for chosen in full_batches(len(images), at_once):
+        rows = images[chosen]
         drawn = draw_all(net, layer, rows, jax.random.key(seed))
         parts.append(compare(drawn, rows))
         first = first or map_cells(lambda of: of[:SHOWN].copy(), drawn)
-    return map_cells(lambda *chunks: np.concatenate(chunks)[: len(images)], *parts), first
+    return map_cells(lambda *batches: np.concatenate(batches)[: len(images)], *parts), first
 
 
 def not_applicable(net: Net, num_images: int) -> dict[str, str]:

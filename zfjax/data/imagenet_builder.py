@@ -35,9 +35,12 @@ class Plan:
     splits: dict[str, Callable[[], Iterator[Photo]]]  # "train", "validation" -> its photos
     counts: dict[str, int]  # photos per split
     class_names: tuple[str, ...]  # dense label -> folder name: the training classes, sorted
+    pictures_per_shard: int  # of one file
 
 
-def survey(source: Path, size: int, *, workers: int, skip_bad: bool) -> Plan:
+def survey(
+    source: Path, size: int, *, workers: int, skip_bad: bool, pictures_per_shard: int = PICTURES_PER_SHARD
+) -> Plan:
     """Lists every photo once: finds cut tars and foreign classes in minutes, before hours of decoding.
 
     Raises:
@@ -58,7 +61,7 @@ def survey(source: Path, size: int, *, workers: int, skip_bad: bool) -> Plan:
     for folder, name in folders.get("validation", {}).items():
         if folder not in classes:
             raise UserError(f"validation photo {name} is of class {folder}, which is not among the training classes")
-    return Plan(source, size, workers, skip_bad, splits, counts, tuple(sorted(classes)))
+    return Plan(source, size, workers, skip_bad, splits, counts, tuple(sorted(classes)), pictures_per_shard)
 
 
 class Imagenet(tfds.core.GeneratorBasedBuilder):
@@ -143,7 +146,7 @@ class Imagenet(tfds.core.GeneratorBasedBuilder):
         lengths, num_bytes = [], 0
         for record in records:
             paths.append(Path(self.data_path) / f"{split}.{len(paths)}")
-            count, size = write_shard(paths[-1], record, records)
+            count, size = write_shard(paths[-1], record, itertools.islice(records, self._plan.pictures_per_shard - 1))
             lengths.append(count)
             num_bytes += size
         if not paths:
@@ -161,7 +164,14 @@ class Imagenet(tfds.core.GeneratorBasedBuilder):
 
 
 def prepare(
-    source: Path, data_dir: Path, *, size: int = 256, workers: int = 1, skip_bad: bool = False, overwrite: bool = False
+    source: Path,
+    data_dir: Path,
+    *,
+    size: int = 256,
+    workers: int = 1,
+    skip_bad: bool = False,
+    overwrite: bool = False,
+    pictures_per_shard: int = PICTURES_PER_SHARD,
 ) -> dict[str, Any]:
     """Prepares `source` under `data_dir`, or finds it prepared.
 
@@ -175,20 +185,21 @@ def prepare(
       workers: processes that decode and encode.
       skip_bad: leave out undecodable photos instead of stopping at the first.
       overwrite: replace a set of this size that is already there, once the new one is whole.
+      pictures_per_shard: of each of the set's files.
     Returns:
       the set's facts (see `imagenet.read_facts`), with "folder", and "fresh": whether it was prepared now.
     Raises:
       FileNotFoundError, UserError: what is wrong with an argument or the source (see `survey`).
       OSError: where writing fails, naming the folder.
     """
-    for name, value in (("--size", size), ("--workers", workers)):
+    for name, value in (("--size", size), ("--workers", workers), ("pictures_per_shard", pictures_per_shard)):
         if value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
     folder = imagenet.set_folder(data_dir, size)
     if folder.exists() and not overwrite:
         return {**imagenet.read_facts(folder), "folder": folder, "fresh": False}
     with files.locked(folder.parent):
-        plan = survey(source, size, workers=workers, skip_bad=skip_bad)
+        plan = survey(source, size, workers=workers, skip_bad=skip_bad, pictures_per_shard=pictures_per_shard)
         workshop, replaced = folder.parent / "incomplete.new", folder.parent / "incomplete.old"
         try:
             files.clear(folder, replaced)
@@ -205,11 +216,11 @@ def prepare(
 
 
 def write_shard(path: Path, first: bytes, others: Iterator[bytes]) -> tuple[int, int]:
-    """Writes `first` and as many of `others` as a shard takes; returns how many records and bytes that were."""
+    """Writes `first` and `others`; returns how many records and bytes that were."""
     count = size = 0
     with _as_os_error():
         writer = ArrayRecordWriter(str(path), "group_size:1")
-    for record in itertools.chain([first], itertools.islice(others, PICTURES_PER_SHARD - 1)):
+    for record in itertools.chain([first], others):
         with _as_os_error():
             writer.write(record)
         count, size = count + 1, size + len(record)

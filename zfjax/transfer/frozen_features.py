@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from zfjax import files, nets
-from zfjax.data import Source, photo_sets, sets, tfds_sets
+from zfjax.data import ImageSet, Source, photo_sets, sets, tfds_sets
 from zfjax.data.loader import eval_batches
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.errors import UserError
@@ -51,10 +51,20 @@ def open_photos(dataset: str, images: Path, net: Net, threshold: float | None, f
         tested, learnt_from = (_pictures(source, name) for source, name in ((ours, dataset), (learnt, trained.name)))
         return {"photos": np.flatnonzero(protocol.duplicates(tested, learnt_from, threshold)).tolist()}
 
-    key = {"threshold": threshold, "data": photo_set.fingerprint, "trained": trained.fingerprint, "size": ours.size}
-    key["version"] = DUPLICATES_VERSION
+    key = duplicates_key(photo_set, trained, threshold, size=ours.size)
     duplicates = recorded(folder, "duplicates", key, search)["photos"]
     return photo_sets.without(photo_set, np.isin(np.arange(len(photo_set.photos)), duplicates))
+
+
+def duplicates_key(photo_set: PhotoSet, trained: ImageSet, threshold: float, *, size: int) -> dict[str, Any]:
+    """All that the pictures depend on that two sets have in common."""
+    return {
+        "threshold": threshold,
+        "data": photo_set.fingerprint,
+        "trained": trained.fingerprint,
+        "size": size,
+        "version": DUPLICATES_VERSION,
+    }
 
 
 def side_of(net: Net) -> int:

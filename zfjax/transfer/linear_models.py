@@ -79,6 +79,7 @@ def fit(
     loss: Loss,
     start: LinearModel | None = None,
     tolerance: float = TOLERANCE,
+    max_iterations: int = MAX_ITERATIONS,
 ) -> LinearModel:
     """The linear model that minimises loss and penalty.
 
@@ -90,6 +91,7 @@ def fit(
         "logistic": cross-entropy of each class by itself, summed.
       start: where to begin.
       tolerance: the norm of the gradient at which to end.
+      max_iterations: steps after which to end in any case.
     Raises:
       UserError: a penalty below 0, or a fit that ended in numbers that are not finite, as NaN in the features gives.
     """
@@ -97,7 +99,7 @@ def fit(
         raise UserError(f"penalty={penalty}: a finite number, 0 or more, is needed")
     shape = features.shape[1], targets.shape[1]
     weights = (jnp.zeros(shape), jnp.zeros(shape[1])) if start is None else (start.weights, start.bias)
-    model = _minimize(weights, features, targets, penalty, tolerance, loss=loss)
+    model = _minimize(weights, features, targets, penalty, tolerance, max_iterations, loss=loss)
     if not all(np.isfinite(part).all() for part in (model.weights, model.bias, model.gradient_norm)):
         raise UserError(
             f"penalty={penalty}: the {loss} is not finite after {model.iterations} steps; are the features?"
@@ -155,6 +157,7 @@ def _minimize(
     targets: jax.Array,
     penalty: jax.Array,
     tolerance: jax.Array,
+    max_iterations: jax.Array,
     *,
     loss: Loss,
 ) -> LinearModel:
@@ -168,7 +171,7 @@ def _minimize(
 
     def goes_on(carry: _Carry) -> jax.Array:
         *_, norm, iterations = carry
-        return (norm > tolerance) & (iterations < MAX_ITERATIONS)
+        return (norm > tolerance) & (iterations < max_iterations)
 
     def step(carry: _Carry) -> _Carry:
         weights, state, _, iterations = carry
@@ -195,40 +198,48 @@ def _logistic(found: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 _LOSSES = {"softmax": _softmax, "svm": _squared_hinge, "logistic": _logistic}
-_BLOCK_BYTES = 1 << 28  # of a block of features, in `gram_matrix`
-_ROWS = 2048  # of a matrix of all images at a time: a second one would double the memory
+BLOCK_BYTES = 1 << 28  # of a block of features, in `gram_matrix`
+ROWS = 2048  # of a matrix of all images at a time: a second one would double the memory
 
 # On the diagonal, relative to the mean square norm: above what float32 leaves of a zero eigenvalue, as duplicates and
 # fewer features than images give them; as if each image had one more feature, of its own, of a hundredth of the norm
 _JITTER = 1e-4
 
 
-def gram_matrix(features: np.ndarray, on_block: Callable[[int], None] = lambda _: None) -> np.ndarray:
+def gram_matrix(
+    features: np.ndarray,
+    on_block: Callable[[int], None] = lambda _: None,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    rows: int = ROWS,
+) -> np.ndarray:
     """Inner products of all images' features less their mean, float32 [N, N].
 
-    They are added up over blocks of features that take 256 MB each, of which three are held beside the matrix. Without
+    They are added up over blocks of features, of which three are held beside the matrix. Without
     the mean, which no classifier with a bias sees, less is lost to rounding.
 
     Args:
       features: float32 [N, D], in memory or a `numpy.memmap`.
       on_block: called with the number of features after each block, to show progress.
+      block_bytes: of a block of features, 256 MB by default.
+      rows: of the matrix that are computed together.
     """
     num_images, num_features = features.shape
-    width = max(1, _BLOCK_BYTES // (4 * num_images))
+    width = max(1, block_bytes // (4 * num_images))
     gram = np.zeros((num_images, num_images), np.float32)
     for first in range(0, num_features, width):
         block = jnp.asarray(features[:, first : first + width])
         block = block - block.mean(axis=0)[None]
-        for top in range(0, num_images, _ROWS):  # the lower half, some rows at a time
-            end = top + _ROWS
+        for top in range(0, num_images, rows):  # the lower half, some rows at a time
+            end = top + rows
             gram[top:end, :end] += _inner_products(block[top:end], block[:end])
         on_block(block.shape[1])
-    for top in range(0, num_images, _ROWS):
-        gram[:top, top : top + _ROWS] = gram[top : top + _ROWS, :top].T
+    for top in range(0, num_images, rows):
+        gram[:top, top : top + rows] = gram[top : top + rows, :top].T
     return gram
 
 
-def kernel_coordinates(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def kernel_coordinates(train: np.ndarray, test: np.ndarray, *, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates of images whose inner products are those of their `linear_models.normalized` features.
 
     The centred Gram matrix of the training images is L L^T (Cholesky): row i of L is training image i, and
@@ -237,6 +248,7 @@ def kernel_coordinates(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray,
     Args:
       train: [n, n] inner products of the training images' features.
       test: [m, n] inner products of test and training images.
+      rows: of `test` that are computed together.
     Returns:
       float32 [n, n] and [m, n]. Beside these and the arguments memory holds one matrix of float64 [n, n].
       UserError where one is not finite, or `train` no matrix of inner products.
@@ -255,12 +267,12 @@ def kernel_coordinates(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray,
     except ValueError as error:  # LinAlgError is one
         raise UserError(f"train: inner products of finite features are needed ({error})") from error
     coordinates = np.empty(test.shape, np.float32)
-    for top in range(0, len(test), _ROWS):
-        crossed = test[top : top + _ROWS].astype(np.float64)
+    for top in range(0, len(test), rows):
+        crossed = test[top : top + rows].astype(np.float64)
         crossed -= crossed.mean(axis=1, keepdims=True) + of_image[None] - overall
         crossed /= scale
         solved = scipy.linalg.solve_triangular(lower, crossed.T, lower=True, overwrite_b=True, check_finite=False)
-        coordinates[top : top + _ROWS] = solved.T
+        coordinates[top : top + rows] = solved.T
     return lower.astype(np.float32, order="C"), coordinates
 
 
