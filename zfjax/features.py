@@ -21,6 +21,7 @@ from zfjax.architecture import Architecture
 from zfjax.errors import UserError
 from zfjax.network import Params, forward
 from zfjax.pixels import center_crop
+from zfjax.programs import as_partial, compiled
 
 Features = Callable[[Any], Any]  # float [B, H, W, C] -> array, or tree of arrays, each with B rows
 
@@ -53,13 +54,13 @@ def in_batches(fn: Features, images: np.ndarray, *, batch_size: int = 64) -> Any
         raise UserError(f"batch_size={batch_size!r}: at least 1 is needed")
     if not len(images):
         raise UserError(f"images of shape {np.shape(images)}: at least one image is needed")
-    compiled = jitted(fn)
+    answer = jitted(fn)
     batch_size = min(batch_size, len(images))
     found = []
     for start in range(0, len(images), batch_size):
         rows = images[start : start + batch_size]
         filled = np.concatenate([rows, np.repeat(rows[:1], batch_size - len(rows), axis=0)])
-        found.append(jax.tree.map(np.asarray, compiled(filled)))
+        found.append(jax.tree.map(np.asarray, answer(filled)))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *found)
 
 
@@ -74,12 +75,12 @@ def full_batches(num: int, batch_size: int) -> np.ndarray:
 
 
 def jitted(fn: Features) -> Features:
-    """`fn` compiled; the parameters inside a `Partial` stay arguments, so equal functions share one program."""
-    fn = fn if isinstance(fn, Partial) else Partial(fn)
+    """`fn` compiled, as long as its function lives; the parameters inside a `Partial` stay arguments of the program."""
+    fn = as_partial(fn)
     return lambda images: _call(fn, images)
 
 
-@jax.jit
+@compiled
 def _call(fn: Partial, images: jax.Array) -> Any:
     return fn(images)
 

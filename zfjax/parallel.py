@@ -32,6 +32,17 @@ def data_parallel(step: Callable[..., Any], *, donate_state: bool = False) -> Ca
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=donated)
 
 
+def of_this_host(step: Callable[..., Any]) -> Callable[..., Any]:
+    """`data_parallel` over the devices of one host, for steps that come and go: `jax.pmap` keeps each for ever."""
+    mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
+
+    def on_a_device(state: Any, batch: Any) -> Any:
+        return step(state, jax.tree.map(lambda rows: rows[0], batch))
+
+    specs: dict[str, Any] = {"in_specs": (PartitionSpec(), PartitionSpec(AXIS)), "out_specs": PartitionSpec()}
+    return jax.jit(jax.shard_map(on_a_device, mesh=mesh, check_vma=False, **specs))
+
+
 def replicate(state: Any) -> Any:
     """Place a state on all devices of this host, where `data_parallel` keeps it.
 

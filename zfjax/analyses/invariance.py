@@ -21,6 +21,7 @@ from zfjax.data import ImageSet, sets
 from zfjax.errors import UserError
 from zfjax.features import Features, in_batches
 from zfjax.nets import Net, Size
+from zfjax.programs import as_partial
 
 SMALL = 0.2  # share of the farthest amount up to which a transform is small (Paper is silent)
 
@@ -147,7 +148,7 @@ def curves(
     if not len(images):
         raise UserError(f"images of shape {np.shape(images)}: at least one image is needed")
     start, maps = values.tolist().index(transform.identity), transform.maps(values)
-    fn, rows = fn if isinstance(fn, Partial) else Partial(fn), []
+    fn, rows = as_partial(fn), []
     for image in images:
         measured = in_batches(Partial(_transformed(size), fn, image), maps, batch_size=batch_size)
         if logits is not None and not (isinstance(measured, Mapping) and logits in measured):
@@ -285,8 +286,7 @@ def features_of_crops(net: Net, layers: Sequence[str]) -> Partial:
 
     `net.prepare` makes the network's input of them, so it has to take pictures that are not whole numbers.
     """
-    fn = nets.features_of_pictures(net, layers)
-    return Partial(_prepared(nets.size_of(net.picture_size)), fn if isinstance(fn, Partial) else Partial(fn))
+    return Partial(_prepared(nets.size_of(net.picture_size)), as_partial(nets.features_of_pictures(net, layers)))
 
 
 @cache

@@ -27,6 +27,7 @@ from zfjax.nets import Net
 from zfjax.network import Params, forward
 from zfjax.ops import conv
 from zfjax.pixels import cut, in_colours
+from zfjax.programs import as_partial, compiled
 
 Bounds = tuple[Any, Any]  # (lowest, highest) value of each pixel, [H, W, C]
 BLUR_REACH = 3  # the blur's filter ends after this many sigma
@@ -90,7 +91,7 @@ def maximize(
     Returns:
       Ascent; UserError naming the argument that does not fit.
     """
-    fn = fn if isinstance(fn, Partial) else Partial(fn)
+    fn = as_partial(fn)
     start = jnp.asarray(start)
     check_climb(steps=steps, step_size=step_size, jitter=jitter, blur=blur, decay=decay)
     if start.ndim != 4 or not jnp.issubdtype(start.dtype, jnp.floating):
@@ -132,7 +133,7 @@ def check_climb(**options: float) -> None:
             raise UserError(f"{name}={value!r}: {_RULES[name].words} is needed")
 
 
-@partial(jax.jit, static_argnames=("steps", "jitter", "blur"))
+@partial(compiled, using=partial(jax.jit, static_argnames=("steps", "jitter", "blur")))
 def _ascend(
     fn: Partial,
     start: jax.Array,
@@ -457,8 +458,7 @@ def _climbed_function(net: Net, layer: str, prepare: Partial) -> Partial:
     """fn(pixels less the mean) -> what is climbed: [B, H, W, C] or [B, C]."""
     if isinstance(net, nets.OfTable):
         return drives_of(net.params, layer, architecture=net.architecture)
-    fn = net.features([layer])
-    return Partial(_composed, fn if isinstance(fn, Partial) else Partial(fn), prepare)
+    return Partial(_composed, as_partial(net.features([layer])), prepare)
 
 
 def _composed(fn: Partial, prepare: Partial, pixels: jax.Array) -> Any:

@@ -25,6 +25,7 @@ from zfjax.errors import UserError
 from zfjax.features import Features
 from zfjax.nets import Net, Size, Views
 from zfjax.pixels import in_colours
+from zfjax.programs import as_partial, compiled
 
 GREY = 128  # of a stored picture
 MIB = 2**20
@@ -303,10 +304,10 @@ def _as_picture(values: np.ndarray) -> np.ndarray:
 def _arguments(fn: Features, image: np.ndarray, fill: Any, square: int) -> tuple[Any, ...]:
     image = np.asarray(image, np.float32)
     filled = np.broadcast_to(np.asarray(fill, np.float32), image.shape)
-    return fn if isinstance(fn, Partial) else Partial(fn), image, filled, np.int32(square)
+    return as_partial(fn), image, filled, np.int32(square)
 
 
-@jax.jit
+@compiled
 def _answer(fn: Partial, image: jax.Array, fill: jax.Array, square: jax.Array, corners: jax.Array) -> Any:
     return fn(occlude(image, corners, square=square, fill=fill))
 
@@ -559,8 +560,7 @@ def _of_net(step: Callable[..., Any], net: Net, layer: str, *arguments: Any, fn:
 
 def _answers(net: Net, layer: str) -> Partial:
     """images -> features of the layer and the logits."""
-    fn = net.features(tuple(dict.fromkeys((layer, nets.logits_layer(net) or layer))))
-    return fn if isinstance(fn, Partial) else Partial(fn)
+    return as_partial(net.features(tuple(dict.fromkeys((layer, nets.logits_layer(net) or layer)))))
 
 
 def _empty_image(net: Net) -> np.ndarray:

@@ -25,9 +25,10 @@ from zfjax.anymodel import with_relu_rule
 from zfjax.architecture import Architecture, Conv
 from zfjax.deconvnet import Unit, gradient, guided_backprop, isolate, project
 from zfjax.errors import UserError
-from zfjax.features import Features, full_batches
+from zfjax.features import full_batches
 from zfjax.nets import FunctionNet, Net, OfTable, Way
 from zfjax.network import Params, Trace, forward
+from zfjax.programs import as_partial, compiled
 
 Pictures = dict[str, np.ndarray]  # method -> float [B, H, W, C] signed
 Drawn = dict[str, dict[str, Pictures]]  # group -> what was drawn -> its pictures
@@ -275,7 +276,7 @@ def ways_of(net: Net, layer: str, images: np.ndarray) -> Ways:
         return _ways_of_table(net.params, images, architecture=net.architecture)
     logits, fed = nets.logits_layer(net), jnp.asarray(images)
     layers = tuple(dict.fromkeys([layer] if logits is None else [layer, logits]))
-    functions = {name: _as_partial(net.features([name])) for name in layers}
+    functions = {name: as_partial(net.features([name])) for name in layers}
 
     def down(top: jax.Array, of: str) -> Pictures:
         if of == logits:
@@ -344,16 +345,12 @@ def _units_of(top: np.ndarray) -> tuple[Unit, np.ndarray]:
     return Unit(channel, (place[0], place[1]) if place else None), is_active[:, None, None, None]
 
 
-def _as_partial(fn: Features) -> Partial:
-    return fn if isinstance(fn, Partial) else Partial(fn)
-
-
-@partial(jax.jit, static_argnames="layer")
+@partial(compiled, using=partial(jax.jit, static_argnames="layer"))
 def _of_layer(fn: Partial, images: jax.Array, *, layer: str) -> jax.Array:
     return fn(images)[layer]
 
 
-@partial(jax.jit, static_argnames=("layer", "rule", "on_unknown"))
+@partial(compiled, using=partial(jax.jit, static_argnames=("layer", "rule", "on_unknown")))
 def _down(
     fn: Partial, images: jax.Array, top: jax.Array, *, layer: str, rule: Way, on_unknown: Literal["error", "keep"]
 ) -> jax.Array:

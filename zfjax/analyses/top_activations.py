@@ -21,6 +21,7 @@ from zfjax import parallel
 from zfjax.deconvnet import project_places
 from zfjax.errors import UserError
 from zfjax.features import Features
+from zfjax.programs import as_partial, compiled
 
 
 class TopActivations(NamedTuple):
@@ -107,8 +108,7 @@ def scan(
     Returns:
       The state after the last batch; UserError where `state` is not of the maps that `fn` gives.
     """
-    fn = fn if isinstance(fn, Partial) else Partial(fn)
-    fn, state = parallel.replicate((fn, state))
+    fn, state = parallel.replicate((as_partial(fn), state))
     for batch in batches:
         rows = {"image": batch["image"], "index": np.asarray(batch["index"], np.int32)}
         before, state = state, _scan_step()((fn, state), parallel.split(rows))
@@ -167,7 +167,8 @@ def _scan_step() -> Callable[..., State]:
         offered = jax.tree.map(lambda maps: _strongest_places(maps, batch["index"]), watched)
         return _merged(state, lax.all_gather(offered, parallel.AXIS, axis=0, tiled=True))
 
-    return parallel.data_parallel(step)
+    alone = jax.process_count() == 1
+    return compiled(step, using=parallel.of_this_host if alone else parallel.data_parallel)
 
 
 def _watched(state: State, features: Any) -> Any:

@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 from zfjax.errors import UserError
 from zfjax.features import Features, in_batches
 from zfjax.pretrained.weights import read_arrays
+from zfjax.programs import as_partial
 
 INPUTS = "inputs"  # the row of what the first layer reads
 NOT_CHECKED = "mean, std, channel order: not checked, the outputs hold no 'pictures' to start from"
@@ -87,7 +88,7 @@ def exporter_parity(
     read = as_images(exporter.inputs)
     if exporter.pictures is None:
         return parity(fn, read, exporter.outputs)
-    both = Partial(_with_inputs, fn if isinstance(fn, Partial) else Partial(fn))
+    both = Partial(_with_inputs, as_partial(fn))
     return parity(both, preprocess(exporter.pictures), {INPUTS: read, **exporter.outputs})
 
 
