@@ -1,5 +1,7 @@
 """explain_rules: what depends on the input is listed with its line, what does not is not."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,3 +75,54 @@ def test_a_model_of_a_frameworks_parts_alone_has_the_frameworks_lines():
 def test_a_report_on_whole_numbers_is_refused():
     with pytest.raises(ValueError, match="arguments of type int32: a floating one"):
         explain_rules(jax.nn.relu, np.arange(3, dtype=np.int32))
+
+
+def _calls(function, *args):
+    """How many functions of the any-model engine a call of a function enters."""
+    entered = 0
+
+    def count(frame, event, _):
+        nonlocal entered
+        entered += event == "call" and "anymodel" in frame.f_code.co_filename
+
+    sys.setprofile(count)
+    try:
+        function(*args)
+    finally:
+        sys.setprofile(None)
+    return entered
+
+
+def _residual_norms(num):
+    def model(x):
+        for _ in range(num):
+            centred = x - x.mean(axis=-1, keepdims=True)
+            norm = centred * jax.lax.rsqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6)
+            x = x + jax.nn.relu(norm @ KERNEL)
+        return x
+
+    return model
+
+
+def _dense_blocks(num):
+    def model(x):
+        for _ in range(num):
+            x = jnp.concatenate([x, jnp.maximum(x, 0) @ jnp.ones((x.shape[-1], 2))], axis=-1)
+            x = jnp.where(x > 0, x, 0)
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2, 1), (1, 1), "VALID")
+
+    return model
+
+
+@pytest.mark.parametrize("model", [_residual_norms, _dense_blocks])
+def test_the_work_of_a_report_grows_with_the_program_alone(model):
+    small, large = (_calls(explain_rules, model(num), X) for num in (12, 48))
+    assert small < large < 4.3 * small
+
+
+def test_parameters_as_arguments_cost_no_walk_each():
+    def work(num):
+        weights = [KERNEL] * num
+        return _calls(explain_rules, lambda weights, x: sum(jax.nn.relu(x @ w) for w in weights), weights, X)
+
+    assert work(48) < 4.3 * work(12)

@@ -273,7 +273,8 @@ class Flow(NamedTuple):
     carrying: set[Value]  # has a derivative by one
     fixed: set[Value]  # had one before `stop_gradient`
     wanted: set[Value]  # some result has a derivative by it
-    by_input: list[set[Value]]  # what depends on each of the floating arguments
+    arguments: dict[Value, int]  # the floating arguments that a value depends on, a bit for each
+    joined: dict[tuple[Any, ...], bool]  # what `rectifiers.is_joined` found, so that nothing is walked twice
 
     def passes(self, node: Node) -> bool:
         """A gradient comes down through the node, or would but for its being a `stop_gradient`."""
@@ -287,7 +288,7 @@ class Flow(NamedTuple):
 
     def share_input(self, value: Value, other: Value) -> bool:
         """Both depend on one argument; a product of others is linear in each."""
-        return any(value in dependent and other in dependent for dependent in self.by_input)
+        return bool(self.arguments.get(value, 0) & self.arguments.get(other, 0))
 
     def steps_behind(self, value: Value) -> list[Node]:
         """Where a mask, or what is made of masks, leaves the values that carry a gradient."""
@@ -296,8 +297,8 @@ class Flow(NamedTuple):
             return [v for v in value.maker.inputs if self.is_mask(v)] if value.maker is not None else []
 
         makers = [v.maker for v in reached([value], down) if v.maker is not None and self.is_mask(v)]
-        live = self.carrying | self.fixed
-        return sorted((node for node in makers if live.intersection(node.inputs)), key=lambda node: node.place)
+        steps = (node for node in makers if any(v in self.carrying or v in self.fixed for v in node.inputs))
+        return sorted(steps, key=lambda node: node.place)
 
 
 def flow_of(graph: Graph) -> Flow:
@@ -305,14 +306,31 @@ def flow_of(graph: Graph) -> Flow:
     inputs = [value for value in graph.inputs if is_inexact(value)]
     carrying = reached(inputs, _derived)
     stops = [node for node in graph.nodes if node.name == "stop_gradient" and node.inputs[0] in carrying]
-    by_input = [reached([one], lambda value: [v for user in value.users for v in user.outputs]) for one in inputs]
+    arguments = _arguments_of(graph, inputs)
     return Flow(
-        varying=set().union(*by_input),
+        varying=set(arguments),
         carrying=carrying,
         fixed=reached([v for node in stops for v in node.outputs], _derived),
         wanted=reached([value for value in graph.outputs if is_inexact(value)], _deriving),
-        by_input=by_input,
+        arguments=arguments,
+        joined={},
     )
+
+
+def _arguments_of(graph: Graph, inputs: Sequence[Value]) -> dict[Value, int]:
+    """{value: its arguments}, of what depends on any; once through the program, and again for scans."""
+    found = {value: 1 << number for number, value in enumerate(inputs)}
+    changed = True
+    while changed:
+        changed = False
+        for node in graph.nodes:
+            bits = 0
+            for value in node.inputs:
+                bits |= found.get(value, 0)
+            for value in node.outputs if bits else ():
+                changed = changed or (node.name == "carry" and found.get(value) != bits)
+                found[value] = bits
+    return found
 
 
 def reached(starts: Iterable[Value], follow: Callable[[Value], Iterable[Value]]) -> set[Value]:

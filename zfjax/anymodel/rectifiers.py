@@ -18,6 +18,7 @@ compares, it may be an activation instead. Zeros beside what a rectifier gives a
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -266,18 +267,27 @@ def is_joined(value: Value, axes: Axes, flow: Flow, *, summed: bool = False) -> 
 
     `summed`: for sums, which are over several places unless one element is stacked upon such.
     """
-    seen: set[tuple[Value, frozenset[int] | None]] = set()
+    found = False
+    seen: list[tuple[Any, ...]] = []  # without a join itself; whether one lies behind it is known when all is seen
     waiting: list[tuple[Value, Axes]] = [(value, axes)]
-    while waiting:
+    while waiting and not found:
         value, axes = waiting.pop()
-        key = (value, None if axes is None else frozenset(axes))
-        if value not in flow.varying or value.maker is None or key in seen or axes == set():
+        key = (summed, value, None if axes is None else frozenset(axes))
+        if value not in flow.varying or value.maker is None or axes == set():
             continue
-        seen.add(key)
-        if (_is_stack if summed else _is_join)(value.maker, axes, flow):
-            return True
-        waiting.extend((v, _axes_below(value.maker, axes)) for v in value.maker.inputs if _is_followed(value.maker))
-    return False
+        if key in flow.joined:
+            found = flow.joined[key]
+            continue
+        found = (_is_stack if summed else _is_join)(value.maker, axes, flow)
+        flow.joined[key] = found
+        seen.append(key)
+        if not found and _is_followed(value.maker):
+            waiting.extend((v, _axes_below(value.maker, axes)) for v in value.maker.inputs)
+    for key in seen[1:] if found else ():
+        del flow.joined[key]
+    if found and seen:
+        flow.joined[seen[0]] = True
+    return found
 
 
 def _is_followed(node: Node) -> bool:
