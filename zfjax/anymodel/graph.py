@@ -35,6 +35,7 @@ INNER = {
     "cond": "branches",
 }
 
+_OF_SCANS = ("carry", "scan_slice", "scan_stack")  # one round stands for all
 CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 _JAX = jax.__path__[0] + os.sep
 Place = tuple[int, ...]  # number of an equation, of a program in it, of an equation in that, ... from the outermost
@@ -55,6 +56,8 @@ class Value:
     constant: Any = None  # its numbers, where the program states them
     maker: Node | None = None  # None for inputs and constants
     users: list[Node] = field(default_factory=list)
+    known: bool = False  # its numbers can be told without an argument of the program
+    bound: list[tuple[Place, core.Var]] = field(default_factory=list)  # where the program binds it, and under what name
 
 
 @dataclass(eq=False, slots=True)
@@ -66,6 +69,7 @@ class Node:
     place: Place
     calls: tuple[Call, ...]  # the calls around it, outermost first
     sources: tuple[core.JaxprEqn, ...]  # the equation, and the calls around it, whose lines a person may know
+    eqns: list[core.JaxprEqn]  # its equation; of a marked region all of them
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
 
@@ -133,11 +137,13 @@ def _add_program(
     """Add the equations of a program that reads `operands`; the values that it returns."""
     jaxpr = program.jaxpr
     known = dict(zip(jaxpr.invars, operands, strict=True))
-    known |= {v: Value(v.aval, const) for v, const in zip(jaxpr.constvars, program.consts, strict=True)}
+    known |= {v: Value(v.aval, const, known=True) for v, const in zip(jaxpr.constvars, program.consts, strict=True)}
+    for variable, value in known.items():
+        value.bound.append(((*where.place, -1), variable))  # before its first equation
     regions = _marked_regions(jaxpr)
 
     def read(atom: Any) -> Value:
-        return Value(atom.aval, atom.val) if isinstance(atom, core.Literal) else known[atom]
+        return Value(atom.aval, atom.val, known=True) if isinstance(atom, core.Literal) else known[atom]
 
     for index, eqn in enumerate(jaxpr.eqns):
         here = where._replace(place=(*where.place, index))
@@ -147,6 +153,8 @@ def _add_program(
         else:
             outputs = _add_equation(graph, eqn, inputs, here, opaque)
         known.update(zip(eqn.outvars, outputs, strict=True))
+        for variable, value in zip(eqn.outvars, outputs, strict=True):
+            value.bound.append((here.place, variable))
     return [read(atom) for atom in jaxpr.outvars]
 
 
@@ -172,7 +180,7 @@ def _add_equation(
         return _add_scan(graph, eqn, programs[0], inputs, here, run)
     outputs = run(0, inputs)
     if eqn.primitive.name in CUSTOM:
-        graph.custom.append(Node(call.name, eqn.params, here.place, calls, here.of(eqn), inputs, outputs))
+        graph.custom.append(Node(call.name, eqn.params, here.place, calls, here.of(eqn), [eqn], inputs, outputs))
     return outputs
 
 
@@ -200,9 +208,10 @@ def _add_scan(
 def _add_node(
     graph: Graph, name: str, eqn: core.JaxprEqn, inputs: list[Value], avals: list[Any], here: _Where
 ) -> list[Value]:
-    node = Node(name, eqn.params, here.place, here.calls, here.of(eqn))
+    node = Node(name, eqn.params, here.place, here.calls, here.of(eqn), [eqn])
     graph.nodes.append(node)
-    _join(node, inputs, [Value(aval) for aval in avals])
+    known = all(value.known for value in inputs) and name not in _OF_SCANS and not eqn.effects
+    _join(node, inputs, [Value(aval, known=known) for aval in avals])
     return node.outputs
 
 
@@ -221,6 +230,7 @@ def _add_to_region(graph: Graph, region: Node, eqn: core.JaxprEqn, inputs: list[
         region.place, region.calls, region.sources = here.place, here.calls, here.of(eqn)
         graph.nodes.append(region)
     pairs = [(a, v) for a, v in zip(eqn.invars, inputs, strict=True) if v.maker is not region]
+    region.eqns.append(eqn)
     region.params["before"].extend(atom for atom, _ in pairs)
     region.params["after"].extend((here.place, variable) for variable in eqn.outvars)
     outputs = [Value(v.aval) for v in eqn.outvars]
@@ -238,7 +248,7 @@ def _marked_regions(jaxpr: core.Jaxpr) -> dict[int, Node]:
             continue
         fed_by = {made_in[a] for a in eqn.invars if not isinstance(a, core.Literal) and a in made_in}
         joined = [region for region in fed_by if region.params["scope"] == scope]
-        region = joined[0] if joined else Node(name, {"before": [], "after": [], "scope": scope}, (), (), (eqn,))
+        region = joined[0] if joined else Node(name, {"before": [], "after": [], "scope": scope}, (), (), (eqn,), [])
         regions[index] = region
         for other in joined[1:]:
             regions = {i: region if r is other else r for i, r in regions.items()}

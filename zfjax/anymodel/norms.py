@@ -23,8 +23,9 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
 from typing import Literal
 
+from zfjax.anymodel.constants import uniform
 from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact, reached
-from zfjax.anymodel.rectifiers import SHAPES, is_joined, is_square, origin, uniform
+from zfjax.anymodel.rectifiers import SHAPES, is_joined, is_square, origin
 
 Kind = Literal["feature", "sum", "squares", "part", "energy", "weighted", "length", "scale"]
 Kinds = Mapping[Value, Kind]

@@ -20,10 +20,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
+from zfjax.anymodel.constants import uniform
 from zfjax.anymodel.graph import Flow, Node, Value, is_inexact, reached
 
 # Hand on the same numbers, in another shape or order.
@@ -32,6 +29,7 @@ SHAPES = frozenset(
 )
 
 _CAST = frozenset("broadcast_in_dim reshape copy copy_p name convert_element_type stop_gradient".split())
+MOVES = _CAST | {"squeeze", "expand_dims", "transpose"}  # the same numbers, each at one place
 _ARITHMETIC = ("add", "sub", "mul", "div", "neg", "broadcast_in_dim", "reduce_sum")
 _RESHAPES = ("broadcast_in_dim", "reshape", "squeeze", "expand_dims")
 Moves = tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]  # ("transpose", axes, sorted) or ("reshape", from, to)
@@ -55,15 +53,6 @@ def rectified_operand(node: Node) -> int | None:
     if operand is None or node.inputs[operand].aval.shape != node.outputs[0].aval.shape:
         return None
     return operand
-
-
-def uniform(value: Value) -> float | None:
-    """The number that the program itself puts into every place of an array; None where it does not."""
-    if value.constant is not None:
-        return _uniform_constant(value.constant)
-    if value.maker is not None and value.maker.name in SHAPES | _CAST:
-        return uniform(value.maker.inputs[0])
-    return None
 
 
 def is_beside_rectifier(node: Node, operand: int, flow: Flow) -> bool:
@@ -224,14 +213,6 @@ def _is_root_of(node: Node, value: Value) -> bool:
     if node.name == "integer_pow":
         return node.params["y"] < 0
     return node.name in ("sqrt", "rsqrt") or (node.name == "div" and node.inputs[1] is value)
-
-
-def _uniform_constant(constant: object) -> float | None:
-    real = any(jnp.issubdtype(jnp.result_type(constant), kind) for kind in (np.floating, np.integer))
-    if isinstance(constant, jax.core.Tracer) or not real:
-        return None
-    numbers = np.asarray(constant)
-    return float(numbers.flat[0]) if numbers.size and bool((numbers == numbers.flat[0]).all()) else None
 
 
 Axes = frozenset[int] | set[int] | None  # None: any axis, as after a reshape

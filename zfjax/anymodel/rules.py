@@ -33,10 +33,9 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from zfjax.anymodel.graph import Graph, Node, flow_of, graph_of, is_inexact
+from zfjax.anymodel.graph import Graph, Node, graph_of, is_inexact
 from zfjax.anymodel.interpreter import Backward, evaluate, plan_of
-from zfjax.anymodel.norms import kinds_of
-from zfjax.anymodel.verdicts import ACTIVATIONS, STEP, Verdict, classify
+from zfjax.anymodel.verdicts import ACTIVATIONS, STEP, Verdict, classify, facts_of
 from zfjax.deconvnet import Index, Unit, as_unit, isolate, rectify
 from zfjax.errors import UserError
 from zfjax.ops import KEPT, SKIPPED
@@ -181,8 +180,7 @@ def skipped_on_the_way_down(function: Function) -> Function:
 def kept_on_the_way_down(function: Function) -> Function:
     """The same function, all of whose operations, known or not, keep their own gradient under `with_relu_rule`.
 
-    For activations that are no ReLU, a hand-written norm (the whole of it, with the division), or a clip that only
-    keeps the input's pixels in their range: `jnp.clip(x, 0, 1)` is taken for a rectifier.
+    For activations that are no ReLU, or a hand-written norm (the whole of it, with the division).
     """
     return _in_scope(KEPT, function)
 
@@ -277,11 +275,11 @@ class Report(tuple[Operation, ...]):
 
 def verdicts_of(graph: Graph) -> list[tuple[Node, Verdict]]:
     """Every operation that is not linear in the input, and every function with a derivative of its own."""
-    flow = flow_of(graph)
-    kinds = kinds_of(graph, flow)
+    facts = facts_of(graph)
+    flow = facts.flow
     found: dict[object, tuple[Node, Verdict]] = {}
     for node in graph.nodes:
-        verdict = classify(node, flow, kinds) if flow.passes(node) else None
+        verdict = classify(node, facts) if flow.passes(node) else None
         if verdict is not None:
             found.setdefault((node.place, verdict.rule), (node, verdict))  # the results of one cond are one operation
     steps = [step for v in graph.outputs if is_inexact(v) and flow.is_mask(v) for step in flow.steps_behind(v)]

@@ -6,7 +6,9 @@ floating arguments. Every primitive that the table does not name is unclassified
     operation                                                  verdict
     LINEAR; a product, quotient, selection or read of which    not listed
       only one part depends on the input
-    a rectifier, as `rectifiers` recognises it              rectifier: the rule
+    a rectifier, as `rectifiers` recognises it              rectifier: the rule, but unclassified where `compositions`
+                                                               says that it is part of another activation
+    a bound beneath which no weights stand                  own gradient: it bounds the input
     a lower bound of what `norms` knows for a norm's      own gradient
       variance or length
     a lower bound that may be either                           unclassified
@@ -31,9 +33,11 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from zfjax.anymodel.graph import Flow, Node, Place, is_inexact
+from zfjax.anymodel.compositions import Twins, Weights, bounds_the_input, objection_to, twins_of, weights_of
+from zfjax.anymodel.constants import lower_bound, uniform
+from zfjax.anymodel.graph import Flow, Graph, Node, Place, flow_of, is_inexact
 from zfjax.anymodel.interpreter import Change, Rectify, Skip
-from zfjax.anymodel.norms import POWERS, PRODUCTS, Kinds, is_guard, is_of_norm, is_of_squares
+from zfjax.anymodel.norms import POWERS, PRODUCTS, Kinds, is_guard, is_of_norm, is_of_squares, kinds_of
 from zfjax.anymodel.rectifiers import (
     SHAPES,
     compared_axes,
@@ -41,7 +45,6 @@ from zfjax.anymodel.rectifiers import (
     is_joined,
     is_under_root,
     rectified_operand,
-    uniform,
 )
 from zfjax.ops import KEPT, SKIPPED
 
@@ -75,9 +78,24 @@ class Verdict(NamedTuple):
     change: Change | None = None  # what is to be changed at that place
 
 
-def classify(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
+class Facts(NamedTuple):
+    """What is known of a program as a whole."""
+
+    flow: Flow
+    kinds: Kinds
+    weights: Weights
+    twins: Twins
+
+
+def facts_of(graph: Graph) -> Facts:
+    """All that the verdict on a node may depend on, beside the node."""
+    flow = flow_of(graph)
+    return Facts(flow, kinds_of(graph, flow), weights_of(graph, flow), twins_of(graph))
+
+
+def classify(node: Node, facts: Facts) -> Verdict | None:
     """The verdict on a node that a gradient passes through; None where it is linear in the input."""
-    return _TABLE.get(node.name, _unknown)(node, flow, kinds)
+    return _TABLE.get(node.name, _unknown)(node, facts)
 
 
 def _own(reason: str) -> Verdict:
@@ -92,109 +110,130 @@ STEP = _unclassified("a step of the input, by which no gradient passes to the re
 _SMOOTH = _own("smooth arithmetic, as norms are made of")
 _NO_NORM = _unclassified("no certain part of a norm: an activation, or a product of features")
 _SELECTED = _own("selection: goes back to where the value was read")
+_INPUT = _own(
+    "bounds the input: no weights stand beneath it (scales and offsets, also for each channel or pixel, are none)"
+)
 _GUARD = _own("lower bound of a norm's variance")
 _AMBIGUOUS = _unclassified("ambiguous: a rectifier, or a guard before a root or division")
 
 
-def _linear(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
-    return _unclassified("joined with a step function of the input") if _has_step(node, flow) else None
+def _linear(node: Node, facts: Facts) -> Verdict | None:
+    return _unclassified("joined with a step function of the input") if _has_step(node, facts.flow) else None
 
 
 def _has_step(node: Node, flow: Flow) -> bool:
     return any(flow.is_mask(value) and is_inexact(value) for value in node.inputs)
 
 
-def _unknown(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
+def _unknown(node: Node, facts: Facts) -> Verdict | None:
     return _unclassified("no rule is known for it")
 
 
-def _rectifier(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
+def _rectifier(node: Node, facts: Facts) -> Verdict | None:
     operand = rectified_operand(node)
     if operand is None:
         return None
+    beneath = not bounds_the_input(node.inputs[operand], node.outputs[0], facts.weights)
     if not any(call.by_jax and call.name in _JAX_RECTIFIERS for call in node.calls):
-        if is_guard(node, operand, flow, kinds):
+        if is_guard(node, operand, facts.flow, facts.kinds):
             return _GUARD
-        if is_of_squares(node.inputs[operand], kinds) or is_under_root(node.outputs[0], flow):
+        if beneath and (is_of_squares(node.inputs[operand], facts.kinds) or is_under_root(node.outputs[0], facts.flow)):
             return _AMBIGUOUS
+    if not beneath:
+        return _INPUT
     ceiling = uniform(node.inputs[2]) if node.name == "clamp" else None
-    reason = "lower bound at zero" if ceiling is None else f"lower bound at zero; above {ceiling:g} nothing passes"
-    return Verdict("rectifier", reason, node.place, Rectify(operand, math.inf if ceiling is None else ceiling))
+    ceiling = math.inf if ceiling is None else ceiling
+    objection = objection_to(node, operand, ceiling, facts.twins, facts.flow)
+    if objection is not None:
+        return _unclassified(objection)
+    reason = "lower bound at zero" + (f"; above {ceiling:g} nothing passes" if ceiling < math.inf else "")
+    return Verdict("rectifier", reason, node.place, Rectify(operand, ceiling))
 
 
-def _selection(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
-    compared = [value for value in node.inputs if value in flow.carrying]
-    if any(is_joined(value, compared_axes(node), flow) for value in compared):
+def _selection(node: Node, facts: Facts) -> Verdict | None:
+    compared = [value for value in node.inputs if value in facts.flow.carrying]
+    if any(is_joined(value, compared_axes(node), facts.flow) for value in compared):
         return _unclassified("selects from a value joined to a constant, or to another function of it")
     return _SELECTED
 
 
-def _read(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
-    steps = [step for v in node.inputs if flow.is_mask(v) and not is_inexact(v) for step in flow.steps_behind(v)]
-    if _has_step(node, flow) or not steps:
-        return _linear(node, flow, kinds)
+def _read(node: Node, facts: Facts) -> Verdict | None:
+    steps = [
+        step for v in node.inputs if facts.flow.is_mask(v) and not is_inexact(v) for step in facts.flow.steps_behind(v)
+    ]
+    if _has_step(node, facts.flow) or not steps:
+        return _linear(node, facts)
     if any(step.name not in _CHOICES for step in steps):
         return _unclassified("read or written at places that a step of the input chooses")
     if node.name in ("gather", "dynamic_slice"):
-        return _selection(node, flow, kinds)
+        return _selection(node, facts)
     written = node.inputs[1] if node.name == "dynamic_update_slice" else node.inputs[2]
-    return _SELECTED if written in flow.carrying else _unclassified("a constant is written where the input chooses")
+    return (
+        _SELECTED if written in facts.flow.carrying else _unclassified("a constant is written where the input chooses")
+    )
 
 
-def _power(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
-    if any(value in flow.varying for value in node.inputs[1:]):
+def _power(node: Node, facts: Facts) -> Verdict | None:
+    if any(value in facts.flow.varying for value in node.inputs[1:]):
         return _unclassified("its exponent depends on the input")
-    return _SMOOTH if is_of_norm(node, flow, kinds) else _NO_NORM
+    return _SMOOTH if is_of_norm(node, facts.flow, facts.kinds) else _NO_NORM
 
 
-def _product(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
-    if _has_step(node, flow):
-        return _rectifier(node, flow, kinds) or _unclassified("multiplied by a step function of the input")
-    if not all(value in flow.varying for value in node.inputs[:2]):
+def _product(node: Node, facts: Facts) -> Verdict | None:
+    if _has_step(node, facts.flow):
+        return _rectifier(node, facts) or _unclassified("multiplied by a step function of the input")
+    if not all(value in facts.flow.varying for value in node.inputs[:2]):
         return None
-    if not flow.share_input(*node.inputs[:2]):
+    if not facts.flow.share_input(*node.inputs[:2]):
         return _own("product of values that depend on different arguments: linear in each")
-    return _SMOOTH if is_of_norm(node, flow, kinds) else _NO_NORM
+    return _SMOOTH if is_of_norm(node, facts.flow, facts.kinds) else _NO_NORM
 
 
-def _quotient(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
-    if _has_step(node, flow):
+def _quotient(node: Node, facts: Facts) -> Verdict | None:
+    if _has_step(node, facts.flow):
         return _unclassified("quotient with a step function of the input")
-    if node.inputs[1] not in flow.varying:
+    if node.inputs[1] not in facts.flow.varying:
         return None
-    return _SMOOTH if is_of_norm(node, flow, kinds) else _NO_NORM
+    return _SMOOTH if is_of_norm(node, facts.flow, facts.kinds) else _NO_NORM
 
 
-def _select(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
-    if node.inputs[0] not in flow.varying:
-        return _linear(node, flow, kinds)
-    return _rectifier(node, flow, kinds) or _unclassified("chosen by a condition on the input")
+def _select(node: Node, facts: Facts) -> Verdict | None:
+    if node.inputs[0] not in facts.flow.varying:
+        return _linear(node, facts)
+    return _rectifier(node, facts) or _unclassified("chosen by a condition on the input")
 
 
-def _branch(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
-    chosen = node.inputs[0] in flow.varying
-    return _unclassified("the input chooses the branch") if chosen else _linear(node, flow, kinds)
+def _branch(node: Node, facts: Facts) -> Verdict | None:
+    chosen = node.inputs[0] in facts.flow.varying
+    return _unclassified("the input chooses the branch") if chosen else _linear(node, facts)
 
 
-def _max(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
-    varying, bound = _bounded(node, flow)
+def _max(node: Node, facts: Facts) -> Verdict | None:
+    varying, bound = _bounded(node, facts.flow)
     if bound == -math.inf:
         return None
-    if bound is not None and bound > 0 and is_guard(node, varying, flow, kinds):
+    smallest = lower_bound(node.inputs[1 - varying])
+    if smallest is not None and smallest > 0 and is_guard(node, varying, facts.flow, facts.kinds):
         return _GUARD
-    return _rectifier(node, flow, kinds) or _unclassified(_BOUNDS[bound is None])
+    return _rectifier(node, facts) or _bound(node, varying, facts)
 
 
-def _min(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
-    varying, bound = _bounded(node, flow)
+def _min(node: Node, facts: Facts) -> Verdict | None:
+    varying, bound = _bounded(node, facts.flow)
     if bound == math.inf:
         return None
-    if bound is not None and bound > 0 and is_beside_rectifier(node, varying, flow):
+    if bound is not None and bound > 0 and is_beside_rectifier(node, varying, facts.flow):
         return _own(f"upper bound of a rectifier: above {bound:g} nothing passes")
-    return _unclassified(_BOUNDS[bound is None])
+    return _bound(node, varying, facts)
 
 
-_BOUNDS = {True: "compared with what is no constant, as in a leaky rectifier", False: "a bound that is no rectifier's"}
+def _bound(node: Node, varying: int, facts: Facts) -> Verdict:
+    """A bound that is no rectifier's."""
+    if any(value in facts.flow.varying for k, value in enumerate(node.inputs) if k != varying):
+        return _unclassified("compared with what is no constant, as in a leaky rectifier")
+    if bounds_the_input(node.inputs[varying], node.outputs[0], facts.weights):
+        return _INPUT
+    return _unclassified("a bound that is no rectifier's")
 
 
 def _bounded(node: Node, flow: Flow) -> tuple[int, float | None]:
@@ -203,22 +242,22 @@ def _bounded(node: Node, flow: Flow) -> tuple[int, float | None]:
     return varying, uniform(node.inputs[1 - varying])
 
 
-def _clamp(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
-    return _rectifier(node, flow, kinds) or _unclassified(_BOUNDS[False])
+def _clamp(node: Node, facts: Facts) -> Verdict | None:
+    return _rectifier(node, facts) or _bound(node, 1, facts)
 
 
-def _stop(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
+def _stop(node: Node, facts: Facts) -> Verdict | None:
     return _own("nothing passes: the program says so")
 
 
-def _kept(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
+def _kept(node: Node, facts: Facts) -> Verdict | None:
     return _own("marked as kept")
 
 
-def _skip(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
-    before = {v: atom for v, atom in zip(node.inputs, node.params["before"], strict=True) if v in flow.carrying}
+def _skip(node: Node, facts: Facts) -> Verdict | None:
+    before = {v: atom for v, atom in zip(node.inputs, node.params["before"], strict=True) if v in facts.flow.carrying}
     results = zip(node.outputs, node.params["after"], strict=True)
-    after = {v: made for v, made in results if v in flow.carrying and v in flow.wanted}
+    after = {v: made for v, made in results if v in facts.flow.carrying and v in facts.flow.wanted}
     types = [[(v.aval.dtype, v.aval.shape) for v in values] for values in (before, after)]
     if len(before) != 1 or types[0] != types[1]:
         reads, gives = (", ".join(f"{dtype}{list(shape)}" for dtype, shape in some) for some in types)
@@ -230,7 +269,7 @@ def _skip(node: Node, flow: Flow, kinds: Kinds) -> Verdict | None:
     return Verdict("skipped", "marked: the identity", place, Skip(argument, variable))
 
 
-_TABLE: dict[str, Callable[[Node, Flow, Kinds], Verdict | None]] = {
+_TABLE: dict[str, Callable[[Node, Facts], Verdict | None]] = {
     **dict.fromkeys(LINEAR, _linear),
     **dict.fromkeys(PRODUCTS, _product),
     **dict.fromkeys(POWERS, _power),

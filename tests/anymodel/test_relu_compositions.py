@@ -1,0 +1,220 @@
+"""What stands around a lower bound: clips of the input, hard sigmoids and activations composed of rectifiers."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from ways_down import OWN, down
+
+from zfjax.anymodel.rules import explain_rules, with_relu_rule
+
+RNG = np.random.default_rng(0)
+X, INCOMING = 2 * RNG.normal(size=(2, 3, 8)).astype(np.float32)
+KERNEL, OTHER = RNG.normal(size=(2, 8, 8)).astype(np.float32)
+IMAGES = 2 * RNG.normal(size=(2, 4, 4, 3)).astype(np.float32)
+FILTERS = RNG.normal(size=(3, 3, 3, 5)).astype(np.float32)
+MEAN, STD = np.float32([0.1, 0.2, 0.3]), np.float32([0.5, 0.6, 0.7])
+relu, relu6 = jax.nn.relu, jax.nn.relu6
+
+
+@pytest.fixture(autouse=True)
+def rows_broadcast():
+    """As in most models."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def conv(images):
+    return lax.conv_general_dilated(images, FILTERS, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def rules_of(fn, x=X):
+    return [line.rule for line in explain_rules(fn, x)]
+
+
+OF_THE_INPUT = {
+    "clip": lambda x: jnp.clip(x, 0, 1),
+    "relu": relu,
+    "maximum": lambda x: jnp.maximum(x, 0),
+    "where": lambda x: jnp.where(x > 0, x, 0),
+    "by a mask": lambda x: x * (x > 0).astype(x.dtype),
+    "clamp": lambda x: lax.clamp(0.0, x, 1.0),
+    "from -1": lambda x: jnp.clip(x, -1, 1),
+    "from above": lambda x: jnp.minimum(x, 1),
+    "then scaled": lambda x: 2 * jnp.clip(x, 0, 1) - 1,
+    "after scaling": lambda x: jnp.clip(x / 127.5 - 1, 0, 1),
+    "after mean and deviation": lambda x: jnp.clip((x - MEAN) / STD, 0, 1),
+    "after a mean image": lambda x: relu(x - IMAGES[0]),
+    "after a cast": lambda x: jnp.clip(x.astype(jnp.bfloat16), 0, 1).astype(jnp.float32),
+    "after a turn": lambda x: jnp.moveaxis(jnp.clip(jnp.moveaxis(x, 3, 1), 0, 1), 1, 3),
+    "after a resize": lambda x: jnp.clip(jax.image.resize(x, (2, 4, 4, 3), "cubic"), 0, 1),
+    "after a pool": lambda x: jnp.clip(lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1,) * 4, "SAME") / 4, 0, 1),
+    "after standardisation": lambda x: jnp.clip((x - x.mean((1, 2, 3), keepdims=True)) / STD, 0, 1),
+    "after padding": lambda x: jnp.clip(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 0, 1),
+    "a hard sigmoid": lambda x: relu6(x + 3) / 6,
+}
+
+
+@pytest.mark.parametrize("form", OF_THE_INPUT)
+def test_a_bound_of_the_input_keeps_its_derivative(form):
+    """The picture has the negative half that the clip lets through; the ReLU of the features follows the rule."""
+    clip = OF_THE_INPUT[form]
+    features = jax.eval_shape(lambda x: conv(clip(x)), IMAGES).shape
+    incoming = RNG.normal(size=features).astype(np.float32)
+
+    @jax.custom_vjp
+    def rectifier(x):
+        return relu(x)
+
+    rectifier.defvjp(lambda x: (relu(x), None), lambda _, incoming: (relu(incoming),))
+    (expected,) = jax.jit(lambda x, g: jax.vjp(lambda x: rectifier(conv(clip(x))), x)[1](g))(IMAGES, incoming)
+    found = down(lambda x: relu(conv(clip(x))), "deconvnet", x=IMAGES, incoming=incoming)["deconvnet"][1]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    report = explain_rules(lambda x: relu(conv(clip(x))), IMAGES)
+    assert [line.rule for line in report].count("rectifier") == 1
+    assert "no weights stand beneath it" in " ".join(line.reason for line in report if line.rule == "own gradient")
+
+
+WEIGHTS = {
+    "dense": lambda x: x @ KERNEL,
+    "by a sum": lambda x: (x[:, :, None] * KERNEL).sum(1),
+    "einsum": lambda x: jnp.einsum("bi,io->bo", x, KERNEL),
+    "convolution": lambda x: jax.vmap(lambda row: jnp.convolve(row, KERNEL[0, :3], "same"))(x),
+    "of an argument's copy": lambda x: jnp.clip(x, 0, 1) @ KERNEL + 1,
+    "in a scan": lambda x: lax.scan(lambda c, w: (c @ w, None), x, jnp.stack([KERNEL, OTHER]))[0],
+    "made of a key": lambda x: x @ jax.random.normal(jax.random.key(0), (8, 8)),
+}
+
+
+@pytest.mark.parametrize("form", WEIGHTS)
+def test_a_bound_above_weights_is_a_rectifier(form):
+    assert rules_of(lambda x: relu(WEIGHTS[form](x)) @ OTHER)[-1] == "rectifier"
+
+
+def test_a_bare_activation_keeps_its_rule():
+    """Where no weights stand above it either, the argument may be a feature."""
+    for fn in (relu, lambda x: 2 * relu(x / 3), lambda x: nn.max_pool(relu(x[None]), (2, 2))):
+        assert "rectifier" in rules_of(fn)
+
+
+HARD_SIGMOIDS = {
+    "relu6": lambda z: relu6(z + 3) / 6,
+    "relu6, reciprocal": lambda z: relu6(3.0 + z) * (1 / 6),
+    "clip": lambda z: jnp.clip(0.2 * z + 0.5, 0, 1),
+    "clip of sixths": lambda z: jnp.clip(z / 6 + 0.5, 0.0, 1.0),
+    "clip of a sum": lambda z: jnp.clip((z + 1) / 2, 0, 1),
+    "clip of a difference": lambda z: jnp.clip((3 - z) / 6, 0, 1),
+    "minimum of maximum": lambda z: jnp.minimum(jnp.maximum(z + 3, 0), 6) / 6,
+    "maximum of minimum": lambda z: jnp.maximum(jnp.minimum(z + 3, 6), 0) / 6,
+    "minimum after scaling": lambda z: jnp.minimum(relu(z + 3) / 6, 1),
+    "clamp": lambda z: lax.clamp(0.0, 0.25 * z + 0.5, 1.0),
+    "offset as an array": lambda z: relu6(z + jnp.full(8, 3.0)) / 6,
+    "not in the middle": lambda z: jnp.clip(0.2 * z + 0.4, 0, 1),
+    "by where": lambda z: jnp.minimum(jnp.where(z + 3 > 0, z + 3, 0), 6) / 6,
+    "hard tanh": lambda z: jnp.clip(z + 1, 0, 2) - 1,
+}
+
+COMPOSED = {
+    "leaky": lambda z: relu(z) - 0.1 * relu(-z),
+    "leaky by the identity": lambda z: 0.1 * z + 0.9 * relu(z),
+    "leaky for each channel": lambda z: relu(z) - KERNEL[0] * relu(-z),
+    "leaky over calls": lambda z: jax.jit(relu)(z) + jax.jit(lambda y: 0.1 * jnp.minimum(y, 0))(z),
+    "absolute value": lambda z: relu(z) + relu(-z),
+    "absolute value by max": lambda z: jnp.maximum(relu(z), relu(-z)),
+    "identity by two": lambda z: 2 * relu(z) - z,
+    "hard tanh": lambda z: relu(z + 1) - relu(z - 1) - 1,
+    "soft shrinkage": lambda z: relu(z - 0.5) - relu(-z - 0.5),
+    "soft shrinkage by clip": lambda z: z - jnp.clip(z, -0.5, 0.5),
+    "maxout": lambda z: jnp.maximum(z @ KERNEL, z @ OTHER),
+    "maxout by a rectifier": lambda z: relu(z @ KERNEL - (b := z @ OTHER)) + b,
+    "maxout, products computed twice": lambda z: relu(z @ KERNEL - z @ OTHER) + z @ OTHER,
+    "a bound at -1": lambda z: relu(z + 1) - 1,
+    "a bound at -1, scaled": lambda z: 3 * relu(2 * z + 1) - 3,
+    "bounds of their own": lambda z: relu(z - KERNEL[0]) + KERNEL[0],
+    "a bound from above": lambda z: 1 - relu(1 - z),
+    "two bounds": lambda z: relu(1 - relu(1 - z)),
+    "elu": lambda z: relu(z) + jnp.minimum(jnp.exp(z) - 1, 0),
+    "elu without a bound": lambda z: relu(z) - relu(1 - jnp.exp(z)),
+    "triangle": lambda z: relu(z) - 2 * relu(z - 1) + relu(z - 2),
+    "hard swish": lambda z: z * relu6(z + 3) / 6,
+    "hard swish by parts": lambda z: z * jnp.clip(z / 6 + 0.5, 0, 1),
+    "in vmap": jax.vmap(lambda z: relu(z) - 0.2 * relu(-z)),
+    "in scan": lambda z: lax.map(lambda row: relu(row) - 0.2 * relu(-row), z),
+    "turned": lambda z: relu(z) - 0.2 * relu(-z.T).T,
+}
+
+
+@pytest.mark.parametrize("form", HARD_SIGMOIDS | COMPOSED)
+def test_an_activation_that_is_no_relu_is_refused_in_words_and_kept_on_request(form):
+    activation = (HARD_SIGMOIDS | COMPOSED)[form]
+
+    def fn(x):
+        return activation(x @ KERNEL) @ OTHER
+
+    assert "rectifier" not in rules_of(fn) and "unclassified" in rules_of(fn)
+    with pytest.raises(ValueError, match="no ReLU|no rule is known|no rectifier's|product of features|no constant"):
+        with_relu_rule(fn, "deconvnet")(X)
+    found = down(fn, "deconvnet", "guided", x=X, incoming=INCOMING, on_unknown="keep")
+    for rule in ("deconvnet", "guided"):
+        np.testing.assert_array_equal(found[rule][1], found[OWN][1])
+
+
+def test_a_gate_keeps_its_own_gradient_beside_a_ruled_rectifier():
+    """Squeeze and excite: of the three bounds the two of features follow the rule."""
+
+    def block(x, relu=relu):
+        maps = relu(x @ KERNEL)
+        gate = relu6(relu(maps.mean(0) @ OTHER) @ KERNEL + 3) / 6
+        return maps * gate
+
+    @jax.custom_vjp
+    def rectifier(x):
+        return relu(x)
+
+    rectifier.defvjp(lambda x: (relu(x), None), lambda _, incoming: (relu(incoming),))
+    found = down(block, "deconvnet", x=X, incoming=INCOMING, on_unknown="keep")["deconvnet"][1]
+    (expected,) = jax.vjp(lambda x: block(x, rectifier), X)[1](INCOMING)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+TWO_RECTIFIERS = {
+    "crelu": lambda z: jnp.concatenate([relu(z), relu(-z)], -1) @ np.concatenate([KERNEL, OTHER]),
+    "residual": lambda z: relu(relu(z) @ KERNEL + z),
+    "before a residual": lambda z: relu(z) @ KERNEL + relu(z) @ OTHER,
+    "dense connections": lambda z: relu(jnp.concatenate([z, relu(z) @ KERNEL], -1)) @ np.concatenate([KERNEL, OTHER]),
+    "above a norm in evaluation": lambda z: relu(KERNEL[0] * relu(z) + KERNEL[1]) @ OTHER,
+    "biases of ones": lambda z: relu(relu(z + jnp.ones(8)) @ KERNEL + jnp.ones(8)),
+    "norms": lambda z: relu((h := relu(z)) + (h - h.mean(1, keepdims=True)) * lax.rsqrt(h.var(1, keepdims=True) + 1)),
+    "offset afterwards": lambda z: relu((relu(z) - 0.4) @ KERNEL),
+}
+
+
+@pytest.mark.parametrize("form", TWO_RECTIFIERS)
+def test_rectifiers_with_weights_or_maps_between_them_are_rectifiers(form):
+    rules = rules_of(lambda x: TWO_RECTIFIERS[form](x @ KERNEL))
+    assert rules.count("rectifier") == 2 and "unclassified" not in rules
+
+
+def test_constants_made_by_arithmetic_are_folded():
+    for fn in (
+        lambda z: jnp.maximum(z, jnp.zeros(8) * 1.0),
+        lambda z: jnp.maximum(z, 0 * jnp.arange(8.0)),
+        lambda z: jnp.maximum(z, jnp.sin(jnp.zeros((3, 1)))),
+        lambda z: jnp.maximum(z, jnp.asarray(KERNEL[0]) - KERNEL[0]),
+        lambda z: jnp.clip(z, 0.0, jnp.asarray(3.0) * 2),
+        lambda z: jnp.maximum(z, jnp.cumsum(jnp.zeros(8))),
+        lambda z: jnp.where(z > jnp.log(jnp.ones(())), z, jnp.float32(3) - 3),
+        lambda z: jnp.maximum(z, jax.random.normal(jax.random.key(0), (8,)) * 0),
+        lambda z: jnp.clip(z, int(0.5), jnp.exp(2.0)),
+        lambda z: jnp.maximum(jnp.broadcast_to(z[None], (4000, 3, 8)), jnp.zeros((4000, 3, 8)) * 2)[0],
+    ):
+        assert {*rules_of(lambda x, fn=fn: fn(x @ KERNEL)[:3])} - {"own gradient"} == {"rectifier"}
+    guards = (1 / np.sqrt(8), 1 / jnp.sqrt(8), jnp.finfo(jnp.float32).eps * 2, jnp.linspace(0.1, 1, 3)[:, None])
+    for guard in guards:
+
+        def norm(x, guard=guard):
+            return (x - x.mean(1, keepdims=True)) / jnp.maximum(x.std(1, keepdims=True), guard * 1)
+
+        assert {*rules_of(norm)} == {"own gradient"}

@@ -1,0 +1,296 @@
+"""What stands around a lower bound at zero, and makes of it something else than a ReLU of a feature.
+
+    beneath it no weights, above it some          it bounds the input: max(images, 0), clip((images - mean) / std, 0, 1)
+    its result meets what it read, place by place   leaky by max(x, 0) - a * max(-x, 0), absolute value, hard tanh,
+                                                  shrinkage, maxout by max(a - b, 0) + b
+    the offset before it is taken back after it   a bound at another number: max(x + 1, 0) - 1
+    an upper bound, and an offset between the two   a hard sigmoid: relu6(x + 3) / 6, clip(0.2 * x + 0.5, 0, 1)
+    two with nothing but numbers in between       a bound from above, or two: max(1 - max(1 - x, 0), 0)
+
+Weights are convolutions and products of matrices, and scales that differ along an axis which is then summed over. A
+scale or an offset, one for all, for each channel or for each pixel, is none; nor are sums, means, pools, norms and
+`jax.image.resize`. Where no weights stand above it either, the function is an activation alone, and keeps its rule.
+
+Negative and positive parts side by side, as in concatenate([max(x, 0), max(-x, 0)]), are two rectifiers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from zfjax.anymodel.constants import constant_of, uniform
+from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact, reached
+from zfjax.anymodel.rectifiers import MOVES, SHAPES, is_square, rectified_operand
+
+WEIGHTS = ("dot_general", "conv_general_dilated", "ragged_dot", "ragged_dot_general", "while", "pallas_call")
+_RESIZES = ("_resize", "_scale_and_translate", "_resize_nearest")
+
+# Make each number of the number that stands there, of one input or of several.
+_OF_SEVERAL = frozenset("add add_any sub mul div max min select_n clamp pow atan2 rem nextafter and or xor".split())
+_OF_ONE = frozenset(
+    "neg abs sign exp exp2 log log1p expm1 tanh logistic sqrt rsqrt cbrt square integer_pow sin cos erf erfc floor "
+    "ceil round is_finite not convert_element_type reduce_precision stop_gradient optimization_barrier gt ge lt le "
+    "eq ne celu elu gelu hard_sigmoid hard_silu hard_tanh leaky_relu log_sigmoid mish selu sigmoid silu soft_sign "
+    "softplus sparse_plus sparse_sigmoid squareplus".split()
+)
+ELEMENTWISE = _OF_SEVERAL | _OF_ONE | (SHAPES - {"slice", "scan_slice", "tile"})
+_NEAR = 128  # values that are looked at on each side of a lower bound
+
+
+class Weights(NamedTuple):
+    """Where the weights of a program stand."""
+
+    above: set[Value]  # made with some
+    beneath: set[Value]  # which some are applied to later
+
+
+def weights_of(graph: Graph, flow: Flow) -> Weights:
+    """Values by whether weights stand between the input and them, and between them and some result."""
+    nodes = [node for node in graph.nodes if flow.varying.intersection(node.inputs) and _has_weights(node, flow)]
+    return Weights(
+        above=reached([v for node in nodes for v in node.outputs], lambda v: [w for u in v.users for w in u.outputs]),
+        beneath=reached(
+            [v for node in nodes for v in node.inputs if v in flow.varying],
+            lambda v: v.maker.inputs if v.maker is not None else [],
+        ),
+    )
+
+
+def _has_weights(node: Node, flow: Flow) -> bool:
+    if node.name == "reduce_sum":
+        return _is_weighted_sum(node, flow)
+    if any(eqn.primitive.name in WEIGHTS for eqn in node.eqns):
+        resized = any(call.by_jax and call.name in _RESIZES for call in node.calls)
+        return not resized and not (node.name in WEIGHTS and is_square(node))
+    return False
+
+
+def _is_weighted_sum(node: Node, flow: Flow) -> bool:
+    """A dense layer by hand: sum(x * w), where w differs along the axes of the sum."""
+    product = node.inputs[0].maker
+    if product is None or product.name != "mul" or is_square(product):
+        return False
+    scales = [value for value in product.inputs if value not in flow.varying]
+    return any(set(node.params["axes"]) & _axes_of_change(value) for value in scales)
+
+
+def _axes_of_change(value: Value) -> set[int]:
+    """The axes along which an array may hold different numbers."""
+    if value.maker is not None and value.maker.name == "broadcast_in_dim":
+        (below,), axes = value.maker.inputs[:1], value.maker.params["broadcast_dimensions"]
+        return {axes[axis] for axis in _axes_of_change(below)}
+    return set() if uniform(value) is not None else {k for k, size in enumerate(value.aval.shape) if size > 1}
+
+
+def bounds_the_input(value: Value, result: Value, weights: Weights) -> bool:
+    """Weights are applied to the result, and none to what it is made of."""
+    return value not in weights.above and result in weights.beneath
+
+
+class Twins(NamedTuple):
+    """Values that a program computes twice stand for each other."""
+
+    first: dict[Value, Value]
+    members: dict[Value, list[Value]]
+
+    def of(self, value: Value) -> Value:
+        """The first of those that are computed in the same way."""
+        return self.first.get(value, value)
+
+    def users(self, value: Value) -> Iterator[Node]:
+        """The nodes that read it or one of its twins."""
+        for member in self.members.get(value, (value,)):
+            yield from member.users
+
+
+def twins_of(graph: Graph) -> Twins:
+    """Which values of a program are computed in the same way from the same values."""
+    first: dict[Value, Value] = {}
+    members: dict[Value, list[Value]] = defaultdict(list)
+    known: dict[object, list[Value]] = {}
+    for node in graph.nodes:
+        try:
+            key = (node.name, tuple(_name(v, first) for v in node.inputs), tuple(sorted(node.params.items())))
+            outputs = node.outputs if node.name in ("carry", "scan_slice") else known.setdefault(key, node.outputs)
+        except TypeError:  # parameters that cannot be compared
+            outputs = node.outputs
+        for value, twin in zip(node.outputs, outputs, strict=False):
+            first[value] = twin
+            members[twin].append(value)
+    return Twins(first, members)
+
+
+def _name(value: Value, first: dict[Value, Value]) -> object:
+    if value.maker is None and value.constant is not None and not value.aval.shape:
+        number = uniform(value)
+        return value if number is None else (number, str(value.aval.dtype))
+    return id(value.constant) if value.maker is None and value.constant is not None else first.get(value, value)
+
+
+def objection_to(node: Node, operand: int, ceiling: float, twins: Twins, flow: Flow) -> str | None:
+    """Why a lower bound at zero may be part of another activation; None where nothing speaks against a rectifier.
+
+    Args:
+      node: the lower bound.
+      operand: which input it bounds.
+      ceiling: its own upper bound.
+      twins, flow: of the program.
+    """
+    below = affine_below(node.inputs[operand])
+    if _meets_itself(node, operand, twins, flow):
+        return "meets what it was made of: leaky, absolute value, hard tanh, shrinkage or maxout, no ReLU"
+    if below.base.maker is not None and rectified_operand(below.base.maker) is not None and below.offset:
+        return "a lower bound of another with an offset between them: a bound from above, no ReLU"
+    for step in affine_above(node.outputs[0]):
+        if below.offset and math.isclose(step.scale * below.offset, -step.offset, rel_tol=1e-3):
+            return "its offset is taken back: a bound at another number than zero, no ReLU"
+        if any(_are_equal(v, w, twins) for v in step.constants for w in below.constants):
+            return "its offset is taken back: a bound at other numbers than zero, no ReLU"
+        for user in step.value.users:
+            bound = uniform(user.inputs[1 - user.inputs.index(step.value)]) if user.name == "min" else None
+            if bound is not None and math.isfinite(bound) and step.scale > 0:
+                ceiling = min(ceiling, (bound - step.offset) / step.scale)
+    if below.bound is not None:
+        ceiling = min(ceiling, below.bound)
+    middle = math.isclose(below.offset, ceiling / 2, rel_tol=1e-2)
+    if ceiling < math.inf and (middle or (below.by_number and 0 < below.offset < ceiling)):
+        return f"bounded at 0 and at {ceiling:g} with an offset of {below.offset:g}: a hard sigmoid, no ReLU"
+    return None
+
+
+def _are_equal(value: Value, other: Value, twins: Twins) -> bool:
+    if twins.of(value) is twins.of(other):
+        return True
+    numbers, others = constant_of(value), constant_of(other)
+    return numbers is not None and others is not None and numbers.size > 1 and np.array_equal(numbers, others)
+
+
+class Affine(NamedTuple):
+    """scale * base + offset, at every place."""
+
+    base: Value
+    scale: float
+    offset: float
+    by_number: bool  # the offset is made of single numbers, not of arrays that happen to hold one
+    constants: list[Value]  # offsets that differ from place to place
+    bound: float | None  # an upper bound of it on the way
+
+
+def affine_below(value: Value) -> Affine:
+    """A value as numbers times another value plus numbers, as far down as the program says so."""
+    scale, offset, by_number, bound = 1.0, 0.0, True, None
+    constants: list[Value] = []
+    for _ in range(_NEAR):
+        node = value.maker
+        step = None if node is None else _affine_step(node)
+        if node is None or step is None:
+            if node is not None and node.name == "min" and bound is None:
+                numbers = [uniform(v) for v in node.inputs]
+                if (numbers[0] is None) != (numbers[1] is None) and scale > 0:
+                    place = 0 if numbers[0] is None else 1
+                    bound = scale * (numbers[1 - place] or 0.0) + offset
+                    value = node.inputs[place]
+                    continue
+            break
+        below, factor, shift, given = step
+        offset += scale * (shift or 0.0)
+        if given is not None and (shift is None or shift):
+            by_number = by_number and _is_number(given)
+            constants.extend([given] if shift is None else [])
+        scale *= factor
+        value = below
+        if shift is None:  # offsets of their own at every place: nothing is known below them
+            break
+    return Affine(value, scale, offset, by_number and offset != 0, constants, bound)
+
+
+class _Step(NamedTuple):
+    value: Value
+    scale: float
+    offset: float
+    constants: list[Value]
+
+
+def affine_above(value: Value) -> Iterator[_Step]:
+    """All that is made of a value by numbers alone: scale * value + offset."""
+    waiting, seen = [_Step(value, 1.0, 0.0, [])], 0
+    while waiting and seen < _NEAR:
+        step = waiting.pop(0)
+        seen += 1
+        yield step
+        for user in step.value.users:
+            found = _affine_step(user)
+            if found is not None and found[0] is step.value:
+                _, factor, shift, given = found
+                constants = [*step.constants, given] if shift is None and given is not None else step.constants
+                offset = factor * step.offset + (shift or 0.0)
+                waiting.append(_Step(user.outputs[0], factor * step.scale, offset, constants))
+
+
+def _affine_step(node: Node) -> tuple[Value, float, float | None, Value | None] | None:
+    """(input, scale, offset, the offset as a value); an offset of None differs from place to place."""
+    if node.name in MOVES and node.inputs[0].aval.size == node.outputs[0].aval.size and is_inexact(node.inputs[0]):
+        return node.inputs[0], 1.0, 0.0, None
+    if node.name == "neg":
+        return node.inputs[0], -1.0, 0.0, None
+    if node.name not in ("add", "add_any", "sub", "mul", "div") or node.inputs[0].known == node.inputs[1].known:
+        return None
+    place = 1 if node.inputs[0].known else 0
+    value, given = node.inputs[place], node.inputs[1 - place]
+    number = uniform(given)
+    if node.name in ("mul", "div"):
+        if number is None or number == 0 or not math.isfinite(number) or (node.name == "div" and place == 1):
+            return None
+        return value, number if node.name == "mul" else 1 / number, 0.0, None
+    sign = -1.0 if node.name == "sub" and place == 0 else 1.0
+    scale = -1.0 if node.name == "sub" and place == 1 else 1.0
+    return value, scale, None if number is None else sign * number, given
+
+
+def _is_number(value: Value) -> bool:
+    while value.maker is not None and value.maker.inputs:
+        value = value.maker.inputs[0]
+    return not value.aval.shape
+
+
+def _meets_itself(node: Node, operand: int, twins: Twins, flow: Flow) -> bool:
+    """Above it its result and what it was made of come together, place by place, on another way than through it."""
+    results = {twins.of(v) for v in node.outputs}
+    made_of = _near([twins.of(node.inputs[operand])], lambda v: _read_by(v, twins, flow), set())
+    made_with = _near(results, lambda v: [w for u, w in _made_of(v, twins, flow)], set())
+    beside = _near(made_of, lambda v: [w for u, w in _made_of(v, twins, flow)], results)
+    for value in made_with:
+        for user, _ in _made_of(value, twins, flow):
+            others = {twins.of(v) for v in user.inputs} - made_with
+            if others & beside:
+                return True
+    return False
+
+
+def _near(starts: Iterable[Value], follow: object, without: set[Value]) -> set[Value]:
+    found: dict[Value, None] = dict.fromkeys(v for v in starts if v not in without)
+    waiting = list(found)
+    while waiting and len(found) < _NEAR:
+        for value in follow(waiting.pop(0)):  # type: ignore[operator]
+            if value not in found and value not in without:
+                found[value] = None
+                waiting.append(value)
+    return set(found)
+
+
+def _read_by(value: Value, twins: Twins, flow: Flow) -> list[Value]:
+    node = value.maker
+    return [twins.of(v) for v in node.inputs if v in flow.varying] if node is not None and _is_elementwise(node) else []
+
+
+def _made_of(value: Value, twins: Twins, flow: Flow) -> list[tuple[Node, Value]]:
+    return [(u, twins.of(w)) for u in twins.users(value) if _is_elementwise(u) for w in u.outputs]
+
+
+def _is_elementwise(node: Node) -> bool:
+    return node.name in ELEMENTWISE
