@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import Partial
+from jax.tree_util import Partial, keystr, tree_leaves_with_path
 
 from zfjax.architecture import Architecture
 from zfjax.errors import UserError
@@ -48,11 +48,12 @@ def layers_of_pictures(
 def in_batches(fn: Features, images: np.ndarray, *, batch_size: int = 64) -> Any:
     """fn(images) as NumPy arrays, `batch_size` images at a time, the last batch filled up: compiled once.
 
-    UserError for no image or a batch size below 1.
+    UserError for no image, a batch size below 1, or features without a row for each image.
     """
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size!r}: at least 1 is needed")
-    if not len(images):
+    images = np.asarray(images)
+    if not np.ndim(images) or not len(images):
         raise UserError(f"images of shape {np.shape(images)}: at least one image is needed")
     answer = jitted(fn)
     batch_size = min(batch_size, len(images))
@@ -60,8 +61,28 @@ def in_batches(fn: Features, images: np.ndarray, *, batch_size: int = 64) -> Any
     for start in range(0, len(images), batch_size):
         rows = images[start : start + batch_size]
         filled = np.concatenate([rows, np.repeat(rows[:1], batch_size - len(rows), axis=0)])
-        found.append(jax.tree.map(np.asarray, answer(filled)))
+        found.append(rows_of(answer(filled), batch_size))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *found)
+
+
+def rows_of(answer: Any, num: int) -> Any:
+    """What a function gave for `num` images, as NumPy arrays; UserError unless each has a row for each image."""
+    for path, array in tree_leaves_with_path(answer):
+        if np.shape(array)[:1] != (num,):
+            raise UserError(
+                f"fn gives {np.shape(array)}{keystr(path)} for {num} images: features [{num}, ...] are needed"
+            )
+    return jax.tree.map(np.asarray, answer)
+
+
+def check_places(features: Any, name: str = "features") -> Any:
+    """The features; UserError unless they are maps [B, H, W, C] or units [B, C], in which a place is (y, x) or none."""
+    if features.ndim not in (2, 4):
+        raise UserError(
+            f"{name} of shape {features.shape}: [B, H, W, C] or [B, C] is needed; put all places into two axes first, "
+            "such as [B, D, H, W, C] into [B, D * H, W, C], or tokens [B, T, C] into [B, T, 1, C]"
+        )
+    return features
 
 
 def full_batches(num: int, batch_size: int) -> np.ndarray:

@@ -270,3 +270,112 @@ def test_the_square_is_traced_so_jit_takes_it():
     hide = jax.jit(lambda corners, square: occlusion.occlude(IMAGE, corners, square=square, fill=FILL))
     found = hide(np.array([[1, 2]], np.int32), np.int32(3))[0]
     np.testing.assert_array_equal(found, hidden_by_hand(IMAGE, (1, 2), 3, FILL))
+
+
+def test_a_sweep_of_a_rectangle_over_a_picture_that_is_not_square():
+    image, weights = RNG.normal(size=(2, 9, 14, 1)).astype(np.float32)
+    corners = occlusion.places((9, 14), (4, 2), (3, 4))
+    assert corners[:, 0, 0].tolist() == [1, 4] and corners[0, :, 1].tolist() == [0, 4, 8, 12]
+    found = occlusion.sweep(
+        lambda images: (images * weights[None]).sum((1, 2, 3)), image, corners, square=(4, 2), fill=0.5
+    )
+    expected = [[(_hidden(image, corner, (4, 2), 0.5) * weights).sum() for corner in row] for row in corners]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    sums = occlusion.square_sums(((image - 0.5) * weights)[..., 0], corners, square=(4, 2))
+    np.testing.assert_allclose((image * weights).sum() - found, sums, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(occlusion.centers(corners, (4, 2))[0, 1], [3, 5])
+    drawn = occlusion.on_image(found, corners, square=(4, 2), size=(9, 14), outside=np.nan)
+    np.testing.assert_array_equal(drawn[[3, 6], [5, 9]], found[[0, 1], [1, 2]])
+
+
+def _hidden(image, corner, square, fill):
+    shown = np.array(image)
+    shown[tuple(slice(first, first + side) for first, side in zip(corner, square, strict=True))] = fill
+    return shown
+
+
+def test_a_sweep_of_a_cuboid_over_a_volume():
+    volume = RNG.normal(size=(4, 5, 6, 2)).astype(np.float32)
+    corners = occlusion.places((4, 5, 6), (2, 3, 2), 2)
+    assert corners.shape == (2, 2, 3, 3)
+    found = occlusion.sweep(lambda images: images.max((1, 2, 3, 4)), volume, corners, square=(2, 3, 2), fill=-9.0)
+    expected = np.array([_hidden(volume, corner, (2, 3, 2), -9).max() for corner in corners.reshape(-1, 3)])
+    np.testing.assert_array_equal(found, expected.reshape(2, 2, 3))
+    sums = occlusion.square_sums(volume[..., 0], corners, square=(2, 3, 2))
+    np.testing.assert_allclose(sums[1, 0, 2], volume[2:4, 0:3, 4:6, 0].sum(), rtol=1e-5)
+    drawn = occlusion.on_image(found, corners, square=(2, 3, 2), size=(4, 5, 6), outside=0)
+    assert drawn.shape == (4, 5, 6) and drawn[3, 1, 5] == found[1, 0, 2]
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float64, np.uint8])
+def test_a_sweep_keeps_the_type_of_the_image(dtype, double_precision):
+    read = []
+
+    def brightest(images):
+        read.append(images.dtype)
+        return images.max((1, 2, 3))
+
+    image = np.arange(16).reshape(4, 4, 1).astype(dtype)
+    found = occlusion.sweep(brightest, image, occlusion.places(4, 2, 2), square=2, fill=0)
+    assert read == [dtype] and found.dtype == dtype
+    np.testing.assert_array_equal(found.astype(np.float32), [[15, 15], [15, 13]])
+    assert occlusion.blurred(image, 2).dtype == (np.float32 if dtype == np.uint8 else dtype)
+
+
+def test_a_blur_has_the_rectangles_own_sides():
+    image = RNG.normal(size=(12, 7, 1)).astype(np.float32)
+    lines = [
+        np.exp(-(np.subtract.outer(np.arange(n), np.arange(n)) ** 2) / (2 * (side / 4) ** 2))
+        for n, side in ((12, 6), (7, 2))
+    ]
+    rows, columns = (weights / weights.sum(axis=1, keepdims=True) for weights in lines)
+    expected = np.einsum("yi,xj,ijc->yxc", rows, columns, image)
+    np.testing.assert_allclose(occlusion.blurred_fill(image, image, (6, 2)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: _sweep((72, 60, 1), occlusion.places(60, 20, 20), 20), r"a grid over all of the image's 72x60 pixels"),
+        (lambda: _sweep((72, 60, 1), occlusion.places((60, 72), 20, 9), 20), "squares inside the image of 72x60"),
+        (
+            lambda: _sweep((4, 5, 6, 1), occlusion.places(4, 2, 2), 2),
+            r"corners of shape \(2, 2, 2\), int32: .*\[..., 3\]",
+        ),
+        (lambda: _sweep((6, 6), occlusion.places(6, 2, 2), 2), r"whole numbers \[..., 1\] are needed"),
+        (
+            lambda: _sweep((6, 6, 1), occlusion.places(6, 2, 2), (2, 2, 2)),
+            r"square=\(2, 2, 2\): a whole number of pixels",
+        ),
+        (
+            lambda: occlusion.places((6, 6), 2.5, 1),
+            "square=2.5: a whole number of pixels, or one for each of the 2 axes",
+        ),
+        (lambda: occlusion.places((6, 9), (7, 2), 1), r"square=\(7, 2\): .* the image has 6x9"),
+        (
+            lambda: occlusion.on_image(np.zeros((3, 6)), occlusion.places((6, 12), 2, 2), square=2, size=6, outside=0),
+            "squares inside the image of 6x6 pixels",
+        ),
+        (
+            lambda: occlusion.on_image(np.zeros((3, 3)), occlusion.places((6, 12), 2, 2), square=2, size=6, outside=0),
+            r"values of shape \(3, 3\), corners \(3, 6, 2\)",
+        ),
+        (
+            lambda: occlusion.sweep(
+                linear, np.zeros((6, 6, 1), np.uint8), occlusion.places(6, 2, 2), square=2, fill=0.5
+            ),
+            "fill=0.5: values of the image's type, uint8",
+        ),
+        (
+            lambda: occlusion.sweep(jnp.mean, np.zeros((6, 6, 1)), occlusion.places(6, 2, 2), square=2, fill=0.0),
+            r"fn gives \(\) for 9 images: features \[9, ...\] are needed",
+        ),
+    ],
+)
+def test_images_and_grids_that_do_not_belong_together_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def _sweep(shape, corners, square):
+    return occlusion.sweep(lambda images: images.sum(axis=-1), np.zeros(shape), corners, square=square, fill=0.0)

@@ -225,3 +225,16 @@ def test_wrong_arguments_are_named():
     places = {"image": np.array([0]), "channel": np.array([6]), "row": np.array([0]), "column": np.array([0])}
     with pytest.raises(ValueError, match=r"places\['channel'\] from 6 to 6: 0 to 5 is needed"):
         top_activations.project_strongest(_params(), np.zeros((1, 20, 20, 3)), places, layer="conv1", architecture=NET)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 3, 4, 1), (2, 3, 1)])
+def test_features_without_places_y_x_are_refused(shape):
+    with pytest.raises(ValueError, match=r"\[B, H, W, C\] or \[B, C\] is needed; put all places into two axes"):
+        top_activations.update(top_activations.init(1, 1), jnp.zeros(shape), jnp.arange(2))
+
+
+def test_a_place_of_a_map_that_is_not_square_is_its_row_and_column():
+    maps = np.zeros((1, 3, 7, 1), np.float32)
+    maps[0, 2, 5, 0] = 1
+    top = top_activations.update(top_activations.init(1, 1), jnp.asarray(maps), jnp.arange(1))
+    assert (int(top.rows[0, 0]), int(top.columns[0, 0])) == (2, 5)

@@ -7,8 +7,8 @@ image. Paper is silent on the square's size, its stride and its grey.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +23,7 @@ from zfjax.data import ImageSet, Source, sets
 from zfjax.deconvnet import Unit
 from zfjax.errors import UserError
 from zfjax.features import Features
-from zfjax.nets import Net, Size, Views
+from zfjax.nets import Net, Views
 from zfjax.pixels import in_colours
 from zfjax.programs import as_partial, compiled
 
@@ -31,56 +31,74 @@ GREY = 128  # of a stored picture
 MIB = 2**20
 
 
-def places(size: Size, square: int, stride: int) -> np.ndarray:
+Sides = int | Sequence[int] | np.ndarray  # pixels: one length for every axis, or one for each, (height, width)
+
+
+def places(size: Sides, square: Sides, stride: Sides) -> np.ndarray:
     """Every `stride`-th place of the square; what the stride leaves over is shared by both edges.
 
     Args:
-      size: side of the image, or its (height, width), pixels.
-      square: side of the square, pixels, from 1 to the smaller of both.
-      stride: pixels between two places, at least 1.
+      size: side of the image, or its (height, width), or all sides of a volume; the image's, as no other is looked at.
+      square: side of the square, or (height, width) of a rectangle, pixels, from 1 to the image's own.
+      stride: pixels between two places, at least 1, or one for each axis.
 
     Returns:
-      int32 [R, C, 2], the corner (top, left) of each square; UserError for a square larger than the image or no such
-      stride.
+      int32 [R, C, 2], the corner (top, left) of each square; [*grid, n] of n sides. UserError for a square larger than
+      the image or no such stride.
     """
-    sides = nets.size_of(size)
-    if not 1 <= square <= min(sides):
-        has = f"{sides[0]} a side" if sides[0] == sides[1] else f"{sides[0]}x{sides[1]}"
+    num = max([np.size(given) for given in (size, square, stride) if np.ndim(given)], default=2)
+    sides, squares, strides = _each("size", size, num), _each("square", square, num), _each("stride", stride, num)
+    if not all(1 <= own <= side for own, side in zip(squares, sides, strict=True)):
+        has = f"{sides[0]} a side" if len(set(sides)) == 1 else "x".join(map(str, sides))
         raise UserError(f"square={square}: 1 to {min(sides)} pixels are needed, the image has {has}")
-    if stride < 1:
+    if min(strides) < 1:
         raise UserError(f"stride={stride}: at least 1 pixel is needed")
-    lines = (np.arange((side - square) % stride // 2, side - square + 1, stride, dtype=np.int32) for side in sides)
+    lines = (
+        np.arange((side - own) % step // 2, side - own + 1, step, dtype=np.int32)
+        for side, own, step in zip(sides, squares, strides, strict=True)
+    )
     return np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1)
 
 
-def centers(corners: np.ndarray, square: int) -> np.ndarray:
+def _each(name: str, value: Sides, num: int) -> tuple[int, ...]:
+    """One whole number for each of `num` axes; UserError where that is none."""
+    given = np.asarray(value)
+    if not np.issubdtype(given.dtype, np.integer) or given.shape not in ((), (num,)):
+        raise UserError(f"{name}={value!r}: a whole number of pixels, or one for each of the {num} axes, is needed")
+    return tuple(np.broadcast_to(given, (num,)).tolist())
+
+
+def centers(corners: np.ndarray, square: Sides) -> np.ndarray:
     """(y, x) of the pixel in the middle of each square, of an even one the lower right of the four. [..., 2] -> int"""
-    return corners + square // 2
+    return corners + np.array(_each("square", square, corners.shape[-1]), corners.dtype) // 2
 
 
 def occlude(
     image: jax.Array | np.ndarray,
     corners: jax.Array | np.ndarray,
     *,
-    square: int | jax.Array,
+    square: Sides | jax.Array,
     fill: jax.Array | np.ndarray,
 ) -> jax.Array:
     """One copy of `image` for each place, in which the square shows `fill`.
 
     Args:
-      image: float [H, W, C].
-      corners: int32 [B, 2], the corner (top, left) of each square.
-      square: side of the square, pixels.
-      fill: [H, W, C], what stands where the image is hidden.
+      image: [H, W, C], or [*sides, C] of any number of sides.
+      corners: int32 [B, 2], the corner (top, left) of each square, or [B, number of sides].
+      square: side of the square, pixels, or one for each axis.
+      fill: what stands where the image is hidden; of the image's shape and type.
 
     Returns:
-      [B, H, W, C].
+      [B, H, W, C], of the image's type; UserError for corners of another number of sides.
     """
-    rows, columns = (
-        (first[:, None] <= line[None]) & (line[None] < first[:, None] + square)
-        for first, line in zip(corners.T, (jnp.arange(side, dtype=jnp.int32) for side in image.shape), strict=False)
-    )
-    hidden = rows[:, :, None, None] & columns[:, None, :, None]
+    if corners.ndim != 2 or corners.shape[-1] != image.ndim - 1:
+        raise UserError(f"corners of shape {corners.shape}: [B, {image.ndim - 1}] for the image of {image.shape}")
+    lengths = jnp.broadcast_to(jnp.asarray(square, jnp.int32), corners.shape[-1:])
+    firsts, hidden = jnp.asarray(corners, jnp.int32), jnp.ones((1,) * (image.ndim + 1), bool)
+    for axis, side in enumerate(image.shape[:-1]):
+        line, first = jnp.arange(side, dtype=jnp.int32)[None], firsts[:, axis, None]
+        inside = (first <= line) & (line < first + lengths[axis])
+        hidden = hidden & jnp.expand_dims(inside, [k for k in range(1, image.ndim + 1) if k != axis + 1])
     return jnp.where(hidden, fill[None], image[None])
 
 
@@ -89,8 +107,8 @@ def sweep(
     image: np.ndarray,
     corners: np.ndarray,
     *,
-    square: int,
-    fill: np.ndarray,
+    square: Sides,
+    fill: Any,
     batch_size: int = 64,
     on_batch: Callable[[int], None] | None = None,
 ) -> Any:
@@ -101,21 +119,22 @@ def sweep(
 
     Args:
       fn: images [B, H, W, C] -> array, or tree of arrays, each with B rows.
-      image: float32 [H, W, C], as `fn` reads it.
-      corners: int [..., 2] from `places`.
-      square: side of the square, pixels.
+      image: [H, W, C], as `fn` reads it, in the type that `fn` reads; [*sides, C] of any number of sides.
+      corners: int [..., 2] from `places`: a grid [R, C, 2] that spans the image, or a list [N, 2] of any places.
+      square: side of the square, pixels, or (height, width) of a rectangle.
       fill: [H, W, C], or what broadcasts to it; see `filler`.
       batch_size: images in memory at the same time, at most; `batch_size_within` derives it from a budget.
       on_batch: called after each batch with the number of places done in it.
 
     Returns:
       The tree of `fn` as NumPy arrays [..., *its own shape for one image]. UserError for a square that reaches beyond
-      the image, no place at all, or a batch size below 1.
+      the image, a grid of another image's, no place at all, a fill that the image's type cannot hold, features
+      without a row for each image, or a batch size below 1.
     """
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}: at least 1 is needed")
-    flat = np.asarray(corners, np.int32).reshape(-1, 2)
-    _check_inside(flat, image.shape, square)
+    corners = _checked(corners, np.shape(image)[:-1], square)
+    flat = corners.reshape(-1, corners.shape[-1])
     num_batches = -(-len(flat) // batch_size)
     batch_size = -(-len(flat) // num_batches)  # equal batches, so that little of the last one is filling
     arguments = _arguments(fn, image, fill, square)
@@ -123,7 +142,7 @@ def sweep(
     for start in range(0, len(flat), batch_size):
         rows = flat[start : start + batch_size]
         filled = np.concatenate([rows, np.repeat(rows[:1], batch_size - len(rows), axis=0)])
-        answers.append(jax.tree.map(np.asarray, _answer(*arguments, filled)))
+        answers.append(features.rows_of(_answer(*arguments, filled), batch_size))
         if on_batch is not None:
             on_batch(len(rows))
 
@@ -143,7 +162,7 @@ def batch_size_within(fn: Features, image: np.ndarray, *, memory: int) -> int:
     Returns:
       int of at least 1; UserError where a single image needs more.
     """
-    corner = np.zeros((1, 2), np.int32)
+    corner = np.zeros((1, np.ndim(image) - 1), np.int32)
     planned = _answer.lower(*_arguments(fn, image, 0.0, 1), corner).compile().memory_analysis()
     assert planned is not None  # all of JAX's own backends tell
     needed = max(1, planned.temp_size_in_bytes + planned.output_size_in_bytes)
@@ -152,17 +171,19 @@ def batch_size_within(fn: Features, image: np.ndarray, *, memory: int) -> int:
     return memory * MIB // needed
 
 
-def square_sums(maps: jax.Array | np.ndarray, corners: np.ndarray, *, square: int) -> np.ndarray:
+def square_sums(maps: jax.Array | np.ndarray, corners: np.ndarray, *, square: Sides) -> np.ndarray:
     """Sum of `maps` [..., H, W] over the square at each place. -> float64 [..., *corners.shape[:-1]]"""
-    table = np.zeros((*maps.shape[:-2], maps.shape[-2] + 1, maps.shape[-1] + 1))
-    table[..., 1:, 1:] = np.asarray(maps, np.float64).cumsum(axis=-2).cumsum(axis=-1)
-    top, left = np.moveaxis(corners, -1, 0)
-    bottom, right = top + square, left + square
-    return table[..., bottom, right] - table[..., top, right] - table[..., bottom, left] + table[..., top, left]
+    num = np.shape(corners)[-1]
+    corners = _checked(corners, maps.shape[-num:], square, whole=False)
+    table = np.pad(np.asarray(maps, np.float64), [(0, 0)] * (maps.ndim - num) + [(1, 0)] * num)
+    for axis, own in zip(range(-num, 0), _each("square", square, num), strict=True):
+        upto = np.moveaxis(table, axis, 0).cumsum(axis=0)
+        table = np.moveaxis(upto[own:] - upto[:-own], 0, axis)
+    return table[(..., *np.moveaxis(corners, -1, 0))]
 
 
 def on_image(
-    values: jax.Array | np.ndarray, corners: np.ndarray, *, square: int, size: Size, outside: float
+    values: jax.Array | np.ndarray, corners: np.ndarray, *, square: Sides, size: Sides, outside: float
 ) -> np.ndarray:
     """A grid of values over the image: each pixel takes the value of the nearest centre, of two as near the first.
 
@@ -172,22 +193,30 @@ def on_image(
     Args:
       values: [R, C], one for each of `corners`.
       corners: int [R, C, 2] from `places`.
-      square: side of the square, pixels.
+      square: side of the square, pixels, or one for each axis.
       size: side of the image, or its (height, width), pixels.
       outside: of the values' own kind.
 
     Returns:
-      [H, W].
+      [H, W]; UserError for values of another shape than the grid, or squares outside an image of this size.
     """
+    num = np.shape(corners)[-1]
+    sides, squares = _each("size", size, num), _each("square", square, num)
+    if np.ndim(corners) != num + 1 or values.shape != np.shape(corners)[:-1]:
+        raise UserError(
+            f"values of shape {values.shape}, corners {np.shape(corners)}: a grid of {num} axes, and a value for each"
+        )
+    corners = _checked(corners, sides, square, whole=False)
     nearest, within = [], []
-    for side, line in zip(nets.size_of(size), (corners[:, 0, 0], corners[0, :, 1]), strict=True):
-        middles = line + square / 2
-        reach = (middles[1] - middles[0]) / 2 if len(middles) > 1 else square / 2
+    for axis, (side, own) in enumerate(zip(sides, squares, strict=True)):
+        line = np.moveaxis(corners[..., axis], axis, 0).reshape(values.shape[axis], -1)[:, 0]
+        middles = line + own / 2
+        reach = (middles[1] - middles[0]) / 2 if len(middles) > 1 else own / 2
         distance = np.abs(np.arange(side)[:, None] + 0.5 - middles[None])
         nearest.append(distance.argmin(axis=1))
         within.append(distance.min(axis=1) <= reach)
     drawn = values[np.ix_(*nearest)]
-    return np.where(np.logical_and.outer(*within), drawn, np.asarray(outside, values.dtype))
+    return np.where(reduce(np.logical_and.outer, within), drawn, np.asarray(outside, values.dtype))
 
 
 def pointing(points: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -204,22 +233,22 @@ def pointing(points: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndar
     """
     if len(masks) < 2:
         raise UserError(f"masks of shape {masks.shape}: at least two images are needed")
-    on = masks[:, points[:, 0], points[:, 1]]  # [object, point]
+    on = masks[(slice(None), *points.T)]  # [object, point]
     own = np.diag(on)
     return own, (on.sum(axis=0) - own) / (len(masks) - 1)
 
 
-def mean_fill(image: np.ndarray, mean: np.ndarray, square: int) -> np.ndarray:
+def mean_fill(image: np.ndarray, mean: np.ndarray, square: Sides) -> np.ndarray:
     """The mean training image: 0 in the network's pixels."""
     return np.zeros_like(image)
 
 
-def grey_fill(image: np.ndarray, mean: np.ndarray, square: int) -> np.ndarray:
+def grey_fill(image: np.ndarray, mean: np.ndarray, square: Sides) -> np.ndarray:
     """Mid-grey of a stored picture: 128 - mean in the network's pixels."""
-    return np.float32(GREY) - mean
+    return np.asarray(GREY - mean, mean.dtype)
 
 
-def blurred_fill(image: np.ndarray, mean: np.ndarray, square: int) -> np.ndarray:
+def blurred_fill(image: np.ndarray, mean: np.ndarray, square: Sides) -> np.ndarray:
     """The image itself, `blurred`."""
     return blurred(image, square)
 
@@ -240,11 +269,11 @@ def fill_words(net: Net, fill: str) -> str:
 class Filling(NamedTuple):
     """What the square shows in one image."""
 
-    image: np.ndarray  # float32 [H, W, C] as the network reads it
+    image: np.ndarray  # [H, W, C] as the network reads it
     picture: np.ndarray  # uint8 [H, W, 3] as a reader sees it
 
 
-def filler(net: Net, views: Views, fill: str, *, square: int) -> Callable[[Views, int], Filling]:
+def filler(net: Net, views: Views, fill: str, *, square: Sides) -> Callable[[Views, int], Filling]:
     """What the square shows: a function of (views, number of the image) -> Filling.
 
     Args:
@@ -267,30 +296,30 @@ def filler(net: Net, views: Views, fill: str, *, square: int) -> Callable[[Views
         stored = np.broadcast_to(
             np.asarray(colour, np.uint8), (1, *nets.size_of(net.picture_size), nets.num_channels(net))
         )
-        prepared = np.asarray(net.prepare(stored), np.float32)[0]
+        prepared = np.asarray(net.prepare(stored))[0]
         picture = in_colours(stored[0, : shape[0], : shape[1]])
         return lambda *_: Filling(prepared, picture)
     if isinstance(net, nets.OfTable):
-        zero = np.zeros(shape, np.float32)  # the mean is subtracted
+        zero = np.zeros(shape, views.images.dtype)  # the mean is subtracted
         return lambda of, n: Filling(zero, _as_picture(of.pictures[n] - of.images[n]))
-    average = np.broadcast_to(views.images.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32), shape)
+    average = np.broadcast_to(views.images.mean(axis=(0, 1, 2), dtype=np.float64).astype(views.images.dtype), shape)
     flat = _as_picture(views.pictures.mean(axis=(0, 1, 2)))
     return lambda of, n: Filling(average, np.broadcast_to(flat, of.pictures[n].shape))
 
 
-def blurred(image: np.ndarray, square: int) -> np.ndarray:
-    """[H, W, C] under a Gaussian, whose standard deviation is a quarter of the square. -> float32
+def blurred(image: np.ndarray, square: Sides) -> np.ndarray:
+    """[H, W, C] under a Gaussian, whose standard deviation is a quarter of the square. -> the same type, or float32
 
     At the edges the Gaussian's weights are divided by their sum, so what is constant stays so.
     """
     smooth = np.asarray(image, np.float64)
-    for axis in (0, 1):
-        options: dict[str, Any] = {"sigma": square / 4, "axis": axis, "mode": "constant", "truncate": 9.0}
+    for axis, side in enumerate(_each("square", square, smooth.ndim - 1)):
+        options: dict[str, Any] = {"sigma": side / 4, "axis": axis, "mode": "constant", "truncate": 9.0}
         smooth = gaussian_filter1d(smooth, **options) / gaussian_filter1d(np.ones_like(smooth), **options)
-    return smooth.astype(np.float32)
+    return smooth.astype(image.dtype if jnp.issubdtype(image.dtype, jnp.floating) else np.float32)
 
 
-def _blurring(views: Views, n: int, *, square: int, has_mean: bool) -> Filling:
+def _blurring(views: Views, n: int, *, square: Sides, has_mean: bool) -> Filling:
     image = blurred(views.images[n], square)
     if has_mean:
         return Filling(image, _as_picture(image + (views.pictures[n] - views.images[n])))
@@ -301,10 +330,19 @@ def _as_picture(values: np.ndarray) -> np.ndarray:
     return np.clip(values.round(), 0, 255).astype(np.uint8)
 
 
-def _arguments(fn: Features, image: np.ndarray, fill: Any, square: int) -> tuple[Any, ...]:
-    image = np.asarray(image, np.float32)
-    filled = np.broadcast_to(np.asarray(fill, np.float32), image.shape)
-    return as_partial(fn), image, filled, np.int32(square)
+def _arguments(fn: Features, image: np.ndarray, fill: Any, square: Sides) -> tuple[Any, ...]:
+    image, squares = np.asarray(image), _each("square", square, np.ndim(image) - 1)
+    return as_partial(fn), image, in_type_of(image, fill), np.array(squares, np.int32)
+
+
+def in_type_of(image: np.ndarray, fill: Any, *, name: str = "fill") -> np.ndarray:
+    """`fill` broadcast to the image, in its type; UserError where that type cannot hold it, as bytes hold no 0.5."""
+    held = np.asarray(fill).astype(image.dtype)
+    if not jnp.issubdtype(image.dtype, jnp.floating) and (held != fill).any():
+        raise UserError(
+            f"{name}={fill!r}: values of the image's type, {image.dtype}, or an image of floats, are needed"
+        )
+    return np.broadcast_to(held, image.shape)
 
 
 @compiled
@@ -312,15 +350,30 @@ def _answer(fn: Partial, image: jax.Array, fill: jax.Array, square: jax.Array, c
     return fn(occlude(image, corners, square=square, fill=fill))
 
 
-def _check_inside(corners: np.ndarray, shape: tuple[int, ...], square: int) -> None:
-    if not len(corners):
-        raise UserError(f"corners of shape {corners.shape}: at least one place is needed")
-    last = np.array(shape[:2]) - square
-    if square < 1 or (corners < 0).any() or (corners > last[None]).any():
+def _checked(corners: Any, sides: tuple[int, ...], square: Sides, *, whole: bool = True) -> np.ndarray:
+    """The corners, int32; UserError unless each square lies inside the image and a `whole` grid spans it."""
+    corners, size = np.asarray(corners), "x".join(map(str, sides))
+    if corners.ndim < 1 or corners.shape[-1] != len(sides) or not np.issubdtype(corners.dtype, np.integer):
         raise UserError(
-            f"square={square} at (top, left) from {corners.min(axis=0).tolist()} to {corners.max(axis=0).tolist()}: "
-            f"squares inside the image of {shape[0]}x{shape[1]} pixels are needed"
+            f"corners of shape {corners.shape}, {corners.dtype}: whole numbers [..., {len(sides)}] are needed, "
+            f"a corner in the image's {size} pixels"
         )
+    if not corners.size:
+        raise UserError(f"corners of shape {corners.shape}: at least one place is needed")
+    squares, flat = np.array(_each("square", square, len(sides))), corners.reshape(-1, len(sides)).astype(np.int64)
+    before, after = flat.min(axis=0), np.array(sides) - flat.max(axis=0) - squares
+    if min(squares) < 1 or (before < 0).any() or (after < 0).any():
+        raise UserError(
+            f"square={square} at (top, left) from {flat.min(axis=0).tolist()} to {flat.max(axis=0).tolist()}: "
+            f"squares inside the image of {size} pixels are needed"
+        )
+    if whole and corners.ndim == len(sides) + 1 and (np.abs(after - before) > 1).any():
+        raise UserError(
+            f"corners from {before.tolist()} to {flat.max(axis=0).tolist()}: a grid over all of the image's {size} "
+            f"pixels, as `places({sides}, ...)` makes it, is needed; some places alone come as a list, "
+            f"corners.reshape(-1, {len(sides)})"
+        )
+    return corners.astype(np.int32)
 
 
 class Look(NamedTuple):
@@ -385,7 +438,7 @@ def look(fn: Features, images: jax.Array, *, layer: str, logits: str | None) -> 
         return scores.reshape(len(images), -1).max(axis=1).sum(), every
 
     slope, every = jax.grad(watched, has_aux=True)(images)
-    maps = every[layer]
+    maps = features.check_places(every[layer], layer)
     batch, *sides, channels = maps.shape
     strongest = maps.reshape(batch, -1).argmax(axis=1).astype(jnp.int32)
     place, width = strongest // channels, sides[1] if sides else 1
@@ -450,7 +503,7 @@ def sweep_all(
     corners: np.ndarray,
     *,
     layer: str,
-    square: int,
+    square: Sides,
     fill: Callable[[Views, int], Filling],
     batch_size: int = 64,
     on_batch: Callable[[int], None] | None = None,
@@ -521,7 +574,7 @@ def project_maps(
     return [Projected(images[number == n], projections[number == n]) for n in range(len(scenes.labels))]
 
 
-def score(scenes: Scenes, swept: Swept, corners: np.ndarray, *, square: int) -> dict[str, Any] | None:
+def score(scenes: Scenes, swept: Swept, corners: np.ndarray, *, square: Sides) -> dict[str, Any] | None:
     """How often the place of the largest drop, and that of the largest |gradient|, lies on the object.
 
     Each is the centre of the best square among the same places: where the probability (without classes: the activity)

@@ -20,7 +20,7 @@ from jax.tree_util import Partial
 from zfjax import parallel
 from zfjax.deconvnet import project_places
 from zfjax.errors import UserError
-from zfjax.features import Features
+from zfjax.features import Features, check_places
 from zfjax.programs import as_partial, compiled
 
 
@@ -75,7 +75,8 @@ def update(state: State, features: Any, indices: jax.Array) -> State:
       indices: int32 [B], index of each image in the set; negative ones are padding and ignored.
 
     Returns:
-      The new state; UserError where indices and features differ in B, or state and features in their maps.
+      The new state; UserError where indices and features differ in B, or state and features in their maps, and for
+      features whose places are not (y, x).
     """
     watched = _watched(state, features)
     return _merged(state, jax.tree.map(lambda maps: _strongest_places(maps, indices), watched))
@@ -123,8 +124,8 @@ project_strongest = project_places  # its name of before
 
 def _strongest_places(features: jax.Array, indices: jax.Array) -> TopActivations:
     """Of each image and map the maximum, its image index, row and column, each [B, C]."""
+    batch, *places, channels = check_places(features).shape
     features = features.astype(jnp.float32)
-    batch, *places, channels = features.shape
     if indices.shape != (batch,):
         raise UserError(f"indices of shape {indices.shape}: one for each of the features' {batch} images is needed")
     flat = features.reshape(batch, -1, channels)
