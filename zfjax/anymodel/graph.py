@@ -48,6 +48,13 @@ class Call(NamedTuple):
     by_jax: bool  # defined in JAX's own files
 
 
+class Scope(NamedTuple):
+    """A named scope that an operation stands in: a module's, or one of `jax.named_scope`."""
+
+    name: str
+    entered: tuple[Place, int]  # where in the program, and a number that tells one entry from the next
+
+
 @dataclass(eq=False, slots=True)
 class Value:
     """One array of the program."""
@@ -70,6 +77,7 @@ class Node:
     calls: tuple[Call, ...]  # the calls around it, outermost first
     sources: tuple[core.JaxprEqn, ...]  # the equation, and the calls around it, whose lines a person may know
     eqns: list[core.JaxprEqn]  # its equation; of a marked region all of them
+    scopes: tuple[Scope, ...] = ()  # the named scopes around it, outermost first
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
 
@@ -81,6 +89,7 @@ class Graph(NamedTuple):
     outputs: list[Value]
     nodes: list[Node]  # in the order of the program
     custom: list[Node]  # calls with a derivative of their own, beside the nodes of what they compute
+    marks: bool = True  # a marked region is one node
 
 
 class _Where(NamedTuple):
@@ -88,15 +97,19 @@ class _Where(NamedTuple):
     calls: tuple[Call, ...] = ()
     sources: tuple[core.JaxprEqn, ...] = ()  # of the calls, from the inside out
     in_jax: bool = False  # one of JAX's own functions, the equations of which nobody knows
+    scopes: tuple[Scope, ...] = ()  # of the calls, outermost first
 
     def of(self, eqn: core.JaxprEqn) -> tuple[core.JaxprEqn, ...]:
         return self.sources if self.in_jax else (eqn, *self.sources)
 
 
-def graph_of(program: core.ClosedJaxpr, *, opaque: Container[str]) -> Graph:
-    """The graph of a program; JAX's own functions named in `opaque` become one node each, under their name."""
+def graph_of(program: core.ClosedJaxpr, *, opaque: Container[str] = (), marks: bool = True) -> Graph:
+    """The graph of a program; JAX's own functions named in `opaque` become one node each, under their name.
+
+    So do marked regions, unless `marks` are to be passed over.
+    """
     inputs = [Value(v.aval) for v in program.jaxpr.invars]
-    graph = Graph(inputs, [], [], [])
+    graph = Graph(inputs, [], [], [], marks)
     graph.outputs.extend(_add_program(graph, program, inputs, _Where(), opaque))
     return graph
 
@@ -140,13 +153,13 @@ def _add_program(
     known |= {v: Value(v.aval, const, known=True) for v, const in zip(jaxpr.constvars, program.consts, strict=True)}
     for variable, value in known.items():
         value.bound.append(((*where.place, -1), variable))  # before its first equation
-    regions = _marked_regions(jaxpr)
+    regions = _marked_regions(jaxpr) if graph.marks else {}
 
     def read(atom: Any) -> Value:
         return Value(atom.aval, atom.val, known=True) if isinstance(atom, core.Literal) else known[atom]
 
     for index, eqn in enumerate(jaxpr.eqns):
-        here = where._replace(place=(*where.place, index))
+        here = where._replace(place=(*where.place, index), scopes=where.scopes + _scopes_of(eqn, where.place))
         inputs = [read(atom) for atom in eqn.invars]
         if index in regions:
             outputs = _add_to_region(graph, regions[index], eqn, inputs, here)
@@ -167,7 +180,7 @@ def _add_equation(
         name = call.name if programs else eqn.primitive.name
         return _add_node(graph, name, eqn, inputs, [v.aval for v in eqn.outvars], here)
     calls, in_jax = (*here.calls, call), here.in_jax or call.by_jax
-    inside = [_Where((*here.place, k), calls, here.of(eqn), in_jax) for k in range(len(programs))]
+    inside = [_Where((*here.place, k), calls, here.of(eqn), in_jax, here.scopes) for k in range(len(programs))]
 
     def run(k: int, operands: Sequence[Value]) -> list[Value]:
         return _add_program(graph, programs[k], operands, inside[k], opaque)
@@ -180,7 +193,8 @@ def _add_equation(
         return _add_scan(graph, eqn, programs[0], inputs, here, run)
     outputs = run(0, inputs)
     if eqn.primitive.name in CUSTOM:
-        graph.custom.append(Node(call.name, eqn.params, here.place, calls, here.of(eqn), [eqn], inputs, outputs))
+        node = Node(call.name, eqn.params, here.place, calls, here.of(eqn), [eqn], here.scopes, inputs, outputs)
+        graph.custom.append(node)
     return outputs
 
 
@@ -208,7 +222,7 @@ def _add_scan(
 def _add_node(
     graph: Graph, name: str, eqn: core.JaxprEqn, inputs: list[Value], avals: list[Any], here: _Where
 ) -> list[Value]:
-    node = Node(name, eqn.params, here.place, here.calls, here.of(eqn), [eqn])
+    node = Node(name, eqn.params, here.place, here.calls, here.of(eqn), [eqn], here.scopes)
     graph.nodes.append(node)
     known = all(value.known for value in inputs) and name not in _OF_SCANS and not eqn.effects
     _join(node, inputs, [Value(aval, known=known) for aval in avals])
@@ -227,7 +241,7 @@ def _join(node: Node, inputs: list[Value], outputs: list[Value]) -> None:
 def _add_to_region(graph: Graph, region: Node, eqn: core.JaxprEqn, inputs: list[Value], here: _Where) -> list[Value]:
     """Add one of its equations to a marked region, which is one node for them all."""
     if not region.outputs:
-        region.place, region.calls, region.sources = here.place, here.calls, here.of(eqn)
+        region.place, region.calls, region.sources, region.scopes = here.place, here.calls, here.of(eqn), here.scopes
         graph.nodes.append(region)
     pairs = [(a, v) for a, v in zip(eqn.invars, inputs, strict=True) if v.maker is not region]
     region.eqns.append(eqn)
@@ -265,6 +279,19 @@ def _mark_of(eqn: core.JaxprEqn) -> tuple[str | None, str]:
     scopes = re.findall(r"[\w.\-]+", str(eqn.source_info.name_stack))
     marks = [(re.sub(r"-\d+$", "", scope), scope) for scope in scopes]
     return next((mark for mark in marks if mark[0] in (SKIPPED, KEPT)), (None, ""))
+
+
+def _scopes_of(eqn: core.JaxprEqn, place: Place) -> tuple[Scope, ...]:
+    """The scopes of an equation of the program at `place`; what a transformation writes, as vmap(), is none."""
+    stack = getattr(eqn.source_info.name_stack, "stack", ())  # an object for each time a scope is entered
+    return tuple(
+        Scope(re.sub(_NUMBERED, r"\1", scope.name), (place, id(scope)))
+        for scope in stack
+        if type(scope).__name__ == "Scope"
+    )
+
+
+_NUMBERED = re.compile(rf"^({re.escape(SKIPPED)}|{re.escape(KEPT)})-\d+$")
 
 
 def _call_of(eqn: core.JaxprEqn, programs: tuple[core.ClosedJaxpr, ...]) -> Call:

@@ -87,7 +87,7 @@ def evaluate(
         elif isinstance(change, Inner):
             outputs = _run_inner(eqn, change, backward, [read(atom) for atom in eqn.invars])
         else:
-            outputs = core.jaxpr_as_fun(_alone(eqn, program))(*map(read, _variables(eqn)))
+            outputs = run_alone(eqn, program, values)
         values.update(zip(eqn.outvars, outputs, strict=True))
         if isinstance(change, Skip):
             values[change.after] = _skipped(values[change.before], values[change.after])
@@ -120,6 +120,11 @@ def _alone(eqn: core.JaxprEqn, program: core.Jaxpr) -> core.ClosedJaxpr:
         result_paths=("",) * len(eqn.outvars),
     )
     return core.ClosedJaxpr(core.Jaxpr((), variables, eqn.outvars, [eqn], eqn.effects, note), ())
+
+
+def run_alone(eqn: core.JaxprEqn, program: core.Jaxpr, values: Mapping[Any, Any]) -> Sequence[Any]:
+    """The results of one equation of a program as it stands, of the values of its variables."""
+    return core.jaxpr_as_fun(_alone(eqn, program))(*(values[variable] for variable in _variables(eqn)))
 
 
 def _rectified(alone: core.ClosedJaxpr, change: Rectify, backward: Backward | None) -> Callable[..., list[Any]]:

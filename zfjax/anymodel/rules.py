@@ -19,22 +19,17 @@ functions of your own; the other two are derivatives and do not skip.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import itertools
-import os
-import pathlib
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core
 
 from zfjax.anymodel.graph import Graph, Node, graph_of, is_inexact
 from zfjax.anymodel.interpreter import Backward, evaluate, plan_of
+from zfjax.anymodel.tracing import source_line, traced
 from zfjax.anymodel.verdicts import ACTIVATIONS, STEP, Verdict, classify, facts_of
 from zfjax.deconvnet import Index, Unit, as_unit, isolate, rectify
 from zfjax.errors import UserError
@@ -72,7 +67,7 @@ def with_relu_rule(fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown 
 
     @wraps(fn, updated=())
     def ruled(*args: Any, **kwargs: Any) -> Any:
-        program, shapes = _traced(fn, args, kwargs)
+        program, shapes = traced(fn, args, kwargs)
         verdicts = verdicts_of(graph_of(program, opaque=ACTIVATIONS))
         _check(verdicts, on_unknown if backward else "keep", num_inputs=len(program.in_avals))
         changed = _CHANGED["deconvnet"] if callable(rule) else _CHANGED[rule]
@@ -100,7 +95,7 @@ def explain_rules(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
     if not any(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves):
         types = ", ".join(str(jnp.result_type(leaf)) for leaf in leaves)
         raise UserError(f"arguments of type {types}: a floating one, in which the function can be linear, is needed")
-    program, _ = _traced(fn, args, kwargs)
+    program, _ = traced(fn, args, kwargs)
     return report_of(verdicts_of(graph_of(program, opaque=ACTIVATIONS)))
 
 
@@ -204,28 +199,6 @@ def _in_scope(name: str, function: Function) -> Function:
     return marked  # type: ignore[return-value]
 
 
-def _traced(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[core.ClosedJaxpr, Any]:
-    """(program, shapes of its results), traced now.
-
-    JAX would find an earlier trace, in which a model that changes in place still has its old parameters.
-    """
-
-    def _model(*args: Any, **kwargs: Any) -> Any:
-        return fn(*args, **kwargs)
-
-    try:
-        return jax.make_jaxpr(_model, return_shape=True)(*args, **kwargs)
-    except Exception as error:  # of JAX or of the framework, where fn does what cannot be traced
-        error.add_note(_TRACED)
-        raise
-
-
-_TRACED = (
-    "zfjax traces fn as jax.jit does: it has to work under jit, and arguments that are no arrays have to be bound "
-    "beforehand, as in functools.partial(fn, train=False)"
-)
-
-
 def _check(verdicts: list[tuple[Node, Verdict]], on_unknown: str, *, num_inputs: int) -> None:
     """UserError for what cannot be obeyed, or is not known."""
     unknown = [(node, verdict) for node, verdict in verdicts if verdict.rule == "unclassified"]
@@ -245,13 +218,6 @@ _ARGUMENTS = ". Every argument counts as input: what is none, such as parameters
 
 def _listed(verdicts: list[tuple[Node, Verdict]]) -> str:
     return "\n".join(f"  {op.operation} {op.shape} at {op.source}: {op.reason}" for op in report_of(verdicts))
-
-
-# Their files are passed over on the way from an operation to the line of the model that asked for it.
-_FRAMEWORKS = ("jax", "flax", "haiku", "equinox", "jaxtyping")
-_DECORATORS = (contextlib.__file__, functools.__file__)  # likewise: what wraps a call in others
-_MARKS = __file__
-TRACED = "_model"  # the function in it that calls the model
 
 
 class Operation(NamedTuple):
@@ -303,37 +269,6 @@ def report_of(verdicts: Iterable[tuple[Node, Verdict]]) -> Report:
         Operation(_operation(node), _shape(node), source_line(node.sources), verdict.rule, verdict.reason)
         for node, verdict in verdicts
     )
-
-
-def source_line(sources: Sequence[core.JaxprEqn]) -> str:
-    """The model's line that asked for an equation, "file:line": the innermost outside JAX and the frameworks on top.
-
-    Where the model is made of a framework's parts alone it is the framework's line; "unknown" where there is none.
-
-    Args:
-      sources: the equation, and the calls that it stands in from the inside out, which have lines of their own.
-    """
-    frames = [frame for eqn in sources for frame in _frames_in_model(eqn)]
-    for frameworks in (_FRAMEWORKS, _FRAMEWORKS[:1]):
-        paths = [path for name in frameworks for path in getattr(sys.modules.get(name), "__path__", ())]
-        folders = (*(path + os.sep for path in paths), *_DECORATORS, _MARKS)
-        for frame in frames:
-            if not frame.file_name.startswith(folders):
-                return f"{_short(frame.file_name)}:{frame.line_num}"
-    return "unknown"
-
-
-def _frames_in_model(eqn: core.JaxprEqn) -> Iterator[Any]:
-    """The frames of an equation from the inside out, up to where `with_relu_rule` traces the model."""
-    for frame in getattr(eqn.source_info.traceback, "frames", ()):
-        if frame.file_name == _MARKS and TRACED in frame.function_name:
-            return
-        yield frame
-
-
-def _short(file: str) -> str:
-    path, here = pathlib.Path(file), pathlib.Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _operation(node: Node) -> str:

@@ -1,0 +1,74 @@
+"""Tracing a model, and the lines of it that asked for an operation."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+from jax.extend import core
+
+
+def traced(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[core.ClosedJaxpr, Any]:
+    """(program, shapes of its results), traced now, with the names of its modules as far as they are known.
+
+    JAX would find an earlier trace, in which a model that changes in place still has its old parameters.
+    """
+
+    def _model(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+    try:
+        return jax.make_jaxpr(_model, return_shape=True)(*args, **kwargs)
+    except Exception as error:  # of JAX or of the framework, where fn does what cannot be traced
+        error.add_note(_NOTE)
+        raise
+
+
+_NOTE = (
+    "zfjax traces fn as jax.jit does: it has to work under jit, and arguments that are no arrays have to be bound "
+    "beforehand, as in functools.partial(fn, train=False)"
+)
+
+
+# Their files are passed over on the way from an operation to the line of the model that asked for it.
+_FRAMEWORKS = ("jax", "flax", "haiku", "equinox", "jaxtyping")
+_DECORATORS = (contextlib.__file__, functools.__file__)  # likewise: what wraps a call in others
+_ENGINE = os.path.dirname(__file__) + os.sep
+_MODEL = "_model"  # the function in it that calls the model
+
+
+def source_line(sources: Sequence[core.JaxprEqn]) -> str:
+    """The model's line that asked for an equation, "file:line": the innermost outside JAX and the frameworks on top.
+
+    Where the model is made of a framework's parts alone it is the framework's line; "unknown" where there is none.
+
+    Args:
+      sources: the equation, and the calls that it stands in from the inside out, which have lines of their own.
+    """
+    frames = [frame for eqn in sources for frame in _frames_in_model(eqn)]
+    for frameworks in (_FRAMEWORKS, _FRAMEWORKS[:1]):
+        paths = [path for name in frameworks for path in getattr(sys.modules.get(name), "__path__", ())]
+        folders = (*(path + os.sep for path in paths), *_DECORATORS, _ENGINE)
+        for frame in frames:
+            if not frame.file_name.startswith(folders):
+                return f"{_short(frame.file_name)}:{frame.line_num}"
+    return "unknown"
+
+
+def _frames_in_model(eqn: core.JaxprEqn) -> Iterator[Any]:
+    """The frames of an equation from the inside out, up to where the model is traced."""
+    for frame in getattr(eqn.source_info.traceback, "frames", ()):
+        if frame.file_name == __file__ and _MODEL in frame.function_name:
+            return
+        yield frame
+
+
+def _short(file: str) -> str:
+    path, here = pathlib.Path(file), pathlib.Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
