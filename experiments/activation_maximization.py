@@ -31,7 +31,7 @@ from zfjax import nets, parallel
 from zfjax.analyses import maximization, strongest
 from zfjax.analyses.maximization import MEANINGS, Climbed
 from zfjax.analyses.strongest import Strongest
-from zfjax.data import sets
+from zfjax.data import ImageSet, sets
 from zfjax.errors import UserError
 from zfjax.nets import Net
 
@@ -64,8 +64,12 @@ class Config(figure.FigureConfig):
     """Share of the picture's distance from the mean that each step takes away."""
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
     """Scan the validation set for the strongest activations, climb, project, draw.
+
+    Args:
+      config: the flags.
+      net, data: the network and the pictures, where they are open already, in the place of those that the flags name.
 
     Returns:
       What result.json holds. UserError for unknown layers or maps, climbs that do not fit, a set without validation
@@ -74,12 +78,12 @@ def run(config: Config) -> dict[str, Any]:
     maximization.check_climb(**climb_of(config))
     if config.num_maps < 1:
         raise UserError(f"num_maps={config.num_maps}: at least 1 is needed")
-    with figure.opened(config, COMMAND, folder="maximization") as (net, out):
+    with figure.opened(config, COMMAND, folder="maximization", net=net) as (net, out):
         layers = config.layers or tuple(dict.fromkeys((*nets.map_layers(net), net.layers[-1])))
         for layer in layers:
             nets.check_layer(net, layer)
         named = strongest.parse_maps(config.maps, net, layers)
-        data = figure.open_images(config, net)
+        data = figure.open_images(config, net, data)
         source = sets.validation_of(data)
         state = scans.scan(net, source, layers, of=f"{data.fingerprint} validation", k=1)
         if parallel.host_count()[0] > 0:

@@ -28,6 +28,7 @@ from zfjax.analyses.strongest import NUM_IMAGES, choose_maps, parse_maps
 from zfjax.analyses.top_activations import State
 from zfjax.data import Concatenated, ImageSet, Source, sets
 from zfjax.errors import UserError
+from zfjax.nets import Net
 
 COMMAND = "deconv_figures"
 NUM_MAPS = {"conv1": 16, "conv2": 16, "conv3": 12, "conv4": 10, "conv5": 11}  # Paper is silent; counted in its figure
@@ -75,8 +76,12 @@ class LayerFacts(TypedDict):
     energy_on_object: dict[str, float | None] | None
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
     """Scan the validation set, project the strongest activations, write pages, arrays and result.json.
+
+    Args:
+      config: the flags.
+      net, data: the network and the pictures, where they are open already, in the place of those that the flags name.
 
     Returns:
       What result.json holds. UserError for unknown layers or maps, a set without validation pictures, or an output
@@ -84,13 +89,13 @@ def run(config: Config) -> dict[str, Any]:
     """
     if config.num_maps is not None and config.num_maps < 1:
         raise UserError(f"num_maps={config.num_maps}: at least 1 is needed")
-    with figure.opened(config, COMMAND, folder="deconv") as (net, out):
+    with figure.opened(config, COMMAND, folder="deconv", net=net) as (net, out):
         with_maps = nets.map_layers(net)
         layers = config.layers or with_maps
         for layer in layers:
             nets.check_layer(net, layer)
         named = parse_maps(config.maps, net, layers)
-        data = figure.open_images(config, net)
+        data = figure.open_images(config, net, data)
         source = source_of(config, data)
         # every layer with maps, whichever are drawn now, so that later calls for other layers find them
         scanned = [layer for layer in net.layers if layer in with_maps or layer in layers]

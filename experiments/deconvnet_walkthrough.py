@@ -29,6 +29,7 @@ from zfjax.analyses import walkthrough
 from zfjax.analyses.walkthrough import Walk
 from zfjax.data import ImageSet, name_of, sets
 from zfjax.errors import UserError
+from zfjax.nets import Net
 
 COMMAND = "deconvnet_walkthrough"
 
@@ -45,14 +46,18 @@ class Config(figure.FigureConfig):
     """Place of the image in the validation split; by default drawn by --seed."""
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
     """Project one unit, keep every stage, measure and draw.
+
+    Args:
+      config: the flags.
+      net, data: the network and the pictures, where they are open already, in the place of those that the flags name.
 
     Returns:
       What result.json holds. UserError for a net that is no table of layers, an unknown layer, map or image, a map that
       the image does not excite, a set without validation pictures, or an output folder that holds something else.
     """
-    net = nets.load_net(config.net)
+    net = nets.load_net(config.net) if net is None else net
     if not isinstance(net, nets.OfTable):
         raise UserError(
             f"net={net.name!r}: Figure 1 shows the stages of the explicit deconvnet, and a {type(net).__name__} is no "
@@ -64,7 +69,7 @@ def run(config: Config) -> dict[str, Any]:
         num_units = nets.shapes_of(net, [layer])[layer][-1]
         if config.map is not None and not 0 <= config.map < num_units:
             raise UserError(f"map={config.map}: a whole number from 0 to {num_units - 1} is needed in {layer}")
-        data = figure.open_images(config, net)
+        data = figure.open_images(config, net, data)
         source = sets.validation_of(data)
         image = int(sets.choose(source, 1, config.seed)[0]) if config.image is None else config.image
         if not 0 <= image < len(source):

@@ -82,8 +82,12 @@ class KeptNets(Mapping[int, Net]):
         return len(self._paths)
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
     """Scan the training set at every epoch, project, compare, and write pages, arrays and result.json.
+
+    Args:
+      config: the flags.
+      net, data: the network and the pictures, where they are open already, in the place of those that the flags name.
 
     Returns:
       What result.json holds. UserError for a net that is no run's, a run with fewer than two checkpoints at the end of
@@ -93,7 +97,7 @@ def run(config: Config) -> dict[str, Any]:
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise UserError(f"{name}={value}: at least 1 is needed")
-    net = nets.load_net(config.net)
+    net = nets.load_net(config.net) if net is None else net
     by_epoch = KeptNets(epoch_checkpoints(net, config.epochs))
     with figure.opened(config, COMMAND, folder="evolution", net=net) as (_, out):
         with_maps = nets.map_layers(net)
@@ -101,7 +105,7 @@ def run(config: Config) -> dict[str, Any]:
         for layer in layers:
             nets.check_layer(net, layer)
         named = strongest.parse_maps(config.maps, net, layers)
-        data = figure.open_images(config, net)
+        data = figure.open_images(config, net, data)
         if data.train is None:
             raise UserError(f"data={data.name!r} has no training split")
         sample = Subset(data.train, sets.choose(data.train, config.num_images, seed=0))  # whatever maps are chosen

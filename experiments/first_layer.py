@@ -35,7 +35,7 @@ from zfjax import nets, parallel
 from zfjax.analyses import filters, strongest
 from zfjax.analyses.filters import Bottom
 from zfjax.architecture import Conv
-from zfjax.data import sets
+from zfjax.data import ImageSet, sets
 from zfjax.errors import UserError
 from zfjax.nets import Net, TrainedNet
 from zfjax.training import checkpoints
@@ -70,8 +70,12 @@ class Config(figure.FigureConfig):
     """Processes that decode pictures; 0 decodes on threads."""
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
     """Scan the validation set with each net, draw, measure, and write pages, arrays and result.json.
+
+    Args:
+      config: the flags.
+      net, data: the network and the pictures, where they are open already, in the place of those that the flags name.
 
     Returns:
       What result.json holds. UserError for nets that were trained on other data or do not fit their role, a net that
@@ -80,10 +84,10 @@ def run(config: Config) -> dict[str, Any]:
     """
     if config.num_maps < 1:
         raise UserError(f"num_maps={config.num_maps}: at least 1 is needed")
-    by_role = load_nets(config)
+    by_role = load_nets(config, net)
     net = by_role["clipped"]
     with figure.opened(config, COMMAND, folder="first_layer", net=net) as (_, out):
-        data = figure.open_images(config, net)
+        data = figure.open_images(config, net, data)
         source = sets.validation_of(data)
         options = {"k": NUM_IMAGES, "batch_size": config.batch_size, "num_workers": config.num_workers}
         bottoms = {}
@@ -113,10 +117,11 @@ def run(config: Config) -> dict[str, Any]:
         return results.write(out, COMMAND, result, contents(bottoms, result))
 
 
-def load_nets(config: Config) -> dict[str, Net]:
-    """{role: net} of those that are given; UserError for one that does not fit."""
-    named = {"clipped": config.net, "unclipped": config.unclipped, "alexnet": config.alexnet}
-    by_role = {role: nets.load_net(path) for role, path in named.items() if path is not None or role == "clipped"}
+def load_nets(config: Config, net: Net | None = None) -> dict[str, Net]:
+    """{role: net} of those that are given, of which `net` is open already; UserError for one that does not fit."""
+    named = {"unclipped": config.unclipped, "alexnet": config.alexnet}
+    others = {role: nets.load_net(path) for role, path in named.items() if path is not None}
+    by_role = {"clipped": nets.load_net(config.net) if net is None else net, **others}
     trained = {role: net for role, net in by_role.items() if isinstance(net, TrainedNet)}
     if len(by_role) > 1:
         for role in sorted(by_role.keys() - trained.keys()):

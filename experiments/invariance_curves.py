@@ -27,7 +27,9 @@ from experiments.shell import command, figure, results
 from zfjax import nets
 from zfjax.analyses import invariance
 from zfjax.analyses.invariance import TRANSFORMS, Chosen
+from zfjax.data import ImageSet
 from zfjax.errors import UserError
+from zfjax.nets import Net
 
 COMMAND = "invariance_curves"
 BATCH_SIZE = 9  # amounts per forward pass: the tables above leave little of their last batch empty
@@ -59,16 +61,24 @@ class Config(figure.FigureConfig):
     """Pictures, drawn among those classified rightly, of different classes as far as there are."""
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Measure and draw; returns what result.json holds. UserError for bad fields, or a result already there."""
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
+    """Measure and draw.
+
+    Args:
+      config: the flags.
+      net, data: the network and the pictures, where they are open already, in the place of those that the flags name.
+
+    Returns:
+      What result.json holds. UserError for bad fields, or a result already there.
+    """
     if config.num_images < 1:
         raise UserError(f"num_images={config.num_images}: at least 1 is needed")
-    with figure.opened(config, COMMAND, folder="invariance") as (net, out):
+    with figure.opened(config, COMMAND, folder="invariance", net=net) as (net, out):
         layers = tuple(dict.fromkeys(config.layers)) or invariance.compared_layers(net)
         for layer in layers:
             nets.check_layer(net, layer)
         logits, size = nets.logits_layer(net), net.image_size
-        data = figure.open_images(config, net)
+        data = figure.open_images(config, net, data)
         chosen = invariance.choose_images(data, net, config.num_images, config.seed)
         fn = invariance.features_of_crops(net, tuple(dict.fromkeys((*layers, *((logits,) if logits else ())))))
         amounts = invariance.amounts_at(size)

@@ -30,8 +30,9 @@ from experiments.shell import command, figure, results, scans
 from zfjax import nets, parallel
 from zfjax.analyses import occlusion
 from zfjax.analyses.occlusion import NUM_OTHERS, Scenes, Swept
-from zfjax.data import sets
+from zfjax.data import ImageSet, sets
 from zfjax.errors import UserError
+from zfjax.nets import Net
 
 COMMAND = "occlusion_maps"
 PAPER = "when the object is occluded, the strongest map's activity and the probability of the class drop"
@@ -59,8 +60,12 @@ class Config(figure.FigureConfig):
     """Images, classified correctly, that the score counts where the set says where objects are; 0 for no score."""
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
     """Choose images, slide the square, project, score; write page, arrays and result.json.
+
+    Args:
+      config: the flags.
+      net, data: the network and the pictures, where they are open already, in the place of those that the flags name.
 
     Returns:
       What result.json holds. UserError for a square larger than the image, another bad number, an unknown layer or
@@ -71,13 +76,13 @@ def run(config: Config) -> dict[str, Any]:
             raise UserError(f"{name}={getattr(config, name)}: at least {least} is needed")
     if config.fill not in occlusion.FILLS:
         raise UserError(f"fill={config.fill!r}: one of {', '.join(occlusion.FILLS)} is needed")
-    with figure.opened(config, COMMAND, folder="occlusion") as (net, out):
+    with figure.opened(config, COMMAND, folder="occlusion", net=net) as (net, out):
         config = complete(config, net)
         assert config.layer is not None and config.square is not None and config.stride is not None
         layer, square, stride = config.layer, config.square, config.stride
         corners, coarse = (occlusion.places(net.image_size, square, step) for step in (stride, SCORE_STEP * stride))
         at_once = occlusion.images_within(net, layer, config.memory, most=SCANNING)
-        data = figure.open_images(config, net)
+        data = figure.open_images(config, net, data)
         source = sets.validation_of(data)
         options: dict[str, Any] = {"of": f"{data.fingerprint} validation", "k": 1 + NUM_OTHERS, "batch_size": at_once}
         strongest = scans.scan(net, source, (layer,), **options)[layer]

@@ -36,6 +36,7 @@ from zfjax.data import ImageSet, sets
 from zfjax.data.annotations import open_annotations
 from zfjax.data.demo import PART_NAMES
 from zfjax.errors import UserError
+from zfjax.nets import Net
 
 COMMAND = "part_correspondence"
 
@@ -66,14 +67,22 @@ class Config(figure.FigureConfig):
     """Permutations of the test; p is 1 / (1 + this) at least."""
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Mask, compare and draw; returns what result.json holds. UserError for bad fields, or a result already there."""
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
+    """Mask, compare and draw.
+
+    Args:
+      config: the flags.
+      net, data: the network and the pictures, where they are open already, in the place of those that the flags name.
+
+    Returns:
+      What result.json holds. UserError for bad fields, or a result already there.
+    """
     if config.annotations is not None and (config.data is not None or config.class_name is not None):
         raise UserError("annotations name their own pictures: no data and no class_name can go with them")
-    with figure.opened(config, COMMAND, folder="correspondence") as (net, out):
+    with figure.opened(config, COMMAND, folder="correspondence", net=net) as (net, out):
         side = mask_side(config, min(nets.size_of(net.image_size)))
         layers = tuple(nets.check_layer(net, layer) for layer in config.layers) or correspondence.compared_layers(net)
-        data, parts, views = read_parts(config, net)
+        data, parts, views = read_parts(config, net, data)
         compared = correspondence.compare_parts(
             net,
             views,
@@ -127,13 +136,13 @@ def mask_words(net: nets.Net) -> str:
     return of_table if isinstance(net, nets.OfTable) else "the mean colour of the pictures"
 
 
-def read_parts(config: Config, net: nets.Net) -> tuple[ImageSet, Sequence[str], nets.Views]:
+def read_parts(config: Config, net: Net, data: ImageSet | None = None) -> tuple[ImageSet, Sequence[str], nets.Views]:
     """(data set, names of the parts, pictures with parts); UserError where the parts are not known."""
     if config.annotations is not None:
         data, names = open_annotations(config.annotations, net)
         source = sets.validation_of(data)
         return data, names, in_single_precision(nets.read_views(source, range(len(source)), net))
-    data = figure.open_images(config, net)
+    data = figure.open_images(config, net, data)
     source = sets.validation_of(data)
     if "parts" not in source[0]:
         raise UserError(f"data={data.name!r} does not say where parts are: take the demo set, or give --annotations")

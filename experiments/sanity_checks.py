@@ -25,8 +25,9 @@ from experiments.shell import command, figure, results
 from zfjax import nets, parallel
 from zfjax.analyses import sanity
 from zfjax.analyses.occlusion import watched_layer
-from zfjax.data import name_of, sets
+from zfjax.data import ImageSet, name_of, sets
 from zfjax.errors import UserError
+from zfjax.nets import Net
 
 COMMAND = "sanity_checks"
 
@@ -41,8 +42,12 @@ class Config(figure.FigureConfig):
     """Layer whose units are swapped; by default the last one with feature maps."""
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
     """Explain, disturb, compare; write table, pictures, arrays and result.json.
+
+    Args:
+      config: the flags.
+      net, data: the network and the pictures, where they are open already, in the place of those that the flags name.
 
     Returns:
       What result.json holds. UserError for an unknown layer, a set without validation pictures, less than one image,
@@ -50,9 +55,9 @@ def run(config: Config) -> dict[str, Any]:
     """
     if config.num_images < 1:
         raise UserError(f"num_images={config.num_images}: at least 1 is needed")
-    with figure.opened(config, COMMAND, folder="sanity") as (net, out):
+    with figure.opened(config, COMMAND, folder="sanity", net=net) as (net, out):
         layer = watched_layer(net) if config.layer is None else nets.check_layer(net, config.layer)
-        data = figure.open_images(config, net)
+        data = figure.open_images(config, net, data)
         source = sets.validation_of(data)
         chosen = sets.choose(source, config.num_images, config.seed)
         if parallel.host_count()[0] > 0:

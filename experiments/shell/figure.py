@@ -57,7 +57,7 @@ def opened(config: FigureConfig, command: str, *, folder: str, net: Net | None =
       config: the flags.
       command: the name of the command, as "deconv_figures".
       folder: the figure's folder below <run>/figures; what differs from the flags' defaults is added to its name.
-      net: the net, where the command has opened it already.
+      net: the net, where it is open already.
 
     Raises:
       UserError, OSError: no such net, a number out of range, or a folder that holds something else.
@@ -72,9 +72,9 @@ def opened(config: FigureConfig, command: str, *, folder: str, net: Net | None =
         yield Opened(net, out)
 
 
-def open_images(config: FigureConfig, net: Net) -> ImageSet:
-    """The pictures to look at; says which they are."""
-    data = sets.open_images(config.data, net)
+def open_images(config: FigureConfig, net: Net, data: ImageSet | None = None) -> ImageSet:
+    """The pictures to look at, those that are open already or those that the flags name; says which they are."""
+    data = sets.open_images(config.data, net) if data is None else data
     pictures = "no" if data.validation is None else f"{len(data.validation):,}"
     print(f"data: {data.name}, {len(data.class_names)} classes, {pictures} validation pictures")
     return data

@@ -9,17 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from test_deconv_figures import MEAN, NET, make_data, make_net, make_params
+from tiny_run import MEAN, NET, make_data, make_net, make_params
 
 import zfjax
 from experiments import activation_maximization
 from experiments.activation_maximization import Config
 from experiments.pages import canvas
 from experiments.pages import maximization as maximization_page
-from zfjax import nets
 from zfjax.analyses import maximization
 from zfjax.analyses.maximization import Climbed, climb, drives_of, middle
-from zfjax.data import sets
 
 STEPS = {"steps": 5, "step_size": 4.0}
 SMALL = {**STEPS, "num_maps": 3}
@@ -27,12 +25,13 @@ CROP = MEAN[2:22, 2:22]
 
 
 @pytest.fixture
-def trained(monkeypatch, tmp_path):
+def trained(tmp_path):
     """The tiny net and set in the place of a run."""
-    net = dataclasses.replace(make_net(tmp_path), class_names=("a", "b", "c"))
-    monkeypatch.setattr(nets, "load_net", lambda checkpoint: net)
-    monkeypatch.setattr(sets, "open_data", lambda data, **_: make_data())
-    return net
+    return dataclasses.replace(make_net(tmp_path), class_names=("a", "b", "c"))
+
+
+def _run(net, **changes):
+    return activation_maximization.run(Config(**changes), net=net, data=make_data())
 
 
 def drive(layer, images):
@@ -114,7 +113,7 @@ def test_scores_of_hand_made_climbs():
 
 def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained, capsys):
     out = trained.run / "out"
-    result = activation_maximization.run(Config(**SMALL, seed=2, out=out))
+    result = _run(trained, **SMALL, seed=2, out=out)
     layers = ("conv1", "conv2", "fc7")
     names = {"climbs.png", "paths.png", "result.json", ".lock", *(f"{layer}.npz" for layer in layers)}
     assert {path.name for path in out.iterdir()} == names
@@ -137,10 +136,8 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained, 
     activation_maximization.report(result)
     assert "conv1: climbs end at" in capsys.readouterr().out
     with pytest.raises(ValueError, match="already holds a result"):
-        activation_maximization.run(Config(**SMALL, out=out))
-    again = activation_maximization.run(
-        Config(**SMALL, layers=("conv2",), maps=("conv2:4,1",), out=out, overwrite=True)
-    )
+        _run(trained, **SMALL, out=out)
+    again = _run(trained, **SMALL, layers=("conv2",), maps=("conv2:4,1",), out=out, overwrite=True)
     assert again["layers"]["conv2"]["maps"].tolist() == [4, 1] and not (out / "conv1.npz").exists()
 
 
@@ -157,7 +154,7 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained, 
 )
 def test_what_cannot_be_climbed_is_named_before_anything_is_written(trained, options, message):
     with pytest.raises(ValueError, match=message):
-        activation_maximization.run(Config(**options))
+        _run(trained, **options)
     assert {path.name for path in trained.run.rglob("*") if path.is_file()} <= {".lock"}
 
 
@@ -215,7 +212,7 @@ def test_an_input_that_is_not_linear_in_the_pixels_is_refused():
 
 
 def test_the_command_climbs_a_net_that_is_none_of_ours(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(nets, "RUNS", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
     data = str(foreign_nets.folder(tmp_path / "pictures"))
     out = tmp_path / "out"
     result = activation_maximization.run(Config(**SMALL, net="foreign_nets:SMALL", data=data, out=out))
@@ -231,5 +228,5 @@ def test_the_command_climbs_a_net_that_is_none_of_ours(monkeypatch, tmp_path, ca
 
 def test_a_whole_map_is_drawn_beside_what_a_unit_sees(trained):
     """Their sides differ, and the higher one sets the height."""
-    result = activation_maximization.run(Config(**SMALL, climb="map", layers=("conv1",)))
+    result = _run(trained, **SMALL, climb="map", layers=("conv1",))
     assert (result["folder"] / "climbs.png").exists()

@@ -1,67 +1,36 @@
 """Figure 2: the right patches and projections, a scan that goes on, honest files, clear refusals."""
 
 import json
-from pathlib import Path
 
 import foreign_nets
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_run import CENTRES, MEAN, NET, NUM, PICTURES, SIDE, make_data, make_net, make_params
 
 import zfjax
 from experiments import deconv_figures
 from experiments.pages import canvas
 from experiments.pages import deconv as deconv_page
-from zfjax import nets, pixels
+from zfjax import pixels
 from zfjax.analyses import strongest, top_activations
 from zfjax.analyses.top_activations import TopActivations
-from zfjax.data import ArraySource, ImageSet, sets
-
-NET = zfjax.Architecture(
-    name="tiny",
-    layers=(
-        zfjax.Conv("conv1", 6, kernel=3, stride=2, padding=(1, 1), after=(zfjax.Pool(),)),
-        zfjax.Conv("conv2", 5, kernel=5, padding=(2, 2)),
-        zfjax.Dense("fc6", 4),
-        zfjax.Dense("fc7", 3, hidden=False),
-    ),
-    image_size=20,
-)
-
-SIDE, NUM = 24, 21
-PICTURES = np.random.default_rng(0).integers(0, 256, (NUM, SIDE, SIDE, 3), np.uint8)
-MEAN = np.full((SIDE, SIDE, 3), 120, np.float32)
-CENTRES = PICTURES[:, 2:22, 2:22]
-
-
-def make_params():
-    net = zfjax.ConvNet(NET, kernel_init=jax.nn.initializers.normal(0.1))
-    params = jax.tree.map(np.asarray, net.init(jax.random.key(0), jnp.zeros((1, 20, 20, 3)))["params"])
-    params["conv1"]["bias"] = np.array([0, -1e6, 0, 0, 0, 0], np.float32)  # map 1 is dead
-    return params
-
-
-def make_data():
-    return ImageSet("tiny", SIDE, ("a",), None, ArraySource(PICTURES, np.zeros(NUM, int)), MEAN, None, "data")
-
-
-def make_net(run=Path("runs/x")):
-    return nets.TrainedNet(NET, make_params(), MEAN, Path("runs/x/checkpoints/1"), run, "tiny", ("a", "b"), "net")
+from zfjax.data import ArraySource, ImageSet
 
 
 @pytest.fixture
-def trained(monkeypatch, tmp_path):
-    """The tiny net and set in the place of a run; Config with a folder of its own."""
-    net = make_net(tmp_path)
-    monkeypatch.setattr(nets, "load_net", lambda checkpoint: net)
-    monkeypatch.setattr(sets, "open_data", lambda data, **_: make_data())
-    return net
+def trained(tmp_path):
+    """The tiny net, with a folder of its own."""
+    return make_net(tmp_path)
 
 
 def _config(**changes):
     return deconv_figures.Config(**{"batch_size": 4, "num_maps": 2, "layers": ("conv1", "conv2"), **changes})
+
+
+def _run(net, data=None, **changes):
+    return deconv_figures.run(_config(**changes), net=net, data=make_data() if data is None else data)
 
 
 def _top(values, images, rows, columns):
@@ -189,7 +158,7 @@ def test_named_maps_are_read_or_refused():
 
 def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
     out = trained.run / "out"
-    result = deconv_figures.run(_config(seed=3, out=out))
+    result = _run(trained, seed=3, out=out)
     names = {"conv1.npz", "conv1.png", "conv2.npz", "conv2.png", "overview.png", "result.json", ".lock"}
     assert {path.name for path in out.iterdir()} == names
     written = json.loads((out / "result.json").read_text())
@@ -206,22 +175,22 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
         with Image.open(out / name) as image:
             assert image.size[0] <= 2000 and (out / name).stat().st_size <= 1_000_000
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
-        deconv_figures.run(_config(out=out))
-    again = deconv_figures.run(_config(maps=("conv2:4",), overwrite=True, out=out))
+        _run(trained, out=out)
+    again = _run(trained, maps=("conv2:4",), overwrite=True, out=out)
     assert again["layers"]["conv2"]["maps"].tolist() == [4]
     (out / "fc6.png").write_text("not drawn by it")
-    deconv_figures.run(_config(layers=("conv1",), overwrite=True, out=out))
+    _run(trained, layers=("conv1",), overwrite=True, out=out)
     (out / "fc6.png").unlink()  # still there
     assert {path.name for path in out.iterdir()} == names - {"conv2.npz", "conv2.png"}
     scan.write_bytes(b"PK torn")
     with pytest.raises(ValueError, match=f"{scan.name} is damaged; remove it"):
-        deconv_figures.run(_config(overwrite=True, out=out))
+        _run(trained, overwrite=True, out=out)
 
 
 def test_default_folders_are_named_by_what_was_asked(trained):
     """So that one call never trips over another's result."""
-    first = deconv_figures.run(_config(layers=("conv1",)))["folder"]
-    second = deconv_figures.run(_config(layers=("conv1",), maps=("conv1:0,3",), num_maps=None))["folder"]
+    first = _run(trained, layers=("conv1",))["folder"]
+    second = _run(trained, layers=("conv1",), maps=("conv1:0,3",), num_maps=None)["folder"]
     figures = trained.run / "figures" / "deconv"
     assert (first, second) == (figures / "conv1-num-maps2", figures / "conv1-conv1-0,3")
 
@@ -229,7 +198,7 @@ def test_default_folders_are_named_by_what_was_asked(trained):
 def test_a_net_that_is_none_of_ours_is_drawn_too(tmp_path, monkeypatch):
     """Not square, its field of view unknown, its pictures in a folder and called by their files' names."""
     data = foreign_nets.folder(tmp_path / "pictures")
-    monkeypatch.setattr(nets, "RUNS", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
     config = {"net": "foreign_nets:SMALL", "data": str(data), "out": tmp_path / "out", "batch_size": 4}
     result = deconv_figures.run(deconv_figures.Config(**config, layers=("conv1", "logits"), maps=("logits:0,1,2",)))
     assert result["layers"]["logits"]["units"] == ["cat", "dog", "owl"] and result["layers"]["logits"]["kind"] == "unit"
@@ -239,15 +208,10 @@ def test_a_net_that_is_none_of_ours_is_drawn_too(tmp_path, monkeypatch):
     assert arrays["projections"].shape[2:] == (20, 28, 3) and arrays["patches"].shape[2:] == (20, 28, 3)
 
 
-def test_a_set_that_cannot_be_searched_is_refused(trained, monkeypatch):
+def test_a_set_that_cannot_be_searched_is_refused(trained):
     empty = ImageSet("folder", SIDE, ("a",), None, None, MEAN, None, "data")
-    monkeypatch.setattr(sets, "open_data", lambda data, **_: empty)
     with pytest.raises(ValueError, match="data='folder' has no validation split"):
-        deconv_figures.run(_config())
-    other = ImageSet("folder", 30, ("a",), None, make_data().validation, MEAN, None, "data")
-    monkeypatch.setattr(sets, "open_data", lambda data, **_: other)
-    with pytest.raises(ValueError, match="data='tiny': its pictures have 30 pixels a side, the net's 24"):
-        deconv_figures.run(_config())
+        _run(trained, empty)
 
 
 def test_every_gallery_says_what_such_pictures_do_not_show():

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import foreign_nets
 import jax
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import tiny_nets
 from PIL import Image
-from test_deconv_figures import CENTRES, MEAN, NET, NUM, PICTURES, SIDE, make_params
+from saved_runs import save_run
+from tiny_run import CENTRES, MEAN, NET, NUM, PICTURES, SIDE, make_params
 
 import zfjax
 from experiments import feature_evolution
@@ -35,26 +37,32 @@ def params_at(step):
     return {**weights, "conv1": {**weights["conv1"], "bias": bias}}
 
 
-@pytest.fixture
-def run(monkeypatch, tmp_path):
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
     """The folder of a run of the tiny net, whose checkpoints differ."""
-    for step in KEPT:
-        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+    folder = tmp_path_factory.mktemp("saved") / "run"
+    save_run(folder, NET, {step: params_at(step) for step in KEPT}, MEAN, class_names=("a", "b", "c"))
     records = [{"kind": "epoch", "epoch": epoch, "step": step} for epoch, step in ENDS.items()]
-    (tmp_path / "metrics.jsonl").write_text(
+    (folder / "metrics.jsonl").write_text(
         "".join(json.dumps(r) + "\n" for r in [{"kind": "step", "step": 5}, *records])
     )
+    return folder
 
-    def load(path):
-        path = tmp_path / "checkpoints" / "50" if path in (None, tmp_path) else path
-        weights, classes = params_at(int(path.name)), ("a", "b", "c")
-        return nets.TrainedNet(NET, weights, MEAN, path, tmp_path, "tiny", classes, f"net {path.name}")
 
-    labels = np.zeros(NUM, int)
-    sources = ArraySource(PICTURES, labels), ArraySource(VALIDATION, labels)
-    monkeypatch.setattr(nets, "load_net", load)
-    monkeypatch.setattr(sets, "open_data", lambda _, **__: ImageSet("tiny", SIDE, ("a",), *sources, MEAN, None, "data"))
-    return tmp_path
+@pytest.fixture
+def run(saved, tmp_path):
+    """A copy of it, to write to."""
+    return shutil.copytree(saved, tmp_path / "run")
+
+
+def images_of(train=PICTURES, validation=VALIDATION):
+    """The tiny set, or one that lacks a split."""
+    splits = [None if part is None else ArraySource(part, np.zeros(NUM, int)) for part in (train, validation)]
+    return ImageSet("tiny", SIDE, ("a",), *splits, MEAN, None, "data")
+
+
+def draw(run, data=None, **changes):
+    return feature_evolution.run(config(net=run, **changes), data=images_of() if data is None else data)
 
 
 def config(**changes):
@@ -86,7 +94,7 @@ def test_epochs_that_are_not_there_are_refused(run):
             epochs_up_to(run, step, epochs)
     (run / "metrics.jsonl").unlink()
     with pytest.raises(ValueError, match=r"epochs=\[\]: two or more are needed"):
-        feature_evolution.run(config())
+        draw(run)
     assert not (run / "figures").exists()
 
 
@@ -97,7 +105,7 @@ def test_a_sample_keeps_the_place_in_its_split():
 
 
 def test_each_epoch_shows_the_strongest_training_image_of_all(run):
-    out = feature_evolution.run(config(maps=("conv2:0,3",), layers=("conv2",)))["folder"]
+    out = draw(run, maps=("conv2:0,3",), layers=("conv2",))["folder"]
     images = CENTRES.astype(np.float32) - 120
     with np.load(out / "conv2.npz") as saved:
         for epoch in (1, 2, 5):
@@ -115,7 +123,7 @@ def test_each_epoch_shows_the_strongest_training_image_of_all(run):
 
 
 def test_numbers_are_those_of_the_features_and_the_strongest_images(run):
-    result = feature_evolution.run(config(num_probes=NUM, num_maps=5))
+    result = draw(run, num_probes=NUM, num_maps=5)
     assert result["epochs"] == [1, 2, 5] and list(result["layers"]) == ["conv1", "conv2", "fc6"]
     for layer, facts in result["layers"].items():
         final = features_at(50, PROBES, layer)
@@ -137,7 +145,7 @@ def test_numbers_are_those_of_the_features_and_the_strongest_images(run):
 
 
 def test_logits_are_compared_only_where_they_are_drawn(run):
-    result = feature_evolution.run(config(layers=("conv1", "fc7"), num_probes=3))
+    result = draw(run, layers=("conv1", "fc7"), num_probes=3)
     assert list(result["layers"]) == ["conv1", "conv2", "fc6", "fc7"] and len(result["layers"]["fc7"]["maps"]) == 2
 
 
@@ -146,7 +154,7 @@ def test_the_command_writes_what_it_drew_goes_on_from_its_scans_and_overwrites_o
     real = scans.eval_batches
     monkeypatch.setattr(scans, "eval_batches", lambda *a, **o: read.append(1) or real(*a, **o))
     out = run / "out"
-    feature_evolution.run(config(seed=3, num_images=7, out=out))
+    draw(run, seed=3, num_images=7, out=out)
     names = {"conv1.npz", "conv2.npz", "evolution.png", "curves.png", "result.json", ".lock"}
     assert {path.name for path in out.iterdir()} == names and len(read) == 3
     files = list((run / "scans").iterdir())
@@ -156,7 +164,8 @@ def test_the_command_writes_what_it_drew_goes_on_from_its_scans_and_overwrites_o
             assert set(saved["conv2/images"].ravel()) <= set(sets.choose(PICTURES, 7, seed=0))
     written = json.loads((out / "result.json").read_text())
     assert written["folder"] == str(out) and written["seed"] == 3 and written["num_images"] == 7
-    assert written["checkpoint"]["fingerprint"] == "net 50" and written["data"]["fingerprint"] == "data"
+    assert written["checkpoint"]["fingerprint"] == nets.load_net(run).fingerprint
+    assert written["data"]["fingerprint"] == "data"
     assert written["config"]["batch_size"] == 4 and "jax" in written["versions"] and "paper" in written
     assert set(written["layers"]["conv1"]) >= set(evolution.MEANINGS) - {"lower_layers_first"}
     maps = written["layers"]["conv1"]["maps"]
@@ -166,35 +175,30 @@ def test_the_command_writes_what_it_drew_goes_on_from_its_scans_and_overwrites_o
     with Image.open(out / "evolution.png") as image:
         assert image.size[0] <= 1600
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
-        feature_evolution.run(config(out=out))
-    feature_evolution.run(config(layers=("conv1",), maps=("conv1:4",), num_images=7, seed=4, out=out, overwrite=True))
+        draw(run, out=out)
+    draw(run, layers=("conv1",), maps=("conv1:4",), num_images=7, seed=4, out=out, overwrite=True)
     assert len(read) == 3  # other maps need no other scan
     assert {path.name for path in out.iterdir()} == names - {"conv2.npz"}
-    feature_evolution.run(config(num_images=8, out=out, overwrite=True))
+    draw(run, num_images=8, out=out, overwrite=True)
     assert len(read) == 6
 
 
-def test_bad_settings_are_refused_before_anything_is_written(run, monkeypatch):
+def test_bad_settings_are_refused_before_anything_is_written(run):
     for name in ("num_maps", "num_images", "num_probes"):
         with pytest.raises(ValueError, match=f"{name}=0: at least 1 is needed"):
-            feature_evolution.run(config(**{name: 0}))
+            draw(run, **{name: 0})
     with pytest.raises(ValueError, match="maps='conv9:1': 'conv9' is not among the layers drawn"):
-        feature_evolution.run(config(maps=("conv9:1",)))
+        draw(run, maps=("conv9:1",))
     with pytest.raises(ValueError, match="layer='conv9': one of conv1, conv2, fc6, fc7 of .* is needed"):
-        feature_evolution.run(config(layers=("conv9",)))
-    empty = ImageSet("folder", SIDE, ("a",), None, ArraySource(PICTURES, np.zeros(NUM, int)), MEAN, None, "data")
-    monkeypatch.setattr(sets, "open_data", lambda _, **__: empty)
-    with pytest.raises(ValueError, match="data='folder' has no training split"):
-        feature_evolution.run(config())
+        draw(run, layers=("conv9",))
+    with pytest.raises(ValueError, match="data='tiny' has no training split"):
+        draw(run, images_of(train=None))
     assert not [path for path in (run / "figures").rglob("*") if path.is_file()]
     assert not (run / "scans").exists()
 
 
-def test_without_a_validation_split_training_pictures_are_compared(run, monkeypatch):
-    source = ArraySource(PICTURES, np.zeros(NUM, int))
-    only_train = ImageSet("folder", SIDE, ("a",), source, None, MEAN, None, "data")
-    monkeypatch.setattr(sets, "open_data", lambda _, **__: only_train)
-    result = feature_evolution.run(config(num_probes=NUM, layers=("conv1",)))
+def test_without_a_validation_split_training_pictures_are_compared(run):
+    result = draw(run, images_of(validation=None), num_probes=NUM, layers=("conv1",))
     now, final = (features_at(step, CENTRES.astype(np.float32) - 120, "conv1") for step in (20, 50))
     assert result["layers"]["conv1"]["similarity"][1] == pytest.approx(evolution.similarity(now, final), abs=1e-5)
 

@@ -3,14 +3,14 @@
 import dataclasses
 import json
 import shlex
-from pathlib import Path
-from types import SimpleNamespace
+import shutil
 
 import foreign_nets
 import numpy as np
 import pytest
-from test_deconv_figures import MEAN, NUM, PICTURES, SIDE
+from saved_runs import save_run
 from tiny_nets import forward
+from tiny_run import MEAN, NUM, PICTURES, SIDE
 
 import zfjax
 from experiments import first_layer, train_imagenet
@@ -19,8 +19,7 @@ from experiments.pages import first_layer as first_layer_page
 from zfjax import nets, pixels
 from zfjax.analyses import filters
 from zfjax.architecture import ReceptiveField
-from zfjax.data import ArraySource, ImageSet, sets
-from zfjax.training import Annealing, Recipe, checkpoints
+from zfjax.data import ArraySource, ImageSet
 
 
 def table(kernel, stride, name):
@@ -51,49 +50,57 @@ def params(architecture, strengths):
     return drawn
 
 
+RECIPE = train_imagenet.PRESETS["demo"].recipe
+CONFIG = train_imagenet.config_to_json(train_imagenet.PRESETS["demo"])
+KINDS = {  # run: architecture, data, radius
+    "ours": (OURS, "data", 0.1),
+    "other": (OTHER, "data", 0.1),
+    "unclipped": (OURS, "data", None),
+    "foreign": (OURS, "another", 0.1),
+    "shallow": (SHALLOW, "data", 0.1),
+}
+
+
+def save(run, architecture=OURS, data="data", radius=0.1, weights=None, strengths=STRENGTHS["ours"], **changes):
+    """A run whose settings are those of preset demo."""
+    weights = params(architecture, strengths) if weights is None else weights
+    recipe = dataclasses.replace(RECIPE, renormalize_radius=radius)
+    options = {"class_names": ("a", "b", "c"), "recipe": recipe, "data_fingerprint": data, "config": CONFIG}
+    return save_run(run, architecture, {1: weights}, MEAN, **{**options, **changes})
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with a run of each kind."""
+    root = tmp_path_factory.mktemp("saved") / "runs"
+    for name, kind in KINDS.items():
+        save(root / name, *kind, strengths=STRENGTHS.get(name, STRENGTHS["ours"]))
+    return root
+
+
 @pytest.fixture
-def trained(monkeypatch, tmp_path):
-    """{path: [architecture, data fingerprint, radius]}, to be changed: what stands at each --net."""
-    kinds = {"ours": [OURS, "data", 0.1], "other": [OTHER, "data", 0.1], "unclipped": [OURS, "data", None]}
-    kinds |= {"foreign": [OURS, "another", 0.1], "shallow": [SHALLOW, "data", 0.1]}
-
-    def load_net(path):
-        name = "ours" if path is None else path.name
-        architecture = kinds[name][0]
-        weights = params(architecture, STRENGTHS.get(name, STRENGTHS["ours"]))
-        run = tmp_path / name
-        return nets.TrainedNet(architecture, weights, MEAN, run, run, "tiny", ("a", "b", "c"), f"net {name}")
-
-    def load(path):
-        _, data, radius = kinds[path.name]
-        settings = {
-            "data": "tiny",
-            "data_fingerprint": data,
-            "config": train_imagenet.config_to_json(train_imagenet.PRESETS["demo"]),
-        }
-        recipe = train_imagenet.PRESETS["demo"].recipe
-        recipe = Recipe(**{**recipe.__dict__, "renormalize_radius": radius})
-        return SimpleNamespace(settings=settings, recipe=recipe, annealing=Annealing(1e-5))
-
-    source = ArraySource(PICTURES, np.zeros(NUM, int))
-    monkeypatch.setattr(nets, "load_net", load_net)
-    monkeypatch.setattr(
-        sets, "open_data", lambda _, **__: ImageSet("tiny", SIDE, ("a",), None, source, MEAN, None, "data")
-    )
-    monkeypatch.setattr(checkpoints, "load", load)
-    return kinds
+def runs(saved, tmp_path):
+    """A copy of it, to write to."""
+    return shutil.copytree(saved, tmp_path / "runs")
 
 
-def config(**changes):
-    return first_layer.Config(**{"batch_size": 4, "num_maps": 2, **changes})
+IMAGES = ImageSet("tiny", SIDE, ("a",), None, ArraySource(PICTURES, np.zeros(NUM, int)), MEAN, None, "data")
 
 
-def all_three(**changes):
-    return config(alexnet=Path("other"), unclipped=Path("unclipped"), **changes)
+def config(runs, **changes):
+    named = {role: runs / changes.pop(role) for role in ("net", "alexnet", "unclipped") if role in changes}
+    return first_layer.Config(**{"net": runs / "ours", "batch_size": 4, "num_maps": 2, **named, **changes})
 
 
-def test_numbers_are_those_of_the_filters_and_of_what_they_answer(trained, tmp_path):
-    result = first_layer.run(all_three())
+def draw(runs, **changes):
+    return first_layer.run(config(runs, **changes), data=IMAGES)
+
+
+THREE = {"alexnet": "other", "unclipped": "unclipped"}
+
+
+def test_numbers_are_those_of_the_filters_and_of_what_they_answer(runs):
+    result = draw(runs, **THREE)
     facts, out = result["nets"], result["folder"]
     assert list(facts) == ["clipped", "unclipped", "alexnet"]
     assert facts["clipped"]["dominance"]["largest_over_median"] == pytest.approx(2, rel=1e-4)
@@ -125,37 +132,38 @@ def test_numbers_are_those_of_the_filters_and_of_what_they_answer(trained, tmp_p
         assert facts[role]["aliased_energy"] == pytest.approx(filters.aliased_energy(alive, stride).mean(), abs=1e-6)
 
 
-def test_what_is_not_given_is_left_out_and_its_command_is_named(trained, tmp_path):
+def test_what_is_not_given_is_left_out_and_its_command_is_named(runs, tmp_path):
     out = tmp_path / "out"
-    first_layer.run(config(out=out))
+    draw(runs, out=out)
     names = {"clipped.npz", "first_layer.png", "numbers.png", "result.json", ".lock"}
     assert {path.name for path in out.iterdir()} == names
     written = json.loads((out / "result.json").read_text())
     assert set(written["missing"]) == {"unclipped", "alexnet"} and set(written["nets"]) == {"clipped"}
     assert written["folder"] == str(out) and written["seed"] == 0 and written["num_images"] == NUM
-    assert written["checkpoint"]["fingerprint"] == "net ours" and written["data"]["fingerprint"] == "data"
+    assert written["checkpoint"]["fingerprint"] == nets.load_net(runs / "ours").fingerprint
+    assert written["data"]["fingerprint"] == "data"
     assert written["renormalisation_acted"] is None and written["not_applicable"] == {}
     assert "Left out: AlexNet; result.json holds the command" in " ".join(first_layer_page.caption(written))
     assert "--architecture alexnet" in written["missing"]["alexnet"]
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
-        first_layer.run(config(out=out))
-    again = first_layer.run(all_three(out=out, overwrite=True))
+        draw(runs, out=out)
+    again = draw(runs, **THREE, out=out, overwrite=True)
     assert {path.name for path in out.iterdir()} == names | {"unclipped.npz", "alexnet.npz"}
     for name in ("ours", "unclipped", "other"):
-        assert len(list((tmp_path / name / "scans").iterdir())) == 1
+        assert len(list((runs / name / "scans").iterdir())) == 1
     assert not again["missing"]
     line = first_layer_page.summary_line(again["nets"]["alexnet"])
     assert line.startswith("5x5, stride 4; 2 of 6 dead; ") and line.endswith("peak at middle frequencies")
     caption = first_layer_page.caption(again)
     assert canvas.SWITCHES_NOTE in caption and again["renormalisation_acted"] is True
     assert not any("renormalisation changed nothing" in paragraph for paragraph in caption)
-    first_layer.run(config(out=out, overwrite=True))
+    draw(runs, out=out, overwrite=True)
     assert not (out / "alexnet.npz").exists()
 
 
-def test_a_renormalisation_that_never_acted_is_told(trained, monkeypatch):
-    monkeypatch.setitem(STRENGTHS, "unclipped", STRENGTHS["ours"])
-    result = first_layer.run(config(unclipped=Path("unclipped")))
+def test_a_renormalisation_that_never_acted_is_told(runs):
+    save(runs / "same", radius=None)
+    result = draw(runs, unclipped="same")
     assert result["renormalisation_acted"] is False
     assert result["nets"]["clipped"]["largest_rms"] == pytest.approx(2, rel=1e-4)
     assert any("renormalisation changed nothing" in paragraph for paragraph in first_layer_page.caption(result))
@@ -163,12 +171,10 @@ def test_a_renormalisation_that_never_acted_is_told(trained, monkeypatch):
 
 @pytest.mark.parametrize("role", ["unclipped", "alexnet"])
 @pytest.mark.parametrize("preset", ["demo", "paper"])
-def test_the_command_trains_the_other_net_as_this_one_was_trained(trained, monkeypatch, role, preset):
+def test_the_command_trains_the_other_net_as_this_one_was_trained(tmp_path, role, preset):
     stored = train_imagenet.parse(train_imagenet.PRESETS[preset], ["--seed", "5", "--demo-sizes", "40", "50", "19"])
-    settings = {"config": train_imagenet.config_to_json(stored)}
-    annealed = SimpleNamespace(settings=settings, recipe=stored.recipe, annealing=Annealing(1e-5))
-    monkeypatch.setattr(checkpoints, "load", lambda path: annealed)
-    words = shlex.split(first_layer.train_command(nets.load_net(None), role))
+    settings = {"config": train_imagenet.config_to_json(stored), "recipe": stored.recipe}
+    words = shlex.split(first_layer.train_command(nets.load_net(save(tmp_path / "ours", **settings)), role))
     assert words[:5] == ["python", "-m", "experiments.train_imagenet", "--preset", preset]
     parsed = train_imagenet.parse(train_imagenet.PRESETS[preset], words[5:])
     before, after = first_layer.settings_of(stored), first_layer.settings_of(parsed)
@@ -179,51 +185,47 @@ def test_the_command_trains_the_other_net_as_this_one_was_trained(trained, monke
     assert changed.pop("out").name == f"ours-{role}" and changed == dict([expected])
 
 
-def test_an_imported_net_stands_alone_or_beside_one_of_data_of_the_same_name(trained, monkeypatch):
-    real = checkpoints.load
-
-    def imported(path):
-        stored = real(path)
-        stored.settings = {"data": "other" if path.name == "foreign" else "tiny", "imported": {}}
-        return stored
-
-    monkeypatch.setattr(checkpoints, "load", imported)
-    assert first_layer.train_command(nets.load_net(None), "alexnet").endswith("unknown, as the net was imported")
-    assert list(first_layer.load_nets(config(alexnet=Path("other")))) == ["clipped", "alexnet"]
-    with pytest.raises(ValueError, match="foreign': it was not trained on the data of"):
-        first_layer.load_nets(config(unclipped=Path("foreign")))
+def test_an_imported_net_stands_alone_or_beside_one_of_data_of_the_same_name(tmp_path):
+    for name, kind in {"ours": OURS, "other": OTHER, "foreign": OURS}.items():
+        data = "other" if name == "foreign" else "tiny"
+        save_run(tmp_path / name, kind, {1: params(kind, STRENGTHS["ours"])}, MEAN, class_names="abc", data=data)
+    ours = nets.load_net(tmp_path / "ours")
+    assert first_layer.train_command(ours, "alexnet").endswith("unknown, as the net was imported")
+    assert list(first_layer.load_nets(config(tmp_path, alexnet="other"))) == ["clipped", "alexnet"]
+    with pytest.raises(ValueError, match="foreign/checkpoints/1': it was not trained on the data of"):
+        first_layer.load_nets(config(tmp_path, unclipped="foreign"))
 
 
-def test_nets_that_do_not_fit_their_role_are_refused(trained, tmp_path):
+def test_nets_that_do_not_fit_their_role_are_refused(runs, tmp_path):
     wrong = {
-        ("alexnet", "foreign"): "alexnet='.*foreign': it was not trained on the data of .*ours",
-        ("unclipped", "foreign"): "unclipped='.*foreign': it was not trained on the data of",
-        ("unclipped", "ours"): "unclipped='.*ours': a net trained without renormalisation",
-        ("net", "unclipped"): "net='.*unclipped': a net trained with renormalisation",
-        ("alexnet", "unclipped"): "alexnet='.*unclipped': a net trained with renormalisation",
-        ("alexnet", "ours"): "alexnet='ours': a first layer of a stride above 2 is needed",
-        ("alexnet", "shallow"): "alexnet='.*shallow': two convolutional layers are needed",
+        ("alexnet", "foreign"): "alexnet='.*foreign/checkpoints/1': it was not trained on the data of .*ours",
+        ("unclipped", "foreign"): "unclipped='.*foreign/checkpoints/1': it was not trained on the data of",
+        ("unclipped", "ours"): "unclipped='.*ours/checkpoints/1': a net trained without renormalisation",
+        ("net", "unclipped"): "net='.*unclipped/checkpoints/1': a net trained with renormalisation",
+        ("alexnet", "unclipped"): "alexnet='.*unclipped/checkpoints/1': a net trained with renormalisation",
+        ("alexnet", "ours"): "alexnet='.*ours': a first layer of a stride above 2 is needed",
+        ("alexnet", "shallow"): "alexnet='.*shallow/checkpoints/1': two convolutional layers are needed",
     }
     for (flag, path), message in wrong.items():
         with pytest.raises(ValueError, match=message):
-            first_layer.run(config(**{flag: Path(path)}))
-    trained["unclipped"][0] = OTHER
-    with pytest.raises(ValueError, match="unclipped='unclipped': the architecture of .*ours is needed"):
-        first_layer.run(config(unclipped=Path("unclipped")))
+            draw(runs, **{flag: path})
+    save(runs / "other unclipped", OTHER, radius=None)
+    with pytest.raises(ValueError, match="unclipped='.*other unclipped': the architecture of .*ours.* is needed"):
+        draw(runs, unclipped="other unclipped")
     with pytest.raises(ValueError, match="num_maps=0: at least 1"):
-        first_layer.run(config(num_maps=0))
+        draw(runs, num_maps=0)
     assert not list(tmp_path.rglob("figures"))
 
 
-def test_a_second_layer_that_nothing_excites_is_named(trained, monkeypatch):
+def test_a_second_layer_that_nothing_excites_is_named(tmp_path):
     dead = params(OURS, STRENGTHS["ours"])
     dead["conv2"]["bias"] -= 1e9
-    monkeypatch.setitem(globals(), "params", lambda *_: dead)
-    with pytest.raises(ValueError, match="ours: no validation image excites any map of conv2, so there is nothing"):
-        first_layer.run(config())
+    save(tmp_path / "ours", weights=dead)
+    with pytest.raises(ValueError, match="ours.*: no validation image excites any map of conv2, so there is nothing"):
+        draw(tmp_path)
 
 
-def test_one_scale_serves_a_panel_so_that_what_dominates_leaves_the_others_grey(trained):
+def test_one_scale_serves_a_panel_so_that_what_dominates_leaves_the_others_grey():
     kernel = np.full((3, 3, 3, 6), 0.1, np.float32)
     kernel[..., 2] = 10.0
     kernel[..., 4] = 0.0001
@@ -241,7 +243,7 @@ def test_one_scale_serves_a_panel_so_that_what_dominates_leaves_the_others_grey(
     assert int(look.pixels[pitch + 5, 5, 0]) == 128  # the fifth filter: dead, so grey
 
 
-def test_curves_show_each_nets_filters(trained):
+def test_curves_show_each_nets_filters():
     weights = params(OURS, STRENGTHS["ours"])
     kernel = 3 * weights["conv1"]["kernel"]
     bottom = filters.Bottom("zfnet", ("conv1", "conv2"), kernel, np.ones(6, bool), 2, None)
@@ -254,16 +256,20 @@ def test_curves_show_each_nets_filters(trained):
 
 @pytest.fixture
 def foreign(monkeypatch, tmp_path):
-    """What opens a small function whose filters are known, and a folder of pictures."""
-    net = dataclasses.replace(foreign_nets.SMALL, first_filters=np.asarray(foreign_nets.SMALL.params["conv1"]))
-    monkeypatch.setattr(foreign_nets, "SMALL", net)
-    monkeypatch.setattr(nets, "RUNS", tmp_path / "runs")
+    """The flags for a folder of pictures, of a small function."""
+    monkeypatch.chdir(tmp_path)
     data = str(foreign_nets.folder(tmp_path / "pictures"))
-    return {"net": "foreign_nets:SMALL", "data": data, "out": tmp_path / "out", "batch_size": 4, "num_maps": 2}
+    return {"data": data, "out": tmp_path / "out", "batch_size": 4, "num_maps": 2}
+
+
+def small(**changes):
+    """The small function, whose first filters are known."""
+    known = {"first_filters": np.asarray(foreign_nets.SMALL.params["conv1"])}
+    return dataclasses.replace(foreign_nets.SMALL, **{**known, **changes})
 
 
 def test_a_net_that_is_none_of_ours_stands_alone_and_says_what_is_not_known(foreign, capsys):
-    result = first_layer.run(first_layer.Config(**foreign))
+    result = first_layer.run(first_layer.Config(**foreign), net=small())
     kernel = np.asarray(foreign_nets.SMALL.params["conv1"])
     facts = result["nets"]["clipped"]
     assert facts["dominance"] == filters.dominance(kernel)._asdict()
@@ -281,42 +287,38 @@ def test_a_net_that_is_none_of_ours_stands_alone_and_says_what_is_not_known(fore
     assert first_layer_page.summary_line(facts).startswith("3x3; ")
 
 
-def test_the_stride_is_known_where_nothing_but_the_filters_lies_between(foreign):
-    small = foreign_nets.SMALL
-    assert filters.stride_of(small) is None and filters.stride_of(nets.load_net("foreign_nets:SMALL")) is None
+def test_the_stride_is_known_where_nothing_but_the_filters_lies_between():
+    assert filters.stride_of(small()) is None
     for field, stride in (
         (ReceptiveField(3, 1, -1), 1),
         (ReceptiveField(3, 2, 0), 2),
         (ReceptiveField(4, 2, -1), None),
     ):
-        assert filters.stride_of(dataclasses.replace(small, receptive_fields={"conv1": field})) == stride
+        assert filters.stride_of(small(receptive_fields={"conv1": field})) == stride
 
 
-def test_nets_whose_first_filters_are_not_there_or_not_of_the_first_layer_are_refused(foreign, monkeypatch):
+def test_nets_whose_first_filters_are_not_there_or_not_of_the_first_layer_are_refused(foreign):
     def refused(message, **changes):
-        monkeypatch.setattr(foreign_nets, "SMALL", dataclasses.replace(foreign_nets.SMALL, **changes))
         with pytest.raises(ValueError, match=message):
-            first_layer.run(first_layer.Config(**foreign))
+            first_layer.run(first_layer.Config(**foreign), net=small(**changes))
 
     refused("net='small': the filters of a convolution at its bottom are needed", first_filters=None)
     refused(r"first_filters of shape \(3, 3, 3, 5\); its first layer has 4 maps", first_filters=np.zeros((3, 3, 3, 5)))
     assert not foreign["out"].exists()
 
 
-def test_only_trained_runs_are_compared(trained, monkeypatch):
-    real = nets.load_net
-    monkeypatch.setattr(nets, "load_net", lambda path: foreign_nets.SMALL if path == "small" else real(path))
-    for changes, named in (({"net": "small", "alexnet": Path("other")}, "net"), ({"alexnet": "small"}, "alexnet")):
+def test_only_trained_runs_are_compared(runs):
+    beside = first_layer.Config(net=runs / "ours", alexnet="foreign_nets:SMALL")
+    for net, given, named in ((foreign_nets.SMALL, config(runs, alexnet="other"), "net"), (None, beside, "alexnet")):
         with pytest.raises(ValueError, match=f"{named}='small': only trained runs are compared"):
-            first_layer.load_nets(config(**changes))
+            first_layer.load_nets(given, net)
 
 
-def test_a_net_of_one_layer_with_maps_leaves_the_second_layer_out(foreign, monkeypatch):
+def test_a_net_of_one_layer_with_maps_leaves_the_second_layer_out(foreign):
     def lowest(params, images):
         every = foreign_nets.forward(params, images)
         return {name: every[name] for name in ("conv1", "logits")}
 
-    monkeypatch.setattr(foreign_nets, "SMALL", dataclasses.replace(foreign_nets.SMALL, fn=lowest))
-    result = first_layer.run(first_layer.Config(**foreign))
+    result = first_layer.run(first_layer.Config(**foreign), net=small(fn=lowest))
     assert result["not_applicable"]["the second layer"] == "no second layer has maps"
     assert "maps_of_layer_2" not in result["nets"]["clipped"]

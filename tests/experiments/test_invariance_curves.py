@@ -60,13 +60,16 @@ def _net(run=Path("runs/x")):
 
 
 @pytest.fixture
-def trained(monkeypatch, tmp_path):
-    """The tiny net, and its set with every third label wrong, in the place of a run."""
-    net, labels = _net(tmp_path), _predicted()
+def trained(tmp_path):
+    """The tiny net, with a folder of its own."""
+    return _net(tmp_path)
+
+
+def _run(net, **changes):
+    """Of its set with every third label wrong."""
+    labels = _predicted()
     labels[::3] = (labels[::3] + 1) % 3
-    monkeypatch.setattr(nets, "load_net", lambda checkpoint: net)
-    monkeypatch.setattr(sets, "open_data", lambda data, **_: _set(labels))
-    return net
+    return invariance_curves.run(invariance_curves.Config(**changes), net=net, data=_set(labels))
 
 
 def test_pictures_are_those_classified_rightly_and_of_different_classes_first():
@@ -101,7 +104,7 @@ def test_translations_are_the_papers_in_whole_pixels():
 
 def test_the_command_writes_what_the_net_makes_of_moved_pictures(trained):
     out = trained.run / "figures" / "invariance"
-    result = invariance_curves.run(invariance_curves.Config(num_images=2, seed=3, out=out))
+    result = _run(trained, num_images=2, seed=3, out=out)
     assert {path.name for path in out.iterdir() if path.suffix in (".npz", ".png", ".json")} == {
         "curves.npz",
         "figure5.png",
@@ -131,7 +134,7 @@ def test_the_command_writes_what_the_net_makes_of_moved_pictures(trained):
         assert image.size[0] <= 1500 and (out / "figure5.png").stat().st_size <= 1_000_000
     assert result["folder"] == out
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
-        invariance_curves.run(invariance_curves.Config(out=out))
+        _run(trained, out=out)
 
 
 def check_numbers(written, arrays):
@@ -159,8 +162,7 @@ def check_numbers(written, arrays):
 
 
 def test_any_layers_are_compared_and_more_pictures_than_colours(trained, tmp_path):
-    config = invariance_curves.Config(num_images=12, layers=("fc7", "fc6", "fc7"), out=tmp_path / "b")
-    result = invariance_curves.run(config)
+    result = _run(trained, num_images=12, layers=("fc7", "fc6", "fc7"), out=tmp_path / "b")
     assert result["layers"] == ("fc7", "fc6") and len(result["images"]) == 12
     assert sum(not image["right"] for image in result["images"]) == 4
     assert set(result["transforms"]["scale"]["slope"]) == {"fc7", "fc6"}
@@ -172,7 +174,7 @@ def test_bad_fields_are_refused_before_anything_is_written(trained, tmp_path):
         ({"layers": ("conv9",)}, "layer='conv9': one of conv1, fc6, fc7"),
     ]:
         with pytest.raises(ValueError, match=message):
-            invariance_curves.run(invariance_curves.Config(out=tmp_path / "c", **changes))
+            _run(trained, out=tmp_path / "c", **changes)
     assert not list(tmp_path.rglob("*.json")) + list(tmp_path.rglob("*.png"))
 
 
@@ -216,7 +218,7 @@ def test_a_network_without_classes_is_measured_by_its_distances(tmp_path, capsys
 
 
 def test_the_page_keeps_its_margins(trained, tmp_path):
-    invariance_curves.run(invariance_curves.Config(num_images=7, out=tmp_path / "d"))
+    _run(trained, num_images=7, out=tmp_path / "d")
     with Image.open(tmp_path / "d" / "figure5.png") as image:
         sheet = np.asarray(image.convert("RGB"))
     for edge in (sheet[:12], sheet[-12:], sheet[:, :12], sheet[:, -12:]):

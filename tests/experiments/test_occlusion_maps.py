@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny_nets
 from PIL import Image
-from test_deconv_figures import CENTRES, MEAN, NET, PICTURES, SIDE, make_net
+from tiny_run import CENTRES, MEAN, NET, PICTURES, SIDE, make_net
 
 import zfjax
 from experiments import occlusion_maps
@@ -54,16 +54,17 @@ def data(labels=None, names=NAMES, kind=Scenery):
 
 
 @pytest.fixture
-def trained(monkeypatch, tmp_path):
+def trained(tmp_path):
     """The tiny net and set in the place of a run."""
-    moved = dataclasses.replace(net(), run=tmp_path)
-    monkeypatch.setattr(nets, "load_net", lambda net: moved)
-    monkeypatch.setattr(sets, "open_data", lambda name, **_: data())
-    return moved
+    return dataclasses.replace(net(), run=tmp_path)
 
 
 def config(**changes):
     return occlusion_maps.Config(**{"num_images": 2, "num_scored": 4, "stride": 5, **changes})
+
+
+def _run(net, images=None, **changes):
+    return occlusion_maps.run(config(**changes), net=net, data=data() if images is None else images)
 
 
 def written_of(result):
@@ -73,7 +74,7 @@ def written_of(result):
 
 def test_the_maps_are_the_nets_answers_to_the_occluded_image(trained):
     """Activity, probability and class of a picture that is occluded by hand, for each place and fill."""
-    result = occlusion_maps.run(config(fill="grey"))
+    result = _run(trained, fill="grey")
     maps = np.load(result["folder"] / "maps.npz")
     assert maps["corners"][:, 0, 0].tolist() == [0, 5, 10, 15] and result["config"].square == 5
     for n, facts in enumerate(result["images"]):
@@ -93,9 +94,9 @@ def test_the_maps_are_the_nets_answers_to_the_occluded_image(trained):
         assert facts["other_class"] == (maps["predicted"][n] != answers()[facts["index"]]).mean()
 
 
-def test_the_command_writes_page_arrays_and_result_and_overwrites_only_when_told(trained, monkeypatch):
+def test_the_command_writes_page_arrays_and_result_and_overwrites_only_when_told(trained):
     out = trained.run / "figures" / "occlusion"
-    result = occlusion_maps.run(config(seed=3, out=out))
+    result = _run(trained, seed=3, out=out)
     assert {path.name for path in out.iterdir() if path.suffix in (".npz", ".png", ".json")} == {
         "maps.npz",
         "maps.png",
@@ -112,11 +113,11 @@ def test_the_command_writes_page_arrays_and_result_and_overwrites_only_when_told
     with Image.open(out / "maps.png") as page:
         assert page.size[0] <= 1500 and (out / "maps.png").stat().st_size < 1_000_000
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
-        occlusion_maps.run(config(out=out))
+        _run(trained, out=out)
     mostly_wrong = np.where(np.arange(len(PICTURES)) < 3, answers(), answers() + 1) % 3
-    monkeypatch.setattr(sets, "open_data", lambda name, **_: data(mostly_wrong))
-    assert occlusion_maps.run(config(num_scored=9, out=out, overwrite=True))["score"]["num_images"] == 3
-    assert occlusion_maps.run(config(num_scored=0, out=out, overwrite=True))["score"] is None
+    wrong = data(mostly_wrong)
+    assert _run(trained, wrong, num_scored=9, out=out, overwrite=True)["score"]["num_images"] == 3
+    assert _run(trained, wrong, num_scored=0, out=out, overwrite=True)["score"] is None
 
 
 def test_every_pass_stays_within_the_budget(trained, monkeypatch):
@@ -138,7 +139,7 @@ def test_every_pass_stays_within_the_budget(trained, monkeypatch):
         "project",
         lambda self, images, *a, **k: passes.append(len(images)) or project(self, images, *a, **k),
     )
-    occlusion_maps.run(config(memory=10, num_scored=0))
+    _run(trained, memory=10, num_scored=0)
     assert passes == [8, 8, 8]  # the scan, the looks, and the two images with their three others
 
 
@@ -224,14 +225,14 @@ def test_other_images_are_the_maps_strongest_without_the_image_itself(trained):
 def test_a_users_folder_is_drawn_without_labels_and_without_a_score(trained, tmp_path):
     for n in range(2):
         Image.fromarray(PICTURES[n]).save(tmp_path / f"{n}.png")
-    result = occlusion_maps.run(config(data=str(tmp_path), out=tmp_path / "out", num_images=3))
+    result = occlusion_maps.run(config(data=str(tmp_path), out=tmp_path / "out", num_images=3), net=trained)
     assert len(result["images"]) == 2  # as many as there are
     assert result["score"] is None and not any(facts["class_is_known"] for facts in result["images"])
     assert [facts["class"] for facts in result["images"]] == [
         NAMES[answers()[facts["index"]]] for facts in result["images"]
     ]
     assert {facts["image"] for facts in result["images"]} == {"0.png", "1.png"}
-    one = occlusion_maps.run(config(data=str(tmp_path / "1.png"), out=tmp_path / "one", layer="fc6"))
+    one = occlusion_maps.run(config(data=str(tmp_path / "1.png"), out=tmp_path / "one", layer="fc6"), net=trained)
     assert len(one["images"]) == 1 and one["config"].layer == "fc6" and one["images"][0]["unit"].startswith("unit ")
 
 
@@ -249,7 +250,7 @@ def test_a_users_folder_is_drawn_without_labels_and_without_a_score(trained, tmp
 )
 def test_bad_configurations_are_refused_before_anything_is_written(trained, changes, message):
     with pytest.raises(ValueError, match=message):
-        occlusion_maps.run(config(**changes))
+        _run(trained, **changes)
     assert not list(trained.run.rglob("result.json"))
 
 

@@ -1,7 +1,7 @@
 """Figure 7's page: the square where it stood, values and classes in their colours, words that say what was seen."""
 
 import numpy as np
-from test_deconv_figures import CENTRES
+from tiny_run import CENTRES
 
 from experiments.pages import canvas
 from experiments.pages import occlusion as occlusion_page

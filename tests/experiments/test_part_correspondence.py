@@ -15,7 +15,7 @@ import zfjax
 from experiments import part_correspondence
 from zfjax import nets
 from zfjax.analyses import correspondence
-from zfjax.data import ArraySource, ImageSet, annotations, demo, sets
+from zfjax.data import ArraySource, ImageSet, annotations, demo
 
 NET = zfjax.Architecture(
     name="tiny",
@@ -43,9 +43,9 @@ def _net(run=Path("runs/x")):
 
 
 @pytest.fixture
-def trained(monkeypatch, tmp_path):
-    """The tiny net in the place of a run that was trained on small scenes."""
-    monkeypatch.setattr(nets, "load_net", lambda name: _net(tmp_path))
+def trained(tmp_path):
+    """The tiny net, trained on small scenes, with a folder of its own."""
+    return _net(tmp_path)
 
 
 def config_of(**changes):
@@ -105,7 +105,7 @@ def test_masks_are_parts_then_both_controls():
 def test_the_command_writes_the_table_of_the_nets_signs(trained, tmp_path, capsys):
     out = tmp_path / "figures" / "correspondence"
     config = config_of(num_pictures=7, num_images=4, num_draws=6, num_random=2, num_aligned=3, seed=2, out=out)
-    result = part_correspondence.run(config)
+    result = part_correspondence.run(config, net=trained)
     assert {path.name for path in out.iterdir() if path.suffix in (".npz", ".png", ".json")} == {
         "result.json",
         "signs.npz",
@@ -143,13 +143,13 @@ def test_the_command_writes_the_table_of_the_nets_signs(trained, tmp_path, capsy
     score = result["layers"]["fc7"]["random"]
     assert f"{score['delta']:.3f} ± {score['std']:.3f}; paper 0.073 ± 0.014" in line
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
-        part_correspondence.run(config)
+        part_correspondence.run(config, net=trained)
 
 
 def test_annotated_pictures_of_one_part_make_a_table_of_any_layer(trained, tmp_path):
     path = annotated(tmp_path, faces(num=6, nose=[24, 21]), num=6)
     config = config_of(annotations=path, layers=("fc8",), out=tmp_path / "a", num_random=1, num_aligned=1)
-    result = part_correspondence.run(config)
+    result = part_correspondence.run(config, net=trained)
     assert list(result["layers"]) == ["fc8"] and list(result["layers"]["fc8"])[0] == "nose"
     assert result["num_pictures"] == 6 and result["data"]["name"] == "parts"
 
@@ -159,7 +159,7 @@ def test_equal_pictures_answer_alike_to_the_last_feature(trained, tmp_path):
     for number in range(1, 4):
         shutil.copy(tmp_path / "0.png", tmp_path / f"{number}.png")
     config = config_of(annotations=path, out=tmp_path / "a", num_images=4, num_random=1, num_aligned=1)
-    for rows in part_correspondence.run(config)["layers"].values():
+    for rows in part_correspondence.run(config, net=trained)["layers"].values():
         nose = rows["nose"]
         assert (nose["delta"], nose["std"], nose["all"]) == (0, 0, 0) and nose["changed"] > 0
         assert rows["one random place"]["delta"] == 0 and nose["p_aligned"] == 1
@@ -169,7 +169,7 @@ def test_too_few_pictures_are_refused_before_any_is_looked_at(trained, tmp_path,
     path = annotated(tmp_path, faces(num=2, nose=[24, 21]), num=2)
     monkeypatch.setattr(correspondence, "sign_changes", lambda *_, **__: pytest.fail("looked at"))
     with pytest.raises(ValueError, match="num_images=5: 2 to 2, the number of images, is needed"):
-        part_correspondence.run(config_of(annotations=path, out=tmp_path / "a"))
+        part_correspondence.run(config_of(annotations=path, out=tmp_path / "a"), net=trained)
 
 
 def test_pictures_of_one_class_are_of_that_class():
@@ -225,17 +225,16 @@ def test_pictures_that_are_missing_or_none_are_named(tmp_path):
 )
 def test_bad_fields_are_refused_before_anything_is_written(trained, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        part_correspondence.run(config_of(out=tmp_path / "a", **changes))
+        part_correspondence.run(config_of(out=tmp_path / "a", **changes), net=trained)
     assert not list(tmp_path.rglob("*.json")) + list(tmp_path.rglob("*.png"))
 
 
-def test_a_set_without_parts_is_refused(monkeypatch):
+def test_a_set_without_parts_is_refused():
     plain = ImageSet(
         "plain", SIDE, NAMES, None, ArraySource(np.zeros((2, SIDE, SIDE, 3), "u1"), [0, 1]), MEAN, None, ""
     )
-    monkeypatch.setattr(sets, "open_data", lambda data, **_: plain)
     with pytest.raises(ValueError, match="data='plain' does not say where parts are: take the demo set, or give --ann"):
-        part_correspondence.read_parts(part_correspondence.Config(), _net())
+        part_correspondence.read_parts(part_correspondence.Config(), _net(), plain)
 
 
 def test_any_function_of_images_that_are_not_square_makes_a_table(tmp_path):

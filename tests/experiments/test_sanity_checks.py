@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import tiny_nets
 from PIL import Image
-from test_deconv_figures import CENTRES, MEAN, NET, PICTURES, SIDE, make_net
+from tiny_run import CENTRES, NET, make_data, make_net
 
 import zfjax
 from experiments import sanity_checks
 from experiments.pages import sanity as sanity_page
 from zfjax import nets
 from zfjax.analyses import sanity
-from zfjax.data import ArraySource, ImageSet, sets
 
 IMAGES = CENTRES.astype(np.float32) - np.float32(120)
 LAYERS = ["fc7", "fc6", "conv2", "conv1"]
@@ -34,13 +33,13 @@ def net():
 
 
 @pytest.fixture
-def trained(monkeypatch, tmp_path):
+def trained(tmp_path):
     """That net and the tiny set in the place of a run."""
-    moved = dataclasses.replace(net(), run=tmp_path)
-    data = ImageSet("tiny", SIDE, ("a",), None, ArraySource(PICTURES, np.zeros(len(PICTURES), int)), MEAN, None, "data")
-    monkeypatch.setattr(nets, "load_net", lambda checkpoint: moved)
-    monkeypatch.setattr(sets, "open_data", lambda name, **_: data)
-    return moved
+    return dataclasses.replace(net(), run=tmp_path)
+
+
+def _run(net, **changes):
+    return sanity_checks.run(sanity_checks.Config(**changes), net=net, data=make_data())
 
 
 @functools.cache
@@ -159,7 +158,7 @@ def test_batches_of_any_size_give_the_same_scores():
 
 
 def test_the_command_writes_table_pictures_and_result_and_overwrites_only_when_told(trained):
-    result = sanity_checks.run(sanity_checks.Config(num_images=4, seed=3))
+    result = _run(trained, num_images=4, seed=3)
     out = trained.run / "figures" / "sanity" / "seed3-num-images4"
     pages = {"pictures.png", "table.png"}
     assert {path.name for path in out.iterdir()} - {".lock"} == {"result.json", "scores.npz", *pages}
@@ -179,11 +178,11 @@ def test_the_command_writes_table_pictures_and_result_and_overwrites_only_when_t
         with Image.open(out / name) as page:
             assert page.size[0] <= 1500 and (out / name).stat().st_size < 1_000_000
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):
-        sanity_checks.run(sanity_checks.Config(num_images=4, seed=3))
+        _run(trained, num_images=4, seed=3)
 
 
 def test_one_image_has_no_other_to_take_switches_from(trained):
-    result = sanity_checks.run(sanity_checks.Config(num_images=1, layer="fc6"))
+    result = _run(trained, num_images=1, layer="fc6")
     assert list(result["checks"]["switches"]) == [
         "best class, switches in the middle",
         "strongest unit, switches in the middle",
@@ -197,7 +196,7 @@ def test_one_image_has_no_other_to_take_switches_from(trained):
 )
 def test_bad_configurations_are_refused_before_anything_is_written(trained, changes, message):
     with pytest.raises(ValueError, match=message):
-        sanity_checks.run(sanity_checks.Config(**changes))
+        _run(trained, **changes)
     assert not [path for path in (trained.run / "figures").rglob("*.*") if path.name != ".lock"]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from test_deconv_figures import MEAN, NET, PICTURES, make_params
+from tiny_run import MEAN, NET, PICTURES, make_params
 
 from experiments.shell import scans
 from zfjax import nets

@@ -9,7 +9,7 @@ import pytest
 import reference
 import tiny_nets
 from PIL import Image
-from test_deconv_figures import CENTRES, MEAN, NET, make_data, make_net, make_params
+from tiny_run import CENTRES, MEAN, NET, make_data, make_net, make_params
 
 import zfjax
 from experiments import deconvnet_walkthrough
@@ -49,12 +49,13 @@ def plain_net():
 
 
 @pytest.fixture
-def trained(monkeypatch, tmp_path):
+def trained(tmp_path):
     """The tiny net and set in the place of a run."""
-    net = make_net(tmp_path)
-    monkeypatch.setattr(nets, "load_net", lambda checkpoint: net)
-    monkeypatch.setattr(sets, "open_data", lambda data, **_: make_data())
-    return net
+    return make_net(tmp_path)
+
+
+def _run(net, **changes):
+    return deconvnet_walkthrough.run(deconvnet_walkthrough.Config(**changes), net=net, data=make_data())
 
 
 def test_every_stage_is_the_references():
@@ -206,7 +207,7 @@ def test_the_signals_of_a_column_share_one_scale():
 
 
 def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
-    result = deconvnet_walkthrough.run(deconvnet_walkthrough.Config(seed=3))
+    result = _run(trained, seed=3)
     out = trained.run / "figures" / "walkthrough" / "seed3"
     assert {path.name for path in out.iterdir()} == {".lock", "walkthrough.png", "walkthrough.npz", "result.json"}
     written = json.loads((out / "result.json").read_text())
@@ -223,10 +224,8 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
     with Image.open(out / "walkthrough.png") as page:
         assert page.size[0] <= 1500 and (out / "walkthrough.png").stat().st_size <= 1_000_000
     with pytest.raises(ValueError, match="already holds a result"):
-        deconvnet_walkthrough.run(deconvnet_walkthrough.Config(seed=3))
-    again = deconvnet_walkthrough.run(
-        deconvnet_walkthrough.Config(layer="fc7", map=result["map"] % 2, image=7, out=out, overwrite=True)
-    )
+        _run(trained, seed=3)
+    again = _run(trained, layer="fc7", map=result["map"] % 2, image=7, out=out, overwrite=True)
     assert again["image"] == 7 and again["layers"]["fc7"]["removed"] == 0 and list(again["layers"])[-1] == "conv1"
 
 
@@ -243,7 +242,7 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
 )
 def test_what_cannot_be_drawn_is_named_before_anything_is_written(trained, options, message):
     with pytest.raises(ValueError, match=message):
-        deconvnet_walkthrough.run(deconvnet_walkthrough.Config(**options))
+        _run(trained, **options)
     assert not [path for path in trained.run.rglob("*") if path.is_file() and path.name != ".lock"]
 
 
@@ -261,7 +260,7 @@ def test_a_net_without_pools_and_classes_have_their_page_too():
 
 
 def test_the_folder_is_called_as_what_was_asked_for_and_the_page_names_unit_and_picture(trained, capsys):
-    result = deconvnet_walkthrough.run(deconvnet_walkthrough.Config(layer="conv1", map=2))
+    result = _run(trained, layer="conv1", map=2)
     assert result["folder"] == trained.run / "figures" / "walkthrough" / "conv1-map2"
     assert (result["unit"], result["picture"]) == ("map 2 of conv1", str(result["image"]))
     deconvnet_walkthrough.report(result)
