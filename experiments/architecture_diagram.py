@@ -55,8 +55,12 @@ class Config:
     """Replace a result that is already there."""
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config, *, net: nets.Net | None = None) -> dict[str, Any]:
     """Draw the table and write it.
+
+    Args:
+      config: the flags.
+      net: the network, where it is open already.
 
     Returns:
       What result.json holds. UserError for two networks, sizes that cannot work, or an output folder that already
@@ -64,7 +68,8 @@ def run(config: Config) -> dict[str, Any]:
     """
     if config.architecture is not None and config.net is not None:
         raise UserError(f"architecture={config.architecture!r}, net={str(config.net)!r}: name one")
-    net = None if config.net is None else nets.load_net(config.net)
+    if config.net is not None and net is None:
+        net = nets.load_net(config.net)
     named = {"zfnet": ZFNET, "alexnet": ALEXNET}[config.architecture or "zfnet"] if net is None else table_of(net)
     architecture = resized(named, config.image_size, config.width)
     default = nets.RUNS / "architecture" / architecture.name if net is None else nets.home_of(net) / "figures" / FOLDER

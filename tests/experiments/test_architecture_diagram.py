@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_nets
+from judges import findings
 from PIL import Image
 
 import zfjax
@@ -109,14 +110,16 @@ def test_a_deep_network_goes_on_in_further_rows():
 
 
 def test_the_command_writes_the_picture_and_the_table(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(nets, "RUNS", tmp_path)
+    monkeypatch.chdir(tmp_path)
     result = architecture_diagram.run(Config())
-    out = tmp_path / "architecture" / "zfnet"
+    out = tmp_path / "runs" / "architecture" / "zfnet"
     written = json.loads((out / "result.json").read_text())
     assert written["num_parameters"] == written["paper"]["num_parameters"] == 62_357_608
     assert written["map_sides"] == written["paper"]["map_sides"] and len(written["layers"]) == 8
     with Image.open(out / "architecture.png") as page:
         assert page.size[0] <= 1500
+    judged = findings(out)["geometry"]
+    assert judged == ("62,357,608 parameters, maps of 110-55-26-13-13-13-13-6", "holds", "")
     architecture_diagram.report(result)
     assert "62,357,608 parameters, maps of 110-55-26-13-13-13-13-6" in capsys.readouterr().out
     with pytest.raises(ValueError, match="already holds a result"):
@@ -126,11 +129,10 @@ def test_the_command_writes_the_picture_and_the_table(monkeypatch, tmp_path, cap
     assert [row["output"][-1] for row in changed["layers"]] == [48, 128, 192, 192, 128, 2048, 2048, 1000]
 
 
-def test_a_checkpoints_network_is_drawn_into_its_run(monkeypatch, tmp_path):
+def test_a_checkpoints_network_is_drawn_into_its_run(tmp_path):
     table = dataclasses.replace(zfjax.ALEXNET.scaled(0.125).with_sizes(fc8=10), input_scale=0.5)
     net = nets.TrainedNet(table, {}, np.zeros((1, 1, 3)), tmp_path / "7", tmp_path, "demo", (), "print")
-    monkeypatch.setattr(nets, "load_net", lambda checkpoint: net)
-    result = architecture_diagram.run(Config(net=Path("a-run")))
+    result = architecture_diagram.run(Config(), net=net)
     assert result["num_parameters"] == table.num_parameters() and result["paper"] is None
     written = json.loads((tmp_path / "figures" / "architecture" / "result.json").read_text())
     assert written["checkpoint"]["fingerprint"] == "print"

@@ -6,6 +6,7 @@ import foreign_nets
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from judges import findings
 from PIL import Image
 from tiny_run import CENTRES, MEAN, NET, NUM, PICTURES, SIDE, make_data, make_net, make_params
 
@@ -167,6 +168,9 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
     assert written["folder"] == str(out) and written["seed"] == 3
     assert written["config"]["batch_size"] == 4 and "jax" in written["versions"]
     assert written["checkpoint"]["fingerprint"] == "net" and written["data"]["fingerprint"] == "data"
+    resembles = [written["layers"][layer]["resemblance"] for layer in ("conv1", "conv2")]
+    words = [f"{own:.2f} ({other:.2f})" for own, other in (of.values() for of in resembles)]
+    assert findings(out)["resemblance"].ours == f"conv1 {words[0]}, conv2 {words[1]}"
     (scan,) = (trained.run / "scans").iterdir()
     arrays, best = np.load(out / "conv1.npz"), np.load(scan)
     assert arrays["maps"].tolist() == result["layers"]["conv1"]["maps"].tolist()

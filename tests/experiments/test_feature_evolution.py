@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_nets
+from judges import findings
 from PIL import Image
 from saved_runs import save_run
 from tiny_run import CENTRES, MEAN, NET, NUM, PICTURES, SIDE, make_params
@@ -168,6 +169,14 @@ def test_the_command_writes_what_it_drew_goes_on_from_its_scans_and_overwrites_o
     assert written["data"]["fingerprint"] == "data"
     assert written["config"]["batch_size"] == 4 and "jax" in written["versions"] and "paper" in written
     assert set(written["layers"]["conv1"]) >= set(evolution.MEANINGS) - {"lower_layers_first"}
+    judged = findings(out)
+    share = f"in {written['lower_layers_first']:.0%} of the pairs of 3 layers the lower one is nearer"
+    assert judged["lower_layers_settle_first"].ours == share
+    pairs = [of["continuity"] for of in written["layers"].values() if "continuity" in of]
+    known = [list(pair.values())[:2] for pair in pairs if None not in (pair["image_stayed"], pair["image_changed"])]
+    stayed, changed = np.mean(known, axis=0)
+    words = f"correlation {stayed:.2f} where the image stayed, {changed:.2f} where it changed"
+    assert judged["jumps_come_from_other_images"].ours == words
     maps = written["layers"]["conv1"]["maps"]
     assert written["layers"]["conv1"]["units"] == [f"map {number}" for number in maps]
     with np.load(out / "conv1.npz") as saved:

@@ -8,6 +8,7 @@ import shutil
 import foreign_nets
 import numpy as np
 import pytest
+from judges import findings
 from saved_runs import save_run
 from tiny_nets import forward
 from tiny_run import MEAN, NUM, PICTURES, SIDE
@@ -108,6 +109,15 @@ def test_numbers_are_those_of_the_filters_and_of_what_they_answer(runs):
     assert facts["unclipped"]["dominance"]["energy_share"] == pytest.approx(900 / 905, rel=1e-4)
     assert facts["clipped"]["dead_by_weight"] == {"count": 1, "share": pytest.approx(1 / 6)}
     assert facts["alexnet"]["dead_by_weight"] == {"count": 2, "share": pytest.approx(1 / 3)}
+    ours, other, plain = (facts[role] for role in ("clipped", "alexnet", "unclipped"))
+    dead = [max(of["dead_by_weight"]["share"], of["dead_by_activity"]["share"]) for of in (ours, other)]
+    judged = findings(out)
+    assert judged["renormalisation_tames"][:2] == ("2.0 against 30.0", "holds")
+    assert plain["dominance"]["largest_over_median"] == pytest.approx(30, rel=1e-4)
+    assert judged["fewer_dead_filters"].ours == f"{dead[0]:.1%} of 6 against {dead[1]:.1%} of 6"
+    shares = [of["band_energy"]["middle"] for of in (ours, other)]
+    assert judged["more_middle_frequencies"].ours == f"{shares[0]:.1%} against {shares[1]:.1%}"
+    assert judged["less_aliasing"].ours == f"{ours['aliased_energy']:.1%} against {other['aliased_energy']:.1%}"
     images = PICTURES[:, 2:22, 2:22].astype(np.float32) - 120
     for role, name, architecture in (("clipped", "ours", OURS), ("alexnet", "other", OTHER)):
         weights = params(architecture, STRENGTHS[name])

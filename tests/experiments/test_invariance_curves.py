@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from judges import findings
 from PIL import Image
 
 import zfjax
@@ -162,10 +163,17 @@ def check_numbers(written, arrays):
 
 
 def test_any_layers_are_compared_and_more_pictures_than_colours(trained, tmp_path):
-    result = _run(trained, num_images=12, layers=("fc7", "fc6", "fc7"), out=tmp_path / "b")
-    assert result["layers"] == ("fc7", "fc6") and len(result["images"]) == 12
+    result = _run(trained, num_images=12, layers=("fc7", "conv1", "fc7"), out=tmp_path / "b")
+    assert result["layers"] == ("fc7", "conv1") and len(result["images"]) == 12
     assert sum(not image["right"] for image in result["images"]) == 4
-    assert set(result["transforms"]["scale"]["slope"]) == {"fc7", "fc6"}
+    assert set(result["transforms"]["scale"]["slope"]) == {"fc7", "conv1"}
+    judged, of = findings(tmp_path / "b"), result["transforms"]
+    ratios = [of[name]["slope"]["conv1"] / of[name]["slope"]["fc7"] for name in ("translation", "scale")]
+    assert judged["first_layer_moves_more"].ours == f"translation {ratios[0]:.1f} times, scale {ratios[1]:.1f} times"
+    lines = [of[name]["linearity"]["fc7"] for name in ("translation", "scale")]
+    assert judged["top_layer_is_quasi_linear"].ours == f"translation R² {lines[0]:.2f}, scale R² {lines[1]:.2f}"
+    kept = [f"{name} {of[name]['label_stability']['mean']:.0%}" for name in ("translation", "scale", "rotation")]
+    assert judged["rotation_breaks_labels"].ours == f"label kept: {', '.join(kept)}"
 
 
 def test_bad_fields_are_refused_before_anything_is_written(trained, tmp_path):

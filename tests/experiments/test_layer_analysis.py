@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import tiny_transfer
+from judges import findings, findings_of
 from PIL import Image
 from tiny_transfer import SIDE, TABLE
 
@@ -24,13 +25,13 @@ def photos(tmp_path):
 
 
 @pytest.fixture
-def trained(monkeypatch, tmp_path):
-    return tiny_transfer.install(monkeypatch, tiny_transfer.network(tmp_path / "run"))
+def trained(tmp_path):
+    return tiny_transfer.network(tmp_path / "run")
 
 
-def config(photos, **changes):
+def config(net, photos, **changes):
     settings = {"svm": ("conv1", "fc7"), "softmax": ("fc7",), "num_train": 4, "num_folds": 2, "batch_size": 16}
-    return layer_analysis.Config(images=photos, **(settings | changes))
+    return layer_analysis.Config(net=net.run, images=photos, **(settings | changes))
 
 
 def by_hand(net, photos, layer, loss, number):
@@ -55,7 +56,7 @@ def by_hand(net, photos, layer, loss, number):
 
 
 def test_rows_are_those_of_the_features_themselves(trained, photos):
-    result = layer_analysis.run(config(photos))
+    result = layer_analysis.run(config(trained, photos))
     written = json.loads((trained.run / "layers" / "caltech101" / "result.json").read_text())
     named = [(row["layer"], row["classifier"], row["num_features"]) for row in written["rows"]]
     assert named == [("conv1", "svm", 3 * 2 * 2), ("fc7", "svm", 12), ("fc7", "softmax", 12)]
@@ -65,6 +66,15 @@ def test_rows_are_those_of_the_features_themselves(trained, photos):
         assert row["spread"] == pytest.approx(np.std(row["folds"], ddof=1))
     assert [row["paper"] for row in written["rows"]] == [44.8, 85.5, 85.4] and written["paper"]["num_train"] == 30
     assert written["rows"][0]["mean"] > 60 and written["num_train"] == 4
+    judged, (first, top, softmax) = findings(result["folder"]), written["rows"]
+    assert judged["classifiers_agree"].ours == f"SVM {top['mean']:.1f} %, softmax {softmax['mean']:.1f} %"
+    assert judged["higher_layers_are_better"] is judged["top_layer_is_as_good"] is None  # it has no conv5
+    low, high = {**first, "layer": "conv5"}, {**top, "layer": "fc7"}
+    judged = findings_of(result["folder"], rows=[low, high])["top_layer_is_as_good"]
+    assert judged.ours == f"fc7 {top['mean']:.1f} %, conv5 {first['mean']:.1f} %"
+    rows = [{**(first, top)[number % 2], "layer": f"conv{number + 1}"} for number in range(5)]
+    judged = findings_of(result["folder"], rows=rows)["higher_layers_are_better"]
+    assert judged.ours == ", ".join(f"{row['layer']} {row['mean']:.1f} %" for row in rows)
     with Image.open(result["folder"] / "layers.png") as image:
         assert (960, 600) <= image.size <= (960 + 2 * canvas.FREE, 600 + 2 * canvas.FREE)  # and an edge free of ink
 
@@ -72,16 +82,16 @@ def test_rows_are_those_of_the_features_themselves(trained, photos):
 def test_what_was_done_is_skipped_and_another_layer_is_not(trained, photos, monkeypatch):
     grams, real = [], linear_models.gram_matrix
     monkeypatch.setattr(linear_models, "gram_matrix", lambda f, *a: grams.append(f.shape) or real(f, *a))
-    first = layer_analysis.run(config(photos, svm=("conv1",)))
+    first = layer_analysis.run(config(trained, photos, svm=("conv1",)))
     assert grams == [(46, 12), (46, 12)]
-    again = layer_analysis.run(config(photos, svm=("conv1",), overwrite=True))
+    again = layer_analysis.run(config(trained, photos, svm=("conv1",), overwrite=True))
     assert len(grams) == 2 and again["rows"] == first["rows"]
-    layer_analysis.run(config(photos, overwrite=True))
+    layer_analysis.run(config(trained, photos, overwrite=True))
     assert grams[2:] == [(46, 12)]  # fc7 for the SVM
     keys = [json.loads(path.read_text())["key"] for path in (again["folder"] / "records").rglob("*.json")]
     assert {key["version"] for key in keys} == {transfer_arms.MODEL_VERSION}
     with pytest.raises(ValueError, match="it already holds a result; give another folder, or --overwrite"):
-        layer_analysis.run(config(photos))
+        layer_analysis.run(config(trained, photos))
 
 
 @pytest.mark.parametrize(
@@ -98,12 +108,25 @@ def test_what_was_done_is_skipped_and_another_layer_is_not(trained, photos, monk
 )
 def test_settings_that_make_no_sense_are_refused_before_anything_is_written(trained, photos, changes, message):
     with pytest.raises(ValueError, match=message):
-        layer_analysis.run(config(photos, **changes))
-    assert not [path for path in trained.run.rglob("*") if path.is_file() and path.name != ".lock"]
+        layer_analysis.run(config(trained, photos, **changes))
+    assert not [*trained.run.rglob("result.json"), *trained.run.rglob("records"), *trained.run.rglob("*.npy")]
 
 
 def test_the_command_prints_its_table_beside_the_papers(trained, photos, monkeypatch, capsys):
-    flags = ["--images", str(photos), "--svm", "fc7", "--softmax", "fc8", "--num-train", "4", "--num-folds", "1"]
+    flags = [
+        "--net",
+        str(trained.run),
+        "--images",
+        str(photos),
+        "--svm",
+        "fc7",
+        "--softmax",
+        "fc8",
+        "--num-train",
+        "4",
+        "--num-folds",
+        "1",
+    ]
     monkeypatch.setattr(sys, "argv", ["layer_analysis", *flags])
     layer_analysis.main()
     net, data, *lines = capsys.readouterr().out.splitlines()
@@ -114,12 +137,12 @@ def test_the_command_prints_its_table_beside_the_papers(trained, photos, monkeyp
 
 
 def test_a_classifier_that_had_not_converged_is_recorded_and_told(trained, photos, monkeypatch, capsys):
-    calm = layer_analysis.run(config(photos, svm=()))
+    calm = layer_analysis.run(config(trained, photos, svm=()))
     assert [record["converged"] for record in calm["rows"][0]["records"]] == [True, True]
     layer_analysis.report(calm)
     assert "warning" not in capsys.readouterr().out
     monkeypatch.setattr(linear_models, "converged", lambda model: False)
-    told = layer_analysis.run(config(photos, svm=(), num_folds=3, overwrite=True))  # two of them are recorded
+    told = layer_analysis.run(config(trained, photos, svm=(), num_folds=3, overwrite=True))  # two of them are recorded
     assert [record["converged"] for record in told["rows"][0]["records"]] == [True, True, False]
     layer_analysis.report(told)
     lines = capsys.readouterr().out.splitlines()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_nets
+from judges import findings
 from PIL import Image
 from tiny_run import CENTRES, MEAN, NET, PICTURES, SIDE, make_net
 
@@ -110,6 +111,10 @@ def test_the_command_writes_page_arrays_and_result_and_overwrites_only_when_told
     assert written["checkpoint"]["fingerprint"] == "net" and written["data"]["fingerprint"] == "data"
     assert written["score"]["num_images"] == 4 and written["score"]["area"] == 100 / 400
     assert written["score"]["occlusion"]["object"] == written["score"]["occlusion"]["other_object"]  # one mask for all
+    score = written["score"]
+    shares = [score["occlusion"]["object"], score["occlusion"]["other_object"], score["gradient"]["object"]]
+    words = "{:.0%} of 4 scenes, by chance {:.0%}; gradient {:.0%}".format(*shares)
+    assert findings(out)["occlusion_finds_the_object"].ours == words
     with Image.open(out / "maps.png") as page:
         assert page.size[0] <= 1500 and (out / "maps.png").stat().st_size < 1_000_000
     with pytest.raises(ValueError, match="already holds a result; give another folder, or --overwrite"):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from judges import findings
 from PIL import Image
 
 import zfjax
@@ -138,6 +139,15 @@ def test_the_command_writes_the_table_of_the_nets_signs(trained, tmp_path, capsy
         sheet = np.asarray(image.convert("RGB"))
         for edge in (sheet[:12], sheet[-12:], sheet[:, :12], sheet[:, -12:]):
             assert (edge == 255).all()
+    judged, (below, above) = findings(out), (written["layers"][layer] for layer in ("conv5", "fc7"))
+    deltas = ", ".join(f"{row} {of['delta']:.3f}" for row, of in below.items())
+    assert judged["parts_correspond"].ours == deltas
+    gains = [
+        1 - np.mean([of[part]["delta"] for part in demo.PART_NAMES]) / of["random"]["delta"] for of in (below, above)
+    ]
+    assert judged["parts_gain_less_above"].ours == (
+        f"conv5: parts {gains[0]:.1%} below random places, fc7: parts {gains[1]:.1%} below random places"
+    )
     part_correspondence.report(result)
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("fc7    random"))
     score = result["layers"]["fc7"]["random"]

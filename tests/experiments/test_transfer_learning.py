@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tiny_transfer
+from judges import findings, findings_of
 from native_sets import NAMES, VOC, devkit, write
 from PIL import Image
 from tiny_transfer import RECIPE, SIDE, TABLE
@@ -14,8 +15,8 @@ from tiny_transfer import RECIPE, SIDE, TABLE
 import zfjax
 from experiments import transfer_learning
 from experiments.pages import canvas
-from zfjax import nets, transfer
-from zfjax.data import ArraySource, ImageSet, caltech, photo_sets, sets, voc
+from zfjax import transfer
+from zfjax.data import ArraySource, caltech, photo_sets, voc
 from zfjax.training import checkpoints, loop, step
 from zfjax.transfer import arms as transfer_arms
 from zfjax.transfer import linear_models
@@ -27,13 +28,13 @@ def photos(tmp_path):
 
 
 @pytest.fixture
-def trained(monkeypatch, tmp_path):
-    return tiny_transfer.install(monkeypatch, tiny_transfer.network(tmp_path / "run"))
+def trained(tmp_path):
+    return tiny_transfer.network(tmp_path / "run")
 
 
-def config(photos, **changes):
+def config(net, photos, **changes):
     settings = {"num_train": (4,), "curve": (1,), "num_folds": 2, "batch_size": 16, "scratch_batch_size": 8}
-    return transfer_learning.Config(images=photos, **({"arms": ("pretrained",)} | settings | changes))
+    return transfer_learning.Config(net=net.run, images=photos, **({"arms": ("pretrained",)} | settings | changes))
 
 
 def by_hand(net, photos, num_train, number):
@@ -59,7 +60,7 @@ def by_hand(net, photos, num_train, number):
 
 
 def test_pretrained_rows_are_those_of_single_pictures(trained, photos):
-    result = transfer_learning.run(config(photos))
+    result = transfer_learning.run(config(trained, photos))
     written = json.loads((trained.run / "transfer" / "caltech101" / "result.json").read_text())
     assert [(row["arm"], row["num_train"]) for row in written["rows"]] == [("pretrained", 1), ("pretrained", 4)]
     for row in written["rows"]:
@@ -75,39 +76,55 @@ def test_pretrained_rows_are_those_of_single_pictures(trained, photos):
     with Image.open(result["folder"] / "curve.png") as image:
         assert (960, 600) <= image.size <= (960 + 2 * canvas.FREE, 600 + 2 * canvas.FREE)  # and an edge free of ink
     with pytest.raises(ValueError, match="it already holds a result; give another folder, or --overwrite"):
-        transfer_learning.run(config(photos))
+        transfer_learning.run(config(trained, photos))
 
 
 def test_what_was_done_is_skipped_and_only_that(trained, photos, monkeypatch):
     seen = []
     classify = transfer_learning.transfer_arms.classify
     monkeypatch.setattr(transfer_learning.transfer_arms, "classify", lambda *a: seen.append(1) or classify(*a))
-    first = transfer_learning.run(config(photos))
+    first = transfer_learning.run(config(trained, photos))
     assert len(seen) == 4
-    again = transfer_learning.run(config(photos, overwrite=True))
+    again = transfer_learning.run(config(trained, photos, overwrite=True))
     assert len(seen) == 4 and again["rows"] == first["rows"]
-    transfer_learning.run(config(photos, overwrite=True, num_folds=3))
+    transfer_learning.run(config(trained, photos, overwrite=True, num_folds=3))
     assert len(seen) == 6
-    transfer_learning.run(config(photos, overwrite=True, seed=1))
+    transfer_learning.run(config(trained, photos, overwrite=True, seed=1))
     assert len(seen) == 10
-    monkeypatch.setattr(nets, "load_net", lambda checkpoint: tiny_transfer.network(trained.run, 1))
-    transfer_learning.run(config(photos, overwrite=True))
+    other = tiny_transfer.network(trained.run.with_name("other"), 1)
+    transfer_learning.run(config(other, photos, overwrite=True, out=first["folder"]))
     assert len(seen) == 14
 
 
 def test_from_scratch_learns_its_fold_alone(trained, photos, monkeypatch):
     rates, set_rate = [], step.with_learning_rate
     monkeypatch.setattr(step, "with_learning_rate", lambda s, rate: rates.append(rate) or set_rate(s, rate))
-    changes = {"arms": ("scratch",), "scratch_epochs": 25, "scratch_learning_rate": 0.02, "num_folds": 1}
-    result = transfer_learning.run(config(photos, **changes))
+    changes = {"scratch_epochs": 25, "scratch_learning_rate": 0.02, "num_folds": 1}
+    changes |= {"arms": ("pretrained", "scratch"), "curve": ()}
+    result = transfer_learning.run(config(trained, photos, **changes))
     np.testing.assert_allclose(rates, 0.01 * (1 + np.cos(np.pi * np.arange(25) / 25)), atol=1e-9)
     assert not (result["folder"] / "unfinished").exists()
-    (row,) = result["rows"]
+    frozen, row = result["rows"]
     assert row["arm"] == "scratch" and row["num_train"] == 4 and row["mean"] > 60  # chance is 33
-    (record,) = (result["folder"] / "records").iterdir()
+    (record,) = (result["folder"] / "records").glob("scratch*")
     key = json.loads(record.read_text())["key"]
     assert key["recipe"]["num_epochs"] == 25 and key["recipe"]["annealing"] == "cosine" and key["size"] == SIDE
     assert "features=3" in key["architecture"] and key["num_test"] == 50
+    words = f"4 per class: {frozen['mean']:.1f} against {row['mean']:.1f} %"
+    judged = findings_of(result["folder"], paper={"best earlier": {"4": {"mean": 10.0}}})
+    assert judged["pretrained_beats_scratch_on_101"].ours == words
+    assert judged["pretrained_beats_earlier_on_101"].ours == f"4 per class: {frozen['mean']:.1f} against 10.0 %"
+    assert judged["pretrained_beats_earlier_on_101"].because == "3 of 101 classes"
+
+
+def test_six_images_of_caltech_256_are_judged_by_their_mean(trained, tmp_path):
+    photos = tiny_transfer.write_photos(tmp_path, "caltech256")
+    changes = {"dataset": "caltech256", "num_train": (6,), "curve": (), "num_folds": 1}
+    result = transfer_learning.run(config(trained, photos, **changes))
+    judged, (row,) = findings(result["folder"]), result["rows"]
+    assert judged["few_images_suffice"].ours == f"{row['mean']:.1f} %"
+    assert judged["few_images_suffice"].because == "3 of 256 classes"
+    assert judged["pretrained_beats_scratch_on_256"] is judged["pretrained_beats_earlier_on_256"] is None
 
 
 def test_scratch_training_takes_the_mean_of_its_own_pictures_and_stops_at_nonsense():
@@ -148,7 +165,9 @@ def test_from_scratch_a_stopped_fold_goes_on_after_its_last_epoch_to_the_same_bi
 
 def test_voc_is_scored_by_average_precision(trained, tmp_path):
     write(tmp_path, devkit())
-    result = transfer_learning.run(transfer_learning.Config(images=tmp_path, dataset="voc2012", batch_size=16))
+    result = transfer_learning.run(
+        transfer_learning.Config(net=trained.run, images=tmp_path, dataset="voc2012", batch_size=16)
+    )
     written = json.loads((result["folder"] / "result.json").read_text())
     assert set(written["average_precision"]) == {"cat", "dog"}
     assert written["average_precision"]["cat"] in (50.0, 100.0)  # one of two photos of val shows a cat
@@ -156,6 +175,9 @@ def test_voc_is_scored_by_average_precision(trained, tmp_path):
     assert written["mean_average_precision"] == np.mean(list(written["average_precision"].values()))
     assert written["penalty"] == 1e-2  # the strongest of all that rank the one held-out photo right
     assert written["paper"]["pretrained"] == 79.0 and "rows" not in written
+    judged = findings(result["folder"])["average_precision"]
+    assert judged.ours == f"{written['mean_average_precision']:.1f} % on val, trained on train"
+    assert judged.because == "2 of VOC's 20 classes"
     assert written["converged"] is True and written["gradient_norm"] <= 1e-3 and written["iterations"] > 0
 
 
@@ -213,27 +235,27 @@ def test_the_keys_of_records_know_the_version_of_what_measured_them(trained, pho
         ({"remove_duplicates": 2.0}, "threshold=2.0: a correlation above 0 and at most 1"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused_before_anything_is_written(
-    trained, photos, monkeypatch, changes, message
-):
-    seen = ImageSet(
-        "seen",
-        SIDE,
-        ("a",),
-        ArraySource(np.zeros((1, SIDE, SIDE, 3), np.uint8), np.zeros(1, int)),
-        None,
-        trained.mean,
-        None,
-        "p",
-    )
-    monkeypatch.setattr(sets, "open_images", lambda data, net: seen)
+def test_settings_that_make_no_sense_are_refused_before_anything_is_written(trained, photos, changes, message):
     with pytest.raises(ValueError, match=message):
-        transfer_learning.run(config(photos, **changes))
-    assert not list(trained.run.rglob("*.json")) and not list(trained.run.rglob("*.npy"))
+        transfer_learning.run(config(trained, photos, **changes))
+    assert not [*trained.run.rglob("result.json"), *trained.run.rglob("records"), *trained.run.rglob("*.npy")]
 
 
 def test_the_command_prints_its_table_beside_the_papers(trained, photos, monkeypatch, capsys):
-    flags = ["--images", str(photos), "--arms", "pretrained", "--num-train", "4", "--curve", "2", "--num-folds", "2"]
+    flags = [
+        "--net",
+        str(trained.run),
+        "--images",
+        str(photos),
+        "--arms",
+        "pretrained",
+        "--num-train",
+        "4",
+        "--curve",
+        "2",
+        "--num-folds",
+        "2",
+    ]
     monkeypatch.setattr(sys, "argv", ["transfer_learning", *flags])
     monkeypatch.setitem(transfer_learning.PAPER["caltech101"]["pretrained"], 4, {"mean": 50.0, "spread": 0.5})
     transfer_learning.main()

@@ -10,7 +10,7 @@ from tiny_transfer import SIDE, TABLE
 
 import zfjax
 from zfjax import nets
-from zfjax.data import ArraySource, ImageSet, caltech, photo_sets, sets
+from zfjax.data import ArraySource, ImageSet, caltech, photo_sets
 from zfjax.transfer import frozen_features, protocol, records
 
 
@@ -41,7 +41,7 @@ def test_features_are_computed_once_for_the_same_weights_data_and_pictures(train
     other_table = dataclasses.replace(trained, architecture=zfjax.Architecture("tiny", TABLE.layers, 16, 3, 1 / 58))
     fewer = photo_sets.without(photo_set, np.arange(46) == 0)
     for changed in (
-        {"net": tiny_transfer.network(trained.run, 1)},
+        {"net": tiny_transfer.network(tmp_path / "other", 1)},
         {"net": other_mean},
         {"net": other_table},
         {"photo_set": fewer},
@@ -93,10 +93,10 @@ def test_pictures_that_the_net_was_trained_on_are_left_out(trained, photo_set, t
     chosen = np.stack([source[i]["image"] for i in (3, 12)])
     darker = ArraySource((chosen * 0.7 + 5).astype(np.uint8), np.zeros(2, int))
     seen = ImageSet("seen", SIDE, ("a",), darker, None, trained.mean, None, "print")
-    monkeypatch.setattr(sets, "open_images", lambda data, net: seen)
 
-    def opened(threshold):
-        return frozen_features.open_photos("caltech101", tmp_path, trained, threshold, tmp_path / "cache")
+    def opened(threshold, images=seen):
+        folder = tmp_path / "cache"
+        return frozen_features.open_photos("caltech101", tmp_path, trained, threshold, folder, trained=images)
 
     rest = opened(0.95)
     left = [photo for number, photo in enumerate(photo_set.photos) if number not in (3, 12)]
@@ -111,9 +111,8 @@ def test_pictures_that_the_net_was_trained_on_are_left_out(trained, photo_set, t
     with pytest.raises(TypeError, match="not callable"):  # they would be compared once more
         opened(0.96)
     nothing = ImageSet("seen", SIDE, ("a",), None, None, trained.mean, None, "print")
-    monkeypatch.setattr(sets, "open_images", lambda data, net: nothing)
     with pytest.raises(ValueError, match="remove_duplicates=0.9: 'seen' has no training pictures to compare with"):
-        opened(0.9)
+        opened(0.9, nothing)
 
 
 def test_a_record_is_computed_once_for_its_key(tmp_path):

@@ -26,7 +26,9 @@ from zfjax.transfer.records import hash_of, recorded
 FEATURES_VERSION, DUPLICATES_VERSION = 1, 1
 
 
-def open_photos(dataset: str, images: Path, net: Net, threshold: float | None, folder: Path) -> PhotoSet:
+def open_photos(
+    dataset: str, images: Path, net: Net, threshold: float | None, folder: Path, *, trained: ImageSet | None = None
+) -> PhotoSet:
     """The data set, without the pictures that the net was trained on where a `threshold` is given.
 
     Departure: the paper left such pictures out of ImageNet and trained again; here they are left out of this set.
@@ -36,12 +38,14 @@ def open_photos(dataset: str, images: Path, net: Net, threshold: float | None, f
       net: any network of square pictures in colours.
       threshold: normalised correlation from which two pictures count as one; None keeps all.
       folder: keeps what was found, for later calls.
+      trained: what the net was trained on, where it is open already.
     """
     side_of(net)
     photo_set = tfds_sets.open_set(dataset, images)
     if threshold is None:
         return photo_set
-    trained = sets.open_images(None, net)
+    protocol.check_threshold(threshold)
+    trained = sets.open_images(None, net) if trained is None else trained
     learnt = trained.train
     if learnt is None:
         raise UserError(f"remove_duplicates={threshold}: {trained.name!r} has no training pictures to compare with")

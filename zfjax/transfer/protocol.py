@@ -215,9 +215,14 @@ def duplicates(tested: Iterable[np.ndarray], trained: Iterable[np.ndarray], thre
     The paper found 44 images of Caltech-101 and 243 of Caltech-256 in ImageNet so. Paper is silent: the threshold.
     Of 9,144 photos of Caltech-101 and 9,103 of ImageNet no two different ones reached 0.95.
     """
+    check_threshold(threshold)
+    return highest_correlations(tested, trained) >= threshold
+
+
+def check_threshold(threshold: float) -> None:
+    """UserError for what is no correlation to call two pictures one by."""
     if not 0 < threshold <= 1:
         raise UserError(f"threshold={threshold}: a correlation above 0 and at most 1 is needed")
-    return highest_correlations(tested, trained) >= threshold
 
 
 def _rows(features: dict[str, jax.Array], mask: np.ndarray) -> dict[str, np.ndarray]:
