@@ -245,6 +245,7 @@ def _add_to_region(graph: Graph, region: Node, eqn: core.JaxprEqn, inputs: list[
         graph.nodes.append(region)
     pairs = [(a, v) for a, v in zip(eqn.invars, inputs, strict=True) if v.maker is not region]
     region.eqns.append(eqn)
+    region.params["places"].append(here.place)
     region.params["before"].extend(atom for atom, _ in pairs)
     region.params["after"].extend((here.place, variable) for variable in eqn.outvars)
     outputs = [Value(v.aval) for v in eqn.outvars]
@@ -262,7 +263,11 @@ def _marked_regions(jaxpr: core.Jaxpr) -> dict[int, Node]:
             continue
         fed_by = {made_in[a] for a in eqn.invars if not isinstance(a, core.Literal) and a in made_in}
         joined = [region for region in fed_by if region.params["scope"] == scope]
-        region = joined[0] if joined else Node(name, {"before": [], "after": [], "scope": scope}, (), (), (eqn,), [])
+        region = (
+            joined[0]
+            if joined
+            else Node(name, {"before": [], "after": [], "places": [], "scope": scope}, (), (), (eqn,), [])
+        )
         regions[index] = region
         for other in joined[1:]:
             regions = {i: region if r is other else r for i, r in regions.items()}

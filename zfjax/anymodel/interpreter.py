@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend import core
 
@@ -38,14 +39,18 @@ class Skip(NamedTuple):
     after: core.Var
 
 
+class Finite(NamedTuple):
+    """The way back is the operation's own; it passes nothing where nothing comes in, or where it would be no number."""
+
+
 class Inner(NamedTuple):
     """Something is to be done inside the programs of a call."""
 
     plans: tuple[Plan, ...]
 
 
-Change = Rectify | Skip
-Plan = tuple[tuple[int, Any], ...]  # (number of an equation, Rectify | Skip | Inner), hashable as all of it
+Change = Rectify | Skip | Finite
+Plan = tuple[tuple[int, Any], ...]  # (number of an equation, Rectify | Skip | Finite | Inner), hashable as all of it
 
 
 def plan_of(changes: Mapping[Place, Change]) -> Plan:
@@ -84,6 +89,8 @@ def evaluate(
         outputs: Sequence[Any]
         if isinstance(change, Rectify):
             outputs = _rectified(_alone(eqn, program), change, backward)(*map(read, _variables(eqn)))
+        elif isinstance(change, Finite):
+            outputs = _finite(_alone(eqn, program))(*map(read, _variables(eqn)))
         elif isinstance(change, Inner):
             outputs = _run_inner(eqn, change, backward, [read(atom) for atom in eqn.invars])
         else:
@@ -152,6 +159,51 @@ def _rectified(alone: core.ClosedJaxpr, change: Rectify, backward: Backward | No
 
     rectifier.defvjp(up, down)
     return rectifier
+
+
+def _finite(alone: core.ClosedJaxpr) -> Callable[..., Sequence[Any]]:
+    """The one equation of `alone`, element by element, without NaN on its way back."""
+    variables: Sequence[Any] = alone.jaxpr.invars
+    (eqn,) = alone.jaxpr.eqns
+    shape = eqn.outvars[0].aval.shape
+    even = all(v.aval.shape == shape for v in variables)  # lax takes axes of size one and single numbers beside others
+
+    def apply(*operands: jax.Array) -> Any:
+        values = dict(zip(variables, operands, strict=True))
+        atoms = [atom.val if isinstance(atom, core.Literal) else values[atom] for atom in eqn.invars]
+        return eqn.primitive.bind(*atoms, **eqn.params)
+
+    @jax.custom_vjp
+    def operation(*operands: jax.Array) -> list[jax.Array]:
+        return [apply(*operands)]
+
+    def up(*operands: jax.Array) -> tuple[list[jax.Array], Any]:
+        if not even:
+            return operation(*operands), operands
+        result, back = jax.vjp(apply, *operands)
+        return [result], (back, jnp.isfinite(result))
+
+    def down(kept: Any, signals: Sequence[jax.Array]) -> tuple[Any, ...]:
+        (incoming,) = signals
+        if even:
+            back, is_number = kept
+        else:
+            result, back = jax.vjp(apply, *(jnp.broadcast_to(operand, shape) for operand in kept))
+            is_number = jnp.isfinite(result)
+        is_number &= jnp.isfinite(incoming)
+
+        def passed(outgoing: jax.Array, variable: Any) -> Any:
+            if outgoing.dtype == jax.dtypes.float0:
+                return np.zeros(variable.aval.shape, jax.dtypes.float0)
+            nothing = (incoming == 0) | (is_number & ~jnp.isfinite(outgoing))
+            outgoing = jnp.where(nothing, jnp.zeros_like(outgoing), outgoing)
+            added = [k for k, size in enumerate(shape) if variable.aval.shape[k:][:1] != (size,)]
+            return outgoing.sum(added).reshape(variable.aval.shape) if added else outgoing
+
+        return tuple(map(passed, back(incoming), variables))
+
+    operation.defvjp(up, down)
+    return operation
 
 
 @jax.custom_vjp

@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
 from typing import Literal
 
-from zfjax.anymodel.constants import uniform
+from zfjax.anymodel.constants import lower_bound, uniform
 from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact, reached
-from zfjax.anymodel.rectifiers import SHAPES, is_joined, is_square, origin
+from zfjax.anymodel.rectifiers import SHAPES, is_joined, is_square, origin, origin_of_mask
 
 Kind = Literal["feature", "sum", "squares", "part", "energy", "weighted", "length", "scale"]
 Kinds = Mapping[Value, Kind]
@@ -62,6 +62,47 @@ def is_of_squares(value: Value, kinds: Kinds) -> bool:
 def is_guard(node: Node, operand: int, flow: Flow, kinds: Kinds) -> bool:
     """What the node bounds below is a norm's variance or length for certain."""
     return kinds.get(node.inputs[operand]) in _GUARDED and _ends_in_norms(node.outputs[0], flow, kinds)
+
+
+def is_guarded_choice(node: Node, flow: Flow, kinds: Kinds) -> bool:
+    """A selection by the size of a norm's variance or length, so that nothing is divided by zero, for certain.
+
+    Either where(length > c, length, d) with d above zero, or where(length > 0, x / length, d).
+    """
+    cases = [value for value in node.inputs[1:] if value in flow.varying]
+    others = [lower_bound(value) for value in node.inputs[1:] if value not in flow.varying]
+    measure = _compared(node.inputs[0], flow)
+    if len(cases) != 1 or len(others) != 1 or others[0] is None or kinds.get(measure or cases[0]) not in _DIVISORS:
+        return False
+    if _unspread(cases[0]) is measure:
+        return others[0] > 0 and _ends_in_norms(node.outputs[0], flow, kinds)
+    maker = _unspread(cases[0]).maker
+    scales = [] if maker is None else maker.inputs[1:] if maker.name == "div" else maker.inputs
+    return measure is not None and any(measure in _scaled_with(value) for value in scales)
+
+
+def _compared(mask: Value, flow: Flow) -> Value | None:
+    """What a mask compares with a number; None for any other mask."""
+    node = origin_of_mask(mask).maker
+    if node is None or node.name not in ("gt", "ge", "lt", "le", "eq", "ne"):
+        return None
+    varying = [value for value in node.inputs if value in flow.varying]
+    return _unspread(varying[0]) if len(varying) == 1 else None
+
+
+def _scaled_with(value: Value) -> set[Value]:
+    """A norm's scale, and the length or variance that it is the reciprocal of."""
+    base = _unspread(value)
+    below = base.maker.inputs if base.maker is not None and base.maker.name in POWERS else []
+    return {base, *map(_unspread, below)}
+
+
+def _unspread(value: Value) -> Value:
+    """The value of which this one is made of copies."""
+    value = origin(value)[0]
+    while value.maker is not None and value.maker.name == "broadcast_in_dim" and value.maker.inputs:
+        value = origin(value.maker.inputs[0])[0]
+    return value
 
 
 def is_of_norm(node: Node, flow: Flow, kinds: Kinds) -> bool:

@@ -138,6 +138,13 @@ def origin(value: Value) -> tuple[Value, Moves]:
     return base, _after(before, moves)
 
 
+def origin_of_mask(mask: Value) -> Value:
+    """The comparison of which this is a copy, or the opposite."""
+    while mask.maker is not None and mask.maker.inputs and mask.maker.name in MOVES | {"not"}:
+        mask = mask.maker.inputs[0]
+    return mask
+
+
 def _moves(node: Node) -> Moves | None:
     """How a node moves the places of its input; None where it is no copy."""
     if node.name == "transpose":

@@ -10,7 +10,8 @@ With `incoming` what comes down at a rectifier and `x` what it read on the way u
 It does not matter how a rectifier is written (`rectifiers`) or where it stands: in jit, remat, scan, cond, or in a
 function with a derivative of its own. An operation gets the rule, or keeps its derivative as pools and norms do, only
 where the program leaves no doubt (`verdicts`, `norms`); all else that is not linear is an error, rather than a picture
-that is wrong. The upper bound of relu6 keeps its derivative. A norm that the model marks with
+that is wrong. Where the derivative that an operation keeps is not finite, it passes nothing: no NaN leaves that the
+results do not have. The upper bound of relu6 keeps its derivative. A norm that the model marks with
 `skipped_on_the_way_down`, as this library's contrast norm is, becomes the identity under "deconvnet" and under
 functions of your own; the other two are derivatives and do not skip.
 
@@ -27,10 +28,11 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from zfjax.anymodel.finite import poles_of
 from zfjax.anymodel.graph import Graph, Node, graph_of, is_inexact
 from zfjax.anymodel.interpreter import Backward, evaluate, plan_of
 from zfjax.anymodel.tracing import source_line, traced
-from zfjax.anymodel.verdicts import ACTIVATIONS, STEP, Verdict, classify, facts_of
+from zfjax.anymodel.verdicts import ACTIVATIONS, STEP, Facts, Verdict, classify, facts_of
 from zfjax.deconvnet import Index, Unit, as_unit, isolate, rectify
 from zfjax.errors import UserError
 from zfjax.ops import KEPT, SKIPPED
@@ -68,10 +70,13 @@ def with_relu_rule(fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown 
     @wraps(fn, updated=())
     def ruled(*args: Any, **kwargs: Any) -> Any:
         program, shapes = traced(fn, args, kwargs)
-        verdicts = verdicts_of(graph_of(program, opaque=ACTIVATIONS))
+        graph = graph_of(program, opaque=ACTIVATIONS)
+        facts = facts_of(graph)
+        verdicts = verdicts_of(graph, facts)
         _check(verdicts, on_unknown if backward else "keep", num_inputs=len(program.in_avals))
         changed = _CHANGED["deconvnet"] if callable(rule) else _CHANGED[rule]
-        plan = plan_of({v.place: v.change for _, v in verdicts if v.change and v.rule in changed})
+        changes = {v.place: v.change for _, v in verdicts if v.change and v.rule in changed}
+        plan = plan_of({**poles_of(graph, facts.flow, changes), **changes})
         leaves = jax.tree.leaves((args, kwargs))
         results = evaluate(program.jaxpr, program.consts, leaves, plan=plan, backward=backward)
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
@@ -96,7 +101,8 @@ def explain_rules(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
         types = ", ".join(str(jnp.result_type(leaf)) for leaf in leaves)
         raise UserError(f"arguments of type {types}: a floating one, in which the function can be linear, is needed")
     program, _ = traced(fn, args, kwargs)
-    return report_of(verdicts_of(graph_of(program, opaque=ACTIVATIONS)))
+    graph = graph_of(program, opaque=ACTIVATIONS)
+    return report_of(verdicts_of(graph, facts_of(graph)))
 
 
 def project_fn(
@@ -239,9 +245,8 @@ class Report(tuple[Operation, ...]):
         return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
-def verdicts_of(graph: Graph) -> list[tuple[Node, Verdict]]:
+def verdicts_of(graph: Graph, facts: Facts) -> list[tuple[Node, Verdict]]:
     """Every operation that is not linear in the input, and every function with a derivative of its own."""
-    facts = facts_of(graph)
     flow = facts.flow
     found: dict[object, tuple[Node, Verdict]] = {}
     for node in graph.nodes:

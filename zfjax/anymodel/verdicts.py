@@ -37,7 +37,16 @@ from zfjax.anymodel.compositions import Twins, Weights, bounds_the_input, object
 from zfjax.anymodel.constants import lower_bound, uniform
 from zfjax.anymodel.graph import Flow, Graph, Node, Place, flow_of, is_inexact
 from zfjax.anymodel.interpreter import Change, Rectify, Skip
-from zfjax.anymodel.norms import POWERS, PRODUCTS, Kinds, is_guard, is_of_norm, is_of_squares, kinds_of
+from zfjax.anymodel.norms import (
+    POWERS,
+    PRODUCTS,
+    Kinds,
+    is_guard,
+    is_guarded_choice,
+    is_of_norm,
+    is_of_squares,
+    kinds_of,
+)
 from zfjax.anymodel.rectifiers import (
     SHAPES,
     compared_axes,
@@ -200,6 +209,8 @@ def _quotient(node: Node, facts: Facts) -> Verdict | None:
 def _select(node: Node, facts: Facts) -> Verdict | None:
     if node.inputs[0] not in facts.flow.varying:
         return _linear(node, facts)
+    if is_guarded_choice(node, facts.flow, facts.kinds):
+        return _GUARD
     return _rectifier(node, facts) or _unclassified("chosen by a condition on the input")
 
 
