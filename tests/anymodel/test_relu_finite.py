@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 from ways_down import OWN, down
 
-from zfjax.anymodel.rules import kept_on_the_way_down, project_fn, with_relu_rule
+from zfjax.anymodel.rules import kept_on_the_way_down, project_fn, skipped_on_the_way_down, with_relu_rule
 
 RNG = np.random.default_rng(0)
 KERNEL = RNG.normal(size=(5, 5)).astype(np.float32)
@@ -82,6 +82,12 @@ def test_a_marked_function_and_every_rule_give_numbers_too(form):
     norm = kept_on_the_way_down((NORMS | ON_REQUEST)[form])
     found = down(lambda x: norm(dead(x)) @ KERNEL, *RULES, x=X, incoming=INCOMING)
     assert all(np.isfinite(found[rule][1]).all() for rule in RULES) and np.any(found["deconvnet"][1])
+
+
+def test_a_skipped_function_gives_numbers_where_it_is_not_skipped():
+    norm = skipped_on_the_way_down(NORMS["largest of norm and a number"])
+    found = down(lambda x: norm(dead(x)) @ KERNEL, "guided", "gradient", x=X, incoming=INCOMING)
+    assert all(np.isfinite(found[rule][1]).all() and np.any(found[rule][1]) for rule in ("guided", "gradient"))
 
 
 def test_where_jax_has_nan_of_its_own_the_pole_passes_nothing():

@@ -17,10 +17,11 @@ import numpy as np
 from jax.extend import core
 
 from zfjax.anymodel.constants import constant_of, lower_bound, uniform
-from zfjax.anymodel.graph import CUSTOM, Flow, Graph, Node, Place, Value, is_inexact, programs_of
+from zfjax.anymodel.graph import Flow, Graph, Node, Place, Value, flow_of, graph_of, is_inexact
 from zfjax.anymodel.interpreter import Finite
 from zfjax.anymodel.rectifiers import MOVES, SHAPES, is_square, origin
-from zfjax.ops import KEPT
+from zfjax.anymodel.verdicts import ACTIVATIONS
+from zfjax.ops import KEPT, SKIPPED
 
 # Operations on single elements, the derivative of which is not finite everywhere: at zero, of the input that is
 # numbered here, and elsewhere.
@@ -30,24 +31,27 @@ _UNBOUNDED = frozenset(_AT_ZERO) | _ELSEWHERE | {"integer_pow"}
 _MAKES_INFINITE = _UNBOUNDED - {"sqrt", "cbrt", "asin", "acos", "atan2"}
 
 
-def poles_of(graph: Graph, flow: Flow, changes: Iterable[Place]) -> dict[Place, Finite]:
+def poles_of(program: core.ClosedJaxpr, graph: Graph, flow: Flow, changes: Iterable[Place]) -> dict[Place, Finite]:
     """{place: change} of the operations on the way down whose derivative is not finite everywhere.
 
     Args:
+      program: the traced function.
       graph, flow: of the program.
       changes: places where the rule or the identity goes down: what holds one has no derivative of its own any more.
     """
-    inlined = {place[:length] for place in changes for length in range(len(place))}
+    inlined = {place[:length] for place in changes for length in range(1, len(place) + 1)}
     own = {node.place for node in graph.custom} - inlined
-    found: dict[Place, Finite] = {}
+    marked = [node.params["places"] for node in graph.nodes if node.name in (KEPT, SKIPPED)]
+    skipped = {place for places in marked if not inlined.isdisjoint(places) for place in places}
+    if any(inlined.isdisjoint(places) for places in marked):  # look into what is kept
+        graph = graph_of(program, opaque=ACTIVATIONS, marks=False)
+        flow = flow_of(graph)
+        own |= {node.place for node in graph.custom} - inlined
+    found = {}
     for node in graph.nodes:
-        if not flow.passes(node) or any(node.place[:length] in own for length in range(len(node.place))):
-            continue
-        if node.name == KEPT:
-            for eqn, place in zip(node.eqns, node.params["places"], strict=True):
-                found.update(_inside(eqn, place))
-        elif _has_pole(node, flow):
-            found[node.place] = Finite()
+        around = [node.place[:length] for length in range(1, len(node.place) + 1)]
+        if flow.passes(node) and not own.intersection(around) and not skipped.intersection(around):
+            found.update({node.place: Finite()} if _has_pole(node, flow) else {})
     return found
 
 
@@ -179,15 +183,3 @@ _SMALLEST: dict[str, Callable[[Node, _Of], float]] = {
     "div": _of_quotient,
     "sqrt": _of_root,
 }
-
-
-def _inside(eqn: core.JaxprEqn, place: Place) -> dict[Place, Finite]:
-    """Of an equation that is kept as it stands, and of the programs in it."""
-    if eqn.primitive.name in _UNBOUNDED | {"mul"}:
-        return {place: Finite()}
-    found: dict[Place, Finite] = {}
-    if eqn.primitive.name not in CUSTOM:
-        for k, program in enumerate(programs_of(eqn)):
-            for index, inner in enumerate(program.jaxpr.eqns):
-                found.update(_inside(inner, (*place, k, index)))
-    return found
