@@ -71,6 +71,10 @@ class LayerFacts(TypedDict):
     num_images: int
     strongest: Any  # float [M]
     scales: Any  # float [M]
+    seed: str  # where the projections start: "value"
+    num_below_zero: int  # activations drawn that are below 0
+    rounding: Any  # bool [M]: nothing but rounding
+    tied: Any  # int [M]: images whose maximum stands at several places
     images: list[list[str]]  # [M, k], their files' names, or their places in the split
     resemblance: dict[str, float | None]
     energy_on_object: dict[str, float | None] | None
@@ -151,7 +155,7 @@ def summarize(config: Config, net: nets.Net, data: ImageSet, state: State, drawn
 def facts_of(net: nets.Net, layer: str, state: State, drawn: strongest.Strongest, num_images: int) -> LayerFacts:
     """What result.json says of one layer."""
     field = net.receptive_field(layer)
-    scores = strongest.scores(drawn)
+    scores, notes = strongest.scores(drawn), strongest.notes(drawn)
     return {
         "maps": drawn.maps,
         "units": [nets.unit_name(net, layer, number) for number in drawn.maps],
@@ -163,6 +167,10 @@ def facts_of(net: nets.Net, layer: str, state: State, drawn: strongest.Strongest
         "num_images": num_images,
         "strongest": drawn.values[:, 0],
         "scales": drawn.scales,
+        "seed": notes["seed"],
+        "num_below_zero": notes["num_below_zero"],
+        "rounding": notes["rounding"],
+        "tied": notes["tied"],
         "images": drawn.names.tolist(),
         "resemblance": scores["resemblance"],
         "energy_on_object": scores["energy_on_object"],
@@ -186,6 +194,7 @@ def report(result: dict[str, Any]) -> None:
     for layer, facts in result["layers"].items():
         value, chance = (facts["resemblance"][name] for name in ("value", "by_chance"))
         print(f"{deconv_page.summary_line(layer, facts)}")
+        print("".join(f"  {line}\n" for line in strongest.warnings_of(facts)), end="")
         if value is not None:
             beside = "" if chance is None else f", by chance {chance:.2f}"
             print(f"  a projection correlates with its patch by {value:.2f}{beside}")

@@ -13,9 +13,10 @@ with `active` true where the ReLU let something through on the way up. `descend`
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from zfjax.errors import UserError
 from zfjax.network import LayerTrace, Params, Trace, check_params, forward
 from zfjax.ops import contrast_norm, conv_transpose, unpool
 
+Seed = Literal["value", "one"]  # where a way down starts: an activation's own value (sec. 2.1), or 1
 Index = int | np.integer | np.ndarray | jax.Array  # an int, traced or not, or one for each of N units ([N])
 
 
@@ -65,6 +67,7 @@ def isolate(
     *,
     channel: Index | None = None,
     position: tuple[Index, Index] | None = None,
+    seed: Seed = "value",
 ) -> jax.Array:
     """Keep one activation of each image and set all others to zero ("set all other activations in the layer to zero").
 
@@ -74,10 +77,12 @@ def isolate(
       channel: the map (or dense unit) to keep; None keeps every map at `position`.
       position: (y, x) in the map; None keeps the map's strongest place in each image, the first of equal ones. A
         dense unit has none.
+      seed: "value", kept with their own values, or "one", each with 1. A way down that starts below 0 shows what speaks
+        against the unit as what speaks for it, so "value" warns of such an activation, outside jit.
 
     Returns:
-      The shape of `features`, the kept activations with their own values; for N units of one image [N, ...]. UserError
-      for a channel or position outside the features, or not one for each image; a traced one outside keeps nothing.
+      The shape of `features`, the kept activations and 0 elsewhere; for N units of one image [N, ...]. UserError for a
+      channel or position outside the features, or not one for each image; a traced one outside keeps nothing.
 
     Examples:
       >>> import jax.numpy as jnp, numpy as np, zfjax
@@ -91,6 +96,7 @@ def isolate(
       >>> zfjax.isolate(features, zfjax.Unit(np.array([0, 1, 1]))).shape  # three units of one image
       (3, 2, 2, 2)
     """
+    check_seed(seed)
     if unit is not None and (channel is not None or position is not None):
         raise UserError(
             f"unit={unit}, channel={channel}, position={position}: name the unit once, by unit= or the others"
@@ -115,7 +121,30 @@ def isolate(
         strongest = jnp.where(keep, features, -jnp.inf).max(axis=3).reshape(num, -1).argmax(axis=1)
         row, column = strongest // features.shape[2], strongest % features.shape[2]
         keep = keep & _is_at(row, features, axis=1) & _is_at(column, features, axis=2)
-    return jnp.where(keep, features, jnp.zeros((), features.dtype))
+    kept = jnp.where(keep, features if seed == "value" else jnp.ones((), features.dtype), jnp.zeros((), features.dtype))
+    warn_below_zero(kept.reshape(num, -1), seed=seed)
+    return kept
+
+
+def check_seed(seed: str) -> None:
+    """UserError unless it is a `Seed`."""
+    if seed not in ("value", "one"):
+        raise UserError(f"seed={seed!r}: one of 'value', 'one' is needed")
+
+
+def warn_below_zero(starts: Any, *, seed: str) -> None:
+    """Warn of ways down that start below 0, for these [N, ...] units; says nothing of traced ones."""
+    if seed != "value" or isinstance(starts, jax.core.Tracer):
+        return
+    lowest = np.asarray(starts).reshape(len(starts), -1).min(axis=1) if np.size(starts) else np.zeros(0)
+    if (below := np.flatnonzero(lowest < 0)).size:
+        listed = ", ".join(map(str, below[:10])) + (", ..." if below.size > 10 else "")
+        warnings.warn(
+            f"seed='value': {below.size} of {len(lowest)} activations are below 0 (number {listed}; the lowest "
+            f"{lowest.min():.3g}), and their pictures show what speaks against the unit as what speaks for it; "
+            "seed='one' starts from 1",
+            stacklevel=3,
+        )
 
 
 def as_unit(unit: Unit | Index | tuple[Index | None, ...]) -> Unit:
@@ -172,7 +201,13 @@ def _layer_by_keyword(way: Callable[Arguments, Result]) -> Callable[Arguments, R
 
 @_layer_by_keyword
 def project(
-    params: Params, trace: Trace, top: Top, *, layer: str | None = None, architecture: Architecture
+    params: Params,
+    trace: Trace,
+    top: Top,
+    *,
+    layer: str | None = None,
+    architecture: Architecture,
+    seed: Seed = "value",
 ) -> jax.Array:
     """Carry the activations `top` of `layer` down to pixels, layer by layer (sec. 2.1, Fig. 1).
 
@@ -188,6 +223,7 @@ def project(
         the trace of one image gives N pictures of it.
       layer: where `top` stands; may be left out where a Unit names it.
       architecture: the table.
+      seed: where a Unit starts, as for `isolate`; an array starts from its own values.
 
     Returns:
       [B, image_size, image_size, channels], signed, in pixels. UserError for an unknown layer, or two of them, another
@@ -208,12 +244,18 @@ def project(
       >>> others.shape, np.allclose(others[0], pixels[0])
       ((2, 64, 64, 3), True)
     """
-    return _pixels(params, trace, top, layer, architecture, "deconvnet")
+    return _pixels(params, trace, top, layer, architecture, "deconvnet", seed)
 
 
 @_layer_by_keyword
 def gradient(
-    params: Params, trace: Trace, top: Top, *, layer: str | None = None, architecture: Architecture
+    params: Params,
+    trace: Trace,
+    top: Top,
+    *,
+    layer: str | None = None,
+    architecture: Architecture,
+    seed: Seed = "value",
 ) -> jax.Array:
     """The derivative of sum(top * features of `layer`) by the images: exactly what `jax.grad` gives.
 
@@ -221,8 +263,8 @@ def gradient(
     gradient itself (Simonyan et al. 2013, "saliency").
 
     Args:
-      params, trace, top, layer, architecture: as for `project`; of the trace, features, switches and norm_inputs of
-        a pass without dropout are used.
+      params, trace, top, layer, architecture, seed: as for `project`; of the trace, features, switches and norm_inputs
+        of a pass without dropout are used.
 
     Returns:
       [B, image_size, image_size, channels], signed; UserError as for `project`, or for a trace without the features
@@ -241,17 +283,23 @@ def gradient(
       >>> np.allclose(others, jax.grad(logit)(images), rtol=1e-4, atol=1e-6 * abs(others).max())
       True
     """
-    return _pixels(params, trace, top, layer, architecture, "gradient")
+    return _pixels(params, trace, top, layer, architecture, "gradient", seed)
 
 
 @_layer_by_keyword
 def guided_backprop(
-    params: Params, trace: Trace, top: Top, *, layer: str | None = None, architecture: Architecture
+    params: Params,
+    trace: Trace,
+    top: Top,
+    *,
+    layer: str | None = None,
+    architecture: Architecture,
+    seed: Seed = "value",
 ) -> jax.Array:
     """`gradient` with every ReLU also rectifying the signal (Springenberg et al. 2014).
 
     Args:
-      params, trace, top, layer, architecture: as for `gradient`.
+      params, trace, top, layer, architecture, seed: as for `gradient`.
 
     Returns:
       [B, image_size, image_size, channels], signed; UserError as for `gradient`.
@@ -265,7 +313,7 @@ def guided_backprop(
       >>> zfjax.guided_backprop(params, trace, zfjax.Unit(7, layer="conv5"), architecture=table).shape
       (1, 64, 64, 3)
     """
-    return _pixels(params, trace, top, layer, architecture, "guided")
+    return _pixels(params, trace, top, layer, architecture, "guided", seed)
 
 
 Way = Callable[..., jax.Array]  # called as `project` is
@@ -289,17 +337,18 @@ def descend(
     layer: str | None = None,
     architecture: Architecture,
     way: str = "deconvnet",
+    seed: Seed = "value",
 ) -> dict[str, Step]:
     """Every step of a way down, for those who want to watch it.
 
     Args:
-      params, trace, top, layer, architecture: as for `project`, and as for `gradient` on the two other ways.
+      params, trace, top, layer, architecture, seed: as for `project`, and as for `gradient` on the two other ways.
       way: a name of `WAYS`.
 
     Returns:
       {layer: Step} from the top down; UserError as for that way, or for another name.
     """
-    top, layer = _standing(trace, top, layer, architecture)
+    top, layer = _standing(trace, top, layer, architecture, seed)
     steps = _descend(params, trace, top, layer=layer, architecture=architecture, way=_name_of(way))
     return {name: steps[name] for name in reversed(architecture.layer_names) if name in steps}  # jit sorts by name
 
@@ -312,6 +361,7 @@ def project_places(
     layer: str,
     architecture: Architecture,
     way: Way | str = project,
+    seed: Seed = "value",
     batch_size: int = 16,
 ) -> np.ndarray:
     """Carry many single activations of one layer down, each alone; every image goes up once, however many need it.
@@ -323,6 +373,7 @@ def project_places(
       layer: where the activations stand.
       architecture: the table.
       way: `project`, `gradient` or `guided_backprop`, or its name in `WAYS`.
+      seed: where they start, as for `isolate`.
       batch_size: images per forward pass, and activations per way down.
 
     Returns:
@@ -330,8 +381,11 @@ def project_places(
       outside `images` or the layer, or another way.
     """
     _check_places(places, len(images), layer, architecture)
+    check_seed(seed)
     name = _name_of(way)
-    projections = np.zeros((len(places["image"]), *images.shape[1:]), np.float32)
+    type_of_images = jax.dtypes.canonicalize_dtype(images.dtype)
+    projections = np.zeros((len(places["image"]), *images.shape[1:]), type_of_images)
+    starts = np.zeros(len(projections), np.float32)
     for start in range(0, len(images), batch_size):
         fed = _fill(images[start : start + batch_size], batch_size)
         trace = _trace_below(params, fed, layer=layer, architecture=architecture)
@@ -340,20 +394,25 @@ def project_places(
             chosen = wanted[first : first + batch_size]
             some = {name: _fill(np.asarray(place[chosen], np.int32), batch_size) for name, place in places.items()}
             some["image"] = some["image"] - np.int32(start)
-            drawn = _project_places(params, trace, some, layer=layer, architecture=architecture, way=name)
-            projections[chosen] = np.asarray(drawn)[: len(chosen)]
+            options: dict[str, Any] = {"layer": layer, "architecture": architecture, "way": name, "seed": seed}
+            drawn, values = _project_places(params, trace, some, **options)
+            projections[chosen], starts[chosen] = np.asarray(drawn)[: len(chosen)], np.asarray(values)[: len(chosen)]
+    warn_below_zero(starts, seed=seed)
     return projections
 
 
 def _pixels(
-    params: Params, trace: Trace, top: Top, layer: str | None, architecture: Architecture, way: str
+    params: Params, trace: Trace, top: Top, layer: str | None, architecture: Architecture, way: str, seed: Seed
 ) -> jax.Array:
-    top, layer = _standing(trace, top, layer, architecture)
+    top, layer = _standing(trace, top, layer, architecture, seed)
     return _descend_to_pixels(params, trace, top, layer=layer, architecture=architecture, way=way)
 
 
-def _standing(trace: Trace, top: Top, layer: str | None, architecture: Architecture) -> tuple[jax.Array, str]:
+def _standing(
+    trace: Trace, top: Top, layer: str | None, architecture: Architecture, seed: Seed
+) -> tuple[jax.Array, str]:
     """(top, layer), both known: outside jit, where a Unit's numbers can be looked at."""
+    check_seed(seed)
     named = top.layer if isinstance(top, Unit) else None
     if named is not None and layer is not None and named != layer:
         raise UserError(f"layer={layer!r} and Unit(layer={named!r}): name one layer; one of them may be left out")
@@ -362,9 +421,13 @@ def _standing(trace: Trace, top: Top, layer: str | None, architecture: Architect
         raise UserError("layer=None: name the layer that top stands in, by layer= or in Unit(layer=...)")
     architecture.layer(layer)
     if isinstance(top, Unit):
-        return isolate(_features(trace.get(layer), layer), top), layer
+        return isolate(_features(trace.get(layer), layer), top, seed=seed), layer
     if not hasattr(top, "shape"):
         raise UserError(f"top={top!r}: an array of the shape of trace[{layer!r}].features, or a Unit, is needed")
+    if seed != "value":
+        raise UserError(
+            f"seed={seed!r}: top is an array and holds what it starts from; a Unit, or isolate(seed=), does not"
+        )
     return jnp.asarray(top), layer
 
 
@@ -485,14 +548,24 @@ def _trace_below(params: Params, images: jax.Array, *, layer: str, architecture:
     return {name: trace[name] for name in architecture.layer_names[: architecture.layer_names.index(layer) + 1]}
 
 
-@partial(jax.jit, static_argnames=("layer", "architecture", "way"))
+@partial(jax.jit, static_argnames=("layer", "architecture", "way", "seed"))
 def _project_places(
-    params: Params, trace: Trace, places: Mapping[str, jax.Array], *, layer: str, architecture: Architecture, way: str
-) -> jax.Array:
+    params: Params,
+    trace: Trace,
+    places: Mapping[str, jax.Array],
+    *,
+    layer: str,
+    architecture: Architecture,
+    way: str,
+    seed: Seed,
+) -> tuple[jax.Array, jax.Array]:
+    """(pictures [N, ...], the activations [N])"""
     chosen = jax.tree.map(lambda maps: maps[places["image"]], trace)
-    position = (places["row"], places["column"]) if chosen[layer].features.ndim == 4 else None
+    maps = chosen[layer].features
+    position = (places["row"], places["column"]) if maps.ndim == 4 else None
     unit = Unit(places["channel"], position, layer)
-    return WAYS[way](params, chosen, unit, architecture=architecture)
+    values = maps[(jnp.arange(len(maps)), *(position or ()), places["channel"])]
+    return WAYS[way](params, chosen, unit, architecture=architecture, seed=seed), values
 
 
 def _fill(rows: np.ndarray, num: int) -> np.ndarray:

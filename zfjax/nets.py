@@ -23,10 +23,10 @@ import numpy as np
 from jax.tree_util import Partial
 
 from zfjax import features as layer_features
-from zfjax.anymodel import project_fn
+from zfjax.anymodel.rules import projected_from
 from zfjax.architecture import Architecture, Conv, ReceptiveField, receptive_field
 from zfjax.data import Source, archives, name_of
-from zfjax.deconvnet import WAYS, Unit, as_unit, project_places
+from zfjax.deconvnet import WAYS, Seed, Unit, as_unit, check_seed, project_places, warn_below_zero
 from zfjax.errors import NotThereError, UserError
 from zfjax.features import Features
 from zfjax.files import digest
@@ -74,7 +74,14 @@ class Net(Protocol):
         """fn(images) -> {layer: [B, H, W, C] or [B, C]}; UserError for an unknown layer, or none at all."""
 
     def project(
-        self, images: Any, units: Unit, *, layer: str | None = None, of: Any = None, way: Way = "deconvnet"
+        self,
+        images: Any,
+        units: Unit,
+        *,
+        layer: str | None = None,
+        of: Any = None,
+        way: Way = "deconvnet",
+        seed: Seed = "value",
     ) -> np.ndarray:
         """One signed picture for each unit, each projected alone, from its own activation.
 
@@ -84,9 +91,10 @@ class Net(Protocol):
           layer: where they stand, unless the units say it.
           of: int [N], the image of each unit; by default the one image, or unit n in image n.
           way: "deconvnet", or to compare "gradient" or "guided" backpropagation.
+          seed: start from the activation's "value", which warns below 0, or from "one".
 
         Returns:
-          float32 [N, H, W, C], in the unit of the images. UserError for an unknown layer, or a unit that is not there.
+          [N, H, W, C], in the unit and type of the images. UserError for an unknown layer, or a unit that is not there.
         """
 
     def receptive_field(self, layer: str) -> ReceptiveField | None:
@@ -218,7 +226,14 @@ class OfTable:
         return layer_features.layers_of(self.params, layers, architecture=self.architecture)
 
     def project(
-        self, images: Any, units: Unit, *, layer: str | None = None, of: Any = None, way: Way = "deconvnet"
+        self,
+        images: Any,
+        units: Unit,
+        *,
+        layer: str | None = None,
+        of: Any = None,
+        way: Way = "deconvnet",
+        seed: Seed = "value",
     ) -> np.ndarray:
         """One signed picture for each unit: see `Net.project`."""
         layer = _layer_of(units, layer)
@@ -226,7 +241,7 @@ class OfTable:
         images = np.asarray(images)
         places = places_of(units, of, self.features([layer]), images, layer)
         return project_places(
-            self.params, images, places, layer=layer, architecture=self.architecture, way=WAYS[_checked(way)]
+            self.params, images, places, layer=layer, architecture=self.architecture, way=WAYS[_checked(way)], seed=seed
         )
 
     def receptive_field(self, layer: str) -> ReceptiveField:
@@ -398,7 +413,14 @@ class FunctionNet:
         return Partial(self._compiled.setdefault(("pictures", tuple(layers)), prepared), self.params)
 
     def project(
-        self, images: Any, units: Unit, *, layer: str | None = None, of: Any = None, way: Way = "deconvnet"
+        self,
+        images: Any,
+        units: Unit,
+        *,
+        layer: str | None = None,
+        of: Any = None,
+        way: Way = "deconvnet",
+        seed: Seed = "value",
     ) -> np.ndarray:
         """One signed picture for each unit, by `zfjax.project_fn`: see `Net.project`."""
         layer = check_layer(self, _layer_of(units, layer))
@@ -406,11 +428,13 @@ class FunctionNet:
         images = np.asarray(images)
         places = places_of(units, of, self.features([layer]), images, layer)
         num = len(places["image"])
-        pictures = np.zeros((num, *images.shape[1:]), np.float32)
-        step = self._projection_of(layer, way)
+        pictures = np.zeros((num, *images.shape[1:]), jax.dtypes.canonicalize_dtype(images.dtype))
+        check_seed(seed)
+        step, starts = self._projection_of(layer, way), np.zeros(num, np.float32)
         for rows in layer_features.full_batches(num, self.units_at_once):
             some = [np.asarray(places[name][rows], np.int32) for name in ("channel", "row", "column")]
-            pictures[rows] = step(self.params, images[places["image"][rows]], *some)
+            pictures[rows], starts[rows] = step(self.params, images[places["image"][rows]], *some, seed == "one")
+        warn_below_zero(starts, seed=seed)
         return pictures
 
     def receptive_field(self, layer: str) -> ReceptiveField | None:
@@ -433,10 +457,12 @@ class FunctionNet:
         is_dense = len(self.shapes[layer]) == 1
 
         @jax.jit
-        def projected(params: Any, images: jax.Array, channel: jax.Array, row: jax.Array, column: jax.Array) -> Any:
+        def projected(params: Any, images: Any, channel: Any, row: Any, column: Any, from_one: Any) -> Any:
             unit = Unit(channel, None if is_dense else (row, column))
             fn = partial(self._called, params)
-            return project_fn(lambda images: fn(images)[layer], images, unit=unit, rule=way, on_unknown=self.on_unknown)
+            options: dict[str, Any] = {"rule": way, "on_unknown": self.on_unknown, "from_one": from_one}
+            pictures, top = projected_from(lambda images: fn(images)[layer], images, unit=unit, **options)
+            return pictures, top.reshape(len(top), -1).sum(axis=1)
 
         return self._compiled.setdefault((layer, way), projected)
 

@@ -59,8 +59,13 @@ def map_panels(strongest: Strongest, columns: int, names: Sequence[str]) -> list
         tiles = [pixels.resized(pixels.signed_pictures(projections, scale), side), pixels.resized(patches, side)]
         sheet = pixels.side_by_side(*(pixels.mosaic(pair, columns=3) for pair in tiles))
         sheet = np.pad(sheet, ((0, 0), (0, width - sheet.shape[1]), (0, 0)), constant_values=255)  # columns align
-        panels.append(Panel(sheet, f"{name}   white = +{scale:.2g}"))
+        panels.append(Panel(sheet, f"{name}   {scale_words(scale)}"))
     return panels
+
+
+def scale_words(scale: float) -> str:
+    """What is drawn white; of a map whose projections are drawn as grey, why."""
+    return f"white = +{scale:.2g}" if np.isfinite(scale) else "nothing but rounding"
 
 
 def filter_section(kernel: np.ndarray, layer: str) -> Section:
@@ -89,6 +94,7 @@ def caption(num_images: int, images: str = "images") -> list[str]:
         f"Left of each pair: the strongest activation in each of the nine images of {num_images:,} {images} "
         "that excite it most, strongest first, projected to the pixels alone. Right: what its unit sees there.",
         "Zero is mid-grey. The nine projections of a map share one scale, the 99.5th percentile of their |values|; "
-        "maps have scales of their own, as their activations differ in size. Light grey: no picture there.",
+        "maps have scales of their own, as their activations differ in size. Light grey: no picture there. Grey alone, "
+        "'nothing but rounding': the way down cancels, as under a norm whose mean is all that is read.",
         canvas.SWITCHES_NOTE,
     ]

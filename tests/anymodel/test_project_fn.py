@@ -150,7 +150,8 @@ def test_the_examples_of_the_docstrings_run():
 def test_it_starts_from_the_activation_itself():
     """One dense layer: the unit's value times its weights, whatever its sign; no ReLU stands above it."""
     images, weights = IMAGES[:, 1, :, 0], KERNEL[:2].reshape(8, -1)
-    found = project_fn(lambda images: images @ weights, images, unit=1)
+    with pytest.warns(UserWarning, match="activations are below 0"):
+        found = project_fn(lambda images: images @ weights, images, unit=1)
     values = (images @ weights)[:, 1:2]
     assert values.min() < 0 < values.max()
     np.testing.assert_allclose(found, values * weights[:, 1], rtol=1e-5)
@@ -195,7 +196,8 @@ def test_what_cannot_be_projected_is_named(fn, images, words):
 
 def test_unknown_operations_keep_their_gradient_on_request():
     images = np.random.default_rng(1).normal(size=(2, 4)).astype(np.float32)
-    found = project_fn(jnp.tanh, images, unit=2, on_unknown="keep")
+    with pytest.warns(UserWarning, match="1 of 2 activations are below 0"):
+        found = project_fn(jnp.tanh, images, unit=2, on_unknown="keep")
     expected = np.zeros_like(images)
     expected[:, 2] = np.tanh(images[:, 2]) * (1 - np.tanh(images[:, 2]) ** 2)
     np.testing.assert_allclose(found, expected, rtol=1e-5)

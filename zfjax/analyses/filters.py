@@ -38,6 +38,8 @@ MEANINGS = {
     f"{', '.join(f'{band} {low:g} to {high:g}' for band, (low, high) in BANDS.items())} cycles per pixel; of "
     "filters that are not dead by weight",
     "band_peaks": "share of these filters whose spectrum is largest in the band",
+    "projections_of_layer_2": "as of Figure 2: where they start, how many from below 0, maps that are nothing but "
+    "rounding, images tied at the maximum",
     "aliased_energy": "mean share of a filter's energy beyond 1 / (2 stride) cycles per pixel, which the layer's grid "
     "takes for coarser patterns; of filters that are not dead by weight",
 }
@@ -256,6 +258,7 @@ def measure(bottom: Bottom) -> dict[str, Any]:
             "maps_of_layer_2": bottom.second.maps,
             "units_of_layer_2": list(bottom.units),
             "images_of_layer_2": bottom.second.names.tolist(),
+            "projections_of_layer_2": strongest.notes(bottom.second),
         }
     return facts
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from zfjax import nets, pixels
+from zfjax import features, nets, pixels
 from zfjax.analyses import top_activations
 from zfjax.analyses.top_activations import TopActivations
 from zfjax.architecture import ReceptiveField
@@ -64,7 +66,15 @@ MEANINGS = {
     "the projection is not zero; 'by_chance' is the same with the patches of another map that is drawn",
     "energy_on_object": "mean share of a projection's energy (squares) that falls on the object, where the set says "
     "where objects are; 'by_chance' is the object's mean share of the patches' pixels",
+    "seed": "where each projection starts: from the activation's own 'value'",
+    "num_below_zero": "drawn activations below 0, whose projections show what speaks against the unit",
+    "rounding": "maps whose projections are nothing but rounding: they change when each pixel changes by its last "
+    "digits; drawn as grey",
+    "tied": "drawn images in which the map's maximum stands at several places; the first of them is projected",
 }
+ROUNDING = 0.1  # share of itself by which a picture may change with the last digits of its pixels
+AT_ONCE = 16  # images in memory at the same time, to count ties
+NUDGE = 5.3  # steps of the images' type by which each pixel is moved then
 
 
 class Strongest(NamedTuple):
@@ -78,8 +88,10 @@ class Strongest(NamedTuple):
     patches: np.ndarray  # uint8 [M, k, s, s, 3]; OUTSIDE where there is none
     inside: np.ndarray  # bool [M, k, s, s] the pixel lies in the picture
     objects: np.ndarray | None  # bool [M, k, s, s] it lies on the object; None where the set does not say
-    scales: np.ndarray  # float [M] the |value| that is drawn white, one for all projections of a map
+    scales: np.ndarray  # float [M] the |value| that is drawn white, one for all projections of a map; inf: all is grey
     names: np.ndarray  # str [M, k] of the images: their files' names, or their places in the split
+    rounding: np.ndarray = np.zeros(0, bool)  # [M] the projections are nothing but rounding: see `is_rounding`
+    tied: np.ndarray = np.zeros(0, int)  # [M, k] places with the image's maximum, the first of which is projected
 
 
 def project_and_cut(
@@ -89,6 +101,9 @@ def project_and_cut(
 
     The window of an activation is the receptive field of its place, also where that reaches beyond the picture; a
     field at least as large as the picture, or one that is not known, shows the whole picture.
+
+    Where several places of a map hold its maximum, the first is projected, as `max_pool` and Flax's `nn.max_pool` take
+    one place of several; `jnp.max` in a model shares what comes down among all of them. `tied` counts the places.
 
     Args:
       net: any network.
@@ -109,6 +124,20 @@ def project_and_cut(
     has_places = len(nets.shapes_of(net, [layer])[layer]) == 3
     units = Unit(channels[drawn], (rows[drawn], columns[drawn]) if has_places else None)
     pictures = net.project(views.images, units, layer=layer, of=which, way=way)
+    largest = np.full(drawn.shape, -1.0)
+    largest[drawn] = np.abs(pictures).max(axis=(1, 2, 3), initial=0)
+    tied, rounding = np.zeros(drawn.shape, int), np.zeros(len(drawn), bool)
+    if drawn.any():
+        tied[drawn] = _ties(net.features([layer]), layer, views.images, which, channels[drawn])
+        first = np.flatnonzero((largest > 0).any(axis=1))  # of these maps the largest picture is looked at again
+        chosen = (np.cumsum(drawn).reshape(drawn.shape) - 1)[first, largest[first].argmax(axis=1)]
+        chosen = np.resize(
+            chosen, max(len(chosen), min(len(pictures), getattr(net, "units_at_once", 1)))
+        )  # one program
+        some = Unit(*jax.tree.map(lambda index: index[chosen], (units.channel, units.position)))
+        options: dict[str, Any] = {"layer": layer, "of": which[chosen], "way": way}
+        again = is_rounding(net, views.images, some, pictures[chosen], values[drawn][chosen], **options)
+        rounding[first] = again[: len(first)]
     boxes = _boxes(net.receptive_field(layer), nets.size_of(net.image_size), rows, columns)
 
     def cut_all(sheets: np.ndarray, fill: float) -> np.ndarray:
@@ -128,9 +157,73 @@ def project_and_cut(
         patches=cut_all(views.pictures[which], OUTSIDE),
         inside=cut_all(np.ones((*pictures.shape[:3], 1), bool), False)[..., 0],
         objects=None if views.objects is None else cut_all(views.objects[which, ..., None], False)[..., 0],
-        scales=np.array([pixels.symmetric_scale(of_map) for of_map in projections]),
+        scales=np.where(rounding, np.inf, [pixels.symmetric_scale(of_map) for of_map in projections]),
         names=np.array([[name_of(source, int(index)) if index >= 0 else "" for index in row] for row in images]),
+        rounding=rounding,
+        tied=tied,
     )
+
+
+def is_rounding(
+    net: Net, images: np.ndarray, units: Unit, pictures: np.ndarray, values: np.ndarray, **options: Any
+) -> np.ndarray:
+    """Whether pictures are nothing but rounding, as those of a mean over what a norm gave a fixed mean.
+
+    Each is made again, from 1 instead of the activation's value, of an image whose pixels are NUDGE steps of their type
+    larger. Times the value, that is the same picture but for rounding; where the difference is more than ROUNDING of
+    it, root mean square, nothing else is left of it.
+
+    Args:
+      net: any network; one of a table has no such norm, and one whose `project` takes no `seed` cannot be asked.
+      images, units, options: as `net.project` was called for them.
+      pictures: [N, H, W, C], what it gave.
+      values: [N] the units' activations. Below 0 a rectified way is not the value times that from 1; these are False.
+
+    Returns:
+      bool [N]; False for types shorter than float32, whose rounding is coarser than that.
+    """
+    is_known = "seed" in inspect.signature(net.project).parameters and not isinstance(net, nets.OfTable)
+    step = float(np.finfo(images.dtype).eps) if images.dtype in (np.float32, np.float64) else 1.0
+    if not len(pictures) or not is_known or step > ROUNDING:
+        return np.zeros(len(pictures), bool)
+    nudged = (images * (1 + NUDGE * step)).astype(images.dtype)
+    others = net.project(nudged, units, seed="one", **options) * values.reshape(-1, 1, 1, 1)
+    difference, size = (np.square(of, dtype=np.float64).sum(axis=(1, 2, 3)) for of in (pictures - others, pictures))
+    return (values > 0) & (difference > ROUNDING**2 * size)
+
+
+def _ties(fn: features.Features, layer: str, images: np.ndarray, which: np.ndarray, channels: np.ndarray) -> np.ndarray:
+    """In how many places of its map of its image each maximum stands. `which`, `channels` [N] -> int [N]"""
+    ties, answer = np.zeros(len(which), int), features.jitted(fn)
+    for rows in features.full_batches(len(images), AT_ONCE):
+        maps = np.asarray(answer(images[rows])[layer])
+        maps = maps.reshape(len(rows), -1, maps.shape[-1])
+        own = np.flatnonzero((which >= rows[0]) & (which < rows[0] + len(rows)))
+        places = maps[which[own] - rows[0], :, channels[own]]
+        ties[own] = (places == places.max(axis=1, keepdims=True)).sum(axis=1)
+    return ties
+
+
+def notes(strongest: Strongest) -> dict[str, Any]:
+    """What MEANINGS says of how the projections were made, and of those that are not what they look like."""
+    drawn = strongest.images >= 0
+    return {
+        "seed": "value",
+        "num_below_zero": int((strongest.values[drawn] < 0).sum()),
+        "rounding": strongest.rounding,
+        "tied": (strongest.tied > 1).sum(axis=1),
+    }
+
+
+def warnings_of(facts: Mapping[str, Any]) -> list[str]:
+    """A line for each of `notes` that a reader has to know."""
+    num_rounding, num_tied = int(np.sum(facts["rounding"])), int(np.sum(facts["tied"]))
+    lines = {
+        "projections start from an activation below 0: what speaks against the unit": facts["num_below_zero"],
+        "maps are nothing but rounding, and drawn as grey": num_rounding,
+        "projections stand for one of several places that share the maximum": num_tied,
+    }
+    return [f"{num} {words}" for words, num in lines.items() if num]
 
 
 def scores(strongest: Strongest) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from zfjax.anymodel.graph import Graph, Node, graph_of, is_inexact
 from zfjax.anymodel.interpreter import Backward, evaluate, plan_of
 from zfjax.anymodel.tracing import source_line, traced
 from zfjax.anymodel.verdicts import ACTIVATIONS, STEP, Facts, Verdict, classify, facts_of
-from zfjax.deconvnet import Index, Unit, as_unit, isolate, rectify
+from zfjax.deconvnet import Index, Seed, Unit, as_unit, check_seed, isolate, rectify
 from zfjax.errors import UserError
 from zfjax.ops import KEPT, SKIPPED
 
@@ -112,10 +112,12 @@ def project_fn(
     unit: Unit | Index,
     rule: Rule = "deconvnet",
     on_unknown: OnUnknown = "error",
+    seed: Seed = "value",
 ) -> jax.Array:
     """Carry one activation of any model back to the images: `isolate`, then the way back under `rule`.
 
-    It starts from the activation's own value, as `project` does, and for this library's networks equals `project`.
+    It starts from the activation's own value, as `project` does, and for this library's networks equals `project`;
+    with `seed="one"` from 1, as Captum does.
     Under jit, with `fn` and a constant `unit` closed over, it is compiled once for each shape of `images`.
 
     Args:
@@ -125,6 +127,7 @@ def project_fn(
       unit: `Unit(channel, position, layer)`; a channel alone stands for its strongest place in each image. Where `fn`
         gives one array, it is the unit's layer, whatever that is called.
       rule, on_unknown: as for `with_relu_rule`.
+      seed: where it starts, as for `isolate`: under "value" an activation below 0 warns, outside jit.
 
     Returns:
       The shape of `images`, signed; for N units of one image [N, ...]. UserError for images or features of another
@@ -142,6 +145,20 @@ def project_fn(
       Array([[ 6., 12., 18.],
              [-4.,  0., 20.]], dtype=float32)
     """
+    check_seed(seed)
+    return projected_from(fn, images, unit=unit, rule=rule, on_unknown=on_unknown, from_one=seed == "one")[0]
+
+
+def projected_from(
+    fn: Callable[[jax.Array], Any],
+    images: jax.Array,
+    *,
+    unit: Unit | Index,
+    rule: Rule,
+    on_unknown: OnUnknown,
+    from_one: bool | jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """(`project_fn`'s pictures, the features that they start from, zero but for the unit); `from_one` may be traced."""
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"images of type {images.dtype}: floating point, as the model reads them, is needed")
     unit = as_unit(unit)
@@ -152,11 +169,14 @@ def project_fn(
         raise UserError(f"fn returns {found}: one floating array of features is needed")
     if features.ndim and len(features) != len(images):
         raise UserError(f"fn returns {features.shape} for images of {images.shape}: features of each image are needed")
-    top = isolate(features, unit)
+    if isinstance(from_one, bool):
+        top = isolate(features, unit, seed="one" if from_one else "value")
+    else:
+        top = jnp.where(from_one, isolate(features, unit, seed="one"), isolate(features, unit))
     if len(top) == len(images):
         (pixels,) = down(top)
-        return pixels
-    return jax.vmap(lambda one: down(one[None])[0][0])(top)  # the units of one image
+        return pixels, top
+    return jax.vmap(lambda one: down(one[None])[0][0])(top), top  # the units of one image
 
 
 def _of_layer(fn: Callable[[jax.Array], Any], layer: str, images: jax.Array) -> Any:

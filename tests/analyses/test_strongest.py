@@ -1,0 +1,77 @@
+"""What a projection is not: rounding drawn as a picture, one of several equal places."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.pages import deconv
+from zfjax import nets
+from zfjax.analyses import strongest, top_activations
+
+RNG = np.random.default_rng(0)
+KERNEL = RNG.normal(size=(3, 3, 3, 4)).astype(np.float32)
+HEAD = RNG.normal(size=(4, 2)).astype(np.float32)
+
+
+class Pictures:
+    """Noise, with a flat one in which every place is tied."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        pixels = np.random.default_rng(index).integers(0, 256, (6, 9, 3), np.uint8)
+        return {"image": np.full_like(pixels, 200) if index == 2 else pixels, "label": np.int32(-1)}
+
+
+def _net(normalised):
+    def fn(images):
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        maps = jax.lax.conv_general_dilated(images, KERNEL, (1, 1), "VALID", dimension_numbers=dimensions)
+        if normalised:
+            mean = maps.mean((1, 2), keepdims=True)
+            spread = jnp.square(maps - mean).mean((1, 2), keepdims=True) + 1e-5
+            maps = (maps - mean) * jax.lax.rsqrt(spread) + 0.5
+        return {"maps": jnp.abs(images), "logits": maps.mean((1, 2)) @ jnp.abs(HEAD)}
+
+    return nets.FunctionNet(fn, image_size=(6, 9), on_unknown="keep")
+
+
+def _drawn(net, layer, maps):
+    source = Pictures()
+    images = np.asarray(net.prepare(np.stack([source[n]["image"] for n in range(3)])))
+    fed = net.features([layer])(images)[layer]
+    top = top_activations.update(top_activations.init(fed.shape[-1], 3), fed, jnp.arange(3, dtype=jnp.int32))
+    return strongest.project_and_cut(net, source, top, np.array(maps), layer=layer)
+
+
+@pytest.mark.filterwarnings("ignore:seed='value'")
+def test_pictures_of_a_mean_over_a_norm_are_nothing_but_rounding():
+    """The mean of what instance norm gives is its offset, whatever the image: the exact picture is 0."""
+    drawn = _drawn(_net(normalised=True), "logits", [0, 1])
+    assert np.abs(drawn.projections).max() > 0
+    np.testing.assert_array_equal(drawn.rounding, [True, True])
+    panel = deconv.map_panels(drawn, 1, ["a", "b"])[0]
+    assert panel.label == "a   nothing but rounding"
+    half = panel.pixels[:, : panel.pixels.shape[1] // 2 - 20]
+    assert set(np.unique(half)) <= {128, 255}  # mid-grey, and the gaps
+    assert strongest.warnings_of(strongest.notes(drawn)) == ["2 maps are nothing but rounding, and drawn as grey"]
+
+
+@pytest.mark.filterwarnings("ignore:seed='value'")
+def test_pictures_of_a_mean_without_the_norm_are_real():
+    drawn = _drawn(_net(normalised=False), "logits", [0, 1])
+    assert (drawn.values[:, 0] > 0).any()
+    np.testing.assert_array_equal(drawn.rounding, [False, False])
+    assert np.isfinite(drawn.scales).all()
+
+
+def test_places_tied_at_the_maximum_are_counted():
+    drawn = _drawn(_net(normalised=False), "maps", [0])
+    expected = [
+        54 if image == 2 else (Pictures()[image]["image"][..., 0] == Pictures()[image]["image"][..., 0].max()).sum()
+        for image in drawn.images[0]
+    ]
+    np.testing.assert_array_equal(drawn.tied[0], expected)
+    assert strongest.notes(drawn)["tied"].tolist() == [np.sum(np.array(expected) > 1)]
