@@ -29,6 +29,16 @@ POOLS = {
     "positive and negative part": lambda x: pool(relu(jnp.concatenate([x, -x], -1))),
     "zeros beside a rectifier's maps": lambda x: pool(jnp.pad(relu(x), BORDER)),
     "zeros beside relu6 and a sum": lambda x: pool(jnp.pad(jax.nn.relu6(x) + jnp.maximum(x @ KERNEL, 0), BORDER)),
+    "zeros beside what may be negative": lambda x: nn.max_pool(jnp.pad(x @ KERNEL, BORDER), (3, 3), (2, 2)),
+    "zeros beside a norm": lambda x: pool(jnp.pad(x @ KERNEL, BORDER) * KERNEL[None, None, :1] + OTHER[None, None, :1]),
+    "zeros at one end": lambda x: nn.max_pool(jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0))), (3, 3), (2, 2)),
+    "zeros at a side": lambda x: pool(jnp.concatenate([x, jnp.zeros((2, 4, 2, 3))], 2)),
+    "zeros around a frame": lambda x: pool(
+        jnp.moveaxis(jnp.pad(jnp.moveaxis(x, 3, 1), ((0, 0),) * 2 + ((1, 1),) * 2), 1, 3)
+    ),
+    "zeros cut away": lambda x: pool(jnp.pad(x, BORDER)[:, 1:5, 1:5]),
+    "ones around": lambda x: pool(jnp.pad(x, BORDER, constant_values=1.0)),
+    "zeros written around": lambda x: pool(jnp.zeros((2, 6, 6, 3)).at[:, 1:5, 1:5].set(x)),
     "minus infinity": lambda x: pool(jnp.pad(x, BORDER, constant_values=-jnp.inf)),
     "same": lambda x: nn.max_pool(x, (3, 3), (2, 2), "SAME"),
     "empty maps for a residual": lambda x: pool(
@@ -68,7 +78,14 @@ ACTIVATIONS = {
     "read by a mask": lambda x: jnp.take_along_axis(jnp.stack([ZERO, x]), (x > 0).astype(jnp.int32)[None], 0),
     "leaky": lambda x: jnp.stack([x, 0.1 * x]).max(0),
     "absolute value": lambda x: jnp.stack([x, -x]).max(0),
-    "pool with zeros beside what may be negative": lambda x: pool(jnp.pad(x, BORDER)),
+    "windows that all meet zeros": lambda x: pool(jnp.pad(x[:, :2, :2], BORDER)),
+    "windows that all meet zeros between": lambda x: pool(
+        lax.pad(x, 0.0, ((0, 0, 0), (0, 1, 1), (0, 1, 1), (0, 0, 0)))
+    ),
+    "windows as wide as the padded map": lambda x: nn.max_pool(jnp.pad(x, BORDER), (6, 6)),
+    "windows that all meet zeros along one axis": lambda x: nn.max_pool(jnp.pad(x, BORDER), (6, 2)),
+    "zeros written around": lambda x: pool(jnp.zeros((2, 4, 4, 3)).at[:, 1:3, 1:3].set(x[:, :2, :2])),
+    "a pool of leaky maps": lambda x: nn.max_pool(jnp.pad(jnp.concatenate([x, 0.1 * x], 1), BORDER), (5, 1)),
 }
 
 

@@ -316,7 +316,7 @@ class Flow(NamedTuple):
     fixed: set[Value]  # had one before `stop_gradient`
     wanted: set[Value]  # some result has a derivative by it
     arguments: dict[Value, int]  # the floating arguments that a value depends on, a bit for each
-    joined: dict[tuple[Any, ...], bool]  # what `rectifiers.is_joined` found, so that nothing is walked twice
+    joined: dict[tuple[Any, ...], bool]  # what `joins.is_joined` found, so that nothing is walked twice
 
     def passes(self, node: Node) -> bool:
         """A gradient comes down through the node, or would but for its being a `stop_gradient`."""

@@ -25,7 +25,8 @@ from typing import Literal
 
 from zfjax.anymodel.constants import lower_bound, uniform
 from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact, reached
-from zfjax.anymodel.rectifiers import SHAPES, is_joined, is_square, origin, origin_of_mask
+from zfjax.anymodel.joins import is_joined
+from zfjax.anymodel.rectifiers import SHAPES, is_square, origin, origin_of_mask
 
 Kind = Literal["feature", "sum", "squares", "part", "energy", "weighted", "length", "scale"]
 Kinds = Mapping[Value, Kind]

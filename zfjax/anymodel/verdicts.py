@@ -16,7 +16,7 @@ floating arguments. Every primitive that the table does not name is unclassified
     powers, products and quotients of parts that depend on     own gradient in a norm, or where a product's parts
       the input                                                  depend on different arguments, else unclassified
     SELECTIONS (max-pooling) and READS at places that the      own gradient, but unclassified where they may be an
-      input chooses                                              activation: see `rectifiers`
+      input chooses                                              activation: see `joins`
     a step function of the input in a product (no rectifier),  unclassified
       in a sum, or as a result
     a region marked as skipped                                 skipped: the identity
@@ -37,6 +37,7 @@ from zfjax.anymodel.compositions import Twins, Weights, bounds_the_input, object
 from zfjax.anymodel.constants import lower_bound, uniform
 from zfjax.anymodel.graph import Flow, Graph, Node, Place, flow_of, is_inexact
 from zfjax.anymodel.interpreter import Change, Rectify, Skip
+from zfjax.anymodel.joins import compared_axes, has_window_within, is_joined
 from zfjax.anymodel.norms import (
     POWERS,
     PRODUCTS,
@@ -49,9 +50,7 @@ from zfjax.anymodel.norms import (
 )
 from zfjax.anymodel.rectifiers import (
     SHAPES,
-    compared_axes,
     is_beside_rectifier,
-    is_joined,
     is_under_root,
     rectified_operand,
 )
@@ -162,6 +161,8 @@ def _rectifier(node: Node, facts: Facts) -> Verdict | None:
 def _selection(node: Node, facts: Facts) -> Verdict | None:
     compared = [value for value in node.inputs if value in facts.flow.carrying]
     if any(is_joined(value, compared_axes(node), facts.flow) for value in compared):
+        if has_window_within(node, facts.flow):
+            return _own("selection: goes back to where the value was read; a constant border passes nothing")
         return _unclassified("selects from a value joined to a constant, or to another function of it")
     return _SELECTED
 
