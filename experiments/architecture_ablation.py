@@ -27,9 +27,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.stats
-from matplotlib.figure import Figure
 
 from experiments import train_imagenet
+from experiments.pages import ablation as ablation_page
 from experiments.shell import command, results
 from experiments.shell.command import Stopped
 from zfjax import files, nets, training
@@ -176,7 +176,7 @@ def train_and_write(
         "config": config,
         "versions": results.versions(),
     }
-    return results.write(out, COMMAND, result, {"table.png": draw(rows)} if rows else {})
+    return results.write(out, COMMAND, result, {"table.png": ablation_page.draw(rows)} if rows else {})
 
 
 def settings_of(config: Config) -> train_imagenet.Config:
@@ -267,37 +267,10 @@ def rank_correlation(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return {"rho": float(same.statistic), **p_values, "num_variants": len(pairs)}
 
 
-def draw(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Table 3 as a picture: our errors beside the paper's."""
-    figure = Figure(figsize=(9, 0.7 + 0.3 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    axes.set_axis_off()
-    axes.set_title("Table 3: error in percent, ours and (the paper's, on ImageNet)", fontsize=12, loc="left")
-    heads = ["variant", "parameters", "training top-1", "validation top-1", "validation top-5"]
-    widths = (0.36, 0.13, 0.17, 0.17, 0.17)
-    whole: Any = (0, 0, 1, 1)  # the stub knows no box of four numbers
-    table = axes.table(list(map(cells, rows)), colLabels=heads, colWidths=widths, cellLoc="right", bbox=whole)
-    table.auto_set_font_size(False)
-    table.set_fontsize(10)
-    for (row, column), cell in table.get_celld().items():
-        cell.set_edgecolor("0.8")
-        cell.set_text_props(ha="left" if column == 0 else "right", weight="bold" if row == 0 else "normal")
-    return figure
-
-
-def cells(row: dict[str, Any]) -> list[str]:
-    """One line of the table."""
-    error = row["error"]
-    ours = (error["train"]["top1"], error["validation"]["top1"], error["validation"]["top5"])
-    theirs = row["paper"] or (None, None, None)
-    numbers = [f"{100 * a:.1f}" + ("" if b is None else f" ({b:.1f})") for a, b in zip(ours, theirs, strict=True)]
-    return [row["name"], f"{row['parameters']:,}", *numbers]
-
-
 def report(result: dict[str, Any]) -> None:
     """Print the table."""
     for row in result["rows"]:
-        name, parameters, *errors = cells(row)
+        name, parameters, *errors = ablation_page.cells(row)
         print(f"{name:34} {parameters:>12}  " + "  ".join(f"{error:>12}" for error in errors))
     for name, why in result["diverged"].items():
         print(f"{name:34} left out: {why}")

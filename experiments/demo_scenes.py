@@ -16,18 +16,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 
-from experiments.pages import canvas
+from experiments.pages import demo as demo_page
 from experiments.shell import command, results
-from zfjax import nets, pixels
+from zfjax import nets
 from zfjax.data import demo
 
 COMMAND = "demo_scenes"
-SHOWN = 8  # scenes of each class on the page
-ANNOTATED = 2  # of them with mask and parts
 PENALTIES = (1e1, 1e2, 1e3, 1e4)  # of the ridge regressions; the best one on the test scenes counts, in their favour
-PART_COLOURS = ((255, 40, 40), (40, 230, 40), (255, 230, 0))  # right eye, left eye, nose
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ def measure_and_write(config: Config, out: Path) -> dict[str, Any]:
         "config": config,
         "versions": results.versions(),
     }
-    return results.write(out, COMMAND, result, {"scenes.png": draw(test)})
+    return results.write(out, COMMAND, result, {"scenes.png": demo_page.draw(test)})
 
 
 def background_images(seed: int, count: int, size: int) -> np.ndarray:
@@ -105,33 +101,6 @@ def linear_accuracy(train: np.ndarray, test: np.ndarray, train_labels: np.ndarra
         scores = cross @ np.linalg.solve(gram + penalty * np.eye(len(gram), dtype=np.float32), targets)
         accuracies.append(float((scores.argmax(axis=1) == test_labels).mean()))
     return max(accuracies)
-
-
-def draw(scenes: dict[str, np.ndarray]) -> Figure:
-    """Rows of `SHOWN` scenes for each class, the last `ANNOTATED` with the mask's outline and the parts."""
-    panels = []
-    for label, name in enumerate(demo.CLASS_NAMES):
-        chosen = np.flatnonzero(scenes["label"] == label)[:SHOWN]
-        images = [scenes["image"][index] for index in chosen]
-        for place in range(SHOWN - ANNOTATED, len(chosen)):
-            images[place] = annotated(images[place], scenes["mask"][chosen[place]], scenes["parts"][chosen[place]])
-        panels.append(canvas.Panel(pixels.mosaic(np.stack(images), columns=SHOWN), name))
-    caption = [
-        f"Each row a class; the last {ANNOTATED} scenes with the creature's outline, right eye red, left eye green, "
-        "nose yellow. Pose, colours, light, ground and clutter are drawn independently of the class."
-    ]
-    return canvas.page("The demo set", [canvas.Section("", panels, columns=2)], caption)
-
-
-def annotated(image: np.ndarray, mask: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """A copy with the mask's outline in white and a dot of 3 x 3 pixels on each part."""
-    padded = np.pad(mask, 1)
-    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    marked = image.copy()
-    marked[mask & ~inner] = 255
-    for (y, x), colour in zip(np.floor(parts).astype(int), PART_COLOURS, strict=True):
-        marked[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = colour
-    return marked
 
 
 def report(result: dict[str, Any]) -> None:

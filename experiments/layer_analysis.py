@@ -28,10 +28,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from experiments.pages import canvas
+from experiments.pages import transfer as transfer_page
 from experiments.shell import command, figure, results
 from experiments.shell.figure import NetFlag
 from zfjax import nets, transfer
@@ -132,7 +131,7 @@ def measure_and_write(config: Config, net: Net, out: Path, kept: Path) -> dict[s
         "seed": config.seed,
         **results.provenance(net, photo_set, config),
     }
-    return results.write(out, COMMAND, result, {"layers.png": draw(result)})
+    return results.write(out, COMMAND, result, {"layers.png": transfer_page.draw_layers(result)})
 
 
 def check(config: Config, net: Net) -> None:
@@ -214,31 +213,6 @@ def classify(
 ) -> dict[str, Any]:
     """What is recorded of one classifier on one fold."""
     return transfer_arms.classify(*coordinates(), photo_set, fold, loss)
-
-
-def draw(result: Mapping[str, Any]) -> Figure:
-    """Accuracy against layer: ours with its spread, the paper's dashed."""
-    figure = Figure(figsize=(8.0, 5.0), dpi=canvas.DPI, layout="constrained")
-    axes = figure.subplots()
-    layers = list(dict.fromkeys(row["layer"] for row in result["rows"]))
-    for colour, name in enumerate(("svm", "softmax")):
-        rows = [row for row in result["rows"] if row["classifier"] == name]
-        places = [layers.index(row["layer"]) for row in rows]
-        if rows:
-            spread = [row["spread"] or 0.0 for row in rows]
-            means = [row["mean"] for row in rows]
-            axes.errorbar(places, means, yerr=spread, color=f"C{colour}", marker="o", capsize=3, label=f"{name}, here")
-        known = [(place, row["paper"]) for place, row in zip(places, rows, strict=True) if row["paper"] is not None]
-        if known:
-            label = f"{name}, paper (ImageNet, full width, {result['paper']['num_train']} per class)"
-            axes.plot(*zip(*known, strict=True), f"C{colour}s--", alpha=0.5, label=label)
-    axes.set_xticks(range(len(layers)), layers)
-    axes.set_ylabel("mean per-class accuracy (%)")
-    axes.set_ylim(0, 100)
-    axes.set_title(f"{result['data']['name']}: {result['num_classes']} classes, {result['num_train']} images per class")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    return figure
 
 
 def report(result: Mapping[str, Any]) -> None:

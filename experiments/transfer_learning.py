@@ -27,10 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from experiments.pages import canvas
+from experiments.pages import transfer as transfer_page
 from experiments.shell import command, figure, results
 from experiments.shell.figure import NetFlag
 from zfjax import nets, transfer
@@ -160,7 +159,9 @@ def measure_and_write(
         "seed": config.seed,
         **results.provenance(net, photo_set, config),
     }
-    return results.write(out, COMMAND, result, {"curve.png": draw(result)} if "rows" in measured else {})
+    return results.write(
+        out, COMMAND, result, {"curve.png": transfer_page.draw_curve(result)} if "rows" in measured else {}
+    )
 
 
 def scratch_arm(config: Config, net: nets.TrainedNet, photo_set: PhotoSet, folder: Path) -> Callable[[int, Fold], Arm]:
@@ -217,29 +218,6 @@ def measure_folds(
             paper = PAPER[photo_set.name][name].get(num_train)
             rows.append({"arm": name, "num_train": num_train, **over_folds(of_arm), "paper": paper})
     return rows
-
-
-def draw(result: Mapping[str, Any]) -> Figure:
-    """Accuracy against training images per class: ours with their spread, the paper's dashed."""
-    figure = Figure(figsize=(8.0, 5.0), dpi=canvas.DPI, layout="constrained")
-    axes = figure.subplots()
-    for colour, name in enumerate(("pretrained", "scratch", "best earlier")):
-        rows = [row for row in result["rows"] if row["arm"] == name]
-        if rows:
-            spread = [row["spread"] or 0.0 for row in rows]
-            places = [row["num_train"] for row in rows], [row["mean"] for row in rows]
-            axes.errorbar(*places, yerr=spread, color=f"C{colour}", marker="o", capsize=3, label=f"{name}, here")
-        paper = result["paper"][name]
-        label = f"{name}, paper (ImageNet, full width)" if name == "pretrained" else f"{name}, paper"
-        axes.plot(list(paper), [p["mean"] for p in paper.values()], f"C{colour}s--", alpha=0.5, label=label)
-    axes.set_xlabel("training images per class")
-    axes.set_ylabel("mean per-class accuracy (%)")
-    axes.set_ylim(0, 100)
-    axes.set_xlim(left=0)
-    axes.set_title(f"{result['data']['name']}: {result['num_classes']} classes, {result['num_images']:,} images")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    return figure
 
 
 def report(result: Mapping[str, Any]) -> None:
