@@ -125,6 +125,10 @@ class Config:
     """Side of the prepared pictures in pixels; by default the only size there."""
     width: float | None = None
     """Factor on the features of every layer but the last; by default the preset's."""
+    image_size: int | None = None
+    """Side of the crops that the networks see, pixels; by default the preset's."""
+    batch_size: int | None = None
+    """Images per step over all devices; by default the preset's."""
     num_epochs: int | None = None
     """Passes over the training set; by default the preset's."""
     learning_rate: float | None = None
@@ -137,14 +141,19 @@ class Config:
     """Seed of weights, order, crops and dropout."""
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config, *, data: ImageSet | None = None) -> dict[str, Any]:
     """Train what is not done, measure, write the table; what result.json holds.
 
-    UserError for unknown variants, for data that are missing, or where `out` holds runs with other settings.
+    Args:
+      config: the flags.
+      data: the pictures, where they are open already, in the place of those that the flags name.
+
+    Raises:
+      UserError: unknown variants, data that are missing, or an `out` that holds runs with other settings.
     """
     chosen = choose_variants(config.variants)
     settings = settings_of(config)
-    images = train_imagenet.open_images(settings)
+    images = train_imagenet.open_images(settings, data)
     with results.claimed(config.out, COMMAND, overwrite=True) as out:  # it goes on where it stopped
         return train_and_write(config, chosen, settings, images, out)
 
@@ -184,10 +193,14 @@ def settings_of(config: Config) -> train_imagenet.Config:
     preset = train_imagenet.PRESETS[config.preset]
     rate = LEARNING_RATES[config.preset] if config.learning_rate is None else config.learning_rate
     recipe = dataclasses.replace(preset.recipe, seed=config.seed, learning_rate=rate)
-    if config.num_epochs is not None:
-        recipe = dataclasses.replace(recipe, num_epochs=config.num_epochs)
-    width = preset.width if config.width is None else config.width
-    return dataclasses.replace(preset, recipe=recipe, width=width, data_dir=config.data_dir, data_size=config.data_size)
+    recipe = dataclasses.replace(recipe, **_given(config, "num_epochs", "batch_size"))
+    others: dict[str, Any] = {"recipe": recipe, "data_dir": config.data_dir, "data_size": config.data_size}
+    return dataclasses.replace(preset, **others, **_given(config, "width", "image_size"))
+
+
+def _given(config: Config, *names: str) -> dict[str, Any]:
+    """The fields of these names that are not None."""
+    return {name: value for name in names if (value := getattr(config, name)) is not None}
 
 
 def measured(variant: Variant, settings: train_imagenet.Config, images: ImageSet, out: Path) -> dict[str, Any]:
@@ -205,21 +218,21 @@ def measured(variant: Variant, settings: train_imagenet.Config, images: ImageSet
     if record["row"] is None:
         files.save_json(path, record)  # before it begins, so that no other settings go on with it
         began = time.monotonic()
-        train(dataclasses.replace(settings, out=folder), table)
+        train(dataclasses.replace(settings, out=folder), table, images)
         row = {**errors_of(folder, images, settings.recipe.batch_size), "seconds": time.monotonic() - began}
         files.save_json(path, {"identity": identity, "row": row})
         record = json.loads(path.read_text())
     return record["row"]
 
 
-def train(settings: train_imagenet.Config, table: Architecture) -> None:
+def train(settings: train_imagenet.Config, table: Architecture, images: ImageSet) -> None:
     """Train `table` in the folder of the settings, from where it stopped if it was begun there."""
     assert settings.out is not None
     begun = any((settings.out / "checkpoints").glob("*/network"))
     if begun:  # the rate that it has come to: another would begin its annealing anew
         stored = train_imagenet.stored_config(checkpoints.load(checkpoints.find(settings.out)))
         settings = dataclasses.replace(settings, recipe=stored.recipe)
-    train_imagenet.run(settings, settings.out if begun else None, table=table)
+    train_imagenet.run(settings, settings.out if begun else None, table=table, data=images)
 
 
 def errors_of(folder: Path, images: ImageSet, batch_size: int) -> dict[str, Any]:

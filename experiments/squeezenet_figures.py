@@ -28,12 +28,11 @@ from typing import Any, Literal
 from experiments import deconv_figures, occlusion_maps, part_correspondence
 from experiments.shell import command, results
 from zfjax import nets
-from zfjax.data import sets
+from zfjax.data import ImageSet, sets
 from zfjax.errors import NotThereError, UserError
 
 LAYERS = ("pool1", "fire4", "fire8", "conv10")  # of Figure 2, from edges to classes
 COMPARED = ("fire8", "conv10", "fire4")  # of Table 1: in the places of the paper's layers 5 and 7, and a low one
-BATCH = 64  # photos per step of the scan
 COMMANDS: dict[str, Any] = {
     "deconv": deconv_figures,
     "occlusion": occlusion_maps,
@@ -59,14 +58,22 @@ class Config:
     """Maps of each layer in Figure 2; of conv10 first those of the photos' classes."""
     num_images: int = 3
     """Photos in Figure 7."""
+    layers: tuple[str, ...] = LAYERS
+    """Layers of Figure 2."""
+    batch_size: int = 64
+    """Photos per step of the scan."""
     seed: int = 0
     """Seed of maps, photos, draws and random places."""
     overwrite: bool = False
     """Replace results that are already there."""
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config, *, data: ImageSet | None = None) -> dict[str, Any]:
     """Make the figures and write each one's page, arrays and result.json.
+
+    Args:
+      config: the flags.
+      data: the photos, where they are open already, in the place of those that the flags name.
 
     Returns:
       {figure: what its result.json holds}. UserError or OSError for weights, photos or annotations that do not fit, a
@@ -82,9 +89,10 @@ def run(config: Config) -> dict[str, Any]:
     configs = configs_of(config)
     for name, flags in configs.items():
         results.check_free(flags.out, COMMANDS[name].COMMAND, overwrite=config.overwrite)
-    if set(configs) != {"correspondence"}:
-        check_photos(config.data, nets.load_net(f"squeezenet:{config.weights}"))
-    return {name: COMMANDS[name].run(flags) for name, flags in configs.items()}
+    net = nets.load_net(f"squeezenet:{config.weights}")
+    photos = None if set(configs) == {"correspondence"} else open_photos(config.data, net, data)
+    given = {"deconv": photos, "occlusion": photos, "correspondence": None}  # which has pictures of its own
+    return {name: COMMANDS[name].run(flags, net=net, data=given[name]) for name, flags in configs.items()}
 
 
 def configs_of(config: Config) -> dict[str, Any]:
@@ -96,7 +104,8 @@ def configs_of(config: Config) -> dict[str, Any]:
         "overwrite": config.overwrite,
     }
     photos = {**shared, "data": config.data}
-    deconv: dict[str, Any] = {"layers": LAYERS, "num_maps": config.num_maps, "split": "both", "batch_size": BATCH}
+    deconv: dict[str, Any] = {"layers": config.layers, "num_maps": config.num_maps, "split": "both"}
+    deconv["batch_size"] = config.batch_size
     configs: dict[str, Any] = {
         "deconv": deconv_figures.Config(out=root / "deconv", **deconv, **photos),
         "occlusion": occlusion_maps.Config(out=root / "occlusion", num_images=config.num_images, **photos),
@@ -107,12 +116,13 @@ def configs_of(config: Config) -> dict[str, Any]:
     return configs if config.figure == "all" else {config.figure: configs[config.figure]}
 
 
-def check_photos(data: str, net: nets.Net) -> None:
-    """UserError for photos of another size, of classes that are not ImageNet's, or without a validation split."""
-    photos = sets.open_images(data, net)
+def open_photos(data: str, net: nets.Net, photos: ImageSet | None = None) -> ImageSet:
+    """The photos; UserError for those of another size, of classes not ImageNet's, or without a validation split."""
+    photos = sets.open_images(data, net) if photos is None else sets.check_fit(data, photos, net)
     if photos.official_labels is None:
         raise UserError(f"data={data!r}: its classes are not all among ImageNet's 1000")
     sets.validation_of(photos)
+    return photos
 
 
 def report(figures: dict[str, Any]) -> None:

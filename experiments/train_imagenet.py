@@ -137,13 +137,16 @@ def build_architecture(config: Config, num_classes: int) -> Architecture:
     return dataclasses.replace(table, input_scale=training.INITIALIZATIONS[config.recipe.initialization].input_scale)
 
 
-def run(config: Config, resume: Path | None = None, *, table: Architecture | None = None) -> dict[str, Any]:
+def run(
+    config: Config, resume: Path | None = None, *, table: Architecture | None = None, data: ImageSet | None = None
+) -> dict[str, Any]:
     """Train, from the start or from the newest checkpoint of the run `resume`.
 
     Args:
       config: the settings.
       resume: folder of a run, or one of its checkpoints.
       table: another architecture than the configured one, for a new run; its input_scale is to suit the recipe.
+      data: the pictures, where they are open already, in the place of the configured ones.
 
     Returns:
       The last epoch's record of `metrics.jsonl`, with "folder".
@@ -158,7 +161,7 @@ def run(config: Config, resume: Path | None = None, *, table: Architecture | Non
         resume = checkpoints.find(resume)
         checkpoints.check_newest(resume)
     checkpoint = None if resume is None else checkpoints.load(resume, with_optimizer=True)
-    images = open_images(config)
+    images = open_images(config, data)
     architecture = table or build_architecture(config, len(images.class_names))
     if checkpoint is not None:
         architecture = checkpoint.architecture
@@ -208,9 +211,9 @@ def continued(recipe: Recipe, checkpoint: checkpoints.Checkpoint) -> tuple[Recip
     return recipe, Annealing(recipe.learning_rate, epoch=annealing.epoch)
 
 
-def open_images(config: Config) -> ImageSet:
-    """The configured data set; a split that is missing is a UserError."""
-    images = sets.open_data(data_name(config))
+def open_images(config: Config, data: ImageSet | None = None) -> ImageSet:
+    """The data set, the configured one or one that is open already; a split that is missing is a UserError."""
+    images = sets.open_data(data_name(config)) if data is None else data
     for split in ("train", "validation"):
         if getattr(images, split) is None:
             raise UserError(f"data={data_name(config)!r} has no {split} split: training needs one")
@@ -252,8 +255,8 @@ def stored_config(checkpoint: checkpoints.Checkpoint) -> Config:
     return Config(**values, recipe=recipe)
 
 
-def main() -> None:
-    """Command line: --preset or --resume choose the settings that the other flags start from."""
+def main(data: ImageSet | None = None) -> None:
+    """Command line: --preset or --resume choose the settings that the other flags start from. `data` as for `run`."""
     first = first_flags()
     chosen, rest = first.parse_known_args()
     if {"-h", "--help"} & set(rest):
@@ -272,7 +275,7 @@ def main() -> None:
                 stored = stored_config(checkpoints.load(folder))
                 config = parse(stored, rest)
                 check_resumable(stored, config)
-            record = run(config, folder)
+            record = run(config, folder, data=data)
     except Stopped as stopped:
         print(stopped)
         raise SystemExit(stopped.exit_status) from None

@@ -7,10 +7,10 @@ import signal
 
 import pytest
 import runs
+from judges import findings, findings_of
 
 from experiments import architecture_ablation, train_imagenet
 from experiments.shell.command import Stopped
-from zfjax.data import sets
 from zfjax.training import loop
 
 COUNTS = {  # paper.md's list, at 1,000 classes
@@ -32,14 +32,15 @@ CHOSEN = ("alexnet", "alexnet, no fc6,7", "alexnet, no fc7")
 
 
 @pytest.fixture
-def tiny(monkeypatch, tmp_path):
-    """A configuration of a few steps on made-up pictures."""
-    demo = train_imagenet.PRESETS["demo"]
-    recipe = dataclasses.replace(demo.recipe, batch_size=8, num_epochs=1)
-    preset = dataclasses.replace(demo, image_size=36, width=0.03, recipe=recipe)
-    monkeypatch.setitem(train_imagenet.PRESETS, "demo", preset)
-    monkeypatch.setattr(sets, "open_data", lambda _, **__: runs.tiny_set())
-    return architecture_ablation.Config(variants=CHOSEN, out=tmp_path / "ablation")
+def tiny(tmp_path):
+    """A configuration of a few steps on small pictures."""
+    small = {"image_size": 36, "width": 0.03, "batch_size": 8, "num_epochs": 1}
+    return architecture_ablation.Config(variants=CHOSEN, out=tmp_path / "ablation", **small)
+
+
+def run(config):
+    """Of made-up pictures."""
+    return architecture_ablation.run(config, data=runs.tiny_set())
 
 
 def test_the_variants_are_those_of_table_3():
@@ -57,7 +58,7 @@ def test_the_four_layers_are_widened_to_the_parameters_of_the_whole_net(width):
 
 @pytest.mark.slow
 def test_each_variant_is_trained_and_measured_once(tiny, monkeypatch):
-    result = architecture_ablation.run(tiny)
+    result = run(tiny)
     assert [row["name"] for row in result["rows"]] == list(CHOSEN)
     for row in result["rows"]:
         record = runs.records(tiny.out / row["name"].replace(", ", "-").replace(",", "+").replace(" ", "-"))[-1]
@@ -65,19 +66,25 @@ def test_each_variant_is_trained_and_measured_once(tiny, monkeypatch):
         assert 0 <= row["error"]["train"]["top5"] <= row["error"]["train"]["top1"] <= 1
     written = json.loads((tiny.out / "result.json").read_text())
     assert written["rows"][0]["paper"] == [35.1, 40.5, 18.1] and (tiny.out / "table.png").stat().st_size > 1000
+    judged = findings(tiny.out)
+    errors = [row["error"]["validation"]["top1"] for row in written["rows"]]
+    assert judged["dense_layers_cost_little"].ours == f"{errors[1]:.1%} against {errors[0]:.1%}"
+    rho = written["rank_correlation"]["rho"]
+    assert judged["same_order"].ours == ("3 variants" if rho is None else f"Spearman's rho {rho:.2f}, 3 variants")
+    assert judged["depth_matters"] is None  # not all of its variants were trained
     monkeypatch.setattr(train_imagenet, "run", lambda *_, **__: pytest.fail("trained again"))
-    assert architecture_ablation.run(tiny)["rows"] == result["rows"]
+    assert run(tiny)["rows"] == result["rows"]
     with pytest.raises(ValueError, match="alexnet was begun with other settings; name another"):
-        architecture_ablation.run(dataclasses.replace(tiny, seed=1))
+        run(dataclasses.replace(tiny, seed=1))
 
 
 @pytest.mark.slow
 def test_a_variant_that_was_killed_before_it_was_measured_is_not_trained_again(tiny):
     tiny = dataclasses.replace(tiny, variants=("alexnet",))
-    row = architecture_ablation.run(tiny)["rows"][0]
+    row = run(tiny)["rows"][0]
     path = tiny.out / "records" / "alexnet.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "row": None}))
-    again = architecture_ablation.run(tiny)["rows"][0]
+    again = run(tiny)["rows"][0]
     assert again["error"] == row["error"] and again["checkpoint"] == row["checkpoint"]
 
 
@@ -94,7 +101,7 @@ def stop_in_the_second_epoch(config, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(loop, "train_batches", interrupted)
         with pytest.raises(Stopped):
-            architecture_ablation.run(config)
+            run(config)
 
 
 @pytest.mark.slow
@@ -102,27 +109,38 @@ def test_a_variant_that_was_stopped_goes_on_as_if_nothing_had_happened(tiny, tmp
     tiny = dataclasses.replace(tiny, variants=("alexnet",), num_epochs=3)
     stop_in_the_second_epoch(tiny, monkeypatch)
     with pytest.raises(ValueError, match="alexnet was begun with other settings; name another"):
-        architecture_ablation.run(dataclasses.replace(tiny, width=0.06))
-    architecture_ablation.run(tiny)
+        run(dataclasses.replace(tiny, width=0.06))
+    run(tiny)
     whole = dataclasses.replace(tiny, out=tmp_path / "whole")
-    architecture_ablation.run(whole)
+    run(whole)
     found, expected = (runs.records(config.out / "alexnet") for config in (tiny, whole))
     assert found == expected
     assert len({record["learning_rate"] for record in expected if record["kind"] == "epoch"}) == 3  # it was annealed
 
 
 def test_a_variant_that_diverges_is_named_and_the_others_are_measured(tiny, monkeypatch, capsys):
-    def train(settings, table):
+    def train(settings, table, images):
         if table.name == "alexnet":
             raise FloatingPointError("loss=nan at step 7")
-        real(settings, table)
+        real(settings, table, images)
 
     real = architecture_ablation.train
     monkeypatch.setattr(architecture_ablation, "train", train)
-    result = architecture_ablation.run(dataclasses.replace(tiny, variants=CHOSEN[:2]))
+    result = run(dataclasses.replace(tiny, variants=CHOSEN[:2]))
     assert result["diverged"] == {"alexnet": "loss=nan at step 7"}
     assert [row["name"] for row in result["rows"]] == ["alexnet, no fc6,7"]
-    alone = architecture_ablation.run(dataclasses.replace(tiny, variants=("alexnet",), out=tiny.out / "alone"))
+    assert set(findings(tiny.out).values()) == {None}  # one variant is compared with nothing
+    shifts = {variant.name: number / 50 for number, variant in enumerate(architecture_ablation.VARIANTS)}
+    (row,) = json.loads((tiny.out / "result.json").read_text())["rows"]
+    named = [{**row, "name": name, "error": {"validation": {"top1": shift}}} for name, shift in shifts.items()]
+    judged = findings_of(tiny.out, rows=named)
+    assert judged["depth_matters"].ours == "8.0% against 0.0%, 2.0%, 6.0%"
+    assert judged["wide_variant_helps"].ours == "20.0% against 14.0%"
+    assert judged["wide_dense_layers_overfit"].ours == "20.0% against 22.0%"
+    assert judged["variant_beats_alexnet"].ours == "14.0% against 0.0%"
+    assert judged["middle_layers_cost_little"].ours == "2.0% against 0.0%"
+    assert judged["dense_sizes_matter_little"].ours.startswith("alexnet, fc6,7 of 2048: +10.0 points")
+    alone = run(dataclasses.replace(tiny, variants=("alexnet",), out=tiny.out / "alone"))
     architecture_ablation.report(alone)
     assert "alexnet                            left out: loss=nan at step 7" in capsys.readouterr().out
     assert json.loads((tiny.out / "alone" / "result.json").read_text())["rows"] == []
@@ -143,4 +161,4 @@ def test_the_rank_correlation_is_spearmans_with_the_share_of_orders_that_agree_a
 
 def test_an_unknown_variant_is_refused_with_the_known_ones(tiny):
     with pytest.raises(ValueError, match="variants='vgg': one of alexnet; alexnet, no conv3,4; "):
-        architecture_ablation.run(dataclasses.replace(tiny, variants=("vgg",)))
+        run(dataclasses.replace(tiny, variants=("vgg",)))

@@ -24,7 +24,7 @@ def result_of(command, monkeypatch, out, *flags):
     """result.json of a command, as a shell would call it."""
     words = [command.__name__, "--out", str(out), *map(str, flags)]
     monkeypatch.setattr("sys.argv", words)
-    monkeypatch.setattr("zfjax.nets.RUNS", out.parent / "runs")  # where the scans of such nets lie
+    monkeypatch.chdir(out.parent)  # where the scans of such nets lie
     monkeypatch.setattr("zfjax.parallel.connect_hosts", lambda *_: None)  # JAX runs already, alone
     command.main()
     result = json.loads((out / "result.json").read_text())

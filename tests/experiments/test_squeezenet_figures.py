@@ -15,18 +15,17 @@ import pytest
 from PIL import Image
 from test_squeezenet import write_net
 
-from experiments import deconv_figures, part_correspondence, squeezenet_figures
+from experiments import deconv_figures, occlusion_maps, part_correspondence, squeezenet_figures
 from experiments.shell import scans
 from zfjax import data, nets, pixels, pretrained
 from zfjax.analyses import correspondence, occlusion, strongest
 from zfjax.analyses.top_activations import TopActivations
 from zfjax.anymodel import Unit, project_fn
-from zfjax.data import ArraySource, ImageSet, sets
+from zfjax.data import ArraySource, ImageSet
 
 RNG = np.random.default_rng(0)
 TRAIN, VALIDATION = (RNG.integers(0, 256, (num, 256, 256, 3), np.uint8) for num in (5, 4))
 OFFICIAL = (574, 0)  # golf ball, and the class that wins in the narrow net
-PLACES = occlusion.places
 
 
 def photos(size=256, official=OFFICIAL, validation=True):
@@ -53,11 +52,15 @@ def net(weights):
 
 
 @pytest.fixture
-def opened(monkeypatch, tmp_path):
-    """The set in the place of one on disk; batches of a picture a device; scans in a folder of their own."""
-    monkeypatch.setattr(sets, "open_data", lambda data, **_: photos())
-    monkeypatch.setattr(nets, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(squeezenet_figures, "BATCH", jax.device_count())
+def elsewhere(monkeypatch, tmp_path):
+    """Scans lie in a folder of their own."""
+    monkeypatch.chdir(tmp_path)
+
+
+def configured(weights, figure, out, **changes):
+    """Batches of a picture a device."""
+    given = {"figure": figure, "out": out, "batch_size": jax.device_count(), **changes}
+    return squeezenet_figures.Config(weights, "photos", **given)
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +127,10 @@ def test_the_photos_classes_come_first_among_the_class_maps(net):
 
 
 @pytest.mark.slow
-def test_figure_2_is_drawn_of_both_splits_and_its_scan_is_kept(net, caffe, weights, opened, tmp_path, monkeypatch):
-    monkeypatch.setattr(squeezenet_figures, "LAYERS", ("pool1", "conv10"))
-    config = squeezenet_figures.Config(weights, "photos", "deconv", out=tmp_path, num_maps=2)
+def test_figure_2_is_drawn_of_both_splits_and_its_scan_is_kept(net, caffe, weights, elsewhere, tmp_path, monkeypatch):
+    config = configured(weights, "deconv", tmp_path, layers=("pool1", "conv10"), num_maps=2)
     folder = tmp_path / "deconv"
-    result = squeezenet_figures.run(config)["deconv"]
+    result = squeezenet_figures.run(config, data=photos())["deconv"]
     saved = json.loads((folder / "result.json").read_text())
     assert saved["figure"] == "Figure 2" and saved["num_images"] == 9 and list(saved["layers"]) == ["pool1", "conv10"]
     assert saved["net"] == {"name": "squeezenet", "fingerprint": net.fingerprint}
@@ -146,9 +148,9 @@ def test_figure_2_is_drawn_of_both_splits_and_its_scan_is_kept(net, caffe, weigh
         np.testing.assert_allclose(drawn["projections"][0, 0], expected, rtol=1e-4, atol=1e-3 * np.abs(expected).max())
     assert {path.name for path in folder.glob("*.png")} == {"pool1.png", "conv10.png", "overview.png"}
     with pytest.raises(ValueError, match="already holds a result"):
-        squeezenet_figures.run(config)
+        squeezenet_figures.run(config, data=photos())
     monkeypatch.delattr(scans, "eval_batches")  # it cannot scan again
-    again = squeezenet_figures.run(squeezenet_figures.Config(**{**vars(config), "overwrite": True}))["deconv"]
+    again = squeezenet_figures.run(dataclasses.replace(config, overwrite=True), data=photos())["deconv"]
     np.testing.assert_array_equal(again["layers"]["pool1"]["strongest"], result["layers"]["pool1"]["strongest"])
 
 
@@ -177,14 +179,13 @@ def test_scenes_have_imagenets_labels_and_the_right_ones_come_first(net):
 
 
 @pytest.mark.slow
-def test_figure_7_sweeps_the_square_over_validation_photos(net, caffe, weights, opened, tmp_path, monkeypatch):
-    monkeypatch.setattr(occlusion, "places", lambda size, square, stride: PLACES(size, square, 8 * stride))
-    config = squeezenet_figures.Config(weights, "photos", "occlusion", out=tmp_path, num_images=1)
-    squeezenet_figures.run(config)
+def test_figure_7_sweeps_the_square_over_validation_photos(net, caffe, weights, elsewhere, tmp_path):
+    flags = squeezenet_figures.configs_of(configured(weights, "occlusion", tmp_path, num_images=1))["occlusion"]
+    occlusion_maps.run(dataclasses.replace(flags, stride=56), net=net, data=photos())
     folder = tmp_path / "occlusion"
     saved = json.loads((folder / "result.json").read_text())
     assert saved["figure"] == "Figure 7" and saved["score"] is None and saved["square"] == 56
-    assert saved["layer"] == "fire9" and saved["stride"] == 7
+    assert saved["layer"] == "fire9"
     (facts,) = saved["images"]
     assert facts["class"] == "tench" and facts["predicted"] == "tench" and facts["class_is_known"]
     with np.load(folder / "maps.npz") as maps:
@@ -201,19 +202,16 @@ def test_figure_7_sweeps_the_square_over_validation_photos(net, caffe, weights, 
     assert (folder / "maps.png").exists()
 
 
-def test_table_1_compares_the_nets_own_signs_in_the_papers_order_of_layers(
-    caffe, weights, opened, tmp_path, monkeypatch
-):
+def test_table_1_compares_the_nets_own_signs_in_the_papers_order_of_layers(caffe, net, weights, elsewhere, tmp_path):
     """Delta of all four pictures under their noses, from plain forward passes."""
-    config = {"num_random": 1, "num_aligned": 1, "num_images": 4, "num_draws": 2, "num_permutations": 9}
-    real = part_correspondence.Config
-    monkeypatch.setattr(part_correspondence, "Config", lambda **given: real(**given, **config))
     faces = [{"file": f"{n}.png", "nose": [128, 100 + n], "left_eye": [60 + 9 * n, 70]} for n in range(4)]
     for face, picture in zip(faces, VALIDATION, strict=True):
         Image.fromarray(picture).save(tmp_path / face["file"])
     (tmp_path / "parts.json").write_text(json.dumps({"faces": faces}))
-    given = {"annotations": tmp_path / "parts.json", "out": tmp_path}
-    squeezenet_figures.run(squeezenet_figures.Config(weights, "photos", "correspondence", **given))
+    config = configured(weights, "correspondence", tmp_path, annotations=tmp_path / "parts.json")
+    few = {"num_random": 1, "num_aligned": 1, "num_images": 4, "num_draws": 2, "num_permutations": 9}
+    flags = squeezenet_figures.configs_of(config)["correspondence"]
+    part_correspondence.run(dataclasses.replace(flags, **few), net=net)
     saved = json.loads((tmp_path / "correspondence" / "result.json").read_text())
     assert saved["table"] == "Table 1" and list(saved["layers"]) == ["fire8", "conv10", "fire4"]
     images = caffe.preprocess(VALIDATION)
@@ -235,10 +233,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("message", "change"), REFUSED.items())
-def test_what_cannot_be_drawn_is_refused_before_anything_is_written(weights, opened, tmp_path, message, change):
+def test_what_cannot_be_drawn_is_refused_before_anything_is_written(weights, elsewhere, tmp_path, message, change):
     config = {"weights": weights, "data": "photos", "figure": "deconv", "out": tmp_path / "new", **change}
     with pytest.raises((ValueError, OSError), match=message):
-        squeezenet_figures.run(squeezenet_figures.Config(**config))
+        squeezenet_figures.run(squeezenet_figures.Config(**config), data=photos())
     assert not (tmp_path / "new").exists()
 
 
@@ -251,8 +249,9 @@ UNFIT = {
 
 @pytest.mark.parametrize(("message", "change"), UNFIT.items())
 @pytest.mark.parametrize("figure", ["deconv", "occlusion"])
-def test_photos_that_do_not_fit_the_net_are_refused(weights, monkeypatch, tmp_path, figure, message, change):
-    monkeypatch.setattr(sets, "open_data", lambda data, **_: photos(**change))
+def test_photos_that_do_not_fit_the_net_are_refused(weights, tmp_path, figure, message, change):
     with pytest.raises(ValueError, match=message):
-        squeezenet_figures.run(squeezenet_figures.Config(weights, "x", figure, out=tmp_path / "new"))
+        squeezenet_figures.run(
+            squeezenet_figures.Config(weights, "x", figure, out=tmp_path / "new"), data=photos(**change)
+        )
     assert not (tmp_path / "new").exists()

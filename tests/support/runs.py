@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments import train_imagenet
 from zfjax import parallel
-from zfjax.data import ArraySource, ImageSet, sets
+from zfjax.data import ArraySource, ImageSet
 from zfjax.training import checkpoints, loop
 
 SIDE, NUM_TRAIN, NUM_VALIDATION, BATCH = 40, 50, 19, 8  # neither split is a whole number of batches
@@ -56,9 +56,8 @@ def tiny_set(seed=0):
 def train(monkeypatch, *flags, images=None):
     """The training command in this process, with its four devices."""
     monkeypatch.setattr(sys, "argv", ["train_imagenet", *map(str, flags)])
-    monkeypatch.setattr(sets, "open_data", lambda _, **__: images or tiny_set())
     monkeypatch.setattr(parallel, "connect_hosts", lambda *_: None)  # JAX runs already, alone
-    train_imagenet.main()
+    train_imagenet.main(images or tiny_set())
 
 
 @functools.cache
@@ -198,5 +197,4 @@ MOMENTS = {
 
 if __name__ == "__main__":
     MOMENTS[sys.argv.pop(1)]()
-    sets.open_data = lambda _: tiny_set()
-    train_imagenet.main()
+    train_imagenet.main(tiny_set())

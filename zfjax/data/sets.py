@@ -70,7 +70,12 @@ def open_images(data: str | None, net: Net) -> ImageSet:
         from zfjax.data import demo
 
         return demo.demo_set(needed, with_mean=False)
-    images = open_data(name, with_mean=False)
+    return check_fit(name, open_data(name, with_mean=False), net)
+
+
+def check_fit(name: str, images: ImageSet, net: Net) -> ImageSet:
+    """The set `name`; UserError where its pictures are of another size than the net's."""
+    needed = size_of(net.picture_size)[0]
     if images.size != needed:
         raise UserError(f"data={name!r}: its pictures have {images.size} pixels a side, the net's {needed}")
     return images
