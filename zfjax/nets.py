@@ -31,12 +31,13 @@ from zfjax.errors import NotThereError, UserError
 from zfjax.features import Features
 from zfjax.files import digest
 from zfjax.network import Params
+from zfjax.pixels import Size as Size
 from zfjax.pixels import center_crop, in_colours
+from zfjax.pixels import size_of as size_of
 
 _MODULE_AND_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 RUNS = Path("runs")  # where runs are written and looked for, below the current directory
 LOOKED_AT_ONCE = 16  # images, to find the places of units that do not say theirs
-Size = int | tuple[int, int]  # a side of squares, or (height, width), pixels
 Way = Literal["deconvnet", "gradient", "guided"]
 
 
@@ -99,11 +100,6 @@ class Net(Protocol):
 
     def receptive_field(self, layer: str) -> ReceptiveField | None:
         """What one place of a layer sees of the images; None where that cannot be known."""
-
-
-def size_of(size: Size) -> tuple[int, int]:
-    """(height, width) of a size, pixels."""
-    return (size, size) if isinstance(size, int) else size
 
 
 def class_words(net: Net) -> tuple[str, ...]:

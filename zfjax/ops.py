@@ -103,6 +103,8 @@ def unpool(values: jax.Array, switches: jax.Array, *, shape: Shape, size: int = 
     Returns:
       [B, H, W, C]; UserError where the shapes do not belong together.
     """
+    if values.ndim != 4 or not jnp.issubdtype(values.dtype, jnp.floating):
+        raise UserError(f"values of shape {values.shape}, {values.dtype}: floating point [B, H', W', C] is needed")
     below = (values.shape[0], shape[0], shape[1], values.shape[-1])
     if values.shape != switches.shape or values.shape != _pooled_shape(below, Pool(size, stride)):
         raise UserError(

@@ -19,6 +19,16 @@ from zfjax.errors import UserError
 
 Crops = Literal["ten", "random"]
 Pixels = TypeVar("Pixels", jax.Array, np.ndarray)  # traced or NumPy's
+Size = int | tuple[int, int]  # a side of squares, or (height, width), pixels
+
+
+def size_of(size: Size) -> tuple[int, int]:
+    """(height, width) of a size, pixels; UserError for what is no size of a picture."""
+    given = np.asarray(size)
+    if given.shape not in ((), (2,)) or not np.issubdtype(given.dtype, np.integer):
+        raise UserError(f"size={size!r}: a whole number of pixels, or (height, width), is needed")
+    height, width = np.broadcast_to(given, (2,)).tolist()
+    return height, width
 
 
 def subtract_mean(pictures: Pixels, mean: Pixels) -> Pixels:
@@ -28,22 +38,23 @@ def subtract_mean(pictures: Pixels, mean: Pixels) -> Pixels:
     return pictures.astype(jnp.float32) - mean[None]
 
 
-def center_crop(pictures: Pixels, mean: Pixels, size: int) -> Pixels:
-    """The mean-subtracted centre of each picture. [B, S, S, 3] uint8 -> [B, size, size, 3] float32"""
-    rows, columns = _margins(pictures, size)
+def center_crop(pictures: Pixels, mean: Pixels, size: Size) -> Pixels:
+    """The mean-subtracted centre of each picture. [B, H, W, C] uint8 -> [B, *size, C] float32"""
+    (rows, columns), (height, width) = _margins(pictures, size), size_of(size)
     top, left = rows // 2, columns // 2
-    return subtract_mean(pictures, mean)[:, top : top + size, left : left + size]
+    return subtract_mean(pictures, mean)[:, top : top + height, left : left + width]
 
 
-def ten_crops(pictures: jax.Array, mean: jax.Array, size: int) -> jax.Array:
-    """Four corners and the centre, then their mirror images (sec. 3). -> float32 [10, B, size, size, 3]"""
+def ten_crops(pictures: jax.Array, mean: jax.Array, size: Size) -> jax.Array:
+    """Four corners and the centre, then their mirror images (sec. 3). -> float32 [10, B, *size, C]"""
+    places, (height, width) = _five_places(pictures, size).tolist(), size_of(size)
     images = subtract_mean(pictures, mean)
-    views = [images[:, top : top + size, left : left + size] for top, left in _five_places(pictures, size).tolist()]
+    views = [images[:, top : top + height, left : left + width] for top, left in places]
     return jnp.stack([*views, *(view[:, :, ::-1] for view in views)])
 
 
 def training_crops(
-    pictures: jax.Array, mean: jax.Array, keys: jax.Array, *, size: int, crops: Crops = "ten"
+    pictures: jax.Array, mean: jax.Array, keys: jax.Array, *, size: Size, crops: Crops = "ten"
 ) -> jax.Array:
     """One sub-crop of each picture, mirrored half of the time, drawn with the picture's own key.
 
@@ -51,7 +62,7 @@ def training_crops(
       pictures: uint8 [B, S, S, 3].
       mean: float32 [S, S, 3].
       keys: typed keys [B].
-      size: side of the crop, at most S.
+      size: side of the crop, or (height, width), at most the picture's.
       crops: "ten", one of the paper's ten fixed sub-crops (4 corners and centre, mirrored or not; sec. 3);
         "random", a place anywhere.
 
@@ -68,7 +79,7 @@ def training_crops(
             place = jnp.asarray(_five_places(pictures, size))[jax.random.randint(place_key, (), 0, 5)]
         else:
             place = jax.random.randint(place_key, (2,), 0, jnp.array([rows + 1, columns + 1]))
-        view = lax.dynamic_slice(image, (place[0], place[1], 0), (size, size, image.shape[-1]))
+        view = lax.dynamic_slice(image, (place[0], place[1], 0), (*size_of(size), image.shape[-1]))
         return jnp.where(jax.random.bernoulli(mirror_key), view[:, ::-1], view)
 
     return jax.vmap(crop)(subtract_mean(pictures, mean), keys)
@@ -83,6 +94,8 @@ def as_picture(projection: np.ndarray, scale: float) -> np.ndarray:
 
 def cut(picture: np.ndarray, box: tuple[int, int, int, int], fill: float | np.ndarray) -> np.ndarray:
     """Rows and columns (top, left, bottom, right) of [H, W, C]; what lies outside the picture is `fill`."""
+    if picture.ndim != 3:
+        raise UserError(f"picture of shape {picture.shape}: [H, W, C] is needed")
     top, left, bottom, right = box
     patch = np.broadcast_to(np.asarray(fill, picture.dtype), (bottom - top, right - left, picture.shape[2])).copy()
     inside = np.s_[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
@@ -91,14 +104,16 @@ def cut(picture: np.ndarray, box: tuple[int, int, int, int], fill: float | np.nd
     return patch
 
 
-def _margins(pictures: jax.Array | np.ndarray, size: int) -> tuple[int, int]:
-    height, width = pictures.shape[1:3]
-    if not 1 <= size <= min(height, width):
+def _margins(pictures: jax.Array | np.ndarray, size: Size) -> tuple[int, int]:
+    if pictures.ndim != 4:
+        raise UserError(f"pictures of shape {pictures.shape}: [B, H, W, C] is needed")
+    (height, width), (high, wide) = pictures.shape[1:3], size_of(size)
+    if not (1 <= high <= height and 1 <= wide <= width):
         raise UserError(f"size={size}: a crop of the {height}x{width} pictures is needed")
-    return height - size, width - size
+    return height - high, width - wide
 
 
-def _five_places(pictures: jax.Array, size: int) -> np.ndarray:
+def _five_places(pictures: jax.Array, size: Size) -> np.ndarray:
     rows, columns = _margins(pictures, size)
     corners = [(0, 0), (0, columns), (rows, 0), (rows, columns), (rows // 2, columns // 2)]
     return np.array(corners, np.int32)
@@ -116,6 +131,8 @@ def symmetric_scale(values: np.ndarray) -> float:
 
 def in_colours(pictures: np.ndarray) -> np.ndarray:
     """[..., H, W, C] as [..., H, W, 3]: three channels as they are; any other number as grey, by their mean."""
+    if pictures.ndim < 3:
+        raise UserError(f"pictures of shape {pictures.shape}: [..., H, W, C] is needed; a map [H, W] has C = 1")
     if pictures.shape[-1] == 3:
         return pictures
     grey = pictures.mean(axis=-1, keepdims=True).astype(pictures.dtype)

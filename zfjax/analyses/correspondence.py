@@ -30,7 +30,7 @@ PAIRS_AT_ONCE = 1 << 22  # looked up by one batch of permutations: memory
 
 
 def sign_changes(
-    fn: Features, images: ArrayLike, masks: np.ndarray, *, side: int, fill: ArrayLike = 0.0, batch_size: int = 32
+    fn: Features, images: ArrayLike, masks: np.ndarray, *, side: Size, fill: ArrayLike = 0.0, batch_size: int = 32
 ) -> Any:
     """sign(x - x~) of every feature of every image, under every mask.
 
@@ -47,12 +47,14 @@ def sign_changes(
     Returns:
       The tree of `fn` with int8 [M, N, D]; UserError as from `mask_squares`, or for features that are not finite.
     """
-    images = np.asarray(images)
+    images, masks = np.asarray(images), np.asarray(masks)
+    if masks.ndim != 3 or masks.shape[1:] != (len(images), 2):
+        raise UserError(f"masks of shape {masks.shape}: [M, {len(images)}, 2], a place in each image, is needed")
     whole = in_batches(fn, images, batch_size=batch_size)
     signs = []
     for places in masks:
         masked = in_batches(fn, np.asarray(mask_squares(images, places, side=side, fill=fill)), batch_size=batch_size)
-        signs.append(jax.tree.map(lambda x, m: _signs((x - m).reshape(len(images), -1)), whole, masked))
+        signs.append(jax.tree.map(lambda x, m: _signs(x, m).reshape(len(images), -1), whole, masked))
     return jax.tree.map(lambda *changes: np.stack(changes), *signs)
 
 
@@ -152,7 +154,9 @@ def table(
 
 def sign_consistency(differences: ArrayLike) -> float:
     """Table 1's Delta of e [N, D], finite: the changes of N feature vectors, at least 2 (else UserError)."""
-    signs = _signs(np.asarray(differences))
+    if np.ndim(differences) != 2:
+        raise UserError(f"differences of shape {np.shape(differences)}: [N, D], a vector for each image, is needed")
+    signs = _signs(np.asarray(differences), np.zeros((), np.asarray(differences).dtype))
     return float(consistency(mismatches(signs), np.arange(len(signs)), signs.shape[1]))
 
 
@@ -191,11 +195,11 @@ def permutation_p_value(
     return as_consistent / (1 + num_permutations)
 
 
-def _signs(changes: np.ndarray) -> np.ndarray:
-    """-1, 0 or 1 for each; int8."""
-    if not np.isfinite(changes).all():
+def _signs(whole: np.ndarray, masked: np.ndarray) -> np.ndarray:
+    """The sign of whole - masked, -1, 0 or 1; int8. Compared, as bytes have no negative difference."""
+    if not (np.isfinite(whole).all() and np.isfinite(masked).all()):
         raise UserError("differences: finite numbers are needed, as NaN and infinity - infinity have no sign")
-    return np.sign(changes).astype(np.int8)
+    return (whole > masked).astype(np.int8) - (whole < masked).astype(np.int8)
 
 
 @jax.jit
@@ -208,7 +212,7 @@ def _unequal(signs: jax.Array) -> jax.Array:
     return signs.shape[1] - same.astype(jnp.int32)
 
 
-def mask_squares(images: ArrayLike, places: ArrayLike, *, side: int, fill: ArrayLike = 0.0) -> jax.Array:
+def mask_squares(images: ArrayLike, places: ArrayLike, *, side: Size, fill: ArrayLike = 0.0) -> jax.Array:
     """A square of `side` pixels around a place of each image, painted over.
 
     Of the squares of whole pixels it is the one whose centre is nearest to the place; what would hang over the border
@@ -217,26 +221,28 @@ def mask_squares(images: ArrayLike, places: ArrayLike, *, side: int, fill: Array
     Args:
       images: float [N, H, W, C].
       places: [N, 2], (y, x) in pixels; pixel (i, j) covers [i, i + 1) x [j, j + 1).
-      side: pixels, 1 to the smaller of H and W.
+      side: pixels, 1 to the smaller of H and W; or (height, width) of a rectangle.
       fill: the value painted, or a picture [H, W, C] of which the square is cut out.
 
     Returns:
       [N, H, W, C]; UserError for a place outside its image, or a side that is none of these.
     """
     images, places = jnp.asarray(images), np.asarray(places, np.float64)
-    height, width = images.shape[1:3]
-    if not 1 <= side <= min(height, width):
+    if images.ndim != 4 or places.shape != (len(images), 2):
+        raise UserError(f"images of shape {images.shape}, places {places.shape}: [N, H, W, C] and [N, 2] are needed")
+    (height, width), sides = images.shape[1:3], nets.size_of(side)
+    if not (1 <= sides[0] <= height and 1 <= sides[1] <= width):
         raise UserError(f"side={side}: a square of 1 to {min(height, width)} pixels is needed")
     outside = ~((places >= 0) & (places < [height, width])).all(axis=1)
     if outside.any():
         y, x = places[outside][0].tolist()
         place = f"places[{outside.argmax()}]=({y:g}, {x:g})"
         raise UserError(f"{place}: (y, x) inside the image of {height}x{width} pixels is needed")
-    filled = jnp.broadcast_to(jnp.asarray(fill, images.dtype), images.shape[1:])
-    return _paint(images, jnp.asarray(_first_pixels(places, side)), side, filled)
+    filled = jnp.asarray(occlusion.in_type_of(np.empty(images.shape[1:], images.dtype), fill))
+    return _paint(images, jnp.asarray(_first_pixels(places, sides)), sides, filled)
 
 
-def random_places(parts: np.ndarray, size: Size, *, side: int, num: int, rng: np.random.Generator) -> np.ndarray:
+def random_places(parts: np.ndarray, size: Size, *, side: Size, num: int, rng: np.random.Generator) -> np.ndarray:
     """The control: places whose square lies inside the image and, where that is possible, on none of its parts.
 
     Drawn evenly among those whose square covers the least of the parts' squares: nothing, save where there is no room.
@@ -250,28 +256,32 @@ def random_places(parts: np.ndarray, size: Size, *, side: int, num: int, rng: np
     Returns:
       float [num, N, 2], (y, x) in pixels.
     """
-    firsts = [np.arange(length - side + 1) for length in nets.size_of(size)]
+    sides = nets.size_of(side)
+    firsts = [np.arange(length - own + 1) for length, own in zip(nets.size_of(size), sides, strict=True)]
+    if min(*sides, *map(len, firsts)) < 1:
+        raise UserError(f"side={side}: a square of at least 1 pixel inside the images of {size} is needed")
     drawn = []
-    for squares in _first_pixels(np.asarray(parts), side):
+    for squares in _first_pixels(np.asarray(parts), sides):
         rows, columns = (
-            np.maximum(0, side - np.abs(first[None] - squares[:, axis, None])) for axis, first in enumerate(firsts)
+            np.maximum(0, sides[axis] - np.abs(first[None] - squares[:, axis, None]))
+            for axis, first in enumerate(firsts)
         )
         covered = np.einsum("pr,pc->rc", rows, columns)
         free = np.argwhere(covered == covered.min())
-        drawn.append(free[rng.integers(len(free), size=num)] + side / 2)
+        drawn.append(free[rng.integers(len(free), size=num)] + np.array(sides) / 2)
     return np.stack(drawn, axis=1)
 
 
-def _first_pixels(places: np.ndarray, side: int) -> np.ndarray:
-    """Top row and left column, int32 [..., 2], of the squares of `side` pixels around `places` [..., 2]."""
-    return np.ceil(places - side / 2 - 0.5).astype(np.int32)
+def _first_pixels(places: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
+    """Top row and left column, int32 [..., 2], of the rectangles of `sides` pixels around `places` [..., 2]."""
+    return np.ceil(places - np.array(sides) / 2 - 0.5).astype(np.int32)
 
 
-@partial(jax.jit, static_argnames="side")
-def _paint(images: jax.Array, first: jax.Array, side: int, fill: jax.Array) -> jax.Array:
+@partial(jax.jit, static_argnames="sides")
+def _paint(images: jax.Array, first: jax.Array, sides: tuple[int, int], fill: jax.Array) -> jax.Array:
     def covered(axis: int) -> jax.Array:
         pixel = jnp.arange(images.shape[1 + axis])[None]
-        return (first[:, axis, None] <= pixel) & (pixel < first[:, axis, None] + side)
+        return (first[:, axis, None] <= pixel) & (pixel < first[:, axis, None] + sides[axis])
 
     square = covered(0)[:, :, None, None] & covered(1)[:, None, :, None]
     return jnp.where(square, fill[None], images)
@@ -311,7 +321,7 @@ def compare_parts(
     views: Views,
     parts: Sequence[str],
     *,
-    side: int,
+    side: Size,
     layers: Sequence[str] = (),
     num_images: int = 5,
     num_draws: int = 100,
@@ -341,7 +351,7 @@ def compare_parts(
     if views.parts is None:
         raise UserError("views.parts=None: pictures whose parts are known are needed")
     layers = tuple(layers) or compared_layers(net)
-    random = {"side": side, "num_random": num_random, "num_aligned": num_aligned}
+    random: dict[str, Any] = {"side": side, "num_random": num_random, "num_aligned": num_aligned}
     places, masks = place_masks(views.parts, parts, nets.size_of(net.image_size), seed=seed, **random)
     fill = occlusion.filler(net, views, "mean", square=side)(views, 0)
     signs = sign_changes(net.features(tuple(dict.fromkeys(layers))), views.images, places, side=side, fill=fill.image)
@@ -356,7 +366,7 @@ def place_masks(
     names: Sequence[str],
     size: Size,
     *,
-    side: int,
+    side: Size,
     num_random: int,
     num_aligned: int,
     seed: int,

@@ -124,8 +124,8 @@ def correlations(features: np.ndarray, final: np.ndarray) -> np.ndarray:
       whose final self does not vary has NaN: there is nothing to be like. UserError for features of two shapes.
     """
     features, final = np.asarray(features), np.asarray(final)
-    if features.shape != final.shape:
-        raise UserError(f"features of shape {features.shape}: final has {final.shape}")
+    if features.shape != final.shape or features.ndim < 2:
+        raise UserError(f"features of shape {features.shape}: final has {final.shape}; both are [N, ..., C]")
     each = np.einsum("nc,nc->c", _standard_scores(features), _standard_scores(final), dtype=np.float64)
     return np.where(_varies(final), np.clip(each, -1.0, 1.0), np.nan)
 
@@ -265,6 +265,7 @@ def _settling(curve: Sequence[float | None], final: np.ndarray, earlier: Sequenc
 def _standard_scores(features: np.ndarray) -> np.ndarray:
     """[..., C] -> [N, C]: each map with mean 0 and sum of squares 1; zeros for a map that does not vary."""
     rows = features.reshape(-1, features.shape[-1])
+    rows = rows if np.issubdtype(rows.dtype, np.floating) and rows.dtype != np.float16 else rows.astype(np.float32)
     rows = rows - rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
     norms = np.sqrt(np.einsum("nc,nc->c", rows, rows, dtype=np.float64))
     return rows / np.where(_varies(features), norms, np.inf).astype(rows.dtype)

@@ -19,6 +19,7 @@ from zfjax.architecture import Conv
 from zfjax.data import Source
 from zfjax.errors import UserError
 from zfjax.nets import Net
+from zfjax.pixels import size_of
 from zfjax.training import filter_rms
 
 DEAD = 1 / 20  # share of the median RMS
@@ -111,7 +112,7 @@ def peak_frequency(kernel: np.ndarray) -> np.ndarray:
     return radius.reshape(-1)[power.reshape(-1, power.shape[-1]).argmax(axis=0)]
 
 
-def aliased_energy(kernel: np.ndarray, stride: int) -> np.ndarray:
+def aliased_energy(kernel: np.ndarray, stride: int | tuple[int, int]) -> np.ndarray:
     """Share of each filter's energy that its layer's grid, of places `stride` pixels apart, takes for coarser patterns.
 
     The grid cannot tell a frequency from those that differ from it by a multiple of 1 / stride. What a filter passes
@@ -120,16 +121,17 @@ def aliased_energy(kernel: np.ndarray, stride: int) -> np.ndarray:
 
     Args:
       kernel: float [h, w, I, N], HWIO.
-      stride: pixels.
+      stride: pixels, or (down, across).
 
     Returns:
       float [N], 0 to 1; 0 for a filter of zeros. UserError for a stride below 1.
     """
-    if stride < 1:
+    strides = size_of(stride)
+    if min(strides) < 1:
         raise UserError(f"stride={stride!r}: at least 1 pixel is needed")
     power, _ = _power(kernel)
-    beyond = np.abs(np.fft.fftfreq(len(power))) > 1 / (2 * stride) + 1e-9
-    outside = power[beyond[:, None] | beyond[None, :]].sum(axis=0)
+    down, across = (np.abs(np.fft.fftfreq(len(power))) > 1 / (2 * own) + 1e-9 for own in strides)
+    outside = power[down[:, None] | across[None, :]].sum(axis=0)
     total = power.sum(axis=(0, 1))
     return np.divide(outside, total, out=np.zeros_like(total), where=total > 0)
 

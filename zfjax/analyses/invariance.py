@@ -84,6 +84,8 @@ def warp(images: jax.Array, maps: jax.Array, *, size: Size) -> jax.Array:
     Returns:
       [B, *size, C]; UserError for another size, or images that are not floating point.
     """
+    if images.ndim != 4 or maps.shape != (len(images), 2, 3):
+        raise UserError(f"images of shape {images.shape}, maps {maps.shape}: [B, H, W, C] and [B, 2, 3] are needed")
     (height, width), (high, wide) = images.shape[1:3], nets.size_of(size)
     if not (2 <= high <= height and 2 <= wide <= width):
         sides = f"2 to {height}, the side" if height == width else f"2 to {height} by 2 to {width}, the sides"
@@ -110,8 +112,8 @@ def warp(images: jax.Array, maps: jax.Array, *, size: Size) -> jax.Array:
 class Curves(NamedTuple):
     """What became of N images under A amounts of one transform."""
 
-    distances: Any  # fn's tree of float32 [N, A]: Euclidean, from the features of the untransformed image
-    norms: Any  # fn's tree of float32 [N]: length of the untransformed image's feature vector
+    distances: Any  # fn's tree of float [N, A]: Euclidean, from the features of the untransformed image
+    norms: Any  # fn's tree of float [N]: length of the untransformed image's feature vector
     probabilities: np.ndarray | None  # float32 [N, A, K] softmax of the logits; None where none were named
     untransformed: np.ndarray | None  # float32 [N, K] the same at the identity
 
@@ -145,20 +147,27 @@ def curves(
     values = _amounts(amounts)
     if transform.identity not in values:
         raise UserError(f"amounts={values.tolist()}: {transform.identity} must be among them, where nothing changes")
-    if not len(images):
-        raise UserError(f"images of shape {np.shape(images)}: at least one image is needed")
+    images = np.asarray(images)
+    if images.ndim != 4 or not len(images):
+        raise UserError(f"images of shape {images.shape}: at least one image, [N, H, W, C], is needed")
+    size = nets.size_of(size)
     start, maps = values.tolist().index(transform.identity), transform.maps(values)
     fn, rows = as_partial(fn), []
     for image in images:
         measured = in_batches(Partial(_transformed(size), fn, image), maps, batch_size=batch_size)
         if logits is not None and not (isinstance(measured, Mapping) and logits in measured):
             raise UserError(f"logits={logits!r}: a name in what fn returns, {jax.tree.structure(measured)}, is needed")
-        shares = None if logits is None else np.asarray(jax.jit(jax.nn.softmax)(measured[logits].astype(np.float32)))
-        vectors = jax.tree.map(lambda features: features.reshape(len(maps), -1), measured)
+        shares = None if logits is None else np.asarray(jax.jit(jax.nn.softmax)(_wide(measured[logits])))
+        vectors = jax.tree.map(lambda features: _wide(features).reshape(len(maps), -1), measured)
         distances = jax.tree.map(lambda v: np.linalg.norm(v - v[start], axis=1), vectors)
         norms = jax.tree.map(lambda v: np.linalg.norm(v[start], axis=0), vectors)
         rows.append(Curves(distances, norms, shares, None if shares is None else shares[start]))
     return jax.tree.map(lambda *parts: np.stack(parts), *rows)
+
+
+def _wide(features: np.ndarray) -> np.ndarray:
+    """Float64 as it is, all else as float32: squares of float16 overflow, and those of bytes are taken modulo 256."""
+    return features if features.dtype == np.float64 else features.astype(np.float32)
 
 
 def relative(measured: Curves) -> Any:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.tree_util import Partial
+from jax.typing import DTypeLike
 
 from zfjax import nets
 from zfjax.analyses.strongest import OUTSIDE
@@ -77,7 +78,7 @@ def maximize(
     Args:
       fn: differentiable, images -> features [B, H, W, C] or [B, C], alone or as the only array of a tree; no image
         may look at another one.
-      start: float [B, H, W, C], mean-subtracted pixels; see `grey_and_noise`.
+      start: float [B, H, W, C], mean-subtracted pixels, in the type that `fn` reads; see `grey_and_noise`.
       key: draws the jitter; the same key gives the same images.
       channel: the map, dense unit or class; one, or one for each image ([B]).
       position: (y, x) of the unit in its map, each like `channel`; None climbs the mean of the whole map.
@@ -93,6 +94,7 @@ def maximize(
     """
     fn = as_partial(fn)
     start = jnp.asarray(start)
+    bounds = None if bounds is None else jax.tree.map(lambda bound: jnp.asarray(bound, start.dtype), bounds)
     check_climb(steps=steps, step_size=step_size, jitter=jitter, blur=blur, decay=decay)
     if start.ndim != 4 or not jnp.issubdtype(start.dtype, jnp.floating):
         raise UserError(f"start of shape {start.shape}, {start.dtype}: floating point [B, H, W, C] is needed")
@@ -103,13 +105,15 @@ def maximize(
     )
 
 
-def grey_and_noise(key: jax.Array, shape: tuple[int, int, int, int], noise: float = 10.0) -> jax.Array:
+def grey_and_noise(
+    key: jax.Array, shape: tuple[int, int, int, int], noise: float = 10.0, *, dtype: DTypeLike = jnp.float32
+) -> jax.Array:
     """The start of the climb: the mean picture, which is grey enough and 0 here, and Gaussian noise. -> [B, H, W, C]
 
     Its standard deviation is `noise`, in pixels; UserError below 0.
     """
     check_climb(noise=noise)
-    return noise * jax.random.normal(key, shape)
+    return noise * jax.random.normal(key, shape, dtype)
 
 
 def picture_range(mean: np.ndarray) -> Bounds:

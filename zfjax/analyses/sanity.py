@@ -25,7 +25,7 @@ from zfjax.anymodel import with_relu_rule
 from zfjax.architecture import Architecture, Conv
 from zfjax.deconvnet import Unit, gradient, guided_backprop, isolate, project
 from zfjax.errors import UserError
-from zfjax.features import full_batches
+from zfjax.features import check_places, full_batches
 from zfjax.nets import FunctionNet, Net, OfTable, Way
 from zfjax.network import Params, Trace, forward
 from zfjax.programs import as_partial, compiled
@@ -87,6 +87,8 @@ def class_tops(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     Both are asked with the same signal, as the worst class's own logit may be negative and would turn its picture over.
     """
+    if logits.ndim != 2:
+        raise UserError(f"logits of shape {logits.shape}: [B, classes] is needed")
     classes = (logits.argmax(axis=1), logits.argmin(axis=1))
     best, worst = (jax.nn.one_hot(chosen, logits.shape[1], dtype=logits.dtype) for chosen in classes)
     return best, worst
@@ -102,7 +104,7 @@ def neuron_tops(features: jax.Array) -> tuple[jax.Array, jax.Array]:
       Two of the same shape, each with one activation of each image kept. Where no other unit of the place is active
       the second is zero, and its picture blank.
     """
-    batch, *places, channels = features.shape
+    batch, *places, channels = check_places(features).shape
     place = features.reshape(batch, -1, channels).max(axis=2).argmax(axis=1)
     there = jnp.take_along_axis(features.reshape(batch, -1, channels), place[:, None, None], axis=1)[:, 0]
     strongest, weakest = there.argmax(axis=1), jnp.where(there > 0, there, jnp.inf).argmin(axis=1)
@@ -173,6 +175,8 @@ def edges(images: np.ndarray) -> np.ndarray:
     def strength(grey: np.ndarray) -> np.ndarray:
         return np.hypot(*(ndimage.sobel(grey, axis=axis, mode="nearest") for axis in (0, 1)))
 
+    if np.ndim(images) != 4:
+        raise UserError(f"images of shape {np.shape(images)}: [B, H, W, C] is needed")
     return np.stack([strength(grey) for grey in np.asarray(images).mean(axis=-1)])
 
 
@@ -341,7 +345,7 @@ def _by_wrong_switches(
 def _units_of(top: np.ndarray) -> tuple[Unit, np.ndarray]:
     """(the one activation that each signal of `neuron_tops` keeps, 1 or, where it keeps none, 0)."""
     *place, channel = np.unravel_index(top.reshape(len(top), -1).argmax(axis=1), top.shape[1:])
-    is_active = (top.reshape(len(top), -1) != 0).any(axis=1).astype(np.float32)
+    is_active = (top.reshape(len(top), -1) != 0).any(axis=1)
     return Unit(channel, (place[0], place[1]) if place else None), is_active[:, None, None, None]
 
 
