@@ -8,13 +8,11 @@ import pytest
 import tiny_transfer
 from judges import findings, findings_of
 from PIL import Image
-from tiny_transfer import SIDE, TABLE
 
-import zfjax
 from experiments import layer_analysis
 from experiments.pages import canvas
 from zfjax import transfer
-from zfjax.data import caltech, photo_sets
+from zfjax.data import caltech
 from zfjax.transfer import arms as transfer_arms
 from zfjax.transfer import linear_models
 
@@ -34,13 +32,9 @@ def config(net, photos, **changes):
     return layer_analysis.Config(net=net.run, images=photos, **(settings | changes))
 
 
-def by_hand(net, photos, layer, loss, number):
+def by_hand(photo_set, every, layer, loss, number):
     """Accuracy of one fold from the layer's features themselves, not from their Gram matrix."""
-    photo_set = caltech.open_caltech(photos, "caltech101")
-    source = photo_sets.source_of(photo_set, SIDE)
-    pictures = np.stack([source[i]["image"] for i in range(len(source))]).astype(np.float32)
-    _, trace = zfjax.forward(net.params, (pictures - net.mean)[:, 2:-2, 2:-2], architecture=TABLE)
-    features = np.asarray(trace[layer].features).reshape(len(pictures), -1)
+    features = every[layer]
     options = {"num_train": 4, "num_folds": 2, "seed": 0, "class_names": photo_set.class_names}
     fold = transfer.folds(photo_set.labels, **options)[number]
     train, test = linear_models.normalized(features[fold.train], features[fold.test])
@@ -60,8 +54,11 @@ def test_rows_are_those_of_the_features_themselves(trained, photos):
     written = json.loads((trained.run / "layers" / "caltech101" / "result.json").read_text())
     named = [(row["layer"], row["classifier"], row["num_features"]) for row in written["rows"]]
     assert named == [("conv1", "svm", 3 * 2 * 2), ("fc7", "svm", 12), ("fc7", "softmax", 12)]
+    photo_set = caltech.open_caltech(photos, "caltech101")
+    every = tiny_transfer.features_of(trained, photo_set)
     for row in written["rows"]:
-        expected = [100 * by_hand(trained, photos, row["layer"], row["classifier"], number) for number in range(2)]
+        of_row = row["layer"], row["classifier"]
+        expected = [100 * by_hand(photo_set, every, *of_row, number) for number in range(2)]
         assert row["folds"] == pytest.approx(expected, abs=2)  # one test image of 30 at most
         assert row["spread"] == pytest.approx(np.std(row["folds"], ddof=1))
     assert [row["paper"] for row in written["rows"]] == [44.8, 85.5, 85.4] and written["paper"]["num_train"] == 30

@@ -12,11 +12,10 @@ from native_sets import NAMES, VOC, devkit, write
 from PIL import Image
 from tiny_transfer import RECIPE, SIDE, TABLE
 
-import zfjax
 from experiments import transfer_learning
 from experiments.pages import canvas
 from zfjax import transfer
-from zfjax.data import ArraySource, caltech, photo_sets, voc
+from zfjax.data import ArraySource, caltech, voc
 from zfjax.training import checkpoints, loop, step
 from zfjax.transfer import arms as transfer_arms
 from zfjax.transfer import linear_models
@@ -37,13 +36,8 @@ def config(net, photos, **changes):
     return transfer_learning.Config(net=net.run, images=photos, **({"arms": ("pretrained",)} | settings | changes))
 
 
-def by_hand(net, photos, num_train, number):
+def by_hand(photo_set, features, num_train, number):
     """(accuracy, penalty) of one fold, from single pictures, the penalty searched here."""
-    photo_set = caltech.open_caltech(photos, "caltech101")
-    source = photo_sets.source_of(photo_set, SIDE)
-    pictures = np.stack([source[i]["image"] for i in range(len(source))]).astype(np.float32)
-    _, trace = zfjax.forward(net.params, (pictures - net.mean)[:, 2:-2, 2:-2], architecture=TABLE)
-    features = np.asarray(trace["fc7"].features)
     options = {"num_train": num_train, "num_folds": 2, "seed": 0, "class_names": photo_set.class_names}
     fold = transfer.folds(photo_set.labels, **options)[number]
     train, test = linear_models.normalized(features[fold.train], features[fold.test])
@@ -63,8 +57,11 @@ def test_pretrained_rows_are_those_of_single_pictures(trained, photos):
     result = transfer_learning.run(config(trained, photos))
     written = json.loads((trained.run / "transfer" / "caltech101" / "result.json").read_text())
     assert [(row["arm"], row["num_train"]) for row in written["rows"]] == [("pretrained", 1), ("pretrained", 4)]
+    photo_set = caltech.open_caltech(photos, "caltech101")
+    features = tiny_transfer.features_of(trained, photo_set)["fc7"]
     for row in written["rows"]:
-        accuracies, penalties = zip(*(by_hand(trained, photos, row["num_train"], n) for n in range(2)), strict=True)
+        both = [by_hand(photo_set, features, row["num_train"], number) for number in range(2)]
+        accuracies, penalties = zip(*both, strict=True)
         expected = 100 * np.array(accuracies)
         assert row["folds"] == pytest.approx(expected, abs=1e-6)
         assert tuple(record["penalty"] for record in row["records"]) == penalties

@@ -2,12 +2,13 @@
 
 import jax
 import numpy as np
+import tiny_nets
 from PIL import Image
 from saved_runs import save_run
 
 import zfjax
 from zfjax import nets, training
-from zfjax.data import caltech
+from zfjax.data import caltech, photo_sets
 
 TABLE = zfjax.Architecture(
     name="tiny",
@@ -37,6 +38,14 @@ def write_photos(root, dataset="caltech101"):
             pixels = np.clip(noise + colour, 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / f"image_{index:04d}.png")
     return root
+
+
+def features_of(net, photo_set):
+    """{layer: rows of features} of the set's photos, of single pictures, by a plain forward pass."""
+    source = photo_sets.source_of(photo_set, SIDE)
+    pictures = np.stack([source[i]["image"] for i in range(len(source))]).astype(np.float32)
+    trace = tiny_nets.forward(net.params, (pictures - net.mean)[:, 2:-2, 2:-2], architecture=TABLE)[1]
+    return {layer: np.asarray(of.features).reshape(len(pictures), -1) for layer, of in trace.items()}
 
 
 def network(run, seed=0):
