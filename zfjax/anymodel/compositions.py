@@ -42,6 +42,9 @@ ELEMENTWISE = _OF_SEVERAL | _OF_ONE | (SHAPES - {"slice", "scan_slice", "tile"})
 _NEAR = 128  # values that are looked at on each side of a lower bound
 
 
+MEETS_ITSELF = "meets what it was made of: leaky, absolute value, hard tanh, shrinkage or maxout, no ReLU"
+
+
 class Weights(NamedTuple):
     """Where the weights of a program stand."""
 
@@ -142,8 +145,8 @@ def objection_to(node: Node, operand: int, ceiling: float, twins: Twins, flow: F
       twins, flow: of the program.
     """
     below = affine_below(node.inputs[operand])
-    if _meets_itself(node, operand, twins, flow):
-        return "meets what it was made of: leaky, absolute value, hard tanh, shrinkage or maxout, no ReLU"
+    if meets_itself(node, node.inputs[operand], twins, flow):
+        return MEETS_ITSELF
     if below.base.maker is not None and rectified_operand(below.base.maker) is not None and below.offset:
         return "a lower bound of another with an offset between them: a bound from above, no ReLU"
     for step in affine_above(node.outputs[0]):
@@ -258,10 +261,10 @@ def _is_number(value: Value) -> bool:
     return not value.aval.shape
 
 
-def _meets_itself(node: Node, operand: int, twins: Twins, flow: Flow) -> bool:
+def meets_itself(node: Node, base: Value, twins: Twins, flow: Flow) -> bool:
     """Above it its result and what it was made of come together, place by place, on another way than through it."""
     results = {twins.of(v) for v in node.outputs}
-    made_of = _near([twins.of(node.inputs[operand])], lambda v: _read_by(v, twins, flow), set())
+    made_of = _near([twins.of(base)], lambda v: _read_by(v, twins, flow), set())
     made_with = _near(results, lambda v: [w for u, w in _made_of(v, twins, flow)], set())
     beside = _near(made_of, lambda v: [w for u, w in _made_of(v, twins, flow)], results)
     for value in made_with:

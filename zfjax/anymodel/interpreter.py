@@ -30,6 +30,17 @@ class Rectify(NamedTuple):
 
     operand: int  # number of the input that is rectified
     ceiling: float = math.inf  # what lies above is clipped and passes nothing
+    backward: Backward | None = None  # a rule of its own
+
+
+class Region(NamedTuple):
+    """The way back leads through several operations at once, by a rule: they make one value of another of its shape."""
+
+    before: core.Var
+    after: core.Var
+    scale: float = 1.0  # they are scale * max(sign * before, 0), as far as the rule goes
+    sign: float = 1.0
+    backward: Backward | None = None  # a rule of its own
 
 
 class Skip(NamedTuple):
@@ -49,7 +60,7 @@ class Inner(NamedTuple):
     plans: tuple[Plan, ...]
 
 
-Change = Rectify | Skip | Finite
+Change = Rectify | Region | Skip | Finite
 Plan = tuple[tuple[int, Any], ...]  # (number of an equation, Rectify | Skip | Finite | Inner), hashable as all of it
 
 
@@ -88,7 +99,7 @@ def evaluate(
         change = changes.get(index)
         outputs: Sequence[Any]
         if isinstance(change, Rectify):
-            outputs = _rectified(_alone(eqn, program), change, backward)(*map(read, _variables(eqn)))
+            outputs = _rectified(_alone(eqn, program), change, change.backward or backward)(*map(read, _variables(eqn)))
         elif isinstance(change, Finite):
             outputs = _finite(_alone(eqn, program))(*map(read, _variables(eqn)))
         elif isinstance(change, Inner):
@@ -98,6 +109,10 @@ def evaluate(
         values.update(zip(eqn.outvars, outputs, strict=True))
         if isinstance(change, Skip):
             values[change.after] = _skipped(values[change.before], values[change.after])
+        if isinstance(change, Region):
+            values[change.after] = _ruled(change, change.backward or backward)(
+                values[change.before], values[change.after]
+            )
     return [read(atom) for atom in program.outvars]
 
 
@@ -150,11 +165,7 @@ def _rectified(alone: core.ClosedJaxpr, change: Rectify, backward: Backward | No
         (signal,) = incoming
         if change.ceiling < math.inf:
             signal = jnp.where(x < change.ceiling, signal, jnp.zeros((), signal.dtype))
-        assert backward is not None  # a plan without a rule rectifies nothing
-        outgoing = jnp.asarray(backward(signal, x))
-        if (outgoing.shape, outgoing.dtype) != (x.shape, x.dtype):
-            given, needed = (f"{array.dtype}{list(array.shape)}" for array in (outgoing, x))
-            raise UserError(f"rule returned {given} for a rectifier of {needed}: the same shape and type are needed")
+        outgoing = _by_rule(backward, signal, x)
         return tuple(outgoing if k == place else None for k in range(len(variables)))
 
     rectifier.defvjp(up, down)
@@ -212,6 +223,28 @@ def _skipped(before: jax.Array, after: jax.Array) -> jax.Array:
 
 
 _skipped.defvjp(lambda before, after: (after, None), lambda _, incoming: (incoming, None))
+
+
+def _ruled(change: Region, backward: Backward | None) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    @jax.custom_vjp
+    def region(before: jax.Array, after: jax.Array) -> jax.Array:
+        return after
+
+    def down(before: jax.Array, incoming: jax.Array) -> tuple[jax.Array, None]:
+        outgoing = _by_rule(backward, change.scale * incoming, change.sign * before)
+        return change.sign * outgoing, None
+
+    region.defvjp(lambda before, after: (after, before), down)
+    return region
+
+
+def _by_rule(backward: Backward | None, incoming: jax.Array, x: jax.Array) -> jax.Array:
+    assert backward is not None  # a plan without a rule rectifies nothing
+    outgoing = jnp.asarray(backward(incoming, x))
+    if (outgoing.shape, outgoing.dtype) != (x.shape, x.dtype):
+        given, needed = (f"{array.dtype}{list(array.shape)}" for array in (outgoing, x))
+        raise UserError(f"rule returned {given} for a rectifier of {needed}: the same shape and type are needed")
+    return outgoing
 
 
 def _run_inner(eqn: core.JaxprEqn, change: Inner, backward: Backward | None, operands: list[Any]) -> Sequence[Any]:

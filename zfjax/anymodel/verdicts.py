@@ -8,6 +8,8 @@ floating arguments. Every primitive that the table does not name is unclassified
       only one part depends on the input
     a rectifier, as `rectifiers` recognises it              rectifier: the rule, but unclassified where `compositions`
                                                                says that it is part of another activation
+    several operations that are a rectifier together,       rectifier: the rule; a straight line keeps its derivative
+      as `written` recognises them
     a bound beneath which no weights stand                  own gradient: it bounds the input
     a lower bound of what `norms` knows for a norm's      own gradient
       variance or length
@@ -33,10 +35,20 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from zfjax.anymodel.compositions import Twins, Weights, bounds_the_input, objection_to, twins_of, weights_of
+from jax.extend import core
+
+from zfjax.anymodel.compositions import (
+    Twins,
+    Weights,
+    bounds_the_input,
+    meets_itself,
+    objection_to,
+    twins_of,
+    weights_of,
+)
 from zfjax.anymodel.constants import lower_bound, uniform
-from zfjax.anymodel.graph import Flow, Graph, Node, Place, flow_of, is_inexact
-from zfjax.anymodel.interpreter import Change, Rectify, Skip
+from zfjax.anymodel.graph import Flow, Graph, Node, Place, Value, flow_of, is_inexact
+from zfjax.anymodel.interpreter import Change, Rectify, Region, Skip
 from zfjax.anymodel.joins import compared_axes, has_window_within, is_joined
 from zfjax.anymodel.norms import (
     POWERS,
@@ -54,6 +66,7 @@ from zfjax.anymodel.rectifiers import (
     is_under_root,
     rectified_operand,
 )
+from zfjax.anymodel.written import Written, within, written_out
 from zfjax.ops import KEPT, SKIPPED
 
 RuleName = Literal["rectifier", "own gradient", "skipped", "inlined", "unclassified"]
@@ -93,17 +106,51 @@ class Facts(NamedTuple):
     kinds: Kinds
     weights: Weights
     twins: Twins
+    written: dict[Node, Written]
+    within: set[Node]  # what such a stretch accounts for
 
 
 def facts_of(graph: Graph) -> Facts:
     """All that the verdict on a node may depend on, beside the node."""
     flow = flow_of(graph)
-    return Facts(flow, kinds_of(graph, flow), weights_of(graph, flow), twins_of(graph))
+    twins, written = twins_of(graph), written_out(graph, flow)
+    written = {n: w for n, w in written.items() if not (w.sign and meets_itself(n, w.base, twins, flow))}
+    return Facts(flow, kinds_of(graph, flow), weights_of(graph, flow), twins, written, within(written))
 
 
 def classify(node: Node, facts: Facts) -> Verdict | None:
     """The verdict on a node that a gradient passes through; None where it is linear in the input."""
+    if node in facts.within:
+        return None
+    if node in facts.written:
+        verdict = _written(node, facts.written[node], facts)
+        if verdict is not None:
+            return verdict
     return _TABLE.get(node.name, _unknown)(node, facts)
+
+
+def _written(node: Node, written: Written, facts: Facts) -> Verdict | None:
+    if not written.sign:
+        return _own("a straight line in its input, whatever its operations are")
+    if bounds_the_input(written.base, node.outputs[0], facts.weights):
+        return _INPUT
+    if is_of_squares(written.base, facts.kinds) or is_under_root(node.outputs[0], facts.flow):
+        return _AMBIGUOUS
+    ends = region_of(written.base, node.outputs[0])
+    if ends is None:
+        return None
+    place, before, after = ends
+    return Verdict("rectifier", "lower bound at zero, written out", place, Region(before, after, *written[1:3]))
+
+
+def region_of(before: Value, after: Value) -> tuple[Place, core.Var, core.Var] | None:
+    """(place of the equation that binds `after`, both variables) in the innermost program that knows both."""
+    ends = sorted(((p, v) for p, v in after.bound if p[-1] >= 0), key=lambda end: -len(end[0]))
+    for place, variable in ends:
+        for other, argument in before.bound:
+            if other[:-1] == place[:-1]:
+                return place, argument, variable
+    return None
 
 
 def _own(reason: str) -> Verdict:

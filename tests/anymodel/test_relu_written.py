@@ -1,0 +1,101 @@
+"""Rectifiers written out by arithmetic follow the rule; straight lines written with bends keep their derivative."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from ways_down import OWN, down
+
+from zfjax.anymodel.rules import explain_rules
+
+RNG = np.random.default_rng(0)
+KERNEL, OTHER = RNG.normal(size=(2, 5, 5)).astype(np.float32)
+X, INCOMING = RNG.normal(size=(2, 3, 5)).astype(np.float32)
+
+RECTIFIERS = {  # what is made of z, and c in c * max(z, 0)
+    "x - min(x, 0)": (lambda z: z - jnp.minimum(z, 0), 1),
+    "-min(-x, 0)": (lambda z: -jnp.minimum(-z, 0), 1),
+    "mean with the absolute value": (lambda z: (z + jnp.abs(z)) / 2, 1),
+    "half of each": (lambda z: 0.5 * jnp.abs(z) + 0.5 * z, 1),
+    "sum with the absolute value": (lambda z: z + jnp.abs(z), 2),
+    "times heaviside": (lambda z: z * jnp.heaviside(z, 0.0), 1),
+    "times the sign": (lambda z: z * (jnp.sign(z) + 1) / 2, 1),
+    "relu where positive": (lambda z: jnp.where(z > 0, jax.nn.relu(z), 0), 1),
+    "relu times its mask": (lambda z: jax.nn.relu(z) * (z > 0).astype(z.dtype), 1),
+    "largest of itself and half": (lambda z: jnp.maximum(z, 0.0) - jnp.minimum(jnp.maximum(z, 0.0), 0.0), 1),
+    "not a number aside": (lambda z: jax.nn.relu(jnp.nan_to_num(z)), 1),
+    "in vmap": (jax.vmap(lambda z: z - jnp.minimum(z, 0)), 1),
+    "in scan": (lambda z: lax.map(lambda row: row - jnp.minimum(row, 0), z), 1),
+    "in jit": (jax.jit(lambda z: (z + jnp.abs(z)) / 2), 1),
+    "over calls": (lambda z: jax.jit(jnp.add)(z, jax.jit(jnp.abs)(z)), 2),
+}
+
+
+@jax.custom_vjp
+def rectifier(x):
+    return jnp.maximum(x, 0)
+
+
+rectifier.defvjp(lambda x: (rectifier(x), None), lambda _, incoming: (jnp.maximum(incoming, 0),))
+
+
+@pytest.mark.parametrize("form", RECTIFIERS)
+def test_a_rectifier_written_out_follows_the_rules(form):
+    written, scale = RECTIFIERS[form]
+
+    def fn(x, rectifier=written):
+        return rectifier(x @ KERNEL) @ OTHER
+
+    found = down(fn, "deconvnet", "guided", "gradient", x=X, incoming=INCOMING)
+    (expected,) = jax.jit(lambda x, g: jax.vjp(lambda x: fn(x, lambda z: scale * rectifier(z)), x)[1](g))(X, INCOMING)
+    np.testing.assert_allclose(found["deconvnet"][1], expected, rtol=1e-5, atol=1e-6)
+    guided = scale * (np.maximum(INCOMING @ OTHER.T, 0) * (X @ KERNEL > 0)) @ KERNEL.T
+    np.testing.assert_allclose(found["guided"][1], guided, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(found["gradient"][1], found[OWN][1])
+    assert [line.rule for line in explain_rules(fn, X)].count("rectifier") == 1
+
+
+def test_a_rectifier_of_the_opposite_follows_the_rule_there():
+    """-min(z, 0) is max(-z, 0)."""
+    found = down(lambda x: -jnp.minimum(x @ KERNEL, 0), "deconvnet", x=X, incoming=INCOMING)["deconvnet"][1]
+    np.testing.assert_allclose(found, -np.maximum(INCOMING, 0) @ KERNEL.T, rtol=1e-5, atol=1e-6)
+
+
+STRAIGHT = {
+    "nan_to_num": jnp.nan_to_num,
+    "both parts": lambda z: jax.nn.relu(z) - jax.nn.relu(-z),
+    "bounds and the rest": lambda z: jnp.clip(z, -1, 1) + (z - jnp.clip(z, -1, 1)),
+    "where it is a number": lambda z: jnp.where(jnp.isfinite(z), z, 0.0),
+}
+
+
+@pytest.mark.parametrize("form", STRAIGHT)
+def test_a_straight_line_keeps_its_derivative(form):
+    def fn(x):
+        return STRAIGHT[form](x @ KERNEL) @ OTHER
+
+    assert {line.rule for line in explain_rules(fn, X)} == {"own gradient"}
+    found = down(fn, "deconvnet", x=X, incoming=INCOMING)
+    np.testing.assert_array_equal(found["deconvnet"][1], found[OWN][1])
+
+
+NEITHER = {
+    "absolute value": jnp.abs,
+    "absolute value by two": lambda z: z + jnp.abs(z) - z,
+    "leaky by the absolute value": lambda z: 0.6 * z + 0.4 * jnp.abs(z),
+    "leaky beside a rectifier written out": lambda z: (z - jnp.minimum(z, 0)) + 0.1 * jnp.minimum(z, 0),
+    "opposite": lambda z: jnp.minimum(z, 0),
+    "shifted": lambda z: (z + 1 + jnp.abs(z + 1)) / 2 - 1,
+    "a straight line for the gradient alone": lambda z: z + lax.stop_gradient(jax.nn.relu(z) - z) + jnp.sin(z),
+    "by a root": lambda z: (z + jnp.sqrt(z * z)) / 2,
+    "for each map": lambda z: z - KERNEL[:1] * jnp.minimum(z, 0),
+    "of two": lambda z: jnp.abs(z @ KERNEL - z @ OTHER) + z @ KERNEL + z @ OTHER,
+    "hard sigmoid": lambda z: (jnp.abs(z + 1) - jnp.abs(z - 1)) / 4 + 0.5,
+}
+
+
+@pytest.mark.parametrize("form", NEITHER)
+def test_what_is_neither_is_refused(form):
+    rules = [line.rule for line in explain_rules(lambda x: NEITHER[form](x @ KERNEL) @ OTHER, X)]
+    assert "unclassified" in rules and "rectifier" not in rules

@@ -1,0 +1,169 @@
+"""Rectifiers written out by arithmetic: x - min(x, 0), -min(-x, 0), (x + |x|) / 2, x * heaviside(x).
+
+A stretch of a program that makes each number of one other number, with nothing but numbers beside it, is a function of
+one variable: it is worked out at many numbers, from small to large, on both sides of zero and of all that it is
+compared with. Where it is c * max(x, 0) or c * max(-x, 0) with c above zero it is a rectifier as a whole; where it is
+a straight line, as `nan_to_num` is, it keeps its derivative. Anything else is for the verdict on its single operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zfjax.anymodel.constants import uniform
+from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact
+from zfjax.anymodel.rectifiers import rectified_operand
+
+_LONGEST = 24  # operations of such a stretch
+_COPIES = frozenset("copy copy_p name broadcast_in_dim reshape convert_element_type reduce_precision pvary".split())
+_BENT = frozenset("max min abs sign clamp select_n".split())
+_COMPARED = frozenset("gt ge lt le eq ne is_finite".split())
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "add": np.add,
+    "add_any": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "neg": np.negative,
+    "max": np.maximum,
+    "min": np.minimum,
+    "abs": np.abs,
+    "sign": np.sign,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "not": np.logical_not,
+    "is_finite": np.isfinite,
+    "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
+    "select_n": lambda which, *cases: np.choose(np.asarray(which, np.int32), cases),
+}
+
+
+class Written(NamedTuple):
+    """A stretch of a program: scale * max(sign * base, 0), or a straight line where `sign` is 0."""
+
+    base: Value
+    scale: float
+    sign: float
+    nodes: frozenset[Node]
+
+
+def written_out(graph: Graph, flow: Flow) -> dict[Node, Written]:
+    """{last operation: the stretch that ends there}"""
+    order = {node: number for number, node in enumerate(graph.nodes)}
+    bent: set[Value] = set()  # made with a bend, which is not accounted for
+    ruled: set[Value] = set()  # of those, what is but a rectifier's result times a number
+    found = {}
+    for node in graph.nodes:
+        varying = [value for value in node.inputs if value in flow.varying]
+        if not varying or (node.name not in _OPERATIONS and node.name not in _COPIES):
+            continue
+        is_rectifier = node.name in ("max", "select_n", "mul", "clamp") and rectified_operand(node) is not None
+        if not (is_rectifier or node.name in _BENT | _COMPARED or bent.intersection(varying)):
+            continue
+        bent.update(node.outputs)
+        if is_rectifier or (len(varying) == 1 and varying[0] in ruled and node.name not in _BENT):
+            ruled.update(node.outputs)
+        elif flow.passes(node) and node.name in _OPERATIONS:
+            stretch = _stretch(node, order, flow)
+            if stretch is not None:
+                found[node] = stretch
+                bent.difference_update(node.outputs)
+    return found
+
+
+def within(found: dict[Node, Written]) -> set[Node]:
+    """The operations that nothing but such a stretch reads."""
+    inside: set[Node] = set()
+    for last, stretch in found.items():
+        own = {last}
+        changed = True
+        while changed:
+            ready = [n for n in stretch.nodes - own if all(u in own for v in n.outputs for u in v.users)]
+            own.update(ready)
+            changed = bool(ready)
+        inside |= own - {last}
+    return inside
+
+
+def _stretch(last: Node, order: dict[Node, int], flow: Flow) -> Written | None:
+    shape = last.outputs[0].aval.shape
+    nodes: dict[Node, None] = {last: None}
+    frontier: dict[Value, None] = {}
+
+    def add(node: Node) -> bool:
+        for value in node.inputs:
+            if value in flow.varying:
+                frontier[value] = None
+                if value.aval.shape != shape:
+                    return False
+            elif uniform(value) is None:
+                return False
+        return True
+
+    if not add(last):
+        return None
+    while frontier and len(nodes) <= _LONGEST:
+        is_bent = any(node.name in _BENT | _COMPARED for node in nodes)
+        if is_bent and len(frontier) == 1 and is_inexact(base := next(iter(frontier))) and base in flow.carrying:
+            shape_of = _shape_of(last, base, nodes)
+            if shape_of is not None:
+                return Written(base, *shape_of, frozenset(nodes))
+        latest = max(frontier, key=lambda v: order.get(v.maker, -1) if v.maker is not None else -1)
+        maker = latest.maker
+        if maker is None or (maker.name not in _OPERATIONS and maker.name not in _COPIES) or maker in nodes:
+            return None
+        del frontier[latest]
+        nodes[maker] = None
+        if not add(maker):
+            return None
+    return None
+
+
+def _shape_of(last: Node, base: Value, nodes: dict[Node, None]) -> tuple[float, float] | None:
+    """(scale, sign) of what the nodes make of base; None where it is neither a rectifier nor a straight line."""
+    numbers = [uniform(v) for node in nodes for v in node.inputs]
+    marks = np.array([abs(n) for n in numbers if n is not None and 0 < abs(n) < 1e6] + [1.0])
+    size = np.unique(np.concatenate([np.logspace(-6, 6, 49), *(marks * f for f in (0.5, 0.99, 1.0, 1.01, 2.0))]))
+    x = np.concatenate([-size[::-1], [0.0], size])
+    values: dict[Value, Any] = {base: x}
+    with np.errstate(all="ignore"):
+        y = _evaluated(last.outputs[0], values)
+    y = np.broadcast_to(np.asarray(y, np.float64), x.shape)
+    if not np.isfinite(y).all():
+        return None
+    scale = max(y[-1], y[0], key=abs) / x[-1]
+    for sign in (1.0, -1.0):
+        if scale > 0 and np.allclose(y, scale * np.maximum(sign * x, 0), rtol=1e-6, atol=1e-12):
+            return scale, sign
+    slope = (y[-1] - y[0]) / (x[-1] - x[0])
+    offset = y[len(size)]
+    if slope and np.allclose(y, slope * x + offset, rtol=1e-6, atol=1e-12):
+        return slope, 0.0
+    return None
+
+
+def _evaluated(value: Value, values: dict[Value, Any]) -> Any:
+    if value not in values:
+        number = uniform(value)
+        node = value.maker
+        if number is not None or node is None:
+            values[value] = number
+        else:
+            operands = [_evaluated(v, values) for v in node.inputs]
+            values[value] = _OPERATIONS[node.name](*operands) if node.name in _OPERATIONS else _copied(node, operands)
+    return values[value]
+
+
+def _copied(node: Node, operands: list[Any]) -> Any:
+    kind = node.outputs[0].aval.dtype
+    return operands[0] if is_inexact(node.outputs[0]) else np.asarray(operands[0]).astype(kind)
