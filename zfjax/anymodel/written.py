@@ -132,7 +132,7 @@ def _stretch(last: Node, order: dict[Node, int], flow: Flow) -> Written | None:
 def _shape_of(last: Node, base: Value, nodes: dict[Node, None]) -> tuple[float, float] | None:
     """(scale, sign) of what the nodes make of base; None where it is neither a rectifier nor a straight line."""
     numbers = [uniform(v) for node in nodes for v in node.inputs]
-    marks = np.array([abs(n) for n in numbers if n is not None and 0 < abs(n) < 1e6] + [1.0])
+    marks = np.array([abs(n) for n in numbers if n is not None and 0 < abs(n) < 1e30] + [1.0])
     size = np.unique(np.concatenate([np.logspace(-6, 6, 49), *(marks * f for f in (0.5, 0.99, 1.0, 1.01, 2.0))]))
     x = np.concatenate([-size[::-1], [0.0], size])
     values: dict[Value, Any] = {base: x}
@@ -141,15 +141,19 @@ def _shape_of(last: Node, base: Value, nodes: dict[Node, None]) -> tuple[float, 
     y = np.broadcast_to(np.asarray(y, np.float64), x.shape)
     if not np.isfinite(y).all():
         return None
-    scale = max(y[-1], y[0], key=abs) / x[-1]
+    scale = float(max(y[-1], y[0], key=abs) / x[-1])
     for sign in (1.0, -1.0):
-        if scale > 0 and np.allclose(y, scale * np.maximum(sign * x, 0), rtol=1e-6, atol=1e-12):
+        if scale > 0 and _is_near(y, scale * np.maximum(sign * x, 0), x):
             return scale, sign
     slope = (y[-1] - y[0]) / (x[-1] - x[0])
     offset = y[len(size)]
-    if slope and np.allclose(y, slope * x + offset, rtol=1e-6, atol=1e-12):
+    if slope and _is_near(y, slope * x + offset, slope * x):
         return slope, 0.0
     return None
+
+
+def _is_near(y: np.ndarray, expected: np.ndarray, x: np.ndarray) -> bool:
+    return bool((np.abs(y - expected) <= 1e-6 * np.abs(x)).all())
 
 
 def _evaluated(value: Value, values: dict[Value, Any]) -> Any:
