@@ -131,7 +131,8 @@ def classify(node: Node, facts: Facts) -> Verdict | None:
 
 def _written(node: Node, written: Written, facts: Facts) -> Verdict | None:
     if not written.sign:
-        return _own("a straight line in its input, whatever its operations are")
+        alone = node.name in ("max", "min") and _TABLE[node.name](node, facts) is None  # a bound without effect
+        return None if alone else _own("a straight line in its input, whatever its operations are")
     if bounds_the_input(written.base, node.outputs[0], facts.weights):
         return _INPUT
     if is_of_squares(written.base, facts.kinds) or is_under_root(node.outputs[0], facts.flow):
