@@ -78,7 +78,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
     maximization.check_climb(**climb_of(config))
     if config.num_maps < 1:
         raise UserError(f"num_maps={config.num_maps}: at least 1 is needed")
-    with figure.opened(config, COMMAND, folder="maximization", net=net) as (net, out):
+    with figure.opened(config, COMMAND, folder="figures/maximization", net=net) as (net, out):
         layers = config.layers or tuple(dict.fromkeys((*nets.map_layers(net), net.layers[-1])))
         for layer in layers:
             nets.check_layer(net, layer)

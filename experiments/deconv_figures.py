@@ -93,7 +93,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
     """
     if config.num_maps is not None and config.num_maps < 1:
         raise UserError(f"num_maps={config.num_maps}: at least 1 is needed")
-    with figure.opened(config, COMMAND, folder="deconv", net=net) as (net, out):
+    with figure.opened(config, COMMAND, folder="figures/deconv", net=net) as (net, out):
         with_maps = nets.map_layers(net)
         layers = config.layers or with_maps
         for layer in layers:

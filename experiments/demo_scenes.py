@@ -5,7 +5,7 @@
 Expected time: a minute on two CPU cores. Expected figure: ten classes of creatures, their masks and parts drawn into
 the last two columns. Expected result: a linear classifier on pixels and one on colour histograms stay under 40 % on
 fresh scenes, and one that learns from the backgrounds without creatures stays near 10 %, chance.
-Writes scenes.png and result.json to runs/demo_scenes (or --out).
+Writes scenes.png and result.json to runs/demo_scenes, by what was asked for (or --out).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from experiments.pages import demo as demo_page
-from experiments.shell import command, results
+from experiments.shell import command, figure, results
 from zfjax import nets
 from zfjax.data import demo
 
@@ -26,8 +26,8 @@ COMMAND = "demo_scenes"
 PENALTIES = (1e1, 1e2, 1e3, 1e4)  # of the ridge regressions; the best one on the test scenes counts, in their favour
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(figure.ResultConfig):
     """Draw the demo set and measure what it gives away without its creatures."""
 
     size: int = 80
@@ -36,15 +36,11 @@ class Config:
     """Scenes that the classifiers learn from."""
     num_test: int = 1000
     """Fresh scenes that they are measured on."""
-    out: Path = nets.RUNS / "demo_scenes"
-    """Folder for the page and the result."""
-    overwrite: bool = False
-    """Replace a result that is already there."""
 
 
 def run(config: Config) -> dict[str, Any]:
     """Render, measure, draw; what result.json holds. UserError for an output folder that already holds a result."""
-    with results.claimed(config.out, COMMAND, overwrite=config.overwrite) as out:
+    with figure.claimed(config, COMMAND, nets.RUNS / "demo_scenes") as out:
         return measure_and_write(config, out)
 
 

@@ -8,7 +8,8 @@ classes and size of pictures, average their softmax; each is measured by itself 
 eleven forward passes of each over the set; 6 s for 500 pictures with the net of preset `reduced` on two CPU cores.
 Expected result: ten crops err a little less than one, several networks less than one of them. A net that is no table
 of layers (squeezenet:DIR, module:NAME) is measured from its centre crop alone.
-Writes <run>/evaluation/result.json (or --out), <first run>/evaluation_of_N for N networks.
+Writes result.json to <run>/evaluation, of several networks to a folder of the first run's there that is named by the
+others (or to --out).
 """
 
 from __future__ import annotations
@@ -48,21 +49,17 @@ PAPER = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(figure.ResultConfig):
     """Measure the error of a network, or of the average of several, on the validation set."""
 
     net: Annotated[tuple[str | Path, ...], tyro.conf.arg(aliases=["--checkpoint"])] = ()
     """Run folders or checkpoints, squeezenet:DIR, module:NAME of a Net; by default the newest run under runs/."""
     data: str | None = None
     """Data set to measure on; by default the one that the first net was trained on."""
-    out: Path | None = None
-    """Folder for result.json; by default <run>/evaluation, or evaluation_of_N in the first run of N."""
     batch_size: int = 128
     """Images per step over all devices."""
     num_workers: int = 0
     """Processes that decode pictures; 0 decodes on threads."""
-    overwrite: bool = False
-    """Replace a result that is already there."""
 
 
 class Scored(NamedTuple):
@@ -84,9 +81,7 @@ def run(config: Config) -> dict[str, Any]:
     for net in networks:
         print(f"net: {figure.describe(net)}")
     check_different(networks)
-    name = "evaluation" if len(networks) == 1 else f"evaluation_of_{len(networks)}"
-    out = nets.home_of(networks[0]) / name if config.out is None else config.out
-    with results.claimed(out, COMMAND, overwrite=config.overwrite):
+    with figure.claimed(config, COMMAND, nets.home_of(networks[0]) / "evaluation") as out:
         data = sets.open_images(config.data, networks[0])
         print(f"data: {data.name}, {len(data.class_names)} classes")
         source = sets.validation_of(data)

@@ -99,7 +99,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             raise UserError(f"{name}={value}: at least 1 is needed")
     net = nets.load_net(config.net) if net is None else net
     by_epoch = KeptNets(epoch_checkpoints(net, config.epochs))
-    with figure.opened(config, COMMAND, folder="evolution", net=net) as (_, out):
+    with figure.opened(config, COMMAND, folder="figures/evolution", net=net) as (_, out):
         with_maps = nets.map_layers(net)
         layers = config.layers or with_maps
         for layer in layers:

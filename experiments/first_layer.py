@@ -86,7 +86,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         raise UserError(f"num_maps={config.num_maps}: at least 1 is needed")
     by_role = load_nets(config, net)
     net = by_role["clipped"]
-    with figure.opened(config, COMMAND, folder="first_layer", net=net) as (_, out):
+    with figure.opened(config, COMMAND, folder="figures/first_layer", net=net) as (_, out):
         data = figure.open_images(config, net, data)
         source = sets.validation_of(data)
         options = {"k": NUM_IMAGES, "batch_size": config.batch_size, "num_workers": config.num_workers}

@@ -73,7 +73,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
     """
     if config.num_images < 1:
         raise UserError(f"num_images={config.num_images}: at least 1 is needed")
-    with figure.opened(config, COMMAND, folder="invariance", net=net) as (net, out):
+    with figure.opened(config, COMMAND, folder="figures/invariance", net=net) as (net, out):
         layers = tuple(dict.fromkeys(config.layers)) or invariance.compared_layers(net)
         for layer in layers:
             nets.check_layer(net, layer)

@@ -14,8 +14,9 @@ memory, at most about 10 bytes for each pair of images: 1.2 GB in all of Caltech
 (extrapolated). The SVM is one class against the others with the squared hinge loss, the one of LIBLINEAR.
 Penalties are chosen on a third of the training images.
 
-Writes result.json and layers.png to <run>/layers/<dataset> (or --out), and a small record of each fold to records/
-there: a run that was stopped goes on.
+Writes result.json and layers.png to a folder below <run>/layers/<dataset> that is named by what was asked for (or
+--out), and a small record of each fold to <run>/layers/records: a run that was stopped goes on, and a later one with
+more folds or layers computes only those.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from tqdm import tqdm
 
 from experiments.pages import transfer as transfer_page
 from experiments.shell import command, figure, results
-from experiments.shell.figure import NetFlag
 from zfjax import nets, transfer
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.errors import UserError
@@ -57,18 +57,14 @@ PAPER: dict[str, dict[str, dict[str, float]]] = {  # percent
 }
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(figure.NetConfig):
     """Measure a linear SVM and a softmax on the features of each layer."""
 
     images: Path
     """The data set: its native folder or tar, or TFDS's folder."""
     dataset: Literal["caltech101", "caltech256"] = "caltech101"
     """Which set it is."""
-    net: NetFlag = None
-    """Run folder or checkpoint, squeezenet:DIR, or module:NAME of a Net; by default the newest run under runs/."""
-    out: Path | None = None
-    """Folder for the result; by default <run>/layers/<dataset>."""
     svm: tuple[str, ...] = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc7")
     """Layers for the SVM."""
     softmax: tuple[str, ...] = ("conv5", "fc7")
@@ -79,12 +75,8 @@ class Config:
     """Draws of training and test images, the same as in transfer_learning."""
     remove_duplicates: float | None = None
     """Leave out pictures that the net was trained on: those with this normalised correlation, say 0.97, or more."""
-    seed: int = 0
-    """Seed of the draws."""
     batch_size: int = 128
     """Images per step of computing features."""
-    overwrite: bool = False
-    """Replace a result that is already there; records of folds are kept and used."""
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -94,17 +86,14 @@ def run(config: Config) -> dict[str, Any]:
       What result.json holds, with "folder". UserError for settings or data that do not fit, before anything is
       computed.
     """
-    net = nets.load_net(config.net)
-    print(f"net: {figure.describe(net)}")
-    check(config, net)
-    home = nets.home_of(net)
-    out = home / "layers" / config.dataset if config.out is None else config.out
-    with results.claimed(out, COMMAND, overwrite=config.overwrite):
-        return measure_and_write(config, net, out, home / "features")
+    with figure.opened(config, COMMAND, folder=f"layers/{config.dataset}") as (net, out):
+        check(config, net)
+        return measure_and_write(config, net, out, nets.home_of(net))
 
 
-def measure_and_write(config: Config, net: Net, out: Path, kept: Path) -> dict[str, Any]:
-    """The same, in a folder that was claimed; `kept` keeps features."""
+def measure_and_write(config: Config, net: Net, out: Path, home: Path) -> dict[str, Any]:
+    """The same, in a folder that was claimed; `home` keeps features, and records of folds."""
+    kept = home / "features"
     photo_set = frozen_features.open_photos(config.dataset, config.images, net, config.remove_duplicates, kept)
     print(f"data: {photo_set.name}, {len(photo_set.class_names)} classes, {len(photo_set.photos):,} photos")
     num_train = NUM_TRAIN[config.dataset] if config.num_train is None else config.num_train
@@ -115,7 +104,7 @@ def measure_and_write(config: Config, net: Net, out: Path, kept: Path) -> dict[s
         seed=config.seed,
         class_names=photo_set.class_names,
     )
-    measured = measure(config, net, photo_set, folds, out / "records", kept)
+    measured = measure(config, net, photo_set, folds, home / "layers" / "records", kept)
     rows = [
         {"layer": layer, "classifier": classifier, **facts, "paper": PAPER[config.dataset][classifier].get(layer)}
         for (layer, classifier), facts in measured.items()

@@ -76,7 +76,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             raise UserError(f"{name}={getattr(config, name)}: at least {least} is needed")
     if config.fill not in occlusion.FILLS:
         raise UserError(f"fill={config.fill!r}: one of {', '.join(occlusion.FILLS)} is needed")
-    with figure.opened(config, COMMAND, folder="occlusion", net=net) as (net, out):
+    with figure.opened(config, COMMAND, folder="figures/occlusion", net=net) as (net, out):
         config = complete(config, net)
         assert config.layer is not None and config.square is not None and config.stride is not None
         layer, square, stride = config.layer, config.square, config.stride

@@ -55,7 +55,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
     """
     if config.num_images < 1:
         raise UserError(f"num_images={config.num_images}: at least 1 is needed")
-    with figure.opened(config, COMMAND, folder="sanity", net=net) as (net, out):
+    with figure.opened(config, COMMAND, folder="figures/sanity", net=net) as (net, out):
         layer = watched_layer(net) if config.layer is None else nets.check_layer(net, config.layer)
         data = figure.open_images(config, net, data)
         source = sets.validation_of(data)

@@ -14,9 +14,9 @@ logistic regression of its own, trained on train and scored on val by average pr
 the 20 classes, scored on the test set, whose labels are not public); photos that show a class by difficult objects
 alone are left out of it.
 
-Writes result.json and curve.png to <run>/transfer/<dataset> (or --out), and a small record of each fold to records/
-there: a run that was stopped goes on, from scratch after the last whole epoch, and a later one with more folds or sizes
-computes only those.
+Writes result.json and curve.png to a folder below <run>/transfer/<dataset> that is named by what was asked for (or
+--out), and a small record of each fold to <run>/transfer/records: a run that was stopped goes on, from scratch after
+the last whole epoch, and a later one with more folds or sizes computes only those.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from tqdm import tqdm
 
 from experiments.pages import transfer as transfer_page
 from experiments.shell import command, figure, results
-from experiments.shell.figure import NetFlag
 from zfjax import nets, transfer
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.errors import UserError
@@ -71,18 +70,14 @@ PAPER: dict[str, dict[str, Any]] = {  # percent
 NUM_TRAIN = {"caltech101": (15, 30), "caltech256": (15, 30, 45, 60)}
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(figure.NetConfig):
     """Measure how far a net's features carry to another data set."""
 
     images: Path
     """The data set: its native folder or tar, or TFDS's folder."""
     dataset: Literal["caltech101", "caltech256", "voc2012"] = "caltech101"
     """Which set it is."""
-    net: NetFlag = None
-    """Run folder or checkpoint, or any Net for the frozen arm; by default the newest run under runs/."""
-    out: Path | None = None
-    """Folder for the result; by default <run>/transfer/<dataset>."""
     arms: tuple[ArmName, ...] | None = None
     """What is measured; by default both, of VOC the pretrained net alone, as in the paper."""
     layer: str = "fc7"
@@ -103,12 +98,8 @@ class Config:
     """Its weight decay: with 3e-3, preset `reduced`'s, the net does not leave it either."""
     remove_duplicates: float | None = None
     """Leave out pictures that the net was trained on: those with this normalised correlation, say 0.97, or more."""
-    seed: int = 0
-    """Seed of the draws and of training from scratch."""
     batch_size: int = 128
     """Images per step of computing features."""
-    overwrite: bool = False
-    """Replace a result that is already there; records of folds are kept and used."""
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -119,36 +110,33 @@ def run(config: Config) -> dict[str, Any]:
       computed.
     """
     sizes = planned(config)
-    net = nets.load_net(config.net)
-    print(f"net: {figure.describe(net)}")
-    nets.check_layer(net, config.layer)
-    if any(arm == "scratch" for arm, _ in sizes) and not isinstance(net, nets.TrainedNet):
-        raise UserError(
-            f"arms='scratch': {net.name} is no run of train_imagenet, so that how to train it is not known; "
-            "--arms pretrained measures its features"
-        )
-    home = nets.home_of(net)
-    out = home / "transfer" / config.dataset if config.out is None else config.out
-    with results.claimed(out, COMMAND, overwrite=config.overwrite):
-        return measure_and_write(config, sizes, net, out, home / "features")
+    with figure.opened(config, COMMAND, folder=f"transfer/{config.dataset}") as (net, out):
+        nets.check_layer(net, config.layer)
+        if any(arm == "scratch" for arm, _ in sizes) and not isinstance(net, nets.TrainedNet):
+            raise UserError(
+                f"arms='scratch': {net.name} is no run of train_imagenet, so that how to train it is not known; "
+                "--arms pretrained measures its features"
+            )
+        return measure_and_write(config, sizes, net, out, nets.home_of(net))
 
 
 def measure_and_write(
-    config: Config, sizes: Sequence[tuple[ArmName, int]], net: Net, out: Path, kept: Path
+    config: Config, sizes: Sequence[tuple[ArmName, int]], net: Net, out: Path, home: Path
 ) -> dict[str, Any]:
-    """The same, in a folder that was claimed; `kept` keeps features."""
+    """The same, in a folder that was claimed; `home` keeps features, and records of folds."""
+    kept, records = home / "features", home / "transfer" / "records"
     photo_set = frozen_features.open_photos(config.dataset, config.images, net, config.remove_duplicates, kept)
     print(f"data: {photo_set.name}, {len(photo_set.class_names)} classes, {len(photo_set.photos):,} photos")
     frozen: dict[str, Any] = {"layer": config.layer, "folder": kept, "batch_size": config.batch_size}
     if config.dataset == "voc2012":
         arm = transfer_arms.voc(net, photo_set, **frozen)
-        record = recorded(out / "records", "pretrained", arm.key, arm.measure)
+        record = recorded(records, "pretrained", arm.key, arm.measure)
         measured = {name: value for name, value in record.items() if name != "key"}
     else:
         arms = {"pretrained": lambda _, fold: transfer_arms.pretrained(net, photo_set, fold, **frozen)}
         if isinstance(net, nets.TrainedNet):
             arms["scratch"] = scratch_arm(config, net, photo_set, out / "unfinished")
-        measured = {"rows": measure_folds(config, photo_set, sizes, arms, out / "records")}
+        measured = {"rows": measure_folds(config, photo_set, sizes, arms, records)}
     result = {
         "table": PAPER[config.dataset]["table"],
         **measured,

@@ -23,23 +23,36 @@ from zfjax.nets import Net
 NetFlag = Annotated[str | Path | None, tyro.conf.arg(aliases=["--checkpoint"])]
 
 # Flags that change where or how fast a figure is made, not what it shows
-_BESIDE = {"net", "data", "out", "overwrite", "batch_size", "num_workers", "save_every", "memory"}
+_BESIDE = {"net", "data", "dataset", "out", "overwrite", "batch_size", "num_workers", "save_every", "memory"}
+_PLAIN = {"layer", "layers", "maps", "images"}  # flags whose value says which flag it is
 
 
 @dataclass(frozen=True, kw_only=True)
-class FigureConfig:
-    """The flags that every figure has."""
+class ResultConfig:
+    """The flags of every command that writes a result."""
+
+    out: Path | None = None
+    """Folder for the result; by default one that is named by what was asked for."""
+    overwrite: bool = False
+    """Replace this command's result that is already there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetConfig(ResultConfig):
+    """The flags of every command that looks at a network, whose default folder lies below the network's run."""
 
     net: NetFlag = None
     """Run folder or checkpoint, squeezenet:DIR, or module:NAME of a Net; by default the newest run under runs/."""
-    data: str | None = None
-    """Data set, or folder of pictures, to look at; by default what the net was trained on."""
-    out: Path | None = None
-    """Folder for the results; by default one below <run>/figures that is named by what was asked for."""
     seed: int = 0
     """Seed of every choice."""
-    overwrite: bool = False
-    """Replace this command's result that is already there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureConfig(NetConfig):
+    """The flags that every figure has."""
+
+    data: str | None = None
+    """Data set, or folder of pictures, to look at; by default what the net was trained on."""
 
 
 class Opened(NamedTuple):
@@ -50,13 +63,13 @@ class Opened(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(config: FigureConfig, command: str, *, folder: str, net: Net | None = None) -> Iterator[Opened]:
-    """Open the net and claim the folder of its figure, before any data are opened or anything is compiled.
+def opened(config: NetConfig, command: str, *, folder: str, net: Net | None = None) -> Iterator[Opened]:
+    """Open the net and claim the folder of its result, before any data are opened or anything is compiled.
 
     Args:
       config: the flags.
       command: the name of the command, as "deconv_figures".
-      folder: the figure's folder below <run>/figures; what differs from the flags' defaults is added to its name.
+      folder: below the net's run, as "figures/deconv"; what differs from the flags' defaults is added to its name.
       net: the net, where it is open already.
 
     Raises:
@@ -66,10 +79,16 @@ def opened(config: FigureConfig, command: str, *, folder: str, net: Net | None =
         raise UserError(f"seed={config.seed}: 0 or more is needed")
     net = nets.load_net(config.net) if net is None else net
     print(f"net: {describe(net)}")
-    default = nets.home_of(net) / "figures" / Path(folder, asked_for(config))
-    out = default if config.out is None else config.out
-    with results.claimed(out, command, overwrite=config.overwrite):
+    with claimed(config, command, nets.home_of(net) / folder) as out:
         yield Opened(net, out)
+
+
+@contextlib.contextmanager
+def claimed(config: ResultConfig, command: str, folder: Path) -> Iterator[Path]:
+    """Claim the result's folder: --out, or what was asked for below `folder`."""
+    out = folder / asked_for(config) if config.out is None else config.out
+    with results.claimed(out, command, overwrite=config.overwrite):
+        yield out
 
 
 def open_images(config: FigureConfig, net: Net, data: ImageSet | None = None) -> ImageSet:
@@ -87,22 +106,31 @@ def describe(net: Net) -> str:
     return f"{net.name}, {len(net.layers)} layers, images of {size}, {classes}"
 
 
-def asked_for(config: FigureConfig) -> str:
+def asked_for(config: ResultConfig) -> str:
     """What differs from the defaults, as the name of a folder: "conv3-map7"; "" where nothing does."""
     words: list[str] = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name not in _BESIDE and value != field.default:
             words += _words(field.name, value)
-    if config.net is not None and Path(config.net).parent.name == "checkpoints":  # one of a run's
-        words += [f"step{Path(config.net).name}"]
-    if config.data is not None:
-        words += _words("data", Path(config.data).name or config.data)
+    net, data = getattr(config, "net", None), getattr(config, "data", None)
+    if isinstance(net, tuple):  # several; the folder lies in the run of the first
+        words += _words("with", tuple(map(Path, net[1:]))) if net[1:] else []
+        net = next(iter(net), None)
+    if net is not None and Path(net).parent.name == "checkpoints":  # one of a run's
+        words += [f"step{Path(net).name}"]
+    if data is not None:
+        words += _words("data", Path(data))
     name = re.sub(r"[^\w.,-]+", "-", "-".join(words))
     return name if len(name) <= 120 else f"{name[:100]}-{hashlib.blake2b(name.encode(), digest_size=6).hexdigest()}"
 
 
 def _words(name: str, value: Any) -> list[str]:
     entries = value if isinstance(value, tuple) else (value,)
-    values = [entry.stem if isinstance(entry, Path) else str(entry) for entry in entries]
-    return values if name in ("layer", "layers", "maps") else [name.replace("_", "-") + "-".join(values)]
+    values = [_end_of(entry) if isinstance(entry, Path) else str(entry) for entry in entries]
+    return values if name in _PLAIN else [name.replace("_", "-") + "-".join(values)]
+
+
+def _end_of(path: Path) -> str:
+    """The last two steps of a path, which tell sets of one name apart."""
+    return "-".join([step for step in path.parts if step not in (path.anchor, "..", "checkpoints")][-2:])

@@ -81,12 +81,13 @@ def test_several_checkpoints_are_averaged_and_measured_alone(tmp_path, monkeypat
     run = tiny_run(tmp_path / "a")
     other = tiny_run(tmp_path / "b", recipe=dataclasses.replace(RECIPE, seed=1))
     printed = call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run, other, "--batch-size", 8)
-    result = json.loads((run / "evaluation_of_2" / "result.json").read_text())
+    folder = run / "evaluation" / f"with{other.parent.name}-{other.name}"
+    result = json.loads((folder / "result.json").read_text())
     assert result["members"][0]["error"]["center"]["top1"] == pytest.approx(error_by_hand(pixels.center_crop))
     assert result["members"][0]["checkpoint"] != result["members"][1]["checkpoint"]
     assert printed.count("alone: ") == 4
     ten, alone = result["error"]["ten"]["top1"], [member["error"]["ten"]["top1"] for member in result["members"]]
-    judged = findings(run / "evaluation_of_2")
+    judged = findings(folder)
     assert judged["ten_crops_help"].ours == f"{ten:.1%} against {result['error']['center']['top1']:.1%}"
     assert judged["averaging_helps"].ours == f"{ten:.1%} together, {min(alone):.1%} the best of 2 alone"
     assert judged["member_beats_alexnet"] is judged["wide_member_helps"] is None  # both are of one architecture
@@ -94,7 +95,7 @@ def test_several_checkpoints_are_averaged_and_measured_alone(tmp_path, monkeypat
         members = [result["members"][0], {**result["members"][1], "name": name}]
         better, worse = alone if name == "alexnet" else alone[::-1]
         words = f"{better:.1%} against {worse:.1%}"
-        assert findings_of(run / "evaluation_of_2", members=members)[claim].ours == words
+        assert findings_of(folder, members=members)[claim].ours == words
     with pytest.raises(SystemExit, match="are one network; different ones are needed"):
         call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run, other, run, "--overwrite")
 

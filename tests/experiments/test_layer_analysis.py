@@ -51,7 +51,7 @@ def by_hand(photo_set, every, layer, loss, number):
 
 def test_rows_are_those_of_the_features_themselves(trained, photos):
     result = layer_analysis.run(config(trained, photos))
-    written = json.loads((trained.run / "layers" / "caltech101" / "result.json").read_text())
+    written = json.loads((result["folder"] / "result.json").read_text())
     named = [(row["layer"], row["classifier"], row["num_features"]) for row in written["rows"]]
     assert named == [("conv1", "svm", 3 * 2 * 2), ("fc7", "svm", 12), ("fc7", "softmax", 12)]
     photo_set = caltech.open_caltech(photos, "caltech101")
@@ -85,7 +85,7 @@ def test_what_was_done_is_skipped_and_another_layer_is_not(trained, photos, monk
     assert len(grams) == 2 and again["rows"] == first["rows"]
     layer_analysis.run(config(trained, photos, overwrite=True))
     assert grams[2:] == [(46, 12)]  # fc7 for the SVM
-    keys = [json.loads(path.read_text())["key"] for path in (again["folder"] / "records").rglob("*.json")]
+    keys = [json.loads(path.read_text())["key"] for path in (trained.run / "layers" / "records").rglob("*.json")]
     assert {key["version"] for key in keys} == {transfer_arms.MODEL_VERSION}
     with pytest.raises(ValueError, match="it already holds a result; give another folder, or --overwrite"):
         layer_analysis.run(config(trained, photos))
@@ -130,7 +130,8 @@ def test_the_command_prints_its_table_beside_the_papers(trained, photos, monkeyp
     assert net.startswith("net: ") and data == "data: caltech101, 3 classes, 46 photos"
     assert lines[1].split()[:3] == ["fc7", "12", "svm"] and lines[1].endswith("85.5")
     assert lines[2].split()[:3] == ["fc8", "3", "softmax"] and lines[2].endswith("-")
-    assert lines[3] == f"written to {trained.run / 'layers' / 'caltech101'}"
+    asked = f"{'-'.join(photos.parts[-2:])}-svmfc7-softmaxfc8-num-train4-num-folds1"
+    assert lines[3] == f"written to {trained.run / 'layers' / 'caltech101' / asked}"
 
 
 def test_a_classifier_that_had_not_converged_is_recorded_and_told(trained, photos, monkeypatch, capsys):

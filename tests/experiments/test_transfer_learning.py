@@ -55,7 +55,7 @@ def by_hand(photo_set, features, num_train, number):
 
 def test_pretrained_rows_are_those_of_single_pictures(trained, photos):
     result = transfer_learning.run(config(trained, photos))
-    written = json.loads((trained.run / "transfer" / "caltech101" / "result.json").read_text())
+    written = json.loads((result["folder"] / "result.json").read_text())
     assert [(row["arm"], row["num_train"]) for row in written["rows"]] == [("pretrained", 1), ("pretrained", 4)]
     photo_set = caltech.open_caltech(photos, "caltech101")
     features = tiny_transfer.features_of(trained, photo_set)["fc7"]
@@ -103,7 +103,7 @@ def test_from_scratch_learns_its_fold_alone(trained, photos, monkeypatch):
     assert not (result["folder"] / "unfinished").exists()
     frozen, row = result["rows"]
     assert row["arm"] == "scratch" and row["num_train"] == 4 and row["mean"] > 60  # chance is 33
-    (record,) = (result["folder"] / "records").glob("scratch*")
+    (record,) = (trained.run / "transfer" / "records").glob("scratch*")
     key = json.loads(record.read_text())["key"]
     assert key["recipe"]["num_epochs"] == 25 and key["recipe"]["annealing"] == "cosine" and key["size"] == SIDE
     assert "features=3" in key["architecture"] and key["num_test"] == 50
@@ -257,7 +257,8 @@ def test_the_command_prints_its_table_beside_the_papers(trained, photos, monkeyp
     monkeypatch.setitem(transfer_learning.PAPER["caltech101"]["pretrained"], 4, {"mean": 50.0, "spread": 0.5})
     transfer_learning.main()
     printed = capsys.readouterr().out
-    assert "50.0 ± 0.5" in printed and f"written to {trained.run / 'transfer' / 'caltech101'}" in printed
+    folder = trained.run / "transfer" / "caltech101" / f"{'-'.join(photos.parts[-2:])}-armspretrained-num-train4-curve2"
+    assert "50.0 ± 0.5" in printed and f"written to {folder}-num-folds2" in printed
     monkeypatch.setattr(sys, "argv", ["transfer_learning", *flags])
     with pytest.raises(SystemExit, match="error: out=.*it already holds a result"):
         transfer_learning.main()
