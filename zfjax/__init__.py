@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zfjax.anymodel import (
     explain_rules,
     kept_on_the_way_down,
+    layers,
     project_fn,
     skipped_on_the_way_down,
     with_relu_rule,
@@ -88,6 +89,7 @@ __all__ = [
     "invariance",
     "isolate",
     "kept_on_the_way_down",
+    "layers",
     "linear_models",
     "load_net",
     "max_pool",
@@ -134,7 +136,6 @@ _ROOMS = {
     "pixels": "zfjax.pixels",
     "linear_models": "zfjax.transfer.linear_models",
     "gradients": "zfjax.deconvnet",  # names of before the rooms
-    "layers": "zfjax.architecture",
     "inner_products": "zfjax.transfer.linear_models",
     "part_masks": "zfjax.analyses.correspondence",
 }

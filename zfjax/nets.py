@@ -301,6 +301,7 @@ class FunctionNet:
       receptive_fields: {layer: ReceptiveField} as far as they are known.
       first_filters: float32 [h, w, C, N], the filters of the first layer, to be drawn; None where there are none.
       on_unknown: as for `zfjax.with_relu_rule`.
+      on_mixing: as for `zfjax.project_fn`.
       units_at_once: projected together by `project`, which bounds the memory.
     """
 
@@ -318,6 +319,7 @@ class FunctionNet:
     receptive_fields: Mapping[str, ReceptiveField] | None = None
     first_filters: np.ndarray | None = None
     on_unknown: Literal["error", "keep"] = "error"
+    on_mixing: Literal["error", "keep"] = "error"
     units_at_once: int = 16
 
     def __post_init__(self) -> None:
@@ -456,8 +458,15 @@ class FunctionNet:
         def projected(params: Any, images: Any, channel: Any, row: Any, column: Any, from_one: Any) -> Any:
             unit = Unit(channel, None if is_dense else (row, column))
             fn = partial(self._called, params)
-            options: dict[str, Any] = {"rule": way, "on_unknown": self.on_unknown, "from_one": from_one}
-            pictures, top = projected_from(lambda images: fn(images)[layer], images, unit=unit, **options)
+            pictures, top = projected_from(
+                lambda images: fn(images)[layer],
+                images,
+                unit=unit,
+                rule=way,
+                on_unknown=self.on_unknown,
+                on_mixing=self.on_mixing,
+                from_one=from_one,
+            )
             return pictures, top.reshape(len(top), -1).sum(axis=1)
 
         return self._compiled.setdefault((layer, way), projected)

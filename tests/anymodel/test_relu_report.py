@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from ways_down import OWN, down
 
-from zfjax.anymodel.rules import explain_rules
+from zfjax.anymodel.rules import explain_rules, with_relu_rule
 
 RNG = np.random.default_rng(0)
 X, INCOMING = RNG.normal(size=(2, 3, 5)).astype(np.float32)
@@ -54,6 +54,32 @@ def test_the_report_is_a_table_with_the_lines_of_the_model():
     assert header.split() == ["operation", "shape", "source", "rule", "reason"]
     assert [line.index("float32") for line in lines] == [header.index("shape")] * 3
     assert lines[1].split() == ["tanh", "float32[3,5]", report[1].source, "unclassified", *report[1].reason.split()]
+
+
+def test_operations_alike_are_one_line_with_the_modules_first():
+    def model(x):
+        for name in ("first", "second"):
+            with jax.named_scope("block"), jax.named_scope(name):
+                x = jax.nn.relu(x @ KERNEL)
+        return jnp.tanh(x[:, :2])
+
+    report = explain_rules(model, X)
+    assert [line.module for line in report] == ["block/first", "block/second", ""]
+    header, relus, tanh = str(report).splitlines()
+    assert header.split() == ["module", "operation", "shape", "source", "rule", "reason"]
+    assert relus.split()[:5] == ["×2", "block/*", "max", "in", "relu"] and "float32[3,5]" in relus
+    assert tanh.split()[:2] == ["tanh", "float32[3,2]"]
+
+
+def test_an_error_counts_operations_alike_too():
+    def model(x):
+        for _ in range(30):
+            x = jnp.tanh(x)
+        return x
+
+    with pytest.raises(ValueError, match=r"tanh float32\[3,5\] at .* \(×30\)") as error:
+        with_relu_rule(model, "deconvnet")(X)
+    assert str(error.value).count("tanh") == 1
 
 
 def test_inside_a_frameworks_jit_the_line_is_that_of_the_call():

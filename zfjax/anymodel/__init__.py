@@ -1,5 +1,6 @@
 """The deconvnet of any JAX function: project, mark what is skipped, explain what is done at every operation."""
 
+from zfjax.anymodel.names import Layer, layers
 from zfjax.anymodel.rules import (
     explain_rules,
     kept_on_the_way_down,
@@ -10,9 +11,11 @@ from zfjax.anymodel.rules import (
 from zfjax.deconvnet import Unit
 
 __all__ = [
+    "Layer",
     "Unit",
     "explain_rules",
     "kept_on_the_way_down",
+    "layers",
     "project_fn",
     "skipped_on_the_way_down",
     "with_relu_rule",

@@ -82,6 +82,11 @@ class Node:
     outputs: list[Value] = field(default_factory=list)
 
 
+def module_of(node: Node) -> str:
+    """The path of the module that an operation stands in, "Net/Block_0/Conv_0"; "" outside all named scopes."""
+    return "/".join(scope.name for scope in node.scopes if scope.name not in (SKIPPED, KEPT))
+
+
 class Graph(NamedTuple):
     """A program as `graph_of` reads it."""
 

@@ -21,16 +21,18 @@ functions of your own; the other two are derivatives and do not skip.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
+from zfjax.anymodel.batch import check_alone
 from zfjax.anymodel.finite import poles_of
-from zfjax.anymodel.graph import Graph, Node, graph_of, is_inexact
+from zfjax.anymodel.graph import Graph, Node, graph_of, is_inexact, module_of
 from zfjax.anymodel.interpreter import Backward, evaluate, plan_of
+from zfjax.anymodel.names import features_at
 from zfjax.anymodel.tracing import source_line, traced
 from zfjax.anymodel.verdicts import ACTIVATIONS, STEP, Facts, Verdict, classify, facts_of
 from zfjax.deconvnet import Index, Seed, Unit, as_unit, check_seed, isolate, rectify
@@ -39,6 +41,7 @@ from zfjax.ops import KEPT, SKIPPED
 
 Rule = Literal["deconvnet", "guided", "gradient"] | Backward
 OnUnknown = Literal["error", "keep"]
+OnMixing = Literal["error", "keep"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -61,15 +64,24 @@ def with_relu_rule(fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown 
       A function of the same arguments. It raises UserError for operations that no rule covers, naming their lines,
       and for a marked region that does not take one array to one of its shape.
     """
+    return _ruled(fn, rule, on_unknown, on_mixing="keep")
+
+
+def _ruled(fn: Callable[..., Any], rule: Rule, on_unknown: OnUnknown, on_mixing: OnMixing) -> Callable[..., Any]:
+    """`with_relu_rule`; with `on_mixing` "error" the one argument is a batch of images."""
     if not callable(rule) and rule not in _BACKWARD:
         raise UserError(f"rule={rule!r}: one of {', '.join(map(repr, _BACKWARD))} or a function is needed")
     if on_unknown not in ("error", "keep"):
         raise UserError(f"on_unknown={on_unknown!r}: one of 'error', 'keep' is needed")
+    if on_mixing not in ("error", "keep"):
+        raise UserError(f"on_mixing={on_mixing!r}: one of 'error', 'keep' is needed")
     backward = rule if callable(rule) else _BACKWARD[rule]
 
     @wraps(fn, updated=())
     def ruled(*args: Any, **kwargs: Any) -> Any:
         program, shapes = traced(fn, args, kwargs)
+        if on_mixing == "error":
+            check_alone(program)
         graph = graph_of(program, opaque=ACTIVATIONS)
         facts = facts_of(graph)
         verdicts = verdicts_of(graph, facts)
@@ -110,9 +122,11 @@ def project_fn(
     images: jax.Array,
     *,
     unit: Unit | Index,
+    layer: str | None = None,
     rule: Rule = "deconvnet",
     on_unknown: OnUnknown = "error",
     seed: Seed = "value",
+    on_mixing: OnMixing = "error",
 ) -> jax.Array:
     """Carry one activation of any model back to the images: `isolate`, then the way back under `rule`.
 
@@ -122,12 +136,16 @@ def project_fn(
 
     Args:
       fn: images -> features [B, H, W, C] or [B, C] to look at, with the parameters inside; or {layer: features}, of
-        which the unit names one.
+        which the unit or `layer` names one. With a `layer` inside it, anything.
       images: float [B, ...], as the model reads them.
       unit: `Unit(channel, position, layer)`; a channel alone stands for its strongest place in each image. Where `fn`
         gives one array, it is the unit's layer, whatever that is called.
+      layer: a key of what `fn` gives, or the path of a module inside it, of those that `zfjax.layers(fn, images)`
+        lists: its result is looked at, and nothing above it is run.
       rule, on_unknown: as for `with_relu_rule`.
       seed: where it starts, as for `isolate`: under "value" an activation below 0 warns, outside jit.
+      on_mixing: what becomes of a model in which the images of a batch look at each other, as by batch norm in
+        training mode, so that the picture of one is made of others' units too: "error", or "keep" it so.
 
     Returns:
       The shape of `images`, signed; for N units of one image [N, ...]. UserError for images or features of another
@@ -146,7 +164,8 @@ def project_fn(
              [-4.,  0., 20.]], dtype=float32)
     """
     check_seed(seed)
-    return projected_from(fn, images, unit=unit, rule=rule, on_unknown=on_unknown, from_one=seed == "one")[0]
+    options: dict[str, Any] = {"layer": layer, "rule": rule, "on_unknown": on_unknown, "on_mixing": on_mixing}
+    return projected_from(fn, images, unit=unit, from_one=seed == "one", **options)[0]
 
 
 def projected_from(
@@ -154,16 +173,24 @@ def projected_from(
     images: jax.Array,
     *,
     unit: Unit | Index,
+    layer: str | None = None,
     rule: Rule,
     on_unknown: OnUnknown,
+    on_mixing: OnMixing,
     from_one: bool | jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """(`project_fn`'s pictures, the features that they start from, zero but for the unit); `from_one` may be traced."""
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"images of type {images.dtype}: floating point, as the model reads them, is needed")
     unit = as_unit(unit)
-    looked = fn if unit.layer is None else partial(_of_layer, fn, unit.layer)
-    features, down = jax.vjp(with_relu_rule(looked, rule, on_unknown=on_unknown), images)
+    if layer is not None and unit.layer not in (None, layer):
+        raise UserError(f"layer={layer!r}: the unit stands in {unit.layer!r}")
+    looked: Callable[[jax.Array], Any] = fn
+    if layer is not None:
+        looked = partial(_inside, fn, layer)
+    elif unit.layer is not None:
+        looked = partial(_of_layer, fn, unit.layer)
+    features, down = jax.vjp(_ruled(looked, rule, on_unknown, on_mixing), images)
     if not isinstance(features, jax.Array) or not jnp.issubdtype(features.dtype, jnp.floating):
         found = getattr(features, "dtype", jax.tree.structure(features))
         raise UserError(f"fn returns {found}: one floating array of features is needed")
@@ -177,6 +204,14 @@ def projected_from(
         (pixels,) = down(top)
         return pixels, top
     return jax.vmap(lambda one: down(one[None])[0][0])(top), top  # the units of one image
+
+
+def _inside(fn: Callable[[jax.Array], Any], layer: str, images: jax.Array) -> Any:
+    """A layer among what `fn` gives, or at a path inside it."""
+    program, shapes = traced(fn, (images,), {})
+    if isinstance(shapes, Mapping) and layer in shapes:
+        return _of_layer(fn, layer, images)
+    return features_at(program, [layer], images)[layer]
 
 
 def _of_layer(fn: Callable[[jax.Array], Any], layer: str, images: jax.Array) -> Any:
@@ -243,12 +278,23 @@ _ARGUMENTS = ". Every argument counts as input: what is none, such as parameters
 
 
 def _listed(verdicts: list[tuple[Node, Verdict]]) -> str:
-    return "\n".join(f"  {op.operation} {op.shape} at {op.source}: {op.reason}" for op in report_of(verdicts))
+    report = report_of(verdicts)
+    groups = {_kind(one): (one, number) for one, number in report.groups()}
+    lines = dict.fromkeys(groups[_kind(one)] if groups[_kind(one)][1] > _FEW else (one, 1) for one in report)
+    return "\n".join(
+        f"  {f'{one.module}: ' * bool(one.module)}{one.operation} {one.shape} at {one.source}: {one.reason}"
+        + f" (×{number})" * (number > 1)
+        for one, number in lines
+    )
+
+
+_FEW = 4  # operations of one kind that are listed one by one
 
 
 class Operation(NamedTuple):
     """One operation, and what the way back does there."""
 
+    module: str  # the path of the module that it stands in, as in `zfjax.layers`; "" outside all
     operation: str  # the primitive, and the function that it stands in
     shape: str  # type and shape of what it gives, "float32[2,12,12,8]"
     source: str  # "file:line"
@@ -257,12 +303,48 @@ class Operation(NamedTuple):
 
 
 class Report(tuple[Operation, ...]):
-    """The operations in the order of the program; prints as a table."""
+    """The operations in the order of the program; prints as a table, with those alike in one line."""
 
     def __str__(self) -> str:
-        lines = [Operation(*Operation._fields), *self]
+        groups = self.groups()
+        header = [name for name in Operation._fields if name != "module" or any(one.module for one, _ in groups)]
+        lines = [header, *([getattr(one, name) for name in header] for one, _ in groups)]
+        if len(groups) < len(self):
+            counts = ["", *(f"×{number}" * (number > 1) for _, number in groups)]
+            lines = [[count, *line] for count, line in zip(counts, lines, strict=True)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+    def groups(self) -> list[tuple[Operation, int]]:
+        """(operation, how many of its kind): those that differ in module or shape alone are one, with * for those."""
+        kinds: dict[tuple[str, ...], list[Operation]] = {}
+        for one in self:
+            kinds.setdefault(_kind(one), []).append(one)
+        return [
+            (
+                some[0]._replace(module=_pattern([one.module for one in some], "/"), shape=_shapes(some)),
+                len(some),
+            )
+            for some in kinds.values()
+        ]
+
+
+def _kind(one: Operation) -> tuple[str, ...]:
+    return one.operation, one.source, one.rule, one.reason
+
+
+def _pattern(words: Sequence[str], separator: str) -> str:
+    """What words of one kind have in common, "Net/*/relu" or "Net/*"; they match it as file names would."""
+    parts = [word.split(separator) for word in dict.fromkeys(words)]
+    if len({len(part) for part in parts}) > 1:
+        shared = [same[0] for same in itertools.takewhile(lambda some: len(set(some)) == 1, zip(*parts, strict=False))]
+        return separator.join([*shared, "*"])
+    return separator.join(part[0] if len(set(part)) == 1 else "*" for part in zip(*parts, strict=True))
+
+
+def _shapes(some: Sequence[Operation]) -> str:
+    kinds, sizes = zip(*(one.shape.rstrip("]").split("[") for one in some), strict=True)
+    return f"{_pattern(kinds, '/')}[{_pattern(sizes, ',')}]"
 
 
 def verdicts_of(graph: Graph, facts: Facts) -> list[tuple[Node, Verdict]]:
@@ -291,7 +373,9 @@ _UNTOUCHED = Verdict("own gradient", "its own derivative: nothing in it follows 
 def report_of(verdicts: Iterable[tuple[Node, Verdict]]) -> Report:
     """The verdicts as lines for a person."""
     return Report(
-        Operation(_operation(node), _shape(node), source_line(node.sources), verdict.rule, verdict.reason)
+        Operation(
+            module_of(node), _operation(node), _shape(node), source_line(node.sources), verdict.rule, verdict.reason
+        )
         for node, verdict in verdicts
     )
 

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from zfjax.anymodel.modules import named_modules
+
 
 def traced(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[core.ClosedJaxpr, Any]:
     """(program, shapes of its results), traced now, with the names of its modules as far as they are known.
@@ -24,10 +26,18 @@ def traced(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
         return fn(*args, **kwargs)
 
     try:
-        return jax.make_jaxpr(_model, return_shape=True)(*args, **kwargs)
+        with named_modules(fn):
+            return jax.make_jaxpr(_model, return_shape=True)(*args, **kwargs)
     except Exception as error:  # of JAX or of the framework, where fn does what cannot be traced
-        error.add_note(_NOTE)
+        error.add_note(_TRAINS if type(error).__name__ in _STATEFUL else _NOTE)
         raise
+
+
+_STATEFUL = ("TraceContextError", "ModifyScopeVariableError")  # of Flax, for a model that changes its own state
+_TRAINS = (
+    "fn changes the model's state while it runs, as batch norm does in training mode: evaluate it with model.eval() of "
+    "NNX (or nnx.view), use_running_average=True of Linen, before it is handed to zfjax"
+)
 
 
 _NOTE = (
@@ -37,7 +47,7 @@ _NOTE = (
 
 
 # Their files are passed over on the way from an operation to the line of the model that asked for it.
-_FRAMEWORKS = ("jax", "flax", "haiku", "equinox", "jaxtyping")
+_FRAMEWORKS = ("jax", "flax", "haiku", "equinox", "jaxtyping", "keras")
 _DECORATORS = (contextlib.__file__, functools.__file__)  # likewise: what wraps a call in others
 _ENGINE = os.path.dirname(__file__) + os.sep
 _MODEL = "_model"  # the function in it that calls the model

@@ -1,0 +1,235 @@
+"""zfjax.layers: every intermediate by its module's path; a model cut there is the model up to there."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import zfjax
+from zfjax import Unit, UserError, layers, project_fn
+from zfjax.anymodel.names import features_at
+from zfjax.anymodel.tracing import traced
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.normal(size=(2, 8, 8, 3)).astype(np.float32)
+ROWS = RNG.normal(size=(2, 5)).astype(np.float32)
+EYE = np.eye(5, dtype=np.float32)
+
+
+def at(fn, path, images):
+    """What `fn` gives at a path, and the picture of its first channel."""
+    features = features_at(traced(fn, (images,), {})[0], [path], images)[path]
+    return features, project_fn(fn, images, unit=Unit(0), layer=path, seed="one")
+
+
+def assert_cut(fn, path, part, images):
+    """The model cut at a path is the sub-model `part`, to the bit, and so is its picture."""
+    features, pixels = at(fn, path, images)
+    found = layers(fn, images)[path]
+    assert (found.shape, found.dtype) == (features.shape, features.dtype)
+    np.testing.assert_array_equal(features, part(images))
+    np.testing.assert_array_equal(pixels, project_fn(part, images, unit=Unit(0), seed="one"))
+
+
+class Block(nn.Module):
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        y = nn.relu(nn.BatchNorm(use_running_average=True)(nn.Conv(self.width, (3, 3))(x)))
+        return x + nn.Conv(self.width, (3, 3), name="second")(y)
+
+
+class LinenNet(nn.Module):
+    def setup(self):
+        self.stem = nn.Conv(4, (3, 3))
+        self.shared = nn.Conv(4, (1, 1))
+        self.block = Block(4)
+        self.again = nn.remat(Block)(4)
+        self.head = nn.Dense(3)
+
+    def up_to_block(self, x):
+        return self.block(self.shared(nn.relu(self.shared(nn.relu(self.stem(x))))))
+
+    def up_to_again(self, x):
+        return self.again(self.up_to_block(x))
+
+    def __call__(self, x):
+        return self.head(self.up_to_again(x).mean(axis=(1, 2)))
+
+
+LINEN = LinenNet()
+VARIABLES = LINEN.init(jax.random.key(0), IMAGES)
+
+
+def linen(x):
+    return LINEN.apply(VARIABLES, x)
+
+
+@pytest.mark.parametrize(("path", "method"), [("block", "up_to_block"), ("again", "up_to_again")])
+def test_a_linen_module_is_cut_after_its_last_operation(path, method):
+    (name,) = [found for found in layers(linen, IMAGES) if found.split("/")[-1] == path]
+    assert_cut(linen, name, lambda x: LINEN.apply(VARIABLES, x, method=method), IMAGES)
+
+
+def test_a_linen_net_has_the_paths_of_its_parameters():
+    found = [path for path, layer in layers(linen, IMAGES).items() if layer.is_module]
+    assert [path.split(".up_to_block/")[-1] for path in found if "up_to_block/" in path] == [
+        "stem",
+        "shared",
+        "shared:2",
+        "block/Conv_0",
+        "block/BatchNorm_0",
+        "block/second",
+        "block",
+    ]
+
+
+def test_an_operation_of_its_own_is_named_by_its_module_and_its_function():
+    found = layers(linen, IMAGES)
+    first, second = [path for path in found if path.endswith(("up_to_block/relu", "up_to_block/relu:2"))]
+    conv = next(path for path in found if path.endswith("stem"))
+    features = features_at(traced(linen, (IMAGES,), {})[0], [first, conv], IMAGES)
+    np.testing.assert_array_equal(features[first], jax.nn.relu(features[conv]))
+    assert found[first].operation == found[second].operation == "max"
+    assert "test_names.py" in found[first].source
+
+
+class Nnx(nnx.Module):
+    def __init__(self, rngs):
+        self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+        self.stages = nnx.Sequential(nnx.Conv(4, 4, (3, 3), rngs=rngs), nnx.relu, nnx.BatchNorm(4, rngs=rngs))
+        self.head = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(self.stages(nnx.relu(self.conv(x))).mean(axis=(1, 2)))
+
+
+def test_nnx_modules_are_named_by_their_attributes():
+    model = Nnx(nnx.Rngs(0))
+    model.eval()
+    held = {"itself": model, "a variable around": lambda x: model(x)}
+    for fn in held.values():
+        modules = [path for path, layer in layers(fn, IMAGES).items() if layer.is_module]
+        assert modules == ["conv", "stages/layers/0", "stages/layers/2", "stages", "head"]
+    assert_cut(model, "stages", lambda x: model.stages(nnx.relu(model.conv(x))), IMAGES)
+    assert "named" not in repr(Nnx.__call__)  # its class is as it was
+
+
+def test_equinox_modules_are_named_by_their_classes_and_images_come_first():
+    eqx = pytest.importorskip("equinox")
+    keys = jax.random.split(jax.random.key(0))
+    first, second = eqx.nn.Linear(5, 4, key=keys[0]), eqx.nn.Linear(4, 3, key=keys[1])
+
+    def model(x):
+        return jax.vmap(lambda row: second(jax.nn.relu(first(row))))(x)
+
+    assert [path for path, layer in layers(model, ROWS).items() if layer.is_module] == [
+        "eqx.nn.Linear",
+        "eqx.nn.Linear:2",
+    ]
+    assert_cut(model, "eqx.nn.Linear", jax.vmap(first), ROWS)
+
+
+def scopes(x):
+    for _ in range(2):
+        with jax.named_scope("block"), jax.named_scope("dense"):
+            x = jax.nn.relu(x @ EYE) * 2
+
+    @jax.jit
+    def inner(x):
+        with jax.named_scope("inner"):
+            return jnp.maximum(x, 0) @ EYE
+
+    with jax.named_scope("outer"):
+        x = inner(x)
+        x = jax.checkpoint(inner)(x)
+        x = jax.lax.scan(lambda c, k: (inner(c) * (k + 1), c), x, jnp.arange(3.0))[0]
+        return jax.lax.cond(x.sum() > 0, inner, lambda x: x, x)
+
+
+def test_each_time_a_scope_is_entered_it_has_a_name_of_its_own():
+    modules = [path for path, layer in layers(scopes, ROWS).items() if layer.is_module]
+    assert modules == [
+        *("block/dense", "block", "block:2/dense", "block:2"),
+        *("outer/inner", "outer/inner:2", "outer/inner:3", "outer/inner:4", "outer/inner:5", "outer"),
+    ]
+
+
+@pytest.mark.parametrize(("path", "factors"), [("", []), (":2", [1]), (":3", [1, 1]), (":5", [1, 1, 1, 2])])
+def test_cuts_inside_jit_remat_and_the_rounds_of_a_scan(path, factors):
+    def part(x):
+        for _ in range(2):
+            x = jax.nn.relu(x @ EYE) * 2
+        for factor in factors:
+            x = jnp.maximum(x, 0) @ EYE * factor
+        return jnp.maximum(x, 0) @ EYE
+
+    assert_cut(scopes, f"outer/inner{path}", part, ROWS)
+
+
+def test_scans_that_run_backwards_and_what_they_stack():
+    def model(x):
+        def step(carry, k):
+            with jax.named_scope("step"):
+                carry = carry * k
+            return carry, carry
+
+        return jax.lax.scan(step, x, jnp.array([2.0, 3.0, 5.0]), reverse=True)[1][0]
+
+    for path, factor in {"step": 5, "step:2": 15, "step:3": 30}.items():
+        np.testing.assert_allclose(at(model, path, ROWS)[0], factor * ROWS, rtol=1e-6)
+
+
+def test_what_a_module_leaves_unused_or_makes_of_constants_is_none_of_its_results():
+    def model(x):
+        with jax.named_scope("module"):
+            y = 2 * x
+            jnp.tanh(y)
+            jnp.sqrt(jnp.ones(5))
+        return y.sum(axis=1, keepdims=True)
+
+    found = layers(model, ROWS)
+    assert list(found) == ["module/mul", "module", "reduce_sum", "broadcast_in_dim"]
+    np.testing.assert_array_equal(at(model, "module", ROWS)[0], 2 * ROWS)
+
+
+def test_what_stands_above_a_layer_is_not_run_and_needs_no_rule():
+    def model(x):
+        with jax.named_scope("features"):
+            x = jax.nn.relu(x @ EYE)
+        return jnp.tanh(x)
+
+    assert project_fn(model, ROWS, unit=Unit(0), layer="features").any()
+    with pytest.raises(UserError, match="tanh"):
+        project_fn(model, ROWS, unit=Unit(0))
+
+
+def test_an_unknown_layer_is_told_the_nearest_ones_and_where_all_are():
+    with pytest.raises(UserError, match=r"layer='block/dens'.*'block/dense'.*zfjax.layers\(fn, images\) lists"):
+        project_fn(scopes, ROWS, unit=Unit(0), layer="block/dens")
+
+
+def test_a_layer_that_fn_gives_itself_comes_first_and_may_not_differ_from_the_units():
+    def model(x):
+        return {"logits": x @ EYE, "twice": 2 * x}
+
+    np.testing.assert_array_equal(
+        project_fn(model, ROWS, unit=Unit(0), layer="twice", seed="one"),
+        project_fn(model, ROWS, unit=Unit(0, layer="twice"), seed="one"),
+    )
+    with pytest.raises(UserError, match="layer='logits': the unit stands in 'twice'"):
+        project_fn(model, ROWS, unit=Unit(0, layer="twice"), layer="logits")
+
+
+def test_layers_print_as_a_table_of_modules():
+    header, *lines, rest = str(layers(scopes, jax.ShapeDtypeStruct(ROWS.shape, ROWS.dtype))).splitlines()
+    assert header.split() == ["layer", "shape", "source"]
+    assert lines[0].split()[:3] == ["block/dense", "float32[2,", "5]"] and "test_names.py" in lines[0]
+    assert rest.startswith("and ") and "'block/dense/dot_general'" in rest
+
+
+def test_the_name_is_public():
+    assert zfjax.layers is zfjax.anymodel.layers

@@ -1,0 +1,656 @@
+"""Which axis of every array of a program counts the images, and where the images look at each other.
+
+Every axis is a product of factors, the outermost first, and some of them count images: [B, H, W, C] flattened to
+[B * H * W, C] has an axis of (B, H * W), which a reshape takes apart again and a mean mixes. So batch norm on the
+statistics of its batch is found however it is written, and a reshape, a transpose or an einsum of each image alone is
+none. Axes are followed, not their sizes: with a single image in the batch the same lines mix.
+
+An operation that is not known loses the images, and nothing is said of what is made of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.extend import core
+
+from zfjax.anymodel.constants import constant_of
+from zfjax.anymodel.graph import Graph, Node, Value, graph_of, module_of, reached
+from zfjax.anymodel.tracing import source_line
+from zfjax.errors import UserError
+
+
+class Factor(NamedTuple):
+    """A factor of an axis."""
+
+    size: int
+    stride: int = 0  # how many images further one step is; 0 where it counts no images
+
+
+Axis = tuple[Factor, ...]  # outermost first
+
+
+class Images(NamedTuple):
+    """Where an array has its images."""
+
+    axes: tuple[Axis, ...]
+    away: tuple[tuple[Any, Axis], ...] = ()  # {scan, or axis of a mesh: what it has one round, or one device, of}
+
+
+class Lost(NamedTuple):
+    """An array that depends on the images, nobody knows where."""
+
+
+State = Images | Lost | None  # None: no image is told from another in it
+
+
+class Mix(NamedTuple):
+    """An operation by which the images look at each other."""
+
+    node: Node
+    reason: str
+
+
+class Batch(NamedTuple):
+    """What `follow_batch` found."""
+
+    states: dict[Value, State]
+    mixes: list[Mix]
+
+
+def follow_batch(graph: Graph) -> Batch:
+    """Follow axis 0 of the program's first argument to its results; what those do not need mixes nothing."""
+    (images, *_) = graph.inputs
+    states: dict[Value, State] = {images: _start(images)}
+    wanted = reached(graph.outputs, lambda value: value.maker.inputs if value.maker is not None else [])
+    mixes: list[Mix] = []
+    for _ in range(_ROUNDS):  # again for scans, whose rounds feed each other
+        before = dict(states)
+        mixes.clear()
+        for node in graph.nodes:
+            inputs = [states.get(value) for value in node.inputs]
+            if any(state is not None for state in inputs):
+                try:
+                    outputs = _made(node, inputs, math.prod(images.aval.shape[:1]))
+                except _Mixes as mixed:
+                    outputs = [None] * len(node.outputs)
+                    if wanted.intersection(node.outputs):
+                        mixes.append(Mix(node, str(mixed)))
+                states.update(zip(node.outputs, outputs, strict=True))
+        if states == before:
+            break
+    return Batch(states, mixes)
+
+
+_ROUNDS = 8
+
+
+def batch_axis_of(batch: Batch, value: Value) -> int | None:
+    """The axis of a value that counts the images and nothing else; None where there is none."""
+    state = batch.states.get(value)
+    if not isinstance(state, Images) or state.away:
+        return None
+    found = [axis for axis, factors in enumerate(state.axes) if _has_images(factors)]
+    return found[0] if len(found) == 1 and len(state.axes[found[0]]) == 1 else None
+
+
+def _start(images: Value) -> State:
+    shape = images.aval.shape
+    return Images((_axis(Factor(shape[0], 1)), *map(_plain, shape[1:]))) if shape else None
+
+
+def check_alone(program: core.ClosedJaxpr) -> None:
+    """UserError where the images of a traced program look at each other, naming the lines."""
+    graph = graph_of(program, marks=False)
+    if any(value.aval.shape[:1] != graph.inputs[0].aval.shape[:1] for value in graph.outputs):
+        return  # no features of each image
+    batch = follow_batch(graph)
+    if batch.mixes:
+        lines = dict.fromkeys(_line(mix) for mix in batch.mixes)
+        raise UserError(
+            "on_mixing='error': images look at each other, so the picture of one would be made of others' units too\n"
+            + "\n".join(lines)
+            + "\nBatch norm in training mode? Let it use its running averages (model.eval() of NNX, "
+            "use_running_average=True of Linen, training=False of Keras, is_training=False of Haiku, "
+            "eqx.nn.inference_mode), project one image at a time, or allow it with on_mixing='keep'"
+        )
+    for value in graph.outputs:
+        state = batch.states.get(value)
+        if isinstance(state, Images) and _image_factors(state) and not _has_images((state.axes or ((),))[0]):
+            raise UserError(
+                f"fn returns {tuple(value.aval.shape)} with the images on another axis than the first: features "
+                "[B, ...] are needed"
+            )
+
+
+def _line(mix: Mix) -> str:
+    aval = mix.node.inputs[0].aval
+    module = module_of(mix.node)
+    place = f"{module}, " * bool(module) + source_line(mix.node.sources)
+    return f"  {mix.node.name} of {aval.dtype}{list(aval.shape)} at {place}: {mix.reason}"
+
+
+class _Mixes(Exception):
+    """What an operation does to the images."""
+
+
+def _made(node: Node, inputs: Sequence[State], num_images: int) -> Sequence[State]:
+    """The states of what a node makes."""
+    rule = _RULES.get(node.name)
+    if rule is None or any(isinstance(state, Lost) for state in inputs):
+        return [Lost()] * len(node.outputs)
+    if node.outputs and any(0 in value.aval.shape for value in [*node.inputs, *node.outputs]):
+        return [Lost()] * len(node.outputs)
+    found = rule(node, inputs)
+    states = [found] * len(node.outputs) if found is None or isinstance(found, Images | Lost) else list(found)
+    for state in states:
+        if isinstance(state, Images) and math.prod(f.size for f in _image_factors(state)) > num_images:
+            raise _Mixes("combines every image with every other")
+    return states
+
+
+def _axis(*factors: Factor) -> Axis:
+    """The factors, neighbours that belong together made one."""
+    found: list[Factor] = []
+    for factor in factors:
+        if factor.size == 1 and not factor.stride:
+            continue
+        last = found[-1] if found else None
+        if last is not None and not last.stride and not factor.stride:
+            found[-1] = Factor(last.size * factor.size)
+        elif last is not None and factor.stride and last.stride == factor.size * factor.stride:
+            found[-1] = Factor(last.size * factor.size, factor.stride)
+        else:
+            found.append(factor)
+    return tuple(found)
+
+
+def _plain(size: int) -> Axis:
+    return _axis(Factor(size))
+
+
+def _has_images(axis: Axis) -> bool:
+    return any(factor.stride for factor in axis)
+
+
+def _image_factors(state: Images) -> list[Factor]:
+    axes = [*state.axes, *(axis for _, axis in state.away)]
+    return [factor for axis in axes for factor in axis if factor.stride]
+
+
+def _size(axis: Axis) -> int:
+    return math.prod(factor.size for factor in axis)
+
+
+def _joint(states: Iterable[State]) -> Images | None:
+    """Of arrays of one shape, place by place."""
+    found = [state for state in states if isinstance(state, Images)]
+    if not found:
+        return None
+    axes = list(found[0].axes)
+    away = dict(found[0].away)
+    for state in found[1:]:
+        for number, axis in enumerate(state.axes):
+            if _has_images(axis) and _has_images(axes[number]) and axis != axes[number]:
+                raise _Mixes("combines images with others")
+            axes[number] = axis if _has_images(axis) else axes[number]
+        for where, axis in state.away:
+            if away.setdefault(where, axis) != axis:
+                raise _Mixes("combines images with others")
+    return Images(tuple(axes), tuple(away.items()))
+
+
+def _no_images(state: State, axes: Iterable[int], does: str) -> None:
+    """What is done along these axes mixes, if they have images."""
+    if isinstance(state, Images) and any(_has_images(state.axes[axis]) for axis in axes):
+        raise _Mixes(does)
+
+
+def _shape(value: Value) -> tuple[int, ...]:
+    return tuple(value.aval.shape)
+
+
+def _rebuilt(state: Images, axes: Iterable[Axis]) -> Images:
+    return state._replace(axes=tuple(axes))
+
+
+def _first(rule: Callable[[Node, Images], Any]) -> Callable[[Node, Sequence[State]], Any]:
+    """A rule of the first input alone, as the others are numbers."""
+
+    def of_first(node: Node, inputs: Sequence[State]) -> Any:
+        return rule(node, inputs[0]) if isinstance(inputs[0], Images) else Lost()
+
+    return of_first
+
+
+def _elementwise(node: Node, inputs: Sequence[State]) -> Any:
+    return _joint(_spread(state, _shape(node.outputs[0])) for state in inputs) or Lost()
+
+
+def _spread(state: State, shape: tuple[int, ...]) -> State:
+    """A state spread over a shape: of a single number, or along axes of one element."""
+    if not isinstance(state, Images):
+        return state
+    if len(state.axes) != len(shape):
+        return _rebuilt(state, map(_plain, shape))
+    return _rebuilt(state, (a if _size(a) == n else _plain(n) for a, n in zip(state.axes, shape, strict=True)))
+
+
+def _each(node: Node, inputs: Sequence[State]) -> Any:
+    """Results as many as operands, each like its operand."""
+    return list(inputs)
+
+
+def _collective(node: Node, inputs: Sequence[State]) -> Any:
+    """Over devices, or over axes of the array, as vmap makes them of a named axis."""
+    axes = node.params["axes"] if "axes" in node.params else node.params["axis_name"]
+    axes = axes if isinstance(axes, tuple | list) else (axes,)
+    numbers = {axis for axis in axes if isinstance(axis, int)}
+    found: list[State] = []
+    for state in inputs:
+        if isinstance(state, Images):
+            _no_images(state, numbers, "is over the images")
+            if any(("mesh", axis) in dict(state.away) for axis in axes):
+                raise _Mixes("is over the images of several devices")
+            state = _rebuilt(state, (axis for number, axis in enumerate(state.axes) if number not in numbers))
+        found.append(state)
+    return found
+
+
+_COLLECTIVES = ("psum", "psum_invariant", "psum2", "pmax", "pmin", "ppermute")
+
+
+def _broadcast(node: Node, state: Images) -> Any:
+    axes = list(map(_plain, node.params["shape"]))
+    for axis, above in enumerate(node.params["broadcast_dimensions"]):
+        if _size(state.axes[axis]) == node.params["shape"][above]:
+            axes[above] = state.axes[axis]
+    return _rebuilt(state, axes)
+
+
+def _reshape(node: Node, state: Images) -> Any:
+    order = node.params["dimensions"] or range(len(state.axes))
+    waiting = list(_axis(*(factor for axis in order for factor in state.axes[axis])))
+    axes: list[Axis] = []
+    for size in _shape(node.outputs[0]):
+        taken: list[Factor] = []
+        if waiting and waiting[0].size == 1:  # of a batch of one image, which may stand anywhere
+            taken.append(waiting.pop(0))
+        while size > 1:
+            factor = waiting.pop(0)
+            if size % factor.size == 0:
+                taken.append(factor)
+                size //= factor.size
+            elif factor.size % size == 0:
+                inner = factor.size // size
+                taken.append(Factor(size, factor.stride * inner))
+                waiting.insert(0, Factor(inner, factor.stride))
+                size = 1
+            else:
+                raise _Mixes("takes images apart")
+        axes.append(_axis(*taken))
+    if waiting and axes:
+        axes[-1] = _axis(*axes[-1], *waiting)
+    return _rebuilt(state, axes)
+
+
+def _transpose(node: Node, state: Images) -> Any:
+    return _rebuilt(state, (state.axes[axis] for axis in node.params["permutation"]))
+
+
+def _squeeze(node: Node, state: Images) -> Any:
+    dropped = {axis % len(state.axes) for axis in node.params["dimensions"]}
+    return _rebuilt(state, (axis for number, axis in enumerate(state.axes) if number not in dropped))
+
+
+def _reverse(node: Node, state: Images) -> Any:
+    _no_images(state, node.params["dimensions"], "turns the order of the images round")
+    return state
+
+
+def _reduced(node: Node, inputs: Sequence[State]) -> Any:
+    dropped = node.params["axes"] if "axes" in node.params else node.params["dimensions"]
+    states = [state for state in inputs if isinstance(state, Images) and len(state.axes) > len(_shape(node.outputs[0]))]
+    for state in states:
+        _no_images(state, dropped, "is over the images")
+    joint = _joint(states)
+    if joint is None:
+        return Lost()
+    return _rebuilt(joint, (axis for number, axis in enumerate(joint.axes) if number not in set(dropped)))
+
+
+def _along(node: Node, inputs: Sequence[State]) -> Any:
+    """Sorts, running sums and the like along one axis."""
+    joint = _joint(inputs)
+    if joint is None:
+        return Lost()
+    axis = node.params.get("axis", node.params.get("dimension", node.params.get("reduction_dimension", -1)))
+    _no_images(joint, [axis], "is along the images")
+    sizes = _shape(node.outputs[0])
+    return _rebuilt(joint, (a if _size(a) == n else _plain(n) for a, n in zip(joint.axes, sizes, strict=True)))
+
+
+def _window(node: Node, inputs: Sequence[State]) -> Any:
+    joint = _joint(state for state, v in zip(inputs, node.inputs, strict=True) if _shape(v))
+    if joint is None:
+        return Lost()
+    params, sizes = node.params, _shape(node.outputs[0])
+    moved = [
+        axis
+        for axis, size in enumerate(params["window_dimensions"])
+        if size > 1 or sizes[axis] != _size(joint.axes[axis])
+    ]
+    _no_images(joint, moved, "is over windows of several images")
+    return _rebuilt(joint, (_plain(n) if axis in moved else joint.axes[axis] for axis, n in enumerate(sizes)))
+
+
+def _slice(node: Node, state: Images) -> Any:
+    starts, limits = node.params["start_indices"], node.params["limit_indices"]
+    strides = node.params["strides"] or (1,) * len(starts)
+    return _rebuilt(state, map(_sliced, state.axes, starts, limits, strides))
+
+
+def _sliced(axis: Axis, start: int, limit: int, stride: int) -> Axis:
+    """A part of an axis; of one with images only all, or one of several copies of all."""
+    if (start, limit, stride) == (0, _size(axis), 1):
+        return axis
+    if not _has_images(axis):
+        return _plain(-(-(limit - start) // stride))
+    rest = axis[1:]
+    inner = _size(rest)
+    if not axis[0].stride and stride == 1 and start % inner == 0 and limit % inner == 0:
+        return _axis(Factor((limit - start) // inner), *rest)
+    raise _Mixes("takes some of the images")
+
+
+def _dynamic_slice(node: Node, inputs: Sequence[State]) -> Any:
+    state = inputs[0]
+    if not isinstance(state, Images):  # places that the images choose, one for all
+        return Lost()
+    sizes = node.params["slice_sizes"]
+    cut = [axis for axis, size in enumerate(sizes) if size != _size(state.axes[axis])]
+    _no_images(state, cut, "takes some of the images")
+    return _rebuilt(state, (_plain(size) if axis in cut else state.axes[axis] for axis, size in enumerate(sizes)))
+
+
+def _update_slice(node: Node, inputs: Sequence[State]) -> Any:
+    whole, part = node.inputs[:2]
+    cut = [axis for axis, (a, b) in enumerate(zip(_shape(whole), _shape(part), strict=True)) if a != b]
+    state = inputs[1]
+    _no_images(state, cut, "writes images beside others")
+    if isinstance(state, Images):
+        state = _rebuilt(
+            state, (_plain(n) if axis in cut else state.axes[axis] for axis, n in enumerate(_shape(whole)))
+        )
+    return _joint([inputs[0], state]) or Lost()
+
+
+def _pad(node: Node, state: Images) -> Any:
+    padded = [axis for axis, sizes in enumerate(node.params["padding_config"]) if any(sizes)]
+    _no_images(state, padded, "puts something between the images")
+    sizes = _shape(node.outputs[0])
+    return _rebuilt(state, (_plain(n) if axis in padded else state.axes[axis] for axis, n in enumerate(sizes)))
+
+
+def _concatenate(node: Node, inputs: Sequence[State]) -> Any:
+    along, shape = node.params["dimension"], _shape(node.outputs[0])
+    states = [state for state in inputs if isinstance(state, Images)]
+    ends = [state.axes[along] for state in states]
+    if any(map(_has_images, ends)) and len(inputs) > 1:
+        if len(states) < len(inputs) or len(set(ends)) > 1:
+            raise _Mixes("joins images with others")
+        end = _axis(Factor(len(inputs)), *ends[0])
+    else:
+        end = ends[0] if len(inputs) == 1 else _plain(shape[along])
+    others = (_rebuilt(state, (*state.axes[:along], _plain(1), *state.axes[along + 1 :])) for state in states)
+    joint = _joint(others)
+    assert joint is not None
+    return _rebuilt(joint, (*joint.axes[:along], end, *joint.axes[along + 1 :]))
+
+
+def _split(node: Node, state: Images) -> Any:
+    along, start, parts = node.params["axis"], 0, []
+    for size in node.params["sizes"]:
+        part = _sliced(state.axes[along], start, start + size, 1)
+        parts.append(_rebuilt(state, (*state.axes[:along], part, *state.axes[along + 1 :])))
+        start += size
+    return parts
+
+
+def _stack(node: Node, inputs: Sequence[State]) -> Any:
+    joint, along = _joint(inputs), node.params["axis"]
+    return Lost() if joint is None else _rebuilt(joint, (*joint.axes[:along], _plain(len(inputs)), *joint.axes[along:]))
+
+
+def _unstack(node: Node, state: Images) -> Any:
+    along = node.params["axis"]
+    if _size(state.axes[along]) > 1:
+        _no_images(state, [along], "takes the images one by one")
+    return _rebuilt(state, (*state.axes[:along], *state.axes[along + 1 :]))
+
+
+def _dot(node: Node, inputs: Sequence[State]) -> Any:
+    (contracted, batched) = node.params["dimension_numbers"]
+    sides = []
+    for state, value, sums, pairs in zip(inputs, node.inputs, contracted, batched, strict=False):
+        shape = _shape(value)
+        free = [axis for axis in range(len(shape)) if axis not in (*sums, *pairs)]
+        _no_images(state, sums, "sums over the images")
+        sides.append((state, shape, list(pairs), free))
+    (left, shape, pairs, free), (right, other, others, rest) = sides
+    paired = _joint(
+        state._replace(axes=tuple(state.axes[axis] for axis in axes))
+        for state, axes in ((left, pairs), (right, others))
+        if isinstance(state, Images)
+    )
+    assert paired is not None
+    tail = [left.axes[axis] if isinstance(left, Images) else _plain(shape[axis]) for axis in free]
+    tail += [right.axes[axis] if isinstance(right, Images) else _plain(other[axis]) for axis in rest]
+    return _rebuilt(paired, (*paired.axes, *tail))
+
+
+def _conv(node: Node, inputs: Sequence[State]) -> Any:
+    numbers, params = node.params["dimension_numbers"], node.params
+    batch, feature, *spatial = numbers.out_spec
+    sizes = _shape(node.outputs[0])
+    found = []
+    maps, kernels = inputs[:2]
+    if isinstance(maps, Images):
+        axes = list(map(_plain, sizes))
+        axes[batch] = maps.axes[numbers.lhs_spec[0]]
+        if params["batch_group_count"] > 1:
+            _no_images(maps, [numbers.lhs_spec[0]], "is over groups of images")
+            axes[batch] = _plain(sizes[batch])
+        axes[feature] = _of_groups(maps.axes[numbers.lhs_spec[1]], params["feature_group_count"], sizes[feature])
+        for below, above, window in zip(numbers.lhs_spec[2:], spatial, numbers.rhs_spec[2:], strict=True):
+            if _has_images(maps.axes[below]):
+                if _shape(node.inputs[1])[window] > 1 or sizes[above] != _size(maps.axes[below]):
+                    raise _Mixes("is over windows of several images")
+                axes[above] = maps.axes[below]
+        found.append(maps._replace(axes=tuple(axes)))
+    if isinstance(kernels, Images):
+        axes = list(map(_plain, sizes))
+        _no_images(kernels, numbers.rhs_spec[1:], "sums over the images")
+        axes[feature] = kernels.axes[numbers.rhs_spec[0]]
+        found.append(kernels._replace(axes=tuple(axes)))
+    return _joint(found)
+
+
+def _of_groups(axis: Axis, groups: int, size: int) -> Axis:
+    """The channels that a convolution makes of channels, some of which may be of one image and some of another."""
+    if not _has_images(axis):
+        return _plain(size)
+    leading = axis[0]
+    if not leading.stride or any(factor.stride for factor in axis[1:]) or groups % leading.size:
+        raise _Mixes("sums over the images")
+    return _axis(leading, Factor(size // leading.size))
+
+
+def _gather(node: Node, inputs: Sequence[State]) -> Any:
+    numbers, sizes = node.params["dimension_numbers"], node.params["slice_sizes"]
+    operand, indices = node.inputs[:2]
+    shape, out = _shape(operand), list(map(_plain, _shape(node.outputs[0])))
+    outside = [axis for axis in range(len(out)) if axis not in numbers.offset_dims]  # one for each axis of the indices
+    pairs = dict(zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True))
+    kept = [axis for axis in range(len(shape)) if axis not in (*numbers.collapsed_slice_dims, *pairs)]
+    found = []
+    if isinstance(inputs[0], Images):
+        axes = list(out)
+        for axis, factors in enumerate(inputs[0].axes):
+            if not _has_images(factors):
+                continue
+            if axis in pairs:
+                axes[outside[pairs[axis]]] = factors
+            elif axis in kept and sizes[axis] == shape[axis]:
+                axes[numbers.offset_dims[kept.index(axis)]] = factors
+            else:
+                along = _counted_along(indices, list(numbers.start_index_map), axis, shape[axis])
+                if along is None or axis in kept:
+                    raise _Mixes("reads images at places of its own")
+                axes[outside[along]] = factors
+        found.append(inputs[0]._replace(axes=tuple(axes)))
+    if isinstance(inputs[1], Images):
+        axes = list(out)
+        for axis, above in enumerate(outside):
+            axes[above] = inputs[1].axes[axis]
+        found.append(inputs[1]._replace(axes=tuple(axes)))
+    return _joint(found)
+
+
+def _scatter(node: Node, inputs: Sequence[State]) -> Any:
+    numbers = node.params["dimension_numbers"]
+    operand, indices, updates = node.inputs
+    shape, given = _shape(operand), _shape(updates)
+    pairs = dict(zip(numbers.scatter_indices_batching_dims, numbers.operand_batching_dims, strict=True))
+    kept = [a for a in range(len(shape)) if a not in (*numbers.inserted_window_dims, *pairs.values())]
+    outside = [axis for axis in range(len(given)) if axis not in numbers.update_window_dims]
+    into = {axis: kept[place] for place, axis in enumerate(numbers.update_window_dims)}  # of updates: of the operand
+    for place, axis in enumerate(outside):
+        targets = [
+            target
+            for target in numbers.inserted_window_dims
+            if _counted_along(indices, list(numbers.scatter_dims_to_operand_dims), target, shape[target]) == place
+        ]
+        into |= {axis: pairs[place]} if place in pairs else {axis: targets[0]} if targets else {}
+
+    def written(state: State, axes: Iterable[tuple[int, int]]) -> State:
+        if not isinstance(state, Images):
+            return None
+        found = list(map(_plain, shape))
+        for own, axis in axes:
+            if _has_images(state.axes[own]):
+                target = into.get(axis)
+                if target is None or shape[target] != given[axis]:
+                    raise _Mixes("writes images at places of its own")
+                found[target] = state.axes[own]
+        return state._replace(axes=tuple(found))
+
+    read = written(inputs[1], enumerate(outside))
+    return _joint([inputs[0], read, written(inputs[2], enumerate(range(len(given))))]) or Lost()
+
+
+def _counted_along(indices: Value, components: list[int], axis: int, size: int) -> int | None:
+    """The axis of the indices along which they count 0, 1, 2, ... for an axis of the operand, as arange(B) does."""
+    if axis not in components:
+        return None
+    place, node = components.index(axis), indices.maker
+    last = len(_shape(indices)) - 1
+    if node is not None and node.name == "concatenate" and node.params["dimension"] == last:
+        ends = np.cumsum([_shape(value)[last] for value in node.inputs])
+        part = int(np.searchsorted(ends, place, side="right"))
+        numbers, place = constant_of(node.inputs[part]), place - (int(ends[part - 1]) if part else 0)
+    else:
+        numbers = constant_of(indices)
+    if numbers is None:
+        return None
+    own = np.asarray(numbers)[..., place]
+    for along in range(own.ndim):
+        if own.shape[along] == size:
+            line = np.arange(size).reshape([-1 if n == along else 1 for n in range(own.ndim)])
+            if (own == line).all():
+                return along
+    return None
+
+
+def _fft(node: Node, state: Images) -> Any:
+    sizes = _shape(node.outputs[0])
+    last = range(len(sizes) - len(node.params["fft_lengths"]), len(sizes))
+    _no_images(state, last, "is along the images")
+    return _rebuilt(state, (_plain(n) if axis in last else state.axes[axis] for axis, n in enumerate(sizes)))
+
+
+def _branches(node: Node, inputs: Sequence[State]) -> Any:
+    return _joint(inputs[1:]) or Lost()
+
+
+def _carried(node: Node, inputs: Sequence[State]) -> Any:
+    for state in inputs:
+        if isinstance(state, Images) and node.place in dict(state.away):
+            raise _Mixes("hands on from image to image")
+    return _joint(inputs)
+
+
+def _round(node: Node, state: Images) -> Any:
+    first, *axes = state.axes
+    away = (*state.away, (node.place, first)) if _has_images(first) else state.away
+    return Images(tuple(axes), away)
+
+
+def _rounds(node: Node, state: Images) -> Any:
+    away = dict(state.away)
+    own = away.pop(node.place, None)
+    if len(_shape(node.outputs[0])) == len(state.axes):  # what the last round hands on
+        return state
+    return Images((own or _plain(_shape(node.outputs[0])[0]), *state.axes), tuple(away.items()))
+
+
+_ELEMENTWISE = (
+    "abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj "
+    "convert_element_type copy copy_p cos cosh digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma "
+    "igammac imag integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min mul name ne neg nextafter "
+    "not or polygamma population_count pow pvary pbroadcast pcast real reduce_precision regularized_incomplete_beta "
+    "rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh "
+    "sqrt square stop_gradient sub tan tanh xor zeta sharding_constraint reshard layout_constraint"
+).split()
+
+_RULES: dict[str, Callable[[Node, Sequence[State]], Any]] = {
+    **dict.fromkeys(_ELEMENTWISE, _elementwise),
+    **dict.fromkeys(("optimization_barrier", "device_put"), _each),
+    **dict.fromkeys(_COLLECTIVES, _collective),
+    **dict.fromkeys(
+        "reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin reduce".split(),
+        _reduced,
+    ),
+    **dict.fromkeys(
+        "sort top_k approx_top_k cumsum cumprod cummax cummin cumlogsumexp".split(),
+        _along,
+    ),
+    **dict.fromkeys("reduce_window reduce_window_max reduce_window_min reduce_window_sum".split(), _window),
+    **dict.fromkeys(
+        "scatter scatter-add scatter_add scatter-mul scatter_mul scatter-min scatter-max".split(), _scatter
+    ),
+    "broadcast_in_dim": _first(_broadcast),
+    "reshape": _first(_reshape),
+    "transpose": _first(_transpose),
+    "squeeze": _first(_squeeze),
+    "rev": _first(_reverse),
+    "slice": _first(_slice),
+    "dynamic_slice": _dynamic_slice,
+    "dynamic_update_slice": _update_slice,
+    "pad": _first(_pad),
+    "concatenate": _concatenate,
+    "split": _first(_split),
+    "stack": _stack,
+    "unstack": _first(_unstack),
+    "dot_general": _dot,
+    "conv_general_dilated": _conv,
+    "gather": _gather,
+    "fft": _first(_fft),
+    "cond": _branches,
+    "carry": _carried,
+    "scan_slice": _first(_round),
+    "scan_stack": _first(_rounds),
+}
