@@ -83,6 +83,7 @@ def summarize(config: Config, net: nets.Net, data: ImageSet, image: int, walk: W
     """What result.json says."""
     return {
         "figure": "Figure 1",
+        "projections": {"seed": "value"},
         "image": image,
         "picture": name_of(sets.validation_of(data), image),
         **walk.numbers,

@@ -183,6 +183,7 @@ def summarize(
             "units": [nets.unit_name(net, layer, number) for number in maps],
             "images": {epoch: of.names[:, 0].tolist() for epoch, of in drawn[layer].items()},
             "continuity": continuity._asdict(),
+            "projections": {epoch: strongest.notes(of) for epoch, of in drawn[layer].items()},
         }
     hidden = [facts[layer]["similarity"] for layer in net.layers[:-1]]
     return {

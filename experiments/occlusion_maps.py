@@ -103,6 +103,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         projected = occlusion.project_maps(net, source, drawn, strongest, layer=layer, batch_size=at_once)
         result = {
             "figure": "Figure 7",
+            "projections": {"seed": "value"},
             "places": corners.shape[:2],
             "layer": layer,
             "square": square,

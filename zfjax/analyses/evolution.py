@@ -31,6 +31,8 @@ MEANINGS = {
     "lower_layers_first": "share of the pairs of layers whose lower one has the larger mean similarity; 0.5: no order",
     "growth": "strongest activation as a multiple of the last epoch's, median over the maps alive then",
     "changed": "share of the maps whose strongest image is not the one of the epoch before, from the second epoch on",
+    "projections": "as of Figure 2, for each epoch: where they start, how many from below 0, maps that are nothing but "
+    "rounding, images tied at the maximum",
     "continuity": "mean Pearson correlation of a drawn map's projections at one epoch and the next, where the "
     "strongest image stayed and where it changed",
 }

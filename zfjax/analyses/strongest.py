@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -103,7 +104,8 @@ def project_and_cut(
     field at least as large as the picture, or one that is not known, shows the whole picture.
 
     Where several places of a map hold its maximum, the first is projected, as `max_pool` and Flax's `nn.max_pool` take
-    one place of several; `jnp.max` in a model shares what comes down among all of them. `tied` counts the places.
+    one place of several; `jnp.max` in a model shares what comes down among all of them. `tied` counts the places, and
+    `notes` the activations below 0, whose pictures show what speaks against the unit.
 
     Args:
       net: any network.
@@ -123,7 +125,9 @@ def project_and_cut(
     channels = np.broadcast_to(np.asarray(maps)[:, None], images.shape)
     has_places = len(nets.shapes_of(net, [layer])[layer]) == 3
     units = Unit(channels[drawn], (rows[drawn], columns[drawn]) if has_places else None)
-    pictures = net.project(views.images, units, layer=layer, of=which, way=way)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "seed='value'")  # `notes` count them
+        pictures = net.project(views.images, units, layer=layer, of=which, way=way)
     largest = np.full(drawn.shape, -1.0)
     largest[drawn] = np.abs(pictures).max(axis=(1, 2, 3), initial=0)
     tied, rounding = np.zeros(drawn.shape, int), np.zeros(len(drawn), bool)
