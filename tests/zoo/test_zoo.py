@@ -1,0 +1,58 @@
+"""Nets as people have them: what the engine says of each, and its pictures against those of another road."""
+
+import functools
+import importlib.util
+import pathlib
+import re
+
+import jax
+import pytest
+import zoo
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs/any_model.md"
+REFUSED = [name for name, net in zoo.NETS.items() if net.refused]
+DRAWN = [name for name, net in zoo.NETS.items() if not net.refused or net.on_unknown != "error"]
+
+
+@functools.cache
+def measured(name):
+    framework = zoo.NETS[name].framework
+    if importlib.util.find_spec(framework) is None:
+        pytest.skip(f"{framework} is not installed: pip install -e '.[zoo]'")
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # as others write their nets
+        return zoo.measure(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.NETS)
+def test_every_rectifier_is_found_and_only_what_is_none_is_refused(name):
+    found, net = measured(name), zoo.NETS[name]
+    assert found.rules["rectifier"] == net.rectifiers
+    assert found.refused == net.refused
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_rule_covers_is_refused_by_name(name):
+    assert [operation for operation in zoo.NETS[name].refused if operation not in measured(name).refusal] == []
+    assert measured(name).refusal.startswith("on_unknown='error': no rule covers")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_picture_is_that_of_another_road(name):
+    """Which is no small thing: the gradient is far from it."""
+    found = measured(name)
+    assert found.error < 1e-5
+    assert found.from_gradient > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, net in zoo.NETS.items() if net.torch])
+def test_the_picture_is_captums(name):
+    pytest.importorskip("captum", reason="captum is not installed: pip install -e '.[bench]'")
+    assert measured(name).from_captum < 1e-5
+
+
+def test_the_page_lists_every_net():
+    assert re.findall(r"^\| ((?:Keras|Haiku|Linen|NNX|Equinox) [^|]+?) \|", PAGE.read_text(), re.M) == list(zoo.NETS)
