@@ -75,7 +75,7 @@ MEANINGS = {
 }
 ROUNDING = 0.1  # share of itself by which a picture may change with the last digits of its pixels
 AT_ONCE = 16  # images in memory at the same time, to count ties
-NUDGE = 5.3  # steps of the images' type by which each pixel is moved then
+NUDGES = (5.3, -3.7)  # steps of the images' type by which each pixel is moved then
 
 
 class Strongest(NamedTuple):
@@ -173,7 +173,7 @@ def is_rounding(
 ) -> np.ndarray:
     """Whether pictures are nothing but rounding, as those of a mean over what a norm gave a fixed mean.
 
-    Each is made again, from 1 instead of the activation's value, of an image whose pixels are NUDGE steps of their type
+    Each is made again, from 1 instead of the activation's value, of images whose pixels are NUDGES steps of their type
     larger. Times the value, that is the same picture but for rounding; where the difference is more than ROUNDING of
     it, root mean square, nothing else is left of it.
 
@@ -181,7 +181,7 @@ def is_rounding(
       net: any network; one of a table has no such norm, and one whose `project` takes no `seed` cannot be asked.
       images, units, options: as `net.project` was called for them.
       pictures: [N, H, W, C], what it gave.
-      values: [N] the units' activations. Below 0 a rectified way is not the value times that from 1; these are False.
+      values: [N] the units' activations; from those below 0 the way is gone again as it is.
 
     Returns:
       bool [N]; False for types shorter than float32, whose rounding is coarser than that.
@@ -190,10 +190,18 @@ def is_rounding(
     step = float(np.finfo(images.dtype).eps) if images.dtype in (np.float32, np.float64) else 1.0
     if not len(pictures) or not is_known or step > ROUNDING:
         return np.zeros(len(pictures), bool)
-    nudged = (images * (1 + NUDGE * step)).astype(images.dtype)
-    others = net.project(nudged, units, seed="one", **options) * values.reshape(-1, 1, 1, 1)
-    difference, size = (np.square(of, dtype=np.float64).sum(axis=(1, 2, 3)) for of in (pictures - others, pictures))
-    return (values > 0) & (difference > ROUNDING**2 * size)
+    rounding = np.zeros(len(pictures), bool)
+    for nudge in NUDGES:
+        nudged = (images * (1 + nudge * step)).astype(images.dtype)
+        others = net.project(nudged, units, seed="one", **options) * values.reshape(-1, 1, 1, 1)
+        if (values < 0).any():  # a rectified way from below 0 is not the value times that from 1
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "seed='value'")
+                below = net.project(nudged, units, **options)
+            others = np.where((values < 0).reshape(-1, 1, 1, 1), below, others)
+        difference, size = (np.square(of, dtype=np.float64).sum(axis=(1, 2, 3)) for of in (pictures - others, pictures))
+        rounding |= difference > ROUNDING**2 * size
+    return rounding
 
 
 def _ties(fn: features.Features, layer: str, images: np.ndarray, which: np.ndarray, channels: np.ndarray) -> np.ndarray:
