@@ -65,6 +65,12 @@ def run(config: Config) -> dict[str, Any]:
       folder that does not fit, or a network that differs from the exporter's.
     """
     folder = run_folder(config)
+    with results.claimed(folder, COMMAND, overwrite=config.overwrite):
+        return import_and_write(config, folder)
+
+
+def import_and_write(config: Config, folder: Path) -> dict[str, Any]:
+    """The same, in a folder that was claimed."""
     table = table_of(config.table)
     names = names_of(config, table)
     net = pretrained.from_file(config.weights, table.with_classes(len(names)))
@@ -93,16 +99,14 @@ def run(config: Config) -> dict[str, Any]:
         "config": config,
         "versions": results.versions(),
     }
-    with results.claimed(folder, COMMAND, overwrite=config.overwrite):
-        return write(folder, checkpoint, result)
+    return write(folder, checkpoint, result)
 
 
 def run_folder(config: Config) -> Path:
-    """Where the import goes; UserError where a trained run lies, or an import that may not be replaced."""
+    """Where the import goes; UserError where a trained run lies."""
     folder = nets.RUNS / config.weights.stem if config.out is None else config.out
     if (folder / "checkpoints").exists() and not (folder / "result.json").exists():
         raise UserError(f"out={str(folder)!r}: a run that was trained lies there; give another folder")
-    results.check_free(folder, COMMAND, overwrite=config.overwrite)
     return folder
 
 

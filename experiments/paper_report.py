@@ -29,6 +29,7 @@ from experiments.shell import command, results
 from zfjax import nets
 from zfjax.errors import NotThereError, UserError
 
+COMMAND = "paper_report"
 HEADS = ("The paper says", "Its number", "Ours", "Networks and data", "Verdict here", "Rule")
 OVERVIEW = ("Source", "The paper says", *(verdict.capitalize() for verdict in VERDICTS))
 UNREADABLE = "Results that could not be read"
@@ -66,7 +67,12 @@ def run(config: Config) -> dict[str, Any]:
       UserError: a report that is already there.
       FileNotFoundError: no result at all.
     """
-    results.check_free(config.out, "paper_report", overwrite=config.overwrite)
+    with results.claimed(config.out, COMMAND, overwrite=config.overwrite) as out:
+        return judge_and_write(config, out)
+
+
+def judge_and_write(config: Config, out: Path) -> dict[str, Any]:
+    """The same, in a folder that was claimed."""
     measurements, unreadable = read_results(config.results)
     if not measurements and not unreadable:
         raise NotThereError(
@@ -81,10 +87,9 @@ def run(config: Config) -> dict[str, Any]:
         "config": config,
         "versions": results.versions(),
     }
-    with results.claimed(config.out, "paper_report", overwrite=config.overwrite) as out:
-        texts = {"report.md": as_markdown(page, out), "report.html": as_html(page)}
-        contents = {name: text.encode(errors="replace") for name, text in texts.items()}
-        return results.write(out, "paper_report", result, contents)
+    texts = {"report.md": as_markdown(page, out), "report.html": as_html(page)}
+    contents = {name: text.encode(errors="replace") for name, text in texts.items()}
+    return results.write(out, COMMAND, result, contents)
 
 
 def judge_all(measurements: Sequence[Measurement]) -> tuple[list[Measurement], list[Row], list[Unreadable]]:

@@ -16,7 +16,8 @@ the square hides the object. Table 1 is not the paper's: parts are more consiste
 0.16 against 0.13) and conv10 they are less so: a square on the face changes more features, and where few change, few
 can be unequal.
 
-Writes to <out>/deconv, <out>/correspondence and <out>/occlusion: pages, arrays and result.json.
+Writes pages, arrays and result.json to folders below runs/squeezenet/figures that are named by what was asked for, or
+to <out>/deconv, <out>/correspondence and <out>/occlusion.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments import deconv_figures, occlusion_maps, part_correspondence
-from experiments.shell import command, results
+from experiments.shell import command, figure, results
 from zfjax import nets
 from zfjax.data import ImageSet, sets
 from zfjax.errors import NotThereError, UserError
@@ -40,8 +41,8 @@ COMMANDS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(figure.ResultConfig):
     """Draw Figure 2, Figure 7 and Table 1 of SqueezeNet."""
 
     weights: Path
@@ -52,8 +53,6 @@ class Config:
     """Which to make: Figure 2, Figure 7, Table 1."""
     annotations: Path | None = None
     """JSON file of pictures and their parts, for Table 1; without one it is left out."""
-    out: Path | None = None
-    """Folder for the results, one below it for each figure; by default runs/squeezenet/figures."""
     num_maps: int = 12
     """Maps of each layer in Figure 2; of conv10 first those of the photos' classes."""
     num_images: int = 3
@@ -64,8 +63,6 @@ class Config:
     """Photos per step of the scan."""
     seed: int = 0
     """Seed of maps, photos, draws and random places."""
-    overwrite: bool = False
-    """Replace results that are already there."""
 
 
 def run(config: Config, *, data: ImageSet | None = None) -> dict[str, Any]:
@@ -79,41 +76,38 @@ def run(config: Config, *, data: ImageSet | None = None) -> dict[str, Any]:
       {figure: what its result.json holds}. UserError or OSError for weights, photos or annotations that do not fit, a
       number below 1, or an output folder that already holds a result; before any figure is begun.
     """
-    for name in ("num_maps", "num_images"):
+    for name in ("num_maps", "num_images", "batch_size"):
         if getattr(config, name) < 1:
             raise UserError(f"{name}={getattr(config, name)}: at least 1 is needed")
     if config.annotations is None and config.figure == "correspondence":
         raise UserError("annotations=None: figure='correspondence' needs pictures whose parts are known")
     if config.annotations is not None and not config.annotations.exists():
         raise NotThereError(f"annotations={str(config.annotations)!r}: no such file")
-    configs = configs_of(config)
+    net, configs = nets.load_net(f"squeezenet:{config.weights}"), configs_of(config)
     for name, flags in configs.items():
-        results.check_free(flags.out, COMMANDS[name].COMMAND, overwrite=config.overwrite)
-    net = nets.load_net(f"squeezenet:{config.weights}")
+        out = figure.folder_of(flags, nets.home_of(net) / "figures" / name)
+        results.check_free(out, COMMANDS[name].COMMAND, overwrite=config.overwrite)
     photos = None if set(configs) == {"correspondence"} else open_photos(config.data, net, data)
     given = {"deconv": photos, "occlusion": photos, "correspondence": None}  # which has pictures of its own
     return {name: COMMANDS[name].run(flags, net=net, data=given[name]) for name, flags in configs.items()}
 
 
-def configs_of(config: Config) -> dict[str, Any]:
+def configs_of(config: Config) -> dict[str, figure.FigureConfig]:
     """{figure: the flags of its command}, of the figures that are wanted."""
-    root = nets.RUNS / "squeezenet" / "figures" if config.out is None else config.out
-    shared: dict[str, Any] = {
-        "net": f"squeezenet:{config.weights}",
-        "seed": config.seed,
-        "overwrite": config.overwrite,
+    own: dict[str, dict[str, Any]] = {
+        "deconv": {"layers": config.layers, "num_maps": config.num_maps, "split": "both"},
+        "occlusion": {"num_images": config.num_images},
+        "correspondence": {"annotations": config.annotations, "layers": COMPARED},
     }
-    photos = {**shared, "data": config.data}
-    deconv: dict[str, Any] = {"layers": config.layers, "num_maps": config.num_maps, "split": "both"}
-    deconv["batch_size"] = config.batch_size
-    configs: dict[str, Any] = {
-        "deconv": deconv_figures.Config(out=root / "deconv", **deconv, **photos),
-        "occlusion": occlusion_maps.Config(out=root / "occlusion", num_images=config.num_images, **photos),
+    own["deconv"] |= {"data": config.data, "batch_size": config.batch_size}
+    own["occlusion"] |= {"data": config.data}
+    wanted = own if config.figure == "all" else {config.figure: own[config.figure]}
+    shared = {"net": f"squeezenet:{config.weights}", "seed": config.seed, "overwrite": config.overwrite}
+    return {
+        name: COMMANDS[name].Config(out=None if config.out is None else config.out / name, **shared, **flags)
+        for name, flags in wanted.items()
+        if name != "correspondence" or config.annotations is not None
     }
-    if config.annotations is not None:
-        table: dict[str, Any] = {"annotations": config.annotations, "layers": COMPARED}
-        configs["correspondence"] = part_correspondence.Config(out=root / "correspondence", **table, **shared)
-    return configs if config.figure == "all" else {config.figure: configs[config.figure]}
 
 
 def open_photos(data: str, net: nets.Net, photos: ImageSet | None = None) -> ImageSet:

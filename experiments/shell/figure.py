@@ -85,10 +85,15 @@ def opened(config: NetConfig, command: str, *, folder: str, net: Net | None = No
 
 @contextlib.contextmanager
 def claimed(config: ResultConfig, command: str, folder: Path) -> Iterator[Path]:
-    """Claim the result's folder: --out, or what was asked for below `folder`."""
-    out = folder / asked_for(config) if config.out is None else config.out
+    """Claim the folder of the result, which is `folder_of` these."""
+    out = folder_of(config, folder)
     with results.claimed(out, command, overwrite=config.overwrite):
         yield out
+
+
+def folder_of(config: ResultConfig, folder: Path) -> Path:
+    """The result's folder: --out, or what was asked for below `folder`."""
+    return folder / asked_for(config) if config.out is None else config.out
 
 
 def open_images(config: FigureConfig, net: Net, data: ImageSet | None = None) -> ImageSet:

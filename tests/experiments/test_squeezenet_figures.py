@@ -60,7 +60,7 @@ def elsewhere(monkeypatch, tmp_path):
 def configured(weights, figure, out, **changes):
     """Batches of a picture a device."""
     given = {"figure": figure, "out": out, "batch_size": jax.device_count(), **changes}
-    return squeezenet_figures.Config(weights, "photos", **given)
+    return squeezenet_figures.Config(weights=weights, data="photos", **given)
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +252,7 @@ UNFIT = {
 def test_photos_that_do_not_fit_the_net_are_refused(weights, tmp_path, figure, message, change):
     with pytest.raises(ValueError, match=message):
         squeezenet_figures.run(
-            squeezenet_figures.Config(weights, "x", figure, out=tmp_path / "new"), data=photos(**change)
+            squeezenet_figures.Config(weights=weights, data="x", figure=figure, out=tmp_path / "new"),
+            data=photos(**change),
         )
     assert not (tmp_path / "new").exists()

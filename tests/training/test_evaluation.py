@@ -182,3 +182,13 @@ def test_members_that_cannot_be_averaged_are_refused():
     for tables in [(), (TABLE, TABLE.with_sizes(**{TABLE.layer_names[-1]: 9}))]:
         with pytest.raises(ValueError, match="at least one, all with the same number, are needed"):
             members(*tables)
+
+
+def test_functions_that_are_sure_are_ranked_by_their_logits_and_by_the_mean_of_their_probabilities():
+    """Probabilities of e^-200 and less are 0 in single precision, and a class may have the logit -inf."""
+    logits = jnp.array([[0, -200, -300, -400, -500, -600, -700.0], [-jnp.inf, 0, -jnp.inf, 1, 2, 3, 4]])
+    batch = {"image": logits, "label": np.array([6, 1], np.int32), "mask": np.array([True, True])}
+    errors = evaluation.errors_of_functions([lambda x: x], [batch])
+    assert errors.ensemble == errors.members[0] == (2, 1, 2)
+    both = evaluation.errors_of_functions([lambda x: x, lambda x: jnp.zeros_like(x).at[:, 6].set(9)], [batch])
+    assert both.members == (errors.members[0], (1, 0, 2)) and both.ensemble == (2, 0, 2)

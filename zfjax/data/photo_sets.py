@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 
 from zfjax.data import ArraySource, Source, archives, pictures
 from zfjax.data.archives import Photo
@@ -66,12 +67,19 @@ class PhotoSource:
       photos: N photos.
       labels: [N] or [N, classes].
       size: side of the pictures, pixels; each is made as `pictures.preprocess` says, always the same.
+      resample: the filter that brings it to this size.
     """
 
-    def __init__(self, photos: Sequence[Encoded], labels: np.ndarray, size: int):
+    def __init__(
+        self,
+        photos: Sequence[Encoded],
+        labels: np.ndarray,
+        size: int,
+        resample: Image.Resampling = Image.Resampling.BICUBIC,
+    ):
         if len(photos) != len(labels):
             raise UserError(f"labels of {len(labels)} photos: there are {len(photos)}")
-        self._photos, self._labels, self.size = photos, labels, size
+        self._photos, self._labels, self.size, self._resample = photos, labels, size, resample
 
     def __len__(self) -> int:
         return len(self._photos)
@@ -79,10 +87,25 @@ class PhotoSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         photo = self._photos[index]
         try:
-            image = pictures.preprocess(photo.read(), self.size)
+            image = pictures.preprocess(photo.read(), self.size, resample=self._resample)
         except ValueError as error:
             raise UserError(f"{photo.folder}/{photo.name}: {error}") from error
         return {"image": image, "label": self._labels[index], "index": np.int32(index)}
+
+
+class ResizedSource:
+    """The square pictures of another source, brought to another size by a filter."""
+
+    def __init__(self, source: Source, size: int, resample: Image.Resampling):
+        self._source, self._size, self._resample = source, size, resample
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self._source[index]
+        image = Image.fromarray(example["image"]).resize((self._size, self._size), self._resample)
+        return {**example, "image": np.asarray(image)}
 
 
 def source_of(photo_set: PhotoSet, size: int, indices: np.ndarray | None = None) -> PhotoSource:

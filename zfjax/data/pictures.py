@@ -23,7 +23,13 @@ _TURNS = {
 }
 
 
-def preprocess(data: bytes, size: int | tuple[int, int], channels: int = 3) -> np.ndarray:
+def preprocess(
+    data: bytes,
+    size: int | tuple[int, int],
+    channels: int = 3,
+    *,
+    resample: Image.Resampling = Image.Resampling.BICUBIC,
+) -> np.ndarray:
     """The paper's picture of a photo: shortest side resized to `size`, centre `size` x `size` (sec. 3).
 
     The centre square is cut out before the resize, on whole pixels of the photo, so a panorama costs no more than its
@@ -33,6 +39,7 @@ def preprocess(data: bytes, size: int | tuple[int, int], channels: int = 3) -> n
       data: the bytes of the photo's file, in any format and mode that Pillow reads.
       size: side of the result, or its (height, width), pixels.
       channels: 3 of colours, or 1 of grey.
+      resample: the filter.
     Returns:
       uint8 [size, size, channels], or [height, width, channels].
     Raises:
@@ -51,7 +58,7 @@ def preprocess(data: bytes, size: int | tuple[int, int], channels: int = 3) -> n
     scale = min(image.width / width, image.height / height)  # pixels of the photo for one of the result
     wide, high = round(width * scale), round(height * scale)
     left, top = (image.width - wide) // 2, (image.height - high) // 2
-    centre = image.crop((left, top, left + wide, top + high)).resize((width, height), Image.Resampling.BICUBIC)
+    centre = image.crop((left, top, left + wide, top + high)).resize((width, height), resample)
     if channels not in (1, 3):
         raise UserError(f"channels={channels}: photos have 3 of colours, or 1 of grey")
     return np.asarray(centre) if channels == 3 else np.asarray(centre.convert("L"))[..., None]

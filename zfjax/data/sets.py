@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from zfjax.data import ImageSet, Source
+from zfjax.data import ImageSet, Source, archives
 from zfjax.errors import UserError
 from zfjax.nets import Net, num_channels, size_of
 
@@ -79,6 +82,37 @@ def check_fit(name: str, images: ImageSet, net: Net) -> ImageSet:
     if images.size != needed:
         raise UserError(f"data={name!r}: its pictures have {images.size} pixels a side, the net's {needed}")
     return images
+
+
+def official_validation(data: str, size: int, resample: Image.Resampling) -> ImageSet:
+    """ImageNet's validation photos, from where they lie, as a set whose labels are ImageNet's own 0 .. 999.
+
+    Args:
+      data: a folder with the official tar or class folders, as for `prepare_imagenet`, or a prepared set.
+      size: side of the pictures, pixels.
+      resample: the filter that brings them to it.
+
+    Raises:
+      UserError: a class that is not one of ImageNet's, or a set without validation pictures.
+      OSError: nothing there.
+    """
+    from zfjax.data import photo_sets
+
+    folder, synsets = Path(data), archives.official_synsets()
+    if not any((folder / names["validation"]).exists() for names in (archives.TARS, archives.FOLDERS)):
+        images = open_data(data)
+        if images.official_labels is None:
+            raise UserError(f"data={data!r}: its classes are not all among ImageNet's 1000")
+        resized = photo_sets.ResizedSource(validation_of(images), size, resample)
+        return replace(images, size=size, train=None, validation=resized, mean=None)
+    photos, label = list(archives.find_splits(folder)["validation"]()), {name: n for n, name in enumerate(synsets)}
+    for photo in photos:
+        if photo.folder not in label:
+            raise UserError(f"data={data!r}: {photo.folder!r} is not one of ImageNet's 1000 synsets")
+    facts = " ".join(f"{photo.folder} {photo.name} {photo.size}" for photo in photos)
+    source = photo_sets.PhotoSource(photos, np.array([label[photo.folder] for photo in photos]), size, resample)
+    digest = hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
+    return ImageSet(data, size, synsets, None, source, None, tuple(range(len(synsets))), digest)
 
 
 def labels_for(data: ImageSet, net: Net) -> np.ndarray:

@@ -20,6 +20,7 @@ from zfjax.network import Params, forward
 from zfjax.parallel import AXIS, data_parallel, replicate, split
 
 Views = Literal["center", "ten"]
+_LEAST = float(np.finfo(np.float32).min)  # in the place of the logarithm of 0
 
 
 class Errors(NamedTuple):
@@ -165,11 +166,11 @@ def errors_of_functions(fns: Sequence[Callable[[Any], jax.Array]], batches: Iter
     """
     total = EnsembleErrors(init(), tuple(init() for _ in fns))
     for batch in batches:
-        each = [jax.nn.softmax(fn(batch["image"]).astype(jnp.float32)) for fn in fns]
-        rows = [jnp.stack(each).mean(axis=0), *each]
-        ensemble, *alone = (
-            update(before, probabilities, batch["label"], batch["mask"])
-            for before, probabilities in zip((total.ensemble, *total.members), rows, strict=True)
+        each = [jax.nn.log_softmax(fn(batch["image"]).astype(jnp.float32)) for fn in fns]
+        rows = [jax.nn.logsumexp(jnp.stack(each), axis=0), *each]
+        ensemble, *alone = (  # by logarithms: of a sure network's small probabilities many would be 0, and so equal
+            update(before, jnp.maximum(logarithms, _LEAST), batch["label"], batch["mask"])
+            for before, logarithms in zip((total.ensemble, *total.members), rows, strict=True)
         )
         total = jax.tree.map(int, EnsembleErrors(ensemble, tuple(alone)))
     return total
