@@ -23,6 +23,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from zfjax import features as layer_features
+from zfjax.anymodel.names import features_of
 from zfjax.anymodel.rules import projected_from
 from zfjax.architecture import Architecture, Conv, ReceptiveField, receptive_field
 from zfjax.data import Source, archives, name_of
@@ -283,10 +284,12 @@ class FunctionNet:
     Examples:
       net = FunctionNet(lambda images: {"conv": ..., "logits": ...}, image_size=64)
       net = FunctionNet(apply, params, image_size=(48, 64), class_names=("cat", "dog"))  # apply(params, images)
+      net = FunctionNet(model, image_size=64, layers=["block_1", "block_2", "logits"])  # model(images) -> logits
 
     Attributes:
       fn: fn(images) -> {layer: features [B, H, W, C] or [B, C]}, from the image up; or, with `params`,
-        fn(params, images). It has to work under jit, and each image must be looked at by itself.
+        fn(params, images). It has to work under jit, and each image must be looked at by itself. Anything, where
+        `layers` name what is inside it.
       params: any tree of arrays that `fn` takes first; None where `fn` holds them itself.
       image_size: side of the images, or (height, width), pixels.
       channels: of the pictures and images.
@@ -302,10 +305,12 @@ class FunctionNet:
       first_filters: float32 [h, w, C, N], the filters of the first layer, to be drawn; None where there are none.
       on_unknown: as for `zfjax.with_relu_rule`.
       on_mixing: as for `zfjax.project_fn`.
+      layers: from the image up; keys of what `fn` gives, paths of modules inside it, of those that `zfjax.layers`
+        lists, and "logits" for what `fn` gives, if that is one array. None named: all that `fn` gives.
       units_at_once: projected together by `project`, which bounds the memory.
     """
 
-    fn: Callable[..., Mapping[str, jax.Array]]
+    fn: Callable[..., Any]
     params: Any = None
     image_size: Size = 224
     channels: int = 3
@@ -320,6 +325,7 @@ class FunctionNet:
     first_filters: np.ndarray | None = None
     on_unknown: Literal["error", "keep"] = "error"
     on_mixing: Literal["error", "keep"] = "error"
+    layers: tuple[str, ...] = ()
     units_at_once: int = 16
 
     def __post_init__(self) -> None:
@@ -330,6 +336,7 @@ class FunctionNet:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: at least 1 is needed")
         object.__setattr__(self, "picture_size", self.picture_size or self.image_size)
+        object.__setattr__(self, "layers", tuple(self.layers) or self._keys())
         last = self.shapes[self.layers[-1]]
         if self.class_names and len(self.class_names) != last[-1]:
             raise UserError(
@@ -339,11 +346,7 @@ class FunctionNet:
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """{layer: shape of its features of one image}."""
-        image = jax.ShapeDtypeStruct((1, *size_of(self.image_size), self.channels), np.float32)
-        prepared = jax.eval_shape(self._preprocessed, image)
-        shapes = jax.eval_shape(self._called, self.params, prepared)
-        if not isinstance(shapes, Mapping) or not shapes:
-            raise UserError(f"fn returns {jax.tree.structure(shapes)}: {{layer: features}} is needed")
+        shapes = jax.eval_shape(self._called, self.params, self._prepared_shape)
         for layer, array in shapes.items():
             if array.ndim not in (2, 4) or array.shape[0] != 1:
                 raise UserError(
@@ -351,24 +354,27 @@ class FunctionNet:
                 )
         return {layer: tuple(array.shape[1:]) for layer, array in shapes.items()}
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """In the order in which `fn` names them."""
-        return tuple(self._order)
-
-    @cached_property
-    def _order(self) -> list[str]:
+    def _keys(self) -> tuple[str, ...]:
         """The keys as `fn` inserts them: JAX sorts those of a dict."""
         keys: list[str] = []
 
         def watched(params: Any, images: jax.Array) -> Any:
-            found = self._called(params, images)
-            keys[:] = list(found)
+            found = self._function(params)(images)
+            keys[:] = list(found) if isinstance(found, Mapping) else []
             return found
 
+        shapes = jax.eval_shape(watched, self.params, self._prepared_shape)
+        if not keys:
+            raise UserError(
+                f"fn returns {jax.tree.structure(shapes)}: {{layer: features}} is needed, or layers=[...] of those "
+                "that zfjax.layers(fn, images) lists"
+            )
+        return tuple(keys)
+
+    @property
+    def _prepared_shape(self) -> Any:
         image = jax.ShapeDtypeStruct((1, *size_of(self.image_size), self.channels), np.float32)
-        jax.eval_shape(watched, self.params, jax.eval_shape(self._preprocessed, image))
-        return keys
+        return jax.eval_shape(self._preprocessed, image)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -446,8 +452,7 @@ class FunctionNet:
 
     def _function_of(self, layers: tuple[str, ...]) -> Callable[..., Any]:
         def chosen(params: Any, images: jax.Array) -> dict[str, jax.Array]:
-            every = self._called(params, images)
-            return {layer: every[layer] for layer in layers}
+            return self._called(params, images, layers)
 
         return self._compiled.setdefault(layers, chosen)
 
@@ -457,9 +462,8 @@ class FunctionNet:
         @jax.jit
         def projected(params: Any, images: Any, channel: Any, row: Any, column: Any, from_one: Any) -> Any:
             unit = Unit(channel, None if is_dense else (row, column))
-            fn = partial(self._called, params)
             pictures, top = projected_from(
-                lambda images: fn(images)[layer],
+                lambda images: self._called(params, images, (layer,))[layer],
                 images,
                 unit=unit,
                 rule=way,
@@ -471,8 +475,22 @@ class FunctionNet:
 
         return self._compiled.setdefault((layer, way), projected)
 
-    def _called(self, params: Any, images: jax.Array) -> Mapping[str, jax.Array]:
-        return self.fn(images) if self.params is None else self.fn(params, images)
+    def _function(self, params: Any) -> Callable[[jax.Array], Any]:
+        return self.fn if self.params is None else partial(self.fn, params)
+
+    def _called(self, params: Any, images: jax.Array, layers: Sequence[str] = ()) -> dict[str, jax.Array]:
+        """The features of these layers, or of all."""
+        fn, layers = self._function(params), layers or self.layers
+        if self._inside:
+            return features_of(fn, layers, images)
+        every = fn(images)
+        return {layer: every[layer] for layer in layers}
+
+    @cached_property
+    def _inside(self) -> bool:
+        """Some of the layers are none that `fn` gives by their name."""
+        shapes = jax.eval_shape(self._function(self.params), self._prepared_shape)
+        return not isinstance(shapes, Mapping) or not shapes.keys() >= set(self.layers)
 
     def _preprocessed(self, crops: jax.Array) -> jax.Array:
         return crops / 255 if self.preprocess is None else self.preprocess(crops)

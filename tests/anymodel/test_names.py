@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 
 import zfjax
-from zfjax import Unit, UserError, layers, project_fn
-from zfjax.anymodel.names import features_at
+from zfjax import FunctionNet, Unit, UserError, layers, project_fn
+from zfjax.anymodel.names import features_at, features_of
 from zfjax.anymodel.tracing import traced
 
 RNG = np.random.default_rng(0)
@@ -133,6 +133,53 @@ def test_equinox_modules_are_named_by_their_classes_and_images_come_first():
     assert_cut(model, "eqx.nn.Linear", jax.vmap(first), ROWS)
 
 
+def test_channels_come_last_where_a_layer_is_looked_at():
+    eqx = pytest.importorskip("equinox")
+    conv = eqx.nn.Conv2d(3, 4, 3, padding=1, key=jax.random.key(0))
+
+    def model(x):
+        return jax.vmap(lambda image: jax.nn.relu(conv(jnp.moveaxis(image, 2, 0))).sum(axis=(1, 2)))(x)
+
+    def part(x):
+        return jnp.moveaxis(jax.vmap(lambda image: jax.nn.relu(conv(jnp.moveaxis(image, 2, 0))))(x), 1, 3)
+
+    assert layers(model, IMAGES)["relu"].shape == (2, 4, 8, 8)
+    unit = Unit(2, (5, 6))
+    np.testing.assert_array_equal(
+        project_fn(model, IMAGES, unit=unit, layer="relu", seed="one"), project_fn(part, IMAGES, unit=unit, seed="one")
+    )
+    np.testing.assert_array_equal(features_of(model, ["relu"], IMAGES)["relu"], part(IMAGES))
+
+
+def test_a_net_of_a_function_of_logits_takes_its_layers_by_name():
+    net = FunctionNet(
+        lambda variables, x: LINEN.apply(variables, x),
+        VARIABLES,
+        image_size=8,
+        layers=["LinenNet/LinenNet.up_to_again/again", "logits"],
+        class_names=("cat", "dog", "owl"),
+    )
+    assert net.layers == ("LinenNet/LinenNet.up_to_again/again", "logits")
+    assert net.shapes == {net.layers[0]: (8, 8, 4), "logits": (3,)}
+    features = net.features(net.layers)(IMAGES)
+    np.testing.assert_array_equal(features[net.layers[0]], LINEN.apply(VARIABLES, IMAGES, method="up_to_again"))
+    np.testing.assert_array_equal(features["logits"], linen(IMAGES))
+    own = net.project(IMAGES, Unit(np.array([1, 2])), layer=net.layers[0], seed="one")
+    part = FunctionNet(lambda x: {"again": LINEN.apply(VARIABLES, x, method="up_to_again")}, image_size=8)
+    np.testing.assert_allclose(own, part.project(IMAGES, Unit(np.array([1, 2])), layer="again", seed="one"), rtol=1e-5)
+    other = net.with_params(jax.tree.map(lambda leaf: 2 * leaf, VARIABLES))
+    assert other.layers == net.layers and other.fingerprint != net.fingerprint
+
+
+def test_a_net_of_a_function_names_what_is_missing():
+    with pytest.raises(UserError, match=r"layer='agian': fn has none of this name \(.*again"):
+        FunctionNet(linen, image_size=8, layers=["agian"])
+    with pytest.raises(UserError, match=r"fn returns .*layers=\[\.\.\.\] of those that zfjax.layers"):
+        FunctionNet(linen, image_size=8)
+    net = FunctionNet(lambda x: {"a": x[:, 0, 0], "b": x}, image_size=8, layers=["b"])
+    assert (net.layers, net.shapes) == (("b",), {"b": (8, 8, 3)})
+
+
 def scopes(x):
     for _ in range(2):
         with jax.named_scope("block"), jax.named_scope("dense"):
@@ -208,7 +255,7 @@ def test_what_stands_above_a_layer_is_not_run_and_needs_no_rule():
 
 
 def test_an_unknown_layer_is_told_the_nearest_ones_and_where_all_are():
-    with pytest.raises(UserError, match=r"layer='block/dens'.*'block/dense'.*zfjax.layers\(fn, images\) lists"):
+    with pytest.raises(UserError, match=r"layer='block/dens': .*'block/dense'.*zfjax.layers\(fn, images\) lists"):
         project_fn(scopes, ROWS, unit=Unit(0), layer="block/dens")
 
 

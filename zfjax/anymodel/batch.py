@@ -64,7 +64,25 @@ class Batch(NamedTuple):
 def follow_batch(graph: Graph) -> Batch:
     """Follow axis 0 of the program's first argument to its results; what those do not need mixes nothing."""
     (images, *_) = graph.inputs
-    states: dict[Value, State] = {images: _start(images)}
+    return _follow(graph, {images: _start(images)}, math.prod(images.aval.shape[:1]), lambda node: {})
+
+
+def follow_channels(graph: Graph) -> Batch:
+    """Follow the channels that convolutions make, in the same way; what sums over them mixes them."""
+
+    def starts(node: Node) -> dict[Value, State]:
+        if node.name != "conv_general_dilated":
+            return {}
+        (maps,), channels = node.outputs, node.params["dimension_numbers"].out_spec[1]
+        shape = _shape(maps)
+        return {maps: Images(tuple(_axis(Factor(n, axis == channels)) for axis, n in enumerate(shape)))}
+
+    return _follow(graph, {}, math.inf, starts)
+
+
+def _follow(
+    graph: Graph, states: dict[Value, State], size: float, starts: Callable[[Node], dict[Value, State]]
+) -> Batch:
     wanted = reached(graph.outputs, lambda value: value.maker.inputs if value.maker is not None else [])
     mixes: list[Mix] = []
     for _ in range(_ROUNDS):  # again for scans, whose rounds feed each other
@@ -74,12 +92,13 @@ def follow_batch(graph: Graph) -> Batch:
             inputs = [states.get(value) for value in node.inputs]
             if any(state is not None for state in inputs):
                 try:
-                    outputs = _made(node, inputs, math.prod(images.aval.shape[:1]))
+                    outputs = _made(node, inputs, size)
                 except _Mixes as mixed:
                     outputs = [None] * len(node.outputs)
                     if wanted.intersection(node.outputs):
                         mixes.append(Mix(node, str(mixed)))
                 states.update(zip(node.outputs, outputs, strict=True))
+            states.update(starts(node))
         if states == before:
             break
     return Batch(states, mixes)
@@ -88,8 +107,8 @@ def follow_batch(graph: Graph) -> Batch:
 _ROUNDS = 8
 
 
-def batch_axis_of(batch: Batch, value: Value) -> int | None:
-    """The axis of a value that counts the images and nothing else; None where there is none."""
+def axis_of(batch: Batch, value: Value) -> int | None:
+    """The axis of a value that counts what was followed and nothing else; None where there is none."""
     state = batch.states.get(value)
     if not isinstance(state, Images) or state.away:
         return None
@@ -137,7 +156,7 @@ class _Mixes(Exception):
     """What an operation does to the images."""
 
 
-def _made(node: Node, inputs: Sequence[State], num_images: int) -> Sequence[State]:
+def _made(node: Node, inputs: Sequence[State], num_images: float) -> Sequence[State]:
     """The states of what a node makes."""
     rule = _RULES.get(node.name)
     if rule is None or any(isinstance(state, Lost) for state in inputs):

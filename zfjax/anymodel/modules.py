@@ -13,7 +13,6 @@ from typing import Any
 import jax
 
 _LOCK = threading.RLock()
-_NAMED: list[Any] = []  # the function whose modules are named now, for one may be traced inside another
 _DEEP = 4  # functions in functions in which a model is looked for
 
 
@@ -24,46 +23,48 @@ def named_modules(fn: Any) -> Iterator[None]:
     A module is held by a function as a variable from around it, by `functools.partial` or as the object of a method.
     Where there are several models each path begins with the variable's name.
     """
+    paths = _paths(fn)
+    if not paths:
+        yield
+        return
     with _LOCK:  # classes are changed for all threads
-        paths = {} if _NAMED else _paths(fn)
-        if not paths:
-            yield
-            return
-        _NAMED.append(fn)
-        kinds = {type(module) for module, _ in paths.values()}
-        own = {kind: vars(kind)["__call__"] for kind in kinds if "__call__" in vars(kind)}
-        active: list[tuple[str, ...]] = []
-        calls = {kind: _in_scope(kind.__call__, paths, active) for kind in kinds if _is_called(kind)}
+        kinds = {type(module) for module, _ in paths.values()} - _OWN.keys()
+        for kind in filter(_is_called, kinds):
+            _OWN[kind] = vars(kind).get("__call__")
+            kind.__call__ = _in_scope(kind.__call__)
+        _NAMED.append((paths, []))
         try:
-            for kind, call in calls.items():
-                kind.__call__ = call
             yield
         finally:
-            _NAMED.clear()
-            for kind in calls:
-                if kind in own:
-                    kind.__call__ = own[kind]
-                else:
+            _NAMED.pop()
+            for kind in kinds & _OWN.keys():
+                if (own := _OWN.pop(kind)) is None:
                     del kind.__call__
+                else:
+                    kind.__call__ = own
 
 
-_Paths = Mapping[int, tuple[Any, tuple[str, ...]]]  # {identity: (module, its path)}
+_Path = tuple[str, ...]
+_Paths = Mapping[int, tuple[Any, _Path]]  # {identity: (module, its path)}
+_NAMED: list[tuple[_Paths, list[_Path]]] = []  # the modules of each function that is being traced, and those running
+_OWN: dict[type, Any] = {}  # what the classes that write their names had before
 
 
-def _in_scope(call: Callable[..., Any], paths: _Paths, active: list[tuple[str, ...]]) -> Callable[..., Any]:
+def _in_scope(call: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(call)
     def named(module: Any, *args: Any, **kwargs: Any) -> Any:
+        paths, running = _NAMED[-1] if _NAMED else ({}, [])
         _, path = paths.get(id(module), (None, ()))
-        above = active[-1] if active else ()
+        above = running[-1] if running else ()
         if not path or path == above:  # the model itself, or a class and its base
             return call(module, *args, **kwargs)
-        active.append(path)
+        running.append(path)
         try:
             inside = path[len(above) :] if path[: len(above)] == above else path
             with jax.named_scope("/".join(inside)):
                 return call(module, *args, **kwargs)
         finally:
-            active.pop()
+            running.pop()
 
     return named
 
@@ -79,7 +80,7 @@ def _paths(fn: Any) -> _Paths:
     roots = dict(_held(fn, "", nnx.Module, set(), _DEEP))
     parts = {id(module) for root in roots.values() for path, module in nnx.iter_graph(root) if path}
     roots = {name: root for name, root in roots.items() if id(root) not in parts}
-    found: dict[int, tuple[Any, tuple[str, ...]]] = {}
+    found: dict[int, tuple[Any, _Path]] = {}
     for name, root in roots.items():
         for path, module in nnx.iter_graph(root):
             if isinstance(module, nnx.Module):

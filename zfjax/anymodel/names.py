@@ -25,7 +25,7 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 
-from zfjax.anymodel.batch import batch_axis_of, follow_batch
+from zfjax.anymodel.batch import axis_of, follow_batch, follow_channels
 from zfjax.anymodel.graph import (
     Graph,
     Node,
@@ -57,7 +57,8 @@ class Layer(NamedTuple):
     is_module: bool  # what a module gives, rather than an operation of its own
     place: tuple[int, ...]  # of that operation: number of the equation, of the program (or round) in it, ...
     result: int  # number of the operation's result
-    batch_axis: int | None  # where the images come first in the program
+    batch_axis: int | None  # of the images, before they come first
+    channel_axis: int | None  # of a convolution's channels, as far as they are known
 
 
 class Layers(dict[str, Layer]):
@@ -80,7 +81,8 @@ def _example(layers: Layers) -> str:
 def layers(fn: Callable[[jax.Array], Any], images: Any) -> Layers:
     """Every floating intermediate of a model that depends on the images, by the path of its module.
 
-    Nothing is computed. A path is a layer for `project_fn(fn, images, layer=path, ...)` and for `FunctionNet`.
+    Nothing is computed. A path is a layer for `project_fn(fn, images, layer=path, ...)` and for
+    `FunctionNet(..., layers=[path])`, where a convolution's channels come last, wherever the model has them.
 
     Args:
       fn: images -> anything; it has to work under jit. The parameters are inside.
@@ -110,15 +112,16 @@ def layers(fn: Callable[[jax.Array], Any], images: Any) -> Layers:
 def layers_of(program: core.ClosedJaxpr) -> Layers:
     """The intermediates of a traced program of images."""
     graph = graph_of(program, marks=False)
-    batched = follow_batch(graph)
+    batched, channels = follow_batch(graph), follow_channels(graph)
     found = Layers()
     for path, result in _named(graph).items():
-        aval, axis = result.value.aval, batch_axis_of(batched, result.value)
-        shape = list(aval.shape)
+        aval, axis = result.value.aval, axis_of(batched, result.value)
+        order = list(range(len(aval.shape)))
         if axis is not None:
-            shape.insert(0, shape.pop(axis))
+            order.insert(0, order.pop(axis))
+        channel = axis_of(channels, result.value)
         found[path] = Layer(
-            tuple(shape),
+            tuple(aval.shape[n] for n in order),
             aval.dtype,
             source_line(result.node.sources),
             result.node.name,
@@ -126,33 +129,65 @@ def layers_of(program: core.ClosedJaxpr) -> Layers:
             result.place,
             result.number,
             axis,
+            None if channel is None else order.index(channel),
         )
     return found
 
 
-def checked_layer(found: Layers, path: str) -> Layer:
-    """The layer of this path; UserError with the nearest ones where there is none."""
-    if path in found:
-        return found[path]
-    near = difflib.get_close_matches(path, found, n=3, cutoff=0.5)
-    ends = [other for other in found if other.split("/")[-1] == path.split("/")[-1]]
-    nearest = ", ".join(map(repr, dict.fromkeys([*ends[:3], *near]))) or "none is near"
-    raise UserError(f"layer={path!r}: fn has none of this path ({nearest}); zfjax.layers(fn, images) lists them all")
+def features_of(fn: Callable[[jax.Array], Any], chosen: Sequence[str], images: Any) -> dict[str, jax.Array]:
+    """{layer: features}: keys of what `fn` gives, or paths inside it; "logits" is all that `fn` gives, if one array.
+
+    UserError with the nearest names for another.
+    """
+    program, shapes = traced(fn, (images,), {})
+    found = layers_of(program)
+    own = shapes if isinstance(shapes, Mapping) else {} if "logits" in found else {"logits": shapes}
+    for layer in chosen:
+        if layer not in own and layer not in found:
+            raise UserError(
+                f"layer={layer!r}: fn has none of this name ({_nearest(layer, [*own, *found])}); "
+                "zfjax.layers(fn, images) lists all inside it"
+            )
+    features = features_at(program, [layer for layer in chosen if layer not in own], images, found)
+    for layer, value in features.items():
+        axis = found[layer].channel_axis
+        features[layer] = value if axis is None else jnp.moveaxis(value, axis, -1)
+    if own.keys() & set(chosen):
+        results = core.jaxpr_as_fun(program)(*jax.tree.leaves(images))
+        given = jax.tree.unflatten(jax.tree.structure(shapes), results)
+        features |= {layer: given[layer] if isinstance(given, Mapping) else given for layer in own}
+    return {layer: features[layer] for layer in chosen}
 
 
-def features_at(program: core.ClosedJaxpr, paths: Sequence[str], images: Any) -> dict[str, jax.Array]:
+def _nearest(path: str, paths: Sequence[str]) -> str:
+    whole = difflib.get_close_matches(path, paths, n=3)
+    ends: dict[str, list[str]] = {}
+    for other in paths:
+        ends.setdefault(other.split("/")[-1], []).append(other)
+    alike = difflib.get_close_matches(path.split("/")[-1], ends, n=3)
+    near = [*whole, *(other for end in alike for other in ends[end][:2])]
+    listed = ", ".join(map(repr, dict.fromkeys(near)))
+    return f"near: {listed}" if listed else f"of {len(paths)}, as {', '.join(map(repr, paths[-3:]))}"
+
+
+def features_at(
+    program: core.ClosedJaxpr, paths: Sequence[str], images: Any, found: Layers | None = None
+) -> dict[str, jax.Array]:
     """{path: [B, ...]}, intermediates of a traced program of images, each computed as in it; nothing beyond them is.
 
-    UserError for a path that the program does not have.
+    Args:
+      program: of one argument.
+      paths: of intermediates that it has.
+      images: what it is run on.
+      found: `layers_of(program)`, where that is known.
     """
-    found = layers_of(program)
-    chosen = {path: checked_layer(found, path) for path in paths}
-    places = {(layer.place, layer.result) for layer in chosen.values()}
-    values = _values_at(program, jax.tree.leaves(images), places)
+    found = layers_of(program) if found is None else found
+    places = {(found[path].place, found[path].result) for path in paths}
+    values = _values_at(program, jax.tree.leaves(images), places) if places else {}
     features = {}
-    for path, layer in chosen.items():
-        value = values[layer.place, layer.result]
-        features[path] = value if layer.batch_axis in (None, 0) else jax.numpy.moveaxis(value, layer.batch_axis, 0)
+    for path in paths:
+        value, axis = values[found[path].place, found[path].result], found[path].batch_axis
+        features[path] = value if axis in (None, 0) else jnp.moveaxis(value, axis, 0)
     return features
 
 

@@ -32,7 +32,7 @@ from zfjax.anymodel.batch import check_alone
 from zfjax.anymodel.finite import poles_of
 from zfjax.anymodel.graph import Graph, Node, graph_of, is_inexact, module_of
 from zfjax.anymodel.interpreter import Backward, evaluate, plan_of
-from zfjax.anymodel.names import features_at
+from zfjax.anymodel.names import features_of
 from zfjax.anymodel.tracing import source_line, traced
 from zfjax.anymodel.verdicts import ACTIVATIONS, STEP, Facts, Verdict, classify, facts_of
 from zfjax.deconvnet import Index, Seed, Unit, as_unit, check_seed, isolate, rectify
@@ -141,7 +141,7 @@ def project_fn(
       unit: `Unit(channel, position, layer)`; a channel alone stands for its strongest place in each image. Where `fn`
         gives one array, it is the unit's layer, whatever that is called.
       layer: a key of what `fn` gives, or the path of a module inside it, of those that `zfjax.layers(fn, images)`
-        lists: its result is looked at, and nothing above it is run.
+        lists: its result is looked at, channels last, and nothing above it is run.
       rule, on_unknown: as for `with_relu_rule`.
       seed: where it starts, as for `isolate`: under "value" an activation below 0 warns, outside jit.
       on_mixing: what becomes of a model in which the images of a batch look at each other, as by batch norm in
@@ -207,11 +207,7 @@ def projected_from(
 
 
 def _inside(fn: Callable[[jax.Array], Any], layer: str, images: jax.Array) -> Any:
-    """A layer among what `fn` gives, or at a path inside it."""
-    program, shapes = traced(fn, (images,), {})
-    if isinstance(shapes, Mapping) and layer in shapes:
-        return _of_layer(fn, layer, images)
-    return features_at(program, [layer], images)[layer]
+    return features_of(fn, [layer], images)[layer]
 
 
 def _of_layer(fn: Callable[[jax.Array], Any], layer: str, images: jax.Array) -> Any:
