@@ -10,10 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from zfjax.anymodel import (
+    as_relu,
+    as_relu_guided,
+    elu_rule,
     explain_rules,
+    gelu_rule,
     kept_on_the_way_down,
     layers,
+    leaky_relu_rule,
+    prelu_rule,
     project_fn,
+    silu_rule,
     skipped_on_the_way_down,
     with_relu_rule,
 )
@@ -59,6 +66,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "as_relu",
+    "as_relu_guided",
+    "elu_rule",
+    "gelu_rule",
+    "leaky_relu_rule",
+    "prelu_rule",
+    "silu_rule",
     "ALEXNET",
     "ZFNET",
     "Architecture",

@@ -1,6 +1,15 @@
 """The deconvnet of any JAX function: project, mark what is skipped, explain what is done at every operation."""
 
 from zfjax.anymodel.names import Layer, layers
+from zfjax.anymodel.ready import (
+    as_relu,
+    as_relu_guided,
+    elu_rule,
+    gelu_rule,
+    leaky_relu_rule,
+    prelu_rule,
+    silu_rule,
+)
 from zfjax.anymodel.rules import (
     explain_rules,
     kept_on_the_way_down,
@@ -13,6 +22,13 @@ from zfjax.deconvnet import Unit
 __all__ = [
     "Layer",
     "Unit",
+    "as_relu",
+    "as_relu_guided",
+    "elu_rule",
+    "gelu_rule",
+    "leaky_relu_rule",
+    "prelu_rule",
+    "silu_rule",
     "explain_rules",
     "kept_on_the_way_down",
     "layers",

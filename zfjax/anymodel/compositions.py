@@ -25,7 +25,7 @@ import numpy as np
 
 from zfjax.anymodel.constants import constant_of, uniform
 from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact, reached
-from zfjax.anymodel.rectifiers import MOVES, SHAPES, is_square, rectified_operand
+from zfjax.anymodel.rectifiers import MOVES, SHAPES, is_square, origin, rectified_operand
 
 WEIGHTS = ("dot_general", "conv_general_dilated", "ragged_dot", "ragged_dot_general", "while", "pallas_call")
 _RESIZES = ("_resize", "_scale_and_translate", "_resize_nearest")
@@ -297,3 +297,19 @@ def _made_of(value: Value, twins: Twins, flow: Flow) -> list[tuple[Node, Value]]
 
 def _is_elementwise(node: Node) -> bool:
     return node.name in ELEMENTWISE
+
+
+def is_shifted(node: Node | None) -> bool:
+    """exp(x - max(x)), as in a softmax: never infinite, and 1 somewhere."""
+    below = None if node is None or node.name != "exp" else node.inputs[0].maker
+    if below is None or below.name != "sub":
+        return False
+    largest = below.inputs[1]
+    while largest.maker is not None and (largest.maker.name in MOVES or _is_without_bound(largest.maker)):
+        largest = next(value for value in largest.maker.inputs if not value.known)
+    maker = largest.maker
+    return maker is not None and maker.name == "reduce_max" and origin(maker.inputs[0]) == origin(below.inputs[0])
+
+
+def _is_without_bound(node: Node) -> bool:
+    return node.name == "max" and any(uniform(value) == -math.inf for value in node.inputs)

@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from zfjax.anymodel.compositions import is_shifted
 from zfjax.anymodel.constants import constant_of, lower_bound, uniform
 from zfjax.anymodel.graph import Flow, Graph, Node, Place, Value, flow_of, graph_of, is_inexact
 from zfjax.anymodel.interpreter import Finite
-from zfjax.anymodel.rectifiers import MOVES, SHAPES, is_square, origin
-from zfjax.anymodel.verdicts import ACTIVATIONS
+from zfjax.anymodel.rectifiers import SHAPES, is_square, origin
+from zfjax.anymodel.verdicts import is_activation
 from zfjax.ops import KEPT, SKIPPED
 
 # Operations on single elements, the derivative of which is not finite everywhere: at zero, of the input that is
@@ -44,13 +45,14 @@ def poles_of(program: core.ClosedJaxpr, graph: Graph, flow: Flow, changes: Itera
     marked = [node.params["places"] for node in graph.nodes if node.name in (KEPT, SKIPPED)]
     skipped = {place for places in marked if not inlined.isdisjoint(places) for place in places}
     if any(inlined.isdisjoint(places) for places in marked):  # look into what is kept
-        graph = graph_of(program, opaque=ACTIVATIONS, marks=False)
+        graph = graph_of(program, opaque=is_activation, marks=False)
         flow = flow_of(graph)
         own |= {node.place for node in graph.custom} - inlined
+    leaving = skipped | set(changes)
     found = {}
     for node in graph.nodes:
         around = [node.place[:length] for length in range(1, len(node.place) + 1)]
-        if flow.passes(node) and not own.intersection(around) and not skipped.intersection(around):
+        if flow.passes(node) and not own.intersection(around) and not leaving.intersection(around):
             found.update({node.place: Finite()} if _has_pole(node, flow) else {})
     return found
 
@@ -62,29 +64,13 @@ def _has_pole(node: Node, flow: Flow) -> bool:
         return _is_near_zero(node.inputs[_AT_ZERO[node.name]])
     if node.name == "mul":
         return any(_may_be_infinite(value, flow) for value in node.inputs)
-    return node.name in _ELSEWHERE and not _is_shifted(node)
+    return node.name in _ELSEWHERE and not is_shifted(node)
 
 
 def _is_near_zero(value: Value) -> bool:
     """So near that a derivative by it may be too large for its type, which for float16 begins early."""
     largest = jnp.finfo(value.aval.dtype).max  # type: ignore[no-untyped-call]
     return smallest(value) < float(largest) ** -0.5
-
-
-def _is_shifted(node: Node | None) -> bool:
-    """exp(x - max(x)), as in a softmax: never infinite, and 1 somewhere."""
-    below = None if node is None or node.name != "exp" else node.inputs[0].maker
-    if below is None or below.name != "sub":
-        return False
-    largest = below.inputs[1]
-    while largest.maker is not None and (largest.maker.name in MOVES or _is_without_bound(largest.maker)):
-        largest = next(value for value in largest.maker.inputs if not value.known)
-    maker = largest.maker
-    return maker is not None and maker.name == "reduce_max" and origin(maker.inputs[0]) == origin(below.inputs[0])
-
-
-def _is_without_bound(node: Node) -> bool:
-    return node.name == "max" and any(uniform(value) == -math.inf for value in node.inputs)
 
 
 def _may_be_infinite(value: Value, flow: Flow) -> bool:
@@ -114,7 +100,7 @@ def _of_all(node: Node, of: _Of) -> float:
 
 
 def _of_sum(node: Node, of: _Of) -> float:
-    if _is_shifted(node.inputs[0].maker):
+    if is_shifted(node.inputs[0].maker):
         return 1.0  # the largest of what softmax adds
     return 0.0 if of(node.inputs[0]) >= 0 else -math.inf
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ INNER = {
     "cond": "branches",
 }
 
-_OF_SCANS = ("carry", "scan_slice", "scan_stack")  # one round stands for all
+OF_SCANS = ("carry", "scan_slice", "scan_stack")  # one round stands for all
 CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 _JAX = jax.__path__[0] + os.sep
 Place = tuple[int, ...]  # number of an equation, of a program in it, of an equation in that, ... from the outermost
@@ -53,6 +53,9 @@ class Scope(NamedTuple):
 
     name: str
     entered: tuple[Place, int]  # where in the program, and a number that tells one entry from the next
+
+
+Opaque = Callable[[Call], bool]  # a call becomes one node
 
 
 @dataclass(eq=False, slots=True)
@@ -108,8 +111,8 @@ class _Where(NamedTuple):
         return self.sources if self.in_jax else (eqn, *self.sources)
 
 
-def graph_of(program: core.ClosedJaxpr, *, opaque: Container[str] = (), marks: bool = True) -> Graph:
-    """The graph of a program; JAX's own functions named in `opaque` become one node each, under their name.
+def graph_of(program: core.ClosedJaxpr, *, opaque: Opaque = lambda call: False, marks: bool = True) -> Graph:
+    """The graph of a program; calls that are `opaque` become one node each, under their name.
 
     So do marked regions, unless `marks` are to be passed over.
     """
@@ -150,7 +153,7 @@ def _has_axis_more(outside: Any, inside: Any) -> bool:
 
 
 def _add_program(
-    graph: Graph, program: core.ClosedJaxpr, operands: Sequence[Value], where: _Where, opaque: Container[str]
+    graph: Graph, program: core.ClosedJaxpr, operands: Sequence[Value], where: _Where, opaque: Opaque
 ) -> list[Value]:
     """Add the equations of a program that reads `operands`; the values that it returns."""
     jaxpr = program.jaxpr
@@ -176,12 +179,10 @@ def _add_program(
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _add_equation(
-    graph: Graph, eqn: core.JaxprEqn, inputs: list[Value], here: _Where, opaque: Container[str]
-) -> list[Value]:
+def _add_equation(graph: Graph, eqn: core.JaxprEqn, inputs: list[Value], here: _Where, opaque: Opaque) -> list[Value]:
     programs = programs_of(eqn)
     call = _call_of(eqn, programs)
-    if not programs or (call.by_jax and call.name in opaque):
+    if not programs or (eqn.primitive.name not in ("scan", "cond") and opaque(call)):
         name = call.name if programs else eqn.primitive.name
         return _add_node(graph, name, eqn, inputs, [v.aval for v in eqn.outvars], here)
     calls, in_jax = (*here.calls, call), here.in_jax or call.by_jax
@@ -229,7 +230,7 @@ def _add_node(
 ) -> list[Value]:
     node = Node(name, eqn.params, here.place, here.calls, here.of(eqn), [eqn], here.scopes)
     graph.nodes.append(node)
-    known = all(value.known for value in inputs) and name not in _OF_SCANS and not eqn.effects
+    known = all(value.known for value in inputs) and name not in OF_SCANS and not eqn.effects
     _join(node, inputs, [Value(aval, known=known) for aval in avals])
     return node.outputs
 

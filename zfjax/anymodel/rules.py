@@ -29,18 +29,18 @@ import jax
 import jax.numpy as jnp
 
 from zfjax.anymodel.batch import check_alone
+from zfjax.anymodel.choices import OnUnknown, choices_of, chosen
 from zfjax.anymodel.finite import poles_of
 from zfjax.anymodel.graph import Graph, Node, graph_of, is_inexact, module_of
 from zfjax.anymodel.interpreter import Backward, evaluate, plan_of
 from zfjax.anymodel.names import features_of
 from zfjax.anymodel.tracing import source_line, traced
-from zfjax.anymodel.verdicts import ACTIVATIONS, STEP, Facts, Verdict, classify, facts_of
+from zfjax.anymodel.verdicts import STEP, Facts, Verdict, classify, facts_of, is_activation
 from zfjax.deconvnet import Index, Seed, Unit, as_unit, check_seed, isolate, rectify
 from zfjax.errors import UserError
 from zfjax.ops import KEPT, SKIPPED
 
 Rule = Literal["deconvnet", "guided", "gradient"] | Backward
-OnUnknown = Literal["error", "keep"]
 OnMixing = Literal["error", "keep"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -58,7 +58,9 @@ def with_relu_rule(fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown 
       fn: function of arrays, or of trees of arrays.
       rule: "deconvnet", "guided", "gradient" or a function (incoming, x) -> outgoing, all of the shape of x.
       on_unknown: what becomes of an operation that is not linear and that no rule covers: "error", or "keep" its own
-        gradient. Under "gradient" every operation keeps its own.
+        gradient; or by name or module path, `{"*/se/*": "keep", "gelu": zfjax.as_relu}`: "keep", "gradient" (the
+        same), "error" or a rule (incoming, x) -> outgoing, of which some are ready. See `zfjax.anymodel.choices` for
+        what a pattern fits. What fits none is an error. Under "gradient" every operation keeps its own.
 
     Returns:
       A function of the same arguments. It raises UserError for operations that no rule covers, naming their lines,
@@ -71,10 +73,9 @@ def _ruled(fn: Callable[..., Any], rule: Rule, on_unknown: OnUnknown, on_mixing:
     """`with_relu_rule`; with `on_mixing` "error" the one argument is a batch of images."""
     if not callable(rule) and rule not in _BACKWARD:
         raise UserError(f"rule={rule!r}: one of {', '.join(map(repr, _BACKWARD))} or a function is needed")
-    if on_unknown not in ("error", "keep"):
-        raise UserError(f"on_unknown={on_unknown!r}: one of 'error', 'keep' is needed")
     if on_mixing not in ("error", "keep"):
         raise UserError(f"on_mixing={on_mixing!r}: one of 'error', 'keep' is needed")
+    choices = choices_of(on_unknown)
     backward = rule if callable(rule) else _BACKWARD[rule]
 
     @wraps(fn, updated=())
@@ -82,10 +83,10 @@ def _ruled(fn: Callable[..., Any], rule: Rule, on_unknown: OnUnknown, on_mixing:
         program, shapes = traced(fn, args, kwargs)
         if on_mixing == "error":
             check_alone(program)
-        graph = graph_of(program, opaque=ACTIVATIONS)
+        graph = graph_of(program, opaque=choices.is_whole)
         facts = facts_of(graph)
-        verdicts = verdicts_of(graph, facts)
-        _check(verdicts, on_unknown if backward else "keep", num_inputs=len(program.in_avals))
+        verdicts = chosen(verdicts_of(graph, facts), graph, facts.flow, choices)
+        _check(verdicts, choices.otherwise if backward else "keep", num_inputs=len(program.in_avals))
         changed = _CHANGED["deconvnet"] if callable(rule) else _CHANGED[rule]
         changes = {v.place: v.change for _, v in verdicts if v.change and v.rule in changed}
         plan = plan_of({**poles_of(program, graph, facts.flow, changes), **changes})
@@ -113,7 +114,7 @@ def explain_rules(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
         types = ", ".join(str(jnp.result_type(leaf)) for leaf in leaves)
         raise UserError(f"arguments of type {types}: a floating one, in which the function can be linear, is needed")
     program, _ = traced(fn, args, kwargs)
-    graph = graph_of(program, opaque=ACTIVATIONS)
+    graph = graph_of(program, opaque=is_activation)
     return report_of(verdicts_of(graph, facts_of(graph)))
 
 
@@ -243,7 +244,11 @@ _BACKWARD: dict[str, Backward | None] = {
     "gradient": None,
 }
 
-_CHANGED = {"deconvnet": ("rectifier", "skipped"), "guided": ("rectifier",), "gradient": ()}  # what leaves its gradient
+_CHANGED = {  # what leaves its gradient
+    "deconvnet": ("rectifier", "given rule", "skipped"),
+    "guided": ("rectifier", "given rule"),
+    "gradient": (),
+}
 _NUMBERS = itertools.count()
 
 
@@ -264,8 +269,9 @@ def _check(verdicts: list[tuple[Node, Verdict]], on_unknown: str, *, num_inputs:
         raise UserError(f"fn cannot be followed\n{_listed([pair for pair in unknown if pair[0].name == SKIPPED])}")
     if unmarked and on_unknown == "error":
         raise UserError(
-            f"on_unknown='error': no rule covers\n{_listed(unmarked)}\nWrite them as "
-            "rectifiers, mark their function with kept_on_the_way_down, or let all of them keep their own gradient "
+            f"on_unknown='error': no rule covers\n{_listed(unmarked)}\nWrite them as rectifiers, mark their function "
+            "with kept_on_the_way_down, say by name or module path what becomes of them, as in "
+            f"on_unknown={{{unmarked[0][0].name!r}: 'keep'}}, or let all of them keep their own gradient "
             "with on_unknown='keep'" + (_ARGUMENTS if num_inputs > 1 else "")
         )
 
@@ -294,7 +300,7 @@ class Operation(NamedTuple):
     operation: str  # the primitive, and the function that it stands in
     shape: str  # type and shape of what it gives, "float32[2,12,12,8]"
     source: str  # "file:line"
-    rule: str  # "rectifier" for the rule itself, "own gradient", "skipped", "inlined" or "unclassified"
+    rule: str  # "rectifier" for the rule itself, "given rule", "own gradient", "skipped", "inlined" or "unclassified"
     reason: str
 
 

@@ -41,13 +41,14 @@ from zfjax.anymodel.compositions import (
     Twins,
     Weights,
     bounds_the_input,
+    is_shifted,
     meets_itself,
     objection_to,
     twins_of,
     weights_of,
 )
 from zfjax.anymodel.constants import lower_bound, uniform
-from zfjax.anymodel.graph import Flow, Graph, Node, Place, Value, flow_of, is_inexact
+from zfjax.anymodel.graph import Call, Flow, Graph, Node, Place, Value, flow_of, is_inexact
 from zfjax.anymodel.interpreter import Change, Rectify, Region, Skip
 from zfjax.anymodel.joins import compared_axes, has_window_within, is_joined
 from zfjax.anymodel.norms import (
@@ -69,7 +70,7 @@ from zfjax.anymodel.rectifiers import (
 from zfjax.anymodel.written import Written, within, written_out
 from zfjax.ops import KEPT, SKIPPED
 
-RuleName = Literal["rectifier", "own gradient", "skipped", "inlined", "unclassified"]
+RuleName = Literal["rectifier", "own gradient", "skipped", "inlined", "given rule", "unclassified"]
 
 LINEAR = SHAPES | frozenset(
     "add add_any sub neg convert_element_type reduce_precision real imag complex conj concatenate pad split stack "
@@ -88,6 +89,11 @@ ACTIVATIONS = frozenset(
     "celu elu gelu glu hard_sigmoid hard_silu hard_tanh leaky_relu log_sigmoid log_softmax logmeanexp mish selu "
     "sigmoid silu _softmax soft_sign softplus sparse_plus sparse_sigmoid squareplus".split()
 )
+
+
+def is_activation(call: Call) -> bool:
+    """One of JAX's own activations that are no rectifiers."""
+    return call.by_jax and call.name in ACTIVATIONS
 
 
 class Verdict(NamedTuple):
@@ -182,7 +188,11 @@ def _has_step(node: Node, flow: Flow) -> bool:
 
 
 def _unknown(node: Node, facts: Facts) -> Verdict | None:
-    return _unclassified("no rule is known for it")
+    softmax = node.name in ("_softmax", "softmax", "log_softmax") or is_shifted(node)
+    return _unclassified("no rule is known for it" + (_SOFTMAX if softmax else ""))
+
+
+_SOFTMAX = ": a softmax. At a model's end start below it, from the logits: let fn return what the last activation reads"
 
 
 def _rectifier(node: Node, facts: Facts) -> Verdict | None:
