@@ -139,7 +139,7 @@ def test_modules_are_found_by_their_path():
     def fn(x):
         return model.apply(variables, x)
 
-    with pytest.raises(ValueError, match="no rule covers\n  select_n in _where [^\n]*\nWrite"):
+    with pytest.raises(ValueError, match="no rule covers\n  Block/bend: select_n [^\n]*\nWrite"):
         with_relu_rule(fn, "deconvnet", on_unknown={"*/se/*": "keep"})(X)
     choices = {"*/se/*": "keep", "*/bend": zfjax.as_relu}
     found = down(fn, "deconvnet", x=X, incoming=INCOMING, on_unknown=choices)["deconvnet"][1]
