@@ -271,7 +271,7 @@ def _check(verdicts: list[tuple[Node, Verdict]], on_unknown: str, *, num_inputs:
         raise UserError(
             f"on_unknown='error': no rule covers\n{_listed(unmarked)}\nWrite them as rectifiers, mark their function "
             "with kept_on_the_way_down, say by name or module path what becomes of them, as in "
-            f"on_unknown={{{unmarked[0][0].name!r}: 'keep'}}, or let all of them keep their own gradient "
+            "on_unknown={'*/se/*': 'keep', 'gelu': zfjax.as_relu}, or let all of them keep their own gradient "
             "with on_unknown='keep'" + (_ARGUMENTS if num_inputs > 1 else "")
         )
 
