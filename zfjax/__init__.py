@@ -25,10 +25,11 @@ from zfjax.anymodel import (
     with_relu_rule,
 )
 from zfjax.architecture import ALEXNET, ZFNET, Architecture, ContrastNorm, Conv, Dense, Pool, receptive_field
-from zfjax.deconvnet import Unit, gradient, guided_backprop, isolate, project
+from zfjax.deconvnet import Unit, gradient, guided_backprop, isolate, project, project_windows
 from zfjax.errors import UserError
 from zfjax.network import ConvNet, LayerTrace, forward
 from zfjax.ops import max_pool, unpool
+from zfjax.windows import Windows
 
 if TYPE_CHECKING:
     from zfjax import (
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         pretrained,
         training,
         transfer,
+        windows,
     )
     from zfjax.analyses import (
         correspondence,
@@ -86,6 +88,7 @@ __all__ = [
     "Pool",
     "Unit",
     "UserError",
+    "Windows",
     "anymodel",
     "architecture",
     "checkpoints",
@@ -118,6 +121,7 @@ __all__ = [
     "pretrained",
     "project",
     "project_fn",
+    "project_windows",
     "receptive_field",
     "renormalize",
     "sanity",
@@ -128,6 +132,7 @@ __all__ = [
     "transfer",
     "unpool",
     "walkthrough",
+    "windows",
     "with_relu_rule",
 ]
 
