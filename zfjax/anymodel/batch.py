@@ -626,6 +626,39 @@ def _rounds(node: Node, state: Images) -> Any:
     return Images((own or _plain(_shape(node.outputs[0])[0]), *state.axes), tuple(away.items()))
 
 
+def _to_devices(node: Node, state: Images) -> Any:
+    axes, away = list(state.axes), list(state.away)
+    for axis, name, size in _sharded(node):
+        first, *rest = axes[axis] or (Factor(1),)
+        if any(factor.stride for factor in axes[axis]) and first.size % size:
+            raise _Mixes("is taken apart between devices")
+        if first.stride:
+            away.append((("mesh", name), (Factor(size, first.size // size * first.stride),)))
+            axes[axis] = _axis(Factor(first.size // size, first.stride), *rest)
+        else:
+            axes[axis] = _axis(Factor(first.size // size), *rest)
+    return Images(tuple(axes), tuple(away))
+
+
+def _from_devices(node: Node, state: Images) -> Any:
+    axes, away = list(state.axes), dict(state.away)
+    for axis, name, size in reversed(_sharded(node)):
+        axes[axis] = _axis(*away.pop(("mesh", name), (Factor(size),)), *axes[axis])
+    return Images(tuple(axes), tuple(away.items()))
+
+
+def _sharded(node: Node) -> list[tuple[int, str, int]]:
+    """(axis, axis of the mesh, devices along it), the outermost first."""
+    names = [(axis, spec if isinstance(spec, tuple) else (spec,)) for axis, spec in enumerate(node.params["spec"])]
+    mesh = node.params["mesh"].shape
+    return [(axis, name, mesh[name]) for axis, some in names for name in some if name is not None]
+
+
+def _between_devices(node: Node, inputs: Sequence[State]) -> Any:
+    _collective(node, inputs)
+    return Lost()
+
+
 _ELEMENTWISE = (
     "abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj "
     "convert_element_type copy copy_p cos cosh digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma "
@@ -672,4 +705,7 @@ _RULES: dict[str, Callable[[Node, Sequence[State]], Any]] = {
     "carry": _carried,
     "scan_slice": _first(_round),
     "scan_stack": _first(_rounds),
+    "shard_in": _first(_to_devices),
+    "shard_out": _first(_from_devices),
+    **dict.fromkeys(("all_gather", "all_to_all", "reduce_scatter"), _between_devices),
 }

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from zfjax.anymodel.graph import INNER, OF_SCANS, Call, Flow, Graph, Node, Scope, Value, module_of
+from zfjax.anymodel.graph import INNER, OF_PARTS, Call, Flow, Graph, Node, Scope, Value, module_of
 from zfjax.anymodel.interpreter import Backward, Region
 from zfjax.anymodel.verdicts import Verdict, is_activation, region_of
 from zfjax.errors import UserError
@@ -113,7 +113,7 @@ def _fits(node: Node, choices: Choices) -> dict[str, object]:
 
 
 def _is_call(node: Node) -> bool:
-    return len(node.eqns) == 1 and node.eqns[0].primitive.name in INNER and node.name not in (*OF_SCANS, "cond")
+    return len(node.eqns) == 1 and node.eqns[0].primitive.name in INNER and node.name not in (*OF_PARTS, "cond")
 
 
 def _entered(scopes: tuple[Scope, ...], names: Iterable[str], pattern: str) -> object | None:

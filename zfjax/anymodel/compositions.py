@@ -38,7 +38,7 @@ _OF_ONE = frozenset(
     "eq ne celu elu gelu hard_sigmoid hard_silu hard_tanh leaky_relu log_sigmoid mish selu sigmoid silu soft_sign "
     "softplus sparse_plus sparse_sigmoid squareplus".split()
 )
-ELEMENTWISE = _OF_SEVERAL | _OF_ONE | (SHAPES - {"slice", "scan_slice", "tile"})
+ELEMENTWISE = _OF_SEVERAL | _OF_ONE | (SHAPES - {"slice", "scan_slice", "shard_in", "tile"})
 _NEAR = 128  # values that are looked at on each side of a lower bound
 
 
@@ -119,7 +119,11 @@ def twins_of(graph: Graph) -> Twins:
     for node in graph.nodes:
         try:
             key = (node.name, tuple(_name(v, first) for v in node.inputs), tuple(sorted(node.params.items())))
-            outputs = node.outputs if node.name in ("carry", "scan_slice") else known.setdefault(key, node.outputs)
+            outputs = (
+                node.outputs
+                if node.name in ("carry", "scan_slice", "shard_in", "shard_out")
+                else known.setdefault(key, node.outputs)
+            )
         except TypeError:  # parameters that cannot be compared
             outputs = node.outputs
         for value, twin in zip(node.outputs, outputs, strict=False):

@@ -19,7 +19,9 @@ from zfjax.anymodel.graph import Node, Value
 _LARGEST = 1 << 16  # elements of an array that is worked out
 _SPREAD = frozenset(("broadcast_in_dim", "convert_element_type"))
 _SMALL = 1 << 12  # likewise, where JAX has to do it
-_COPIES = frozenset("reshape squeeze expand_dims copy copy_p name stop_gradient optimization_barrier transpose".split())
+_COPIES = frozenset(
+    "reshape squeeze expand_dims copy copy_p name stop_gradient optimization_barrier transpose pvary pcast".split()
+)
 
 _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "add": np.add,

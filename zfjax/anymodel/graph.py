@@ -33,9 +33,10 @@ INNER = {
     "custom_vjp_call": "call_jaxpr",
     "scan": "jaxpr",
     "cond": "branches",
+    "shard_map": "jaxpr",
 }
 
-OF_SCANS = ("carry", "scan_slice", "scan_stack")  # one round stands for all
+OF_PARTS = ("carry", "scan_slice", "scan_stack", "shard_in", "shard_out")  # one round, or device, stands for all
 CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 _JAX = jax.__path__[0] + os.sep
 Place = tuple[int, ...]  # number of an equation, of a program in it, of an equation in that, ... from the outermost
@@ -74,7 +75,7 @@ class Value:
 class Node:
     """One operation; also what joins the rounds of a scan or the branches of a cond, and a marked region as a whole."""
 
-    name: str  # of the primitive, of the mark, or "carry", "scan_slice", "scan_stack"
+    name: str  # of the primitive, of the mark, or "carry", "scan_slice", "scan_stack", ...
     params: dict[str, Any]
     place: Place
     calls: tuple[Call, ...]  # the calls around it, outermost first
@@ -197,6 +198,8 @@ def _add_equation(graph: Graph, eqn: core.JaxprEqn, inputs: list[Value], here: _
         return [_add_node(graph, "cond", eqn, [inputs[0], *ends], [v.aval], here)[0] for v, *ends in merged]
     if eqn.primitive.name == "scan":
         return _add_scan(graph, eqn, programs[0], inputs, here, run)
+    if eqn.primitive.name == "shard_map":
+        return _add_shards(graph, eqn, programs[0], inputs, here, run)
     outputs = run(0, inputs)
     if eqn.primitive.name in CUSTOM:
         node = Node(call.name, eqn.params, here.place, calls, here.of(eqn), [eqn], here.scopes, inputs, outputs)
@@ -225,12 +228,30 @@ def _add_scan(
     ]
 
 
-def _add_node(
-    graph: Graph, name: str, eqn: core.JaxprEqn, inputs: list[Value], avals: list[Any], here: _Where
+def _add_shards(
+    graph: Graph, eqn: core.JaxprEqn, body: core.ClosedJaxpr, inputs: list[Value], here: _Where, run: Any
 ) -> list[Value]:
-    node = Node(name, eqn.params, here.place, here.calls, here.of(eqn), [eqn], here.scopes)
+    """One device stands for all: it has its part of what is sharded, and all of the rest."""
+
+    def crossed(name: str, values: list[Value], specs: Sequence[Any], variables: Sequence[Any]) -> list[Value]:
+        return [
+            _add_node(graph, name, eqn, [value], [variable.aval], here, {"spec": tuple(spec), "mesh": mesh})[0]
+            if any(spec)
+            else value
+            for value, spec, variable in zip(values, specs, variables, strict=True)
+        ]
+
+    mesh = eqn.params["mesh"]
+    parts = crossed("shard_in", inputs, eqn.params["in_specs"], body.jaxpr.invars)
+    return crossed("shard_out", run(0, parts), eqn.params["out_specs"], eqn.outvars)
+
+
+def _add_node(
+    graph: Graph, name: str, eqn: core.JaxprEqn, inputs: list[Value], avals: list[Any], here: _Where, params: Any = None
+) -> list[Value]:
+    node = Node(name, params or eqn.params, here.place, here.calls, here.of(eqn), [eqn], here.scopes)
     graph.nodes.append(node)
-    known = all(value.known for value in inputs) and name not in OF_SCANS and not eqn.effects
+    known = all(value.known for value in inputs) and name not in OF_PARTS and not eqn.effects
     _join(node, inputs, [Value(aval, known=known) for aval in avals])
     return node.outputs
 
@@ -307,7 +328,7 @@ _NUMBERED = re.compile(rf"^({re.escape(SKIPPED)}|{re.escape(KEPT)})-\d+$")
 
 def _call_of(eqn: core.JaxprEqn, programs: tuple[core.ClosedJaxpr, ...]) -> Call:
     """The function behind a call, and whether its file is one of JAX's ("relu at .../jax/_src/nn/functions.py:71")."""
-    if not programs or eqn.primitive.name in ("scan", "cond"):
+    if not programs or eqn.primitive.name in ("scan", "cond", "shard_map"):
         return Call(eqn.primitive.name, False)
     name, _, place = str(programs[0].jaxpr.debug_info.func_src_info).partition(" at ")
     name = eqn.params.get("name", name.split(".")[-1])

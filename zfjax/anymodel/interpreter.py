@@ -324,6 +324,20 @@ def _remat_options(eqn: core.JaxprEqn) -> dict[str, Any]:
     return {name: eqn.params[name] for name in ("prevent_cse", "policy")}
 
 
+def _shards(bodies: Bodies, operands: Sequence[Any], **options: Any) -> Sequence[Any]:
+    def body(*parts: Any) -> tuple[Any, ...]:
+        return tuple(bodies[0](parts))
+
+    results: Sequence[Any] = jax.shard_map(body, **options)(*operands)
+    return results
+
+
+def _shard_options(eqn: core.JaxprEqn) -> dict[str, Any]:
+    names = "manual_axes" if "manual_axes" in eqn.params else "newly_manual_axes"  # below JAX 0.8, from there on
+    options = {name: eqn.params[name] for name in ("mesh", "in_specs", "out_specs", "check_vma")}
+    return {**options, "axis_names": eqn.params[names]}
+
+
 class _Kind(NamedTuple):
     frame: Callable[..., Sequence[Any]]  # (bodies, operands, **options) -> results
     compiled: bool = False  # as the operation is where it stands outside jit
@@ -345,4 +359,5 @@ _KINDS = {
     "checkpoint": _REMAT,
     "cond": _Kind(_switch, compiled=True),
     "scan": _Kind(_scan, compiled=True, options=_scan_options),
+    "shard_map": _Kind(_shards, compiled=True, options=_shard_options),
 }

@@ -215,7 +215,14 @@ def is_joined(value: Value, axes: Axes, flow: Flow, *, summed: bool = False, bor
 
 
 def _is_followed(node: Node) -> bool:
-    return node.name in _ELEMENTWISE | SHAPES or node.name in ("concatenate", "pad", "stack", "scan_stack", *_WRITES)
+    return node.name in _ELEMENTWISE | SHAPES or node.name in (
+        "concatenate",
+        "pad",
+        "stack",
+        "scan_stack",
+        "shard_out",
+        *_WRITES,
+    )
 
 
 def _axes_below(node: Node, axes: Axes) -> Axes:
@@ -276,7 +283,7 @@ def _are_compared(values: list[Value], flow: Flow, borders: bool = True) -> bool
 def _same_places(value: Value, flow: Flow) -> list[Value]:
     """What a value is made of element by element."""
     node = value.maker
-    if node is None or node.name not in (_ELEMENTWISE | SHAPES) - {"slice", "scan_slice", "rev", "carry"}:
+    if node is None or node.name not in (_ELEMENTWISE | SHAPES) - {"slice", "scan_slice", "shard_in", "rev", "carry"}:
         return []
     return [v for v in node.inputs if v in flow.varying and v.aval.size == value.aval.size]
 

@@ -42,8 +42,8 @@ from zfjax.anymodel.interpreter import run_alone
 from zfjax.anymodel.tracing import source_line, traced
 from zfjax.errors import UserError
 
-_JOINS = ("carry", "scan_slice")  # nodes of a scan that stand for no result of it
-_UNNAMED = ("cond", "while", "shard_map")
+_JOINS = ("carry", "scan_slice", "shard_in")  # nodes that stand for no result of their call
+_UNNAMED = ("cond", "shard_in", "shard_out")
 _MANY = 4096  # rounds of scans inside each other whose results have names of their own
 
 
@@ -238,7 +238,7 @@ def _path_of(node: Node) -> _Path:
     return (*around, Scope(node.calls[outermost].name.lstrip("_"), (place, 1)))
 
 
-_OPERATIONS = {"scan_stack": "scan"}
+_OPERATIONS = {"scan_stack": "scan", "shard_out": "shard_map"}
 
 
 def _shared(path: _Path, other: _Path) -> int:

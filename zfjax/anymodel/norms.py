@@ -263,14 +263,15 @@ def _bounded(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
     return found[0] if len(found) == 1 and found[0] in _DIVISORS else "feature"
 
 
-_LIKE = SHAPES - {"slice", "scan_slice"} | frozenset(
-    "convert_element_type reduce_precision stop_gradient concatenate pad stack scan_stack carry cond device_put "
-    "optimization_barrier sharding_constraint reshard layout_constraint psum_invariant all_gather pvary gather".split()
+_LIKE = SHAPES - {"slice", "scan_slice", "shard_in"} | frozenset(
+    "convert_element_type reduce_precision stop_gradient concatenate pad stack scan_stack shard_out carry "
+    "cond device_put optimization_barrier sharding_constraint reshard layout_constraint psum_invariant all_gather "
+    "gather".split()
 )
 
 _KINDS: dict[str, Callable[[Node, list[Kind], Kinds, Flow], Kind]] = {
     **dict.fromkeys(_LIKE, _same),
-    **dict.fromkeys(("slice", "scan_slice", "dynamic_slice", "split", "unstack"), _piece),
+    **dict.fromkeys(("slice", "scan_slice", "shard_in", "dynamic_slice", "split", "unstack"), _piece),
     **dict.fromkeys(("add", "sub", "add_any"), _added),
     **dict.fromkeys(_SUMS, _summed),
     **dict.fromkeys(("dot_general", "conv_general_dilated"), _weighted),

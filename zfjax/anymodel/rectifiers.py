@@ -17,10 +17,11 @@ from zfjax.anymodel.graph import Flow, Node, Value, is_inexact, reached
 
 # Hand on the same numbers, in another shape or order.
 SHAPES = frozenset(
-    "broadcast_in_dim reshape squeeze expand_dims transpose rev slice copy copy_p name tile scan_slice".split()
+    "broadcast_in_dim reshape squeeze expand_dims transpose rev slice copy copy_p name tile scan_slice shard_in "
+    "pvary pcast".split()
 )
 
-_CAST = frozenset("broadcast_in_dim reshape copy copy_p name convert_element_type stop_gradient".split())
+_CAST = frozenset("broadcast_in_dim reshape copy copy_p name convert_element_type stop_gradient pvary pcast".split())
 MOVES = _CAST | {"squeeze", "expand_dims", "transpose"}  # the same numbers, each at one place
 _ARITHMETIC = ("add", "sub", "mul", "div", "neg", "broadcast_in_dim", "reduce_sum")
 _RESHAPES = ("broadcast_in_dim", "reshape", "squeeze", "expand_dims")

@@ -76,7 +76,7 @@ LINEAR = SHAPES | frozenset(
     "add add_any sub neg convert_element_type reduce_precision real imag complex conj concatenate pad split stack "
     "unstack scan_stack carry reduce_sum cumsum reduce_window_sum fft device_put optimization_barrier "
     "sharding_constraint reshard layout_constraint psum psum_invariant all_gather all_to_all ppermute "
-    "reduce_scatter pvary".split()
+    "reduce_scatter shard_out".split()
 )
 
 SELECTIONS = ("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min", "cummax", "cummin", "sort", "top_k")
