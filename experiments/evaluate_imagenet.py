@@ -165,7 +165,7 @@ def logits_function(net: Net) -> Callable[[Any], jax.Array]:
 
 
 def errors_of(
-    networks: Sequence[nets.OfTable], source: Source, logits: np.ndarray, views: evaluation.Views, **options: int
+    networks: Sequence[nets.OfTable], source: Source, logits: np.ndarray, views: evaluation.Crops, **options: int
 ) -> evaluation.EnsembleErrors:
     """Errors of networks of tables, on all devices, averaging the softmax over `views` and nets."""
     host, num_hosts = parallel.host_count()

@@ -345,8 +345,9 @@ def guided_backprop(
     return _pixels(params, trace, top, layer, architecture, "guided", seed)
 
 
-Way = Callable[..., jax.Array]  # called as `project` is
-WAYS: dict[str, Way] = {"deconvnet": project, "gradient": gradient, "guided": guided_backprop}
+Way = Literal["deconvnet", "gradient", "guided"]
+WayDown = Callable[..., jax.Array]  # called as `project` is
+WAYS: dict[str, WayDown] = {"deconvnet": project, "gradient": gradient, "guided": guided_backprop}
 
 
 class Step(NamedTuple):
@@ -389,7 +390,7 @@ def project_windows(
     *,
     layer: str | None = None,
     architecture: Architecture,
-    way: Way | str = project,
+    way: WayDown | str = project,
     seed: Seed = "value",
     of: Index | None = None,
 ) -> Windows:
@@ -436,7 +437,7 @@ def project_places(
     *,
     layer: str,
     architecture: Architecture,
-    way: Way | str = project,
+    way: WayDown | str = project,
     seed: Seed = "value",
     batch_size: int = 16,
 ) -> np.ndarray:
@@ -469,7 +470,7 @@ def windows_of_places(
     *,
     layer: str,
     architecture: Architecture,
-    way: Way | str = project,
+    way: WayDown | str = project,
     seed: Seed = "value",
     batch_size: int = 16,
 ) -> Windows:
@@ -656,7 +657,7 @@ def _undo_filters(row: Layer, kernel: jax.Array, signal: jax.Array, size: Sizes)
     return (signal @ kernel.T).reshape(len(signal), *size.input)
 
 
-def _name_of(way: Way | str) -> str:
+def _name_of(way: WayDown | str) -> str:
     for name, function in WAYS.items():
         if way in (name, function):
             return name

@@ -27,7 +27,7 @@ from zfjax.anymodel.names import features_of
 from zfjax.anymodel.rules import projected_from
 from zfjax.architecture import Architecture, Conv, ReceptiveField, receptive_field
 from zfjax.data import Source, archives, name_of
-from zfjax.deconvnet import WAYS, Seed, Unit, as_unit, check_seed, project_places, warn_below_zero
+from zfjax.deconvnet import WAYS, Seed, Unit, Way, as_unit, check_seed, project_places, warn_below_zero
 from zfjax.errors import NotThereError, UserError
 from zfjax.features import Features
 from zfjax.files import digest
@@ -39,7 +39,6 @@ from zfjax.pixels import size_of as size_of
 _MODULE_AND_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 RUNS = Path("runs")  # where runs are written and looked for, below the current directory
 LOOKED_AT_ONCE = 16  # images, to find the places of units that do not say theirs
-Way = Literal["deconvnet", "gradient", "guided"]
 
 
 class Net(Protocol):

@@ -23,10 +23,10 @@ from scipy.stats import rankdata
 from zfjax import nets
 from zfjax.anymodel import with_relu_rule
 from zfjax.architecture import Architecture, Conv
-from zfjax.deconvnet import Unit, gradient, guided_backprop, isolate, project
+from zfjax.deconvnet import Unit, Way, gradient, guided_backprop, isolate, project
 from zfjax.errors import UserError
 from zfjax.features import check_places, full_batches
-from zfjax.nets import FunctionNet, Net, OfTable, Way
+from zfjax.nets import FunctionNet, Net, OfTable
 from zfjax.network import Params, Trace, forward
 from zfjax.programs import as_partial, compiled
 

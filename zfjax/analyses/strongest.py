@@ -15,7 +15,7 @@ from zfjax.analyses import top_activations
 from zfjax.analyses.top_activations import TopActivations
 from zfjax.architecture import ReceptiveField
 from zfjax.data import Source, name_of
-from zfjax.deconvnet import Unit
+from zfjax.deconvnet import Unit, Way
 from zfjax.errors import UserError
 from zfjax.nets import Net
 from zfjax.pixels import cut
@@ -96,7 +96,7 @@ class Strongest(NamedTuple):
 
 
 def project_and_cut(
-    net: Net, source: Source, top: TopActivations, maps: np.ndarray, *, layer: str, way: nets.Way = "deconvnet"
+    net: Net, source: Source, top: TopActivations, maps: np.ndarray, *, layer: str, way: Way = "deconvnet"
 ) -> Strongest:
     """Project each of the strongest activations of `maps` alone, and cut out what its unit sees.
 

@@ -19,7 +19,7 @@ from zfjax.errors import UserError
 from zfjax.network import Params, forward
 from zfjax.parallel import AXIS, data_parallel, replicate, split
 
-Views = Literal["center", "ten"]
+Crops = Literal["center", "ten"]
 _LEAST = float(np.finfo(np.float32).min)  # in the place of the logarithm of 0
 
 
@@ -67,7 +67,7 @@ def rank_of_label(probabilities: jax.Array, labels: jax.Array | np.ndarray) -> j
 
 
 def probabilities_of(
-    params: Params, pictures: jax.Array, mean: jax.Array, *, architecture: Architecture, views: Views = "center"
+    params: Params, pictures: jax.Array, mean: jax.Array, *, architecture: Architecture, views: Crops = "center"
 ) -> jax.Array:
     """Softmax of each picture, averaged over its views (Paper is silent on how crops are combined).
 
@@ -96,7 +96,7 @@ def probabilities_of(
 
 
 def make_evaluate(
-    architecture: Architecture, mean: np.ndarray, *, views: Views = "center"
+    architecture: Architecture, mean: np.ndarray, *, views: Crops = "center"
 ) -> Callable[[Params, Iterable[dict[str, Any]]], Errors]:
     """evaluate(params, batches) -> Errors of one network: see `make_evaluate_ensemble`, of which it is the simplest."""
     evaluate = make_evaluate_ensemble([Member(architecture, mean)], views=views)
@@ -118,7 +118,7 @@ class EnsembleErrors(NamedTuple):
 
 
 def make_evaluate_ensemble(
-    members: Sequence[Member], *, views: Views = "center"
+    members: Sequence[Member], *, views: Crops = "center"
 ) -> Callable[[Sequence[Params], Iterable[dict[str, Any]]], EnsembleErrors]:
     """evaluate(params of each member, batches) -> EnsembleErrors over all batches, on all devices (Table 2).
 
