@@ -34,6 +34,8 @@ def rules_of(fn, x=X):
     return [line.rule for line in explain_rules(fn, x)]
 
 
+BOTH = np.concatenate([KERNEL, OTHER])
+
 OF_THE_INPUT = {
     "clip": lambda x: jnp.clip(x, 0, 1),
     "relu": relu,
@@ -135,6 +137,13 @@ COMPOSED = {
     "bounds of their own": lambda z: relu(z - KERNEL[0]) + KERNEL[0],
     "a bound from above": lambda z: 1 - relu(1 - z),
     "two bounds": lambda z: relu(1 - relu(1 - z)),
+    "one above another": lambda z: relu(relu(z) - 0.5),
+    "the opposite of the opposite": lambda z: relu(-relu(-z) + 1) - 1,
+    "sum of a stack": lambda z: jnp.stack([relu(z), -0.1 * relu(-z)]).sum(0),
+    "sum of halves": lambda z: jnp.concatenate([relu(z), -0.1 * relu(-z)], -1).reshape(3, 2, 8).sum(1),
+    "shrinkage by the sign": lambda z: jnp.sign(z) * relu(jnp.abs(z) - 0.2),
+    "median": lambda z: jnp.median(jnp.stack([z, 0 * z, 0 * z + 6]), 0),
+    "product with its mirror": lambda z: relu(z) * relu(3 - z),
     "elu": lambda z: relu(z) + jnp.minimum(jnp.exp(z) - 1, 0),
     "elu without a bound": lambda z: relu(z) - relu(1 - jnp.exp(z)),
     "triangle": lambda z: relu(z) - 2 * relu(z - 1) + relu(z - 2),
@@ -180,6 +189,8 @@ def test_a_gate_keeps_its_own_gradient_beside_a_ruled_rectifier():
 
 
 TWO_RECTIFIERS = {
+    "crelu under a global mean": lambda z: jnp.concatenate([relu(z), relu(-z)], -1).mean(0) @ BOTH,
+    "biases of a half, as arrays": lambda z: relu(KERNEL[0] * relu(z) + jnp.full(8, 0.5)) @ OTHER,
     "crelu": lambda z: jnp.concatenate([relu(z), relu(-z)], -1) @ np.concatenate([KERNEL, OTHER]),
     "residual": lambda z: relu(relu(z) @ KERNEL + z),
     "before a residual": lambda z: relu(z) @ KERNEL + relu(z) @ OTHER,

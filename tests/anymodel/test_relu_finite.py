@@ -32,6 +32,7 @@ NORMS = {
     "one where nothing is": lambda h: h / jnp.where((n := length(h)) > 0, n, 1.0),
     "one where nothing is, by equality": lambda h: h / jnp.where((n := length(h)) == 0, 1.0, n),
     "quotient where there is one": lambda h: jnp.where((n := length(h)) > 0, h / n, 0.0),
+    "itself where there is none": lambda h: jnp.where((n := length(h)) < 1e-9, h, h / n),
     "reciprocal root of the largest": lambda h: h * lax.rsqrt(jnp.maximum(squares(h), 1e-12)),
     "power of a half": lambda h: h / jnp.maximum(squares(h) ** 0.5, 1e-6),
     "power of minus a half": lambda h: h * jnp.maximum(squares(h), 1e-9) ** -0.5,

@@ -25,6 +25,7 @@ import numpy as np
 
 from zfjax.anymodel.constants import constant_of, uniform
 from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact, reached
+from zfjax.anymodel.joins import is_joined
 from zfjax.anymodel.rectifiers import MOVES, SHAPES, is_square, origin, rectified_operand
 
 WEIGHTS = ("dot_general", "conv_general_dilated", "ragged_dot", "ragged_dot_general", "while", "pallas_call")
@@ -42,6 +43,7 @@ ELEMENTWISE = _OF_SEVERAL | _OF_ONE | (SHAPES - {"slice", "scan_slice", "shard_i
 _NEAR = 128  # values that are looked at on each side of a lower bound
 
 
+ONE_ABOVE_ANOTHER = "a lower bound of another with an offset between them: a bound from above, no ReLU"
 MEETS_ITSELF = "meets what it was made of: leaky, absolute value, hard tanh, shrinkage or maxout, no ReLU"
 
 
@@ -151,14 +153,16 @@ def objection_to(node: Node, operand: int, ceiling: float, twins: Twins, flow: F
     below = affine_below(node.inputs[operand])
     if meets_itself(node, node.inputs[operand], twins, flow):
         return MEETS_ITSELF
-    if below.base.maker is not None and rectified_operand(below.base.maker) is not None and below.offset:
-        return "a lower bound of another with an offset between them: a bound from above, no ReLU"
+    if below.by_number and below.base.maker is not None and rectified_operand(below.base.maker) is not None:
+        return ONE_ABOVE_ANOTHER
     for step in affine_above(node.outputs[0]):
         if below.offset and math.isclose(step.scale * below.offset, -step.offset, rel_tol=1e-3):
             return "its offset is taken back: a bound at another number than zero, no ReLU"
         if any(_are_equal(v, w, twins) for v in step.constants for w in below.constants):
             return "its offset is taken back: a bound at other numbers than zero, no ReLU"
         for user in step.value.users:
+            if step.offset and step.by_number and rectified_operand(user) is not None:
+                return ONE_ABOVE_ANOTHER
             bound = uniform(user.inputs[1 - user.inputs.index(step.value)]) if user.name == "min" else None
             if bound is not None and math.isfinite(bound) and step.scale > 0:
                 ceiling = min(ceiling, (bound - step.offset) / step.scale)
@@ -221,6 +225,7 @@ class _Step(NamedTuple):
     scale: float
     offset: float
     constants: list[Value]
+    by_number: bool = True
 
 
 def affine_above(value: Value) -> Iterator[_Step]:
@@ -236,7 +241,8 @@ def affine_above(value: Value) -> Iterator[_Step]:
                 _, factor, shift, given = found
                 constants = [*step.constants, given] if shift is None and given is not None else step.constants
                 offset = factor * step.offset + (shift or 0.0)
-                waiting.append(_Step(user.outputs[0], factor * step.scale, offset, constants))
+                by_number = step.by_number and (given is None or _is_number(given))
+                waiting.append(_Step(user.outputs[0], factor * step.scale, offset, constants, by_number))
 
 
 def _affine_step(node: Node) -> tuple[Value, float, float | None, Value | None] | None:
@@ -272,11 +278,28 @@ def meets_itself(node: Node, base: Value, twins: Twins, flow: Flow) -> bool:
     made_with = _near(results, lambda v: [w for u, w in _made_of(v, twins, flow)], set())
     beside = _near(made_of, lambda v: [w for u, w in _made_of(v, twins, flow)], results)
     for value in made_with:
-        for user, _ in _made_of(value, twins, flow):
-            others = {twins.of(v) for v in user.inputs} - made_with
-            if others & beside:
+        for user in twins.users(value):
+            is_join = _is_elementwise(user) or (user.name in ("concatenate", "stack") and _is_summed(user, flow))
+            if is_join and ({twins.of(v) for v in user.inputs} - made_with) & beside:
                 return True
     return False
+
+
+def _is_summed(node: Node, flow: Flow) -> bool:
+    """Values side by side are added later, one to the other; along other axes they are summed over places alone."""
+
+    def up(value: Value) -> list[Value]:
+        return [w for user in value.users if _is_elementwise(user) for w in user.outputs]
+
+    readers = [user for v in _near(node.outputs, up, set()) for user in v.users if user.name == "reduce_sum"]
+    return any(_adds_sides(node, reader, flow) for reader in readers)
+
+
+def _adds_sides(node: Node, reader: Node, flow: Flow) -> bool:
+    if is_joined(reader.inputs[0], set(reader.params["axes"]), flow, summed=True):
+        return True
+    below, above = node.outputs[0].aval.shape, reader.inputs[0].aval.shape
+    return len(above) > len(below) and reader.inputs[0].maker is not None and reader.inputs[0].maker.name == "reshape"
 
 
 def _near(starts: Iterable[Value], follow: object, without: set[Value]) -> set[Value]:

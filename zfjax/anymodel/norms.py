@@ -70,16 +70,29 @@ def is_guarded_choice(node: Node, flow: Flow, kinds: Kinds) -> bool:
 
     Either where(length > c, length, d) with d above zero, or where(length > 0, x / length, d).
     """
+    measure = _compared(node.inputs[0], flow)
+    if measure is None or kinds.get(measure) not in _DIVISORS:
+        return False
     cases = [value for value in node.inputs[1:] if value in flow.varying]
     others = [lower_bound(value) for value in node.inputs[1:] if value not in flow.varying]
-    measure = _compared(node.inputs[0], flow)
-    if len(cases) != 1 or len(others) != 1 or others[0] is None or kinds.get(measure or cases[0]) not in _DIVISORS:
+    if len(cases) == 2:  # what is not scaled where there is nothing to scale with
+        return any(_is_scaled(case, measure, origin(other)) for case, other in (cases, cases[::-1]))
+    if len(cases) != 1 or others[0] is None:
         return False
     if _unspread(cases[0]) is measure:
         return others[0] > 0 and _ends_in_norms(node.outputs[0], flow, kinds)
-    maker = _unspread(cases[0]).maker
-    scales = [] if maker is None else maker.inputs[1:] if maker.name == "div" else maker.inputs
-    return measure is not None and any(measure in _scaled_with(value) for value in scales)
+    return _is_scaled(cases[0], measure)
+
+
+def _is_scaled(value: Value, measure: Value, scaled: object = None) -> bool:
+    """The value is another, or the one of this origin, over a norm's length or variance."""
+    maker = origin(value)[0].maker
+    if maker is None or maker.name not in ("div", "mul"):
+        return False
+    divides = maker.name == "div"
+    scales = maker.inputs[1:] if divides else maker.inputs
+    fits = scaled is None or any(origin(v) == scaled for v in (maker.inputs[:1] if divides else maker.inputs))
+    return fits and any(measure in _scaled_with(v) for v in scales)
 
 
 def _compared(mask: Value, flow: Flow) -> Value | None:

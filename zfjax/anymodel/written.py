@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zfjax.anymodel.constants import uniform
+from zfjax.anymodel.constants import constant_of, uniform
 from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact
 from zfjax.anymodel.rectifiers import rectified_operand
 
@@ -106,7 +106,7 @@ def _stretch(last: Node, order: dict[Node, int], flow: Flow) -> Written | None:
                 frontier[value] = None
                 if value.aval.shape != shape:
                     return False
-            elif uniform(value) is None:
+            elif _number(value) is None:
                 return False
         return True
 
@@ -129,9 +129,17 @@ def _stretch(last: Node, order: dict[Node, int], flow: Flow) -> Written | None:
     return None
 
 
+def _number(value: Value) -> float | None:
+    """As `uniform`, of truth values too."""
+    if value.aval.dtype != bool:
+        return uniform(value)
+    truths = constant_of(value)
+    return float(truths.flat[0]) if truths is not None and truths.size and (truths == truths.flat[0]).all() else None
+
+
 def _shape_of(last: Node, base: Value, nodes: dict[Node, None]) -> tuple[float, float] | None:
     """(scale, sign) of what the nodes make of base; None where it is neither a rectifier nor a straight line."""
-    numbers = [uniform(v) for node in nodes for v in node.inputs]
+    numbers = [_number(v) for node in nodes for v in node.inputs]
     marks = np.array([abs(n) for n in numbers if n is not None and 0 < abs(n) < 1e30] + [1.0])
     size = np.unique(np.concatenate([np.logspace(-6, 6, 49), *(marks * f for f in (0.5, 0.99, 1.0, 1.01, 2.0))]))
     x = np.concatenate([-size[::-1], [0.0], size])
@@ -158,7 +166,7 @@ def _is_near(y: np.ndarray, expected: np.ndarray, x: np.ndarray) -> bool:
 
 def _evaluated(value: Value, values: dict[Value, Any]) -> Any:
     if value not in values:
-        number = uniform(value)
+        number = _number(value)
         node = value.maker
         if number is not None or node is None:
             values[value] = number
