@@ -40,6 +40,7 @@ _OF_ONE = frozenset(
     "softplus sparse_plus sparse_sigmoid squareplus".split()
 )
 ELEMENTWISE = _OF_SEVERAL | _OF_ONE | (SHAPES - {"slice", "scan_slice", "shard_in", "tile"})
+_PIECES = frozenset("slice split unstack rev gather dynamic_slice".split())  # likewise, of some of the places
 _NEAR = 128  # values that are looked at on each side of a lower bound
 
 
@@ -291,8 +292,11 @@ def _is_summed(node: Node, flow: Flow) -> bool:
     def up(value: Value) -> list[Value]:
         return [w for user in value.users if _is_elementwise(user) for w in user.outputs]
 
-    readers = [user for v in _near(node.outputs, up, set()) for user in v.users if user.name == "reduce_sum"]
-    return any(_adds_sides(node, reader, flow) for reader in readers)
+    made_of = _near(node.outputs, up, set())
+    pieces = {v for v in made_of if v.maker is not None and v.maker.name in _PIECES}
+    readers = {user for v in made_of for user in v.users}
+    meet = any(len(pieces.intersection(reader.inputs)) > 1 for reader in readers if _is_elementwise(reader))
+    return meet or any(_adds_sides(node, reader, flow) for reader in readers if reader.name == "reduce_sum")
 
 
 def _adds_sides(node: Node, reader: Node, flow: Flow) -> bool:
@@ -323,7 +327,7 @@ def _made_of(value: Value, twins: Twins, flow: Flow) -> list[tuple[Node, Value]]
 
 
 def _is_elementwise(node: Node) -> bool:
-    return node.name in ELEMENTWISE
+    return node.name in ELEMENTWISE | _PIECES
 
 
 def is_shifted(node: Node | None) -> bool:

@@ -344,6 +344,7 @@ class Flow(NamedTuple):
     wanted: set[Value]  # some result has a derivative by it
     arguments: dict[Value, int]  # the floating arguments that a value depends on, a bit for each
     joined: dict[tuple[Any, ...], bool]  # what `joins.is_joined` found, so that nothing is walked twice
+    first: dict[Value, Value]  # of values that are computed in the same way the first, where `compositions` knows it
 
     def passes(self, node: Node) -> bool:
         """A gradient comes down through the node, or would but for its being a `stop_gradient`."""
@@ -383,6 +384,7 @@ def flow_of(graph: Graph) -> Flow:
         wanted=reached([value for value in graph.outputs if is_inexact(value)], _deriving),
         arguments=arguments,
         joined={},
+        first={},
     )
 
 

@@ -273,7 +273,7 @@ def _are_compared(values: list[Value], flow: Flow, borders: bool = True) -> bool
             return True
     seen: set[Value] = set()
     for value in varying:
-        made_of = reached([value], lambda v: _same_places(v, flow))
+        made_of = {flow.first.get(v, v) for v in reached([value], lambda v: _same_places(v, flow))}
         if seen & made_of:
             return True
         seen |= made_of

@@ -118,8 +118,9 @@ class Facts(NamedTuple):
 
 def facts_of(graph: Graph) -> Facts:
     """All that the verdict on a node may depend on, beside the node."""
-    flow = flow_of(graph)
-    twins, written = twins_of(graph), written_out(graph, flow)
+    twins = twins_of(graph)
+    flow = flow_of(graph)._replace(first=twins.first)
+    written = written_out(graph, flow)
     written = {n: w for n, w in written.items() if not (w.sign and meets_itself(n, w.base, twins, flow))}
     return Facts(flow, kinds_of(graph, flow), weights_of(graph, flow), twins, written, within(written))
 
