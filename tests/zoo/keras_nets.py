@@ -26,5 +26,13 @@ def build(name, size=64, **options):
     return partial(model, training=False)
 
 
+def below(fn, layer):
+    """The sub-model of a net that `build` made, up to a layer of this name."""
+    import keras
+
+    model = fn.func
+    return partial(keras.Model(model.inputs, model.get_layer(layer).output), training=False)
+
+
 def zeros(*args, shape, dtype, **bounds):
     return jnp.zeros(shape, dtype)

@@ -6,19 +6,27 @@ import pathlib
 import re
 
 import jax
+import keras_nets
+import numpy as np
 import pytest
+import weights
 import zoo
+
+import zfjax
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs/any_model.md"
 REFUSED = [name for name, net in zoo.NETS.items() if net.refused]
 DRAWN = [name for name, net in zoo.NETS.items() if not net.refused or net.on_unknown != "error"]
 
 
-@functools.cache
-def measured(name):
-    framework = zoo.NETS[name].framework
+def check_installed(framework):
     if importlib.util.find_spec(framework) is None:
         pytest.skip(f"{framework} is not installed: pip install -e '.[zoo]'")
+
+
+@functools.cache
+def measured(name):
+    check_installed(zoo.NETS[name].framework)
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # as others write their nets
         return zoo.measure(name)
 
@@ -52,6 +60,27 @@ def test_the_picture_is_that_of_another_road(name):
 def test_the_picture_is_captums(name):
     pytest.importorskip("captum", reason="captum is not installed: pip install -e '.[bench]'")
     assert measured(name).from_captum < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("Keras VGG16", "vgg16/block3_pool"),
+        ("Keras ResNet50V2", "resnet50v2/conv3_block2_out"),
+        ("Keras MobileNetV2", "mobilenetv2_1.00_64/block_6_expand_relu"),
+    ],
+)
+def test_a_layer_found_by_name_is_the_sub_models_to_the_bit(name, layer):
+    check_installed("keras")
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        fn, images = zoo.NETS[name].build(), weights.images_for(zoo.NETS[name].size)
+        below = keras_nets.below(fn, layer.rsplit("/", 1)[-1])
+        found = zfjax.layers(fn, images)[layer]
+        assert found.shape == jax.eval_shape(below, images).shape
+        cut = jax.jit(lambda images: zfjax.project_fn(fn, images, unit=5, layer=layer))(images)
+        assert cut.any()
+        np.testing.assert_array_equal(cut, jax.jit(lambda images: zfjax.project_fn(below, images, unit=5))(images))
 
 
 def test_the_page_lists_every_net():
