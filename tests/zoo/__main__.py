@@ -8,23 +8,28 @@ import zoo
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs/any_model.md"
 BEGIN, END = "<!-- python tests/zoo -->\n", "<!-- end of the zoo -->"
-HEAD = """\
-| net | rectifiers | own gradient | no rule | to the twin | to Captum | gradient to twin | first call | of `jax.grad` |
-|---|---:|---:|---|---:|---:|---:|---:|---:|
-"""
+COLUMNS = """\
+net, rectifiers, own gradient, no rule, `on_unknown`, to the twin, to Captum, gradient to twin, first call, of `jax.grad`\
+""".split(", ")
+WORDS = ("net", "no rule", "`on_unknown`")  # all else is numbers
+HEAD = f"| {' | '.join(COLUMNS)} |\n|{'|'.join('---' if name in WORDS else '---:' for name in COLUMNS)}|\n"
 
 
 def row(name, found):
     """One line of the table."""
-    refused = ", ".join(f"{count} {operation}" for operation, count in found.refused.items())
-    cells = [name, f"{found.rules['rectifier']}", f"{found.rules['own gradient']}", refused]
-    if found.error is not None:
-        cells += [
-            "" if error is None else f"{error:.0e}" if error else "0" for error in (found.error, found.from_captum)
-        ]
-        cells += [f"{found.from_gradient:.2f}"]
-        cells += [f"{found.seconds:.1f} s", f"{found.gradient_seconds:.1f} s"]
-    return "| " + " | ".join(cells + [""] * (9 - len(cells))) + " |\n"
+    choices = {} if zoo.NETS[name].on_unknown == "error" else zoo.NETS[name].on_unknown
+    cells = [
+        name,
+        found.rules["rectifier"],
+        found.rules["own gradient"],
+        ", ".join(f"{count} {operation}" for operation, count in found.refused.items()),
+        ", ".join(f"`{pattern}`: {getattr(choice, '__name__', choice)}" for pattern, choice in choices.items()),
+        *("" if error is None else f"{error:.0e}" if error else 0 for error in (found.error, found.from_captum)),
+        f"{found.from_gradient:.2f}",
+        f"{found.seconds:.1f} s",
+        f"{found.gradient_seconds:.1f} s",
+    ]
+    return f"| {' | '.join(map(str, cells))} |\n"
 
 
 def main(asked):

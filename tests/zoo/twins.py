@@ -6,6 +6,7 @@ Nothing here knows the engine of `zfjax.anymodel`, its graph or its interpreter.
 
 import contextlib
 import sys
+from functools import partial
 from unittest import mock
 
 import jax
@@ -21,7 +22,12 @@ def with_rule(function, ceiling=jnp.inf):
     return ruled
 
 
-RULED = {"relu": with_rule(jax.nn.relu), "relu6": with_rule(jax.nn.relu6, 6)}
+RELUS = {"relu": with_rule(jax.nn.relu), "relu6": with_rule(jax.nn.relu6, 6)}
+AS_RELU = {  # activations that are none, with the rule of one
+    "silu": with_rule(jax.nn.silu),
+    "hard_silu": with_rule(jax.nn.hard_silu),
+    "gelu": lambda x, approximate=True, gelu=jax.nn.gelu: with_rule(partial(gelu, approximate=approximate))(x),
+}
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ class Animal(NamedTuple):
     size: int = 64  # of its images
     torch: str | None = None  # its function in `captum_twins`
     on_unknown: Any = "error"  # with which its picture is made
-    twin: dict[str, Callable[..., Any]] = twins.RULED  # its activations on the other road
+    twin: dict[str, Callable[..., Any]] = twins.RELUS  # its activations on the other road
 
 
 def keras(name, rectifiers, refused=(), size=64, options=None, **known):
@@ -37,7 +37,16 @@ def keras(name, rectifiers, refused=(), size=64, options=None, **known):
 
 
 BARE = {"include_preprocessing": False}
-GATED = {"on_unknown": "keep", "twin": {"relu": twins.RULED["relu"]}}  # relu6 stands in hard sigmoids alone
+HARD = {  # MobileNetV3's
+    "on_unknown": {"hard_silu": zfjax.as_relu, "relu6": "keep", "mul": "keep"},  # relu6 stands in hard sigmoids alone
+    "twin": {"relu": twins.RELUS["relu"], "hard_silu": twins.AS_RELU["hard_silu"]},
+}
+SMOOTH = {  # EfficientNet's, with gates as well
+    "on_unknown": {"silu": zfjax.as_relu, "logistic": "keep", "mul": "keep"},
+    "twin": {"silu": twins.AS_RELU["silu"]},
+}
+GAUSSIAN = {"on_unknown": {"gelu": zfjax.as_relu}, "twin": {"gelu": twins.AS_RELU["gelu"]}}
+ATTENTIVE = {**GAUSSIAN, "on_unknown": {"gelu": zfjax.as_relu, "*/MultiHeadDotProductAttention_*": "keep"}}
 
 NETS = {
     "Keras VGG16": keras("VGG16", 15, torch="vgg16"),
@@ -54,15 +63,19 @@ NETS = {
     "NNX SqueezeNet": Animal("flax", other_nets.nnx_squeezenet, 14),
     "Equinox ResNet": Animal("equinox", other_nets.equinox_resnet, 7),
     "Keras MobileNetV3Small": keras(
-        "MobileNetV3Small", 14, {"hard_silu": 19, "max": 9, "mul": 9}, options=BARE, **GATED
+        "MobileNetV3Small", 14, {"hard_silu": 19, "max": 9, "mul": 9}, options=BARE, **HARD
     ),
     "Keras MobileNetV3Large": keras(
-        "MobileNetV3Large", 19, {"hard_silu": 21, "max": 8, "mul": 8}, options=BARE, **GATED
+        "MobileNetV3Large", 19, {"hard_silu": 21, "max": 8, "mul": 8}, options=BARE, **HARD
     ),
-    "Keras EfficientNetB0": keras("EfficientNetB0", 0, {"silu": 49, "logistic": 16, "mul": 16}),
-    "Keras ConvNeXtTiny": keras("ConvNeXtTiny", 0, {"erfc": 18, "mul": 18}, options=BARE),
+    "Keras EfficientNetB0": keras("EfficientNetB0", 0, {"silu": 49, "logistic": 16, "mul": 16}, **SMOOTH),
+    "Keras ConvNeXtTiny": keras("ConvNeXtTiny", 0, {"erfc": 18, "mul": 18}, options=BARE, **GAUSSIAN),
     "Linen ViT": Animal(
-        "flax", other_nets.linen_vit, 0, {"dot_general": 4, "exp": 2, "integer_pow": 2, "tanh": 2, "mul": 2}
+        "flax",
+        other_nets.linen_vit,
+        0,
+        {"dot_general": 4, "exp": 2, "integer_pow": 2, "tanh": 2, "mul": 2},
+        **ATTENTIVE,
     ),
 }
 
@@ -72,12 +85,12 @@ class Measured(NamedTuple):
 
     rules: Counter  # {rule: operations}
     refused: Counter  # {operation: how often}
-    refusal: str = ""  # what project_fn says of a net that is refused
-    error: float | None = None  # of the picture against the twin's, relative; None where there is no picture
-    from_gradient: float | None = None  # the same distance between the twin's picture and the gradient
-    from_captum: float | None = None  # of the picture against Captum's, where a net has a twin in PyTorch
-    seconds: float | None = None  # of the processor, for the first call of project_fn under jit
-    gradient_seconds: float | None = None  # likewise of jax.grad
+    refusal: str  # what project_fn says of a net that is refused
+    error: float  # of the picture against the twin's, relative
+    from_gradient: float  # the same distance between the twin's picture and the gradient
+    from_captum: float | None  # of the picture against Captum's, where a net has a twin in PyTorch
+    seconds: float  # of the processor, for the first call of project_fn under jit
+    gradient_seconds: float  # likewise of jax.grad
 
 
 def measure(name):
@@ -87,9 +100,6 @@ def measure(name):
     report = zfjax.explain_rules(fn, images)
     rules = Counter(line.rule for line in report)
     refused = Counter(line.operation.split()[0] for line in report if line.rule == "unclassified")
-    told = Measured(rules, refused, refusal_of(fn, images) if refused else "")
-    if refused and net.on_unknown == "error":
-        return told
     logits = jax.jit(lambda images: fn(images))(images)
     channel = int(logits.min(axis=0).argmax())  # positive in both images, as a way down begins
     assert logits[:, channel].min() > 0
@@ -98,7 +108,10 @@ def measure(name):
     gradient, gradient_seconds = timed(jax.grad(lambda images: (fn(images)[:, channel] ** 2).sum() / 2), images)
     twin = jax.jit(lambda images: twins.picture(fn, images, channel, net.twin))(images)
     captum = by_captum(net, fn, images, channel)
-    return told._replace(
+    return Measured(
+        rules,
+        refused,
+        refusal_of(fn, images) if refused else "",
         error=distance(picture, twin),
         from_gradient=distance(gradient, twin),
         from_captum=None if captum is None else distance(picture, captum),
