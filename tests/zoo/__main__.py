@@ -8,11 +8,20 @@ import zoo
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs/any_model.md"
 BEGIN, END = "<!-- python tests/zoo -->\n", "<!-- end of the zoo -->"
-COLUMNS = """\
-net, rectifiers, own gradient, no rule, `on_unknown`, to the twin, to Captum, gradient to twin, first call, of `jax.grad`\
-""".split(", ")
-WORDS = ("net", "no rule", "`on_unknown`")  # all else is numbers
-HEAD = f"| {' | '.join(COLUMNS)} |\n|{'|'.join('---' if name in WORDS else '---:' for name in COLUMNS)}|\n"
+WORDS, NUMBER = "---", "---:"
+COLUMNS = {
+    "net": WORDS,
+    "rectifiers": NUMBER,
+    "own gradient": NUMBER,
+    "no rule": WORDS,
+    "`on_unknown`": WORDS,
+    "to the twin": NUMBER,
+    "to Captum": NUMBER,
+    "gradient to twin": NUMBER,
+    "first call": NUMBER,
+    "of `jax.grad`": NUMBER,
+}
+HEAD = f"| {' | '.join(COLUMNS)} |\n|{'|'.join(COLUMNS.values())}|\n"
 
 
 def row(name, found):
