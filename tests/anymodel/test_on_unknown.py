@@ -160,7 +160,7 @@ def test_modules_are_found_by_their_path():
 def test_a_pattern_that_fits_nothing_is_an_error_that_says_what_there_is(pattern):
     with jax.named_scope("head"):
         fn = lambda x: jax.nn.silu(x @ KERNEL)  # noqa: E731
-        with pytest.raises(ValueError, match="fits no operation of fn; without a rule are: .*silu"):
+        with pytest.raises(ValueError, match="fits no operation of fn; it may be one of: .*silu"):
             with_relu_rule(fn, "deconvnet", on_unknown={pattern: "keep"})(X)
 
 
@@ -171,6 +171,22 @@ def test_a_pattern_may_fit_what_is_not_on_the_way():
         return (jax.nn.silu(h := jax.nn.relu(x @ KERNEL)), h)[1]
 
     with_relu_rule(fn, "deconvnet", on_unknown={"silu": "keep"})(X)
+
+
+def test_a_pattern_may_fit_what_lies_above_the_layer():
+    """One mapping for all layers of a model; a slip is an error at each."""
+    model = nn.Sequential([nn.Dense(5), nn.relu, nn.Dense(5), nn.silu])
+    variables = jax.jit(model.init)(jax.random.key(0), X)
+
+    def fn(x):
+        return model.apply(variables, x)
+
+    layer = next(path for path in zfjax.layers(fn, X) if path.endswith("layers_0"))
+    options = {"unit": 2, "layer": layer, "seed": "one"}
+    picture = zfjax.project_fn(fn, X, on_unknown={"silu": "keep"}, **options)
+    np.testing.assert_array_equal(picture, zfjax.project_fn(fn, X, **options))
+    with pytest.raises(ValueError, match="'sulu': ...} fits no operation of fn"):
+        zfjax.project_fn(fn, X, on_unknown={"sulu": "keep"}, **options)
 
 
 @pytest.mark.parametrize(

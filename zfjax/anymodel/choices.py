@@ -19,8 +19,9 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
 import jax
+from jax.extend import core
 
-from zfjax.anymodel.graph import INNER, OF_PARTS, Call, Flow, Graph, Node, Scope, Value, module_of
+from zfjax.anymodel.graph import INNER, OF_PARTS, Call, Flow, Graph, Node, Scope, Value, graph_of, module_of
 from zfjax.anymodel.interpreter import Backward, Region
 from zfjax.anymodel.verdicts import Verdict, is_activation, region_of
 from zfjax.errors import UserError
@@ -37,6 +38,7 @@ class Choices(NamedTuple):
 
     otherwise: str  # "error" or "keep", where no pattern fits
     patterns: tuple[tuple[str, Choice], ...] = ()
+    checked: bool = False  # each fits something in a larger program, of which this is a part
 
     def is_whole(self, call: Call) -> bool:
         """A call is to be one operation, to which a rule is given as a whole."""
@@ -46,14 +48,17 @@ class Choices(NamedTuple):
         )
 
 
-def choices_of(on_unknown: OnUnknown) -> Choices:
+def choices_of(on_unknown: OnUnknown | Choices) -> Choices:
     """Checks what is asked for; UserError for anything else."""
+    if isinstance(on_unknown, Choices):
+        return on_unknown
     if isinstance(on_unknown, str) and on_unknown in ("error", "keep"):
         return Choices(on_unknown)
     if not isinstance(on_unknown, Mapping | tuple):
         raise UserError(f"on_unknown={on_unknown!r}: one of 'error', 'keep' is needed, or {_MAPPING}")
-    patterns = tuple(on_unknown.items()) if isinstance(on_unknown, Mapping) else on_unknown
-    for pattern, choice in patterns:
+    patterns: tuple[Any, ...] = tuple(on_unknown.items() if isinstance(on_unknown, Mapping) else on_unknown)
+    for pair in patterns:
+        pattern, choice = pair if isinstance(pair, tuple) and len(pair) == 2 else (None, pair)
         if not isinstance(pattern, str) or not (callable(choice) or choice in ("keep", "gradient", "error")):
             raise UserError(f"on_unknown={{{pattern!r}: {choice!r}}}: {_MAPPING} is needed")
     return Choices("error", patterns)
@@ -64,12 +69,21 @@ _MAPPING = (
 )
 
 
+def checked_in(program: core.ClosedJaxpr, choices: Choices) -> Choices:
+    """The choices for a part of a program; UserError for a pattern that nothing in the whole fits."""
+    graph = graph_of(program, opaque=choices.is_whole)
+    _check_patterns(choices, {pattern for node in graph.nodes for pattern in _fits(node, choices)}, graph.nodes)
+    return choices._replace(checked=True)
+
+
 def chosen(verdicts: Pairs, graph: Graph, flow: Flow, choices: Choices) -> Pairs:
     """The verdicts after the choices are made; UserError for a pattern that nothing in the program fits."""
     if not choices.patterns:
         return verdicts
     fits = {node: _fits(node, choices) for node in graph.nodes}
-    _check_patterns(choices, {pattern for found in fits.values() for pattern in found}, graph, verdicts)
+    if not choices.checked:
+        without = [node for node, verdict in verdicts if verdict.rule == "unclassified"]
+        _check_patterns(choices, {pattern for found in fits.values() for pattern in found}, without)
     found = dict(verdicts)
     unknown = [node for node, verdict in verdicts if verdict.rule == "unclassified" and node.name != SKIPPED]
     first = {node: next(((p, c) for p, c in choices.patterns if p in fits[node]), None) for node in graph.nodes}
@@ -86,13 +100,12 @@ def chosen(verdicts: Pairs, graph: Graph, flow: Flow, choices: Choices) -> Pairs
     return sorted(found.items(), key=lambda pair: pair[0].place)
 
 
-def _check_patterns(choices: Choices, fitting: set[str], graph: Graph, verdicts: Pairs) -> None:
+def _check_patterns(choices: Choices, fitting: set[str], among: Iterable[Node]) -> None:
     for pattern, _ in choices.patterns:
         if pattern not in fitting:
-            unknown = [node for node, verdict in verdicts if verdict.rule == "unclassified"]
-            paths = {f"{module_of(node)}/{node.name}".lstrip("/") for node in unknown}
-            listed = ", ".join(sorted(paths)[:20]) or "none"
-            raise UserError(f"on_unknown={{{pattern!r}: ...}} fits no operation of fn; without a rule are: {listed}")
+            paths = sorted({f"{module_of(node)}/{node.name}".lstrip("/") for node in among})
+            listed = ", ".join(paths[:20]) + (", ..." if len(paths) > 20 else "") or "none"
+            raise UserError(f"on_unknown={{{pattern!r}: ...}} fits no operation of fn; it may be one of: {listed}")
 
 
 def _fits(node: Node, choices: Choices) -> dict[str, object]:

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from zfjax.anymodel.batch import check_alone
-from zfjax.anymodel.choices import OnUnknown, choices_of, chosen
+from zfjax.anymodel.choices import Choices, OnUnknown, checked_in, choices_of, chosen
 from zfjax.anymodel.finite import poles_of
 from zfjax.anymodel.graph import Graph, Node, graph_of, is_inexact, module_of
 from zfjax.anymodel.interpreter import Backward, evaluate, plan_of
@@ -69,7 +69,9 @@ def with_relu_rule(fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown 
     return _ruled(fn, rule, on_unknown, on_mixing="keep")
 
 
-def _ruled(fn: Callable[..., Any], rule: Rule, on_unknown: OnUnknown, on_mixing: OnMixing) -> Callable[..., Any]:
+def _ruled(
+    fn: Callable[..., Any], rule: Rule, on_unknown: OnUnknown | Choices, on_mixing: OnMixing
+) -> Callable[..., Any]:
     """`with_relu_rule`; with `on_mixing` "error" the one argument is a batch of images."""
     if not callable(rule) and rule not in _BACKWARD:
         raise UserError(f"rule={rule!r}: one of {', '.join(map(repr, _BACKWARD))} or a function is needed")
@@ -187,11 +189,13 @@ def projected_from(
     if layer is not None and unit.layer not in (None, layer):
         raise UserError(f"layer={layer!r}: the unit stands in {unit.layer!r}")
     looked: Callable[[jax.Array], Any] = fn
+    choices = choices_of(on_unknown)
     if layer is not None:
         looked = partial(_inside, fn, layer)
+        choices = checked_in(traced(fn, (images,), {})[0], choices) if choices.patterns else choices
     elif unit.layer is not None:
         looked = partial(_of_layer, fn, unit.layer)
-    features, down = jax.vjp(_ruled(looked, rule, on_unknown, on_mixing), images)
+    features, down = jax.vjp(_ruled(looked, rule, choices, on_mixing), images)
     if not isinstance(features, jax.Array) or not jnp.issubdtype(features.dtype, jnp.floating):
         found = getattr(features, "dtype", jax.tree.structure(features))
         raise UserError(f"fn returns {found}: one floating array of features is needed")
