@@ -11,7 +11,7 @@ import weights
 
 
 def build(name, size=64, **options):
-    """Function of images [B, size, size, 3]: the net in evaluation, up to its logits."""
+    """Function of images [B, size, size, 3]: the net in evaluation, up to its logits unless the options say more."""
     os.environ.setdefault("KERAS_BACKEND", "jax")  # read when keras is imported
     import keras
 
@@ -19,7 +19,9 @@ def build(name, size=64, **options):
         raise RuntimeError(f"keras runs on {keras.backend.backend()}: set KERAS_BACKEND=jax before it is imported")
     make = getattr(keras.applications, name)
     with mock.patch.multiple(jax.random, uniform=zeros, truncated_normal=zeros):  # compiled for every shape
-        model = make(weights=None, input_shape=(size, size, 3), classes=10, classifier_activation=None, **options)
+        model = make(
+            weights=None, input_shape=(size, size, 3), classes=10, **{"classifier_activation": None, **options}
+        )
     rng = np.random.default_rng(0)
     for weight in model.weights:
         weight.assign(weights.draw(rng, weight.path, weight.shape))

@@ -82,5 +82,19 @@ def test_a_layer_found_by_name_is_the_sub_models_to_the_bit(name, layer):
         np.testing.assert_array_equal(cut, jax.jit(lambda images: zfjax.project_fn(below, images, unit=5))(images))
 
 
+@pytest.mark.slow
+def test_from_below_a_softmax_head_comes_the_picture_of_the_net_without_it():
+    check_installed("keras")
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        headed, fn = (keras_nets.build("MobileNetV2", classifier_activation=head) for head in ("softmax", None))
+        images = weights.images_for(64)
+        with pytest.raises(zfjax.UserError, match="a softmax. At a model's end start below it, from the logits"):
+            zfjax.project_fn(headed, images, unit=3)
+        logits = next(path for path in zfjax.layers(headed, images) if path.endswith("/predictions/add"))
+        found = jax.jit(lambda images: zfjax.project_fn(headed, images, unit=3, layer=logits))(images)
+        assert found.any()
+        np.testing.assert_array_equal(found, jax.jit(lambda images: zfjax.project_fn(fn, images, unit=3))(images))
+
+
 def test_the_page_lists_every_net():
     assert re.findall(r"^\| ((?:Keras|Haiku|Linen|NNX|Equinox) [^|]+?) \|", PAGE.read_text(), re.M) == list(zoo.NETS)
