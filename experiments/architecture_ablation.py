@@ -18,12 +18,11 @@ orders by validation top-1 error (Spearman's rho; the p-value is the share of al
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import scipy.stats
@@ -212,7 +211,7 @@ def measured(variant: Variant, settings: train_imagenet.Config, images: ImageSet
     table = table_of(variant, settings, len(images.class_names))
     identity = {"data": images.fingerprint, "table": str(table), "recipe": str(settings.recipe)}
     path = out / "records" / f"{folder.name}.json"
-    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"identity": identity, "row": None}
+    record: dict[str, Any] = _read_record(path) if path.exists() else {"identity": identity, "row": None}
     if record["identity"] != identity:
         raise UserError(f"out={str(out)!r}: {folder.name} was begun with other settings; name another")
     if record["row"] is None:
@@ -221,8 +220,17 @@ def measured(variant: Variant, settings: train_imagenet.Config, images: ImageSet
         train(dataclasses.replace(settings, out=folder), table, images)
         row = {**errors_of(folder, images, settings.recipe.batch_size), "seconds": time.monotonic() - began}
         files.save_json(path, {"identity": identity, "row": row})
-        record = json.loads(path.read_text())
+        record = _read_record(path)
     return record["row"]
+
+
+class _Record(TypedDict):
+    identity: dict[str, str]
+    row: dict[str, object] | None
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    return files.read_json(path, _Record, "remove it, and the variant is trained anew")
 
 
 def train(settings: train_imagenet.Config, table: Architecture, images: ImageSet) -> None:

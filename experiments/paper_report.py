@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.report import results as report_results
-from experiments.report import schema
 from experiments.report.figures import CLAIMS, HOW
 from experiments.report.render import Block, Cell, Page, Part, Table, as_html, as_markdown
 from experiments.report.results import Measurement, Unreadable, joined, read_results
 from experiments.report.verdicts import NOT_MEASURED, VERDICTS, Claim, Finding
 from experiments.shell import command, results
-from zfjax import nets
+from zfjax import nets, schema
 from zfjax.errors import NotThereError, UserError
 
 COMMAND = "paper_report"

@@ -9,14 +9,17 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from zfjax.errors import UserError
+from zfjax import schema
+from zfjax.errors import NotThereError, UserError
 
 LOCK = ".lock"  # the file that a process holds while it writes into a folder
 
@@ -50,6 +53,74 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def read_json(path: Path, fields: Any, way_on: str) -> Any:
+    """What a JSON file of ours holds, which has the fields that it should have.
+
+    Args:
+      path: the file.
+      fields: a TypedDict, or another type of `schema.faults`.
+      way_on: what a user can do where it is damaged, as "make it again".
+
+    Raises:
+      FileNotFoundError: no such file.
+      UserError: no JSON, or without one of the fields; it names the file.
+    """
+    if not path.is_file():
+        raise NotThereError(f"{path}: no such file; {way_on}")
+    return parse_json(path.read_bytes(), fields, str(path), way_on)
+
+
+def parse_json(text: bytes, fields: Any, where: str, way_on: str) -> Any:
+    """`read_json` of bytes that are read already, and lie at `where`."""
+    try:
+        value = json.loads(text.decode())
+        schema.check(value, fields)
+    except (ValueError, RecursionError) as error:  # no text, no JSON, too deep, a number of too many digits, a field
+        raise UserError(f"{where} is damaged ({error}); {way_on}") from error
+    return value
+
+
+def read_npz(path: Path, way_on: str) -> dict[str, np.ndarray]:
+    """{name: array} of all that an .npz of ours holds; the checksums of the zip are verified.
+
+    UserError, naming the file and the `way_on`, for one that is damaged or no .npz.
+    """
+    try:
+        with open(path, "rb") as stream:  # not np.load, which tries what is no .npz as other formats
+            saved = np.lib.npyio.NpzFile(stream, allow_pickle=False)
+            if len(set(saved.files)) < len(saved.files):
+                raise UserError("a name stands in it twice")
+            return {name: saved[name] for name in saved.files}
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError) as error:
+        raise UserError(f"{path} is damaged ({_words(error)}); {way_on}") from error
+
+
+def read_npy(path: Path, shape: Sequence[int], dtype: Any, way_on: str, *, finite: bool = False) -> np.ndarray:
+    """The array of an .npy file of ours, of this shape and type; `finite`: and without NaN and infinities.
+
+    UserError, naming the file and the `way_on`, for any other.
+    """
+    try:
+        with open(path, "rb") as stream:
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError, TypeError, MemoryError) as error:
+        raise UserError(f"{path} is damaged ({_words(error)}); {way_on}") from error
+    if array.shape != tuple(shape) or array.dtype != dtype:
+        raise UserError(f"{path} holds {array.dtype} {list(array.shape)}, not {dtype} {list(shape)}; {way_on}")
+    if finite and not np.isfinite(array).all():
+        raise UserError(f"{path} holds values that are not finite; {way_on}")
+    return array
+
+
+def _words(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def hash_of(data: bytes) -> str:
+    """A hash of a file's bytes, as a manifest holds it."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _plain(value: Any) -> Any:

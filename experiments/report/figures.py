@@ -12,11 +12,11 @@ from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
-from experiments.report.schema import Count, Share, entry
 from experiments.report.statistics import ALPHA, Outcome, every, falling, more_often, paired, smaller, untested
 from experiments.report.tables import TABLES
 from experiments.report.verdicts import FAILS, HOLDS, NOT_SHOWN, Finding, bounded, claim, tested
 from zfjax.errors import UserError
+from zfjax.schema import Count, Share, entry
 
 CLEAR = 0.1  # a correlation this much larger, or another number by this share of it, is clearly so
 TINY = 1e-9  # in place of a number of 0 that another is compared with

@@ -10,11 +10,11 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from experiments.report.schema import entry
 from experiments.report.statistics import alike, every, permuted, smaller, untested
 from experiments.report.transfer import LAYERS, TRANSFER, WIDE
 from experiments.report.verdicts import NOT_SHOWN, Finding, bounded, claim, tested
 from zfjax.errors import UserError
+from zfjax.schema import entry
 
 LITTLE, ALIKE = 0.05, 0.02  # shares of the images: what removing layers may cost, what counts as the same error
 CLOSER = 0.05  # of random places' score: how much nearer the parts come to it

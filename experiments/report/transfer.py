@@ -8,10 +8,10 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from experiments.report.schema import Count
 from experiments.report.statistics import CLEAR_POINTS, Outcome, every, over_folds, untested
 from experiments.report.verdicts import NOT_SHOWN, Finding, bounded, claim, tested
 from zfjax.errors import UserError
+from zfjax.schema import Count
 
 CALTECH101, CALTECH256 = "Table 4", "Table 5, Figure 9"
 CALTECH_CLASSES = {CALTECH101: 101, CALTECH256: 256}  # without the one of clutter

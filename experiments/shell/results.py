@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -34,6 +33,13 @@ class FileFacts(TypedDict):
 
     bytes: int
     blake2b: str
+
+
+class Stored(TypedDict):
+    """What is read of an earlier result.json, whoever wrote it."""
+
+    command: NotRequired[str]
+    files: NotRequired[dict[str, object]]
 
 
 class Provenance(TypedDict):
@@ -94,13 +100,7 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / RESULT
     if not path.exists():
         return {}
-    try:
-        result = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove it, or give another folder") from error
-    if not isinstance(result, dict):
-        raise UserError(f"{path} holds no result; remove it, or give another folder")
-    return result
+    return files.read_json(path, Stored, "remove it, or give another folder")
 
 
 def write(
@@ -150,7 +150,8 @@ def write(
 def _named(folder: Path, contents: Iterable[str]) -> set[str]:
     """The names that an earlier result of this folder gave; UserError for a file of another that is in the way."""
     result = read(folder)
-    pending = json.loads((folder / PENDING).read_text()) if (folder / PENDING).exists() else []
+    path = folder / PENDING
+    pending = files.read_json(path, list[str], "remove it, or give another folder") if path.exists() else []
     names = {Path(name).name for name in [*result.get("files", {}), *pending]}
     if result and "files" not in result:  # of before there was such a list
         names |= set(contents)

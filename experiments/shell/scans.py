@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +72,8 @@ def scan_with(
     key = json.dumps([*of, list(num_maps), k])
     empty = top_activations.init(num_maps, k)
     state, done = load(path, key) or (empty, 0)
+    if not 0 <= done <= len(source) or not _fits(state, num_maps, k, len(source)):
+        raise UserError(f"{path} is a scan of other maps or images; remove it, and the scan begins anew")
     if done < len(source) and done % batch_size:  # it stopped at a batch of another size
         state, done = empty, 0
     last_saved = time.monotonic()
@@ -96,25 +97,39 @@ def scan_with(
     return jax.tree.map(np.asarray, state)
 
 
+def _fits(state: State, num_maps: Mapping[str, int], k: int, num_images: int) -> bool:
+    """Whether a state is one of these maps, and of images that there are."""
+    shapes = {layer: {np.shape(field) for field in top} for layer, top in state.items()}
+    return shapes == {layer: {(num, k)} for layer, num in num_maps.items()} and all(
+        (-1 <= np.asarray(top.images)).all() and (np.asarray(top.images) < num_images).all() for top in state.values()
+    )
+
+
 def save(path: Path, key: str, state: State, done: int) -> None:
-    """Write the state of a scan, what it belongs to, and how many images it has seen."""
+    """Write the state of a scan, what it belongs to, how many images it has seen, and a digest of all of it."""
     fields = {
         f"{layer}/{name}": np.asarray(field) for layer, top in state.items() for name, field in top._asdict().items()
     }
-    files.save_arrays(path, {"key": np.array(key), "done": np.array(done), **fields})
+    arrays = {"key": np.array(key), "done": np.array(done), **fields}
+    files.save_arrays(path, {**arrays, "digest": np.array(files.digest(arrays))})
 
 
 def load(path: Path, key: str) -> tuple[State, int] | None:
-    """(state, images seen) from `save`; None where there is none that belongs to `key`."""
+    """(state, images seen) from `save`; None where there is none that belongs to `key`.
+
+    UserError for a file that is damaged, or whose numbers are not those that were saved.
+    """
     if not path.exists():
         return None
-    try:
-        with np.load(path) as saved:
-            arrays = dict(saved)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged; remove it, and the scan begins anew: {error}") from error
+    way_on = "remove it, and the scan begins anew"
+    arrays: dict[str, Any] = dict(files.read_npz(path, way_on))
+    stored = arrays.pop("digest", None)
     if not {"key", "done"} <= arrays.keys() or str(arrays["key"]) != key:
         return None
-    layers = dict.fromkeys(name.split("/")[0] for name in arrays if "/" in name)
+    layers = dict.fromkeys(name.rsplit("/", 1)[0] for name in arrays if "/" in name)
+    needed = {f"{layer}/{name}" for layer in layers for name in TopActivations._fields} | {"key", "done"}
+    whole = arrays.keys() == needed and arrays["done"].dtype.kind in "iu" and arrays["done"].ndim == 0
+    if not whole or (stored is not None and str(stored) != files.digest(arrays)):  # scans of before have no digest
+        raise UserError(f"{path} is damaged, it holds other numbers than were saved; {way_on}")
     state = {layer: TopActivations(*(arrays[f"{layer}/{name}"] for name in TopActivations._fields)) for layer in layers}
     return state, int(arrays["done"])

@@ -135,6 +135,6 @@ def test_an_empty_folder_of_the_user_stays_after_a_refusal(tmp_path):
 
 def test_a_result_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "result.json").write_text("{")
-    with pytest.raises(UserError, match="result.json cannot be read .*; remove it, or give another folder"):
+    with pytest.raises(UserError, match="result.json is damaged .*; remove it, or give another folder"):
         with results.claimed(tmp_path, "figure_a", overwrite=True):
             pass

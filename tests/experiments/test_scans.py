@@ -11,6 +11,7 @@ from tiny_run import MEAN, NET, PICTURES, make_params
 from experiments.shell import scans
 from zfjax import nets
 from zfjax.data import ArraySource
+from zfjax.errors import UserError
 
 SOURCE = ArraySource(PICTURES, np.zeros(len(PICTURES), int))
 TRAINED = nets.TrainedNet(NET, make_params(), MEAN, Path("runs/x/checkpoints/1"), Path("runs/x"), "tiny", ("a",), "net")
@@ -65,8 +66,44 @@ def test_another_net_or_set_or_a_batch_size_that_does_not_fit_starts_anew(reader
 def test_a_torn_file_is_named(tmp_path):
     path = tmp_path / "scan.npz"
     path.write_bytes(b"PK torn")
-    with pytest.raises(ValueError, match="scan.npz is damaged; remove it, and the scan begins anew"):
+    with pytest.raises(ValueError, match="scan.npz is damaged .*; remove it, and the scan begins anew"):
         scans.scan(TRAINED, SOURCE, ("conv1",), path=path, of="data", batch_size=4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a.update({"conv1/values": np.flip(a["conv1/values"])}),
+        lambda a: a.update({"conv1/images": a["conv1/images"] + 1}),
+        lambda a: a.update({"conv1/values": a["conv1/values"] * np.nan}),
+        lambda a: a.update({"conv1/values": a["conv1/values"][:2]}),
+        lambda a: a.update(done=np.array(-4)),
+        lambda a: a.update(done=np.array("x")),
+        lambda a: a.pop("conv1/rows"),
+        lambda a: [a.pop(name) for name in list(a) if name.startswith("conv1")],
+    ],
+)
+def test_other_numbers_than_were_saved_are_refused(reader, tmp_path, change):
+    path = tmp_path / "scan.npz"
+    scan(reader, path)
+    arrays = dict(np.load(path))
+    change(arrays)
+    np.savez(path, **arrays)
+    with pytest.raises(UserError, match=r"scan.npz is damaged, .*; remove it, and the scan begins anew"):
+        scan(reader, path)
+
+
+def test_a_scan_of_before_has_no_digest_and_its_maps_and_images_are_checked(reader, tmp_path):
+    path = tmp_path / "scan.npz"
+    whole = scan(reader, path)
+    arrays = {name: array for name, array in np.load(path).items() if name != "digest"}
+    np.savez(path, **arrays)
+    jax.tree.map(np.testing.assert_array_equal, scan(reader, path), whole)
+    assert not reader.read
+    for wrong in ({"conv1/images": arrays["conv1/images"] + 99}, {"done": np.array(99)}):
+        np.savez(path, **{**arrays, **wrong})
+        with pytest.raises(UserError, match="is a scan of other maps or images"):
+            scan(reader, path)
 
 
 def test_arrays_of_another_program_are_no_scan(tmp_path):

@@ -11,6 +11,7 @@ import tiny_nets
 
 from zfjax import pixels
 from zfjax.data import ArraySource, loader
+from zfjax.errors import UserError
 from zfjax.training import evaluation
 
 SIDE, COUNT = 36, 19
@@ -192,3 +193,24 @@ def test_functions_that_are_sure_are_ranked_by_their_logits_and_by_the_mean_of_t
     assert errors.ensemble == errors.members[0] == (2, 1, 2)
     both = evaluation.errors_of_functions([lambda x: x, lambda x: jnp.zeros_like(x).at[:, 6].set(9)], [batch])
     assert both.members == (errors.members[0], (1, 0, 2)) and both.ensemble == (2, 0, 2)
+
+
+@pytest.mark.parametrize("label", [-1, 5, 2**31 - 1])
+def test_a_label_outside_the_logits_is_an_error_and_never_counts_as_right(label):
+    rows, labels = jnp.full((2, 5), 0.2), np.array([0, label], np.int32)
+    for call in (
+        lambda: evaluation.rank_of_label(rows, labels),
+        lambda: evaluation.update(evaluation.init(), rows, labels, np.array([True, True])),
+        lambda: evaluation.errors_of_functions(
+            [lambda x: x], [{"image": rows, "label": labels, "mask": np.array([True, True])}]
+        ),
+        lambda: evaluation.make_evaluate(TABLE, data()[2])(
+            parameters(), [{"image": data()[0][:2], "label": labels, "mask": np.array([True, True])}]
+        ),
+    ):
+        with pytest.raises(UserError, match=f"labels hold {label}: 0 to 4 is needed"):
+            call()
+    ranks = jax.jit(evaluation.rank_of_label)(rows, labels)
+    assert ranks.tolist() == [0, 5]  # under jit, where no error can be raised, it is wrong
+    padded = evaluation.update(evaluation.init(), rows, labels, np.array([True, False]))
+    assert (padded.top1, padded.count) == (0, 1)

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from zfjax.data import ImageSet
+from zfjax.data import ImageSet, pictures
 from zfjax.data.folder import UNKNOWN, FolderSource
 from zfjax.errors import UserError
 from zfjax.nets import Net, num_channels
@@ -60,8 +59,10 @@ def open_annotations(path: Path, net: Net) -> tuple[ImageSet, list[str]]:
         wanted = '{"faces": [{"file": PATH, PART: [x, y], ...}, ...]}, everywhere the same parts, is needed'
         raise UserError(f"annotations={str(path)!r}: {wanted} ({error!r})") from error
     for file, of_face in zip(files, places, strict=True):  # in place: to pixels of the stored picture
-        with Image.open(file) as image:
-            whole = np.array(ImageOps.exif_transpose(image).size)
+        try:
+            whole = np.array(pictures.load(file.read_bytes()).size)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
         kept = np.rint(stored * (whole / stored).min()).astype(int)  # the photo's centre, as `pictures.preprocess` cuts
         of_face[:] = (of_face - (whole - kept) // 2) * (stored / kept)
         inside = of_face - (stored - size) // 2

@@ -1,5 +1,6 @@
 """One photo: whatever its file holds, decoded upright to RGB, made square, and stored as JPEG."""
 
+import functools
 import io
 import warnings
 
@@ -7,6 +8,15 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from zfjax.errors import UserError
+
+# What is opened, by Pillow's names. Not among them: formats that start other programs (EPS) or are no photos.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif"),
+    *(".jp2", ".ppm", ".pgm", ".pnm"),
+)
+MAX_PIXELS = 2**27  # of one photo, 134 million: decoded it takes 400 MB
+MAX_BYTES = 2**30  # of one photo's file
 
 # Paper is silent: how the photos were stored; at quality 95 (colour at half resolution) 256x256 takes about 30 kB.
 JPEG_QUALITY = 95
@@ -36,7 +46,7 @@ def preprocess(
     square, and a photo whose shortest side is `size` keeps its pixels. Paper is silent: the filter (bicubic here).
 
     Args:
-      data: the bytes of the photo's file, in any format and mode that Pillow reads.
+      data: the bytes of the photo's file, in one of `FORMATS` and any mode.
       size: side of the result, or its (height, width), pixels.
       channels: 3 of colours, or 1 of grey.
       resample: the filter.
@@ -45,15 +55,7 @@ def preprocess(
     Raises:
       UserError: where the bytes are no complete picture.
     """
-    try:
-        with warnings.catch_warnings():
-            # Broken EXIF blocks and pictures of more than 89 megapixels only warn; both are decoded all the same.
-            warnings.simplefilter("ignore")
-            image = _to_rgb(_upright(Image.open(io.BytesIO(data))))
-    except UnidentifiedImageError:
-        raise UserError("no readable picture (not a format that Pillow knows)") from None
-    except Exception as error:  # Pillow's decoders raise some ten kinds on broken files; all say the same here
-        raise UserError(f"no readable picture ({type(error).__name__}: {error})") from error
+    image = load(data)
     height, width = (size, size) if isinstance(size, int) else size
     scale = min(image.width / width, image.height / height)  # pixels of the photo for one of the result
     wide, high = round(width * scale), round(height * scale)
@@ -62,6 +64,47 @@ def preprocess(
     if channels not in (1, 3):
         raise UserError(f"channels={channels}: photos have 3 of colours, or 1 of grey")
     return np.asarray(centre) if channels == 3 else np.asarray(centre.convert("L"))[..., None]
+
+
+def load(data: bytes) -> Image.Image:
+    """A photo decoded, upright, in 8-bit RGB: the one place where a picture of unknown origin is opened.
+
+    Args:
+      data: the bytes of its file, in one of `FORMATS`.
+
+    Raises:
+      UserError: no complete picture, another format, or more than `MAX_PIXELS`.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Broken EXIF blocks and pictures of more than 89 megapixels only warn; both are decoded all the same.
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=_formats())
+            _check_pixels(image.width * image.height)
+            return _to_rgb(_upright(image))
+    except UnidentifiedImageError:
+        raise UserError(f"no readable picture (none of {', '.join(_formats())})") from None
+    except Image.DecompressionBombError:
+        raise UserError(_TOO_LARGE) from None
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's decoders raise some ten kinds on broken files; all say the same here
+        raise UserError(f"no readable picture ({type(error).__name__}: {error})") from error
+
+
+_TOO_LARGE = f"a picture of more than {MAX_PIXELS / 1e6:.0f} million pixels is not decoded; make it smaller"
+
+
+def _check_pixels(count: int) -> None:
+    if count > MAX_PIXELS:
+        raise UserError(_TOO_LARGE)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def encode(pixels: np.ndarray) -> bytes:

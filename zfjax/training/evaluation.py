@@ -47,9 +47,11 @@ def update(
 ) -> Errors:
     """Count a batch: probabilities [B, classes], labels int [B], mask bool [B] (False is left out).
 
-    Of equal probabilities the lower class ranks first. A row that is not finite counts as wrong.
+    Of equal probabilities the lower class ranks first. A row that is not finite counts as wrong, as does a label
+    outside the classes; outside of jit, where it can be seen, such a label is a UserError.
     """
-    ranks = rank_of_label(probabilities, labels)
+    check_labels(labels, probabilities.shape[1], mask)
+    ranks = _ranks(probabilities, labels)
     return Errors(
         errors.top1 + (mask & (ranks >= 1)).sum(),
         errors.top5 + (mask & (ranks >= 5)).sum(),
@@ -58,11 +60,33 @@ def update(
 
 
 def rank_of_label(probabilities: jax.Array, labels: jax.Array | np.ndarray) -> jax.Array:
-    """Number of classes ranked before the true one; at least 5 in a row that is not finite. -> int32 [B]"""
+    """Number of classes ranked before the true one; at least 5 in a row that is not finite. -> int32 [B]
+
+    A label outside the classes has no rank: a UserError, or under jit as in a row that is not finite.
+    """
+    check_labels(labels, probabilities.shape[1])
+    return _ranks(probabilities, labels)
+
+
+def check_labels(labels: jax.Array | np.ndarray, num_classes: int, mask: jax.Array | np.ndarray | None = None) -> None:
+    """UserError for a label, of those where `mask` holds, that is none of 0 .. num_classes - 1.
+
+    Under jit nothing can be seen: check there what goes in.
+    """
+    if any(isinstance(of, jax.core.Tracer) for of in (labels, mask)):
+        return
+    seen = np.asarray(labels)[... if mask is None else np.asarray(mask)]
+    wrong = seen[(seen < 0) | (seen >= num_classes)]
+    if wrong.size:
+        raise UserError(f"labels hold {wrong[0]}: 0 to {num_classes - 1} is needed, the classes of the logits")
+
+
+def _ranks(probabilities: jax.Array, labels: jax.Array | np.ndarray) -> jax.Array:
     true = jnp.take_along_axis(probabilities, labels[:, None], axis=1)
     classes = jnp.arange(probabilities.shape[1], dtype=labels.dtype)
     before = (probabilities > true) | ((probabilities == true) & (classes[None] < labels[:, None]))
-    finite = jnp.isfinite(probabilities).all(axis=1)
+    known = (labels >= 0) & (labels < probabilities.shape[1])
+    finite = jnp.isfinite(probabilities).all(axis=1) & known
     return jnp.where(finite, before.sum(axis=1), max(probabilities.shape[1], 5))
 
 
@@ -150,6 +174,7 @@ def make_evaluate_ensemble(
         state = replicate((list(params), means))
         total = EnsembleErrors(init(), tuple(init() for _ in members))
         for batch in batches:
+            check_labels(batch["label"], tables[0].num_classes, batch["mask"])
             counts = counts_of(state, split({name: batch[name] for name in ("image", "label", "mask")}))
             total = jax.tree.map(lambda before, more: int(before) + int(more), total, counts)
         return total

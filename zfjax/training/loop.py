@@ -387,5 +387,6 @@ class _Loop:
 
     def _with_positions(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the step wants: see `training.make_train_step`."""
+        evaluation.check_labels(batch["label"], self._run.architecture.num_classes)
         position = self._host + self._hosts * np.arange(len(batch["label"]), dtype=np.int32)
         return {"image": batch["image"], "label": batch["label"], "position": position}

@@ -28,11 +28,8 @@ def recorded(
         began = time.monotonic()
         computed = compute()
         files.save_json(path, {**computed, "seconds": time.monotonic() - began, "key": key})
-    try:
-        record = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): delete it, and it is computed again") from error
-    if not isinstance(record, dict) or record.get("key") != json.loads(json.dumps(key)):
+    record = files.read_json(path, dict[str, object], "delete it, and it is computed again")
+    if record.get("key") != json.loads(json.dumps(key)):
         raise UserError(f"{path} is not the record of its key: delete it, and it is computed again")
     return record
 

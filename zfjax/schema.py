@@ -1,6 +1,6 @@
-"""Whether a result.json holds what is read of it: the fields that a TypedDict names, each of its type.
+"""Whether JSON holds what is read of it: the fields that a TypedDict names, each of its type.
 
-A judge's argument is such a TypedDict. What a judge finds missing afterwards is a mistake of ours.
+A reader of ours names such a TypedDict; what is found missing afterwards is a mistake of ours.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ from typing import NotRequired, TypedDict
 
 import pytest
 
-from experiments.report import schema
 from experiments.report.figures import CLAIMS
-from experiments.report.schema import Count, Share
+from zfjax import schema
 from zfjax.errors import UserError
+from zfjax.schema import Count, Share
 
 
 class Inner(TypedDict):

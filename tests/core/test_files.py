@@ -1,0 +1,94 @@
+"""Our own files: read whole, of the form that they should have, or refused with their path and the way on."""
+
+import io
+import zipfile
+from typing import TypedDict
+
+import numpy as np
+import pytest
+
+from zfjax import files
+from zfjax.errors import UserError
+
+
+class Fields(TypedDict):
+    size: int
+    names: list[str]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\xff\xfe{",
+        b"[]",
+        b"null",
+        b'{"size": 3}',
+        b'{"size": "3", "names": []}',
+        b'{"size": 3, "names": [4]}',
+        b"[" * 100_000,
+        b'{"names": [], "size": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_json_of_another_form_is_refused_with_its_path_and_the_way_on(tmp_path, text):
+    path = tmp_path / "facts.json"
+    path.write_bytes(text)
+    with pytest.raises(UserError, match=r"facts.json is damaged \(.*\); make it again"):
+        files.read_json(path, Fields, "make it again")
+
+
+def test_json_that_is_whole_is_read_and_one_that_is_not_there_is_said_to_be(tmp_path):
+    files.save_json(tmp_path / "facts.json", {"size": 3, "names": ["a"], "more": None})
+    assert files.read_json(tmp_path / "facts.json", Fields, "") == {"size": 3, "names": ["a"], "more": None}
+    with pytest.raises(FileNotFoundError, match="other.json: no such file; make it again"):
+        files.read_json(tmp_path / "other.json", Fields, "make it again")
+
+
+def test_every_flipped_bit_and_every_cut_of_an_npz_is_refused_or_changes_nothing(tmp_path):
+    arrays = {"a": np.random.default_rng(0).random((4, 5)), "b": np.arange(7)}
+    whole, path = files.npz(arrays), tmp_path / "state.npz"
+    rng = np.random.default_rng(0)
+    flips = [(at, whole[at] ^ 1 << rng.integers(8)) for at in rng.integers(0, len(whole), 150)]
+    damaged = [whole[:at] + bytes([byte]) + whole[at + 1 :] for at, byte in flips]
+    damaged += [whole[:at] for at in rng.integers(0, len(whole), 20)]
+    words: list[str] = []
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            found = files.read_npz(path, "remove it")
+        except UserError as error:
+            words.append(str(error))
+        else:
+            assert found.keys() == arrays.keys() and all((found[name] == arrays[name]).all() for name in arrays)
+    assert len(words) > 100
+    assert all("state.npz is damaged" in line and line.endswith("; remove it") for line in words)
+
+
+def test_an_npz_with_a_name_twice_or_an_object_is_refused(tmp_path):
+    path = tmp_path / "state.npz"
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(1))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", buffer.getvalue())
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("a.npy", buffer.getvalue())
+    with pytest.raises(UserError, match="stands in it twice"):
+        files.read_npz(path, "remove it")
+    np.savez(path, a=np.array([{}], object))
+    with pytest.raises(UserError, match=r"state.npz is damaged \(Object arrays cannot be loaded"):
+        files.read_npz(path, "remove it")
+
+
+def test_an_npy_has_its_shape_type_and_finite_numbers(tmp_path):
+    path = tmp_path / "mean.npy"
+    np.save(path, np.float32([[1, 2]]))
+    assert files.read_npy(path, (1, 2), np.float32, "", finite=True).tolist() == [[1, 2]]
+    for array, words in (
+        (np.float32([1, 2]), r"float32 \[2\], not .* \[1, 2\]"),
+        (np.float64([[1, 2]]), "float64"),
+        (np.float32([[1, np.nan]]), "not finite"),
+        (np.array([{}], object), "damaged"),
+    ):
+        np.save(path, array)
+        with pytest.raises(UserError, match=rf"mean.npy .*{words}.*; prepare it again"):
+            files.read_npy(path, (1, 2), np.float32, "prepare it again", finite=True)
