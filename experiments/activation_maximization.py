@@ -32,7 +32,6 @@ from zfjax.analyses import maximization, strongest
 from zfjax.analyses.maximization import MEANINGS, Climbed
 from zfjax.analyses.strongest import Strongest
 from zfjax.data import ImageSet, sets
-from zfjax.errors import UserError
 from zfjax.nets import Net
 
 COMMAND = "activation_maximization"
@@ -76,13 +75,12 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
       pictures, or an output folder that holds something else.
     """
     maximization.check_climb(**climb_of(config))
-    if config.num_maps < 1:
-        raise UserError(f"num_maps={config.num_maps}: at least 1 is needed")
     with figure.opened(config, COMMAND, folder="figures/maximization", net=net) as (net, out):
         layers = config.layers or tuple(dict.fromkeys((*nets.map_layers(net), net.layers[-1])))
         for layer in layers:
             nets.check_layer(net, layer)
         named = strongest.parse_maps(config.maps, net, layers)
+        results.check_names(out, ["climbs.png", "paths.png", *(f"{layer}.npz" for layer in layers)])
         data = figure.open_images(config, net, data)
         source = sets.validation_of(data)
         state = scans.scan(net, source, layers, of=f"{data.fingerprint} validation", k=1)

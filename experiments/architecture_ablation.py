@@ -29,7 +29,7 @@ import scipy.stats
 
 from experiments import train_imagenet
 from experiments.pages import ablation as ablation_page
-from experiments.shell import command, results
+from experiments.shell import command, figure, results
 from experiments.shell.command import Stopped
 from zfjax import files, nets, training
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
@@ -112,8 +112,8 @@ LEARNING_RATES = {"demo": 3e-3, "reduced": 3e-3, "paper": 1e-2}
 NUM_ORDERS = 9_999  # of the variants, for the p-value; all of them where there are fewer
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(figure.OutConfig):
     """Train and measure the variants of Table 3."""
 
     preset: Literal["demo", "reduced", "paper"] = "demo"
@@ -134,8 +134,6 @@ class Config:
     """Learning rate at the start, of every variant; by default 3e-3, with preset paper 1e-2."""
     variants: tuple[str, ...] = ()
     """Names of the variants to train; by default all thirteen."""
-    out: Path = nets.RUNS / "ablation"
-    """Folder with one run for each variant, and the result."""
     seed: int = 0
     """Seed of weights, order, crops and dropout."""
 
@@ -152,8 +150,11 @@ def run(config: Config, *, data: ImageSet | None = None) -> dict[str, Any]:
     """
     chosen = choose_variants(config.variants)
     settings = settings_of(config)
-    images = train_imagenet.open_images(settings, data)
-    with results.claimed(config.out, COMMAND, overwrite=True) as out:  # it goes on where it stopped
+    figure.check_numbers(config)
+    of_batch = "" if config.batch_size is None else f"batch-size{config.batch_size}"  # here it changes the result
+    folder = figure.folder_of(config, nets.RUNS / "ablation" / of_batch)
+    with results.claimed(folder, COMMAND, overwrite=True, names=["table.png"]) as out:  # it goes on where it stopped
+        images = train_imagenet.open_images(settings, data)
         return train_and_write(config, chosen, settings, images, out)
 
 
@@ -162,6 +163,8 @@ def train_and_write(
 ) -> dict[str, Any]:
     """The same, in a folder that was claimed."""
     rows, diverged = [], {}
+    for variant in chosen:  # all of them first: what cannot be measured is refused before hours of training
+        record_of(variant, settings, images, out)
     for number, variant in enumerate(chosen, start=1):
         print(f"{number} of {len(chosen)}: {variant.name}")
         try:
@@ -207,21 +210,31 @@ def measured(variant: Variant, settings: train_imagenet.Config, images: ImageSet
 
     UserError where `out` holds a run of it with other settings; FloatingPointError where it diverges.
     """
-    folder = out / folder_name(variant)
-    table = table_of(variant, settings, len(images.class_names))
-    identity = {"data": images.fingerprint, "table": str(table), "recipe": str(settings.recipe)}
-    path = out / "records" / f"{folder.name}.json"
-    record: dict[str, Any] = _read_record(path) if path.exists() else {"identity": identity, "row": None}
-    if record["identity"] != identity:
-        raise UserError(f"out={str(out)!r}: {folder.name} was begun with other settings; name another")
+    folder, (path, record) = out / folder_name(variant), record_of(variant, settings, images, out)
     if record["row"] is None:
         files.save_json(path, record)  # before it begins, so that no other settings go on with it
         began = time.monotonic()
-        train(dataclasses.replace(settings, out=folder), table, images)
+        train(dataclasses.replace(settings, out=folder), table_of(variant, settings, len(images.class_names)), images)
         row = {**errors_of(folder, images, settings.recipe.batch_size), "seconds": time.monotonic() - began}
-        files.save_json(path, {"identity": identity, "row": row})
+        files.save_json(path, {**record, "row": row})
         record = _read_record(path)
     return record["row"]
+
+
+def record_of(
+    variant: Variant, settings: train_imagenet.Config, images: ImageSet, out: Path
+) -> tuple[Path, dict[str, Any]]:
+    """(where the variant is recorded, the record, whose "row" is None before it is measured).
+
+    UserError where `out` holds a run of it with other settings.
+    """
+    table = table_of(variant, settings, len(images.class_names))
+    identity = {"data": images.fingerprint, "table": str(table), "recipe": str(settings.recipe)}
+    path = out / "records" / f"{folder_name(variant)}.json"
+    record: dict[str, Any] = _read_record(path) if path.exists() else {"identity": identity, "row": None}
+    if record["identity"] != identity:
+        raise UserError(f"out={str(out)!r}: {folder_name(variant)} was begun with other settings; name another")
+    return path, record
 
 
 class _Record(TypedDict):

@@ -8,24 +8,24 @@
 Expected time: 3 s. Expected figure: the paper's Fig. 3, drawn from the table alone. Expected result: 62,357,608
 parameters and maps of 110-55-26-13-13-13-13-6 places a side.
 
-Writes to runs/architecture/NAME, or <run>/figures/architecture, or --out: architecture.png and result.json.
+Writes architecture.png and result.json to runs/architecture/NAME or <run>/figures/architecture, by what was asked for,
+or to --out.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from experiments.pages import architecture as architecture_page
-from experiments.shell import command, results
+from experiments.shell import command, figure, results
 from experiments.shell.figure import NetFlag
 from zfjax import nets
 from zfjax.architecture import ALEXNET, ZFNET, Architecture, Conv, Dense, Layer, Pool, receptive_field
 from zfjax.errors import UserError
 
-COMMAND, FOLDER = "architecture_diagram", "architecture"
+COMMAND = "architecture_diagram"
 
 # Fig. 3 prints its maps' sizes. The paper prints no number of parameters: these follow from the sizes.
 PAPER = {
@@ -37,8 +37,8 @@ STAGES: tuple[Literal["filtered", "output"], ...] = ("filtered", "output")  # be
 CONV_ONLY = ("stride", "padding", "groups")
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(figure.ResultConfig):
     """Draw Figure 3, or the table of another network."""
 
     architecture: Literal["zfnet", "alexnet"] | None = None
@@ -49,10 +49,6 @@ class Config:
     """Side of the images, pixels; by default that of the table."""
     width: float = 1.0
     """Factor on the features of every layer but the last."""
-    out: Path | None = None
-    """Folder for the results; by default runs/architecture/NAME, or <run>/figures/architecture."""
-    overwrite: bool = False
-    """Replace a result that is already there."""
 
 
 def run(config: Config, *, net: nets.Net | None = None) -> dict[str, Any]:
@@ -72,8 +68,9 @@ def run(config: Config, *, net: nets.Net | None = None) -> dict[str, Any]:
         net = nets.load_net(config.net)
     named = {"zfnet": ZFNET, "alexnet": ALEXNET}[config.architecture or "zfnet"] if net is None else table_of(net)
     architecture = resized(named, config.image_size, config.width)
-    default = nets.RUNS / "architecture" / architecture.name if net is None else nets.home_of(net) / "figures" / FOLDER
-    with results.claimed(default if config.out is None else config.out, COMMAND, overwrite=config.overwrite) as out:
+    own = nets.RUNS / "architecture" / (config.architecture or "zfnet")
+    folder = own if net is None else nets.home_of(net) / "figures" / "architecture"
+    with figure.claimed(config, COMMAND, folder, names=["architecture.png"]) as out:
         fingerprint = None if net is None else {"path": getattr(net, "path", net.name), "fingerprint": net.fingerprint}
         result = {
             "figure": "Figure 3",

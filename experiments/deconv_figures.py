@@ -27,7 +27,6 @@ from zfjax.analyses import strongest, top_activations
 from zfjax.analyses.strongest import NUM_IMAGES, choose_maps, parse_maps
 from zfjax.analyses.top_activations import State
 from zfjax.data import Concatenated, ImageSet, Source, sets
-from zfjax.errors import UserError
 from zfjax.nets import Net
 
 COMMAND = "deconv_figures"
@@ -91,14 +90,13 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
       What result.json holds. UserError for unknown layers or maps, a set without validation pictures, or an output
       folder that holds something else.
     """
-    if config.num_maps is not None and config.num_maps < 1:
-        raise UserError(f"num_maps={config.num_maps}: at least 1 is needed")
     with figure.opened(config, COMMAND, folder="figures/deconv", net=net) as (net, out):
         with_maps = nets.map_layers(net)
         layers = config.layers or with_maps
         for layer in layers:
             nets.check_layer(net, layer)
         named = parse_maps(config.maps, net, layers)
+        results.check_names(out, ["overview.png", *(f"{layer}.{kind}" for layer in layers for kind in ("npz", "png"))])
         data = figure.open_images(config, net, data)
         source = source_of(config, data)
         # every layer with maps, whichever are drawn now, so that later calls for other layers find them

@@ -63,7 +63,8 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             f"net={net.name!r}: Figure 1 shows the stages of the explicit deconvnet, and a {type(net).__name__} is no "
             "table of layers (zfjax.Architecture); `experiments.deconv_figures` draws its projections"
         )
-    with figure.opened(config, COMMAND, folder="figures/walkthrough", net=net) as (_, out):
+    names = ("walkthrough.npz", "walkthrough.png")
+    with figure.opened(config, COMMAND, folder="figures/walkthrough", net=net, names=names) as (_, out):
         layer = walkthrough.last_conv(net.architecture) if config.layer is None else config.layer
         nets.check_layer(net, layer)
         num_units = nets.shapes_of(net, [layer])[layer][-1]

@@ -40,7 +40,7 @@ class Config(figure.ResultConfig):
 
 def run(config: Config) -> dict[str, Any]:
     """Render, measure, draw; what result.json holds. UserError for an output folder that already holds a result."""
-    with figure.claimed(config, COMMAND, nets.RUNS / "demo_scenes") as out:
+    with figure.claimed(config, COMMAND, nets.RUNS / "demo_scenes", names=["scenes.png"]) as out:
         return measure_and_write(config, out)
 
 

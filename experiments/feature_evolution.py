@@ -93,10 +93,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
       What result.json holds. UserError for a net that is no run's, a run with fewer than two checkpoints at the end of
       an epoch, an epoch that is not kept, unknown layers or maps, or an output folder that holds something else.
     """
-    numbers = {"num_maps": config.num_maps, "num_images": config.num_images, "num_probes": config.num_probes}
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise UserError(f"{name}={value}: at least 1 is needed")
+    figure.check_numbers(config)
     net = nets.load_net(config.net) if net is None else net
     by_epoch = KeptNets(epoch_checkpoints(net, config.epochs))
     with figure.opened(config, COMMAND, folder="figures/evolution", net=net) as (_, out):
@@ -105,6 +102,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         for layer in layers:
             nets.check_layer(net, layer)
         named = strongest.parse_maps(config.maps, net, layers)
+        results.check_names(out, ["evolution.png", "curves.png", *(f"{layer}.npz" for layer in layers)])
         data = figure.open_images(config, net, data)
         if data.train is None:
             raise UserError(f"data={data.name!r} has no training split")

@@ -82,11 +82,11 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
       does not show its first filters, a set without validation pictures, or an output folder that holds something
       else.
     """
-    if config.num_maps < 1:
-        raise UserError(f"num_maps={config.num_maps}: at least 1 is needed")
+    figure.check_numbers(config)
     by_role = load_nets(config, net)
     net = by_role["clipped"]
-    with figure.opened(config, COMMAND, folder="figures/first_layer", net=net) as (_, out):
+    names = ["first_layer.png", "numbers.png", *(f"{role}.npz" for role in by_role)]
+    with figure.opened(config, COMMAND, folder="figures/first_layer", net=net, names=names) as (_, out):
         data = figure.open_images(config, net, data)
         source = sets.validation_of(data)
         options = {"k": NUM_IMAGES, "batch_size": config.batch_size, "num_workers": config.num_workers}

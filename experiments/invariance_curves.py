@@ -28,7 +28,6 @@ from zfjax import nets
 from zfjax.analyses import invariance
 from zfjax.analyses.invariance import TRANSFORMS, Chosen
 from zfjax.data import ImageSet
-from zfjax.errors import UserError
 from zfjax.nets import Net
 
 COMMAND = "invariance_curves"
@@ -71,9 +70,8 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
     Returns:
       What result.json holds. UserError for bad fields, or a result already there.
     """
-    if config.num_images < 1:
-        raise UserError(f"num_images={config.num_images}: at least 1 is needed")
-    with figure.opened(config, COMMAND, folder="figures/invariance", net=net) as (net, out):
+    names = ("curves.npz", "figure5.png")
+    with figure.opened(config, COMMAND, folder="figures/invariance", net=net, names=names) as (net, out):
         layers = tuple(dict.fromkeys(config.layers)) or invariance.compared_layers(net)
         for layer in layers:
             nets.check_layer(net, layer)

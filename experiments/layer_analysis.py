@@ -86,7 +86,7 @@ def run(config: Config) -> dict[str, Any]:
       What result.json holds, with "folder". UserError for settings or data that do not fit, before anything is
       computed.
     """
-    with figure.opened(config, COMMAND, folder=f"layers/{config.dataset}") as (net, out):
+    with figure.opened(config, COMMAND, folder=f"layers/{config.dataset}", names=["layers.png"]) as (net, out):
         check(config, net)
         return measure_and_write(config, net, out, nets.home_of(net))
 
@@ -129,8 +129,6 @@ def check(config: Config, net: Net) -> None:
         nets.check_layer(net, layer)
     if not config.svm and not config.softmax:
         raise UserError(f"svm={config.svm}, softmax={config.softmax}: at least one layer is needed")
-    if config.batch_size < 1:
-        raise UserError(f"batch_size={config.batch_size}: at least 1 is needed")
 
 
 def measure(

@@ -71,12 +71,10 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
       What result.json holds. UserError for a square larger than the image, another bad number, an unknown layer or
       fill, a set without validation pictures, or an output folder that already holds a result.
     """
-    for name, least in (("num_images", 1), ("num_scored", 0)):
-        if getattr(config, name) < least:
-            raise UserError(f"{name}={getattr(config, name)}: at least {least} is needed")
     if config.fill not in occlusion.FILLS:
         raise UserError(f"fill={config.fill!r}: one of {', '.join(occlusion.FILLS)} is needed")
-    with figure.opened(config, COMMAND, folder="figures/occlusion", net=net) as (net, out):
+    names = ("maps.npz", "maps.png")
+    with figure.opened(config, COMMAND, folder="figures/occlusion", net=net, names=names) as (net, out):
         config = complete(config, net)
         assert config.layer is not None and config.square is not None and config.stride is not None
         layer, square, stride = config.layer, config.square, config.stride
@@ -119,8 +117,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             **results.provenance(net, data, config),
         }
         fills = np.stack([fill(drawn.views, n).picture for n in range(len(drawn.labels))])
-        names = nets.logit_names(net)
-        page = occlusion_page.draw(drawn.views, fills, swept, projected, corners, names, result)
+        page = occlusion_page.draw(drawn.views, fills, swept, projected, corners, nets.logit_names(net), result)
         arrays = {"corners": corners, "images": drawn.indices, "names": np.array(drawn.views.names)}
         arrays |= {name: field for name, field in swept._asdict().items() if field is not None}
         return results.write(out, COMMAND, result, {"maps.npz": arrays, "maps.png": page})

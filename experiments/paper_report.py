@@ -66,7 +66,7 @@ def run(config: Config) -> dict[str, Any]:
       UserError: a report that is already there.
       FileNotFoundError: no result at all.
     """
-    with results.claimed(config.out, COMMAND, overwrite=config.overwrite) as out:
+    with results.claimed(config.out, COMMAND, overwrite=config.overwrite, names=["report.md", "report.html"]) as out:
         return judge_and_write(config, out)
 
 

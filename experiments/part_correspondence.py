@@ -79,7 +79,8 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
     """
     if config.annotations is not None and (config.data is not None or config.class_name is not None):
         raise UserError("annotations name their own pictures: no data and no class_name can go with them")
-    with figure.opened(config, COMMAND, folder="figures/correspondence", net=net) as (net, out):
+    names = ("signs.npz", "table1.png")
+    with figure.opened(config, COMMAND, folder="figures/correspondence", net=net, names=names) as (net, out):
         side = mask_side(config, min(nets.size_of(net.image_size)))
         layers = tuple(nets.check_layer(net, layer) for layer in config.layers) or correspondence.compared_layers(net)
         data, parts, views = read_parts(config, net, data)

@@ -26,7 +26,6 @@ from zfjax import nets, parallel
 from zfjax.analyses import sanity
 from zfjax.analyses.occlusion import watched_layer
 from zfjax.data import ImageSet, name_of, sets
-from zfjax.errors import UserError
 from zfjax.nets import Net
 
 COMMAND = "sanity_checks"
@@ -53,9 +52,8 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
       What result.json holds. UserError for an unknown layer, a set without validation pictures, less than one image,
       or an output folder that already holds a result.
     """
-    if config.num_images < 1:
-        raise UserError(f"num_images={config.num_images}: at least 1 is needed")
-    with figure.opened(config, COMMAND, folder="figures/sanity", net=net) as (net, out):
+    names = ("scores.npz", "table.png", "pictures.png")
+    with figure.opened(config, COMMAND, folder="figures/sanity", net=net, names=names) as (net, out):
         layer = watched_layer(net) if config.layer is None else nets.check_layer(net, config.layer)
         data = figure.open_images(config, net, data)
         source = sets.validation_of(data)

@@ -25,7 +25,6 @@ from experiments import evaluate_imagenet
 from experiments.shell import command, figure, results
 from zfjax import nets, pretrained
 from zfjax.data import sets
-from zfjax.errors import UserError
 
 COMMAND = "squeezenet_accuracy"
 REPORTED = {"top1": 0.575, "top5": 0.803}  # Iandola et al. 2016: all 50,000 validation photos
@@ -52,8 +51,6 @@ def run(config: Config) -> dict[str, Any]:
       What result.json holds. UserError or OSError for weights or photos that do not fit, a class that is not one of
       ImageNet's, a network that differs from the outputs, or an output folder that already holds a result.
     """
-    if config.batch_size < 1:
-        raise UserError(f"batch_size={config.batch_size}: at least 1 is needed")
     with figure.claimed(config, COMMAND, nets.RUNS / "squeezenet" / "accuracy") as out:
         caffe = pretrained.squeezenet(config.weights)
         rows = [] if config.outputs is None else compared(caffe, config.outputs)

@@ -76,9 +76,7 @@ def run(config: Config, *, data: ImageSet | None = None) -> dict[str, Any]:
       {figure: what its result.json holds}. UserError or OSError for weights, photos or annotations that do not fit, a
       number below 1, or an output folder that already holds a result; before any figure is begun.
     """
-    for name in ("num_maps", "num_images", "batch_size"):
-        if getattr(config, name) < 1:
-            raise UserError(f"{name}={getattr(config, name)}: at least 1 is needed")
+    figure.check_numbers(config)
     if config.annotations is None and config.figure == "correspondence":
         raise UserError("annotations=None: figure='correspondence' needs pictures whose parts are known")
     if config.annotations is not None and not config.annotations.exists():

@@ -110,7 +110,7 @@ def run(config: Config) -> dict[str, Any]:
       computed.
     """
     sizes = planned(config)
-    with figure.opened(config, COMMAND, folder=f"transfer/{config.dataset}") as (net, out):
+    with figure.opened(config, COMMAND, folder=f"transfer/{config.dataset}", names=["curve.png"]) as (net, out):
         nets.check_layer(net, config.layer)
         if any(arm == "scratch" for arm, _ in sizes) and not isinstance(net, nets.TrainedNet):
             raise UserError(
@@ -173,9 +173,7 @@ def planned(config: Config) -> list[tuple[ArmName, int]]:
         raise UserError(f"arms={arms!r}: one or both are needed; of voc2012 pretrained alone")
     if voc and config.num_train is not None:
         raise UserError(f"num_train={config.num_train!r}: voc2012 is trained on the whole of its split train")
-    for name in ("num_folds", "scratch_epochs", "batch_size"):
-        if getattr(config, name) < 1:
-            raise UserError(f"{name}={getattr(config, name)}: at least 1 is needed")
+    figure.check_numbers(config)
     both = NUM_TRAIN.get(config.dataset, ()) if config.num_train is None else config.num_train
     sizes = {"pretrained": sorted({*both, *config.curve}), "scratch": sorted(set(both))}
     return [(arm, num_train) for arm in ("pretrained", "scratch") if arm in arms for num_train in sizes[arm]]

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -23,16 +23,37 @@ from zfjax.nets import Net
 NetFlag = Annotated[str | Path | None, tyro.conf.arg(aliases=["--checkpoint"])]
 
 # Flags that change where or how fast a figure is made, not what it shows
-_BESIDE = {"net", "data", "dataset", "out", "overwrite", "batch_size", "num_workers", "save_every", "memory"}
+_BESIDE = {
+    "net",
+    "data",
+    "dataset",
+    "out",
+    "overwrite",
+    "variants",
+    "architecture",
+    "batch_size",
+    "num_workers",
+    "save_every",
+    "memory",
+}
+# Least values of flags that count something; of those called num_... it is 1
+_LEAST = {"seed": 0, "num_workers": 0, "save_every": 0, "num_scored": 0, "image": 0}
+_LEAST |= {"batch_size": 1, "scratch_epochs": 1, "scratch_batch_size": 1, "curve": 1}
 _PLAIN = {"layer", "layers", "maps", "images"}  # flags whose value says which flag it is
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResultConfig:
-    """The flags of every command that writes a result."""
+class OutConfig:
+    """The flag of every command that writes a result."""
 
     out: Path | None = None
     """Folder for the result; by default one that is named by what was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultConfig(OutConfig):
+    """The flags of every command whose result replaces no other."""
+
     overwrite: bool = False
     """Replace this command's result that is already there."""
 
@@ -63,7 +84,9 @@ class Opened(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(config: NetConfig, command: str, *, folder: str, net: Net | None = None) -> Iterator[Opened]:
+def opened(
+    config: NetConfig, command: str, *, folder: str, net: Net | None = None, names: Iterable[str] = ()
+) -> Iterator[Opened]:
     """Open the net and claim the folder of its result, before any data are opened or anything is compiled.
 
     Args:
@@ -71,27 +94,37 @@ def opened(config: NetConfig, command: str, *, folder: str, net: Net | None = No
       command: the name of the command, as "deconv_figures".
       folder: below the net's run, as "figures/deconv"; what differs from the flags' defaults is added to its name.
       net: the net, where it is open already.
+      names: of the files that will be written, as far as they are known before; `results.check_names` checks others.
 
     Raises:
       UserError, OSError: no such net, a number out of range, or a folder that holds something else.
     """
-    if config.seed < 0:
-        raise UserError(f"seed={config.seed}: 0 or more is needed")
+    check_numbers(config)
     net = nets.load_net(config.net) if net is None else net
     print(f"net: {describe(net)}")
-    with claimed(config, command, nets.home_of(net) / folder) as out:
+    with claimed(config, command, nets.home_of(net) / folder, names=names) as out:
         yield Opened(net, out)
 
 
 @contextlib.contextmanager
-def claimed(config: ResultConfig, command: str, folder: Path) -> Iterator[Path]:
-    """Claim the folder of the result, which is `folder_of` these."""
+def claimed(config: ResultConfig, command: str, folder: Path, *, names: Iterable[str] = ()) -> Iterator[Path]:
+    """Check the numbers, and claim the folder of the result, which is `folder_of` these."""
+    check_numbers(config)
     out = folder_of(config, folder)
-    with results.claimed(out, command, overwrite=config.overwrite):
+    with results.claimed(out, command, overwrite=config.overwrite, names=names):
         yield out
 
 
-def folder_of(config: ResultConfig, folder: Path) -> Path:
+def check_numbers(config: Any) -> None:
+    """UserError for the first flag that counts something and is below what can be."""
+    for field in dataclasses.fields(config):
+        value, least = getattr(config, field.name), _LEAST.get(field.name, 1 if field.name.startswith("num_") else None)
+        for number in value if isinstance(value, tuple) else (value,):
+            if least is not None and isinstance(number, int | float) and not number >= least:
+                raise UserError(f"{field.name}={number}: at least {least} is needed")
+
+
+def folder_of(config: OutConfig, folder: Path) -> Path:
     """The result's folder: --out, or what was asked for below `folder`."""
     return folder / asked_for(config) if config.out is None else config.out
 
@@ -111,7 +144,7 @@ def describe(net: Net) -> str:
     return f"{net.name}, {len(net.layers)} layers, images of {size}, {classes}"
 
 
-def asked_for(config: ResultConfig) -> str:
+def asked_for(config: OutConfig) -> str:
     """What differs from the defaults, as the name of a folder: "conv3-map7"; "" where nothing does."""
     words: list[str] = []
     for field in dataclasses.fields(config):
@@ -133,7 +166,10 @@ def asked_for(config: ResultConfig) -> str:
 def _words(name: str, value: Any) -> list[str]:
     entries = value if isinstance(value, tuple) else (value,)
     values = [_end_of(entry) if isinstance(entry, Path) else str(entry) for entry in entries]
-    return values if name in _PLAIN else [name.replace("_", "-") + "-".join(values)]
+    if name in _PLAIN:
+        return values
+    joint = "" if all(isinstance(entry, int | float) for entry in entries) else "-"
+    return [name.replace("_", "-") + joint + "-".join(values)]
 
 
 def _end_of(path: Path) -> str:

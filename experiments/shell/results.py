@@ -53,26 +53,27 @@ class Provenance(TypedDict):
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, command: str, *, overwrite: bool) -> Iterator[Path]:
+def claimed(folder: Path, command: str, *, overwrite: bool, names: Iterable[str] = ()) -> Iterator[Path]:
     """`folder` for the result of one command at a time, checked before any work is done.
 
     Args:
       folder: where the result goes; made if it is not there.
       command: what makes the result, as "deconv_figures".
       overwrite: whether an earlier result of this command may be replaced.
+      names: of the files that will be written, as far as they are known; see `check_names`.
 
     Raises:
       UserError: a result is there that may not be replaced, pictures of something else are, or another process is
         writing into the folder.
     """
     if parallel.host_count()[0] > 0:  # of several hosts that share the folder the first one writes into it
-        check_free(folder, command, overwrite=overwrite)
+        check_free(folder, command, overwrite=overwrite, names=names)
         yield folder
         return
     is_new = not folder.exists()
     with files.locked(folder):
         try:
-            check_free(folder, command, overwrite=overwrite)
+            check_free(folder, command, overwrite=overwrite, names=names)
             yield folder
         finally:
             if [path.name for path in folder.iterdir()] == [files.LOCK]:  # nothing came of it
@@ -82,7 +83,7 @@ def claimed(folder: Path, command: str, *, overwrite: bool) -> Iterator[Path]:
                         folder.rmdir()
 
 
-def check_free(folder: Path, command: str, *, overwrite: bool) -> None:
+def check_free(folder: Path, command: str, *, overwrite: bool, names: Iterable[str] = ()) -> None:
     """UserError where a result of `command` cannot go into `folder`."""
     named = f"out={str(folder)!r}"
     if (folder / RESULT).exists():
@@ -93,6 +94,12 @@ def check_free(folder: Path, command: str, *, overwrite: bool) -> None:
             raise UserError(f"{named}: it already holds a result; give another folder, or --overwrite")
     elif not overwrite and any(path.suffix in (".png", ".npz") for path in folder.glob("[!.]*")):
         raise UserError(f"{named}: it holds files of something else; give another folder")
+    check_names(folder, names)
+
+
+def check_names(folder: Path, names: Iterable[str]) -> None:
+    """UserError where a file of another stands where one of these is to be written; see that before any work."""
+    _named(folder, list(names))
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def test_several_checkpoints_are_averaged_and_measured_alone(tmp_path, monkeypat
     run = tiny_run(tmp_path / "a")
     other = tiny_run(tmp_path / "b", recipe=dataclasses.replace(RECIPE, seed=1))
     printed = call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run, other, "--batch-size", 8)
-    folder = run / "evaluation" / f"with{other.parent.name}-{other.name}"
+    folder = run / "evaluation" / f"with-{other.parent.name}-{other.name}"
     result = json.loads((folder / "result.json").read_text())
     assert result["members"][0]["error"]["center"]["top1"] == pytest.approx(error_by_hand(pixels.center_crop))
     assert result["members"][0]["checkpoint"] != result["members"][1]["checkpoint"]

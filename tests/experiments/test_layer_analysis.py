@@ -130,7 +130,7 @@ def test_the_command_prints_its_table_beside_the_papers(trained, photos, monkeyp
     assert net.startswith("net: ") and data == "data: caltech101, 3 classes, 46 photos"
     assert lines[1].split()[:3] == ["fc7", "12", "svm"] and lines[1].endswith("85.5")
     assert lines[2].split()[:3] == ["fc8", "3", "softmax"] and lines[2].endswith("-")
-    asked = f"{'-'.join(photos.parts[-2:])}-svmfc7-softmaxfc8-num-train4-num-folds1"
+    asked = f"{'-'.join(photos.parts[-2:])}-svm-fc7-softmax-fc8-num-train4-num-folds1"
     assert lines[3] == f"written to {trained.run / 'layers' / 'caltech101' / asked}"
 
 

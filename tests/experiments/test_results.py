@@ -1,5 +1,7 @@
 """The one writer of results: what it claims, writes, names and removes."""
 
+import dataclasses
+import importlib
 import json
 import multiprocessing
 
@@ -138,3 +140,36 @@ def test_a_result_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(UserError, match="result.json is damaged .*; remove it, or give another folder"):
         with results.claimed(tmp_path, "figure_a", overwrite=True):
             pass
+
+
+COMMANDS = {  # a file of each that is known before any work is done
+    "deconv_figures": "conv1.npz",
+    "activation_maximization": "conv1.npz",
+    "invariance_curves": "figure5.png",
+    "sanity_checks": "table.png",
+    "occlusion_maps": "maps.png",
+    "part_correspondence": "signs.npz",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_foreign_file_in_the_way_is_noticed_before_the_data_are_opened(tmp_path, command):
+    room = importlib.import_module(f"experiments.{command}")
+    (tmp_path / "mine.txt").write_text("")
+    (tmp_path / "result.json").write_text(json.dumps({"command": command, "files": {}}))
+    (tmp_path / COMMANDS[command]).write_bytes(b"precious")
+    config = room.Config(net="foreign_nets:SMALL", data="absent", out=tmp_path, overwrite=True)
+    with pytest.raises(UserError, match=f"{COMMANDS[command]} there is none of an earlier result; move it away"):
+        room.run(config)
+    assert {path.name for path in tmp_path.glob("[!.]*")} == {"mine.txt", "result.json", COMMANDS[command]}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_numbers_below_what_can_be_are_refused_before_the_data_are_opened(tmp_path, command):
+    room = importlib.import_module(f"experiments.{command}")
+    config = room.Config(net="foreign_nets:SMALL", data="absent", out=tmp_path / "out")
+    for field in dataclasses.fields(config):
+        if type(field.default) is int:
+            with pytest.raises(UserError, match=f"{field.name}=-1"):
+                room.run(dataclasses.replace(config, **{field.name: -1}))
+    assert not (tmp_path / "out").exists()

@@ -257,7 +257,9 @@ def test_the_command_prints_its_table_beside_the_papers(trained, photos, monkeyp
     monkeypatch.setitem(transfer_learning.PAPER["caltech101"]["pretrained"], 4, {"mean": 50.0, "spread": 0.5})
     transfer_learning.main()
     printed = capsys.readouterr().out
-    folder = trained.run / "transfer" / "caltech101" / f"{'-'.join(photos.parts[-2:])}-armspretrained-num-train4-curve2"
+    folder = (
+        trained.run / "transfer" / "caltech101" / f"{'-'.join(photos.parts[-2:])}-arms-pretrained-num-train4-curve2"
+    )
     assert "50.0 ± 0.5" in printed and f"written to {folder}-num-folds2" in printed
     monkeypatch.setattr(sys, "argv", ["transfer_learning", *flags])
     with pytest.raises(SystemExit, match="error: out=.*it already holds a result"):

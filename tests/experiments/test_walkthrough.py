@@ -237,7 +237,7 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
         ({"layer": "conv1", "map": -1}, "map=-1: a whole number from 0 to 5"),
         ({"layer": "conv1", "map": 1}, "map=1: nothing in this image excites it in conv1; take another"),
         ({"image": 21}, "image=21: the validation split of 'tiny' has 21, counted from 0"),
-        ({"image": -1}, "image=-1: the validation split"),
+        ({"image": -1}, "image=-1: at least 0 is needed"),
     ],
 )
 def test_what_cannot_be_drawn_is_named_before_anything_is_written(trained, options, message):
