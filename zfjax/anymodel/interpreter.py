@@ -8,8 +8,9 @@ with a custom derivative is replaced by what it computes.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -264,22 +265,48 @@ def _rebuilt(
     backward: Backward | None,
     options: Sequence[tuple[str, Any]],
 ) -> Callable[..., Sequence[Any]]:
-    """(consts of each program, operands) -> results of the call."""
+    """(consts of each program, operands) -> results of the call; it holds the programs weakly."""
+    found = [weakref.ref(program) for program in programs]
 
     def run(consts: Sequence[Sequence[Any]], operands: Sequence[Any]) -> Sequence[Any]:
-        bodies = [
-            partial(evaluate, program, values, plan=plan, backward=backward)
-            for program, values, plan in zip(programs, consts, plans, strict=True)
-        ]
+        bodies = []
+        for reference, values, plan in zip(found, consts, plans, strict=True):
+            program = reference()
+            assert program is not None  # whoever runs the call has its equation
+            bodies.append(partial(evaluate, program, values, plan=plan, backward=backward))
         return frame(bodies, operands, **dict(options))
 
     return run
 
 
-@lru_cache(maxsize=64)  # bounds what a function that makes new calls of jit at every call leaves behind
-def compiled(*key: Any) -> Callable[..., Sequence[Any]]:
-    """One compiled function for one program and plan, found again when it is called outside jit."""
-    return jax.jit(_rebuilt(*key))
+class _Compiled:
+    """The compiled calls of programs, found again when one is called outside jit, for as long as the program lives.
+
+    A model that makes new programs at every call so leaves nothing behind.
+    """
+
+    def __init__(self) -> None:
+        self.calls: weakref.WeakKeyDictionary[core.Jaxpr, dict[Any, Callable[..., Any]]] = weakref.WeakKeyDictionary()
+
+    def __call__(
+        self,
+        frame: Callable[..., Sequence[Any]],
+        programs: Sequence[core.Jaxpr],
+        plans: Sequence[Plan],
+        backward: Backward | None,
+        options: Sequence[tuple[str, Any]],
+    ) -> Callable[..., Sequence[Any]]:
+        calls = self.calls.setdefault(programs[0], {})
+        key = (frame, tuple(weakref.ref(program) for program in programs), plans, backward, options)
+        if key not in calls:
+            while len(calls) >= _RULES_OF_ONE:
+                calls.pop(next(iter(calls)))
+            calls[key] = jax.jit(_rebuilt(frame, programs, plans, backward, options))
+        return calls[key]
+
+
+_RULES_OF_ONE = 8  # a rule that is a new function at every call leaves no more behind
+compiled = _Compiled()
 
 
 def _call(bodies: Bodies, operands: Sequence[Any]) -> Sequence[Any]:
