@@ -280,3 +280,27 @@ def test_layers_print_as_a_table_of_modules():
 
 def test_the_name_is_public():
     assert zfjax.layers is zfjax.anymodel.layers
+
+
+def test_keras_layers_are_named_and_cut_as_its_sub_models(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras")
+    x = first = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="c1")(x)
+    x = part = keras.layers.Conv2D(5, 3, activation="relu", name="c2")(x)
+    model = keras.Model(first, keras.layers.GlobalAveragePooling2D()(x), name="functional")
+    sub = keras.Model(first, part)
+    assert_cut(lambda x: model(x, training=False), "functional/c2", lambda x: sub(x, training=False), IMAGES)
+
+
+def test_haiku_modules_are_named_by_their_paths():
+    haiku = pytest.importorskip("haiku")
+
+    def forward(x, whole=True):
+        x = jax.nn.relu(haiku.Conv2D(4, 3, name="c1")(x))
+        x = haiku.Conv2D(4, 3, name="c2")(x)
+        return jax.nn.relu(x).mean(axis=(1, 2)) if whole else x
+
+    net = haiku.without_apply_rng(haiku.transform(forward))
+    params = net.init(jax.random.key(0), IMAGES)
+    assert_cut(lambda x: net.apply(params, x), "c2", lambda x: net.apply(params, x, whole=False), IMAGES)
