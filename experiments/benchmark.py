@@ -4,10 +4,14 @@
     python -m experiments.benchmark forward
     python -m experiments.benchmark project --layer conv5
     python -m experiments.benchmark project-fn --layer conv5
+    python -m experiments.benchmark units --layer conv5 --against torch
+    python -m experiments.benchmark atlas --against torch
     python -m experiments.benchmark loader --data DIR
 
 `--against torch` measures PyTorch (and Captum's Deconvolution for `project`) in the same run, in turns, in both of its
-memory layouts: `pip install -e ".[bench]"`. `project-fn` measures `zfjax.project_fn`, the deconvnet of any function, in
+memory layouts: `pip install -e ".[bench]"`. `units` projects nine units of each image, the forward pass included, and
+`atlas` nine of every map below the dense layers, from the scan of all images on: beside Captum's NeuronDeconvolution,
+which takes one unit of an image at a time. `project-fn` measures `zfjax.project_fn`, the deconvnet of any function, in
 turns with that of our own networks, and says how many times its seconds it takes. Expected time: half a minute to three
 minutes on two CPU cores. Figures are medians over rounds, as "images_per_second"; compare only lines of one run.
 """
@@ -31,12 +35,14 @@ import tyro
 from PIL import Image
 
 from experiments.shell.command import in_one_line
-from zfjax import deconvnet, network, parallel, training
+from zfjax import deconvnet, features, network, parallel, training
+from zfjax.analyses import top_activations
 from zfjax.anymodel import rules
-from zfjax.architecture import ALEXNET, ZFNET, Architecture
+from zfjax.architecture import ALEXNET, ZFNET, Architecture, Conv
 from zfjax.data import ImageSet, sets
 from zfjax.data.loader import steps_per_epoch, train_batches
 from zfjax.errors import UserError
+from zfjax.windows import Windows
 
 Work = Callable[[], Any]  # does the work on one batch, or starts it
 Engine = tuple[Work, Callable[[Any], Any]]  # the work, and what waits for its result
@@ -73,6 +79,7 @@ class Workload:
         return table.with_sizes(image=self.image_size, **{table.layer_names[-1]: self.num_classes})
 
 
+UNITS_WORKLOAD = Workload(batch_size=16, steps=1)  # a step of the others takes long
 OWN_SCENES, OWN_COPIES, OWN_SIDE = 64, 32, 256  # of the set that is made where none is named
 
 
@@ -205,6 +212,113 @@ def ruled(workload: Workload, layer: str, channel: int) -> Engine:
     return lambda: pixels(params, images), jax.block_until_ready
 
 
+UNITS = 9  # of each image, or of each map
+AT_ONCE = 48  # units that go down together
+
+
+def units(workload: Workload = UNITS_WORKLOAD, layer: str = "conv5") -> list[dict[str, Any]]:
+    """Images to the projections of nine of their units each: the forward pass up to the layer, then each unit alone.
+
+    Args:
+      workload: what is measured, and how long.
+      layer: layer of the units.
+    """
+    records = compare("units", workload, {"zfjax": windows(workload, layer)}, layer=layer)
+    return [{**record, "projections_per_second": _per_second(record, UNITS)} for record in records]
+
+
+def _per_second(record: dict[str, Any], of_each_image: int) -> float:
+    return round(of_each_image * record["batch_size"] / record["seconds_per_step"]["median"], 2)
+
+
+def windows(workload: Workload, layer: str) -> Engine:
+    """Nine maps of each image at their strongest places, in windows."""
+    architecture, params, images = network_of(workload)
+    fed, fn = np.asarray(images), features.layers_of(params, [layer], architecture=architecture)
+    places = strongest_places(features.in_batches(fn, fed, batch_size=workload.batch_size)[layer])
+    options: dict[str, Any] = {"layer": layer, "architecture": architecture, "batch_size": workload.batch_size}
+    return lambda: deconvnet.windows_of_places(params, fed, places, units_at_once=AT_ONCE, **options), lambda _: None
+
+
+def atlas(workload: Workload = UNITS_WORKLOAD, images: int = 1000, sample: int = 8) -> list[dict[str, Any]]:
+    """Images of noise to nine projections of every map below the dense layers, by the images that excite it most.
+
+    Args:
+      workload: the table, and the images per forward pass; there is one round.
+      images: how many are looked through.
+      sample: units of each layer that Captum's loop is timed on, to which the others are in proportion.
+    """
+    table = workload.table()
+    layers = [row.name for row in table.layers if isinstance(row, Conv)]
+    num_units = UNITS * sum(table.sizes()[layer].output[-1] for layer in layers)
+    run = whole_atlas(workload, images, layers)
+    run(workload.batch_size)  # compile
+    began = time.perf_counter()
+    drawn = run(images)
+    seconds = {"zfjax": time.perf_counter() - began}
+    assert sum(len(windows.rows) for windows in drawn.values()) == num_units
+    if workload.against == "torch":
+        from experiments.shell import torch_twin  # torch is an extra: zfjax[bench]
+
+        seconds |= torch_twin.seconds_of_atlas(workload, layers, images=images, sample=sample)
+    return [
+        {
+            "name": "atlas",
+            "engine": engine,
+            "seconds": round(taken, 1),
+            "projections_per_second": round(num_units / taken, 2),
+            "num_units": num_units,
+            "num_images": images,
+            "extrapolated_from": None if engine == "zfjax" else sample,
+            "architecture": workload.architecture,
+            "image_size": workload.image_size,
+            "batch_size": workload.batch_size,
+        }
+        for engine, taken in seconds.items()
+    ]
+
+
+def whole_atlas(workload: Workload, num: int, layers: list[str]) -> Callable[[int], dict[str, Windows]]:
+    """fn(how many images) -> {layer: windows}: the scan, then the nine strongest of every map."""
+    architecture, params, noise = network_of(workload)
+    pictures = np.resize(np.asarray(noise), (num, *noise.shape[1:]))
+    pictures += np.random.default_rng(0).normal(size=(num, 1, 1, 3)).astype(np.float32)  # no two are the same
+    fn = features.layers_of(params, layers, architecture=architecture)
+
+    def run(some: int) -> dict[str, Windows]:
+        batches = features.full_batches(some, workload.batch_size)
+        top = top_activations.init({layer: architecture.sizes()[layer].output[-1] for layer in layers}, k=UNITS)
+        for rows in batches:
+            indices = np.where(np.diff(rows, prepend=-1) > 0, rows, -1).astype(np.int32)
+            top = advance(top, pictures[rows], indices)
+        places = {layer: places_of_top(top[layer]) for layer in layers}
+        return deconvnet.windows_of_layers(
+            params, pictures[:some], places, architecture=architecture, batch_size=workload.batch_size
+        )
+
+    @jax.jit
+    def advance(top: top_activations.State, images: jax.Array, indices: jax.Array) -> top_activations.State:
+        return top_activations.update(top, fn(images), indices)
+
+    return run
+
+
+def places_of_top(top: top_activations.TopActivations) -> dict[str, np.ndarray]:
+    """What a scan of one layer found, as `project_places` takes it."""
+    maps = np.broadcast_to(np.arange(len(top.values))[:, None], top.values.shape)
+    fields = {"image": top.images, "channel": maps, "row": top.rows, "column": top.columns}
+    return {name: np.asarray(field)[np.asarray(top.images) >= 0] for name, field in fields.items()}
+
+
+def strongest_places(maps: np.ndarray) -> dict[str, np.ndarray]:
+    """Of nine channels of each image, the same ones in all."""
+    channels = np.linspace(0, maps.shape[-1] - 1, UNITS, dtype=int)
+    image, channel = (index.ravel() for index in np.meshgrid(np.arange(len(maps)), channels, indexing="ij"))
+    own = maps.reshape(len(maps), -1, maps.shape[-1])[image, :, channel]
+    row, column = np.divmod(own.argmax(axis=1), maps.shape[2] if maps.ndim == 4 else 1)
+    return {"image": image, "channel": channel, "row": row, "column": column}
+
+
 def network_of(workload: Workload) -> tuple[Architecture, network.Params, jax.Array]:
     """The table, He-initialised parameters and one batch of noise in pixels."""
     architecture = workload.table()
@@ -289,6 +403,8 @@ def main() -> None:
         "forward": forward,
         "project": project,
         "project-fn": project_fn,
+        "units": units,
+        "atlas": atlas,
     }
     commands["loader"] = loader
     try:

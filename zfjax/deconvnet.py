@@ -451,7 +451,7 @@ def project_places(
       architecture: the table.
       way: `project`, `gradient` or `guided_backprop`, or its name in `WAYS`.
       seed: where they start, as for `isolate`.
-      batch_size: images per forward pass, and a quarter of the activations per way down at most.
+      batch_size: images per forward pass.
 
     Returns:
       float32 [N, size, size, 3], signed, in pixels: `way` of each activation by itself. UserError for a place
@@ -464,37 +464,69 @@ def project_places(
 
 
 def windows_of_places(
+    params: Params, images: np.ndarray, places: Mapping[str, np.ndarray], *, layer: str, **options: Any
+) -> Windows:
+    """`project_places` as Windows of NumPy arrays, which are as small as what the units see; same options."""
+    return windows_of_layers(params, images, {layer: places}, **options)[layer]
+
+
+def windows_of_layers(
     params: Params,
     images: np.ndarray,
-    places: Mapping[str, np.ndarray],
+    places: Mapping[str, Mapping[str, np.ndarray]],
     *,
-    layer: str,
     architecture: Architecture,
     way: WayDown | str = project,
     seed: Seed = "value",
     batch_size: int = 16,
-) -> Windows:
-    """`project_places` as Windows of NumPy arrays, which are as small as what the units see."""
-    _check_places(places, len(images), layer, architecture)
+    units_at_once: int = 16,
+) -> dict[str, Windows]:
+    """Units of several layers carried down, each alone; every image goes up once, for all of them.
+
+    Args:
+      params, images, architecture, way, seed: as for `project_places`.
+      places: {layer: places}, those of each layer as for `project_places`.
+      batch_size: images per forward pass.
+      units_at_once: units of one layer per way down.
+
+    Returns:
+      {layer: Windows} of NumPy arrays; UserError as for `project_places`.
+    """
+    for layer in places:
+        _check_places(places[layer], len(images), layer, architecture)
     check_seed(seed)
-    options: dict[str, Any] = {"layer": layer, "architecture": architecture, "way": _name_of(way)}
-    places = {name: np.asarray(place, np.int32) for name, place in places.items()}
-    batches = places["image"] // batch_size
-    at_once = batch_size * (1 if np.bincount(batches).max(initial=0) <= batch_size else 4)
-    drawn, starts = _empty_windows(params, images, len(batches), options), np.zeros(len(batches), np.float32)
-    for batch in np.unique(batches):
-        start = batch * batch_size
-        trace = _trace_below(params, _fill(images[start : start + batch_size], batch_size), **options)
-        wanted = np.flatnonzero(batches == batch)
-        for chosen in (wanted[first : first + at_once] for first in range(0, len(wanted), at_once)):
-            some = {name: _fill(place[chosen], at_once) for name, place in places.items()}
-            some["image"] = some["image"] - np.int32(start)
-            place = Place(*(jnp.asarray(some[name]) for name in ("image", "channel", "row", "column")))
-            starts[chosen] = activations_at(trace[layer].features, place)[: len(chosen)]
-            windows = _project_windows(params, trace, place, seed=seed, **options)
-            for all_of_field, field in zip(drawn, windows, strict=True):
-                all_of_field[chosen] = np.asarray(field)[: len(chosen)]
-    warn_below_zero(starts, seed=seed)
+    options: dict[str, Any] = {"architecture": architecture, "way": _name_of(way)}
+    indices = {
+        layer: {name: np.asarray(index, np.int32) for name, index in of_layer.items()}
+        for layer, of_layer in places.items()
+    }
+    drawn = {
+        layer: _empty_windows(params, images, len(of_layer["image"]), {"layer": layer, **options})
+        for layer, of_layer in indices.items()
+    }
+    starts = {layer: np.zeros(len(windows.rows), np.float32) for layer, windows in drawn.items()}
+    top = max(places, key=architecture.layer_names.index)
+    for start in range(0, len(images), batch_size):
+        wanted = {
+            layer: np.flatnonzero((of_layer["image"] >= start) & (of_layer["image"] < start + batch_size))
+            for layer, of_layer in indices.items()
+        }
+        if not any(map(len, wanted.values())):
+            continue
+        trace = _trace_below(params, _fill(images[start : start + batch_size], batch_size), layer=top, **options)
+        for layer, numbers in wanted.items():
+            for first in range(0, len(numbers), units_at_once):
+                chosen = numbers[first : first + units_at_once]
+                some = {name: _fill(place[chosen], units_at_once) for name, place in indices[layer].items()}
+                some["image"] = some["image"] - np.int32(start)
+                place = Place(*(jnp.asarray(some[name]) for name in ("image", "channel", "row", "column")))
+                seen = {name: trace[name] for name in _names_up_to(layer, architecture)}
+                starts[layer][chosen] = activations_at(trace[layer].features, place)[: len(chosen)]
+                windows = _project_windows(params, seen, place, layer=layer, seed=seed, **options)
+                for field, some_rows in zip(drawn[layer], windows, strict=True):
+                    field[chosen] = np.asarray(some_rows)[: len(chosen)]
+    for values in starts.values():
+        warn_below_zero(values, seed=seed)
     return drawn
 
 
@@ -668,10 +700,14 @@ def _name_of(way: WayDown | str) -> str:
 def _trace_below(params: Params, images: jax.Array, *, layer: str, architecture: Architecture, way: str) -> Trace:
     """What the way needs of the trace up to the layer; under jit all else is not computed."""
     trace = forward(params, images, architecture=architecture)[1]
-    names = architecture.layer_names[: architecture.layer_names.index(layer) + 1]
+    names = _names_up_to(layer, architecture)
     if way != "deconvnet":
         return {name: trace[name] for name in names}
     return {name: LayerTrace(trace[name].features, trace[name].switches) for name in names}
+
+
+def _names_up_to(layer: str, architecture: Architecture) -> tuple[str, ...]:
+    return architecture.layer_names[: architecture.layer_names.index(layer) + 1]
 
 
 _project_windows = partial(jax.jit, static_argnames=("layer", "architecture", "way", "seed"))(carry_down)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from experiments.benchmark import Engine, Workload
+from experiments.benchmark import UNITS, Engine, Workload
 from zfjax.architecture import Architecture, Conv, Pool
 
 LAYOUTS = {"torch": torch.contiguous_format, "torch channels_last": torch.channels_last}
@@ -76,6 +79,7 @@ def engines(name: str, workload: Workload, **more: Any) -> dict[str, Engine]:
         "train_step": train_engine,
         "forward": forward_engine,
         "project": project_engine,
+        "units": units_engine,
     }
     return {label: makers[name](workload, layout, **more) for label, layout in LAYOUTS.items()}
 
@@ -144,6 +148,58 @@ def project_engine(workload: Workload, layout: torch.memory_format, *, layer: st
             return deconvolution.attribute(images)
 
     return advance, wait
+
+
+def units_engine(workload: Workload, layout: torch.memory_format, *, layer: str) -> Engine:
+    """Captum's NeuronDeconvolution of nine units of each image: one at a time, at its strongest place."""
+    images, _ = batch_of(workload, layout)
+    attribute = unit_attribution(workload, layout, layer)
+
+    def advance() -> list[torch.Tensor]:
+        with autocast(workload):
+            return [attribute(images, channel) for channel in range(UNITS)]
+
+    return advance, wait
+
+
+def unit_attribution(
+    workload: Workload, layout: torch.memory_format, layer: str
+) -> Callable[[torch.Tensor, int], torch.Tensor]:
+    """fn(images, channel) -> pictures of one map's strongest place in each image, of the net up to the layer."""
+    from captum.attr import NeuronDeconvolution
+
+    net = build(workload.table(), layer).to(device(), memory_format=layout).eval()
+    deconvolution = NeuronDeconvolution(net, net[-1])
+
+    def attribute(images: torch.Tensor, channel: int) -> torch.Tensor:
+        return deconvolution.attribute(images, lambda maps: maps[:, channel].flatten(1).max(dim=1).values)
+
+    return attribute
+
+
+def seconds_of_atlas(workload: Workload, layers: list[str], *, images: int, sample: int) -> dict[str, float]:
+    """Of the scan and of Captum's loop over all units, from the time of one batch and of `sample` units a layer."""
+    table, seconds = workload.table(), dict[str, float]()
+    for label, layout in LAYOUTS.items():
+        batch, _ = batch_of(workload, layout)
+        net = build(table, layers[-1]).to(device(), memory_format=layout).eval()
+        with torch.inference_mode():
+            seconds[label] = images / len(batch) * timed(partial(net, batch), 3)
+        for layer in layers:
+            attribute = partial(unit_attribution(workload, layout, layer), batch, 0)
+            num_units = UNITS * table.sizes()[layer].output[-1]
+            seconds[label] += num_units / len(batch) * timed(attribute, -(-sample // len(batch)))
+    return seconds
+
+
+def timed(work: Callable[[], Any], times: int) -> float:
+    """Median seconds of one call, after one that is not counted."""
+    taken = []
+    for _ in range(times + 1):
+        began = time.perf_counter()
+        wait(work())
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken[1:])
 
 
 class Strongest(nn.Module):

@@ -157,6 +157,29 @@ def test_benchmark_prints_a_line_of_json(name, more, monkeypatch, capsys):
     assert record["images_per_second"] == pytest.approx(4 / record["seconds_per_step"]["median"], rel=0.01)
 
 
+def test_benchmark_counts_nine_units_of_each_image(monkeypatch, capsys):
+    flags = ("--width", 1 / 32, "--image-size", 48, "--batch-size", 2, "--rounds", 1, "--layer", "conv2")
+    record = json.loads(call(monkeypatch, capsys, benchmark, "units", *flags))
+    assert (record["name"], record["engine"], record["layer"]) == ("units", "zfjax", "conv2")
+    seconds = record["seconds_per_step"]["median"]
+    assert record["projections_per_second"] == pytest.approx(18 / seconds, rel=0.01)
+    step, _ = benchmark.windows(Workload(width=1 / 32, image_size=48, batch_size=2), "conv2")
+    assert len(step().rows) == 18 and np.abs(step().pixels).max(axis=(1, 2, 3)).astype(bool).mean() > 0.5
+
+
+@pytest.mark.slow
+def test_benchmark_of_the_atlas_projects_nine_units_of_every_map(monkeypatch, capsys):
+    flags = ("--width", 1 / 32, "--image-size", 48, "--batch-size", 4, "--images", 10)
+    record = json.loads(call(monkeypatch, capsys, benchmark, "atlas", *flags))
+    table = Workload(width=1 / 32, image_size=48).table()
+    num_units = 9 * sum(size.output[-1] for size in table.sizes().values() if len(size.output) == 3)
+    assert (record["engine"], record["num_units"], record["num_images"]) == ("zfjax", num_units, 10)
+    run = benchmark.whole_atlas(Workload(width=1 / 32, image_size=48, batch_size=4), 10, ["conv1", "conv2"])
+    drawn = run(10)
+    assert {layer: len(windows.rows) for layer, windows in drawn.items()} == {"conv1": 27, "conv2": 72}
+    assert all(np.abs(windows.pixels).max() > 0 for windows in drawn.values())
+
+
 def test_benchmark_compares_the_traced_deconvnet_with_the_explicit_one(monkeypatch, capsys):
     flags = ("--width", 1 / 32, "--image-size", 48, "--num-classes", 10, "--batch-size", 4, "--steps", 1, "--rounds", 1)
     printed = call(monkeypatch, capsys, benchmark, "project-fn", *flags, "--layer", "conv3", "--channel", 1)
