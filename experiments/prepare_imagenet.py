@@ -2,27 +2,38 @@
 
     python -m experiments.prepare_imagenet --source DIR --data-dir DIR
 
---source holds ILSVRC2012_img_train.tar and/or ILSVRC2012_img_val.tar as downloaded, or class folders
-train/<class>/*.jpg and val/<class>/*.jpg. Expected for the whole of ImageNet at 256 pixels: one to two hours on one
+--source holds ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar as downloaded; or class folders train/<class>/*.jpg
+and val/<class>/*.jpg (also validation/ or valid/), where val/ may be flat as it comes out of the tar; or Kaggle's
+ILSVRC/Data/CLS-LOC; or imagenet2012 as TensorFlow Datasets prepared it. Of class folders without splits
+(<class>/*.jpg, or <class>_<number>.jpg in one folder) --val-share 0.1 takes a share for validation. What lies there
+and is not read is counted and named, with the photos of equal bytes. --verify reads a prepared set whole and says
+whether it is what was prepared. Expected for the whole of ImageNet at 256 pixels: one to two hours on one
 core, minutes on sixteen; 40 GB. The last line printed is the command that trains on it, where both splits are there.
 """
 
 import dataclasses
 import os
+import shlex
 import time
+from collections.abc import Mapping
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import tyro
 
+from zfjax import files
+from zfjax.errors import UserError
 
-@dataclasses.dataclass(frozen=True)
+SPLITS = ("train", "validation")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Prepare ImageNet (official tars or class folders) for training."""
+    """Prepare ImageNet (official tars, class folders or TFDS's records) for training."""
 
-    source: Path
-    """Folder with the official tars, or with train/<class>/ and val/<class>/."""
+    source: Path | None = None
+    """Folder with the official tars, with train/<class>/ and val/<class>/, or another form (see above)."""
     data_dir: Path
     """Folder that receives the prepared set; sets of several sizes may share it."""
     size: int = 256
@@ -33,47 +44,93 @@ class Config:
     """Leave out files that cannot be decoded, and list them, instead of stopping at the first."""
     overwrite: bool = False
     """Replace a set of this size that is already there, once the new one is whole."""
+    val_share: float | None = None
+    """Share of each class's photos that becomes the validation split, where the source has none."""
+    verify: bool = False
+    """Read the set that is there whole, instead of preparing one."""
 
 
 def run(config: Config) -> dict[str, Any]:
     """Prepares (or finds) the set; returns its facts, "folder", "fresh", "seconds" and the "sizes" that lie there."""
-    from zfjax.data import imagenet, imagenet_builder
+    from zfjax.data import archives, imagenet, imagenet_builder
 
     start = time.monotonic()
-    facts = imagenet_builder.prepare(
-        config.source,
-        config.data_dir,
-        size=config.size,
-        workers=(os.cpu_count() or 1) if config.workers is None else config.workers,
-        skip_bad=config.skip_bad,
-        overwrite=config.overwrite,
-    )
+    if config.verify:
+        facts = {**imagenet.verify(config.data_dir, config.size), "fresh": False}
+    elif config.source is None:
+        raise UserError("--source DIR is needed, the folder with the photos; or --verify for a set that is there")
+    else:
+        if config.overwrite or not imagenet.set_folder(config.data_dir, config.size).exists():
+            print(announcement(archives.find_splits(config.source, config.val_share)), flush=True)
+        facts = imagenet_builder.prepare(
+            config.source,
+            config.data_dir,
+            size=config.size,
+            workers=(os.cpu_count() or 1) if config.workers is None else config.workers,
+            skip_bad=config.skip_bad,
+            overwrite=config.overwrite,
+            val_share=config.val_share,
+        )
     return {**facts, "seconds": time.monotonic() - start, "sizes": imagenet.sizes_in(config.data_dir)}
+
+
+def announcement(splits: Mapping[str, Any]) -> str:
+    """What was found, said before the work begins, so that a missing split is noticed now and not after hours."""
+    lines = [f"{split}: {splits[split].where}" if split in splits else f"{split}: none" for split in SPLITS]
+    missing = [split for split in SPLITS if split not in splits]
+    if missing:
+        hint = ", or hold out a share of the training photos: --val-share 0.1" if missing == ["validation"] else ""
+        lines.append(f"Training needs the {missing[0]} split too: stop now (Ctrl-C) and put it there{hint}.")
+    return "\n".join(lines)
 
 
 def report(config: Config, result: dict[str, Any]) -> str:
     """What the command line prints about `result`."""
-    lines = [f"{'Prepared' if result['fresh'] else 'Already prepared, nothing done'}: {result['folder']}"]
-    if not result["fresh"]:
+    done = "Prepared" if result["fresh"] else "Verified" if config.verify else "Already prepared, nothing done"
+    lines = [f"{done}: {result['folder']}"]
+    if done.startswith("Already") and config.source is not None:
         lines[0] += " (--overwrite prepares it anew)"
         if result["source"] != str(config.source.resolve()):
             lines.append(f"Note: it was prepared from {result['source']}, not from {config.source.resolve()}.")
     counts = ", ".join(f"{count:,} {split}" for split, count in result["counts"].items())
     lines.append(f"{counts} photos of {len(result['class_names'])} classes, {result['size']} x {result['size']} pixels")
-    if result["fresh"]:
+    if result["fresh"] or config.verify:
         lines.append(f"{result['seconds']:.0f} s")
+    lines += remarks(result)
+    missing = set(SPLITS) - set(result["counts"])
+    if missing:
+        return "\n".join([*lines, f"To train on it the {missing.pop()} split is needed too."])
+    command = f"python -m experiments.train_imagenet --data-dir {shlex.quote(str(config.data_dir))}"
+    if len(result["sizes"]) > 1:
+        command += f" --data-size {result['size']}"
+    if result["size"] < 256:  # the paper's crops are 7/8 of its pictures: the rest is room to move
+        command += " --preset reduced" + (f" --image-size {crop_of(result['size'])}" if result["size"] < 128 else "")
+    return "\n".join([*lines, "Train on it:", f"  {command}"])
+
+
+def crop_of(size: int) -> int:
+    """The side of crops that leaves them as much room in pictures of `size` pixels as the paper's 224 have in 256."""
+    return max(size * 7 // 8, 1)
+
+
+def remarks(result: Mapping[str, Any]) -> list[str]:
+    """What was left out of a set, or is odd about it."""
+    lines = []
     if result["skipped"]:
         lines.append(f"{len(result['skipped'])} files left out, because they cannot be decoded:")
         lines += [f"  {line}" for line in result["skipped"]]
-    missing = {"train", "validation"} - set(result["counts"])
-    if missing:
-        return "\n".join([*lines, f"To train on it the {missing.pop()} split is needed too."])
-    command = f"python -m experiments.train_imagenet --data-dir {config.data_dir}"
-    if len(result["sizes"]) > 1:
-        command += f" --data-size {result['size']}"
-    if result["size"] < 224:  # the paper's crops
-        command += " --preset reduced" + (f" --image-size {result['size']}" if result["size"] < 112 else "")
-    return "\n".join([*lines, "Train on it:", f"  {command}"])
+    if left_out := files.lines_of(result.get("left_out", {})):
+        lines.append("Left out of the source:")
+        lines += [f"  {line}" for line in left_out]
+    equal = result.get("equal", {"count": 0})
+    if equal["count"]:
+        lines.append(f"{equal['count']:,} photos have the bytes of another one; they stay in the set:")
+        lines += [f"  {' = '.join(names)}" for names in equal["first"]]
+    if unseen := result.get("unseen"):
+        lines.append(
+            f"{len(unseen)} classes have no validation photo: {', '.join(unseen[:5])}{', ...' * (len(unseen) > 5)}"
+        )
+    return lines
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """Files that are whole or not there, and folders that one process at a time writes into."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import fcntl
@@ -112,6 +114,89 @@ def read_npy(path: Path, shape: Sequence[int], dtype: Any, way_on: str, *, finit
     if finite and not np.isfinite(array).all():
         raise UserError(f"{path} holds values that are not finite; {way_on}")
     return array
+
+
+# What systems leave beside a user's own files, whatever the letters' size; names that begin with a dot are hidden too
+_OF_SYSTEMS = {
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "__macosx", "lost+found"),
+    *("#recycle", "$recycle.bin", "system volume information"),
+}
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is none of the user's own, as .DS_Store, ._photo.jpg and Thumbs.db."""
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
+
+
+class LeftOut:
+    """What a reader passed over: how many by reason, with the first names of each."""
+
+    FIRST = 5
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, dict[str, Any]] = {}
+
+    def add(self, reason: str, name: str) -> None:
+        """Count one more."""
+        entry = self.reasons.setdefault(reason, {"count": 0, "first": []})
+        entry["count"] += 1
+        if entry["count"] <= self.FIRST:
+            entry["first"].append(printable(name))
+
+    def take(self, other: LeftOut, before: str) -> None:
+        """Add another's counts, whose names stand below `before`."""
+        for reason, entry in other.reasons.items():
+            mine = self.reasons.setdefault(reason, {"count": 0, "first": []})
+            mine["count"] += entry["count"]
+            mine["first"] = [*mine["first"], *(f"{before}{name}" for name in entry["first"])][: self.FIRST]
+
+    def lines(self) -> list[str]:
+        """Each reason as a line: "3 links to nothing (first: a.jpg, b.jpg)"."""
+        return lines_of(self.reasons)
+
+
+def lines_of(reasons: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """`LeftOut.reasons` as lines."""
+    return [
+        f"{entry['count']:,} {reason} ({', '.join(entry['first'])}{', ...' * (entry['count'] > len(entry['first']))})"
+        for reason, entry in reasons.items()
+    ]
+
+
+def printable(name: str) -> str:
+    """A name with its bytes that are no UTF-8 spelt out, so that it can be written and encoded."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
+    """Every file below a folder, by path; links are followed. The one walk over folders of users.
+
+    Hidden files, links to nothing or back to a folder above, and what is neither file nor folder (a pipe) are passed
+    over and counted.
+    """
+    yield from _walk(folder, folder, left_out, frozenset())
+
+
+def _walk(folder: Path, root: Path, left_out: LeftOut, above: frozenset[Path]) -> Iterator[Path]:
+    above |= {folder.resolve()}
+    for path in sorted(folder.iterdir()):
+        name = path.relative_to(root).as_posix()
+        if is_hidden(path.name):
+            left_out.add("hidden files", name)
+        elif path.is_dir():
+            if path.is_symlink() and path.resolve() in above:
+                left_out.add("links back to a folder above", name)
+            else:
+                yield from _walk(path, root, left_out, above)
+        elif path.is_file():
+            yield path
+        elif path.is_symlink():
+            left_out.add(DANGLING, name)
+        else:
+            left_out.add("neither files nor folders", name)
+
+
+DANGLING = "links to nothing"
 
 
 def _words(error: Exception) -> str:

@@ -1,14 +1,18 @@
 """A prepared ImageNet holds the right pictures, labels and mean, and opens or says why not."""
 
 import io
+import json
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_photos import NUMBERS, SIZE, SYNSETS, TRAIN, VAL, VALIDATION, photo, prepare, write_folders, write_tars
 
-from zfjax.data import archives
+from experiments import prepare_imagenet
+from zfjax.data import ImageSet, archives
 from zfjax.data.imagenet import open_imagenet
+from zfjax.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +103,107 @@ def test_missing_set_names_both_ways_on(tmp_path):
 def test_set_that_lost_a_file_does_not_open(tmp_path, lost):
     (prepare(write_tars(tmp_path / "source"), tmp_path)["folder"] / lost).unlink()
     with pytest.raises(ValueError, match="prepare .* again with --overwrite"):
+        open_imagenet(tmp_path)
+
+
+def flipped(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 4
+    path.write_bytes(data)
+
+
+def test_every_file_of_a_set_is_verified_when_it_opens_or_is_read(prepared, tmp_path):
+    """Any byte of any file: it is refused with its path, or nothing that is read of the set has changed."""
+    folder = prepare(write_tars(tmp_path / "source"), tmp_path)["folder"]
+    rng = np.random.default_rng(0)
+    files = {path: path.read_bytes() for path in folder.iterdir()}
+    assert {"mean.npy", "zfjax.json", "checksums.npz", "dataset_info.json", "features.json"} <= {p.name for p in files}
+    for path, whole in files.items():
+        for at in rng.integers(0, len(whole), 4):
+            flipped(path, at)
+            try:
+                with pytest.raises(UserError, match=rf"{path.name} is damaged.*prepare the set again"):
+                    read_whole(tmp_path)
+            except pytest.fail.Exception:  # between the records of a shard nothing is read
+                assert read_whole(tmp_path) == read_whole(prepared) and "array_record" in path.name
+            path.write_bytes(whole[: len(whole) // 2])
+            with pytest.raises(UserError, match=rf"{path.name} (is damaged|has [0-9,]+ bytes, not)"):
+                read_whole(tmp_path)
+            path.write_bytes(whole)
+
+
+def read_whole(opened):
+    images = opened if isinstance(opened, ImageSet) else open_imagenet(opened)
+    return [(split[i]["image"].tobytes(), int(split[i]["label"])) for split in both(images) for i in range(len(split))]
+
+
+def both(images):
+    return images.train, images.validation
+
+
+def test_a_shard_or_a_mean_of_another_preparation_is_refused(tmp_path):
+    other = {s: {name: photo(int(name[10]) + 70) for name in of} for s, of in TRAIN.items()}
+    folders = [
+        prepare(write_tars(tmp_path / f"source{n}", train=train), tmp_path / f"{n}")["folder"]
+        for n, train in enumerate((TRAIN, other))
+    ]
+    for name in ("imagenet-train.array_record-00000-of-00001", "mean.npy", "zfjax.json"):
+        whole = (folders[0] / name).read_bytes()
+        (folders[0] / name).write_bytes((folders[1] / name).read_bytes())
+        with pytest.raises(UserError, match="is damaged|has .* bytes, not"):
+            read_whole(tmp_path / "0")
+        (folders[0] / name).write_bytes(whole)
+    read_whole(tmp_path / "0")
+
+
+def test_verification_reads_every_record_and_names_the_photo(tmp_path, monkeypatch, capsys):
+    folder = prepare(write_tars(tmp_path / "source"), tmp_path)["folder"]
+    monkeypatch.setattr(sys, "argv", ["x", "--data-dir", str(tmp_path), "--size", str(SIZE), "--verify"])
+    prepare_imagenet.main()
+    assert f"Verified: {folder}\n8 train, 5 validation photos" in capsys.readouterr().out
+    shard = folder / "imagenet-validation.array_record-00000-of-00001"
+    data = shard.read_bytes()
+    shard.write_bytes(data.replace(b"ILSVRC2012_val_", b"ILSVRC2013_val_", 1))
+    with pytest.raises(SystemExit, match=r"validation.array_record-00000-of-00001 is damaged at record \d \("):
+        prepare_imagenet.main()
+
+
+def as_of_format_1(folder):
+    """What was written before there were sizes, digests and checksums."""
+    facts = json.loads((folder / "zfjax.json").read_text())
+    (folder / "checksums.npz").unlink()
+    old = ("source", "size", "jpeg_quality", "class_names", "official_labels", "counts", "skipped", "fingerprint")
+    (folder / "zfjax.json").write_text(json.dumps({name: facts[name] for name in old}))
+
+
+def test_a_set_of_before_is_opened_and_what_can_be_seen_of_it_is_checked(prepared, tmp_path):
+    folder = prepare(write_tars(tmp_path / "source"), tmp_path)["folder"]
+    as_of_format_1(folder)
+    assert read_whole(tmp_path) == read_whole(prepared)
+    for name, change, words in (
+        ("mean.npy", lambda p: np.save(p, np.full((SIZE, SIZE, 3), np.nan, np.float32)), "not finite"),
+        ("mean.npy", lambda p: np.save(p, np.zeros((8, 8, 3), np.float32)), r"holds float32 \[8, 8, 3\], not"),
+        ("zfjax.json", lambda p: p.write_text("[]"), r"zfjax.json is damaged \(.* not an object\)"),
+        ("zfjax.json", lambda p: p.write_text(p.read_text().replace('"train": 8', '"train": 7')), "8 records, not 7"),
+        ("dataset_info.json", lambda p: p.write_text(""), "dataset_info.json is damaged"),
+        ("imagenet-train.array_record-00000-of-00001", lambda p: p.write_bytes(b""), "cut short or damaged"),
+    ):
+        whole = (folder / name).read_bytes()
+        change(folder / name)
+        with pytest.raises(UserError, match=words):
+            open_imagenet(tmp_path)
+        (folder / name).write_bytes(whole)
+    names = json.loads((folder / "zfjax.json").read_text())
+    (folder / "zfjax.json").write_text(json.dumps({**names, "class_names": ["a"], "official_labels": [None]}))
+    with pytest.raises(UserError, match=r"n01443537/n01443537_0.JPEG: .* of class 1, .* and 1 classes"):
+        open_imagenet(tmp_path).train[4]
+
+
+def test_a_set_of_a_newer_format_says_so(tmp_path):
+    folder = prepare(write_tars(tmp_path / "source"), tmp_path)["folder"]
+    facts = json.loads((folder / "zfjax.json").read_text())
+    (folder / "zfjax.json").write_text(json.dumps({**facts, "format": 3}))
+    with pytest.raises(UserError, match="is of format 3, made by a newer zfjax"):
         open_imagenet(tmp_path)
 
 

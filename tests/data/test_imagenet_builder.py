@@ -55,10 +55,10 @@ def test_skipped_files_are_counted_and_listed_with_the_set(tmp_path, monkeypatch
     assert f"/ILSVRC2012_val_{NUMBERS[0]:08d}.JPEG: no readable picture" in line
     printed = capsys.readouterr().out
     assert line in printed and "1 files left out" in printed and "8 train, 4 validation photos of 2 classes" in printed
-    command = f"python -m experiments.train_imagenet --data-dir {tmp_path} --preset reduced --image-size {SIZE}"
+    command = f"python -m experiments.train_imagenet --data-dir {tmp_path} --preset reduced --image-size 14"
     assert printed.endswith(f"\n  {command}\n")
     command_line(monkeypatch, *arguments[:5], 8, *arguments[6:])
-    assert capsys.readouterr().out.endswith(f"--data-dir {tmp_path} --data-size 8 --preset reduced --image-size 8\n")
+    assert capsys.readouterr().out.endswith(f"--data-dir {tmp_path} --data-size 8 --preset reduced --image-size 7\n")
 
 
 def cut_in_half(tar):
@@ -182,7 +182,7 @@ def test_failed_overwrite_keeps_the_set_that_was_there(tmp_path, monkeypatch):
 
 @offspring.needs_proc
 def test_killed_preparation_leaves_no_set_no_worker_and_can_be_run_again(tmp_path):
-    many = {SYNSETS[0]: {f"{i}.JPEG": TRAIN[SYNSETS[0]]["n01443537_0.JPEG"] for i in range(4000)}}
+    many = {s: {f"{i}.JPEG": TRAIN[SYNSETS[0]]["n01443537_0.JPEG"] for i in range(2000)} for s in SYNSETS}
     big, small, data = write_tars(tmp_path / "big", train=many, val={}), write_tars(tmp_path / "a"), tmp_path / "data"
     (big / archives.TARS["validation"]).unlink()
     command = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +33,7 @@ class ImageSet:
       mean: float32 [size, size, 3], mean of the training pictures (the demo set: of 512); None without them.
       official_labels: dense label -> ImageNet's own index (0..999); None unless every class is one of ImageNet's.
       fingerprint: short hash of every stored picture and label, so it changes when the data do.
+      left_out: what lies there and is no part of the set: {reason: {"count", "first": names}}.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ImageSet:
     mean: np.ndarray | None
     official_labels: tuple[int, ...] | None
     fingerprint: str
+    left_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class ArraySource:

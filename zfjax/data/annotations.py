@@ -55,12 +55,12 @@ def open_annotations(path: Path, net: Net) -> tuple[ImageSet, list[str]]:
         if missing or not keys:
             raise KeyError(*missing[:1])
         places = np.array([[face[key] for key in keys] for face in faces], np.float64).reshape(-1, len(keys), 2)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         wanted = '{"faces": [{"file": PATH, PART: [x, y], ...}, ...]}, everywhere the same parts, is needed'
         raise UserError(f"annotations={str(path)!r}: {wanted} ({error!r})") from error
     for file, of_face in zip(files, places, strict=True):  # in place: to pixels of the stored picture
         try:
-            whole = np.array(pictures.load(file.read_bytes()).size)
+            whole = np.array(pictures.load(pictures.read(file)).size)
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
         kept = np.rint(stored * (whole / stored).min()).astype(int)  # the photo's centre, as `pictures.preprocess` cuts

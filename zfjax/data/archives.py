@@ -1,19 +1,52 @@
-"""Where the photos lie: ImageNet's official tars or class folders, listed without unpacking or holding them."""
+"""Where the photos lie: official tars, class folders or TFDS's records, listed without unpacking or holding them."""
 
+from __future__ import annotations
+
+import collections
 import functools
+import hashlib
 import importlib.resources
+import itertools
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from zfjax.data import pictures, tfds_records
+from zfjax.data.tfds_records import RecordPhoto
 from zfjax.errors import FailedError, NotThereError, UserError
+from zfjax.files import DANGLING, LeftOut, is_hidden, printable, walk
 
 TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
-FOLDERS = {"train": "train", "validation": "val"}
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-_END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
+_NAMES = {"train": ("train",), "validation": ("val", "validation", "valid")}  # of folders
+_ROOTS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")  # above them; the latter as Kaggle's archive has it
+_OFFICIAL = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"PK": "zip"}  # by their first two bytes
+
+
+class AnyPhoto(Protocol):
+    """A photo of a split, wherever its bytes lie."""
+
+    @property
+    def file(self) -> str:
+        """The file that holds its bytes."""
+        ...
+
+    @property
+    def folder(self) -> str:
+        """Its class."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Its own file name."""
+        ...
+
+    def read(self) -> bytes:
+        """The bytes of its file."""
+        ...
 
 
 class Photo(NamedTuple):
@@ -26,7 +59,11 @@ class Photo(NamedTuple):
     name: str  # the photo's own file name
 
     def read(self) -> bytes:
-        """The photo's bytes; OSError where the file has become shorter than it was when listed."""
+        """The photo's bytes; OSError where the file has become shorter than it was when listed.
+
+        UserError where they are too many for a picture.
+        """
+        pictures.check_bytes(self.size)
         with open(self.file, "rb") as stream:
             stream.seek(self.offset)
             data = stream.read(self.size)
@@ -37,31 +74,152 @@ class Photo(NamedTuple):
         return data
 
 
-def find_splits(source: Path) -> dict[str, Callable[[], Iterator[Photo]]]:
-    """For each split found in `source`, a function that lists its photos: always the same ones in the same order.
+@dataclass(frozen=True)
+class Split:
+    """One split of a source: where it lies, and its photos, always the same ones in the same order."""
 
-    Training photos come by class, then file name; validation photos by file name. Tars and folders with the same
-    photos so give the same list.
+    where: str
+    listed: Callable[[LeftOut], Iterator[AnyPhoto]]
+
+    def __call__(self, left_out: LeftOut | None = None) -> Iterator[AnyPhoto]:
+        """Lists the photos; what lies there and is none of them is counted in `left_out`."""
+        return self.listed(LeftOut() if left_out is None else left_out)
+
+
+def find_splits(source: Path, val_share: float | None = None) -> dict[str, Split]:
+    """The splits found in `source`, of which each lists its photos.
+
+    Training photos come by class, then file name; validation photos by file name. Tars, folders and records with the
+    same photos so give the same list.
+
+    Args:
+      source: a folder with the official tars; with class folders train/<class>/ and val/<class>/ (or validation/,
+        valid/), where a flat val/ of official names is labelled by the official list; ILSVRC/Data/CLS-LOC as on
+        Kaggle; what TFDS prepared as imagenet2012; or, with `val_share`, <class>/*.jpg or <class>_<number>.jpg.
+      val_share: share of each class's training photos that become the validation split, where there is none.
 
     Raises:
-      FileNotFoundError: where `source` holds neither tars nor class folders.
-      UserError: where it holds both for one split.
+      FileNotFoundError: where `source` holds nothing of these.
+      UserError: where it holds one split twice, or a validation split beside `val_share`.
     """
-    splits: dict[str, Callable[[], Iterator[Photo]]] = {}
-    for split, listed in (("train", _train_tar), ("validation", _validation_tar)):
-        tar, folder = source / TARS[split], source / FOLDERS[split]
-        if tar.is_file() and folder.is_dir():
-            raise UserError(f"--source {source} holds both {tar.name} and {folder.name}/: leave only one of them there")
-        if tar.is_file():
-            splits[split] = functools.partial(listed, tar)
-        elif folder.is_dir():
-            splits[split] = functools.partial(_class_folders, folder, by_class=split == "train")
+    if val_share is not None and not 0 < val_share < 1:
+        raise UserError(f"--val-share {val_share}: a share between 0 and 1 is needed, as 0.1")
+    splits = _of_tfds(source) or _of_tars_and_folders(source)
+    if not splits and val_share is not None and source.is_dir():
+        splits = _of_one_folder(source)
     if not splits:
-        raise NotThereError(
-            f"--source {source} must hold {TARS['train']} and/or {TARS['validation']}, "
-            "or class folders train/<class>/*.jpg and/or val/<class>/*.jpg"
-        )
+        raise NotThereError(_nothing_there(source))
+    if val_share is not None:
+        if "validation" in splits:
+            raise UserError(
+                f"--val-share {val_share}: there is a validation split already, {splits['validation'].where}"
+            )
+        train = splits["train"]
+        for split, name in (("train", "the rest"), ("validation", f"{val_share:.0%} of each class")):
+            listed = functools.partial(_share_of, train, val_share, split == "validation")
+            splits[split] = Split(f"{name} of {train.where}", listed)
     return splits
+
+
+def has_validation(source: Path) -> bool:
+    """Whether validation photos lie in `source`, as `find_splits` finds them."""
+    return "validation" in (_of_tfds(source) or _of_tars_and_folders(source))
+
+
+def _nothing_there(source: Path) -> str:
+    there = "must hold" if source.is_dir() else "is no folder; it must hold"
+    return (
+        f"--source {source} {there} {TARS['train']} and/or {TARS['validation']}, class folders train/<class>/*.jpg "
+        "and/or val/<class>/*.jpg, or TFDS's imagenet2012; with --val-share 0.1 class folders <class>/*.jpg will do"
+    )
+
+
+def _of_tars_and_folders(source: Path) -> dict[str, Split]:
+    splits: dict[str, Split] = {}
+    for split in TARS:
+        tars = [source / TARS[split]] if (source / TARS[split]).is_file() else []
+        folders = [source / root / name for root in _ROOTS for name in _NAMES[split]]
+        found = [*tars, *(folder for folder in folders if folder.is_dir())]
+        if len(found) > 1:
+            both = " and ".join(str(path.relative_to(source)) + "/" * path.is_dir() for path in found)
+            raise UserError(f"--source {source} holds both {both}: leave only one of them there")
+        if found:
+            splits[split] = Split(str(found[0]), functools.partial(_LISTS[split, found[0].is_dir()], found[0]))
+    return splits
+
+
+def _of_tfds(source: Path) -> dict[str, Split]:
+    """The splits of imagenet2012 as TFDS prepared it, {} where it lies not there."""
+    if not (folder := tfds_records.find(source, "imagenet2012")):
+        return {}
+    info = tfds_records.info_of(folder)
+    if info.name != "imagenet2012":
+        raise UserError(f"--source {folder} holds TFDS's {info.name!r}: imagenet2012 is needed")
+    names = tuple(info.features["label"].names)
+    return {
+        split: Split(f"{folder} ({split})", functools.partial(_of_records, info, names, split))
+        for split in TARS
+        if split in info.splits
+    }
+
+
+def _of_records(info: Any, names: tuple[str, ...], split: str, left_out: LeftOut) -> Iterator[RecordPhoto]:
+    del left_out  # every record is a photo
+    photos = []
+    for file, count in tfds_records.shards_of(info, split):
+        for place in range(count):
+            features = tfds_records.features_of(file, place)
+            try:
+                label, name = features["label"].int64_list.value[0], features["file_name"].bytes_list.value[0].decode()
+                photos.append(RecordPhoto(file, place, names[label], name))
+            except (IndexError, UnicodeDecodeError) as error:
+                raise UserError(f"{file} has no name or label in record {place}: prepare the set again") from error
+    yield from sorted(photos, key=_by_class if split == "train" else _by_name)
+
+
+def _of_one_folder(source: Path) -> dict[str, Split]:
+    """Class folders without splits, or one flat folder whose file names say the class; {} for a folder of neither."""
+    listed = sorted(path for path in source.iterdir() if not is_hidden(path.name))
+    if any(path.is_dir() for path in listed):
+        return {"train": Split(str(source), functools.partial(_class_folders, source))}
+    if any(_is_picture(path) for path in listed):
+        return {"train": Split(str(source), functools.partial(_flat, source))}
+    return {}
+
+
+def _flat(folder: Path, left_out: LeftOut) -> Iterator[Photo]:
+    """<class>_<number>.jpg, as ImageNet's own training photos are called."""
+    photos = []
+    for path in _pictures(folder, left_out):
+        match = re.fullmatch(r"(.+)_\d+", path.stem)
+        if match is None:
+            raise UserError(f"{path}: in one folder names as <class>_<number>.jpg are needed, or one folder per class")
+        photos.append(Photo(str(path), 0, path.stat().st_size, match[1], path.name))
+    yield from sorted(photos, key=_by_class)
+
+
+def _share_of(train: Split, share: float, held_out: bool, left_out: LeftOut) -> Iterator[AnyPhoto]:
+    """The `held_out` photos, or the rest: of each class the first ones in the order of a hash of their names."""
+    chosen: list[AnyPhoto] = []
+    for name, of_class in itertools.groupby(train(LeftOut() if held_out else left_out), key=lambda photo: photo.folder):
+        photos = sorted(of_class, key=lambda photo: (_hash(f"{photo.folder}/{photo.name}"), photo.name))
+        count = min(max(1, round(share * len(photos))), len(photos) - 1)
+        if count < 1:
+            raise UserError(f"--val-share {share}: class {name} has one photo alone, two are needed")
+        chosen += photos[:count] if held_out else photos[count:]
+    yield from sorted(chosen, key=_by_name if held_out else _by_class)
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
+
+
+def _by_class(photo: AnyPhoto) -> tuple[str, str]:
+    return photo.folder, photo.name
+
+
+def _by_name(photo: AnyPhoto) -> tuple[str, str]:
+    return photo.name, photo.folder
 
 
 def official_synsets() -> tuple[str, ...]:
@@ -77,74 +235,171 @@ def class_words(class_names: Iterable[str]) -> tuple[str, ...]:
     return tuple(words.get(name, name).split(",")[0] for name in class_names)
 
 
+@functools.cache
 def _bundled_list(name: str) -> tuple[str, ...]:
     bundled = importlib.resources.files("tensorflow_datasets") / "datasets" / "imagenet2012" / name
     return tuple(bundled.read_text().split())
 
 
-def _train_tar(path: Path) -> Iterator[Photo]:
+def _train_tar(path: Path, left_out: LeftOut) -> Iterator[Photo]:
     """The official training tar: one tar per synset, each with that synset's photos."""
     with open(path, "rb") as stream:
-        listed = sorted(members(stream, str(path)), key=lambda member: member.name)
+        listed = sorted(members(stream, str(path), left_out), key=lambda member: member.name)
+    _check_once(str(path), (Path(member.name).stem for member in listed))
     with tarfile.open(path, mode="r:") as archive:
         for member in listed:
             where = f"{path} ({member.name})"
             if not member.name.endswith(".tar"):
                 raise UserError(f"{where}: the training tar must hold one <synset>.tar per class, nothing else")
             window = archive.extractfile(member)
-            for photo in sorted(members(window, where), key=lambda photo: photo.name):
+            photos = sorted(members(window, where, left_out), key=lambda photo: photo.name)
+            if not photos:
+                raise UserError(f"{where} holds no photo: copy or download it again")
+            for photo in photos:
                 start = member.offset_data + photo.offset_data
                 yield Photo(str(path), start, photo.size, Path(member.name).stem, Path(photo.name).name)
 
 
-def _validation_tar(path: Path) -> Iterator[Photo]:
+def _validation_tar(path: Path, left_out: LeftOut) -> Iterator[Photo]:
     """The official validation tar: photos named by number, whose class stands on that line of the official list."""
-    synsets = _bundled_list("validation_labels.txt")
     with open(path, "rb") as stream:
-        for member in sorted(members(stream, str(path)), key=lambda member: Path(member.name).name):
-            name = Path(member.name).name
-            match = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", name)
-            if match is None or not 1 <= int(match[1]) <= len(synsets):
-                raise UserError(f"{path} ({name}): names must run from ILSVRC2012_val_00000001.JPEG to _00050000.JPEG")
-            yield Photo(str(path), member.offset_data, member.size, synsets[int(match[1]) - 1], name)
+        listed = sorted(members(stream, str(path), left_out), key=lambda member: Path(member.name).name)
+    _check_once(str(path), (Path(member.name).name for member in listed))
+    for member in listed:
+        name = Path(member.name).name
+        yield Photo(str(path), member.offset_data, member.size, _official_class(name, f"{path} ({name})"), name)
 
 
-def _class_folders(root: Path, *, by_class: bool) -> Iterator[Photo]:
-    """Photos of root/<class>/; what has no picture's ending, or a hidden name, is left alone."""
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _official_class(name: str, where: str) -> str:
+    """The synset of a validation photo, by the official list."""
+    synsets = _bundled_list("validation_labels.txt")
+    match = _OFFICIAL.fullmatch(name)
+    if match is None or not 1 <= int(match[1]) <= len(synsets):
+        raise UserError(f"{where}: names must run from ILSVRC2012_val_00000001.JPEG to _00050000.JPEG")
+    return synsets[int(match[1]) - 1]
+
+
+def _check_once(where: str, names: Iterable[str]) -> None:
+    """UserError for a name that comes twice: which of the two is meant, nobody can tell."""
+    name, count = collections.Counter(names).most_common(1)[0] if (names := list(names)) else ("", 0)
+    if count > 1:
+        raise UserError(f"{where} holds {printable(name)} {count} times: make it again with each name once")
+
+
+def _train_folder(root: Path, left_out: LeftOut) -> Iterator[Photo]:
+    yield from _class_folders(root, left_out)
+
+
+def _validation_folder(root: Path, left_out: LeftOut) -> Iterator[Photo]:
+    """Class folders, or the official photos without any, as they come out of the tar."""
+    listed = [path for path in root.iterdir() if not is_hidden(path.name)]
+    if listed and not any(path.is_dir() for path in listed) and any(_OFFICIAL.fullmatch(path.name) for path in listed):
+        for path in _pictures(root, left_out):  # in the order of their numbers
+            yield Photo(str(path), 0, path.stat().st_size, _official_class(path.name, str(path)), path.name)
+        return
+    yield from sorted(_class_folders(root, left_out), key=_by_name)
+
+
+def _class_folders(root: Path, left_out: LeftOut) -> Iterator[Photo]:
+    """Photos of root/<class>/; what is none of them is counted."""
+    folders = []
+    for path in sorted(root.iterdir()):
+        name = f"{root.name}/{path.name}"
+        if is_hidden(path.name):
+            left_out.add("hidden files", name)
+        elif path.is_dir():
+            folders.append(path)
+        elif path.is_symlink() and not path.exists():
+            if not _is_picture(path):
+                raise UserError(f"{path} is a link to nothing: a whole class would be missing; mend or remove the link")
+            left_out.add(DANGLING, name)
+        else:
+            left_out.add("pictures beside the class folders" if _is_picture(path) else NO_PICTURES, name)
     if not folders:
         raise UserError(f"{root} has no class folders: it must hold one folder of pictures per class")
-    if by_class:
-        yield from (photo for folder in folders for photo in _pictures(folder))
-    else:
-        everything = (photo for folder in folders for photo in _pictures(folder))
-        yield from sorted(everything, key=lambda photo: (photo.name, photo.folder))
+    for folder in folders:
+        paths = _pictures(folder, left_out)
+        if not paths:
+            raise UserError(f"{folder} has no pictures ({' '.join(pictures.ENDINGS)})")
+        yield from (Photo(str(path), 0, path.stat().st_size, folder.name, path.name) for path in paths)
 
 
-def _pictures(folder: Path) -> list[Photo]:
-    paths = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in PICTURE_ENDINGS and not path.name.startswith(".") and path.is_file()
-    )
-    if not paths:
-        raise UserError(f"{folder} has no pictures ({' '.join(PICTURE_ENDINGS)})")
-    return [Photo(str(path), 0, path.stat().st_size, folder.name, path.name) for path in paths]
+NO_PICTURES = "files without the ending of a picture"
 
 
-def members(stream: Any, where: str) -> list[tarfile.TarInfo]:
-    """The files in a tar that is complete, but for hidden ones; UserError naming `where` for any other.
+def _pictures(folder: Path, left_out: LeftOut) -> list[Path]:
+    """The pictures of a folder, by name; deeper ones are counted, not taken."""
+    found, passed = [], LeftOut()
+    for path in walk(folder, passed):
+        name = f"{folder.parent.name}/{folder.name}/{path.relative_to(folder).as_posix()}"
+        if not _is_picture(path):
+            left_out.add(NO_PICTURES, name)
+        elif path.parent != folder:
+            left_out.add("pictures in folders within a class", name)
+        else:
+            found.append(path)
+    left_out.take(passed, f"{folder.parent.name}/{folder.name}/")
+    return found
 
-    Cut exactly between two members, a tar looks to `tarfile` like a shorter one; only the two zero blocks at its end
-    tell them apart.
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in pictures.ENDINGS
+
+
+# (split, in a folder and not in a tar) -> its list
+_LISTS: dict[tuple[str, bool], Callable[[Path, LeftOut], Iterator[Photo]]] = {
+    ("train", False): _train_tar,
+    ("train", True): _train_folder,
+    ("validation", False): _validation_tar,
+    ("validation", True): _validation_folder,
+}
+
+
+def members(stream: Any, where: str, left_out: LeftOut | None = None) -> list[tarfile.TarInfo]:
+    """The files in a tar that is complete, but for hidden ones, which are counted.
+
+    UserError naming `where` for a tar that is cut short, damaged, compressed or followed by something else, for a link
+    in it, as nothing is unpacked that it could point to, and for a name that stands in it twice.
     """
+    left_out = LeftOut() if left_out is None else left_out
+    if kind := _COMPRESSED.get(stream.read(2)):
+        raise UserError(f"{where} is compressed ({kind}): unpack it to a tar or a folder, to be read in any order")
+    stream.seek(0)
+    found = []
     try:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
-            found = [member for member in archive if member.isfile() and not Path(member.name).name.startswith(".")]
+            for member in archive:
+                name = printable(member.name)
+                if any(is_hidden(part) for part in Path(member.name).parts if part != ".."):
+                    left_out.add("hidden files", f"{where}: {name}")
+                elif member.islnk() or member.issym():
+                    raise UserError(
+                        f"{where} holds the link {name}: make it anew with the files that its links stand for "
+                        "(tar --dereference --hard-dereference), or unpack it to a folder"
+                    )
+                elif member.isfile():
+                    found.append(member)
+                elif not member.isdir():
+                    left_out.add("neither files nor folders", f"{where}: {name}")
             end = archive.offset
     except tarfile.TarError as error:
         raise UserError(f"{where} is no complete tar ({error}): copy or download it again") from error
-    stream.seek(end)
-    if stream.read(len(_END_OF_TAR)) != _END_OF_TAR:
-        raise UserError(f"{where} is cut short, its end is not marked: copy or download it again")
+    _check_end(stream, end, where)
+    _check_once(where, (member.name for member in found))
     return found
+
+
+def _check_end(stream: Any, end: int, where: str) -> None:
+    """UserError where a tar does not end at `end`, after its last member.
+
+    Cut exactly between two members, a tar looks to `tarfile` like a shorter one; only blocks of zeros at its end tell
+    them apart. Two are the rule, some programs write one.
+    """
+    stream.seek(end)
+    block = stream.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise UserError(f"{where} is cut short, its end is not marked: copy or download it again")
+    while block:
+        if block.strip(b"\0"):
+            raise UserError(f"{where} goes on after its end, or is damaged there: copy or download it again")
+        block = stream.read(2**20)

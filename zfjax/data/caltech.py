@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from zfjax.data.archives import PICTURE_ENDINGS, Photo
+from zfjax.data import pictures
+from zfjax.data.archives import Photo
 from zfjax.data.photo_sets import PhotoSet, fingerprint_of, list_files
 from zfjax.errors import UserError
+from zfjax.files import is_hidden
 
 FOLDERS = {"caltech101": "101_ObjectCategories", "caltech256": "256_ObjectCategories"}
 
@@ -53,8 +55,8 @@ def open_caltech(path: Path, name: str) -> PhotoSet:
         raise UserError(f"{root} has no class folders: <class>/*.jpg is needed, one folder of pictures per class")
     if root.is_dir():
         for below in sorted(root.iterdir()):
-            if below.is_dir() and not below.name.startswith(".") and below.name not in class_names:
-                raise UserError(f"{below} has no pictures ({' '.join(PICTURE_ENDINGS)})")
+            if below.is_dir() and not is_hidden(below.name) and below.name not in class_names:
+                raise UserError(f"{below} has no pictures ({' '.join(pictures.ENDINGS)})")
     for folder in class_names:
         if not _IS_CLASS[name](folder):
             raise UserError(f"{root} holds the class {folder!r}, which is not a name of {name}: is it another set?")
@@ -83,7 +85,7 @@ def _below(files: dict[str, Photo], root: Path, name: str) -> dict[str, Photo]:
 
 
 def _is_picture(inside: str) -> bool:
-    return inside.count("/") == 1 and inside.lower().endswith(PICTURE_ENDINGS)
+    return inside.count("/") == 1 and inside.lower().endswith(pictures.ENDINGS)
 
 
 def _is_numbered(folder: str) -> bool:

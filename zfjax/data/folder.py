@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from zfjax import files
 from zfjax.data import ImageSet, pictures
-from zfjax.data.archives import PICTURE_ENDINGS
 from zfjax.errors import NotThereError, UserError
 
 UNKNOWN = np.int32(-1)  # label of a picture whose class is not among the net's
@@ -18,7 +18,7 @@ class FolderSource:
     """Picture files as a `zfjax.data.Source`, decoded when they are asked for.
 
     Args:
-      files: the pictures.
+      paths: the pictures.
       labels: int32, one for each.
       size: side, or (height, width), that they are brought to, pixels, as `prepare_imagenet` does.
       channels: 3 of colours, or 1 of grey.
@@ -27,21 +27,21 @@ class FolderSource:
 
     def __init__(
         self,
-        files: Sequence[Path],
+        paths: Sequence[Path],
         labels: np.ndarray,
         size: int | tuple[int, int],
         channels: int = 3,
         root: Path | None = None,
     ):
         self._root = root
-        self._files, self._labels, self._size, self._channels = tuple(files), labels, size, channels
+        self._files, self._labels, self._size, self._channels = tuple(paths), labels, size, channels
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
-            image = pictures.preprocess(self._files[index].read_bytes(), self._size, self._channels)
+            image = pictures.preprocess(pictures.read(self._files[index]), self._size, self._channels)
         except ValueError as error:
             raise UserError(f"{self._files[index]}: {error}") from error
         return {"image": image, "label": self._labels[index], "index": np.int32(index)}
@@ -49,7 +49,7 @@ class FolderSource:
     def name(self, index: int) -> str:
         """The file's path below the folder, or its own name where there is none: it names one picture alone."""
         file = self._files[index]
-        return file.name if self._root is None else file.relative_to(self._root).as_posix()
+        return files.printable(file.name if self._root is None else file.relative_to(self._root).as_posix())
 
 
 def open_folder(
@@ -70,20 +70,27 @@ def open_folder(
       FileNotFoundError: nothing there, or no file with the ending of a picture.
       UserError: later, where a file that is asked for holds no picture, naming it.
     """
-    found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    files = [file for file in found if file.suffix.lower() in PICTURE_ENDINGS]
-    if not files:
-        raise NotThereError(f"{path}: no picture there ({', '.join(PICTURE_ENDINGS)})")
+    left_out = files.LeftOut()
+    found = []
+    for file in [path] if path.is_file() else files.walk(path, left_out) if path.is_dir() else ():
+        if file.suffix.lower() in pictures.ENDINGS:
+            found.append(file)
+        else:
+            left_out.add("without the ending of a picture", file.relative_to(path.parent).as_posix())
+    if not found:
+        raise NotThereError(f"{path}: no picture there ({', '.join(pictures.ENDINGS)})")
     labels = {name: np.int32(label) for label, name in enumerate(class_names)}
     source = FolderSource(
-        files,
-        np.array([labels.get(file.parent.name, UNKNOWN) for file in files]),
+        found,
+        np.array([labels.get(file.parent.name, UNKNOWN) for file in found]),
         size,
         channels,
         path if path.is_dir() else None,
     )
     hashed = hashlib.blake2b(f"{size}{f' {channels}' if channels != 3 else ''}".encode(), digest_size=16)
-    for file in files:
+    for file in found:
         facts = file.stat()
-        hashed.update(f"{file.relative_to(path.parent)} {facts.st_size} {facts.st_mtime_ns}".encode())
-    return ImageSet(path.name, size, tuple(class_names), source, source, None, None, hashed.hexdigest())
+        line = f"{file.relative_to(path.parent)} {facts.st_size} {facts.st_mtime_ns}"
+        hashed.update(line.encode(errors="surrogateescape"))
+    digest = hashed.hexdigest()
+    return ImageSet(path.name, size, tuple(class_names), source, source, None, None, digest, left_out.reasons)

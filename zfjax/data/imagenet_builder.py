@@ -1,13 +1,17 @@
 """ImageNet prepared once: a TFDS builder that reads the official tars or class folders, without TensorFlow."""
 
+from __future__ import annotations
+
+import array
+import collections
 import contextlib
 import dataclasses
 import hashlib
 import io
 import itertools
-import json
 import tempfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +22,10 @@ from tqdm import tqdm
 
 from zfjax import files
 from zfjax.data import imagenet, pictures, preparation
-from zfjax.data.archives import Photo, find_splits, official_synsets
+from zfjax.data.archives import AnyPhoto, Split, find_splits, official_synsets
 from zfjax.errors import FailedError, UserError
 
+_EQUAL_NAMED = 20  # groups of photos of equal bytes that are named; all are counted
 PICTURES_PER_SHARD = 8192  # 250 MB at 256 pixels: ImageNet is 157 + 7 files, few enough to hold all of them open
 
 
@@ -32,27 +37,36 @@ class Plan:
     size: int  # side of the stored pictures, pixels
     workers: int  # processes
     skip_bad: bool  # leave out undecodable photos instead of stopping
-    splits: dict[str, Callable[[], Iterator[Photo]]]  # "train", "validation" -> its photos
+    splits: dict[str, Split]  # "train", "validation" -> its photos
     counts: dict[str, int]  # photos per split
+    left_out: files.LeftOut  # what lies in the source and is none of them
+    unseen: tuple[str, ...]  # classes without a validation photo, where there is a validation split
     class_names: tuple[str, ...]  # dense label -> folder name: the training classes, sorted
     pictures_per_shard: int  # of one file
 
 
 def survey(
-    source: Path, size: int, *, workers: int, skip_bad: bool, pictures_per_shard: int = PICTURES_PER_SHARD
+    source: Path,
+    size: int,
+    *,
+    workers: int,
+    skip_bad: bool,
+    pictures_per_shard: int = PICTURES_PER_SHARD,
+    val_share: float | None = None,
 ) -> Plan:
-    """Lists every photo once: finds cut tars and foreign classes in minutes, before hours of decoding.
+    """Lists every photo once: finds cut tars, foreign classes and names in minutes, before hours of decoding.
 
     Raises:
-      FileNotFoundError, UserError: from `find_splits`; for a tar that is cut short; for a validation photo of a class
-        that the training split does not have.
+      FileNotFoundError, UserError: from `find_splits`; for a tar that is cut short; for a name that is not UTF-8; for
+        a single training class; for a validation photo of a class that the training split does not have.
     """
-    splits = find_splits(source)
+    splits, left_out = find_splits(source, val_share), files.LeftOut()
     counts: dict[str, int] = {}
     folders: dict[str, dict[str, str]] = {}  # split -> class -> the name of one of its photos
     for split, photos in splits.items():
         counts[split], folders[split] = 0, {}
-        for photo in tqdm(photos(), desc=f"listing {split}", unit=" photos", leave=False):
+        for photo in tqdm(photos(left_out), desc=f"listing {split}", unit=" photos", leave=False):
+            _check_name(photo)
             counts[split] += 1
             folders[split].setdefault(photo.folder, photo.name)
         if not counts[split]:
@@ -61,7 +75,19 @@ def survey(
     for folder, name in folders.get("validation", {}).items():
         if folder not in classes:
             raise UserError(f"validation photo {name} is of class {folder}, which is not among the training classes")
-    return Plan(source, size, workers, skip_bad, splits, counts, tuple(sorted(classes)), pictures_per_shard)
+    if "train" in folders and len(classes) < 2:
+        raise UserError(f"--source {source} holds one class alone, {next(iter(classes))}: at least two are needed")
+    unseen = tuple(sorted(set(classes) - set(folders.get("validation", classes))))
+    names = tuple(sorted(classes))
+    return Plan(source, size, workers, skip_bad, splits, counts, left_out, unseen, names, pictures_per_shard)
+
+
+def _check_name(photo: AnyPhoto) -> None:
+    """UserError for a name that cannot be stored: it is no UTF-8."""
+    for name in (photo.folder, photo.name):
+        if files.printable(name) != name:
+            where = f"{files.printable(photo.file)} ({files.printable(photo.folder)}/{files.printable(photo.name)})"
+            raise UserError(f"{where}: the name is not UTF-8; rename it, or all by convmv -t utf8")
 
 
 class Imagenet(tfds.core.GeneratorBasedBuilder):
@@ -94,11 +120,11 @@ class Imagenet(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[Photo, dict[str, Any]]]]:
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[AnyPhoto, dict[str, Any]]]]:
         del dl_manager  # nothing is downloaded
         return {split: self._generate_examples(split) for split in self._plan.splits}
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[Photo, dict[str, Any]]]:
+    def _generate_examples(self, split: str) -> Iterator[tuple[AnyPhoto, dict[str, Any]]]:
         plan, labels = self._plan, {name: label for label, name in enumerate(self._plan.class_names)}
         photos = plan.splits[split]()
         with tqdm(total=plan.counts[split], desc=f"preparing {split}", unit=" photos", smoothing=0.05) as bar:
@@ -109,39 +135,82 @@ class Imagenet(tfds.core.GeneratorBasedBuilder):
                             f"{split} photo {photo.folder}/{photo.name} in {photo.file}: {reason}; "
                             "--skip-bad leaves such files out and lists them"
                         )
-                    self._tally.skipped.append(f"{split}/{photo.folder}/{photo.name}: {reason}")
+                    name = f"{split}/{photo.folder}/{photo.name}"
+                    self._tally.skipped_names.append(name)
+                    self._tally.skipped.append(f"{name}: {reason}")
                 if split == "train":
                     self._tally.total += chunk.total
+                self._tally.digests.extend(chunk.digests)
                 for photo, jpeg in chunk.stored:
                     label = labels[photo.folder]
+                    self._tally.stored[split, label] += 1
                     yield photo, {"image": jpeg, "label": label, "class": photo.folder, "file_name": photo.name}
                 bar.update(len(chunk.stored) + len(chunk.bad))
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
         """Writes all splits, then the mean and the facts, into TFDS's incomplete folder; a rename makes it the set."""
         del download_config
-        self._tally = _Tally(np.zeros((self._plan.size, self._plan.size, 3), np.int64), hashlib.sha256(), [])
+        self._tally = _Tally(np.zeros((self._plan.size, self._plan.size, 3), np.int64))
         generators = self._split_generators(dl_manager)
         infos = [self._write_split(split, examples) for split, examples in generators.items()]
+        self._check_classes(infos)
         self.info.set_splits(tfds.core.SplitDict(infos))
         for info in infos:
             if info.name == "train":
                 np.save(self.data_path / imagenet.MEAN, (self._tally.total / info.num_examples).astype(np.float32))
-        facts = {
-            "source": str(self._plan.source.resolve()),
+        sums = {split: np.array(of_split, np.uint32) for split, of_split in self._tally.checksums.items()}
+        files.save_arrays(Path(self.data_path) / imagenet.CHECKSUMS, sums)
+        self.facts = {
+            "format": imagenet.FORMAT,
+            "source": files.printable(str(self._plan.source.resolve())),
             "size": self._plan.size,
             "jpeg_quality": pictures.JPEG_QUALITY,
-            "class_names": self._plan.class_names,
+            "class_names": list(self._plan.class_names),
             "official_labels": _official_labels(self._plan.class_names),
             "counts": {info.name: info.num_examples for info in infos},
             "skipped": self._tally.skipped,
+            "left_out": self._plan.left_out.reasons,
+            "equal": self._equal(),
+            "unseen": list(self._plan.unseen),
             "fingerprint": self._tally.digest.hexdigest()[:16],
+            "shards": {
+                info.name: [
+                    [Path(file).name, count, Path(file).stat().st_size]
+                    for file, count in zip(info.filepaths, info.shard_lengths, strict=True)
+                ]
+                for info in infos
+            },
         }
-        (Path(self.data_path) / imagenet.FACTS).write_text(json.dumps(facts, indent=1))
 
-    def _write_split(self, split: str, examples: Iterator[tuple[Photo, dict[str, Any]]]) -> tfds.core.SplitInfo:
+    def _check_classes(self, infos: list[tfds.core.SplitInfo]) -> None:
+        """UserError for a class that would vanish, as none of its training photos can be decoded."""
+        split = infos[0].name
+        for label, name in enumerate(self._plan.class_names):
+            if not self._tally.stored[split, label]:
+                raise UserError(f"no {split} photo of class {name} can be decoded: mend them, or take the class away")
+
+    def _equal(self) -> dict[str, Any]:
+        """The photos of equal bytes under several names: their number, and the names of the first few groups."""
+        digests = np.array(self._tally.digests, np.uint64)
+        values, counts = np.unique(digests, return_counts=True)
+        places = {value: np.flatnonzero(digests == value) for value in values[counts > 1][:_EQUAL_NAMED]}
+        wanted = {int(place) for of_value in places.values() for place in of_value}
+        names: dict[int, str] = {}
+        if wanted:
+            bad, place = set(self._tally.skipped_names), 0
+            for split, photos in self._plan.splits.items():
+                for photo in photos():
+                    name = f"{split}/{photo.folder}/{photo.name}"
+                    if name not in bad:
+                        if place in wanted:
+                            names[place] = name
+                        place += 1
+        first = [[names[int(place)] for place in of_value] for of_value in places.values()]
+        return {"count": int((counts[counts > 1] - 1).sum()), "first": first}
+
+    def _write_split(self, split: str, examples: Iterator[tuple[AnyPhoto, dict[str, Any]]]) -> tfds.core.SplitInfo:
         template = self._get_filename_template(split)
-        records = self._serialized(examples)
+        records = self._serialized(split, examples)
         paths: list[Path] = []
         lengths, num_bytes = [], 0
         for record in records:
@@ -155,12 +224,15 @@ class Imagenet(tfds.core.GeneratorBasedBuilder):
             path.rename(template.sharded_filepath(shard_index=index, num_shards=len(paths)))
         return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template)
 
-    def _serialized(self, examples: Iterator[tuple[Photo, dict[str, Any]]]) -> Iterator[bytes]:
+    def _serialized(self, split: str, examples: Iterator[tuple[AnyPhoto, dict[str, Any]]]) -> Iterator[bytes]:
         features = self.info.features
         serializer = tfds.core.ExampleSerializer(features.get_serialized_info())
+        checksums = self._tally.checksums.setdefault(split, array.array("I"))
         for _, example in examples:
             self._tally.digest.update(f"{example['label']} {example['file_name']} ".encode() + example["image"])
-            yield serializer.serialize_example(features.encode_example(example))
+            record = serializer.serialize_example(features.encode_example(example))
+            checksums.append(zlib.crc32(record))
+            yield record
 
 
 def prepare(
@@ -172,6 +244,7 @@ def prepare(
     skip_bad: bool = False,
     overwrite: bool = False,
     pictures_per_shard: int = PICTURES_PER_SHARD,
+    val_share: float | None = None,
 ) -> dict[str, Any]:
     """Prepares `source` under `data_dir`, or finds it prepared.
 
@@ -179,13 +252,14 @@ def prepare(
     taken for a set, and the next run removes what is left.
 
     Args:
-      source: folder with the official tars or class folders.
+      source: folder with the photos, in one of the forms of `archives.find_splits`.
       data_dir: receives imagenet/<size>px/<version>/.
       size: side of the stored pictures, pixels.
       workers: processes that decode and encode.
       skip_bad: leave out undecodable photos instead of stopping at the first.
       overwrite: replace a set of this size that is already there, once the new one is whole.
       pictures_per_shard: of each of the set's files.
+      val_share: share of each class that becomes the validation split, where the source has none.
     Returns:
       the set's facts (see `imagenet.read_facts`), with "folder", and "fresh": whether it was prepared now.
     Raises:
@@ -199,13 +273,22 @@ def prepare(
     if folder.exists() and not overwrite:
         return {**imagenet.read_facts(folder), "folder": folder, "fresh": False}
     with files.locked(folder.parent):
-        plan = survey(source, size, workers=workers, skip_bad=skip_bad, pictures_per_shard=pictures_per_shard)
+        plan = survey(
+            source,
+            size,
+            workers=workers,
+            skip_bad=skip_bad,
+            pictures_per_shard=pictures_per_shard,
+            val_share=val_share,
+        )
         workshop, replaced = folder.parent / "incomplete.new", folder.parent / "incomplete.old"
         try:
             files.clear(folder, replaced)
             # TFDS wants a place for downloads and announces one; there is none
             with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(io.StringIO()):
-                Imagenet(data_dir=workshop, plan=plan).download_and_prepare(download_dir=empty)
+                builder = Imagenet(data_dir=workshop, plan=plan)
+                builder.download_and_prepare(download_dir=empty)
+            imagenet.write_facts(imagenet.set_folder(workshop, size), builder.facts)
             if folder.exists():
                 folder.rename(replaced)
             imagenet.set_folder(workshop, size).rename(folder)
@@ -243,8 +326,12 @@ class _Tally:
     """What adds up while the records pass by."""
 
     total: np.ndarray  # int64 [size, size, 3], sum of the training pictures
-    digest: Any  # hashlib object, over every record
-    skipped: list[str]  # "<split>/<class>/<file name>: reason"
+    digest: Any = dataclasses.field(default_factory=hashlib.sha256)  # over every record
+    skipped: list[str] = dataclasses.field(default_factory=list)  # "<split>/<class>/<file name>: reason"
+    skipped_names: list[str] = dataclasses.field(default_factory=list)  # the same without the reason
+    stored: collections.Counter[tuple[str, int]] = dataclasses.field(default_factory=collections.Counter)  # by label
+    digests: array.array[int] = dataclasses.field(default_factory=lambda: array.array("Q"))  # of every photo's bytes
+    checksums: dict[str, array.array[int]] = dataclasses.field(default_factory=dict)  # split -> CRC-32 of each record
 
 
 def _official_labels(class_names: tuple[str, ...]) -> list[int | None]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from zfjax import files
 from zfjax.data import ArraySource, Source, archives, pictures
 from zfjax.data.archives import Photo
 from zfjax.errors import NotThereError, UserError
-
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"PK": "zip"}  # by their first two bytes
 
 
 class Encoded(Protocol):
@@ -136,7 +134,7 @@ def fingerprint_of(photos: Iterable[Encoded], labels: np.ndarray, class_names: S
     digest = hashlib.sha256("\n".join(class_names).encode())
     digest.update(np.ascontiguousarray(labels).tobytes())
     for photo in photos:
-        digest.update(f"\n{photo.folder}/{photo.name}\n".encode())
+        digest.update(f"\n{photo.folder}/{photo.name}\n".encode(errors="surrogateescape"))
         digest.update(photo.read())
     return digest.hexdigest()[:16]
 
@@ -151,44 +149,23 @@ def list_files(root: Path) -> dict[str, Photo]:
       UserError: where the file is no complete tar, or a compressed one; a link to nothing.
     """
     if root.is_dir():
-        places = {path.relative_to(root).as_posix(): (str(path), 0, path) for path in _files_below(root)}
-        files = {name: _photo(name, file, start, path.stat().st_size) for name, (file, start, path) in places.items()}
-    elif root.is_file():
-        files = {
-            member.name.removeprefix("./"): _photo(member.name, str(root), member.offset_data, member.size)
-            for member in _members(root)
-        }
-    else:
+        left_out = files.LeftOut()
+        paths = {path.relative_to(root).as_posix(): path for path in files.walk(root, left_out)}
+        if files.DANGLING in left_out.reasons:
+            name = left_out.reasons[files.DANGLING]["first"][0]
+            raise UserError(f"{root / name} is a link to nothing: what it pointed to is gone")
+        return {name: _photo(name, str(path), 0, path.stat().st_size) for name, path in sorted(paths.items())}
+    if not root.is_file():
         raise NotThereError(f"{root} is neither a folder nor a tar")
-    return {name: files[name] for name in sorted(files) if not any(part[0] == "." for part in name.split("/"))}
-
-
-def _files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Every file below a folder, those behind links too; a link back to a folder `above` would never end."""
-    real = folder.resolve()
-    if real in above:
-        return
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _files_below(path, above | {real})
-        elif path.is_file():
-            yield path
-        elif path.is_symlink():
-            raise UserError(f"{path} is a link to nothing: what it pointed to is gone")
+    with open(root, "rb") as stream:
+        found = archives.members(stream, str(root))
+    listed = {
+        member.name.removeprefix("./"): _photo(member.name, str(root), member.offset_data, member.size)
+        for member in found
+    }
+    return dict(sorted(listed.items()))
 
 
 def _photo(path: str, file: str, offset: int, size: int) -> Photo:
     parts = path.split("/")
     return Photo(file, offset, size, parts[-2] if len(parts) > 1 else "", parts[-1])
-
-
-def _members(path: Path) -> list[tarfile.TarInfo]:
-    """The files in a complete tar that is not compressed."""
-    with open(path, "rb") as stream:
-        kind = _COMPRESSED.get(stream.read(2))
-        if kind:
-            raise UserError(f"{path} is compressed ({kind}): unpack it to a tar or a folder, to be read in any order")
-        stream.seek(0)
-        return archives.members(stream, str(path))

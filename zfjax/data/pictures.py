@@ -3,6 +3,7 @@
 import functools
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -105,6 +106,18 @@ def _formats() -> tuple[str, ...]:
     """Those of `FORMATS` that this Pillow was built with."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a picture's file; UserError for one of more than `MAX_BYTES`."""
+    check_bytes(path.stat().st_size)
+    return path.read_bytes()
+
+
+def check_bytes(size: int) -> None:
+    """UserError for a file of more than `MAX_BYTES`."""
+    if size > MAX_BYTES:
+        raise UserError(f"a picture's file of {size / 1e9:.1f} GB is not read; at most {MAX_BYTES / 1e9:.1f} are")
 
 
 def encode(pixels: np.ndarray) -> bytes:

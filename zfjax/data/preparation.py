@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import hashlib
 import itertools
 import multiprocessing
 import signal
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zfjax.data import pictures
-from zfjax.data.archives import Photo
+from zfjax.data.archives import AnyPhoto
 from zfjax.data.processes import end_with_parent
 
 _CHUNK = 32  # photos per task: 1 MB of JPEG, large beside what a task costs, small beside memory
@@ -23,12 +24,13 @@ _CHUNKS_PER_WORKER = 2  # in flight at once: one at work, one waiting
 class Chunk(NamedTuple):
     """What became of some consecutive photos."""
 
-    stored: list[tuple[Photo, bytes]]  # each photo's JPEG, size x size
-    bad: list[tuple[Photo, str]]  # photos that cannot be decoded, and why
+    stored: list[tuple[AnyPhoto, bytes]]  # each photo's JPEG, size x size
+    bad: list[tuple[AnyPhoto, str]]  # photos that cannot be decoded, and why
     total: np.ndarray  # uint32 [size, size, 3], sum over `stored` of the pixels as they will be read back
+    digests: list[int]  # of the bytes of each photo's own file, 64 bits
 
 
-def convert(photos: Iterable[Photo], size: int, *, workers: int) -> Iterator[Chunk]:
+def convert(photos: Iterable[AnyPhoto], size: int, *, workers: int) -> Iterator[Chunk]:
     """`photos` as stored pictures, in the order given whatever the number of workers.
 
     Args:
@@ -57,7 +59,7 @@ def convert(photos: Iterable[Photo], size: int, *, workers: int) -> Iterator[Chu
             executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _batched(photos: Iterable[Photo], count: int) -> Iterator[tuple[Photo, ...]]:
+def _batched(photos: Iterable[AnyPhoto], count: int) -> Iterator[tuple[AnyPhoto, ...]]:
     photos = iter(photos)
     while chunk := tuple(itertools.islice(photos, count)):
         yield chunk
@@ -82,15 +84,16 @@ def _start_worker() -> None:
     end_with_parent()
 
 
-def _convert_chunk(photos: tuple[Photo, ...], size: int) -> Chunk:
-    stored, bad, total = [], [], np.zeros((size, size, 3), np.uint32)
+def _convert_chunk(photos: tuple[AnyPhoto, ...], size: int) -> Chunk:
+    stored, bad, total, digests = [], [], np.zeros((size, size, 3), np.uint32), []
     for photo in photos:
-        data = photo.read()
         try:
+            data = photo.read()
             jpeg = pictures.encode(pictures.preprocess(data, size))
         except ValueError as error:
             bad.append((photo, str(error)))
             continue
         total += pictures.decode(jpeg)
         stored.append((photo, jpeg))
-    return Chunk(stored, bad, total)
+        digests.append(int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little"))
+    return Chunk(stored, bad, total, digests)

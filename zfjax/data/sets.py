@@ -99,7 +99,7 @@ def official_validation(data: str, size: int, resample: Image.Resampling) -> Ima
     from zfjax.data import photo_sets
 
     folder, synsets = Path(data), archives.official_synsets()
-    if not any((folder / names["validation"]).exists() for names in (archives.TARS, archives.FOLDERS)):
+    if not archives.has_validation(folder):
         images = open_data(data)
         if images.official_labels is None:
             raise UserError(f"data={data!r}: its classes are not all among ImageNet's 1000")
@@ -109,7 +109,7 @@ def official_validation(data: str, size: int, resample: Image.Resampling) -> Ima
     for photo in photos:
         if photo.folder not in label:
             raise UserError(f"data={data!r}: {photo.folder!r} is not one of ImageNet's 1000 synsets")
-    facts = " ".join(f"{photo.folder} {photo.name} {photo.size}" for photo in photos)
+    facts = " ".join(f"{photo.folder} {photo.name} {getattr(photo, 'size', 0)}" for photo in photos)
     source = photo_sets.PhotoSource(photos, np.array([label[photo.folder] for photo in photos]), size, resample)
     digest = hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
     return ImageSet(data, size, synsets, None, source, None, tuple(range(len(synsets))), digest)

@@ -1,0 +1,295 @@
+"""What people have as ImageNet: every form is read as the official tars are, and what is not read is told."""
+
+import gzip
+import io
+import os
+import sys
+import tarfile
+
+import pytest
+import tensorflow_datasets as tfds
+from native_sets import prepared_by_tfds
+from tensorflow_datasets.core.file_adapters import FileFormat
+from tiny_photos import (
+    OFFICIAL,
+    SIZE,
+    SYNSETS,
+    TRAIN,
+    VAL,
+    VALIDATION,
+    photo,
+    prepare,
+    tar_of,
+    write_folders,
+    write_tars,
+)
+
+from experiments import prepare_imagenet
+from zfjax.data import archives, folder, imagenet, sets
+from zfjax.data.imagenet import open_imagenet
+from zfjax.data.photo_sets import list_files
+from zfjax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def fingerprint(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tars")
+    return prepare(write_tars(root / "source"), root)["fingerprint"]
+
+
+def flatten(val):
+    for path in list(val.glob("*/*")):
+        path.rename(val / path.name)
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+
+
+def kaggle(root):
+    inside = root / "ILSVRC" / "Data" / "CLS-LOC"
+    inside.mkdir(parents=True)
+    write_folders(inside)
+    flatten(inside / "val")
+    (inside / "test").mkdir()
+    (root / "ILSVRC" / "ImageSets").mkdir()
+
+
+def flat_val(root):
+    flatten(write_folders(root) / "val")
+
+
+def renamed(name):
+    return lambda root: (write_folders(root) / "val").rename(root / name)
+
+
+def with_files_of_systems(root):
+    write_folders(root)
+    for name in (".DS_Store", "Thumbs.db", "train/.DS_Store", "val/n01440764/._1.JPEG", "train/n01440764/desktop.ini"):
+        (root / name).write_bytes(b"\0")
+    for name in ("train/@eaDir", "val/__MACOSX", "train/n01443537/@eaDir"):
+        (root / name).mkdir()
+        (root / name / "a.JPEG").write_bytes(b"\0")
+
+
+def by_tfds(root):
+    features = {
+        "image": tfds.features.Image(),
+        "label": tfds.features.ClassLabel(names=(OFFICIAL / "labels.txt").read_text().split()),
+        "file_name": tfds.features.Text(),
+    }
+    train = [{"image": data, "label": s, "file_name": name} for s, of in TRAIN.items() for name, data in of.items()]
+    val = [{"image": data, "label": VALIDATION[int(n[15:23]) - 1], "file_name": n} for n, data in VAL.items()]
+    prepared_by_tfds(root, "imagenet2012", features, {"train": train, "validation": val}, FileFormat.ARRAY_RECORD)
+
+
+@pytest.mark.parametrize(
+    "write", [kaggle, flat_val, renamed("validation"), renamed("valid"), with_files_of_systems, by_tfds]
+)
+def test_every_layout_gives_the_set_of_the_tars(tmp_path, fingerprint, write):
+    source = tmp_path / "source"
+    source.mkdir()
+    write(source)
+    assert prepare(source, tmp_path)["fingerprint"] == fingerprint
+
+
+def test_official_validation_is_found_in_every_layout_too(tmp_path):
+    kaggle(tmp_path)
+    opened = sets.official_validation(str(tmp_path), 16, 3)
+    assert len(opened.validation) == 5 and {int(opened.validation[i]["label"]) for i in range(5)} == {0, 1}
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_share_of_each_class_is_held_out_where_there_is_no_split(tmp_path, flat):
+    source = tmp_path / "pets"
+    for kind in ("cat", "great_dane"):
+        for number in range(10):
+            path = source / ("" if flat else kind) / f"{kind}_{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(photo(number + 50 * len(kind)))
+    with pytest.raises(FileNotFoundError, match="with --val-share 0.1 class folders <class>/\\*.jpg will do"):
+        prepare(source, tmp_path)
+    facts = prepare(source, tmp_path, val_share=0.2)
+    assert facts["counts"] == {"train": 16, "validation": 4} and facts["class_names"] == ["cat", "great_dane"]
+    opened = open_imagenet(tmp_path)
+    names = [{split.name(i) for i in range(len(split))} for split in (opened.train, opened.validation)]
+    assert not names[0] & names[1] and len(names[0] | names[1]) == 20
+    assert sum(name.startswith("cat/") for name in names[1]) == 2
+    for share in (0, 1, -0.5):
+        with pytest.raises(UserError, match="a share between 0 and 1 is needed"):
+            prepare(source, tmp_path / "other", val_share=share)
+    with pytest.raises(UserError, match="there is a validation split already"):
+        prepare(write_folders(tmp_path / "both"), tmp_path / "other", val_share=0.2)
+
+
+def test_what_is_not_read_is_counted_by_reason_and_told(tmp_path, monkeypatch, capsys):
+    source = write_folders(tmp_path / "source")
+    of_class = source / "train" / SYNSETS[0]
+    (of_class / "deeper").mkdir()
+    for name in ("deeper/1.JPEG", "notes.txt", "without_ending"):
+        (of_class / name).write_bytes(photo(1))
+    (of_class / "gone.JPEG").symlink_to(tmp_path / "nowhere")
+    (of_class / "again").symlink_to(of_class)
+    os.mkfifo(of_class / "pipe.JPEG")
+    (of_class / "copy.JPEG").write_bytes(TRAIN[SYNSETS[0]][f"{SYNSETS[0]}_0.JPEG"])
+    (source / "val" / "ILSVRC2012_val_00000009.JPEG").write_bytes(photo(1))
+    (source / "val" / ".DS_Store").write_bytes(b"\0")
+    monkeypatch.setattr(
+        sys, "argv", ["x", "--source", str(source), "--data-dir", str(tmp_path), "--size", "16", "--workers", "1"]
+    )
+    prepare_imagenet.main()
+    facts = imagenet.read_facts(imagenet.set_folder(tmp_path, SIZE))
+    assert {reason: entry["count"] for reason, entry in facts["left_out"].items()} == {
+        "pictures in folders within a class": 1,
+        "files without the ending of a picture": 2,
+        "links to nothing": 1,
+        "links back to a folder above": 1,
+        "neither files nor folders": 1,
+        "pictures beside the class folders": 1,
+        "hidden files": 1,
+    }
+    assert facts["left_out"]["pictures beside the class folders"]["first"] == ["val/ILSVRC2012_val_00000009.JPEG"]
+    pair = [f"train/{SYNSETS[0]}/copy.JPEG", f"train/{SYNSETS[0]}/{SYNSETS[0]}_0.JPEG"]
+    assert facts["equal"] == {"count": 1, "first": [pair]} and facts["counts"]["train"] == 9
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"train: {source}/train\nvalidation: {source}/val\n")
+    assert "1 links to nothing (train/n01443537/gone.JPEG)" in printed and " = ".join(pair) in printed
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".jpe", ".JPG", ".avif", ".ppm"])
+def test_pictures_of_every_ending_are_read(tmp_path, ending):
+    for kind in "ab":
+        (tmp_path / "train" / kind).mkdir(parents=True)
+        (tmp_path / "train" / kind / f"1{ending}").write_bytes(photo(ord(kind)))
+    assert prepare(tmp_path, tmp_path)["counts"] == {"train": 2}
+
+
+def dangling_class(root):
+    (write_folders(root) / "train" / "n01530575").symlink_to(root / "nowhere")
+
+
+def empty_class(root):
+    (write_folders(root) / "train" / "n01530575").mkdir()
+
+
+def undecodable_class(root):
+    (write_folders(root) / "train" / "n01530575").mkdir()
+    (root / "train" / "n01530575" / "1.JPEG").write_bytes(b"x")
+
+
+def one_class(root):
+    write_tars(root, train={SYNSETS[0]: TRAIN[SYNSETS[0]]}, val={}).joinpath(archives.TARS["validation"]).unlink()
+
+
+def not_utf8(root):
+    path = os.fsencode(write_folders(root) / "train" / SYNSETS[0]) + b"/caf\xe9.JPEG"
+    with open(path, "wb") as file:
+        file.write(photo(1))
+
+
+def val_and_validation(root):
+    write_folders(root)
+    (root / "validation" / "a").mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (dangling_class, "n01530575 is a link to nothing: a whole class would be missing"),
+        (empty_class, "n01530575 has no pictures"),
+        (undecodable_class, "no train photo of class n01530575 can be decoded"),
+        (one_class, "holds one class alone, n01443537"),
+        (not_utf8, r"caf\\xe9.JPEG.*the name is not UTF-8"),
+        (val_and_validation, "holds both val/ and validation/"),
+    ],
+)
+def test_a_source_that_would_lose_something_is_refused(tmp_path, write, words):
+    (tmp_path / "source").mkdir()
+    write(tmp_path / "source")
+    with pytest.raises(UserError, match=words.replace("\\\\", r"\\")):
+        prepare(tmp_path / "source", tmp_path, skip_bad=True)
+
+
+def with_links(kind):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in TRAIN[SYNSETS[0]].items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        link = tarfile.TarInfo("second.JPEG")
+        link.type, link.linkname = kind, f"{SYNSETS[0]}_0.JPEG"
+        archive.addfile(link)
+    return buffer.getvalue()
+
+
+def twice(files):
+    """A tar in which every name stands twice."""
+    one = tar_of(files)
+    with tarfile.open(fileobj=io.BytesIO(one)) as archive:
+        archive.getmembers()
+        return one[: archive.offset] + one
+
+
+CLASS = {s: tar_of(files) for s, files in TRAIN.items()}
+
+
+def outer(**changed):
+    return tar_of({f"{s}.tar": tar for s, tar in {**CLASS, **changed}.items()})
+
+
+@pytest.mark.parametrize(
+    ("tar", "words"),
+    [
+        (outer(n01443537=with_links(tarfile.SYMTYPE)), r"\(n01443537.tar\) holds the link second.JPEG"),
+        (outer(n01443537=with_links(tarfile.LNKTYPE)), r"\(n01443537.tar\) holds the link second.JPEG"),
+        (outer(n01443537=twice(TRAIN[SYNSETS[0]])), r"\(n01443537.tar\) holds n01443537_\d.JPEG 2 times"),
+        (twice({f"{s}.tar": tar for s, tar in CLASS.items()}), "holds n0144.* 2 times"),
+        (outer(n01530575=tar_of({})), r"\(n01530575.tar\) holds no photo"),
+        (outer(n01443537=gzip.compress(CLASS["n01443537"])), r"\(n01443537.tar\) is compressed \(gzip\): unpack it"),
+        (gzip.compress(outer()), r"train.tar is compressed \(gzip\): unpack it"),
+        (outer() + outer(), "goes on after its end"),
+    ],
+)
+def test_tars_that_hold_less_or_more_than_they_seem_to_are_refused(tmp_path, tar, words):
+    (tmp_path / archives.TARS["train"]).write_bytes(tar)
+    with pytest.raises(UserError, match=words):
+        prepare(tmp_path, tmp_path)
+
+
+def test_a_tar_with_one_block_at_its_end_is_whole_and_hidden_members_are_counted(tmp_path):
+    tar = tar_of({**{f"{s}.tar": of for s, of in CLASS.items()}, "._n01440764.tar": b"\0", "__MACOSX/a.tar": b"\0"})
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        archive.getmembers()
+        (tmp_path / archives.TARS["train"]).write_bytes(tar[: archive.offset + 512])
+    facts = prepare(tmp_path, tmp_path)
+    assert facts["counts"] == {"train": 8} and facts["left_out"]["hidden files"]["count"] == 2
+
+
+def test_validation_photos_given_twice_are_refused(tmp_path):
+    (tmp_path / archives.TARS["validation"]).write_bytes(twice(VAL))
+    with pytest.raises(UserError, match="ILSVRC2012_val_.*JPEG 2 times"):
+        prepare(tmp_path, tmp_path)
+
+
+def test_a_missing_split_is_told_before_the_work_begins(tmp_path, monkeypatch, capsys):
+    source = write_tars(tmp_path / "source", train={**TRAIN, SYNSETS[0]: {"bad.JPEG": b"x"}})
+    (source / archives.TARS["validation"]).unlink()
+    monkeypatch.setattr(sys, "argv", ["x", "--source", str(source), "--data-dir", str(tmp_path), "--workers", "1"])
+    with pytest.raises(SystemExit, match="bad.JPEG"):
+        prepare_imagenet.main()
+    assert "validation: none\nTraining needs the validation split too: stop now" in capsys.readouterr().out
+
+
+def test_hidden_files_and_links_to_nothing_are_no_pictures_of_a_users_folder(tmp_path):
+    for name in ("a.jpg", "._a.jpg", "sub/b.png", "@eaDir/a.jpg", ".cache/c.jpg", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(photo(1))
+    (tmp_path / "gone.jpg").symlink_to("nowhere")
+    opened = folder.open_folder(tmp_path, 16)
+    assert [opened.train.name(i) for i in range(len(opened.train))] == ["a.jpg", "sub/b.png"]
+    assert {reason: entry["count"] for reason, entry in opened.left_out.items()} == {
+        "hidden files": 3,
+        "links to nothing": 1,
+        "without the ending of a picture": 1,
+    }
+    (tmp_path / "gone.jpg").unlink()
+    assert list(list_files(tmp_path)) == ["a.jpg", "notes.txt", "sub/b.png"]

@@ -1,0 +1,135 @@
+"""What TensorFlow Datasets prepared, its TFRecord or ArrayRecord files read without TensorFlow."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from tensorflow_datasets.core.file_adapters import FileFormat
+from tensorflow_datasets.proto import tf_example_pb2
+
+from zfjax.errors import UserError
+
+FACTS = "dataset_info.json"
+_OPEN = 256  # files that a process holds open
+
+
+class TFRecords:
+    """Random access to the records of one TFRecord file, whose places are found by one walk over their lengths."""
+
+    def __init__(self, path: Path):
+        self._path, self._places = str(path), list(_tfrecord_places(path))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> bytes:
+        offset, length = self._places[index]
+        with open(self._path, "rb") as stream:
+            stream.seek(offset)
+            return stream.read(length)
+
+
+class RecordPhoto(NamedTuple):
+    """A photo inside a record."""
+
+    file: str  # the shard
+    place: int  # in the shard
+    folder: str  # its class, or its split
+    name: str  # its file name
+
+    def read(self) -> bytes:
+        """The bytes of its file, as it was given to TFDS."""
+        return features_of(self.file, self.place)["image"].bytes_list.value[0]
+
+
+def find(path: Path, below: str) -> Path | None:
+    """The newest version of a set prepared by TFDS: in its data folder, under `below`, or the version's own folder."""
+    if (path / FACTS).is_file():
+        return path
+    found = sorted(path.glob(f"{below}/*/{FACTS}"))
+    return found[-1].parent if found else None
+
+
+def info_of(folder: Path) -> tfds.core.DatasetInfo:
+    """What TFDS wrote down of a set; UserError where that is damaged."""
+    try:
+        return tfds.builder_from_directory(folder).info
+    except Exception as error:  # protobuf, JSON and TFDS raise a dozen kinds for a file that is damaged or missing
+        words = str(error).strip().split("\n")[0]
+        raise UserError(f"{folder} is no complete set of TFDS ({words}): prepare it again") from error
+
+
+def shards_of(info: tfds.core.DatasetInfo, split: str) -> list[tuple[str, int]]:
+    """(file, number of records) of each shard of a split.
+
+    UserError for a file that is missing, of another format, cut short, or with another number of records.
+    """
+    _opened.cache_clear()  # what was opened before may have been prepared anew
+    shards = list(zip(map(str, info.splits[split].filepaths), info.splits[split].shard_lengths, strict=True))
+    for file, count in shards:
+        if not Path(file).is_file():
+            raise UserError(f"{file} is missing: prepare the set again")
+        if info.file_format not in _READERS:
+            formats = " or ".join(f.value for f in _READERS)
+            raise UserError(f"{file} is in the format {info.file_format}: {formats} is needed")
+        length = len(_opened(file))
+        if length != count:
+            raise UserError(f"{file} holds {length} records, not {count}: prepare the set again")
+    return shards
+
+
+def features_of(file: str, place: int) -> Any:
+    """The features of a record of a shard; UserError where it is damaged."""
+    records = _opened(file)
+    try:
+        return parse(records[place])
+    except Exception as error:  # array_record and protobuf raise their own
+        raise UserError(f"{file} is damaged at record {place} ({error}): prepare the set again") from error
+
+
+def parse(record: bytes) -> Any:
+    """The features of a record, by name."""
+    return tf_example_pb2.Example.FromString(record).features.feature
+
+
+@functools.lru_cache(_OPEN)
+def _opened(file: str) -> Any:
+    """The records of a shard; its ending says the format, as "imagenet2012-train.tfrecord-00000-of-01024" does."""
+    form = next((f for f in _READERS if f".{f.file_suffix}-" in Path(file).name), None)
+    if form is None:
+        raise UserError(f"{file}: a name as NAME-SPLIT.tfrecord-00000-of-00001 is needed")
+    try:
+        return _READERS[form](file)
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{file} is cut short or damaged ({error}): prepare the set again") from error
+
+
+def _tfrecord_places(path: Path) -> Iterator[tuple[int, int]]:
+    """(offset, length) of each record: uint64 length, its checksum of 4 bytes, the data, their checksum of 4 bytes."""
+    end = path.stat().st_size
+    with open(path, "rb") as stream:
+        while header := stream.read(12):
+            offset, length = stream.tell(), int.from_bytes(header[:8], "little")
+            if len(header) < 12 or offset + length + 4 > end:
+                raise UserError(f"{path} is cut short: prepare the set again")
+            yield offset, length
+            stream.seek(offset + length + 4)
+
+
+def _array_records(file: str) -> Any:
+    records = ArrayRecordDataSource([file])
+    len(records)  # opens it
+    return records
+
+
+_READERS: dict[FileFormat, Callable[[str], Any]] = {
+    FileFormat.TFRECORD: lambda file: TFRecords(Path(file)),
+    FileFormat.ARRAY_RECORD: _array_records,
+}
