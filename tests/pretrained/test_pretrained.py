@@ -69,8 +69,6 @@ def test_files_that_are_none_are_errors_that_say_so(tmp_path):
         weights.read_arrays(tmp_path / "flipped.npz")
     with pytest.raises(ValueError, match="empty.npz: it holds no array"):
         weights.read_arrays(saved(tmp_path / "empty.npz", {}))
-    with pytest.raises(ValueError, match="w.caffemodel: a file that ends in .npz, .pt, .pth, .onnx is needed"):
-        weights.read_arrays(tmp_path / "w.caffemodel")
     with pytest.raises(FileNotFoundError, match="nowhere.npz: no such file"):
         weights.read_arrays(tmp_path / "nowhere.npz")
 
@@ -95,7 +93,7 @@ def test_code_in_a_state_dict_is_refused_and_not_executed(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_state_dicts_are_read_plain_or_inside_a_checkpoint(tmp_path):
+def test_state_dicts_of_pytorch_are_read_plain_or_inside_a_checkpoint(tmp_path):
     torch = pytest.importorskip("torch", reason="state dicts are PyTorch's")
     tensors = {"a": torch.full((2, 3), 0.5, dtype=torch.bfloat16, requires_grad=True), "n": torch.tensor(3)}
     for name, content in (("plain.pth", tensors), ("inside.pt", {"state_dict": tensors, "epoch": 3})):
@@ -111,28 +109,37 @@ def test_state_dicts_are_read_plain_or_inside_a_checkpoint(tmp_path):
         weights.read_arrays(tmp_path / "cut.pt")
 
 
-def test_onnx_initializers_are_read_and_only_from_inside_the_file(tmp_path):
+def test_onnx_initializers_are_read_from_the_file_and_beside_it(tmp_path):
     onnx = pytest.importorskip("onnx", reason="ONNX files need the extra zfjax[onnx]")
     tensors = [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in ARRAYS.items()]
     graph = onnx.helper.make_graph([], "net", [], [], initializer=tensors)
     onnx.save(onnx.helper.make_model(graph), tmp_path / "w.onnx")
     found = weights.take("w.onnx", weights.read_arrays(tmp_path / "w.onnx"), SHAPES)
     np.testing.assert_array_equal(found["a"], ARRAYS["a"])
-    onnx.external_data_helper.set_external_data(graph.initializer[0], "w.data")
-    onnx.save(onnx.helper.make_model(graph), tmp_path / "outside.onnx")
-    with pytest.raises(ValueError, match="outside.onnx is not a whole ONNX model .*: export it as one, in PyTorch"):
+    model = onnx.helper.make_model(graph)
+    external = {"save_as_external_data": True, "location": "w.data", "size_threshold": 0}
+    onnx.save(model, tmp_path / "outside.onnx", **external)
+    found = weights.read_arrays(tmp_path / "outside.onnx")
+    np.testing.assert_array_equal(found["a"], ARRAYS["a"])
+    (tmp_path / "w.data").unlink()
+    with pytest.raises(
+        ValueError, match="outside.onnx is not a whole ONNX model .*lie in a file beside it, which cannot"
+    ):
         weights.read_arrays(tmp_path / "outside.onnx")
     (tmp_path / "other.onnx").write_bytes(b"\xff" * 100)
     with pytest.raises(ValueError, match="other.onnx is not a whole ONNX model"):
         weights.read_arrays(tmp_path / "other.onnx")
 
 
-@pytest.mark.parametrize(("ending", "package"), [(".pt", "torch"), (".pth", "torch"), (".onnx", "onnx")])
-def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, ending, package):
+@pytest.mark.parametrize(
+    ("name", "head", "package", "extra"),
+    [("w.onnx", b"\x08\x0a", "onnx", "onnx"), ("w.weights.h5", b"\x89HDF\r\n\x1a\n", "h5py", "h5")],
+)
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, name, head, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
-    (tmp_path / f"w{ending}").touch()
-    with pytest.raises(ValueError, match=rf"reading it needs {package}: pip install 'zfjax\[{package}\]'"):
-        weights.read_arrays(tmp_path / f"w{ending}")
+    (tmp_path / name).write_bytes(head)
+    with pytest.raises(ValueError, match=rf"reading it needs {package}: pip install 'zfjax\[{extra}\]'"):
+        weights.read_arrays(tmp_path / name)
 
 
 def test_parity_is_the_largest_difference_of_each_layer():

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
-from PIL import Image
 
 from zfjax.architecture import ReceptiveField
 from zfjax.data.archives import official_synsets
@@ -21,6 +20,7 @@ from zfjax.nets import FunctionNet
 from zfjax.network import Params
 from zfjax.pixels import center_crop
 from zfjax.pretrained import caffe
+from zfjax.pretrained.pictures import resized
 from zfjax.pretrained.weights import read_arrays, take
 
 TABLE, WEIGHTS = "architecture.json", "squeezenet_v1.0.npz"
@@ -76,12 +76,8 @@ class CaffeNet(NamedTuple):
         -> float32 [B, image_size, image_size, 3]
         """
         side = self.picture_size
-        pictures = np.asarray(pictures)
-        if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (*pictures.shape[1:2] * 2, 3):
-            raise UserError(f"pictures of {pictures.dtype} {pictures.shape}: uint8 [B, S, S, 3] is needed")
-        resized = [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.BILINEAR)) for p in pictures]
         mean = np.broadcast_to(self.mean, (side, side, 3))
-        return np.asarray(center_crop(jnp.asarray(np.stack(resized)), jnp.asarray(mean), self.image_size))
+        return np.asarray(center_crop(jnp.asarray(resized(pictures, side)), jnp.asarray(mean), self.image_size))
 
     def as_net(self) -> FunctionNet:
         """The network as a `zfjax.nets.Net`, for every figure: its way down is that of `zfjax.project_fn`."""
