@@ -172,3 +172,27 @@ def test_a_size_too_small_is_refused(function):
 def test_no_scenes_are_refused():
     with pytest.raises(ValueError, match="count=0: at least one scene"):
         demo.demo_images(0, 0, 0, size=SIZE)
+
+
+def test_scenes_are_kept_beside_compiled_programs_and_a_damaged_file_is_rendered_again(tmp_path, monkeypatch):
+    count = demo.CHUNK + 2
+    plain = demo.demo_images(5, 0, count, size=16)
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    try:
+        first = demo.DemoSource(5, count, 16)[count - 1]  # the second chunk alone
+        (kept,) = tmp_path.glob("scenes-*/*.npz")
+        rendered = []
+        render = demo.demo_images
+        monkeypatch.setattr(demo, "demo_images", lambda *a, **k: rendered.append(a) or render(*a, **k))
+        again = demo.DemoSource(5, count, 16)[count - 1]
+        assert not rendered
+        kept.write_bytes(kept.read_bytes()[:100])
+        damaged = demo.DemoSource(5, count, 16)[count - 1]
+        assert rendered == [(5, demo.CHUNK, demo.CHUNK)]
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    for example in (first, again, damaged):
+        np.testing.assert_array_equal(example["image"], plain["image"][-1])
+        np.testing.assert_array_equal(example["object"], plain["mask"][-1])
+        np.testing.assert_array_equal(example["parts"], plain["parts"][-1])

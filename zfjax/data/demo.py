@@ -7,9 +7,15 @@ Coordinates: x right, y down, 0..1 over the picture; times `size` they are pixel
 [i, i + 1) x [j, j + 1). Edges are soft over one pixel, so that `size` only resamples the scene.
 """
 
+import contextlib
+import hashlib
+import io
 import math
 import threading
-from functools import lru_cache, partial
+import zipfile
+from collections.abc import Iterable
+from functools import cache, lru_cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from zfjax import files
 from zfjax.data import ImageSet, creatures
 from zfjax.data.creatures import CLASS_NAMES, NUM_CLASSES, PART_NAMES
 from zfjax.errors import UserError
@@ -109,14 +116,22 @@ def demo_images(seed: int, start: int, count: int, *, size: int) -> dict[str, np
     if count < 1:
         raise UserError(f"count={count}: at least one scene must be asked for")
     chunks = []
-    for first in tqdm(range(start, start + count, CHUNK), desc="rendering the demo set", leave=False, disable=None):
+    for first in _shown(range(start, start + count, CHUNK)):
         scenes = _render_chunk(seed, first, size=size)
         chunks.append(Scene(*(np.asarray(field)[: start + count - first] for field in scenes)))
     return {name: np.concatenate(fields) for name, fields in zip(Scene._fields, zip(*chunks, strict=True), strict=True)}
 
 
+def _shown(starts: range) -> Iterable[int]:
+    """With a bar, where there is more than one."""
+    return tqdm(starts, desc="rendering the demo set", leave=False, disable=None if len(starts) > 1 else True)
+
+
 class DemoSource:
-    """Scenes 0 .. count - 1 of a seed as a `zfjax.data.Source`, rendered together when the first one is asked for.
+    """Scenes 0 .. count - 1 of a seed as a `zfjax.data.Source`, rendered CHUNK at a time when one of them is asked for.
+
+    Where JAX keeps compiled programs (`jax_compilation_cache_dir`), rendered scenes are kept too: 26 kB each of 80
+    pixels, by the version of JAX and the text of the renderer.
 
     An example has, besides image, label and index: "object" bool [size, size] and "parts" float32 [3, 2], the mask and
     parts of its `Scene`.
@@ -124,17 +139,47 @@ class DemoSource:
 
     def __init__(self, seed: int, count: int, size: int):
         self._seed, self._count, self._size = seed, count, size
-        self._scenes: dict[str, np.ndarray] | None = None
+        self._chunks: dict[int, dict[str, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < self._count:
+            raise IndexError(f"index={index}: 0 to {self._count - 1} is needed")
+        number, place = divmod(index, CHUNK)
         with _RENDERING:
-            if self._scenes is None:
-                self._scenes = demo_images(self._seed, 0, self._count, size=self._size)
-        image, label, mask, parts = (self._scenes[name][index] for name in Scene._fields)
+            if number not in self._chunks:
+                self._chunks[number] = _kept_chunk(self._seed, number, self._size)
+        image, label, mask, parts = (self._chunks[number][name][place] for name in Scene._fields)
         return {"image": image, "label": label, "index": np.int32(index), "object": mask, "parts": parts}
+
+
+def _kept_chunk(seed: int, number: int, size: int) -> dict[str, np.ndarray]:
+    """CHUNK scenes, read where they are kept, else rendered and kept."""
+    folder = getattr(jax.config, "jax_compilation_cache_dir", None)
+    if not folder:
+        return demo_images(seed, number * CHUNK, CHUNK, size=size)
+    path = Path(folder) / f"scenes-{_renderer()}" / f"{size}-{seed}-{number}.npz"
+    with (
+        contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
+        np.load(io.BytesIO(path.read_bytes())) as kept,
+    ):
+        return {name: kept[name] for name in Scene._fields}
+    scenes = demo_images(seed, number * CHUNK, CHUNK, size=size)
+    buffer = io.BytesIO()
+    np.savez(buffer, **scenes)  # type: ignore[arg-type]  # the stub fears one named allow_pickle
+    with contextlib.suppress(OSError):  # a cache that is full or not ours to write is none
+        files.write_atomically(path, buffer.getvalue())
+    return scenes
+
+
+@cache
+def _renderer() -> str:
+    """What the pixels depend on, in short."""
+    text = b"".join(Path(str(room)).read_bytes() for room in (__file__, creatures.__file__))
+    words = f"{jax.__version__} {jax.default_backend()}".encode()
+    return hashlib.blake2b(text + words, digest_size=8).hexdigest()
 
 
 @lru_cache(maxsize=1)  # so that its scenes are rendered once in a process
