@@ -614,7 +614,8 @@ def load_net(net: Path | str | None = None) -> Net:
     """A network by its name.
 
     Args:
-      net: a run folder or a checkpoint; "squeezenet:DIR", the folder of SqueezeNet v1.0's weights; "module:NAME", a
+      net: a run folder or a checkpoint; "squeezenet:DIR", the folder of SqueezeNet v1.0's weights;
+        "torchvision:KIND:FILE", as "torchvision:resnet18:resnet18.pth"; "module:NAME", a
         Python object that is, or returns, a `Net`; None for the newest run under `runs/`.
 
     Raises:
@@ -622,8 +623,17 @@ def load_net(net: Path | str | None = None) -> Net:
       UserError: a name that is none of these, or a checkpoint that is damaged.
     """
     kind, _, rest = str(net).partition(":")
-    if net is None or Path(net).exists() or not (kind == "squeezenet" or _MODULE_AND_NAME.fullmatch(str(net))):
+    if (
+        net is None
+        or Path(net).exists()
+        or not (kind in ("squeezenet", "torchvision") or _MODULE_AND_NAME.fullmatch(str(net)))
+    ):
         return _trained(net)
+    if kind == "torchvision":
+        from zfjax.pretrained import torchvision
+
+        name, _, path = rest.partition(":")
+        return torchvision(name, Path(path)).as_net()
     if kind == "squeezenet":
         from zfjax.pretrained import squeezenet
 
