@@ -204,11 +204,13 @@ def report(result: dict[str, Any]) -> None:
     """Print the errors."""
     images = f"{result['num_images']:,} images of {result['num_classes']:,} classes"
     several = len(result["members"]) > 1
+    ranks = ("top1", "top5") if result["num_classes"] > 5 else ("top1",)  # of five classes none is beyond the fifth
     for views, error in result["error"].items():
-        print(f"{views:>6} crop(s): top-1 error {error['top1']:.1%}, top-5 error {error['top5']:.1%} on {images}")
+        words = ", ".join(f"top-{rank[3:]} error {error[rank]:.1%}" for rank in ranks)
+        print(f"{views:>6} crop(s): {words} on {images}")
         for member in result["members"] if several else []:
-            alone = member["error"][views]
-            print(f"    alone: {alone['top1']:.1%}, {alone['top5']:.1%}  {member['checkpoint']['path']}")
+            alone = ", ".join(f"{member['error'][views][rank]:.1%}" for rank in ranks)
+            print(f"    alone: {alone}  {member['checkpoint']['path']}")
     for views, why in result["not_applicable"].items():
         print(f"{views:>6} crop(s): not measured, as {why}")
 

@@ -18,7 +18,8 @@ def draw_curves(records: list[dict[str, Any]]) -> Figure:
     loss.plot(seen, [r["train_loss"] for r in epochs], color="C0", label="training, mean of the epoch")
     error.plot(seen, [100 * r["train_top1_error"] for r in epochs], "C0", label="training top-1 (with dropout)")
     error.plot(seen, [100 * r["validation_top1_error"] for r in epochs], "C1", label="validation top-1")
-    error.plot(seen, [100 * r["validation_top5_error"] for r in epochs], "C1--", label="validation top-5")
+    if all(r["validation_top5_error"] is not None for r in epochs):  # None: of five classes or fewer
+        error.plot(seen, [100 * r["validation_top5_error"] for r in epochs], "C1--", label="validation top-5")
     rate.plot(seen, [r["learning_rate"] for r in epochs], "C2", drawstyle="steps-mid")
     rate.set_yscale("log")
     error.set_ylim(0, 100)

@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 from tqdm import tqdm
 
 from experiments.pages.training import draw_curves
 from experiments.shell.command import Stopped, StopRequest
-from zfjax import files, parallel
-from zfjax.errors import DivergedError
+from zfjax import files, parallel, schema
+from zfjax.errors import DivergedError, UserError
 from zfjax.training import Recipe, loop
 from zfjax.training.loop import EpochDone, Halted, Progress, Run, Stepped
 
+_log = logging.getLogger(__name__)
 LOG_STEPS = 20  # steps between the "step" records of metrics.jsonl
 
 
@@ -49,6 +51,8 @@ def train(run: Run, progress: Progress, stop: StopRequest, folder: Path) -> dict
                         log.append(step_record(event, run.epoch_steps))
                 elif isinstance(event, EpochDone):
                     record = {"kind": "epoch", **event._asdict()}
+                    if run.architecture.num_classes <= 5:  # it would be 0 whatever the network says
+                        record["validation_top5_error"] = None
                     if first:
                         log.append(record)
                         log.draw()
@@ -99,6 +103,26 @@ def step_record(event: Stepped, epoch_steps: int) -> dict[str, Any]:
     }
 
 
+class _Step(TypedDict):
+    step: int
+    epoch_done: float
+    loss: float
+
+
+class _Epoch(TypedDict):
+    step: int
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_top1_error: float
+    validation_top1_error: float | None
+    validation_top5_error: float | None
+
+
+KINDS: dict[str, Any] = {"step": _Step, "epoch": _Epoch}  # what is read of a record
+_WAY_ON = "mend that line, or take it away, and go on"
+
+
 class TrainingLog:
     """Appends records to `metrics.jsonl`: "kind": "step" every so many steps, "kind": "epoch" after each validation."""
 
@@ -107,16 +131,36 @@ class TrainingLog:
         self._path = folder / "metrics.jsonl"
 
     def records(self) -> list[dict[str, Any]]:
-        """All records so far; a line cut short by a kill is left out."""
+        """All records so far, each once; a last line cut short by a kill, and lines of something else, are left out.
+
+        UserError, naming the line, for a record that is damaged.
+        """
+        return self._read()[0]
+
+    def _read(self) -> tuple[list[dict[str, Any]], list[bytes]]:
+        """(the records, the lines that never were any)."""
         if not self._path.exists():
-            return []
-        records = []
-        for line in self._path.read_text().splitlines():
+            return [], []
+        records: dict[tuple[Any, ...], dict[str, Any]] = {}  # of one that was recorded twice the last
+        strange = []
+        lines = self._path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            where = f"{self._path}: line {number}"
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return records
+                record = files.parse_json(line, dict[str, object], where, _WAY_ON)
+                kind = record.get("kind")
+                problem = f"no kind {kind!r}" if kind not in KINDS else next(schema.faults(record, KINDS[kind]), "")
+                if problem:
+                    raise UserError(f"{where} is damaged ({problem}); {_WAY_ON}")
+            except UserError:
+                if number == len(lines):  # without its end: cut, or nothing
+                    continue
+                if b'"step"' in line:  # it was a record
+                    raise
+                strange += [line] if line.strip() else []
+            else:
+                records[kind, record["step"], record.get("epoch")] = record
+        return list(records.values()), strange
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one record; it is on disk when this returns."""
@@ -124,10 +168,19 @@ class TrainingLog:
             file.write(json.dumps(record) + "\n")
 
     def rewind(self, step: int, epochs: int) -> None:
-        """Drop what was recorded after `step`, or for an epoch after `epochs`: a continued run records it again."""
+        """Drop what was recorded after `step`, or for an epoch after `epochs`: a continued run records it again.
+
+        Lines of something else are kept aside, in `metrics.jsonl.strange`.
+        """
+        records, strange = self._read()
+        if strange:
+            aside = self._path.with_name(f"{self._path.name}.strange")
+            with aside.open("ab") as file:
+                file.writelines(line + b"\n" for line in strange)
+            _log.warning("%s: %d lines are no records; they are kept in %s", self._path, len(strange), aside.name)
         kept = [
             record
-            for record in self.records()
+            for record in records
             if record["step"] <= step and (record["kind"] != "epoch" or record["epoch"] <= epochs)
         ]
         partial = self._path.with_suffix(".partial")
@@ -143,11 +196,13 @@ class TrainingLog:
 
 def epoch_line(record: dict[str, Any], num_epochs: int) -> str:
     """An "epoch" record in one line."""
-    speed = record["images_per_second"]
+    speed, top5 = record["images_per_second"], record["validation_top5_error"]
     return (
         f"epoch {record['epoch']}/{num_epochs}: training loss {record['train_loss']:.3f}, "
-        f"validation error top-1 {record['validation_top1_error']:.1%}, top-5 {record['validation_top5_error']:.1%}, "
-        f"learning rate {record['learning_rate']:.2g}" + (f", {speed:.0f} images/s" if speed else "")
+        f"validation error top-1 {record['validation_top1_error']:.1%}, "
+        + ("" if top5 is None else f"top-5 {top5:.1%}, ")
+        + f"learning rate {record['learning_rate']:.2g}"
+        + (f", {speed:.0f} images/s" if speed else "")
     )
 
 

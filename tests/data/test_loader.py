@@ -1,7 +1,10 @@
 """Batches: their order depends on the seed and the step, not on hosts, workers or where a run starts."""
 
+import errno
 import gc
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 
@@ -10,6 +13,8 @@ import offspring
 import pytest
 
 from zfjax.data import ArraySource, loader
+from zfjax.data.folder import open_folder
+from zfjax.errors import FailedError, UserError
 
 COUNT, BATCH = 22, 4  # five whole batches, two examples left over
 
@@ -145,3 +150,44 @@ def test_arrays_of_wrong_shape_are_named():
         ArraySource(np.ones((2, 4, 4, 3)), np.zeros(2, int))
     with pytest.raises(ValueError, match=r"labels must be whole numbers \[2\], one per image, not int64 \[3\]"):
         ArraySource(np.ones((2, 4, 4, 3), np.uint8), np.zeros(3, int))
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGKILL, "was killed by signal 9, as one does where memory runs out; fewer than 1 --num-workers"),
+        (signal.SIGBUS, "no shared memory left in /dev/shm; make it larger .*, or .* --num-workers 0"),
+    ],
+)
+def test_a_worker_that_was_killed_is_told_with_the_way_on(source, number, words):
+    batches = loader.train_batches(source, batch_size=BATCH, seed=0, num_epochs=999, num_workers=1)
+    next(batches)
+    before = {process.pid for process in multiprocessing.active_children()}
+    for pid in before:
+        os.kill(pid, number)
+    with pytest.raises(FailedError, match=f"a process that decodes pictures .*{words}"):
+        for _ in batches:
+            pass
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_of_a_picture_comes_through_as_it_is(tmp_path, num_workers):
+    (tmp_path / "bad.jpg").write_bytes(b"x")
+    with pytest.raises(UserError, match="bad.jpg: no readable picture"):
+        next(loader.eval_batches(open_folder(tmp_path, 8).train, batch_size=1, num_workers=num_workers))
+
+
+def test_a_full_shared_memory_is_told(source, monkeypatch):
+    class Full:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(loader.grain.MapDataset, "to_iter_dataset", lambda *_: Full())
+    with pytest.raises(FailedError, match="the shared memory /dev/shm is full"):
+        next(loader.eval_batches(source, batch_size=1))

@@ -67,7 +67,7 @@ def test_what_is_no_picture_is_named(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="empty: no picture there"):
         sets.open_images(str(tmp_path / "empty"), trained())
-    with pytest.raises(FileNotFoundError, match="no prepared ImageNet in nowhere"):
+    with pytest.raises(FileNotFoundError, match="data='nowhere': no such folder"):
         sets.open_images("nowhere", trained())
 
 

@@ -1,6 +1,8 @@
 """Batches of a source in an order that depends on the seed and the step alone."""
 
+import errno
 import os
+import re
 import signal
 from collections.abc import Generator
 from typing import Any
@@ -11,7 +13,7 @@ from absl import flags
 
 from zfjax.data import Source
 from zfjax.data.processes import end_with_parent
-from zfjax.errors import UserError
+from zfjax.errors import FailedError, UserError
 
 Batches = Generator[dict[str, np.ndarray], None, None]  # closing it ends the workers
 _AHEAD = 2  # batches waiting per thread or process: 25 MB each at 128 pictures of 256 pixels
@@ -138,8 +140,28 @@ def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:
     iterator = iter(dataset)
     try:
         yield from iterator
+    except (RuntimeError, OSError) as error:
+        raise _in_words(error, num_workers) from error
     finally:
         iterator.close()
+
+
+def _in_words(error: Exception, num_workers: int) -> Exception:
+    """What befell a worker, and the way on; any other error as it is."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return FailedError(f"the shared memory /dev/shm is full ({error}); {_SMALL_SHM}")
+    ended = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
+    if not isinstance(error, RuntimeError) or ended is None:
+        return error
+    code = int(ended[1])
+    if code == -signal.SIGBUS:  # what a write beyond the end of shared memory ends with
+        return FailedError(f"a process that decodes pictures had no shared memory left in /dev/shm; {_SMALL_SHM}")
+    way_on = f"fewer than {num_workers} --num-workers take less memory, and 0 decode on threads"
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+    return FailedError(f"a process that decodes pictures {how}, as one does where memory runs out; {way_on}")
+
+
+_SMALL_SHM = "make it larger (docker run --shm-size 2g), or decode on threads with --num-workers 0"
 
 
 def _start_worker(worker: int, num_workers: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from zfjax.data import ImageSet, Source, archives
-from zfjax.errors import UserError
+from zfjax.errors import NotThereError, UserError
 from zfjax.nets import Net, num_channels, size_of
 
 
@@ -59,6 +59,8 @@ def open_images(data: str | None, net: Net) -> ImageSet:
         )
     path = Path(name)
     is_demo = name.split(":")[0] == "demo"
+    if data is not None and not is_demo and not path.exists() and not Path(_without_size(name)).exists():
+        raise NotThereError(f"data={name!r}: no such folder")
     if not is_demo and (path.is_file() or (path.is_dir() and not _is_prepared(path))):
         from zfjax.data import folder
 
@@ -133,6 +135,12 @@ def choose(source: Source, num: int, seed: int) -> np.ndarray:
     if num < 1:
         raise UserError(f"num_images={num}: at least 1 is needed")
     return np.sort(np.random.default_rng(seed).permutation(len(source))[:num])
+
+
+def _without_size(data: str) -> str:
+    """The folder that "DIR:80", or "DIR", names."""
+    folder, _, size = data.rpartition(":")
+    return folder if size.isdigit() else data
 
 
 def _is_prepared(folder: Path) -> bool:

@@ -1,0 +1,71 @@
+"""metrics.jsonl: a run goes on from whatever a kill, or another hand, left there, and nothing is lost."""
+
+import json
+
+import pytest
+
+from experiments.pages.training import draw_curves
+from experiments.shell.training_log import TrainingLog, epoch_line
+from zfjax.errors import UserError
+
+EPOCH = {
+    "kind": "epoch",
+    "step": 11,
+    "epoch": 1,
+    "learning_rate": 0.03,
+    "train_loss": 1.1,
+    "train_top1_error": 0.6,
+    "validation_top1_error": 0.5,
+    "validation_top5_error": 0.25,
+    "images_per_second": 8.6,
+}
+STEP = {"kind": "step", "step": 20, "epoch_done": 1.8, "loss": 1.1, "accuracy": 0.3, "gradient_norm": 0.2}
+RECORDS = [EPOCH, STEP, {**EPOCH, "step": 22, "epoch": 2}]
+LINES = [json.dumps(record).encode() + b"\n" for record in RECORDS]
+
+
+def log_of(folder, *lines):
+    (folder / "metrics.jsonl").write_bytes(b"".join(lines))
+    return TrainingLog(folder)
+
+
+@pytest.mark.parametrize("strange", [b"@@@@", b"5", b"null", b"[]", b"{}", b"[" * 100_000, b"\xff\xfe"])
+def test_lines_that_never_were_records_are_kept_aside_when_a_run_goes_on(tmp_path, strange, caplog):
+    log = log_of(tmp_path, LINES[0], strange + b"\n", *LINES[1:])
+    assert log.records() == RECORDS
+    log.rewind(22, 2)
+    assert log.records() == RECORDS and (tmp_path / "metrics.jsonl.strange").read_bytes() == strange + b"\n"
+    assert "1 lines are no records; they are kept in metrics.jsonl.strange" in caplog.text
+    log.rewind(22, 2)
+    assert (tmp_path / "metrics.jsonl.strange").read_bytes() == strange + b"\n"
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        LINES[1].replace(b"{", b"[", 1),
+        LINES[1].replace(b"20", b'"20"', 1),
+        LINES[1].replace(b'"kind": "step", ', b""),
+        LINES[1].replace(b"kind", b"k\xffnd"),
+        LINES[0].replace(b'"train_loss": 1.1, ', b""),
+        LINES[1].replace(b"20", b"9" * 5000, 1),
+    ],
+)
+def test_a_damaged_record_is_named_and_stays_where_it_is(tmp_path, damaged):
+    log = log_of(tmp_path, LINES[0], damaged, LINES[2])
+    with pytest.raises(UserError, match=r"metrics.jsonl: line 2 is damaged \(.*\); mend that line"):
+        log.rewind(22, 2)
+    assert damaged in (tmp_path / "metrics.jsonl").read_bytes()
+
+
+def test_a_last_line_that_was_cut_is_left_out_and_a_record_twice_is_one(tmp_path):
+    assert log_of(tmp_path, *LINES, LINES[1][:30]).records() == RECORDS
+    assert log_of(tmp_path, LINES[0], *LINES).records() == RECORDS
+    assert log_of(tmp_path, *LINES[:2], LINES[2].rstrip()).records() == RECORDS
+
+
+def test_where_there_are_five_classes_or_fewer_no_top5_is_told(tmp_path):
+    few = [{**record, "validation_top5_error": None} if record["kind"] == "epoch" else record for record in RECORDS]
+    assert "top-5" in epoch_line(EPOCH, 3) and "top-5" not in epoch_line(few[0], 3)
+    labels = [[line.get_label() for line in draw_curves(of).axes[1].lines] for of in (RECORDS, few)]
+    assert "validation top-5" in labels[0] and "validation top-5" not in labels[1]
