@@ -36,7 +36,7 @@ from zfjax.architecture import ALEXNET, ZFNET, Architecture
 from zfjax.data import ImageSet, sets
 from zfjax.data.loader import eval_batches
 from zfjax.errors import UserError
-from zfjax.training import checkpoints, evaluation
+from zfjax.training import evaluation
 
 COMMAND = "architecture_ablation"
 
@@ -248,12 +248,7 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 def train(settings: train_imagenet.Config, table: Architecture, images: ImageSet) -> None:
     """Train `table` in the folder of the settings, from where it stopped if it was begun there."""
-    assert settings.out is not None
-    begun = any((settings.out / "checkpoints").glob("*/network"))
-    if begun:  # the rate that it has come to: another would begin its annealing anew
-        stored = train_imagenet.stored_config(checkpoints.load(checkpoints.find(settings.out)))
-        settings = dataclasses.replace(settings, recipe=stored.recipe)
-    train_imagenet.run(settings, settings.out if begun else None, table=table, data=images)
+    train_imagenet.run(settings, table=table, data=images)
 
 
 def errors_of(folder: Path, images: ImageSet, batch_size: int) -> dict[str, Any]:

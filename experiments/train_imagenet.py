@@ -9,27 +9,31 @@ DIR is what `python -m experiments.prepare_imagenet` made. On several hosts run 
 that announces itself (Slurm, MPI, TPU pods) is found, else add `--coordinator HOST:PORT --num-hosts N --host I`.
 
 A run's folder (`--out`, default runs/DATA-TIME) holds `config.json`, `metrics.jsonl`, `curves.png` and
-`checkpoints/`: the latest three, and those of epochs 1, 2, 5, 10, 20, 30, 40, 64 and 70. Ctrl-C and SIGTERM save and
-leave. The paper annealed by hand: `--resume RUN --learning-rate 1e-3` goes on with another rate.
+`checkpoints/`: the latest three, and those of epochs 1, 2, 5, 10, 20, 30, 40, 64 and 70. Ctrl-C, SIGTERM, SIGUSR1 and
+SIGHUP save and leave. The same command with the same `--out` begins a run or goes on with it, whatever ended it, and
+says so where it is done: it can be queued again as it is. The paper annealed by hand: `--resume RUN --learning-rate
+1e-3` goes on with another rate.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
+import platform
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 import tyro
-from jax.experimental import multihost_utils
 
-from experiments.shell import training_log
+from experiments.shell import run_folders, training_log
 from experiments.shell.command import Stopped, StopRequest, in_one_line, use_compilation_cache
-from zfjax import nets, parallel, training
+from zfjax import files, nets, parallel, training
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
 from zfjax.data import ImageSet, sets
 from zfjax.errors import UserError
@@ -68,18 +72,22 @@ def summary(images: ImageSet, run: Run, progress: Progress) -> str:
     return "\n".join(rows)
 
 
-def check_resumable(stored: Any, config: Any) -> None:
+def check_resumable(stored: Config, config: Config) -> None:
     """UserError naming a setting of two configurations that a continued run cannot change."""
     before, after = (
         {**dataclasses.asdict(c), **{f"recipe.{k}": v for k, v in dataclasses.asdict(c.recipe).items()}}
         for c in (stored, config)
     )
     for name in before:
-        if name != "recipe" and name not in FREE_ON_RESUME and before[name] != after[name]:
+        if name in ("recipe", "out") or name in FREE_ON_RESUME:
+            continue
+        if before[name] != after[name]:
             raise UserError(
                 f"{name}={after[name]!r}: the run was started with {before[name]!r}; a continued run may change "
                 f"{', '.join(sorted(FREE_ON_RESUME))}"
             )
+    if stored.out is not None and config.out is not None and config.out.resolve() != stored.out.resolve():
+        raise UserError(f"out={str(config.out)!r}: the run that goes on is in {stored.out}; leave --out away")
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ class Config:
     width: float = 1.0  # factor on the features of every layer but the last
     recipe: Recipe = Recipe()
     demo_sizes: tuple[int, int, int] = (80, 6144, 1024)  # demo set: side in pixels, training and validation images
-    out: Path | None = None  # the run's folder
+    out: Path | None = None  # the run's folder; where a run of these settings is there, it goes on
     num_workers: int = 2  # processes per host that read and decode; the order of images does not depend on it
     save_steps: int = 1000  # steps between checkpoints inside an epoch; one is always written after each epoch
 
@@ -138,12 +146,18 @@ def build_architecture(config: Config, num_classes: int) -> Architecture:
 
 
 def run(
-    config: Config, resume: Path | None = None, *, table: Architecture | None = None, data: ImageSet | None = None
+    config: Config | Callable[[Config], Config],
+    resume: Path | None = None,
+    *,
+    table: Architecture | None = None,
+    data: ImageSet | None = None,
 ) -> dict[str, Any]:
-    """Train, from the start or from the newest checkpoint of the run `resume`.
+    """Train, from the start or from the newest checkpoint: of the run `resume`, or of the one in the folder config.out.
+
+    The run's folder is this process's alone meanwhile; a process that is still saving there is waited for.
 
     Args:
-      config: the settings.
+      config: the settings; with `resume` also a function that makes them of those that the run was started with.
       resume: folder of a run, or one of its checkpoints.
       table: another architecture than the configured one, for a new run; its input_scale is to suit the recipe.
       data: the pictures, where they are open already, in the place of the configured ones.
@@ -152,61 +166,126 @@ def run(
       The last epoch's record of `metrics.jsonl`, with "folder".
 
     Raises:
-      UserError, FileNotFoundError: settings, data or checkpoint that do not fit; nothing was written.
+      UserError, FileNotFoundError: settings, data or checkpoint that do not fit, or another process is training there;
+        nothing was written.
+      FailedError: a checkpoint could not be written.
       FloatingPointError: the loss or gradient is not finite; the checkpoints are kept.
       Stopped: a signal asked to leave; everything is saved.
     """
-    parallel.check_batch_size(config.recipe.batch_size)
-    if resume is not None:
-        resume = checkpoints.find(resume)
-        checkpoints.check_newest(resume)
-    checkpoint = None if resume is None else checkpoints.load(resume, with_optimizer=True)
-    images = open_images(config, data)
-    architecture = table or build_architecture(config, len(images.class_names))
+    out, name = (None, "") if callable(config) else (config.out, config.data)
+    with run_folders.claimed(resume, out, name) as place:
+        prepared = parallel.of_every_host(lambda: prepare(config, place, table, data, resumed=resume is not None))
+        parallel.check_agreement({"folder": place.asked, **prepared.facts})
+        if jax.process_index() == 0:
+            training_log.write_config(place.folder, config_to_json(prepared.config), prepared.run.recipe)
+            print(summary(prepared.images, prepared.run, prepared.progress))
+        with StopRequest() as stop:
+            record = training_log.train(prepared.run, prepared.progress, stop, place.folder)
+    return {**record, "folder": str(place.folder)}
+
+
+class Prepared(NamedTuple):
+    """All that a training needs, before it begins."""
+
+    config: Config
+    images: ImageSet
+    run: Run
+    progress: Progress
+    facts: dict[str, Any]  # what all hosts have to agree on
+
+
+def prepare(
+    config: Config | Callable[[Config], Config],
+    place: run_folders.Place,
+    table: Architecture | None,
+    data: ImageSet | None,
+    *,
+    resumed: bool,
+) -> Prepared:
+    """Open what a run needs and check it, on this host; arguments as for `run`, `resumed` where it was asked for."""
+    checkpoint = None if place.checkpoint is None else checkpoints.load(place.checkpoint, with_optimizer=True)
     if checkpoint is not None:
-        architecture = checkpoint.architecture
-    folder = resume.parents[1] if resume else new_folder(config)
-    settings = {
-        "data": data_name(config),
-        "data_fingerprint": images.fingerprint,
-        "class_names": list(images.class_names),
-        "config": config_to_json(config),
-    }
-    if checkpoint is not None and checkpoint.settings["data_fingerprint"] != images.fingerprint:
-        raise UserError(f"data={data_name(config)!r}: not the pictures that {folder} was trained on")
+        stored = dataclasses.replace(stored_config(checkpoint), out=place.folder)
+        config = config(stored) if callable(config) else config
+        config = config if resumed else going_on(config, checkpoint)
+        if config.data_size is None:
+            config = dataclasses.replace(config, data_size=stored.data_size)
+        check_resumable(stored, config)
+    assert not callable(config)
+    parallel.check_batch_size(config.recipe.batch_size)
+    images = open_images(config, data)
+    if config.data == "imagenet":  # the answer, not the question: another size may come to lie beside it
+        config = dataclasses.replace(config, data_size=nets.size_of(images.size)[0])
+    architecture = table or build_architecture(config, len(images.class_names))
     recipe, annealing = config.recipe, Annealing.start(config.recipe)
     if checkpoint is not None:
+        architecture = checkpoint.architecture
+        if checkpoint.settings["data_fingerprint"] != images.fingerprint:
+            raise UserError(f"data={data_name(config)!r}: not the pictures that {place.folder} was trained on")
         recipe, annealing = continued(config.recipe, checkpoint)
     assert images.train is not None and images.mean is not None  # else `open_images` raised
-    loop_run = loop.Run(
+    prepared = Run(
         architecture=architecture,
         recipe=recipe,
         train=images.train,
         mean=images.mean,
         validation=images.validation,
-        folder=folder,
-        settings=settings,
+        folder=place.folder,
+        settings={
+            "data": data_name(config),
+            "data_fingerprint": images.fingerprint,
+            "class_names": list(images.class_names),
+            "config": config_to_json(config),
+        },
         save_steps=config.save_steps,
         num_workers=config.num_workers,
     )
-    progress = loop.begin(loop_run, checkpoint, annealing=annealing)
-    if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        training_log.write_config(folder, config_to_json(config), recipe)
-        print(summary(images, loop_run, progress))
-    with StopRequest() as stop:
-        record = training_log.train(loop_run, progress, stop, folder)
-    return {**record, "folder": str(folder)}
+    progress = loop.begin(prepared, checkpoint, annealing=annealing)
+    facts = facts_of(config, prepared, progress) if parallel.host_count()[1] > 1 else {}
+    return Prepared(config, images, prepared, progress, facts)
+
+
+def facts_of(config: Config, run: Run, progress: Progress) -> dict[str, Any]:
+    """What every host has to hold before the first step: settings, pictures, software, and the state to go on from."""
+    mine = ("recipe", "data_dir", "num_workers", "out")  # the recipe by itself; where files lie is a host's own matter
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in mine}
+    software = {"python": platform.python_version(), **{name: version(name) for name in ("zfjax", "jax", "jaxlib")}}
+    return {
+        **settings,
+        **dataclasses.asdict(run.recipe),
+        **{f"version of {name}": value for name, value in software.items()},
+        "architecture": str(run.architecture),
+        "data fingerprint": run.settings["data_fingerprint"],
+        "class names": run.settings["class_names"],
+        "mean picture": files.digest(run.mean),
+        "step": int(progress.state.step),
+        "annealing": dataclasses.asdict(progress.annealing),
+        "parameters": files.digest(jax.tree.map(np.asarray, progress.state.params)),
+    }
+
+
+def going_on(config: Config, checkpoint: checkpoints.Checkpoint) -> Config:
+    """The settings of a run that --out found begun, as `--resume` would have them: the learning rate is the run's."""
+    stored, asked = stored_config(checkpoint), config.recipe.learning_rate
+    if asked not in (checkpoint.recipe.learning_rate, stored.recipe.learning_rate):
+        raise UserError(
+            f"learning_rate={asked}: the run in {config.out} was started with {checkpoint.recipe.learning_rate}; "
+            f"--resume {config.out} --learning-rate {asked} changes it"
+        )
+    recipe = dataclasses.replace(config.recipe, learning_rate=stored.recipe.learning_rate)
+    return dataclasses.replace(config, recipe=recipe)
 
 
 def continued(recipe: Recipe, checkpoint: checkpoints.Checkpoint) -> tuple[Recipe, Annealing]:
     """The recipe and annealing of a run that goes on with `recipe`, as `stored_config` offered it to be changed.
 
     Its learning rate is the current one, unless it was given by hand: then the annealing goes on from that, on a
-    plateau with the best error counted anew.
+    plateau with the best error counted anew. A cosine of another number of epochs is planned anew: the run goes on
+    where that curve stands by now.
     """
     annealing = checkpoint.annealing
     if recipe.learning_rate == annealing.learning_rate:
+        annealing = training.replanned(annealing, checkpoint.recipe, recipe.num_epochs)
         return dataclasses.replace(recipe, learning_rate=checkpoint.recipe.learning_rate), annealing
     return recipe, Annealing(recipe.learning_rate, epoch=annealing.epoch)
 
@@ -218,22 +297,6 @@ def open_images(config: Config, data: ImageSet | None = None) -> ImageSet:
         if getattr(images, split) is None:
             raise UserError(f"data={data_name(config)!r} has no {split} split: training needs one")
     return images
-
-
-def new_folder(config: Config) -> Path:
-    """The folder of a new run, the same on every host; one that already holds something is a UserError."""
-    name = f"{config.data}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(_of_host_0(int(time.time()))))}"
-    folder = nets.RUNS / name if config.out is None else config.out
-    if _of_host_0(folder.exists() and any(folder.iterdir())):
-        begun = any(folder.glob("checkpoints/*/network"))
-        what = f"go on with --resume {folder}" if begun else "remove it, as it holds no checkpoint"
-        raise UserError(f"out={str(folder)!r} is not empty: name another, or {what}")
-    return folder
-
-
-def _of_host_0(value: int) -> int:
-    """Host 0's value, on every host."""
-    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def config_to_json(config: Config) -> dict[str, Any]:
@@ -250,6 +313,8 @@ def stored_config(checkpoint: checkpoints.Checkpoint) -> Config:
     values = dict(checkpoint.settings["config"])
     values["data_dir"] = Path(values["data_dir"])
     values["out"] = None if values["out"] is None else Path(values["out"])
+    if values["data"] == "imagenet":  # older versions left it open where one size was there
+        values["data_size"] = len(checkpoint.mean)
     values["demo_sizes"] = tuple(values["demo_sizes"])
     recipe = dataclasses.replace(checkpoint.recipe, learning_rate=checkpoint.annealing.learning_rate)
     return Config(**values, recipe=recipe)
@@ -266,16 +331,13 @@ def main(data: ImageSet | None = None) -> None:
             use_compilation_cache(chosen.compilation_cache)
             parallel.connect_hosts(chosen.coordinator, chosen.num_hosts, chosen.host)
             if chosen.resume is None:
-                folder = None
                 config = parse(PRESETS[chosen.preset or "paper"], rest)
+                record = run(config, data=data)
             else:
                 if chosen.preset:
                     raise UserError(f"preset={chosen.preset!r}: a continued run keeps its own settings")
                 folder = Path(chosen.resume) if chosen.resume else nets.newest_run()
-                stored = stored_config(checkpoints.load(folder))
-                config = parse(stored, rest)
-                check_resumable(stored, config)
-            record = run(config, folder, data=data)
+                record = run(lambda stored: parse(stored, rest), folder, data=data)
     except Stopped as stopped:
         print(stopped)
         raise SystemExit(stopped.exit_status) from None
@@ -283,7 +345,8 @@ def main(data: ImageSet | None = None) -> None:
         raise SystemExit("stopped; what was saved before stays") from None
     top1 = record["validation_top1_error"]
     print(f"done: validation top-1 error {top1:.1%} (accuracy {1 - top1:.1%}); the run is in {record['folder']}")
-    print(f"look at it: python -m experiments.deconv_figures --checkpoint {record['folder']}")
+    look = shlex.join(["python", "-m", "experiments.deconv_figures", "--net", record["folder"]])
+    print(f"look at it: {look}")
 
 
 def first_flags() -> argparse.ArgumentParser:

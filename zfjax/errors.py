@@ -12,6 +12,10 @@ class NotThereError(UserError, FileNotFoundError):
     """A file, folder or set that is not there; how to make it stands in its words."""
 
 
+class HeldError(UserError):
+    """A folder that another process is writing into."""
+
+
 class FailedError(OSError):
     """Work on files that failed, and why: shown in one line too, and no ValueError, as no argument is at fault."""
 

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
+import errno
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 import shutil
+import socket
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
 
 from zfjax import schema
-from zfjax.errors import NotThereError, UserError
+from zfjax.errors import HeldError, NotThereError, UserError
 
-LOCK = ".lock"  # the file that a process holds while it writes into a folder
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"  # the file that a process holds while it writes into a folder; it says which process
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # of some Lustre and NFS mounts
 
 
 def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -51,7 +60,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_bytes(data)
+        with naming(path):
+            unfinished.write_bytes(data)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -240,18 +250,96 @@ def digest(tree: Any) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Keeps every other process out of `folder`; the lock falls with its process, however that ends.
 
-    UserError where another one holds it.
+    Where the file system has no locks a warning is logged, and nobody is kept out.
+
+    Args:
+      folder: made if it is not there.
+      patience: seconds to wait for a process that holds it.
+
+    Raises:
+      HeldError: another one holds it; its words say which.
+      UserError: a system without such locks (Windows).
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "w") as lock:
+    if fcntl is None:
+        raise UserError(
+            f"{folder} cannot be kept from other processes: this system has no flock. zfjax is tested on Linux; "
+            "on Windows use WSL"
+        )
+    with _taken(folder, patience):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # gone with the folder, or the disk is no longer there
+                (folder / LOCK).unlink()
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
+    """`locked`; a folder that was made for it, and its parents, are gone again where nothing came of it."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        with locked(folder, patience=patience):
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # something lies there
+            for place in made:
+                place.rmdir()
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Lets an error of the system name `path`, where it names none: a full disk is noticed without a name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def _taken(folder: Path, patience: float) -> IO[str]:
+    """The open lock file of `folder`, which is ours until it is closed."""
+    last = time.monotonic() + patience
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)  # again, where its holder has taken it away
+        lock = open(folder / LOCK, "a+")  # noqa: SIM115  stays open; not "w": what it says of its holder stays
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(lock, folder / LOCK):
+                lock.truncate(0)
+                lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+                lock.flush()
+                return lock
+            lock.close()  # its holder has taken it away since it was opened
         except BlockingIOError:
-            raise UserError(f"another process is writing into {folder}; wait for it, or take another folder") from None
-        yield
+            lock.seek(0)
+            holder = lock.read().strip() or "which does not say its name"
+            lock.close()
+            if time.monotonic() >= last:
+                raise HeldError(
+                    f"another process is writing into {folder} ({holder}); wait for it, or take another folder"
+                ) from None
+            time.sleep(0.1)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                lock.close()
+                raise
+            logging.getLogger(__name__).warning(
+                "%s: its file system has no locks (%s); see to it that no other process writes there",
+                folder,
+                error.strerror,
+            )
+            return lock
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def clear(folder: Path, replaced: Path) -> None:

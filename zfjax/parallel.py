@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from zfjax.errors import UserError
+from zfjax.errors import FailedError, UserError
+
+T = TypeVar("T")
 
 AXIS = "devices"  # the axis over all devices of all hosts, for lax.psum, pmean and all_gather inside a step
 
@@ -83,6 +88,110 @@ def any_host(flag: bool) -> bool:
         return bool(flag)
     flags = np.full(jax.local_device_count(), flag, np.int32)
     return int(_sum_over_devices()(replicate(()), split(flags))) > 0
+
+
+def of_host_0(fn: Callable[[], T]) -> T:
+    """What `fn` gives on host 0, as JSON keeps it, on every host; where it fails there, every host ends in its words.
+
+    Every host has to ask at the same place of its program. `fn` runs on host 0 alone.
+
+    Raises:
+      What `fn` raises on host 0; on the others a UserError or FailedError with its words.
+    """
+    if jax.process_count() == 1:
+        return fn()
+    answer: dict[str, Any] = {}
+    failure: Exception | None = None
+    if jax.process_index() == 0:
+        try:
+            answer = {"value": fn()}
+        except Exception as error:  # noqa: BLE001  raised again below, when the others know
+            failure, answer = error, _in_words(error)
+    answer = json.loads(_broadcast(json.dumps(answer).encode()))
+    if failure is not None:
+        raise failure
+    _raise_words(answer)
+    value: T = answer["value"]
+    return value
+
+
+def of_every_host(fn: Callable[[], T]) -> T:
+    """What `fn` gives on this host, once it has succeeded on all; where it fails on one, every host ends in its words.
+
+    `fn` must not wait for other hosts.
+
+    Raises:
+      What `fn` raises on this host; else a UserError or FailedError with the words of the first host that failed.
+    """
+    if jax.process_count() == 1:
+        return fn()
+    failure: Exception | None = None
+    try:
+        value = fn()
+    except Exception as error:  # noqa: BLE001  raised again below, when the others know
+        failure = error
+    said = [json.loads(words) for words in _gather(json.dumps({} if failure is None else _in_words(failure)).encode())]
+    if failure is not None:
+        raise failure
+    for host, words in enumerate(said):
+        _raise_words({**words, "error": f"host {host}: {words['error']}"} if words else {})
+    return value
+
+
+def check_agreement(facts: Mapping[str, Any]) -> None:
+    """UserError on every host where the hosts do not hold the same facts; it names those that differ, and the hosts.
+
+    Args:
+      facts: {name: JSON, of any length}; their digests are compared.
+    """
+    if jax.process_count() == 1:
+        return
+    texts = {name: json.dumps(value, sort_keys=True, default=str) for name, value in facts.items()}
+    digests = {
+        name: [hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), text[:80]] for name, text in texts.items()
+    }
+    hosts = [json.loads(said) for said in _gather(json.dumps(digests).encode())]
+    unlike = []
+    for name in dict.fromkeys(name for host in hosts for name in host):
+        first = hosts[0].get(name, ["", "nothing"])
+        for number, host in enumerate(hosts):
+            other = host.get(name, ["", "nothing"])
+            if other[0] != first[0]:
+                unlike.append(f"{name} is {_short(first)} on host 0 and {_short(other)} on host {number}")
+                break
+    if unlike:
+        raise UserError(f"the hosts do not agree: {'; '.join(unlike)}. Give every host the same command and data")
+
+
+def _short(fact: list[str]) -> str:
+    """A fact as far as it can be shown: its value, or of a long one the digest."""
+    digest, text = fact
+    return text if len(text) < 80 else f"{text[:40]}… (digest {digest[:8]})"
+
+
+def _in_words(error: Exception) -> dict[str, str]:
+    kind = "user" if isinstance(error, UserError) else "failed"
+    known = isinstance(error, UserError | FailedError | OSError)
+    return {"kind": kind, "error": str(error) if known else f"{type(error).__name__}: {error}"}
+
+
+def _raise_words(words: Mapping[str, str]) -> None:
+    if "error" in words:
+        raise (UserError if words["kind"] == "user" else FailedError)(words["error"])
+
+
+def _broadcast(data: bytes) -> bytes:
+    """Host 0's bytes, on every host."""
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+    padded = np.frombuffer(data.ljust(length, b" ")[:length], np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(padded)).astype(np.uint8).tobytes()
+
+
+def _gather(data: bytes) -> list[bytes]:
+    """The bytes of every host, on every host, in their order."""
+    length = int(np.max(multihost_utils.process_allgather(np.int32(len(data)))))
+    padded = np.frombuffer(data.ljust(length, b" "), np.uint8)
+    return [np.asarray(row).astype(np.uint8).tobytes() for row in multihost_utils.process_allgather(padded)]
 
 
 def connect_hosts(coordinator: str | None = None, num_hosts: int | None = None, host: int | None = None) -> None:

@@ -1,6 +1,6 @@
 """The command line of an experiment: flags in, a result or one line of error out.
 
-Ctrl-C and SIGTERM are a request: a long run saves and leaves at a place of its own choice.
+Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP are a request: a long run saves and leaves at a place of its own choice.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,24 +29,37 @@ class Stopped(Exception):
         self.exit_status = 128 + signal_number  # as shells report a process that ended by this signal
 
 
+# What a terminal, Slurm (--signal=USR1@300), a scheduler and a closed connection send; Windows has the first two alone
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+ONE_REQUEST = 1.0  # seconds within which signals are one request: launchers pass on what also reached us directly
+
+
 class StopRequest:
-    """While entered, `signal_number` is the first SIGINT or SIGTERM received, else 0. A second one acts as usual."""
+    """While entered, `signal_number` is the first of `STOPPING` received, else 0. A later second one acts as usual.
+
+    SIGHUP that is ignored, as under nohup, stays so.
+    """
 
     def __init__(self) -> None:
         self.signal_number = 0
+        self._received = 0.0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._receive)
+        for number in STOPPING:
+            if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) != signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._restore()
 
     def _receive(self, number: int, _frame: object) -> None:
-        self.signal_number = number
-        self._restore()
+        if not self.signal_number:
+            self.signal_number, self._received = number, time.monotonic()
+        elif time.monotonic() - self._received > ONE_REQUEST:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -66,21 +66,14 @@ def claimed(folder: Path, command: str, *, overwrite: bool, names: Iterable[str]
       UserError: a result is there that may not be replaced, pictures of something else are, or another process is
         writing into the folder.
     """
-    if parallel.host_count()[0] > 0:  # of several hosts that share the folder the first one writes into it
-        check_free(folder, command, overwrite=overwrite, names=names)
-        yield folder
-        return
-    is_new = not folder.exists()
-    with files.locked(folder):
-        try:
+    with contextlib.ExitStack() as held:
+
+        def claim() -> None:
+            held.enter_context(files.claimed(folder))
             check_free(folder, command, overwrite=overwrite, names=names)
-            yield folder
-        finally:
-            if [path.name for path in folder.iterdir()] == [files.LOCK]:  # nothing came of it
-                (folder / files.LOCK).unlink()
-                if is_new:
-                    with contextlib.suppress(OSError):  # somebody has put something there
-                        folder.rmdir()
+
+        parallel.of_host_0(claim)  # of several hosts that share the folder the first one writes into it
+        yield folder
 
 
 def check_free(folder: Path, command: str, *, overwrite: bool, names: Iterable[str] = ()) -> None:
@@ -137,7 +130,8 @@ def write(
     try:
         for name, content in contents.items():
             data = _encoded(content)
-            partial[name].write_bytes(data)
+            with files.naming(folder / name):
+                partial[name].write_bytes(data)
             facts[name] = {"bytes": len(data), "blake2b": hashlib.blake2b(data, digest_size=16).hexdigest()}
         files.save_json(folder / PENDING, sorted({*ours, *contents}))  # should this be killed, they are still known
         (folder / RESULT).unlink(missing_ok=True)

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -60,8 +61,7 @@ def train(run: Run, progress: Progress, stop: StopRequest, folder: Path) -> dict
                     if event.epoch < run.recipe.num_epochs:
                         bar.set_description(f"epoch {event.epoch + 1}/{run.recipe.num_epochs}")
                 elif isinstance(event, Halted):
-                    go_on = f"python -m experiments.train_imagenet --resume {folder}"
-                    message = f"stopped; saved after step {event.step}; go on with: {go_on}"
+                    message = f"stopped; saved after step {event.step}; go on with: {resume_command(folder)}"
                     raise Stopped(message, stop.signal_number)
         except loop.Diverged as error:
             lower, stay = "with a lower --learning-rate", error.saved_steps
@@ -164,7 +164,7 @@ class TrainingLog:
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one record; it is on disk when this returns."""
-        with self._path.open("a") as file:
+        with files.naming(self._path), self._path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
     def rewind(self, step: int, epochs: int) -> None:
@@ -183,15 +183,19 @@ class TrainingLog:
             for record in records
             if record["step"] <= step and (record["kind"] != "epoch" or record["epoch"] <= epochs)
         ]
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(partial, self._path)
+        files.write_atomically(self._path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
     def draw(self) -> None:
         """Write `curves.png` from the records so far."""
         partial = self.folder / "curves.partial.png"
-        draw_curves(self.records()).savefig(partial, dpi=110)
+        with files.naming(partial):
+            draw_curves(self.records()).savefig(partial, dpi=110)
         os.replace(partial, self.folder / "curves.png")
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with the run in `folder`, as a shell reads it."""
+    return shlex.join(["python", "-m", "experiments.train_imagenet", "--resume", str(folder)])
 
 
 def epoch_line(record: dict[str, Any], num_epochs: int) -> str:

@@ -8,7 +8,8 @@ from PIL import Image
 
 import zfjax
 from zfjax import nets
-from zfjax.data import demo, sets
+from zfjax.data import demo, imagenet, sets
+from zfjax.errors import UserError
 
 SIZE, SIDE = 20, 24
 MEAN = np.full((SIDE, SIDE, 3), 100, np.float32)
@@ -91,3 +92,18 @@ def test_a_choice_is_seeded_ascending_and_never_twice():
     assert sets.choose(source, 99, seed=0).tolist() == [0, 1, 2, 3, 4, 5]
     with pytest.raises(ValueError, match="num_images=0: at least 1"):
         sets.choose(source, 0, seed=0)
+
+
+def test_a_size_and_a_folder_that_is_called_so_are_told_apart(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(imagenet, "open_imagenet", lambda folder, size=None: opened.append((folder, size)))
+    monkeypatch.setattr(imagenet, "sizes_in", lambda folder: [80] if str(folder).rstrip("/") == str(both) else [])
+    both, alone = tmp_path / "both", tmp_path / "alone"
+    sets.open_data(f"{alone}:80")
+    (tmp_path / "both:80").mkdir()
+    (tmp_path / "alone:80").mkdir()
+    for name in (f"{alone}:80", f"{both}:80:80", f"{both}/:80"):
+        sets.open_data(name)
+    assert opened == [(str(alone), 80), (f"{alone}:80", None), (f"{both}:80", 80), (f"{both}/", 80)]
+    with pytest.raises(UserError, match=r"a folder is called so, and .*both holds pictures of 80 pixels"):
+        sets.open_data(f"{both}:80")

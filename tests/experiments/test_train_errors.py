@@ -1,13 +1,17 @@
 """The training command refuses what cannot be meant, in one line that names it, before it writes anything."""
 
 import dataclasses
+import os
 import shutil
+import socket
 import sys
 
 import pytest
 import runs
 
 from experiments import train_imagenet
+from experiments.shell import run_folders
+from zfjax import files as files_of_zfjax
 from zfjax import parallel, training
 from zfjax.architecture import ZFNET
 from zfjax.data import sets
@@ -29,7 +33,7 @@ CONTINUED = [
     (["--architecture", "zfnet"], "architecture='zfnet': the run was started with 'alexnet'"),
     (["--seed", "1"], "recipe.seed=1: the run was started with 0"),
     (["--batch-size", "4"], "recipe.batch_size=4: the run was started with 8"),
-    (["--out", "elsewhere"], "out=PosixPath('elsewhere'): the run was started with"),
+    (["--out", "elsewhere"], "out='elsewhere': the run that goes on is in"),
     (["--num-epochs", "2"], "num_epochs=2: the run has done 3 already"),
     (["--preset", "demo"], "preset='demo': a continued run keeps its own settings"),
 ]
@@ -75,11 +79,55 @@ def test_a_continued_run_keeps_its_settings(monkeypatch, finished, flags, messag
     assert files(finished) == before
 
 
-def test_a_run_is_not_written_over(monkeypatch, finished):
+def test_the_command_of_a_finished_run_says_that_it_is_done_and_changes_nothing(monkeypatch, finished, capsys):
+    before, records = runs.fingerprint(finished), runs.records(finished)
+    runs.train(monkeypatch, *runs.FLAGS, "--out", finished)
+    assert f"; the run is in {finished}" in capsys.readouterr().out
+    assert (runs.fingerprint(finished), runs.records(finished)) == (before, records)
+
+
+@pytest.mark.parametrize(("flag", "value", "stored"), [("--width", 0.05, 0.04), ("--learning-rate", 0.01, 0.03)])
+def test_a_folder_holds_one_run(monkeypatch, finished, flag, value, stored):
     before = files(finished)
-    error = error_of(monkeypatch, *runs.FLAGS, "--out", finished)
-    assert f"out={str(finished)!r} is not empty" in error and f"--resume {finished}" in error
+    error = error_of(monkeypatch, *runs.FLAGS, "--out", finished, flag, value)
+    assert f"{flag[2:].replace('-', '_')}={value}: the run" in error and f"was started with {stored}" in error
     assert files(finished) == before
+
+
+def test_a_folder_of_something_else_is_left_alone(monkeypatch, tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    error = error_of(monkeypatch, *runs.FLAGS, "--out", tmp_path)
+    assert f"out={str(tmp_path)!r} is not empty and holds no run: 'thesis.tex' is there" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("written", ["link", "../{}/other/../run/"])
+def test_the_folder_of_a_run_may_be_written_in_any_way(monkeypatch, finished, written, capsys):
+    monkeypatch.chdir(finished.parent)
+    (finished.parent / "other").mkdir()
+    (finished.parent / "link").symlink_to(finished)
+    runs.train(monkeypatch, "--resume", finished, "--out", written.format(finished.parent.name))
+    assert "done: " in capsys.readouterr().out
+
+
+def test_a_run_that_another_process_is_training_is_refused_by_its_name(monkeypatch, finished):
+    monkeypatch.setattr(run_folders, "PATIENCE", 0.2)
+    with files_of_zfjax.locked(finished):
+        error = error_of(monkeypatch, "--resume", finished)
+        assert f"process {os.getpid()} on {socket.gethostname()}" in error
+        assert error == error_of(monkeypatch, *runs.FLAGS, "--out", finished)
+
+
+@pytest.mark.parametrize("name", ["best", "\u00b2", "007"])
+def test_what_is_no_step_among_the_checkpoints_is_told_so(monkeypatch, finished, name):
+    shutil.copytree(finished / "checkpoints" / "6", finished / "checkpoints" / name)
+    assert f"holds {name!r}, which is no step" in error_of(monkeypatch, "--resume", finished)
+
+
+def test_a_checkpoint_under_the_number_of_another_is_refused(monkeypatch, finished):
+    shutil.copytree(finished / "checkpoints" / "6", finished / "checkpoints" / "99")
+    error = error_of(monkeypatch, "--resume", finished)
+    assert f"checkpoint {finished / 'checkpoints' / '99'} is of step 6: call its folder by its step, 6" in error
 
 
 def test_a_run_does_not_go_on_with_other_pictures(monkeypatch, finished):

@@ -1,6 +1,7 @@
 """The training command: what a run leaves behind, and that kills and signals at any moment change no bit of it."""
 
 import json
+import shlex
 import shutil
 import signal
 
@@ -111,7 +112,8 @@ def test_a_signal_saves_says_how_to_go_on_and_leaves_without_a_traceback(broken_
     assert status == 128 + STOPPED[moment], output
     step = runs.last(folder).step
     assert step == runs.steps(folder)[-1] and (6 < step < 12 if moment == "terminated" else step == 6)
-    assert f"stopped; saved after step {step}; go on with: " in output and f"--resume {folder}" in output
+    assert f"stopped; saved after step {step}; go on with: " in output
+    assert f"--resume {shlex.quote(str(folder))}" in output  # as a shell reads it
     # Not "leaked": Grain now and then closes a worker's queue while a batch is in it, and Python cleans up and says so
     for noise in ("Traceback", "Error", "Exception"):
         assert noise not in output, output

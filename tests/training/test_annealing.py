@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from zfjax.training import Annealing, Recipe, anneal
+from zfjax.training import Annealing, Recipe, anneal, replanned
 
 PLATEAU = Recipe(learning_rate=0.01, patience=3)
 COSINE = Recipe(learning_rate=0.01, annealing="cosine", num_epochs=8)
@@ -74,3 +74,14 @@ def test_annealing_is_a_function_of_what_a_checkpoint_holds():
 def test_the_cosine_goes_on_from_a_rate_given_by_hand():
     halfway = Annealing(0.02, epoch=4)
     assert anneal(halfway, 0.5, COSINE).learning_rate == pytest.approx(0.02 * (1 + math.cos(math.pi * 5 / 8)))
+
+
+def test_a_cosine_of_more_epochs_goes_on_where_that_curve_stands_by_now():
+    longer = dataclasses.replace(COSINE, num_epochs=12)
+    annealing = longer_annealing = Annealing.start(COSINE)
+    for _ in range(7):
+        annealing, longer_annealing = anneal(annealing, 0.5, COSINE), anneal(longer_annealing, 0.5, longer)
+    assert replanned(annealing, COSINE, 12) == dataclasses.replace(
+        annealing, learning_rate=pytest.approx(longer_annealing.learning_rate)
+    )
+    assert replanned(annealing, COSINE, 8) == annealing and replanned(annealing, PLATEAU, 100) == annealing

@@ -12,6 +12,7 @@ import pytest
 from test_training import RECIPE, TINY, fresh
 
 from zfjax import training
+from zfjax.errors import FailedError, UserError
 from zfjax.training import Annealing, checkpoints
 from zfjax.training.checkpoints import Checkpoints
 
@@ -98,6 +99,36 @@ def test_a_step_that_is_there_is_not_written_again(tmp_path):
     write(tmp_path, 5)
     before = (tmp_path / "5").stat().st_mtime_ns
     assert write(tmp_path, 5) == [5] and (tmp_path / "5").stat().st_mtime_ns == before
+
+
+def test_a_save_that_does_not_happen_is_an_error_that_names_the_folder(tmp_path):
+    write(tmp_path, 50)
+    with pytest.raises(FailedError, match=rf"{tmp_path} holds a later step than 20"):
+        write(tmp_path, 20)
+
+
+def test_a_checkpoint_that_is_gone_after_it_was_saved_is_an_error(tmp_path, monkeypatch):
+    store = Checkpoints(tmp_path)
+    store.save(snapshot(5))
+    monkeypatch.setattr(checkpoints, "steps_in", lambda _: [])
+    with pytest.raises(FailedError, match=f"the checkpoint of step 5 is not in {tmp_path}"):
+        store.close()
+
+
+def test_what_orbax_raises_while_it_writes_is_one_error_that_names_the_folder(tmp_path, monkeypatch):
+    store = Checkpoints(tmp_path)
+    monkeypatch.setattr(os, "rename", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    store.save(snapshot(5))  # goes on in the background
+    with pytest.raises(FailedError, match=f"could not be written to {tmp_path}: .*No space left on device"):
+        store.close()
+
+
+@pytest.mark.parametrize("name", ["best", "\u00b2", "020"])
+def test_the_folder_of_a_checkpoint_is_called_by_its_step(copy, name):
+    (copy / "checkpoints" / "20").rename(copy / "checkpoints" / name)
+    with pytest.raises(UserError, match=f"{name!r} is no step"):
+        checkpoints.load(copy / "checkpoints" / name)
+    assert checkpoints.find(copy).name == "10"
 
 
 def test_epochs_of_figure_4_and_the_last_are_the_kept_ones():

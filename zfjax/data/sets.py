@@ -35,8 +35,24 @@ def open_data(data: str, *, with_mean: bool = True) -> ImageSet:
         return demo.demo_set(*(int(number) for number in numbers), with_mean=with_mean)
     from zfjax.data import imagenet
 
+    return imagenet.open_imagenet(*_folder_and_size(data))
+
+
+def _folder_and_size(data: str) -> tuple[str, int | None]:
+    """The two parts of "DIR:SIZE", or "DIR" alone; UserError where a folder is called so too."""
+    from zfjax.data import imagenet
+
     folder, _, size = data.rpartition(":")
-    return imagenet.open_imagenet(folder, int(size)) if folder and size.isdigit() else imagenet.open_imagenet(data)
+    if not (folder and size.isascii() and size.isdigit()):
+        return data, None
+    if not Path(data).is_dir():
+        return folder, int(size)
+    if int(size) in imagenet.sizes_in(folder):
+        raise UserError(
+            f"data={data!r}: a folder is called so, and {folder} holds pictures of {size} pixels; write "
+            f"'{data}:SIZE' for the one, '{folder}/:{size}' for the other"
+        )
+    return data, None
 
 
 def open_images(data: str | None, net: Net) -> ImageSet:
@@ -57,11 +73,11 @@ def open_images(data: str | None, net: Net) -> ImageSet:
         raise UserError(
             f"data=None: {net.name} does not say what it was trained on; name a set, or a folder of pictures"
         )
-    path = Path(name)
     is_demo = name.split(":")[0] == "demo"
-    if data is not None and not is_demo and not path.exists() and not Path(_without_size(name)).exists():
+    path, (folder_named, size) = Path(name), (name, None) if is_demo else _folder_and_size(name)
+    if data is not None and not is_demo and not Path(folder_named).exists():
         raise NotThereError(f"data={name!r}: no such folder")
-    if not is_demo and (path.is_file() or (path.is_dir() and not _is_prepared(path))):
+    if not is_demo and size is None and (path.is_file() or (path.is_dir() and not _is_prepared(path))):
         from zfjax.data import folder
 
         return folder.open_folder(path, net.picture_size, net.class_names, channels=num_channels(net))
@@ -135,12 +151,6 @@ def choose(source: Source, num: int, seed: int) -> np.ndarray:
     if num < 1:
         raise UserError(f"num_images={num}: at least 1 is needed")
     return np.sort(np.random.default_rng(seed).permutation(len(source))[:num])
-
-
-def _without_size(data: str) -> str:
-    """The folder that "DIR:80", or "DIR", names."""
-    folder, _, size = data.rpartition(":")
-    return folder if size.isdigit() else data
 
 
 def _is_prepared(folder: Path) -> bool:

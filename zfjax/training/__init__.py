@@ -15,6 +15,7 @@ from zfjax.training.step import (
     make_optimizer,
     make_train_step,
     renormalize,
+    replanned,
     with_learning_rate,
 )
 
@@ -33,5 +34,6 @@ __all__ = [
     "make_optimizer",
     "make_train_step",
     "renormalize",
+    "replanned",
     "with_learning_rate",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from zfjax import parallel
 from zfjax.architecture import Architecture, ContrastNorm, Conv, Dense, Pool
-from zfjax.errors import NotThereError, UserError
+from zfjax.errors import FailedError, NotThereError, UserError
 from zfjax.files import digest as digest
 from zfjax.network import Params
 from zfjax.training.step import Annealing, Recipe, TrainState
@@ -23,6 +25,7 @@ from zfjax.training.step import Annealing, Recipe, TrainState
 EVOLUTION_EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64, 70)  # Fig. 4's, and the last
 FORMAT = 1  # of what is written; 0, before there were numbers, differs by nothing but the number itself
 _PARTS = ("network", "optimizer", "meta")
+_UNFINISHED = "orbax-checkpoint-tmp"  # in the name of one that is being written
 LATEST = 3  # newest checkpoints that are kept besides
 _STORED_TYPES = {kind.__name__: kind for kind in (Architecture, Conv, Dense, Pool, ContrastNorm, Recipe, Annealing)}
 
@@ -44,15 +47,18 @@ class Checkpoints:
     """The checkpoints of one run, `<folder>/<step>/`.
 
     Saving goes on in the background while training continues; a checkpoint appears under its name when it is whole.
-    The latest few stay, and those of `kept_steps`. Every host calls every method; host 0 writes.
+    The latest few stay, and those of `kept_steps`. Every host calls every method; host 0 writes. UserError where
+    something else lies in the folder; FailedError, from `save` or `close`, where a checkpoint was not written.
     """
 
     def __init__(self, folder: Path, *, kept_steps: Sequence[int] = ()):
+        check_names(folder)
         policies = checkpoint_managers
         keep = policies.AnyPreservationPolicy([policies.LatestN(LATEST), policies.CustomSteps(list(kept_steps))])
         options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
         self.folder = Path(folder).absolute()
         self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._last: int | None = None  # the step that was handed over last
 
     def steps(self) -> list[int]:
         """Steps of the whole checkpoints, ascending."""
@@ -77,12 +83,29 @@ class Checkpoints:
             "optimizer": ocp.args.StandardSave(checkpoint.optimizer),
             "meta": ocp.args.JsonSave(meta),
         }
-        self._manager.save(checkpoint.step, args=ocp.args.Composite(**items))
+        with self._failing():  # of this one, or of the one before, which is written by now
+            begun = self._manager.save(checkpoint.step, args=ocp.args.Composite(**items))
+        if not begun:  # Orbax passes over a step that is below another
+            raise FailedError(
+                f"{self.folder} holds a later step than {checkpoint.step}, so that none is saved: {self.steps()}"
+            )
+        self._last = checkpoint.step
 
     def close(self) -> None:
         """Wait until what was saved is whole, and let go of the folder."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with self._failing():
+            self._manager.wait_until_finished()
+            self._manager.close()
+        if self._last is not None and parallel.host_count()[0] == 0 and self._last not in steps_in(self.folder):
+            raise FailedError(f"the checkpoint of step {self._last} is not in {self.folder}, though it was saved")
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """What Orbax and its stores raise, as an error that names the folder; they raise many kinds."""
+        try:
+            yield
+        except Exception as error:
+            raise FailedError(f"a checkpoint could not be written to {self.folder}: {_first_line(error)}") from error
 
 
 def to_checkpoint(
@@ -114,20 +137,35 @@ def find(path: Path) -> Path:
     """The checkpoint `<run>/checkpoints/<step>` that `path` means: itself, or the newest in a run's folder.
 
     Raises:
-      FileNotFoundError: where there is none, naming the path.
+      NotThereError: where there is none, naming the path.
+      UserError: a checkpoint that is not called by its step.
     """
     path = Path(path).absolute()
-    if path.name.isdigit() and any((path / part).is_dir() for part in _PARTS):
+    if any((path / part).is_dir() for part in _PARTS):
+        if step_of(path.name) is None:
+            raise UserError(f"checkpoint {path}: {path.name!r} is no step; call its folder by the step that it is of")
         return path
     for folder in (path / "checkpoints", path):
-        if steps := _steps(folder):
+        if steps := steps_in(folder):
             return folder / str(steps[-1])
     raise NotThereError(f"no checkpoint at {path}: a run's folder or one of its checkpoints/<step> is needed")
 
 
+def step_of(name: str) -> int | None:
+    """The step that a checkpoint's folder is called by, a number as Python writes it; None for any other name."""
+    return int(name) if name.isascii() and name.isdigit() and str(int(name)) == name else None
+
+
+def check_names(folder: Path) -> None:
+    """UserError where something else than checkpoints, and what a kill left of one, lies in a run's `checkpoints`."""
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if entry.is_dir() and step_of(entry.name) is None and _UNFINISHED not in entry.name:
+            raise UserError(f"{folder} holds {entry.name!r}, which is no step: move it away, or call it by its step")
+
+
 def check_newest(path: Path) -> None:
     """UserError where the run of checkpoint `path` has later ones: what goes on from it would mix with them."""
-    later = [step for step in _steps(path.parent) if step > int(path.name)]
+    later = [step for step in steps_in(path.parent) if step > int(path.name)]
     if later:
         raise UserError(f"checkpoint {path} has later ones beside it, {later}: remove them to go on from this one")
 
@@ -160,6 +198,8 @@ def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
         params, mean = read.network["params"], read.network["mean"]
     except Exception as error:  # Orbax and its stores raise many kinds; whatever it is, the file is no use
         raise _damaged(path, error) from error
+    if meta["step"] != int(path.name):
+        raise UserError(f"checkpoint {path} is of step {meta['step']}: call its folder by its step, {meta['step']}")
     _check_shapes(path, params, architecture)
     optimizer = read.optimizer if with_optimizer else None
     return Checkpoint(architecture, params, mean, recipe, annealing, meta["step"], meta["settings"], optimizer)
@@ -181,7 +221,7 @@ def _check_format(path: Path) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    others = [step for step in _steps(path.parent) if step != int(path.name)]
+    others = [step for step in steps_in(path.parent) if str(step) != path.name]
     return UserError(f"checkpoint {path} is damaged ({_first_line(error)}); beside it stand {others}")
 
 
@@ -191,9 +231,9 @@ def _read(path: Path, parts: Sequence[str]) -> Any:
         return checkpointer.restore(path, ocp.args.Composite(**items))
 
 
-def _steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints in a folder, ascending; one appears under its name when it is whole."""
-    return sorted(int(entry.name) for entry in folder.glob("*") if entry.name.isdigit())
+def steps_in(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a run's `checkpoints`, ascending; one appears under its name when it is whole."""
+    return sorted(step for entry in folder.glob("*") if (step := step_of(entry.name)) is not None)
 
 
 def _digest(meta: dict[str, Any]) -> str:

@@ -251,6 +251,18 @@ def _anneal_by_cosine(annealing: Annealing, error: float, recipe: Recipe) -> Ann
     return Annealing(rate, epoch=seen, best_error=min(error, annealing.best_error))
 
 
+def replanned(annealing: Annealing, recipe: Recipe, num_epochs: int) -> Annealing:
+    """Where the annealing stands once a run of `recipe` is to have `num_epochs` epochs.
+
+    "cosine": the rate that the longer or shorter curve has by now, in the proportion to its own of the rate so far.
+    "plateau": as it is.
+    """
+    if recipe.annealing != "cosine" or num_epochs <= annealing.epoch or recipe.num_epochs == num_epochs:
+        return annealing
+    before, after = (1 + math.cos(math.pi * annealing.epoch / total) for total in (recipe.num_epochs, num_epochs))
+    return dataclasses.replace(annealing, learning_rate=annealing.learning_rate * after / before)
+
+
 def renormalize(params: Params, radius: float = 0.1) -> Params:
     """Scale each convolutional filter whose RMS exceeds `radius` back to it (sec. 3), leaving all else as it is.
 

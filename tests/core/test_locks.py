@@ -1,0 +1,99 @@
+"""Locks: one process at a time, gone with it, waited for, and no obstacle where the file system has none."""
+
+import errno
+import fcntl
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from zfjax import files
+from zfjax.errors import HeldError, UserError
+
+HOLD = "import sys, time; from pathlib import Path; from zfjax import files\n"
+HOLD += "with files.locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+
+
+def test_a_lock_names_its_holder_and_falls_when_that_is_killed(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(HeldError, match=rf"another process is writing into .* \(process {holder.pid} on "):
+            with files.locked(tmp_path):
+                pass
+        holder.kill()
+    with files.locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_patient_process_gets_the_lock_when_it_is_let_go(tmp_path):
+    ready, order = threading.Event(), []
+
+    def hold():
+        with files.locked(tmp_path):
+            ready.set()
+            time.sleep(0.3)
+            order.append("first")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    ready.wait()
+    with files.locked(tmp_path, patience=20):
+        order.append("second")
+        with pytest.raises(HeldError), files.locked(tmp_path):
+            pass
+    thread.join()
+    assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_where_the_file_system_has_no_locks_a_warning_is_logged_and_the_work_goes_on(
+    monkeypatch, tmp_path, caplog, number
+):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with caplog.at_level(logging.WARNING), files.locked(tmp_path):
+        pass
+    assert f"{tmp_path}: its file system has no locks" in caplog.text
+
+
+def test_another_error_of_the_lock_is_not_hidden(monkeypatch, tmp_path):
+    def fail(*_):
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(OSError, match="input/output error"), files.locked(tmp_path):
+        pass
+
+
+def test_a_system_without_flock_is_told_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "fcntl", None)
+    with pytest.raises(UserError, match="tested on Linux; on Windows use WSL"), files.locked(tmp_path):
+        pass
+
+
+def test_a_claimed_folder_where_nothing_was_written_is_gone_with_its_parents(tmp_path):
+    with files.claimed(tmp_path / "a" / "b"):
+        assert (tmp_path / "a" / "b").is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with files.claimed(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b" / "kept").touch()
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["kept"]
+
+
+def test_a_full_disk_is_named_with_the_file(monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*result.json'"):
+        files.save_json(tmp_path / "result.json", {})

@@ -1,0 +1,28 @@
+"""A run's folder: begun, gone on with or refused."""
+
+import pytest
+
+from experiments.shell import run_folders
+from zfjax.errors import UserError
+
+
+def test_two_runs_of_one_second_get_two_folders(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_folders.time, "strftime", lambda *_: "now")
+    with run_folders.claimed(None, None, "demo") as first, run_folders.claimed(None, None, "demo") as second:
+        names = [str(place.folder) for place in (first, second)]
+        (first.folder / "config.json").touch()
+    with run_folders.claimed(None, None, "demo") as third:
+        names.append(str(third.folder))
+    assert names == ["runs/demo-now", "runs/demo-now-2", "runs/demo-now-2"]  # nothing came of the second
+
+
+def test_what_a_run_leaves_before_its_first_checkpoint_is_begun_anew(tmp_path):
+    (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir(parents=True)
+    for name in ("config.json", "metrics.jsonl", ".lock", ".config.json.77"):
+        (tmp_path / name).touch()
+    with run_folders.claimed(None, tmp_path, "demo") as place:
+        assert (place.folder, place.checkpoint) == (tmp_path, None)
+    (tmp_path / "notes").touch()
+    with pytest.raises(UserError, match="'notes' is there"), run_folders.claimed(None, tmp_path, "demo"):
+        pass
