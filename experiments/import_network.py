@@ -3,6 +3,8 @@
     python -m experiments.import_network --weights alexnet.pth --table alexnet-torchvision --data data
     python -m experiments.import_network --weights zfnet.onnx --table my_nets:TABLE --outputs zfnet_outputs.npz
     python -m experiments.deconv_figures --net runs/alexnet
+    python -m experiments.import_network --weights resnet18.pth --table resnet18 --outputs resnet18_outputs.npz
+    python -m experiments.deconv_figures --net torchvision:resnet18:resnet18.pth
 
 What a file of weights does not say itself stands in a table: one of `zfjax.pretrained.TABLES`, or one of your own, a
 `zfjax.pretrained.ImportTable` in a Python module on the path. Nothing in the file is executed. Given an .npz with what
@@ -26,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from experiments.shell import command, results
-from zfjax import nets, pretrained
+from zfjax import files, nets, pretrained
 from zfjax.data.archives import official_synsets
 from zfjax.errors import UserError
 from zfjax.features import layers_of
@@ -40,9 +42,16 @@ class Config:
     """Import a network into a run folder."""
 
     weights: Path
-    """File of weights: .pt or .pth (a state dict), .onnx or .npz."""
+    """File of weights: of PyTorch (.pt, .pth, .bin, TorchScript), .safetensors, .onnx, .npz, Keras, Flax, or Orbax."""
     table: str = "zfnet"
-    """alexnet-torchvision, zfnet or zfnet-512; or module:NAME of an ImportTable of your own."""
+    """alexnet-torchvision, zfnet or zfnet-512; module:NAME of an ImportTable of your own; or one of torchvision's,
+    as resnet18, which is compared and needs no run folder afterwards."""
+    key: str | None = None
+    """Entry of the file to take, as "ema"; by default the weights as trained."""
+    prefix: str = ""
+    """What the names of the network's weights begin with, as "model."; it is left out, and so are all others."""
+    sha256: str | None = None
+    """What the file's SHA-256 has to begin with."""
     class_names: Path | None = None
     """Text file with the name of a class in each line, in the order of the logits; by default ImageNet's 1000."""
     data: str = "data"
@@ -71,15 +80,17 @@ def run(config: Config) -> dict[str, Any]:
 
 def import_and_write(config: Config, folder: Path) -> dict[str, Any]:
     """The same, in a folder that was claimed."""
+    if config.table in pretrained.TORCHVISION:
+        return compare_and_write(config, folder)
     table = table_of(config.table)
     names = names_of(config, table)
-    net = pretrained.from_file(config.weights, table.with_classes(len(names)))
+    net = pretrained.from_file(config.weights, table.with_classes(len(names)), **chosen(config))
     size = net.architecture.image_size
     if config.picture_size < size:
         raise UserError(f"picture_size={config.picture_size}: at least {size}, the side of the net's input, is needed")
     rows = [] if config.outputs is None else compared(net, config.outputs, table)
     pretrained.check_parity(rows)
-    weights = {"name": config.weights.name, "blake2b": hashlib.blake2b(config.weights.read_bytes()).hexdigest()[:32]}
+    weights = identity(config.weights, net.params, net.notes)
     recipe = Recipe()  # how it was trained is not known
     state = TrainState(np.zeros((), np.int32), net.params, make_optimizer(recipe).init(net.params))
     checkpoint = checkpoints.to_checkpoint(
@@ -102,6 +113,36 @@ def import_and_write(config: Config, folder: Path) -> dict[str, Any]:
     return write(folder, checkpoint, result)
 
 
+def compare_and_write(config: Config, folder: Path) -> dict[str, Any]:
+    """The parity report of a network of torchvision's, which `--net torchvision:KIND:FILE` opens as it is."""
+    names = None if config.class_names is None else names_in(config.class_names)
+    net = pretrained.torchvision(config.table, config.weights, class_names=names, **chosen(config))
+    rows = [] if config.outputs is None else net.parity(config.outputs)
+    pretrained.check_parity(rows)
+    result = {
+        "paper": None,
+        "architecture": None,
+        "kind": config.table,
+        "num_parameters": sum(array.size for layer in net.params.values() for array in layer.values()),
+        "parity": [row._asdict() | {"relative": row.relative} for row in rows],
+        "weights": identity(config.weights, net.params, net.notes),
+        "config": config,
+        "versions": results.versions(),
+    }
+    return results.write(folder, COMMAND, result, {})
+
+
+def chosen(config: Config) -> dict[str, Any]:
+    """What of the file is asked for."""
+    return {"key": config.key, "prefix": config.prefix, "sha256": config.sha256}
+
+
+def identity(path: Path, params: Any, notes: tuple[str, ...]) -> dict[str, Any]:
+    """What tells these weights from others, and what was chosen of the file."""
+    digest = files.digest(params) if path.is_dir() else hashlib.blake2b(path.read_bytes()).hexdigest()[:32]
+    return {"name": path.name, "blake2b": digest, "notes": list(notes)}
+
+
 def run_folder(config: Config) -> Path:
     """Where the import goes; UserError where a trained run lies."""
     folder = nets.RUNS / config.weights.stem if config.out is None else config.out
@@ -115,7 +156,10 @@ def table_of(name: str) -> pretrained.ImportTable:
     module, colon, attribute = name.partition(":")
     if not colon:
         if name not in pretrained.TABLES:
-            raise UserError(f"table={name!r}: one of {', '.join(pretrained.TABLES)}, or module:NAME, is needed")
+            raise UserError(
+                f"table={name!r}: one of {', '.join(pretrained.TABLES)}, module:NAME, or of "
+                f"torchvision's {', '.join(pretrained.TORCHVISION)}, is needed"
+            )
         return pretrained.TABLES[name]
     try:
         table = getattr(importlib.import_module(module), attribute)
@@ -129,14 +173,19 @@ def table_of(name: str) -> pretrained.ImportTable:
 def names_of(config: Config, table: pretrained.ImportTable) -> tuple[str, ...]:
     """The classes of the logits, in their order."""
     if config.class_names is not None:
-        names = tuple(line.strip() for line in config.class_names.read_text().splitlines() if line.strip())
-        if not names:
-            raise UserError(f"class_names={str(config.class_names)!r}: one name in each line is needed")
-        return names
+        return names_in(config.class_names)
     official = official_synsets()
     if table.architecture.num_classes != len(official):
         raise UserError(f"class_names=None: the table has {table.architecture.num_classes} classes; name them")
     return official
+
+
+def names_in(path: Path) -> tuple[str, ...]:
+    """The lines of a file; UserError where there are none."""
+    names = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+    if not names:
+        raise UserError(f"class_names={str(path)!r}: one name in each line is needed")
+    return names
 
 
 def compared(net: pretrained.ImportedNet, outputs: Path, table: pretrained.ImportTable) -> list[pretrained.ParityRow]:
@@ -171,8 +220,12 @@ def report(result: dict[str, Any]) -> None:
     """Print the parity report, and what to do next."""
     rows = [pretrained.ParityRow(row["layer"], row["difference"], row["largest"]) for row in result["parity"]]
     print("\n".join(pretrained.parity_lines(rows)) if rows else "not compared: no --outputs of the exporter were given")
-    print(f"{result['architecture'].name}, {result['num_parameters']:,} parameters: {result['folder']}")
-    print(f"Look at it:\n  python -m experiments.deconv_figures --net {result['folder']}")
+    for note in result["weights"]["notes"]:
+        print(f"{result['weights']['name']}: {note}")
+    kind = result.get("kind")
+    net = f"torchvision:{kind}:{result['config'].weights}" if kind else result["folder"]
+    print(f"{kind or result['architecture'].name}, {result['num_parameters']:,} parameters: {result['folder']}")
+    print(f"Look at it:\n  python -m experiments.deconv_figures --net {net}")
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -23,6 +23,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from zfjax import features as layer_features
+from zfjax.anymodel.crops import Crop, crop_of
 from zfjax.anymodel.names import features_of
 from zfjax.anymodel.rules import projected_from
 from zfjax.architecture import Architecture, Conv, ReceptiveField, receptive_field
@@ -306,7 +307,8 @@ class FunctionNet:
       on_mixing: as for `zfjax.project_fn`.
       layers: from the image up; keys of what `fn` gives, paths of modules inside it, of those that `zfjax.layers`
         lists, and "logits" for what `fn` gives, if that is one array. None named: all that `fn` gives.
-      units_at_once: projected together by `project`, which bounds the memory.
+      units_at_once: projected together by `project`, which bounds the memory. Where `fn` takes images of other sizes
+        and the engine can prove that a unit looks no further, `project` feeds a crop: the unit's receptive field.
     """
 
     fn: Callable[..., Any]
@@ -434,9 +436,18 @@ class FunctionNet:
         pictures = np.zeros((num, *images.shape[1:]), jax.dtypes.canonicalize_dtype(images.dtype))
         check_seed(seed)
         step, starts = self._projection_of(layer, way), np.zeros(num, np.float32)
-        for rows in layer_features.full_batches(num, self.units_at_once):
-            some = [np.asarray(places[name][rows], np.int32) for name in ("channel", "row", "column")]
-            pictures[rows], starts[rows] = step(self.params, images[places["image"][rows]], *some, seed == "one")
+        crop = self._crop_of(layer, images)
+        for chosen, size, place, corners in _in_crops(crop, places, images.shape[1:3], least=self.units_at_once):
+            for batch in layer_features.full_batches(len(chosen), self.units_at_once):
+                rows = chosen[batch]
+                fed = [
+                    images[n, y : y + size[0], x : x + size[1]]
+                    for n, (y, x) in zip(places["image"][rows], corners[batch], strict=True)
+                ]
+                some = [places["channel"][rows], *place[batch].T]
+                drawn, starts[rows] = step(self.params, np.stack(fed), *some, seed == "one")
+                for n, picture, (y, x) in zip(rows, np.asarray(drawn), corners[batch], strict=True):
+                    pictures[n, y : y + size[0], x : x + size[1]] = picture
         warn_below_zero(starts, seed=seed)
         return pictures
 
@@ -454,6 +465,17 @@ class FunctionNet:
             return self._called(params, images, layers)
 
         return self._compiled.setdefault(layers, chosen)
+
+    def _crop_of(self, layer: str, images: np.ndarray) -> Crop | None:
+        """What of an image is enough for most units of the layer, where the engine can prove it."""
+        if len(self.shapes[layer]) != 3 or images.shape[1:] != (*size_of(self.image_size), self.channels):
+            return None
+        dtype = jax.dtypes.canonicalize_dtype(images.dtype)
+        if ("crop", layer, dtype) not in self._compiled:
+            found = crop_of(lambda fed: self._called(self.params, fed, (layer,))[layer], images.shape[1:], dtype)
+            self._compiled["crop", layer, dtype] = lambda: found
+        crop: Crop | None = self._compiled["crop", layer, dtype]()
+        return crop
 
     def _projection_of(self, layer: str, way: Way) -> Callable[..., Any]:
         is_dense = len(self.shapes[layer]) == 1
@@ -493,6 +515,27 @@ class FunctionNet:
 
     def _preprocessed(self, crops: jax.Array) -> jax.Array:
         return crops / 255 if self.preprocess is None else self.preprocess(crops)
+
+
+def _in_crops(
+    crop: Crop | None, places: Mapping[str, np.ndarray], size: tuple[int, ...], *, least: int
+) -> Iterator[tuple[np.ndarray, tuple[int, ...], np.ndarray, np.ndarray]]:
+    """(which units, size of what is fed, their places in it [n, 2], where it begins in the image [n, 2]).
+
+    Fewer than `least` units in crops beside others of whole images are not worth a program of their own.
+    """
+    place = np.stack([places["row"], places["column"]], axis=1).astype(np.int32)
+    inside: Any = np.zeros(len(place), bool)
+    if crop is not None:
+        corners = crop.corners(places["row"], places["column"])
+        inside = np.all((corners >= 0) & (corners + crop.size <= size), axis=1)
+        if inside.any() and (inside.all() or inside.sum() >= least):
+            within = np.broadcast_to(np.array(crop.place, np.int32), (inside.sum(), 2))
+            yield np.flatnonzero(inside), crop.size, within, corners[inside]
+        else:
+            inside[:] = False
+    if not inside.all():
+        yield np.flatnonzero(~inside), size, place[~inside], np.zeros_like(place[~inside])
 
 
 def places_of(units: Unit, of: Any, fn: Features, images: np.ndarray, layer: str) -> dict[str, np.ndarray]:
@@ -571,7 +614,8 @@ def load_net(net: Path | str | None = None) -> Net:
     """A network by its name.
 
     Args:
-      net: a run folder or a checkpoint; "squeezenet:DIR", the folder of SqueezeNet v1.0's weights; "module:NAME", a
+      net: a run folder or a checkpoint; "squeezenet:DIR", the folder of SqueezeNet v1.0's weights;
+        "torchvision:KIND:FILE", as "torchvision:resnet18:resnet18.pth"; "module:NAME", a
         Python object that is, or returns, a `Net`; None for the newest run under `runs/`.
 
     Raises:
@@ -579,8 +623,17 @@ def load_net(net: Path | str | None = None) -> Net:
       UserError: a name that is none of these, or a checkpoint that is damaged.
     """
     kind, _, rest = str(net).partition(":")
-    if net is None or Path(net).exists() or not (kind == "squeezenet" or _MODULE_AND_NAME.fullmatch(str(net))):
+    if (
+        net is None
+        or Path(net).exists()
+        or not (kind in ("squeezenet", "torchvision") or _MODULE_AND_NAME.fullmatch(str(net)))
+    ):
         return _trained(net)
+    if kind == "torchvision":
+        from zfjax.pretrained import torchvision
+
+        name, _, path = rest.partition(":")
+        return torchvision(name, Path(path)).as_net()
     if kind == "squeezenet":
         from zfjax.pretrained import squeezenet
 

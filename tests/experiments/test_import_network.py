@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tiny_photos
+import torchvision_arrays as drawn
 
 import zfjax
 from experiments import evaluate_imagenet, import_network
@@ -149,7 +150,7 @@ def test_an_import_is_a_run_that_experiments_load(tmp_path, flags, monkeypatch, 
     np.testing.assert_array_equal(loaded.params["conv1"]["kernel"], net.params["conv1"]["kernel"])
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["parity"][0]["relative"] < 1e-5 and result["paper"] is None
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "checkpoints", "result.json"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "result.json"]
     for number, name in enumerate(NAMES):
         (tmp_path / "seen" / name).mkdir(parents=True)
         (tmp_path / "seen" / name / "a.jpg").write_bytes(tiny_photos.photo(number))
@@ -176,7 +177,10 @@ def test_an_import_is_replaced_only_on_request_and_a_trained_run_never(tmp_path,
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"--table": "resnet"}, "table='resnet': one of alexnet-torchvision, zfnet, zfnet-512, or module:NAME, is"),
+        (
+            {"--table": "resnet"},
+            "table='resnet': one of alexnet-torchvision, zfnet, zfnet-512, module:NAME, or of torchvision's alexnet, ",
+        ),
         ({"--table": "no_such_module:TABLE"}, "table='no_such_module:TABLE': No module named"),
         ({"--table": "my_nets:NOTHING"}, "table='my_nets:NOTHING': module 'my_nets' has no attribute"),
         ({"--table": "my_nets:NUMBER"}, "table='my_nets:NUMBER' is of type int, not zfjax.pretrained.ImportTable"),
@@ -198,3 +202,38 @@ def test_what_does_not_fit_is_an_error_and_writes_nothing(tmp_path, flags, chang
     with pytest.raises(SystemExit, match=message):
         call(monkeypatch, capsys, import_network, given)
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_keras_or_flax_stand_as_they_are(tmp_path):
+    """HWIO and [in, out] from HWC, where the table says so: the same network as from PyTorch's layout."""
+    net = pretrained.from_file(file_of(tmp_path, TABLE), TABLE)
+    scale = np.asarray(TABLE.std)[::-1, None] * ARCHITECTURE.input_scale
+    arrays = {
+        name: net.params[row.layer][part]
+        for row in TABLE.names
+        for name, part in ((row[1], "kernel"), (row[2], "bias"))
+    }
+    arrays["body.0.weight"] = arrays["body.0.weight"][:, :, ::-1] * scale
+    np.savez(tmp_path / "hwio.npz", **arrays)
+    table = dataclasses.replace(TABLE, layout="HWIO")
+    same = pretrained.from_file(tmp_path / "hwio.npz", table)
+    for layer, params in net.params.items():
+        np.testing.assert_allclose(same.params[layer]["kernel"], params["kernel"], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"wrong: body.0.weight of shape \(5, 5, 3, 6\), expected \(6, 3, 5, 5\)"):
+        pretrained.from_file(tmp_path / "hwio.npz", TABLE)
+
+
+def test_a_network_of_torchvision_is_compared_and_opened_by_name(tmp_path, monkeypatch, capsys):
+    arrays = drawn.arrays_of("squeezenet1_1")
+    np.savez(tmp_path / "s.npz", **{f"net.{name}": array for name, array in arrays.items()}, other=np.ones(2))
+    flags = {"--weights": tmp_path / "s.npz", "--table": "squeezenet1_1", "--out": tmp_path / "run", "--prefix": "net."}
+    printed = call(monkeypatch, capsys, import_network, flags)
+    assert "s.npz: 52 arrays below 'net.' were taken, 1 left out" in printed
+    assert f"--net torchvision:squeezenet1_1:{tmp_path / 's.npz'}" in printed
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["num_parameters"] == sum(array.size for array in arrays.values()) and result["parity"] == []
+    np.savez(tmp_path / "plain.npz", **arrays)
+    net = nets.load_net(f"torchvision:squeezenet1_1:{tmp_path / 'plain.npz'}")
+    assert net.name == "squeezenet1_1" and net.shapes["classifier.3"] == (drawn.NUM_CLASSES,)
+    with pytest.raises(ValueError, match="kind='resnet': one of alexnet"):
+        nets.load_net("torchvision:resnet:x.pth")

@@ -31,14 +31,14 @@ from zfjax.files import digest
 from zfjax.nets import OfTable
 from zfjax.network import Params
 from zfjax.pixels import center_crop
-from zfjax.pretrained.weights import read_arrays, take
+from zfjax.pretrained.weights import read_weights, take
 
 
 class Names(NamedTuple):
     """What the file calls the weights of one layer."""
 
     layer: str  # of the architecture
-    kernel: str  # OIHW, or [out, in] with `in` flattened from CHW, as PyTorch and ONNX keep them
+    kernel: str  # in the table's layout
     bias: str  # [out]
 
 
@@ -54,6 +54,9 @@ class ImportTable:
     # What the norm's alpha multiplies: the "sum" of the squares, or their "mean" (PyTorch, ONNX, Caffe)
     norm: Literal["sum", "mean"] = "mean"
     pools: Literal["ceil", "floor"] = "ceil"  # the rule that counts windows; ours is ceil
+    # OIHW, and [out, in] with `in` flattened from CHW, as PyTorch and ONNX keep kernels; or HWIO, and [in, out] with
+    # `in` flattened from HWC, as Keras and Flax do
+    layout: Literal["OIHW", "HWIO"] = "OIHW"
     channels: Literal["RGB", "BGR"] = "RGB"  # the order of colours that the exporter's network reads
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)  # RGB, in pixels of 0..255; subtracted before the network
     std: tuple[float, ...] = (1.0, 1.0, 1.0)  # RGB, in pixels; the exporter divides by it, here it goes into conv1
@@ -88,6 +91,7 @@ class ImportedNet(OfTable):
     params: Params  # NumPy arrays
     mean: np.ndarray  # float32 [3], RGB: images are pixels minus this
     class_names: tuple[str, ...] = ()  # of the logits, where they are known
+    notes: tuple[str, ...] = ()  # of `read_weights`: what was chosen of the file, and what cannot be checked
 
     @property
     def name(self) -> str:
@@ -108,34 +112,39 @@ class ImportedNet(OfTable):
         return np.asarray(center_crop(jnp.asarray(pictures), jnp.asarray(mean), self.architecture.image_size))
 
 
-def from_file(path: Path, table: ImportTable) -> ImportedNet:
+def from_file(
+    path: Path, table: ImportTable, *, key: str | None = None, prefix: str = "", sha256: str | None = None
+) -> ImportedNet:
     """The network whose weights lie in `path`, in this library's conventions.
 
     Kernels become HWIO; the first dense one reads its maps flattened from HWC; the first kernel takes in the order of
     colours and the division by `std`, so that images are RGB pixels minus the mean; the norm's alpha multiplies a sum.
 
     Args:
-      path: .npz, .pt, .pth or .onnx; nothing in it is executed.
+      path: a file in any format of `read_weights`; nothing in it is executed.
       table: what the file does not say; where it does hold constants of the norm, as ONNX may, they have to agree.
+      key, prefix, sha256: as for `read_weights`.
 
     Raises:
-      FileNotFoundError, UserError: from `read_arrays` and `take`: what was expected, and what was found.
+      FileNotFoundError, UserError: from `read_weights` and `take`: what was expected, and what was found.
     """
     sizes = table.architecture.sizes()
     shapes: dict[str, Shape] = {}
     for row in table.names:
         kernel = sizes[row.layer].kernel
-        shapes |= {row.kernel: (*kernel[:1:-1], *kernel[:2]) if len(kernel) == 4 else kernel[::-1]}
+        theirs = (*kernel[:1:-1], *kernel[:2]) if len(kernel) == 4 else kernel[::-1]
+        shapes |= {row.kernel: theirs if table.layout == "OIHW" else kernel}
         shapes |= {row.bias: kernel[-1:]}
-    arrays = read_arrays(path)
-    weights = take(path, arrays, shapes, ignored=(*table.ignored, *_constants_of_norms(arrays, table.architecture)))
+    read = read_weights(path, key=key, prefix=prefix, sha256=sha256)
+    ignored = (*table.ignored, *_constants_of_norms(read.arrays, table.architecture))
+    weights = take(path, read.arrays, shapes, ignored=ignored, notes=read.notes)
     params: dict[str, Any] = {
-        row.layer: {"kernel": _as_ours(weights[row.kernel], sizes[row.layer].input), "bias": weights[row.bias]}
+        row.layer: {"kernel": _as_ours(weights[row.kernel], sizes[row.layer].input, table), "bias": weights[row.bias]}
         for row in table.names
     }
     first = table.names[0].layer
     params[first]["kernel"] = _reading_pixels(params[first]["kernel"], table)
-    return ImportedNet(_in_our_convention(table), params, np.asarray(table.mean, np.float32))
+    return ImportedNet(_in_our_convention(table), params, np.asarray(table.mean, np.float32), notes=read.notes)
 
 
 def as_images(inputs: np.ndarray, table: ImportTable) -> np.ndarray:
@@ -152,8 +161,10 @@ def _constants_of_norms(arrays: Mapping[str, np.ndarray], architecture: Architec
     return [name for name, array in arrays.items() if array.shape == () and (constants == np.float32(array)).any()]
 
 
-def _as_ours(kernel: np.ndarray, shape: Shape) -> np.ndarray:
+def _as_ours(kernel: np.ndarray, shape: Shape, table: ImportTable) -> np.ndarray:
     """A kernel of the file, whose layer reads `shape`, as HWIO or [in, out] with `in` flattened from HWC."""
+    if table.layout == "HWIO":
+        return kernel
     if kernel.ndim == 4:
         return np.ascontiguousarray(kernel.transpose(2, 3, 1, 0))
     if len(shape) == 3:
@@ -212,6 +223,7 @@ _RULES: Mapping[str, FieldRule] = {
     "norm": _is_one_of("sum", "mean"),
     "pools": _is_one_of("ceil", "floor"),
     "channels": _is_one_of("RGB", "BGR"),
+    "layout": _is_one_of("OIHW", "HWIO"),
     "mean": FieldRule("a tuple of finite numbers", lambda value: all(map(math.isfinite, value))),
     "std": FieldRule("a tuple of finite numbers above 0", lambda value: all(0 < x < math.inf for x in value)),
 }

@@ -1,0 +1,105 @@
+"""A crop stands for the image where the engine can prove it, and nowhere else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from zfjax import Unit, project_fn
+from zfjax.anymodel.crops import crop_of
+from zfjax.nets import FunctionNet
+
+SIDE = 40
+RNG = np.random.default_rng(0)
+IMAGES = RNG.normal(size=(2, SIDE, SIDE, 3)).astype(np.float32)
+KERNELS = [RNG.normal(size=shape).astype(np.float32) / 5 for shape in [(3, 3, 3, 4), (3, 3, 4, 4), (2, 2, 4, 4)]]
+EMBEDDING = RNG.normal(size=(SIDE // 2, SIDE // 2, 4)).astype(np.float32)
+
+
+def conv(x, k, stride=1, padding="SAME"):
+    return lax.conv_general_dilated(
+        x, KERNELS[k], (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def pool(x, padding="VALID"):
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
+
+
+def below(x):
+    return jax.nn.relu(conv(x, 0, stride=2) + np.full((1, 1, 1, 4), 0.1, np.float32))
+
+
+def layer_norm(x):
+    return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-3)
+
+
+PROVEN = {
+    "convolution": below,
+    "pool with padding": lambda x: pool(below(x), "SAME"),
+    "residual": lambda x: jax.nn.relu(below(x) + conv(below(x), 1)),
+    "concatenation": lambda x: jnp.concatenate([below(x), conv(below(x), 1)], axis=-1),
+    "norm at each place": lambda x: jax.nn.relu(conv(layer_norm(below(x)), 1)),
+    "padded by hand": lambda x: jax.nn.relu(
+        conv(jnp.pad(pool(below(x)), ((0, 0), (1, 0), (1, 0), (0, 0))), 2, 1, "VALID")
+    ),
+    "channels first": lambda x: jnp.moveaxis(jnp.moveaxis(below(x), 3, 1), 1, 3),
+    "groups of channels": lambda x: below(x).reshape(*below(x).shape[:3], 2, 2).max(-1),
+    "matrix product": lambda x: jax.nn.relu(below(x) @ KERNELS[1][0, 0]),
+}
+UNPROVEN = {
+    "norm over the map": lambda x: below(x) - below(x).mean((1, 2), keepdims=True),
+    "weights of places": lambda x: below(x) + EMBEDDING[None, : x.shape[1] // 2, : x.shape[2] // 2],
+    "counted places": lambda x: below(x) * jnp.arange(x.shape[1] // 2, dtype=jnp.float32)[None, :, None, None],
+    "the image's size": lambda x: below(x) * (1.0 / x.shape[1]),
+    "a sum of counted places": lambda x: below(x) * jnp.arange(x.shape[1], dtype=jnp.float32).sum(),
+    "turned round": lambda x: below(x)[:, ::-1],
+    "dense": lambda x: below(x) + (x.reshape(len(x), -1) @ np.ones((3 * SIDE**2, 4), np.float32))[:, None, None],
+    "sees it all": lambda x: conv(conv(lax.reduce_window(x, 0.0, lax.add, (1, 37, 37, 1), (1, 1, 1, 1), "SAME"), 0), 1),
+    "larger": lambda x: jnp.repeat(below(x), 2, axis=1),
+    "padded after a cut": lambda x: conv(below(x)[:, 4:], 1),
+    "a derivative of its own": lambda x: _own(below(x)),
+}
+
+
+@jax.custom_jvp
+def _own(x):
+    return x * 1.0
+
+
+_own.defjvp(lambda x, t: (x[0], t[0]))
+
+
+@pytest.mark.parametrize("name", PROVEN)
+def test_pictures_of_crops_are_those_of_whole_images(name):
+    fn = PROVEN[name]
+    crop = crop_of(fn, IMAGES.shape[1:], np.float32)
+    assert crop is not None and max(crop.size) < SIDE // 2
+    net = FunctionNet(lambda images: {"map": fn(images)}, image_size=SIDE, units_at_once=3)
+    of, channel = np.array([0, 1, 0, 1]), np.array([0, 1, 1, 0])
+    inside = np.asarray(fn(IMAGES))[of, 3:-3, 3:-3, channel]
+    row, column = np.unravel_index(inside.reshape(4, -1).argmax(axis=1), inside.shape[1:])
+    row, column = np.append(row[:3] + 3, 0), np.append(column[:3] + 3, 3)  # three inside, one at the border
+    units = Unit(channel, (row, column))
+    found = net.project(IMAGES, units, layer="map", of=of)
+    expected = project_fn(fn, IMAGES[of], unit=units)
+    assert np.any(expected[:3])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", UNPROVEN)
+def test_what_does_not_prove_it_takes_the_whole_image(name):
+    assert jax.eval_shape(UNPROVEN[name], jax.ShapeDtypeStruct(IMAGES.shape, np.float32)).ndim == 4
+    assert crop_of(UNPROVEN[name], IMAGES.shape[1:], np.float32) is None
+
+
+def test_a_crop_is_fed_where_it_is_enough(monkeypatch):
+    sizes = []
+    fn = PROVEN["pool with padding"]
+    net = FunctionNet(lambda images: sizes.append(images.shape[1]) or {"map": fn(images)}, image_size=SIDE)
+    crop = crop_of(fn, IMAGES.shape[1:], np.float32)
+    net.project(IMAGES[:1], Unit(0, (4, 4)), layer="map")
+    assert sizes[-1] == crop.size[0]
+    net.project(IMAGES[:1], Unit(0, (0, 0)), layer="map")  # it sees the border
+    assert sizes[-1] == SIDE
