@@ -8,6 +8,8 @@ import reference
 from jax import lax
 
 import zfjax
+from zfjax import ops
+from zfjax.architecture import Pool
 from zfjax.ops import contrast_norm, conv, conv_transpose
 
 CONVS = {
@@ -124,6 +126,21 @@ def test_gradient_of_the_pool_is_xlas_where_nothing_ties(shape):
     ours = jax.jit(jax.grad(lambda x: (zfjax.max_pool(x).values * signal).sum()))(maps)
     theirs = jax.jit(jax.grad(lambda x: (xla_pool(x) * signal).sum()))(maps)
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("size", "stride", "shape"), [(3, 2, (7, 9)), (2, 2, (8, 6)), (2, 3, (8, 5)), (3, 2, (6, 8))])
+def test_the_pool_of_a_tpu_is_the_same(size, stride, shape, dtype):
+    """Values to the bit and the way back to the same places, with ties, NaN and infinities in plenty."""
+    rng, pool = np.random.default_rng(0), Pool(size, stride)
+    maps = rng.choice([-2, -1, 0, 1, 2, np.nan, np.inf, -np.inf], (2, *shape, 3), p=[0.17] * 5 + [0.05] * 3)
+    maps = jnp.asarray(maps, dtype)
+    values, switches = ops.pool_by_comparison(maps, pool)
+    np.testing.assert_array_equal(ops.pool_by_reduction(maps, pool).astype("float32"), values.astype("float32"))
+    powers = jnp.asarray(2.0 ** rng.integers(0, 4, values.shape), dtype)  # whose sums are exact
+    (back,) = jax.linear_transpose(lambda tangent: ops.read_by_reduction(maps, tangent, pool), maps)(powers)
+    (expected,) = jax.linear_transpose(lambda tangent: ops.read_by_comparison(tangent, switches, pool), maps)(powers)
+    np.testing.assert_array_equal(back.astype("float32"), expected.astype("float32"))
 
 
 def test_second_derivative_of_the_pool_follows_the_switches():
