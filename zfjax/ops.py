@@ -208,7 +208,7 @@ def read_by_reduction(maps: jax.Array, tangent: jax.Array, pool: Pool) -> jax.Ar
     forward derivative may read another of them. It passes by NaN and windows of nothing but -inf: here the one is the
     largest of all numbers, the other a number.
     """
-    largest = jnp.asarray(jnp.finfo(maps.dtype).max, maps.dtype)
+    largest = jnp.asarray(jnp.finfo(maps.dtype).max, maps.dtype)  # type: ignore[no-untyped-call]
     ranked = jnp.where(jnp.isnan(maps), jnp.inf, jnp.clip(maps, -largest, largest))
     return jax.jvp(lambda maps: pool_by_reduction(maps, pool), (ranked,), (tangent,))[1]
 
