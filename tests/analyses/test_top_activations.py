@@ -190,6 +190,7 @@ def test_the_state_does_not_grow_with_the_set():
     assert shapes[0]["conv1"].values == (6, K) and shapes[0]["fc6"].images == (7, K)
 
 
+@pytest.mark.filterwarnings("ignore:seed='value'")  # logits below 0
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "fc6", "fc7"])
 def test_projected_together_is_projected_alone(layer):
     """More images and places than one chunk, images shared by several maps, in no order."""

@@ -38,10 +38,11 @@ def random_table(seed):
 
 
 def units_of(features, seed=0):
-    """(unit, image of each): the first and the last that live, some others that do, and one in the last corner."""
+    """(unit, image of each): the first and the last that live, some others, and of maps one in the last corner."""
     features, rng = np.asarray(features), np.random.default_rng(seed)
     alive = np.argwhere(features > 0)
     chosen = np.concatenate([alive[[0, -1]], rng.permutation(alive)[: NUM - 3], [np.array(features.shape) - 1]])
+    chosen = chosen if features.ndim == 4 else chosen[:-1]  # a logit there may be below 0
     image, *place, channel = chosen.T
     return Unit(channel, tuple(place) if place else None), image
 
