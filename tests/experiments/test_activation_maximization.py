@@ -115,7 +115,7 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained, 
     out = trained.run / "out"
     result = _run(trained, **SMALL, seed=2, out=out)
     layers = ("conv1", "conv2", "fc7")
-    names = {"climbs.png", "paths.png", "result.json", ".lock", *(f"{layer}.npz" for layer in layers)}
+    names = {"climbs.png", "paths.png", "result.json", *(f"{layer}.npz" for layer in layers)}
     assert {path.name for path in out.iterdir()} == names
     (scan,) = (trained.run / "scans").iterdir()
     written, best = json.loads((out / "result.json").read_text()), np.load(scan)

@@ -160,7 +160,7 @@ def test_named_maps_are_read_or_refused():
 def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
     out = trained.run / "out"
     result = _run(trained, seed=3, out=out)
-    names = {"conv1.npz", "conv1.png", "conv2.npz", "conv2.png", "overview.png", "result.json", ".lock"}
+    names = {"conv1.npz", "conv1.png", "conv2.npz", "conv2.png", "overview.png", "result.json"}
     assert {path.name for path in out.iterdir()} == names
     written = json.loads((out / "result.json").read_text())
     assert written["layers"]["conv1"]["num_dead"] == 1 and 1 not in written["layers"]["conv1"]["maps"]

@@ -156,7 +156,7 @@ def test_the_command_writes_what_it_drew_goes_on_from_its_scans_and_overwrites_o
     monkeypatch.setattr(scans, "eval_batches", lambda *a, **o: read.append(1) or real(*a, **o))
     out = run / "out"
     draw(run, seed=3, num_images=7, out=out)
-    names = {"conv1.npz", "conv2.npz", "evolution.png", "curves.png", "result.json", ".lock"}
+    names = {"conv1.npz", "conv2.npz", "evolution.png", "curves.png", "result.json"}
     assert {path.name for path in out.iterdir()} == names and len(read) == 3
     files = list((run / "scans").iterdir())
     assert len(files) == 3  # one for each epoch

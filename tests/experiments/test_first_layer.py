@@ -145,7 +145,7 @@ def test_numbers_are_those_of_the_filters_and_of_what_they_answer(runs):
 def test_what_is_not_given_is_left_out_and_its_command_is_named(runs, tmp_path):
     out = tmp_path / "out"
     draw(runs, out=out)
-    names = {"clipped.npz", "first_layer.png", "numbers.png", "result.json", ".lock"}
+    names = {"clipped.npz", "first_layer.png", "numbers.png", "result.json"}
     assert {path.name for path in out.iterdir()} == names
     written = json.loads((out / "result.json").read_text())
     assert set(written["missing"]) == {"unclipped", "alexnet"} and set(written["nets"]) == {"clipped"}
