@@ -27,7 +27,7 @@ import tyro
 from tqdm import tqdm
 
 from experiments.shell import command, figure, results
-from zfjax import features, nets, parallel
+from zfjax import features, files, nets, parallel
 from zfjax.data import ImageSet, Source, sets
 from zfjax.data.loader import eval_batches
 from zfjax.errors import UserError
@@ -56,6 +56,8 @@ class Config(figure.ResultConfig):
     """Run folders or checkpoints, squeezenet:DIR, module:NAME of a Net; by default the newest run under runs/."""
     data: str | None = None
     """Data set to measure on; by default the one that the first net was trained on."""
+    skip_bad: bool = False
+    """Leave out pictures of a folder that cannot be decoded, and name them, instead of stopping at the first."""
     batch_size: int = 128
     """Images per step over all devices."""
     num_workers: int = 0
@@ -82,8 +84,10 @@ def run(config: Config) -> dict[str, Any]:
         print(f"net: {figure.describe(net)}")
     check_different(networks)
     with figure.claimed(config, COMMAND, nets.home_of(networks[0]) / "evaluation") as out:
-        data = sets.open_images(config.data, networks[0])
+        data = sets.open_images(config.data, networks[0], skip_bad=config.skip_bad)
         print(f"data: {data.name}, {len(data.class_names)} classes")
+        for line in files.lines_of(data.left_out):
+            print(f"  left out: {line}")
         source = sets.validation_of(data)
         logits = logits_of(data, networks)
         began = time.monotonic()

@@ -14,8 +14,6 @@ import os
 import shutil
 import socket
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +29,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_END = 22  # bytes of the record that ends a zip
 LOCK = ".lock"  # the file that a process holds while it writes into a folder; it says which process
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # of some Lustre and NFS mounts
 
@@ -95,17 +94,21 @@ def parse_json(text: bytes, fields: Any, where: str, way_on: str) -> Any:
 
 
 def read_npz(path: Path, way_on: str) -> dict[str, np.ndarray]:
-    """{name: array} of all that an .npz of ours holds; the checksums of the zip are verified.
+    """{name: array} of all that an .npz of ours holds; the checksums of the zip are verified, and its directory.
 
     UserError, naming the file and the `way_on`, for one that is damaged or no .npz.
     """
+    data = path.read_bytes()
     try:
-        with open(path, "rb") as stream:  # not np.load, which tries what is no .npz as other formats
-            saved = np.lib.npyio.NpzFile(stream, allow_pickle=False)
-            if len(set(saved.files)) < len(saved.files):
-                raise UserError("a name stands in it twice")
-            return {name: saved[name] for name in saved.files}
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError) as error:
+        # not np.load, which tries what is no .npz as other formats
+        saved = np.lib.npyio.NpzFile(io.BytesIO(data), allow_pickle=False)
+        end = data[-_END:]  # without a comment, as NumPy writes it
+        count, size, start = (int.from_bytes(end[at:to], "little") for at, to in ((10, 12), (12, 16), (16, 20)))
+        whole = end.startswith(b"PK\5\6") and start + size + _END == len(data)
+        if not whole or not count == len(saved.files) == len(set(saved.files)):
+            raise UserError("its list of arrays is not whole, or has a name twice")
+        return {name: saved[name] for name in saved.files}
+    except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds; the file is no use
         raise UserError(f"{path} is damaged ({_words(error)}); {way_on}") from error
 
 

@@ -113,6 +113,11 @@ def in_one_line() -> Iterator[None]:
         yield
     except (UserError, FailedError) as error:
         raise SystemExit(f"error: {error}") from error
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        words = str(error).strip().split("\n")[0]
+        raise SystemExit(f"error: memory ran out ({words}); a smaller --batch-size takes less") from error
     except OSError as error:
         if error.errno is None:  # no word of the system's, as that a disk is full
             raise

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 from experiments.shell import results
-from zfjax import nets
+from zfjax import files, nets
 from zfjax.data import ImageSet, sets
 from zfjax.errors import UserError
 from zfjax.nets import Net
@@ -24,6 +24,7 @@ NetFlag = Annotated[str | Path | None, tyro.conf.arg(aliases=["--checkpoint"])]
 
 # Flags that change where or how fast a figure is made, not what it shows
 _BESIDE = {
+    "skip_bad",
     "net",
     "data",
     "dataset",
@@ -74,6 +75,8 @@ class FigureConfig(NetConfig):
 
     data: str | None = None
     """Data set, or folder of pictures, to look at; by default what the net was trained on."""
+    skip_bad: bool = False
+    """Leave out pictures of a folder that cannot be decoded, and name them, instead of stopping at the first."""
 
 
 class Opened(NamedTuple):
@@ -131,9 +134,11 @@ def folder_of(config: OutConfig, folder: Path) -> Path:
 
 def open_images(config: FigureConfig, net: Net, data: ImageSet | None = None) -> ImageSet:
     """The pictures to look at, those that are open already or those that the flags name; says which they are."""
-    data = sets.open_images(config.data, net) if data is None else data
+    data = sets.open_images(config.data, net, skip_bad=config.skip_bad) if data is None else data
     pictures = "no" if data.validation is None else f"{len(data.validation):,}"
     print(f"data: {data.name}, {len(data.class_names)} classes, {pictures} validation pictures")
+    for line in files.lines_of(data.left_out):
+        print(f"  left out: {line}")
     return data
 
 

@@ -172,7 +172,12 @@ def provenance(net: Net, data: ImageSet | PhotoSet, config: Any) -> Provenance:
     return {
         "net": {"name": net.name, "fingerprint": net.fingerprint},
         "checkpoint": {"path": getattr(net, "path", net.name), "fingerprint": net.fingerprint},
-        "data": {"name": data.name, "fingerprint": data.fingerprint, "num_classes": len(data.class_names)},
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "num_classes": len(data.class_names),
+            **({"left_out": data.left_out} if isinstance(data, ImageSet) and data.left_out else {}),
+        },
         "config": config,
         "versions": versions(),
     }

@@ -123,13 +123,14 @@ def load(path: Path, key: str) -> tuple[State, int] | None:
         return None
     way_on = "remove it, and the scan begins anew"
     arrays: dict[str, Any] = dict(files.read_npz(path, way_on))
-    stored = arrays.pop("digest", None)
+    stored = arrays.pop("digest", None)  # scans of before have none
+    if stored is not None and str(stored) != files.digest(arrays):
+        raise UserError(f"{path} is damaged, it holds other numbers than were saved; {way_on}")
     if not {"key", "done"} <= arrays.keys() or str(arrays["key"]) != key:
         return None
     layers = dict.fromkeys(name.rsplit("/", 1)[0] for name in arrays if "/" in name)
     needed = {f"{layer}/{name}" for layer in layers for name in TopActivations._fields} | {"key", "done"}
-    whole = arrays.keys() == needed and arrays["done"].dtype.kind in "iu" and arrays["done"].ndim == 0
-    if not whole or (stored is not None and str(stored) != files.digest(arrays)):  # scans of before have no digest
-        raise UserError(f"{path} is damaged, it holds other numbers than were saved; {way_on}")
+    if arrays.keys() != needed or arrays["done"].dtype.kind not in "iu" or arrays["done"].ndim:
+        raise UserError(f"{path} is damaged, it lacks some of its numbers; {way_on}")
     state = {layer: TopActivations(*(arrays[f"{layer}/{name}"] for name in TopActivations._fields)) for layer in layers}
     return state, int(arrays["done"])

@@ -72,7 +72,7 @@ def test_an_npz_with_a_name_twice_or_an_object_is_refused(tmp_path):
         archive.writestr("a.npy", buffer.getvalue())
         with pytest.warns(UserWarning, match="Duplicate name"):
             archive.writestr("a.npy", buffer.getvalue())
-    with pytest.raises(UserError, match="stands in it twice"):
+    with pytest.raises(UserError, match="not whole, or has a name twice"):
         files.read_npz(path, "remove it")
     np.savez(path, a=np.array([{}], object))
     with pytest.raises(UserError, match=r"state.npz is damaged \(Object arrays cannot be loaded"):

@@ -107,3 +107,18 @@ def test_a_size_and_a_folder_that_is_called_so_are_told_apart(tmp_path, monkeypa
     assert opened == [(str(alone), 80), (f"{alone}:80", None), (f"{both}:80", 80), (f"{both}/", 80)]
     with pytest.raises(UserError, match=r"a folder is called so, and .*both holds pictures of 80 pixels"):
         sets.open_data(f"{both}:80")
+
+
+def test_bad_pictures_of_a_folder_are_left_out_counted_and_named_where_that_is_asked_for(photos):
+    whole = sets.open_images(str(photos), trained())
+    (photos / "c" / "bad.jpg").write_bytes(b"not a picture")
+    data = sets.open_images(str(photos), trained(), skip_bad=True)
+    assert [data.train.name(i) for i in range(len(data.train))] == [
+        whole.train.name(i) for i in range(len(whole.train))
+    ]
+    left_out = data.left_out["pictures that cannot be decoded"]
+    assert left_out["count"] == 1 and "c/bad.jpg: no readable picture" in left_out["first"][0]
+    with pytest.raises(UserError, match=r"bad.jpg: no readable picture.*; --skip-bad leaves such pictures out"):
+        sets.open_images(str(photos), trained()).train[1]
+    with pytest.raises(UserError, match="none of its 1 pictures can be decoded"):
+        sets.open_images(str(photos / "c" / "bad.jpg"), trained(), skip_bad=True)

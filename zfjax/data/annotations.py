@@ -24,6 +24,8 @@ class AnnotatedSource(FolderSource):
       parts: float64 [N, P, 2].
     """
 
+    way_on = ""  # without one of them there is no set
+
     def __init__(self, files: Sequence[Path], parts: np.ndarray, size: int | tuple[int, int], channels: int = 3):
         super().__init__(files, np.full(len(files), UNKNOWN), size, channels)
         self._parts = parts

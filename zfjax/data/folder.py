@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ class FolderSource:
       root: the folder that they were found below, for their names.
     """
 
+    way_on = "; --skip-bad leaves such pictures out, and names them"
+
     def __init__(
         self,
         paths: Sequence[Path],
@@ -43,7 +46,7 @@ class FolderSource:
         try:
             image = pictures.preprocess(pictures.read(self._files[index]), self._size, self._channels)
         except ValueError as error:
-            raise UserError(f"{self._files[index]}: {error}") from error
+            raise UserError(f"{self._files[index]}: {error}{self.way_on}") from error
         return {"image": image, "label": self._labels[index], "index": np.int32(index)}
 
     def name(self, index: int) -> str:
@@ -53,7 +56,12 @@ class FolderSource:
 
 
 def open_folder(
-    path: Path, size: int | tuple[int, int], class_names: Sequence[str] = (), *, channels: int = 3
+    path: Path,
+    size: int | tuple[int, int],
+    class_names: Sequence[str] = (),
+    *,
+    channels: int = 3,
+    skip_bad: bool = False,
 ) -> ImageSet:
     """Every picture below a folder, by path; or the one picture that `path` is.
 
@@ -65,6 +73,7 @@ def open_folder(
       size: side of the square pictures that it yields, or their (height, width), pixels.
       class_names: label -> name, of the net that will look at them.
       channels: 3 of colours, or 1 of grey.
+      skip_bad: decode every picture once, and leave out, counted and named, those that cannot be.
 
     Raises:
       FileNotFoundError: nothing there, or no file with the ending of a picture.
@@ -79,6 +88,8 @@ def open_folder(
             left_out.add("without the ending of a picture", file.relative_to(path.parent).as_posix())
     if not found:
         raise NotThereError(f"{path}: no picture there ({', '.join(pictures.ENDINGS)})")
+    if skip_bad:
+        found = _readable(found, path, left_out)
     labels = {name: np.int32(label) for label, name in enumerate(class_names)}
     source = FolderSource(
         found,
@@ -94,3 +105,23 @@ def open_folder(
         hashed.update(line.encode(errors="surrogateescape"))
     digest = hashed.hexdigest()
     return ImageSet(path.name, size, tuple(class_names), source, source, None, None, digest, left_out.reasons)
+
+
+def _readable(found: Sequence[Path], path: Path, left_out: files.LeftOut) -> list[Path]:
+    """Those of the pictures that can be decoded; UserError where none can."""
+
+    def problem(file: Path) -> str:
+        try:
+            pictures.load(pictures.read(file))
+        except UserError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
+        problems = list(pool.map(problem, found))
+    for file, words in zip(found, problems, strict=True):
+        if words:
+            left_out.add("pictures that cannot be decoded", f"{file.relative_to(path.parent).as_posix()}: {words}")
+    if all(problems):
+        raise UserError(f"{path}: none of its {len(found)} pictures can be decoded; the first: {problems[0]}")
+    return [file for file, words in zip(found, problems, strict=True) if not words]

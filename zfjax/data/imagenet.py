@@ -158,7 +158,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     form = facts.get("format", 1)
     if form > FORMAT:
         raise UserError(f"{folder / FACTS} is of format {form}, made by a newer zfjax: this one reads up to {FORMAT}")
-    if form > 1:
+    if form > 1 or {"digest", "shards", "files"} & facts.keys():
         problem = next(faults(facts, _Verified), "") or ("" if facts["digest"] == _digest(facts) else "it was changed")
         if problem:
             raise UserError(f"{folder / FACTS} is damaged ({problem}); {_WAY_ON}")

@@ -87,8 +87,14 @@ class PhotoSource:
         try:
             image = pictures.preprocess(photo.read(), self.size, resample=self._resample)
         except ValueError as error:
-            raise UserError(f"{photo.folder}/{photo.name}: {error}") from error
+            raise UserError(f"{_where(photo)}: {error}") from error
         return {"image": image, "label": self._labels[index], "index": np.int32(index)}
+
+
+def _where(photo: Encoded) -> str:
+    """The photo's class and name, and the file that holds it."""
+    named, file = f"{photo.folder}/{photo.name}", getattr(photo, "file", "")
+    return file if file.endswith(named) else f"{named} in {file}" if file else named
 
 
 class ResizedSource:

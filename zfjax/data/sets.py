@@ -55,7 +55,7 @@ def _folder_and_size(data: str) -> tuple[str, int | None]:
     return data, None
 
 
-def open_images(data: str | None, net: Net) -> ImageSet:
+def open_images(data: str | None, net: Net, *, skip_bad: bool = False) -> ImageSet:
     """The pictures that a figure looks at: those that the net was trained on, another set by name, or a folder.
 
     Args:
@@ -63,6 +63,7 @@ def open_images(data: str | None, net: Net) -> ImageSet:
         of pictures, or one picture, which stand for both splits and are brought to the net's size
         (`zfjax.data.folder`).
       net: it says how large its pictures are, and what its classes are called.
+      skip_bad: leave out pictures of a folder that cannot be decoded; they are counted in the set's `left_out`.
 
     Raises:
       FileNotFoundError: nothing there.
@@ -80,7 +81,8 @@ def open_images(data: str | None, net: Net) -> ImageSet:
     if not is_demo and size is None and (path.is_file() or (path.is_dir() and not _is_prepared(path))):
         from zfjax.data import folder
 
-        return folder.open_folder(path, net.picture_size, net.class_names, channels=num_channels(net))
+        channels = num_channels(net)
+        return folder.open_folder(path, net.picture_size, net.class_names, channels=channels, skip_bad=skip_bad)
     needed, width = size_of(net.picture_size)
     if needed != width or num_channels(net) != 3:
         raise UserError(

@@ -58,7 +58,10 @@ def find(path: Path, below: str) -> Path | None:
 def info_of(folder: Path) -> tfds.core.DatasetInfo:
     """What TFDS wrote down of a set; UserError where that is damaged."""
     try:
-        return tfds.builder_from_directory(folder).info
+        info = tfds.builder_from_directory(folder).info
+        for split in info.splits.values():  # names of files, and the number of records in each, are worked out here
+            list(zip(split.filepaths, split.shard_lengths, strict=True))
+        return info
     except Exception as error:  # protobuf, JSON and TFDS raise a dozen kinds for a file that is damaged or missing
         words = str(error).strip().split("\n")[0]
         raise UserError(f"{folder} is no complete set of TFDS ({words}): prepare it again") from error
