@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from zfjax import (
         anymodel,
         architecture,
+        atlas,
         data,
         deconvnet,
         features,
@@ -91,6 +92,7 @@ __all__ = [
     "Windows",
     "anymodel",
     "architecture",
+    "atlas",
     "checkpoints",
     "correspondence",
     "data",
@@ -150,7 +152,8 @@ _ROOMS = {
     **{name: f"zfjax.analyses.{name}" for name in ("strongest", "top_activations", "walkthrough")},
     **{name: f"zfjax.training.{name}" for name in ("checkpoints", "evaluation")},
     **{
-        name: f"zfjax.{name}" for name in ("data", "features", "nets", "parallel", "pretrained", "training", "transfer")
+        name: f"zfjax.{name}"
+        for name in ("atlas", "data", "features", "nets", "parallel", "pretrained", "training", "transfer")
     },
     "pixels": "zfjax.pixels",
     "linear_models": "zfjax.transfer.linear_models",

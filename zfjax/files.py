@@ -51,7 +51,7 @@ def save_json(path: Path, result: Mapping[str, Any] | list[str]) -> None:
 
     Dataclasses, paths and NumPy values are spelt out. A number that is not finite becomes null, as JSON has none.
     """
-    write_atomically(path, (json.dumps(_plain(result), indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(path, (json.dumps(plain(result), indent=2, allow_nan=False) + "\n").encode())
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -221,20 +221,20 @@ def hash_of(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """`value` in the types of JSON; TypeError for what has no place there."""
     if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if hasattr(value, "__array__"):
-        return _plain(np.asarray(value))
+        return plain(np.asarray(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(_plain(key)): _plain(entry) for key, entry in value.items()}
+        return {str(plain(key)): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | range):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | int | bool):

@@ -139,6 +139,14 @@ def in_colours(pictures: np.ndarray) -> np.ndarray:
     return np.broadcast_to(grey, (*pictures.shape[:-1], 3))
 
 
+def grey(pictures: np.ndarray) -> np.ndarray:
+    """Pictures uint8 [..., H, W, C] without their colours: each pixel's luma (Rec. 601) in all three channels."""
+    if pictures.shape[-1] != 3:
+        return pictures
+    luma = pictures @ np.array([0.299, 0.587, 0.114])
+    return np.broadcast_to(np.floor(luma + 0.5).astype(np.uint8)[..., None], pictures.shape).copy()
+
+
 def signed_pictures(signed: np.ndarray, scale: float) -> np.ndarray:
     """Signed values [..., H, W, C] on one scale: zero is mid-grey 128, +-scale white and black. -> uint8 [..., 3]"""
     return np.floor(as_picture(in_colours(signed), scale) * 255 + 0.5).astype(np.uint8)

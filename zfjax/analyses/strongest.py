@@ -142,7 +142,7 @@ def project_and_cut(
         options: dict[str, Any] = {"layer": layer, "of": which[chosen], "way": way}
         again = is_rounding(net, views.images, some, pictures[chosen], values[drawn][chosen], **options)
         rounding[first] = again[: len(first)]
-    boxes = _boxes(net.receptive_field(layer), nets.size_of(net.image_size), rows, columns)
+    boxes = boxes_of(net.receptive_field(layer), nets.size_of(net.image_size), rows, columns)
 
     def cut_all(sheets: np.ndarray, fill: float) -> np.ndarray:
         top, left, bottom, right = boxes[0, 0]
@@ -240,8 +240,8 @@ def warnings_of(facts: Mapping[str, Any]) -> list[str]:
 
 def scores(strongest: Strongest) -> dict[str, Any]:
     """What MEANINGS says, each as {"value", "by_chance"}; None where it cannot be said."""
-    own = [_correlation(strongest, m, m) for m in range(len(strongest.maps))]
-    other = [_correlation(strongest, m, m - 1) for m in range(len(strongest.maps))] if len(strongest.maps) > 1 else []
+    own = [correlations(strongest, m, m) for m in range(len(strongest.maps))]
+    other = [correlations(strongest, m, m - 1) for m in range(len(strongest.maps))] if len(strongest.maps) > 1 else []
     result = {"resemblance": {"value": _mean(own), "by_chance": _mean(other)}, "energy_on_object": None}
     if strongest.objects is not None:
         energy = np.square(strongest.projections, dtype=np.float64).sum(axis=-1)
@@ -260,14 +260,14 @@ def arrays(strongest: Strongest) -> Iterator[tuple[str, np.ndarray]]:
     return ((name, field) for name, field in zip(strongest._fields, strongest, strict=True) if field is not None)
 
 
-def _boxes(field: ReceptiveField | None, size: tuple[int, int], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def boxes_of(field: ReceptiveField | None, size: tuple[int, int], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """int [M, k, 4]: the receptive field of each place, or the picture of `size` where that is not larger."""
     if field is None or field.size >= max(size):
         return np.broadcast_to([0, 0, *size], (*rows.shape, 4))
     return np.moveaxis(np.array(field.box((0, 0)))[:, None, None] + field.stride * np.stack([rows, columns] * 2), 0, -1)
 
 
-def _correlation(strongest: Strongest, m: int, other: int) -> list[float]:
+def correlations(strongest: Strongest, m: int, other: int) -> list[float]:
     """Of each projection of map number m with the patch of the same rank of number `other`, of another picture."""
     correlations = []
     known = (other == m) | (strongest.images[m] != strongest.images[other])  # the same picture twice is no chance

@@ -1,0 +1,117 @@
+"""The atlas: every unit of a network on one static site, to be clicked through.
+
+    python -m experiments.atlas --net runs/RUN
+
+Without --net the newest run under runs/ is taken. Open index.html of the folder that it names: the site needs no
+server and asks no other machine for anything. It embeds the pictures that it shows: pass it on only where those may go.
+
+Expected time: one forward pass over the validation set, then a few seconds for every hundred units. Stopped, the same
+command goes on where it was. Maps and logits are shown; --dense adds the fully connected layers between them.
+
+Writes to <run>/atlas (or --out): index.html with its script, style, data and pictures, arrays/ with the numbers
+of each layer, manifest.json, result.json. The scan of the set stays in <run>/scans, and later calls start from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.shell import command, figure, results
+from zfjax import atlas, nets
+from zfjax.atlas import site
+from zfjax.data import ImageSet
+from zfjax.deconvnet import Way
+from zfjax.nets import Net
+
+COMMAND = "atlas"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(figure.FigureConfig):
+    """Make a static site of every unit of a network."""
+
+    layers: tuple[str, ...] = ()
+    """Layers to show; by default every one that has feature maps, and the logits."""
+    dense: bool = False
+    """Show the fully connected layers below the logits too."""
+    ways: tuple[Way, ...] = atlas.Options.ways
+    """Ways down to the pixels; the walls show the first one."""
+    num_images: int = atlas.Options.num_images
+    """Strongest images of each unit."""
+    grey: bool = False
+    """Measure what stays of each activation when its images lose their colours."""
+    batch_size: int = atlas.Options.batch_size
+    """Images at once while the set is looked through."""
+    save_every: float = atlas.Options.save_every
+    """Seconds between two savings of the scan."""
+
+
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
+    """Look, measure, draw, and write the site.
+
+    Args:
+      config: the flags.
+      net, data: the network and the pictures, where they are open already, in the place of those that the flags name.
+
+    Returns:
+      What result.json holds. UserError for unknown layers, a set without validation pictures, or a folder that holds
+      something else.
+    """
+    with figure.opened(config, COMMAND, folder=COMMAND, net=net) as (net, out):
+        layers = tuple(nets.check_layer(net, layer) for layer in config.layers)
+        data = figure.open_images(config, net, data)
+        options = atlas.Options(
+            layers=net.layers if config.dense and not layers else layers,
+            ways=config.ways,
+            num_images=config.num_images,
+            batch_size=config.batch_size,
+            grey=config.grey,
+            save_every=config.save_every,
+        )
+        made = atlas.build(net, data, out, options=options, work=_scan_of(net, data, options))
+        return results.write(out, COMMAND, summarize(config, net, data, made), {})
+
+
+def _scan_of(net: Net, data: ImageSet, options: atlas.Options) -> Path:
+    """The folder of the scan, beside the run: of this net, these pictures and layers."""
+    of = f"{net.fingerprint} {data.fingerprint} {options.layers}"
+    return nets.home_of(net) / "scans" / f"atlas-{hashlib.blake2b(of.encode(), digest_size=8).hexdigest()}"
+
+
+def summarize(config: Config, net: Net, data: ImageSet, made: atlas.Atlas) -> dict[str, Any]:
+    """What result.json says."""
+    manifest = site.read(made.folder)
+    return {
+        "page": made.page,
+        "num_units": {layer: len(units) for layer, units in made.layers.items()},
+        "num_dead": {facts["name"]: facts["dead"] for facts in made.facts["layers"]},
+        "num_images": made.facts["data"]["num_images"],
+        "num_files": len(manifest["files"]),
+        "bytes": sum(facts["bytes"] for facts in manifest["files"].values()),
+        "switches": made.facts["switches"],
+        "seconds": made.seconds,
+        "seed": config.seed,
+        **results.provenance(net, data, config),
+    }
+
+
+def report(result: dict[str, Any]) -> None:
+    """Print where to look, and what it took."""
+    units = ", ".join(f"{layer} {num}" for layer, num in result["num_units"].items())
+    print(f"{sum(result['num_units'].values()):,} units ({units})")
+    print(f"{result['num_files']:,} files, {result['bytes'] / 1e6:.1f} MB")
+    print("seconds: " + ", ".join(f"{step} {seconds:.1f}" for step, seconds in result["seconds"].items()))
+    print(atlas.EMBEDS)
+    print(f"open {result['page']}")
+
+
+def main() -> None:
+    """The command line."""
+    command.main(Config, run, __doc__, report, when_stopped="the same command goes on where it was")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,301 @@
+"""The atlas: right numbers and pictures of every unit, a site that is whole, text that stays text, clear refusals."""
+
+import io
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_run import CENTRES, NET, NUM, PICTURES, make_data, make_net, make_params
+
+import zfjax
+from experiments import atlas as command
+from zfjax import atlas, nets, pixels
+from zfjax.architecture import Conv, Dense
+from zfjax.atlas import measures, site, sprites
+from zfjax.data import ArraySource, ImageSet
+
+OPTIONS = {
+    "layers": ("conv1", "conv2"),
+    "ways": ("deconvnet", "guided"),
+    "num_images": 4,
+    "batch_size": 8,
+    "progress": False,
+}
+
+
+def make(out, net=None, images=None, **changes):
+    return atlas.build(net or make_net(), make_data() if images is None else images, out, **{**OPTIONS, **changes})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("atlas"), grey=True)
+
+
+def read(made, name):
+    """What a script of the site hands over."""
+    text = (made.folder / "data" / f"{name}.js").read_text()
+    own, value = json.loads(re.fullmatch(r"atlas\(\.\.\.(.*)\);\n", text)[1])
+    assert own == name
+    return value
+
+
+def opened(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def tile(made, name, n, side):
+    """Tile n of a sheet of four."""
+    sheet = opened(made.folder / name)
+    return sheet[n // 2 * side :, n % 2 * side :][:side, :side]
+
+
+def maps(layer):
+    features = make_net().features([layer])(CENTRES.astype(np.float32) - 120)[layer]
+    return np.asarray(features).reshape(NUM, -1, features.shape[-1])
+
+
+def test_each_unit_shows_the_images_that_excite_it_most(made):
+    for number, layer in enumerate(["conv1", "conv2"]):
+        strongest = maps(layer).max(axis=1)
+        for unit, record in enumerate(read(made, f"layer-{number}")):
+            best = np.argsort(-strongest[:, unit], kind="stable")[:4]
+            best = best[strongest[best, unit] != 0]
+            assert record["images"] == best.tolist()
+            np.testing.assert_allclose(record["values"], strongest[best, unit], rtol=1e-3)
+
+
+def test_a_tile_is_the_patch_and_the_projection_of_one_activation(made):
+    record = read(made, "layer-0")[2]
+    field, scale = zfjax.receptive_field(NET, "conv1"), record["scales"][0]
+    whole = make_net().project(
+        (CENTRES[record["images"]] - np.float32(120)), zfjax.Unit(np.full(4, 2)), layer="conv1", of=np.arange(4)
+    )
+    for n, (index, box) in enumerate(zip(record["images"], record["boxes"], strict=True)):
+        fill = np.uint8(224)
+        np.testing.assert_array_equal(
+            tile(made, "img/0/2-patch.webp", n, field.size), pixels.cut(CENTRES[index], tuple(box), fill)
+        )
+        expected = pixels.signed_pictures(pixels.cut(whole[n], tuple(box), 0.0), scale)
+        seen = tile(made, "img/0/2-deconvnet.webp", n, field.size).astype(int)
+        assert np.abs(seen - expected).max() <= 1  # the scale on the page has four digits
+
+
+def test_a_dead_unit_is_called_dead_and_not_drawn(made):
+    record = read(made, "layer-0")[1]
+    assert record["images"] == [] and record["strength"] == 0 and record["sparsity"] is None
+    assert read(made, "net")["layers"][0]["dead"] == 1
+    assert not list(made.folder.glob("img/0/1-*"))
+    assert "no image excites it" in made.unit("conv1", 1)._repr_html_()
+
+
+def test_grey_images_keep_the_share_of_the_activation_that_colours_do_not_make(made):
+    units = read(made, "layer-0")
+    luma = np.floor(CENTRES @ np.array([0.299, 0.587, 0.114]) + 0.5)
+    grey = np.repeat(luma[..., None], 3, axis=3).astype(np.float32)
+    after = np.asarray(make_net().features(["conv1"])(grey - 120)["conv1"]).max(axis=(1, 2))
+    for unit in (0, 3):
+        share = after[units[unit]["images"], unit].sum() / sum(units[unit]["values"])
+        assert units[unit]["grey"] == pytest.approx(share, rel=2e-3)
+
+
+def test_the_site_is_what_its_manifest_names_and_asks_no_other_host(made):
+    manifest = site.read(made.folder)["files"]
+    lying = {str(path.relative_to(made.folder)) for path in made.folder.rglob("*") if path.is_file()}
+    assert {name for name in lying if not name.startswith("scan/")} == {*manifest, "manifest.json"}
+    for name in manifest:
+        if name.endswith((".html", ".js", ".css")):
+            text = (made.folder / name).read_text().replace("http://www.w3.org/2000/svg", "")
+            assert not re.search(r"https?:|//[a-z]|@import|\bfetch\(|type=.module", text.replace("  //", "")), name
+
+
+def test_what_is_there_is_not_drawn_again(made, tmp_path, monkeypatch):
+    first = make(tmp_path)
+    monkeypatch.setattr(sprites, "draw", None)
+    again = make(tmp_path)
+    assert again.layers == first.layers
+    assert site.read(tmp_path)["files"].keys() == site.read(made.folder)["files"].keys()
+
+
+def test_another_net_in_the_same_folder_is_drawn_anew(tmp_path):
+    make(tmp_path)
+    other = make_params()
+    other["conv1"]["kernel"] = -other["conv1"]["kernel"]
+    other = nets.TrainedNet(**{**vars(make_net()), "params": other, "fingerprint": "other"})
+    second, fresh = (make(out, net=other, layers=("conv1",)) for out in (tmp_path, tmp_path / "fresh"))
+    for path in (tmp_path / "fresh" / "img").rglob("*.webp"):
+        name = path.relative_to(tmp_path / "fresh")
+        assert (tmp_path / name).read_bytes() == path.read_bytes()
+    assert second.layers == fresh.layers
+    assert not (tmp_path / "img" / "1").exists() or not list((tmp_path / "img" / "1").iterdir())
+
+
+def test_a_scan_that_was_stopped_goes_on(made, tmp_path):
+    class Stops(ArraySource):
+        def __getitem__(self, index):
+            if index >= 16 and stops:
+                raise KeyboardInterrupt
+            seen.append(index)
+            return super().__getitem__(index)
+
+    stops, seen, data = True, [], make_data()
+    source = Stops(PICTURES, np.zeros(NUM, int))
+    data = ImageSet(**{**vars(data), "validation": source})
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, images=data, save_every=0.0)
+    state = json.loads((tmp_path / "scan" / "state.json").read_text())
+    assert state["done"] in (8, 16)  # batches are read ahead
+    stops = False
+    seen.clear()
+    whole = make(tmp_path, images=data)
+    assert min(seen) == 0 and sorted(set(seen))  # the strongest images are read again, to be drawn
+    stripped = [{**record, "grey": None} for record in made.layers["conv2"]]
+    assert [dict(record) for record in whole.layers["conv2"]] == stripped
+
+
+def test_any_function_has_an_atlas(tmp_path):
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 4)).astype(np.float32)
+
+    def fn(images):
+        maps = jax.nn.relu(
+            jax.lax.conv_general_dilated(images, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        )
+        return {"a/b": maps, "logits": maps.mean(axis=(1, 2))}
+
+    net = nets.FunctionNet(fn, image_size=(12, 16), name="mine")
+    pictures = np.random.default_rng(1).integers(0, 256, (6, 12, 16, 3), np.uint8)
+    made = make(tmp_path, net=net, images=pictures, layers=())
+    net_facts = read(made, "net")
+    assert [layer["name"] for layer in net_facts["layers"]] == ["a/b", "logits"]
+    assert net_facts["layers"][0]["field"] is None and net_facts["layers"][0]["sees_all"]
+    assert read(made, "layer-0")[0]["boxes"][0] == [0, 0, 12, 16] and "inputs" not in read(made, "layer-0")[0]
+    assert opened(tmp_path / "img/0/0-patch.webp").shape == (24, 32, 3)
+    assert made.unit("a/b", 2)._repr_html_().count("data:image/webp;base64,") == 3
+
+
+NASTY = ("</script><script>alert(1)</script>", "a\"b'c&amp;", "שלום <b>", "🦊\u2028\u2029")
+
+
+def test_names_of_strangers_stay_text():
+    text = site.script("x", {"names": NASTY}).decode()
+    assert text.isascii() and not set("<>&\u2028") & set(text)
+    assert json.loads(text[len("atlas(...") : -3])[1]["names"] == list(NASTY)
+    page = site.page("index.html.j2", title=NASTY[0])
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page
+    view = site.page("unit.html.j2", net=NASTY[0], layer=NASTY[0], name=NASTY[0], facts="", pictures=[], scales="")
+    assert "<script" not in view
+
+
+def reference_measures(values, labels, num_classes):
+    rows = []
+    for column in values.T:
+        active = np.maximum(column, 0).astype(float)
+        means = [active[labels == label].mean() if (labels == label).any() else -np.inf for label in range(num_classes)]
+        best = int(np.argmax(means))
+        rest = active[labels != best].mean()
+        n = len(column)
+        sparsity = (1 - active.mean() ** 2 / (active**2).mean()) / (1 - 1 / n)
+        rows.append((column.max(), sparsity, (means[best] - rest) / (means[best] + rest), best))
+    return np.array(rows).T
+
+
+def test_measures_are_those_of_a_slow_reference():
+    rng = np.random.default_rng(0)
+    values, labels = rng.normal(1, 2, (40, 5)).astype(np.float32), rng.integers(0, 3, 40).astype(np.int32)
+    places = rng.integers(0, 20 * 10, (40, 5)).astype(np.int32)
+    of = measures.measure(values, places, labels, k=3, num_classes=4, size=(20, 10))
+    strength, sparsity, selectivity, best = reference_measures(values, labels, 4)
+    np.testing.assert_allclose(of.strength, strength)
+    np.testing.assert_allclose(of.sparsity, sparsity, rtol=1e-5)
+    np.testing.assert_allclose(of.selectivity, selectivity, rtol=1e-5)
+    np.testing.assert_array_equal(of.best_class, best)
+    assert (of.histogram.sum(axis=1) == 40).all() and (of.where.sum(axis=(1, 2)) == (values > 0).sum(axis=0)).all()
+    row, column = divmod(int(places[np.flatnonzero(values[:, 0] > 0)[0], 0]), 10)
+    assert of.where[0, row * 7 // 20, column * 7 // 10] > 0
+    order = np.argsort(-values[:, 2])
+    expected = np.bincount(labels[order[values[order, 2] > 0][:50]], minlength=4)
+    np.testing.assert_array_equal(of.top_classes[2], expected)
+
+
+def test_one_image_that_excites_a_unit_is_sparse_and_images_without_classes_select_nothing():
+    values = np.zeros((10, 2), np.float32)
+    values[3, 0], values[:, 1] = 5, 2
+    of = measures.measure(values, values.astype(np.int32) * 0, np.full(10, -1), k=9, num_classes=0, size=(1, 1))
+    np.testing.assert_allclose(of.sparsity, [1, 0], atol=1e-6)
+    assert of.images[0].tolist() == [3] + [-1] * 8 and np.isnan(of.selectivity).all() and (of.best_class == -1).all()
+
+
+def test_wiring_is_the_norm_of_what_a_unit_reads():
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(3, 3, 2, 4)).astype(np.float32)
+    seen = measures.wiring(Conv("c", 4, kernel=3, groups=2), kernel, 4)
+    for unit, below in [(0, 1), (3, 2)]:
+        weights = kernel[:, :, below % 2, unit]
+        assert abs(seen[unit, below]) == pytest.approx(np.linalg.norm(weights), rel=1e-5)
+        assert np.sign(seen[unit, below]) == np.sign(weights.sum())
+    assert not seen[:2, 2:].any() and not seen[2:, :2].any()
+    dense = rng.normal(size=(5 * 5 * 4, 3)).astype(np.float32)
+    of_map = dense.reshape(5, 5, 4, 3)[:, :, 1, 2]
+    assert abs(measures.wiring(Dense("d", 3), dense, 4)[2, 1]) == pytest.approx(np.linalg.norm(of_map), rel=1e-5)
+
+
+def test_matched_units_go_together():
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(50, 4)).astype(np.float32)
+    second = first[:, [2, 0, 1]] * 3 + 1
+    first[:, 3] = 7
+    unit, correlation = measures.matches(first, second)
+    assert unit.tolist() == [1, 2, 0, -1]
+    np.testing.assert_allclose(correlation[:3], 1, rtol=1e-5)
+
+
+def test_the_numbers_lie_beside_the_site(made):
+    arrays = made.arrays("conv2")
+    np.testing.assert_allclose(arrays["strength"], maps("conv2").max(axis=(0, 1)), rtol=1e-5)
+    assert arrays.keys() == set(measures.Measured._fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"layers": ("conv9",)}, "layer='conv9': one of conv1, conv2"),
+        ({"ways": ("down",)}, "ways="),
+        ({"ways": ()}, "ways="),
+        ({"num_images": 0}, "num_images=0"),
+        ({"colour": 1}, "colour=1: one of layers"),
+        ({"images": CENTRES[:2]}, "images of type uint8"),
+        ({"images": PICTURES[:2] / 255}, "images of type float64"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes, words, tmp_path):
+    with pytest.raises(zfjax.UserError, match=re.escape(words)):
+        atlas.build(make_net(), **{"images": make_data(), "out": tmp_path, "progress": False, **changes})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_page_of_somebody_else_is_left_alone(tmp_path):
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(zfjax.UserError, match="holds an index.html that is no atlas"):
+        make(tmp_path)
+    assert (tmp_path / "index.html").read_text() == "mine"
+
+
+def test_the_command_writes_a_site_and_says_what_it_took(tmp_path):
+    net = make_net(tmp_path)
+    config = command.Config(batch_size=8, num_images=4, layers=("conv1",), ways=("deconvnet",))
+    result = command.run(config, net=net, data=make_data())
+    out = tmp_path / "atlas" / "conv1-ways-deconvnet-num-images4"
+    assert (out / "index.html").exists() and json.loads((out / "result.json").read_text())["num_units"] == {"conv1": 6}
+    assert result["num_images"] == NUM and result["bytes"] > 0 and list((tmp_path / "scans").glob("atlas-*/values.f32"))
+    with pytest.raises(zfjax.UserError, match="it already holds a result"):
+        command.run(config, net=net, data=make_data())
+
+
+def test_webp_of_small_tiles_is_exact():
+    tiles = np.random.default_rng(0).integers(0, 256, (9, 11, 11, 3), np.uint8)
+    seen = opened(io.BytesIO(sprites.sheet(tiles)))
+    np.testing.assert_array_equal(seen[11:22, 22:], tiles[5])

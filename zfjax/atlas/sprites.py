@@ -1,0 +1,193 @@
+"""The pictures of the atlas: for each unit one sheet of its patches, and one of its projections for each way down."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from zfjax import nets, pixels
+from zfjax.analyses import strongest
+from zfjax.analyses.strongest import OUTSIDE, Strongest
+from zfjax.atlas.measures import Measured
+from zfjax.data import Source, name_of
+from zfjax.deconvnet import Unit, Way
+from zfjax.nets import Net, Views
+from zfjax.pixels import cut
+
+TILE = 88  # pixels of the longer side of a tile, at most
+FINE = 32  # below it a sheet is kept to the pixel
+QUALITY = 80
+NOTHING = 128  # mid-grey, between tiles and where nothing is drawn
+
+
+class Drawn(NamedTuple):
+    """u units of one layer, carried down one way."""
+
+    seen: Strongest
+    resemblance: np.ndarray  # float32 [u]; NaN where nothing is drawn
+    on_object: np.ndarray | None  # float32 [u, 2]: energy on the object, and by chance; None where it is not known
+
+
+class Block(NamedTuple):
+    """What the atlas draws of u units."""
+
+    ways: dict[Way, Drawn]
+    views: Views  # of the images drawn
+    shown: np.ndarray  # int [images of `views`] their indices
+
+
+def draw(net: Net, source: Source, layer: str, channels: np.ndarray, measured: Measured, ways: Sequence[Way]) -> Block:
+    """Carry the strongest activations of some units down to the pixels, each alone, and cut out what they see.
+
+    Args:
+      net, source, layer: any network, the pictures, and where the units stand.
+      channels: int [u].
+      measured: of these units.
+      ways: down.
+    """
+    drawn = measured.images >= 0
+    shown, which = np.unique(measured.images[drawn], return_inverse=True)
+    views = nets.read_views(source, shown, net)
+    shape = nets.shapes_of(net, [layer])[layer]
+    rows, columns = np.divmod(measured.places, shape[1] if len(shape) == 3 else 1)
+    of = np.broadcast_to(channels[:, None], drawn.shape)[drawn]
+    units = Unit(of, (rows[drawn], columns[drawn]) if len(shape) == 3 else None)
+    boxes = strongest.boxes_of(net.receptive_field(layer), nets.size_of(net.image_size), rows, columns)
+    height, width = boxes[0, 0, 2:] - boxes[0, 0, :2]
+
+    def cut_all(sheets: np.ndarray, fill: float) -> np.ndarray:
+        cuts = np.full((*drawn.shape, height, width, sheets.shape[-1]), fill, sheets.dtype)
+        for place, number, box in zip(np.argwhere(drawn), range(len(of)), boxes[drawn], strict=True):
+            cuts[tuple(place)] = cut(sheets[which[number]], tuple(box.tolist()), fill)
+        return cuts
+
+    patches = cut_all(views.pictures, OUTSIDE)
+    inside = cut_all(np.ones((*views.pictures.shape[:3], 1), bool), False)[..., 0]
+    objects = None if views.objects is None else cut_all(views.objects[..., None], False)[..., 0]
+    names = np.array([[name_of(source, int(index)) if index >= 0 else "" for index in row] for row in measured.images])
+    found: dict[Way, Drawn] = {}
+    for way in ways:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "seed='value'")  # the page says which activations are below 0
+            if len(of):
+                pictures = net.project(views.images, units, layer=layer, of=which, way=way)
+            else:
+                pictures = np.zeros((0, *views.images.shape[1:]), np.float32)
+        projections = np.zeros((*drawn.shape, height, width, pictures.shape[-1]), pictures.dtype)
+        for place, picture, box in zip(np.argwhere(drawn), pictures, boxes[drawn], strict=True):
+            projections[tuple(place)] = cut(picture, tuple(box.tolist()), 0.0)
+        rounding = _rounding(net, views.images, layer, way, units, which, pictures, measured, drawn)
+        seen = Strongest(
+            maps=channels,
+            values=measured.values,
+            images=measured.images,
+            boxes=boxes,
+            projections=projections,
+            patches=patches,
+            inside=inside,
+            objects=objects,
+            scales=np.where(rounding, np.inf, [pixels.symmetric_scale(of_map) for of_map in projections]),
+            names=names,
+            rounding=rounding,
+        )
+        found[way] = Drawn(seen, _resemblance(seen), _on_object(seen))
+    return Block(found, views, shown)
+
+
+def _rounding(
+    net: Net,
+    images: np.ndarray,
+    layer: str,
+    way: Way,
+    units: Unit,
+    which: np.ndarray,
+    pictures: np.ndarray,
+    measured: Measured,
+    drawn: np.ndarray,
+) -> np.ndarray:
+    """bool [u]: of each unit the largest picture is nothing but rounding."""
+    rounding = np.zeros(len(drawn), bool)
+    largest = np.full(drawn.shape, -1.0)
+    largest[drawn] = np.abs(pictures).max(axis=(1, 2, 3), initial=0)
+    first = np.flatnonzero((largest > 0).any(axis=1))
+    if len(first) and not isinstance(net, nets.OfTable):
+        chosen = (np.cumsum(drawn).reshape(drawn.shape) - 1)[first, largest[first].argmax(axis=1)]
+        at_once = min(len(pictures), getattr(net, "units_at_once", 1))
+        chosen = np.resize(chosen, max(len(chosen), at_once))  # one program
+        place = jax.tree.map(lambda index: index[chosen], units.position)
+        some = Unit(np.asarray(units.channel)[chosen], place)
+        values = measured.values[drawn][chosen]
+        again = strongest.is_rounding(
+            net, images, some, pictures[chosen], values, layer=layer, of=which[chosen], way=way
+        )
+        rounding[first] = again[: len(first)]
+    return rounding
+
+
+def _resemblance(seen: Strongest) -> np.ndarray:
+    own = [strongest.correlations(seen, m, m) for m in range(len(seen.maps))]
+    return np.array([np.mean(of_unit) if of_unit else np.nan for of_unit in own], np.float32)
+
+
+def _on_object(seen: Strongest) -> np.ndarray | None:
+    if seen.objects is None:
+        return None
+    energy = np.square(seen.projections, dtype=np.float64).sum(axis=-1)
+    shares = np.full((len(energy), 2), np.nan, np.float32)
+    for m, of_unit in enumerate(energy):
+        drawn = of_unit.sum(axis=(1, 2)) > 0
+        if drawn.any():
+            on, objects, inside = of_unit[drawn], seen.objects[m][drawn], seen.inside[m][drawn]
+            share = (on * objects).sum(axis=(1, 2)) / on.sum(axis=(1, 2))
+            chance = objects.sum(axis=(1, 2)) / inside.sum(axis=(1, 2))
+            shares[m] = share.mean(), chance.mean()
+    return shares
+
+
+def tile_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) of the tiles of patches of this size."""
+    shrink = min(1.0, TILE / max(height, width))
+    return max(1, round(height * shrink)), max(1, round(width * shrink))
+
+
+def sheets(block: Block) -> Iterator[tuple[int, str, bytes]]:
+    """(number of the unit in the block, "patch" or the way, WebP) of all sheets."""
+    patches = next(iter(block.ways.values())).seen.patches
+    for m in range(len(patches)):
+        yield m, "patch", sheet(patches[m])
+        for way, drawn in block.ways.items():
+            yield m, way, sheet(pixels.signed_pictures(drawn.seen.projections[m], float(drawn.seen.scales[m])))
+
+
+def sheet(tiles: np.ndarray) -> bytes:
+    """Tiles uint8 [k, h, w, 3] in a square of rows, without gaps, as WebP."""
+    height, width = tile_size(*tiles.shape[1:3])
+    if (height, width) != tiles.shape[1:3]:
+        look = Image.Resampling.LANCZOS
+        tiles = np.stack([np.asarray(Image.fromarray(tile).resize((width, height), look)) for tile in tiles])
+    return webp(in_square(tiles), fine=max(height, width) <= FINE)
+
+
+def in_square(tiles: np.ndarray) -> np.ndarray:
+    """Tiles uint8 [N, h, w, 3] in rows of `num_columns`, without gaps. -> uint8 [H, W, 3]"""
+    columns = num_columns(len(tiles))
+    blank = np.full((-len(tiles) % columns, *tiles.shape[1:]), NOTHING, np.uint8)
+    return pixels.mosaic(np.concatenate([tiles, blank]), columns, gap=0)
+
+
+def num_columns(num: int) -> int:
+    """Tiles in each row of a sheet of `num`."""
+    return int(np.ceil(np.sqrt(num)))
+
+
+def webp(picture: np.ndarray, *, fine: bool = False, quality: int = QUALITY) -> bytes:
+    """uint8 [H, W, 3] as WebP; `fine` to the pixel."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "WEBP", quality=quality, method=2, lossless=fine)
+    return buffer.getvalue()
