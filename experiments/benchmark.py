@@ -415,6 +415,8 @@ def main() -> None:
                 description=__doc__,
                 config=(tyro.conf.OmitArgPrefixes,),
             )
+    except KeyboardInterrupt:
+        raise SystemExit("stopped") from None
     except ModuleNotFoundError as error:
         raise SystemExit(f'error: {error}: `pip install -e ".[bench]"` brings what --against needs') from error
     for record in records:

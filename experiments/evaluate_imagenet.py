@@ -221,7 +221,7 @@ def report(result: dict[str, Any]) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report)
+    command.main(Config, run, __doc__, report, joins=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
     python -m experiments.train_imagenet --resume [RUN]                  go on where RUN, or the newest run, stopped
 
 DIR is what `python -m experiments.prepare_imagenet` made. On several hosts run the same command on each; a cluster
-that announces itself (Slurm, MPI, TPU pods) is found, else add `--coordinator HOST:PORT --num-hosts N --host I`.
+that announces itself (Slurm, MPI, TPU pods) is found, else add `--coordinator HOST:PORT --num-hosts N --host I`. They
+are waited for `--host-timeout` seconds, within which a host that is lost ends the others too; `--alone` joins nobody.
 
 A run's folder (`--out`, default runs/DATA-TIME) holds `config.json`, `metrics.jsonl`, `curves.png` and
 `checkpoints/`: the latest three, and those of epochs 1, 2, 5, 10, 20, 30, 40, 64 and 70. Ctrl-C, SIGTERM, SIGUSR1 and
@@ -31,8 +32,8 @@ import jax
 import numpy as np
 import tyro
 
-from experiments.shell import run_folders, training_log
-from experiments.shell.command import Stopped, StopRequest, in_one_line, use_compilation_cache
+from experiments.shell import hosts, run_folders, training_log
+from experiments.shell.command import Stopped, StopRequest, first_flags, in_one_line, use_compilation_cache
 from zfjax import files, nets, parallel, training
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
 from zfjax.data import ImageSet, sets
@@ -179,6 +180,7 @@ def run(
         if jax.process_index() == 0:
             training_log.write_config(place.folder, config_to_json(prepared.config), prepared.run.recipe)
             print(summary(prepared.images, prepared.run, prepared.progress))
+        hosts.note(folder=place.folder, go_on=training_log.resume_command(place.folder))
         with StopRequest() as stop:
             record = training_log.train(prepared.run, prepared.progress, stop, place.folder)
     return {**record, "folder": str(place.folder)}
@@ -322,14 +324,14 @@ def stored_config(checkpoint: checkpoints.Checkpoint) -> Config:
 
 def main(data: ImageSet | None = None) -> None:
     """Command line: --preset or --resume choose the settings that the other flags start from. `data` as for `run`."""
-    first = first_flags()
+    first = own_flags()
     chosen, rest = first.parse_known_args()
     if {"-h", "--help"} & set(rest):
         print(first.format_help())
     try:
-        with in_one_line():
+        with in_one_line(), hosts.losses(chosen.host_timeout):
             use_compilation_cache(chosen.compilation_cache)
-            parallel.connect_hosts(chosen.coordinator, chosen.num_hosts, chosen.host)
+            hosts.join(chosen)
             if chosen.resume is None:
                 config = parse(PRESETS[chosen.preset or "paper"], rest)
                 record = run(config, data=data)
@@ -349,16 +351,12 @@ def main(data: ImageSet | None = None) -> None:
     print(f"look at it: {look}")
 
 
-def first_flags() -> argparse.ArgumentParser:
+def own_flags() -> argparse.ArgumentParser:
     """The flags that are read before the settings: where these start from, and the other hosts."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, usage="train_imagenet [first] [settings]")
-    group = first.add_argument_group("first")
+    first = first_flags(joins=True)
+    group = first.add_argument_group("where the settings start from")
     group.add_argument("--preset", choices=sorted(PRESETS), help="settings to start from (paper)")
     group.add_argument("--resume", nargs="?", const="", metavar="RUN", help="go on with a run; alone: the newest")
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of host 0, where no cluster announces it")
-    group.add_argument("--num-hosts", type=int, metavar="N", help="number of hosts, with --coordinator")
-    group.add_argument("--host", type=int, metavar="I", help="number of this host, from 0, with --coordinator")
-    group.add_argument("--compilation-cache", metavar="DIR", help="where compiled programs are kept, or off")
     return first
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -146,11 +147,7 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    texts = {name: json.dumps(value, sort_keys=True, default=str) for name, value in facts.items()}
-    digests = {
-        name: [hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), text[:80]] for name, text in texts.items()
-    }
-    hosts = [json.loads(said) for said in _gather(json.dumps(digests).encode())]
+    hosts = [json.loads(said) for said in _gather(json.dumps(facts_in_short(facts)).encode())]
     unlike = []
     for name in dict.fromkeys(name for host in hosts for name in host):
         first = hosts[0].get(name, ["", "nothing"])
@@ -161,6 +158,13 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
                 break
     if unlike:
         raise UserError(f"the hosts do not agree: {'; '.join(unlike)}. Give every host the same command and data")
+
+
+def facts_in_short(facts: Mapping[str, Any]) -> dict[str, list[str]]:
+    """{name: [digest, beginning of the text]} of facts, which is what the hosts tell each other."""
+    texts = {name: json.dumps(value, sort_keys=True, default=str) for name, value in facts.items()}
+    hashes = {name: hashlib.blake2b(text.encode(), digest_size=16) for name, text in texts.items()}
+    return {name: [hashes[name].hexdigest(), text[:80]] for name, text in texts.items()}
 
 
 def _short(fact: list[str]) -> str:
@@ -194,7 +198,60 @@ def _gather(data: bytes) -> list[bytes]:
     return [np.asarray(row).astype(np.uint8).tobytes() for row in multihost_utils.process_allgather(padded)]
 
 
-def connect_hosts(coordinator: str | None = None, num_hosts: int | None = None, host: int | None = None) -> None:
+class Announced(NamedTuple):
+    """What a launcher tells this process of itself."""
+
+    by: str  # the launcher
+    host: int  # number of this process, from 0
+    num_hosts: int
+    can_join: bool  # JAX finds host 0 by itself
+
+
+# (launcher, the variables of a process's number and of how many there are, what JAX needs to find host 0)
+_LAUNCHERS = (
+    ("Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", ("OMPI_MCA_orte_hnp_uri",)),
+    ("Slurm", "SLURM_PROCID", "SLURM_NTASKS", ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_LOCALID")),
+    ("MPI", "PMI_RANK", "PMI_SIZE", ("no variable",)),
+)
+_ONE_PROCESS_STEPS = {"4294967290", "4294967291"}  # Slurm's interactive and batch steps
+
+
+def announced() -> Announced | None:
+    """What Slurm, MPI or a TPU pod announces in the environment; None where none of them does.
+
+    An interactive step of Slurm (salloc, srun --pty), and a batch script's own, is one process whatever its job has.
+    UserError for numbers that are none.
+    """
+    hostnames = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    if len(hostnames) > 1 and "TPU_WORKER_ID" in os.environ:
+        return Announced("the TPU pod", _number("TPU_WORKER_ID"), len(hostnames), can_join=True)
+    for by, number, count, needed in _LAUNCHERS:
+        if number not in os.environ or count not in os.environ:
+            continue
+        if by == "Slurm" and "SLURM_STEP_NUM_TASKS" in os.environ:  # of this step, not of the job
+            count = "SLURM_STEP_NUM_TASKS"
+        if _number(count) == 1 or (by == "Slurm" and _is_interactive()):
+            return Announced(by, 0, 1, can_join=False)
+        return Announced(by, _number(number), _number(count), can_join=all(name in os.environ for name in needed))
+    return None
+
+
+def _is_interactive() -> bool:
+    step = os.environ.get("SLURM_STEP_ID", os.environ.get("SLURM_STEPID"))
+    by_terminal = "SLURM_PTY_PORT" in os.environ and "SLURM_STEP_NUM_TASKS" not in os.environ
+    return step in _ONE_PROCESS_STEPS or by_terminal
+
+
+def _number(variable: str) -> int:
+    value = os.environ[variable]
+    if not (value.isascii() and value.isdigit()):
+        raise UserError(f"{variable}={value!r}: a whole number is needed, as launchers set it; or --alone")
+    return int(value)
+
+
+def connect_hosts(
+    coordinator: str | None = None, num_hosts: int | None = None, host: int | None = None, timeout: int | None = None
+) -> None:
     """Join the other hosts: named ones, or those that the cluster announces (Slurm, MPI, TPU pods); else stay alone.
 
     To be called before anything runs on a device. Where JAX runs already it cannot look for a cluster: then a call
@@ -204,11 +261,15 @@ def connect_hosts(coordinator: str | None = None, num_hosts: int | None = None, 
       coordinator: "address:port" of host 0; None lets JAX look for a cluster.
       num_hosts: number of hosts; needed with `coordinator`.
       host: number of this host, from 0; needed with `coordinator`.
+      timeout: seconds to wait for the others, and after which one without a sign of life is lost; None: JAX's own.
 
     Raises:
       UserError: some of the three without the others, or a host out of range.
       RuntimeError and others, from JAX: the coordinator is not reached, or a cluster announces itself wrongly.
     """
+    limits = ("initialization_timeout", "heartbeat_timeout_seconds", "shutdown_timeout_seconds")
+    known = inspect.signature(jax.distributed.initialize).parameters  # older versions have not all of them
+    options: dict[str, Any] = {} if timeout is None else {name: timeout for name in limits if name in known}
     if coordinator is None and (num_hosts is not None or host is not None):
         raise UserError(f"coordinator=None: num_hosts and host need its address; got {num_hosts=}, {host=}")
     if coordinator is not None:
@@ -216,10 +277,10 @@ def connect_hosts(coordinator: str | None = None, num_hosts: int | None = None, 
             raise UserError(
                 f"coordinator={coordinator!r} needs num_hosts and host in 0..num_hosts-1; got {num_hosts=}, {host=}"
             )
-        jax.distributed.initialize(coordinator, num_hosts, host)
+        jax.distributed.initialize(coordinator, num_hosts, host, **options)
     elif not jax.distributed.is_initialized():
         try:
-            jax.distributed.initialize()
+            jax.distributed.initialize(**options)
         except (ValueError, RuntimeError) as error:
             if not _is_alone(error):
                 raise

@@ -1,15 +1,11 @@
-"""The command line of an experiment: flags in, a result or one line of error out.
-
-Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP are a request: a long run saves and leaves at a place of its own choice.
-"""
+"""The command line of an experiment: flags in, a result or one line of error out."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import signal
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,62 +13,14 @@ from typing import Any
 import jax
 import tyro
 
+from experiments import leave
+from experiments.shell import hosts
+from experiments.shell.stopping import Stopped as Stopped
+from experiments.shell.stopping import StopRequest as StopRequest
 from zfjax import parallel
 from zfjax.errors import FailedError, UserError
 
-
-class Stopped(Exception):
-    """A run left early on request, everything saved."""
-
-    def __init__(self, message: str, signal_number: int):
-        super().__init__(message)
-        self.exit_status = 128 + signal_number  # as shells report a process that ended by this signal
-
-
-# What a terminal, Slurm (--signal=USR1@300), a scheduler and a closed connection send; Windows has the first two alone
-STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
-ONE_REQUEST = 1.0  # seconds within which signals are one request: launchers pass on what also reached us directly
-
-
-class StopRequest:
-    """While entered, `signal_number` is the first of `STOPPING` received, else 0. A later second one acts as usual.
-
-    SIGHUP that is ignored, as under nohup, stays so.
-    """
-
-    def __init__(self) -> None:
-        self.signal_number = 0
-        self._received = 0.0
-        self._previous: dict[int, object] = {}
-
-    def __enter__(self) -> StopRequest:
-        for number in STOPPING:
-            if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) != signal.SIG_IGN:
-                self._previous[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def _receive(self, number: int, _frame: object) -> None:
-        if not self.signal_number:
-            self.signal_number, self._received = number, time.monotonic()
-        elif time.monotonic() - self._received > ONE_REQUEST:
-            self._restore()
-            signal.raise_signal(number)
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            # None: the handler was not installed from Python (with several hosts JAX installs one for SIGTERM)
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
-        self._previous.clear()
-
-
 CACHE_VARIABLE = "ZFJAX_COMPILATION_CACHE"
-CACHE_HELP = f"""
-Compiled programs are kept in a folder of the user's cache, so that the next call starts at once:
---compilation-cache DIR (or {CACHE_VARIABLE}=DIR) names another folder, --compilation-cache off turns it off.
-"""
 
 
 def use_compilation_cache(folder: str | None = None) -> None:
@@ -91,24 +39,43 @@ def use_compilation_cache(folder: str | None = None) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
-def _without_cache_flag(flags: list[str]) -> tuple[list[str], str | None]:
-    """(the other flags, the value of --compilation-cache)."""
-    rest, cache = [], None
-    words = iter(flags)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name in ("--compilation-cache", "--compilation_cache"):
-            cache = value if equals else next(words, None)
-            if cache is None:
-                raise SystemExit("error: --compilation-cache: a folder, or off, is needed")
-        else:
-            rest.append(word)
-    return rest, cache
+def first_flags(*, joins: bool) -> argparse.ArgumentParser:
+    """The flags that are read before a command's own: where it runs, and what it keeps."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, usage="[first] [the others]")
+    group = first.add_argument_group("first")
+    group.add_argument(
+        "--compilation-cache",
+        "--compilation_cache",
+        metavar="DIR",
+        help=f"where compiled programs are kept, so that the next call starts at once, or off; by default what "
+        f"{CACHE_VARIABLE} says, or else a folder of the user's cache",
+    )
+    group.add_argument("--alone", action="store_true", help="run here, whatever a cluster announces")
+    if joins:
+        hosts.add_flags(group)
+    return first
+
+
+def is_idle(chosen: argparse.Namespace) -> bool:
+    """Whether this process has nothing to do, as of several the first one does it all; then it says so."""
+    announced = None if chosen.alone else parallel.announced()
+    if announced is None or announced.host == 0:
+        return False
+    print(
+        f"process {announced.host} of {announced.num_hosts} ({announced.by}): this command runs in process 0 alone; "
+        "--alone runs it here too"
+    )
+    return True
 
 
 @contextlib.contextmanager
 def in_one_line() -> Iterator[None]:
-    """End the process in one line where a user or the system caused an error; a mistake of ours keeps its traceback."""
+    """End the process in one line where a user or the system caused an error; a mistake of ours keeps its traceback.
+
+    From here on Ctrl-C is an exception again, which a command meets in its own way.
+    """
+    if signal.getsignal(signal.SIGINT) is leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     except (UserError, FailedError) as error:
@@ -131,6 +98,7 @@ def main(
     report: Callable[[dict[str, Any]], None],
     *,
     when_stopped: str = "nothing was written",
+    joins: bool = False,
 ) -> None:
     """Parse the flags into `config_type`, run, and let `report` print what came out.
 
@@ -140,14 +108,21 @@ def main(
       doc: the module's docstring, shown by --help.
       report: prints a few lines of the result.
       when_stopped: what Ctrl-C left behind.
+      joins: whether several hosts share the work; else the first one does it, and the others leave.
     """
-    flags, cache = _without_cache_flag(sys.argv[1:])
-    config: Any = tyro.cli(config_type, description=f"{doc or ''}{CACHE_HELP}", args=flags)
-    use_compilation_cache(cache)
+    first = first_flags(joins=joins)
+    chosen, rest = first.parse_known_args()
+    description = f"{doc or ''}\n{first.format_help().partition('first:')[2]}"
+    config: Any = tyro.cli(config_type, description=description, args=rest)
+    use_compilation_cache(chosen.compilation_cache)
     try:
         with in_one_line():
-            parallel.connect_hosts()
-            result = run(config)
+            if joins:
+                hosts.join(chosen)
+            elif is_idle(chosen):
+                return
+            with hosts.losses(chosen.host_timeout) if joins else contextlib.nullcontext():
+                result = run(config)
     except KeyboardInterrupt:
         raise SystemExit(f"stopped; {when_stopped}") from None
     if result:

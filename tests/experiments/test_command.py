@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import jax
 import pytest
@@ -103,3 +105,69 @@ def test_off_leaves_jax_as_it_is():
     before = jax.config.jax_compilation_cache_dir
     command.use_compilation_cache("off")
     assert jax.config.jax_compilation_cache_dir == before
+
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "a", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
+
+
+@pytest.mark.parametrize(("process", "flags", "runs"), [("0", [], True), ("2", [], False), ("2", ["--alone"], True)])
+def test_of_several_processes_the_first_makes_a_figure_and_the_others_leave_with_a_line(
+    monkeypatch, capsys, process, flags, runs
+):
+    monkeypatch.setattr("zfjax.parallel.connect_hosts", lambda *_: pytest.fail("a figure waits for nobody"))
+    for name, value in {**SLURM, "SLURM_PROCID": process}.items():
+        monkeypatch.setenv(name, value)
+    call(monkeypatch, lambda config: {"value": config.number}, *flags)
+    said = capsys.readouterr().out
+    assert said == "value 1\n" if runs else said.startswith("process 2 of 4 (Slurm): this command runs in process 0")
+
+
+def joining(monkeypatch, *flags):
+    monkeypatch.setattr(sys, "argv", ["something", *flags])
+    command.main(Config, lambda config: {"value": 3}, "Doc.", lambda result: print(result["value"]), joins=True)
+
+
+@pytest.mark.parametrize("environment", [{"SLURM_STEP_NUM_TASKS": "1"}, {"SLURM_STEPID": "4294967290"}])
+def test_a_step_of_one_process_waits_for_nobody(monkeypatch, capsys, environment):
+    monkeypatch.setattr("zfjax.parallel.connect_hosts", lambda *_, **__: pytest.fail("it is alone"))
+    for name, value in {**SLURM, "SLURM_PROCID": "0", **environment}.items():
+        monkeypatch.setenv(name, value)
+    joining(monkeypatch)
+    assert capsys.readouterr().out == "3\n"
+
+
+def test_those_who_are_not_found_by_jax_are_told_how_to_join_or_to_stay_alone(monkeypatch, capsys):
+    for name, value in {"PMI_RANK": "1", "PMI_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=r"MPI announces 2 processes.*--num-hosts 2 --host 1, or --alone"):
+        joining(monkeypatch)
+    joining(monkeypatch, "--alone")
+    assert capsys.readouterr().out == "3\n"
+
+
+@pytest.mark.slow
+def test_a_host_that_nobody_joins_says_whom_it_waits_for_and_ends_in_one_line():
+    flags = ["--coordinator", "localhost:1", "--num-hosts", "2", "--host", "1", "--host-timeout", "1"]
+    command = [sys.executable, "-m", "experiments.evaluate_imagenet", *flags]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    assert ended.returncode == 1
+    assert ended.stdout.startswith("host 1 of 2: waiting up to 1 s for the others, as --coordinator names localhost:1")
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "host 1 of 2: host 0 did not come within 1 s" in errors[0]
+    assert "Traceback" not in ended.stderr and "***" not in ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.15, 0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("name", ["architecture_diagram", "train_imagenet", "prepare_imagenet", "benchmark"])
+def test_ctrl_c_while_a_command_starts_is_one_line(name, seconds, tmp_path):
+    flags = {"prepare_imagenet": ["--source", "x", "--data-dir", "y"], "benchmark": ["forward"]}.get(name, [])
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"experiments.{name}", *flags],
+        env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert "Traceback" not in said and said.count("\n") <= 1

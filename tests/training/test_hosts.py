@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import socket
+import time
 
 import jax
 import numpy as np
@@ -94,3 +95,27 @@ def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(folders
 def test_two_processes_write_what_one_reads(folders):
     read = checkpoints.load(folders / "one, then two", with_optimizer=True)
     assert read.step == 18 and runs.steps(folders / "one, then two") == runs.steps(folders / "four")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_host_that_is_killed_ends_the_other_in_one_line_that_names_it_and_how_to_go_on(tmp_path, victim):
+    flags = (*runs.FLAGS, "--num-epochs", 60, "--out", tmp_path / "run", "--host-timeout", 10)
+    two = start_two(*flags)
+    while not (tmp_path / "run" / "checkpoints" / "6").exists() and all(one.poll() is None for one in two):
+        time.sleep(0.1)
+    two[victim].kill()
+    status, said = runs.finish(two[1 - victim])[0]
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert status == 1 and len(errors) == 1 and "Traceback" not in said and "***" not in said, said
+    assert f"host {victim} is lost" in errors[0] and f"--resume {tmp_path / 'run'}" in errors[0]
+    two[victim].communicate()
+
+
+@pytest.mark.slow
+def test_hosts_of_different_settings_end_before_the_first_step_and_name_the_difference(tmp_path):
+    meeting = ("--coordinator", f"127.0.0.1:{free_port(0)}", "--num-hosts", 2, "--out", tmp_path / "run")
+    two = [runs.start(*runs.FLAGS, *meeting, "--host", host, "--seed", host, devices=2) for host in (0, 1)]
+    for status, said in runs.finish(*two):
+        assert status == 1 and "error: the hosts do not agree: seed is 0 on host 0 and 1 on host 1" in said, said
+    assert not (tmp_path / "run").exists()
