@@ -1,0 +1,261 @@
+"""The atlas in a real browser, opened from its folder: Chromium, driven by Playwright (extra `browser`)."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from tiny_run import CENTRES, NUM, PICTURES, make_data, make_net
+
+from zfjax import atlas, nets
+from zfjax.data import ArraySource, ImageSet
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install '.[browser]'")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+]
+NASTY = ("<script>alert(1)</script>", "שלום \"b\" & 'c'", "🦊\u2028fox", "plain")
+
+
+class Named(ArraySource):
+    """Pictures with the names of strangers' files."""
+
+    def name(self, index):
+        return f"<img src=x onerror=alert({index})>.png" if index % 2 else f"تصویر {index} 🦊.png"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    labels = np.arange(NUM) % len(NASTY)
+    data = ImageSet(**{**vars(make_data()), "class_names": NASTY, "validation": Named(PICTURES, labels)})
+    net = nets.TrainedNet(**{**vars(make_net()), "class_names": ("a</title>", '"b"', "c")})
+    return atlas.build(net, data, tmp_path_factory.mktemp("site"), num_images=4, progress=False, grey=True)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Reader:
+    """A page, what it said to its console, and what it asked for."""
+
+    def __init__(self, browser, site, hash_="", **options):
+        self.context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
+        self.page, self.said, self.asked = self.context.new_page(), [], []
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("requestfailed", lambda request: self.said.append(f"failed: {request.url}"))
+        self.page.goto(f"{site.page.resolve().as_uri()}{hash_}")
+        self.ready()
+
+    def ready(self):
+        self.page.wait_for_function("document.querySelector('main').dataset.ready === location.hash")
+
+    def go(self, hash_):
+        self.page.evaluate("hash => { location.hash = hash }", hash_)
+        self.ready()
+
+    def hash(self):
+        return self.page.evaluate("location.hash")
+
+    def units(self):
+        return [int(text) for text in self.page.locator(".wall .unit b").all_text_contents()]
+
+    def text(self):
+        return self.page.locator("main").inner_text()
+
+
+@pytest.fixture
+def reader(browser, site):
+    readers = []
+
+    def read(hash_="", **options):
+        readers.append(Reader(browser, site, hash_, **options))
+        return readers[-1]
+
+    yield read
+    for one in readers:
+        one.context.close()
+        assert one.said == []
+        assert all(url.startswith((site.folder.resolve().as_uri(), "data:")) for url in one.asked)
+
+
+PAGES = ["", "#/conv1", "#/conv1/2?way=guided", "#/fc7/1", "#/conv1/1", "#/~image/3", "#/nothing/here"]
+
+
+def test_every_page_opens_from_its_folder_and_asks_nobody_else(reader, site):
+    shown = reader(f"#/~image/{site.layers['conv1'][0]['images'][0]}")
+    for page in PAGES:
+        shown.go(page or "#/")
+        assert shown.page.locator("h1").count() == 1
+    assert len(shown.asked) > 20
+
+
+def test_the_overview_says_what_the_net_is(reader):
+    text = reader().text()
+    assert "Every unit of 3 layers" in text and f"{NUM} pictures of tiny" in text
+    assert "6 maps of 5×5, sees 7×7 pixels, 1 dead" in text and "sees the whole picture" in text
+    assert re.search(r"What a projection tells\. .* cosine is -?\d\.\d\d \(projection\)", text)
+    assert "The site embeds the pictures" in text
+
+
+def test_a_wall_is_sorted_and_filtered_and_its_state_is_the_address(reader, site):
+    shown, records = reader("#/conv1"), site.layers["conv1"]
+    by_strength = sorted(range(6), key=lambda n: (-records[n]["strength"], n))
+    assert shown.units() == by_strength
+    shown.page.select_option("#by-sort", "number")
+    assert shown.units() == list(range(6)) and shown.hash() == "#/conv1?sort=number"
+    shown.page.select_option("#by-class", "3")
+    of_class = [
+        n for n in range(6) if records[n]["class"] == 3 or any(label == 3 for label, _ in records[n]["classes"])
+    ]
+    assert shown.units() == of_class and shown.hash() == "#/conv1?sort=number&class=3"
+    assert reader("#/conv1?sort=number&class=3").units() == of_class
+    shown.page.select_option("#by-class", "")
+    shown.page.fill("#query", "4")
+    assert shown.units() == [4]
+    shown.page.fill("#query", "no such class")
+    assert shown.units() == [] and "0 of 6 units" in shown.text()
+
+
+def test_ways_switch_without_a_reload_and_stand_in_the_address(reader, site):
+    shown = reader("#/conv1/2")
+    projections = shown.page.locator(".trio > span:last-child .cell")
+    assert projections.count() == len(site.layers["conv1"][2]["images"])
+    before = len([url for url in shown.asked if url.endswith("atlas.js")])
+    for way in ("guided", "gradient"):
+        shown.page.click(f"[data-way={way}]")
+        assert f"2-{way}.webp" in projections.first.evaluate("cell => cell.style.backgroundImage")
+        assert shown.hash() == f"#/conv1/2?way={way}"
+    shown.page.keyboard.press("w")
+    assert shown.hash() == "#/conv1/2" and shown.page.locator("[aria-checked=true]").inner_text() == "projection"
+    assert len([url for url in shown.asked if url.endswith("atlas.js")]) == before
+    scale = site.layers["conv1"][2]["scales"][0]
+    stated = re.search(r"±([\d.e-]+) for all projections", shown.text())[1]
+    assert float(stated) == pytest.approx(scale, rel=6e-3) and "Zero is mid-grey" in shown.text()
+
+
+def test_a_tile_of_the_page_shows_its_own_cell_of_the_sheet(reader, site):
+    """Pixels of the screen are those of the patch that the unit saw."""
+    import io
+
+    from PIL import Image
+
+    record, side = site.layers["conv1"][2], 7
+    shown = reader("#/conv1/2")
+    cell = shown.page.locator(".trio").nth(3).locator(".cell").first
+    with Image.open(io.BytesIO(cell.screenshot())) as picture:
+        seen = np.asarray(picture.convert("RGB"))
+    top, left, *_ = record["boxes"][3]
+    middle = CENTRES[record["images"][3], top + 3, left + 3]
+    np.testing.assert_allclose(seen[seen.shape[0] // 2, seen.shape[1] // 2], middle, atol=2)
+    assert seen.shape[0] == pytest.approx(96, abs=2) and side * 2 < 96
+
+
+def test_deep_links_and_back(reader):
+    shown = reader("#/conv2/3?way=guided")
+    assert shown.page.locator("[aria-checked=true]").get_attribute("data-way") == "guided"
+    shown.page.click("#layers a[data-layer=conv1]")
+    shown.ready()
+    shown.page.locator(".wall .unit").first.click()
+    shown.ready()
+    assert re.fullmatch(r"#/conv1/\d", shown.hash())
+    shown.page.go_back()
+    shown.ready()
+    assert shown.hash() == "#/conv1"
+    shown.page.go_back()
+    shown.ready()
+    assert shown.hash() == "#/conv2/3?way=guided"
+
+
+def test_the_units_below_are_links(reader, site):
+    shown = reader("#/conv2/3")
+    below = site.layers["conv2"][3]["inputs"]
+    link = shown.page.locator("section:has(h2:text('Reads most of')) a").first
+    assert below["layer"] == "conv1"
+    link.click()
+    shown.ready()
+    assert shown.hash() == f"#/conv1/{below['units'][0][0]}"
+
+
+def test_search_finds_units_and_classes(reader):
+    shown = reader()
+    shown.page.keyboard.press("/")
+    shown.page.keyboard.type("conv2/4")
+    shown.page.keyboard.press("Enter")
+    shown.ready()
+    assert shown.hash() == "#/conv2/4"
+    shown.page.fill("#query", "plain")
+    shown.page.keyboard.press("Enter")
+    shown.ready()
+    assert shown.hash() == "#/conv2?q=plain" and 0 < len(shown.units()) <= 5
+
+
+def test_keys_walk_through_the_units(reader, site):
+    shown = reader("#/conv1?sort=number")
+    shown.page.keyboard.press("ArrowRight")
+    shown.page.keyboard.press("ArrowRight")
+    shown.page.keyboard.press("Enter")
+    shown.ready()
+    assert shown.hash() == "#/conv1/1?sort=number"
+    shown.page.keyboard.press("ArrowRight")
+    shown.ready()
+    assert shown.hash() == "#/conv1/2?sort=number"
+    shown.page.keyboard.press("ArrowLeft")
+    shown.page.keyboard.press("ArrowUp")
+    shown.ready()
+    assert shown.hash() == "#/conv1?sort=number"
+    shown.page.keyboard.press("?")
+    assert shown.page.locator("dialog[open]").count() == 1 and "class selectivity" not in shown.hash()
+    shown.page.keyboard.press("Escape")
+    assert shown.page.locator("dialog[open]").count() == 0
+
+
+def test_names_of_strangers_are_text(reader, site):
+    index = next(index for unit in site.layers["conv1"] for index in unit["images"] if index % 2)
+    shown = reader(f"#/~image/{index}")
+    assert shown.page.locator("h1").inner_text() == f"<img src=x onerror=alert({index})>.png"
+    assert shown.page.locator("img[src=x]").count() == 0
+    shown.go("#/conv1")
+    assert NASTY[0] in shown.page.locator("#by-class").inner_text()
+    sources = shown.page.locator("script").evaluate_all("all => all.map(one => one.getAttribute('src'))")
+    assert all(source and source.endswith(".js") for source in sources)
+    shown.go("#/fc7")
+    assert shown.page.title().startswith("fc7")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_phone_needs_no_scrolling_sideways(page, reader):
+    shown = reader(page, viewport={"width": 360, "height": 740})
+    assert shown.page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(scheme, reader):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    shown = reader("", color_scheme=scheme)
+    for page in PAGES:
+        shown.go(page or "#/")
+        found = axe.Axe().run(shown.page, options={"preload": False}).response["violations"]
+        serious = [(of["id"], node["html"]) for of in found for node in of["nodes"]]
+        assert not [of for of in found if of["impact"] in ("serious", "critical")], (page, serious)
+
+
+def test_the_theme_can_be_turned(reader):
+    shown = reader("", color_scheme="light")
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = shown.page.evaluate(colour)
+    shown.page.click("#theme")
+    dark = shown.page.evaluate(colour)
+    assert light != dark
+    shown.page.reload()
+    shown.ready()
+    assert shown.page.evaluate(colour) == dark
