@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -147,7 +147,11 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    hosts = [json.loads(said) for said in _gather(json.dumps(facts_in_short(facts)).encode())]
+    check_alike([json.loads(said) for said in _gather(json.dumps(facts_in_short(facts)).encode())])
+
+
+def check_alike(hosts: Sequence[Mapping[str, Sequence[str]]]) -> None:
+    """UserError that names the facts in which a host is unlike host 0; of each {name: (digest, first characters)}."""
     unlike = []
     for name in dict.fromkeys(name for host in hosts for name in host):
         first = hosts[0].get(name, ["", "nothing"])
@@ -167,7 +171,7 @@ def facts_in_short(facts: Mapping[str, Any]) -> dict[str, list[str]]:
     return {name: [hashes[name].hexdigest(), text[:80]] for name, text in texts.items()}
 
 
-def _short(fact: list[str]) -> str:
+def _short(fact: Sequence[str]) -> str:
     """A fact as far as it can be shown: its value, or of a long one the digest."""
     digest, text = fact
     return text if len(text) < 80 else f"{text[:40]}… (digest {digest[:8]})"

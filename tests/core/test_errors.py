@@ -41,10 +41,9 @@ def forward(images=None, params=None, **arguments):
     return zfjax.forward(params, images, architecture=tiny_nets.MINI, **arguments)
 
 
-def project(top, layer, params=None, **trace):
-    return zfjax.project(
-        params or tiny_nets.params(tiny_nets.MINI), trace, top, layer=layer, architecture=tiny_nets.MINI
-    )
+def project(top, layer, params=None, seed="value", **trace):
+    params = params or tiny_nets.params(tiny_nets.MINI)
+    return zfjax.project(params, trace, top, layer=layer, architecture=tiny_nets.MINI, seed=seed)
 
 
 def gradient_without_norms():
@@ -192,6 +191,7 @@ CASES = [
         "values (2, 2, 4, 3), switches (2, 2, 4, 3), shape=(4, 4): pooling (4, 4, 3) with size=3, stride=2 gives "
         "(2, 2, 2, 3)",
     ),
+    (lambda: unpool(MAPS[0], MAPS[0], (9, 9)), "values of shape (4, 4, 3), float32: floating point"),
     (lambda: unpool(MAPS, MAPS[:1], (9, 9)), "switches (1, 4, 4, 3)"),
     # network
     (lambda: forward(tiny_nets.images(33)), "images of shape (2, 33, 33, 3): mini reads [B, 34, 34, 3]"),
@@ -267,15 +267,22 @@ CASES = [
     ),
     (lambda: training.step.Recipe(seed=-1), "seed=-1: 0 or more and below 2**32 is needed"),
     (lambda: zfjax.renormalize({}, radius=float("nan")), "radius=nan: a number above 0"),
+    (lambda: project(zfjax.Unit(0), "conv3", seed="two"), "seed='two': one of 'value', 'one' is needed"),
+    (lambda: project(CONV1, "conv1", seed="one"), "seed='one': top is an array and holds what it starts from"),
     # pixels
     (lambda: pixels.subtract_mean(PICTURES, MEAN[1:]), "mean of shape (8, 9, 3): the pictures are (9, 9, 3)"),
     (lambda: pixels.center_crop(PICTURES, MEAN, 10), "size=10: a crop of the 9x9 pictures"),
     (lambda: pixels.ten_crops(PICTURES, MEAN, 0), "size=0: a crop of the 9x9 pictures"),
     (lambda: crops(size=10), "size=10: a crop of the 9x9 pictures"),
     (lambda: crops(size=5, crops="five"), "crops='five': one of 'ten', 'random'"),
+    (lambda: pixels.center_crop(PICTURES, MEAN, 2.5), "size=2.5: a whole number of pixels, or (height, width)"),
+    (lambda: pixels.center_crop(PICTURES[0], MEAN, 5), "pictures of shape (9, 9, 3): [B, H, W, C] is needed"),
+    (lambda: pixels.cut(PICTURES, (0, 0, 2, 2), 0.0), "picture of shape (2, 9, 9, 3): [H, W, C] is needed"),
     (lambda: pixels.as_picture(MEAN, -1.0), "scale=-1.0: the value that becomes white, at least 0"),
     (lambda: pixels.as_picture(MEAN, float("nan")), "scale=nan: the value that becomes white"),
+    (lambda: pixels.in_colours(MEAN[0, 0]), "pictures of shape (3,): [..., H, W, C] is needed"),
     # parallel
+    (lambda: parallel.check_alike([{"seed": ("a", "0")}, {"seed": ("b", "7")}]), "seed is 0 on host 0 and 7 on host 1"),
     (lambda: parallel.split(np.zeros((6, 2))), "batch of 6 rows: a multiple of the 4 local devices"),
     (lambda: parallel.check_batch_size(6), "batch_size=6: a multiple of the number of devices, 4,"),
     (lambda: parallel.check_batch_size(0), "batch_size=0: a multiple of the number of devices, 4,"),
@@ -310,7 +317,7 @@ def test_every_user_error_of_the_core_has_a_case():
             raises = isinstance(node, ast.Raise) and ast.unparse(node).startswith("raise UserError")
             if raises and not any((path, line) in reached for line in range(node.lineno, node.end_lineno + 1)):
                 missed.append(f"{name}:{node.lineno} {ast.unparse(node)[:80]}")
-    assert not missed
+    assert not missed, "\n".join(missed)
 
 
 def test_a_good_call_raises_nothing():
