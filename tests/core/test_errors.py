@@ -113,6 +113,14 @@ isolate = functools.partial(zfjax.isolate, MAPS)
 dense = functools.partial(zfjax.isolate, MAPS[:, 0, 0])
 POOL = zfjax.Pool()
 
+
+def under_mpi():
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PMI_RANK", "one")
+        environment.setenv("PMI_SIZE", "2")
+        parallel.announced()
+
+
 CASES = [
     # architecture: names
     (lambda: zfjax.ZFNET.layer("conv6"), "unknown layer 'conv6': zfnet has conv1, conv2"),
@@ -282,6 +290,7 @@ CASES = [
     (lambda: pixels.as_picture(MEAN, float("nan")), "scale=nan: the value that becomes white"),
     (lambda: pixels.in_colours(MEAN[0, 0]), "pictures of shape (3,): [..., H, W, C] is needed"),
     # parallel
+    (under_mpi, "PMI_RANK='one': a whole number is needed"),
     (lambda: parallel.check_alike([{"seed": ("a", "0")}, {"seed": ("b", "7")}]), "seed is 0 on host 0 and 7 on host 1"),
     (lambda: parallel.split(np.zeros((6, 2))), "batch of 6 rows: a multiple of the 4 local devices"),
     (lambda: parallel.check_batch_size(6), "batch_size=6: a multiple of the number of devices, 4,"),
