@@ -135,12 +135,13 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
 
 def main() -> None:
     """Runs the command line; an error that the user can mend ends it in one line."""
-    from experiments.shell.command import in_one_line
+    from experiments.shell.command import in_one_line, is_idle
 
     config = tyro.cli(Config, description=__doc__)
     try:
         with in_one_line():
-            print(report(config, run(config)))
+            if not is_idle():
+                print(report(config, run(config)))
     except KeyboardInterrupt:
         raise SystemExit("stopped; nothing half done is left, running it again starts anew") from None
     except BrokenProcessPool as error:

@@ -56,9 +56,9 @@ def first_flags(*, joins: bool) -> argparse.ArgumentParser:
     return first
 
 
-def is_idle(chosen: argparse.Namespace) -> bool:
+def is_idle(*, alone: bool = False) -> bool:
     """Whether this process has nothing to do, as of several the first one does it all; then it says so."""
-    announced = None if chosen.alone else parallel.announced()
+    announced = None if alone else parallel.announced()
     if announced is None or announced.host == 0:
         return False
     print(
@@ -119,7 +119,7 @@ def main(
         with in_one_line():
             if joins:
                 hosts.join(chosen)
-            elif is_idle(chosen):
+            elif is_idle(alone=chosen.alone):
                 return
             with hosts.losses(chosen.host_timeout) if joins else contextlib.nullcontext():
                 result = run(config)

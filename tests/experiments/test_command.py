@@ -171,3 +171,30 @@ def test_ctrl_c_while_a_command_starts_is_one_line(name, seconds, tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert "Traceback" not in said and said.count("\n") <= 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
+def test_the_signals_of_launchers_are_requests_of_which_two_at_once_are_one(number):
+    before = signal.getsignal(number)
+    with command.StopRequest() as stop:
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+    assert stop.signal_number == number and signal.getsignal(number) == before
+
+
+def test_a_later_second_signal_acts_as_usual(monkeypatch):
+    monkeypatch.setattr("experiments.shell.stopping.ONE_REQUEST", -1.0)
+    with command.StopRequest():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_under_nohup_a_closed_connection_stops_nothing():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with command.StopRequest() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.signal_number == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)

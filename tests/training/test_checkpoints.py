@@ -4,7 +4,10 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -121,6 +124,33 @@ def test_what_orbax_raises_while_it_writes_is_one_error_that_names_the_folder(tm
     store.save(snapshot(5))  # goes on in the background
     with pytest.raises(FailedError, match=f"could not be written to {tmp_path}: .*No space left on device"):
         store.close()
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1]]
+import numpy as np
+from test_checkpoints import snapshot
+from zfjax.errors import FailedError
+from zfjax.training.checkpoints import Checkpoints
+store = Checkpoints(Path(sys.argv[2]))
+big = snapshot(5)._replace(mean=np.random.default_rng(0).random((200, 200, 3), np.float32))
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # as a disk that is full
+store.save(big)
+try:
+    store.close()
+except FailedError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_what_cannot_be_written_by_threads_is_one_error_without_their_tracebacks(tmp_path):
+    command = [sys.executable, "-c", FULL, str(Path(__file__).parent), str(tmp_path / "checkpoints")]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    assert ended.stdout.startswith(f"a checkpoint could not be written to {tmp_path / 'checkpoints'}: "), ended.stderr
+    assert ended.stdout.count("\n") == 1 and "Traceback" not in ended.stderr, ended.stderr
 
 
 @pytest.mark.parametrize("name", ["best", "\u00b2", "020"])

@@ -75,7 +75,8 @@ def _deaf() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        # None: the interpreter is ending, and has taken its handlers away, or one was not installed from Python
+        signal.signal(signal.SIGINT, signal.SIG_DFL if previous is None else previous)
 
 
 def _start_worker() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
+import logging
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,6 +62,7 @@ class Checkpoints:
         self.folder = Path(folder).absolute()
         self._manager = ocp.CheckpointManager(self.folder, options=options)
         self._last: int | None = None  # the step that was handed over last
+        _without_echoes()
 
     def steps(self) -> list[int]:
         """Steps of the whole checkpoints, ascending."""
@@ -105,7 +109,29 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            raise FailedError(f"a checkpoint could not be written to {self.folder}: {_first_line(error)}") from error
+            self._last = None  # told here
+            why = _first_line(error)
+            if "No space left" in str(error):
+                why = (
+                    "no space is left there (No space left on device); what was saved before stays, make room to go on"
+                )
+            raise FailedError(f"a checkpoint could not be written to {self.folder}: {why}") from error
+
+
+@functools.cache
+def _without_echoes() -> None:
+    """From now on a failed save is told once, by `Checkpoints`; the threads of Orbax and TensorStore say it 20 times.
+
+    They still do so after the folder is let go of, so this is not taken back.
+    """
+    logging.getLogger("absl").addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
+    loud = sys.unraisablehook
+
+    def show(unraisable: sys.UnraisableHookArgs) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":  # of TensorStore's callbacks
+            loud(unraisable)
+
+    sys.unraisablehook = show
 
 
 def to_checkpoint(
