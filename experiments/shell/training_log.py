@@ -52,12 +52,10 @@ def train(run: Run, progress: Progress, stop: StopRequest, folder: Path) -> dict
                         log.append(step_record(event, run.epoch_steps))
                 elif isinstance(event, EpochDone):
                     record = {"kind": "epoch", **event._asdict()}
-                    if run.architecture.num_classes <= 5:  # it would be 0 whatever the network says
-                        record["validation_top5_error"] = None
                     if first:
                         log.append(record)
                         log.draw()
-                        bar.write(epoch_line(record, run.recipe.num_epochs))
+                        bar.write(epoch_line(record, run.recipe.num_epochs, num_classes=run.architecture.num_classes))
                     if event.epoch < run.recipe.num_epochs:
                         bar.set_description(f"epoch {event.epoch + 1}/{run.recipe.num_epochs}")
                 elif isinstance(event, Halted):
@@ -198,9 +196,9 @@ def resume_command(folder: Path) -> str:
     return shlex.join(["python", "-m", "experiments.train_imagenet", "--resume", str(folder)])
 
 
-def epoch_line(record: dict[str, Any], num_epochs: int) -> str:
-    """An "epoch" record in one line."""
-    speed, top5 = record["images_per_second"], record["validation_top5_error"]
+def epoch_line(record: dict[str, Any], num_epochs: int, *, num_classes: int) -> str:
+    """An "epoch" record in one line; of five classes or fewer the top-5 error is 0 whatever the network says."""
+    speed, top5 = record["images_per_second"], record["validation_top5_error"] if num_classes > 5 else None
     return (
         f"epoch {record['epoch']}/{num_epochs}: training loss {record['train_loss']:.3f}, "
         f"validation error top-1 {record['validation_top1_error']:.1%}, "

@@ -65,7 +65,8 @@ def test_a_last_line_that_was_cut_is_left_out_and_a_record_twice_is_one(tmp_path
 
 
 def test_where_there_are_five_classes_or_fewer_no_top5_is_told(tmp_path):
-    few = [{**record, "validation_top5_error": None} if record["kind"] == "epoch" else record for record in RECORDS]
-    assert "top-5" in epoch_line(EPOCH, 3) and "top-5" not in epoch_line(few[0], 3)
+    few = [{**record, "validation_top5_error": 0.0} if record["kind"] == "epoch" else record for record in RECORDS]
+    lines = [epoch_line(few[0], 3, num_classes=num_classes) for num_classes in (6, 5)]
+    assert "top-5" in lines[0] and "top-5" not in lines[1]
     labels = [[line.get_label() for line in draw_curves(of).axes[1].lines] for of in (RECORDS, few)]
     assert "validation top-5" in labels[0] and "validation top-5" not in labels[1]

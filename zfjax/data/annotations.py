@@ -12,7 +12,7 @@ import numpy as np
 
 from zfjax.data import ImageSet, pictures
 from zfjax.data.folder import UNKNOWN, FolderSource
-from zfjax.errors import UserError
+from zfjax.errors import FailedError, UserError
 from zfjax.nets import Net, num_channels
 
 
@@ -64,7 +64,7 @@ def open_annotations(path: Path, net: Net) -> tuple[ImageSet, list[str]]:
         try:
             whole = np.array(pictures.load(pictures.read(file)).size)
         except UserError as error:
-            raise UserError(f"{file}: {error}") from error
+            raise FailedError(f"{file}: {error}") from error
         kept = np.rint(stored * (whole / stored).min()).astype(int)  # the photo's centre, as `pictures.preprocess` cuts
         of_face[:] = (of_face - (whole - kept) // 2) * (stored / kept)
         inside = of_face - (stored - size) // 2
