@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -169,7 +170,8 @@ def dense_layer_dropping_logits(layer, params, maps, keys, dense_layer=network._
 
 
 def isolate_weakest(features, *, channel=None, position=None, isolate=deconvnet.isolate):
-    return -isolate(-features, channel=channel, position=position)
+    with warnings.catch_warnings(action="ignore"):  # of activations below 0, as they all are now
+        return -isolate(-features, channel=channel, position=position)
 
 
 def conv_of_reshaped(maps, kernel, layer):
