@@ -173,6 +173,17 @@ def test_ctrl_c_while_a_command_starts_is_one_line(name, seconds, tmp_path):
     assert "Traceback" not in said and said.count("\n") <= 1
 
 
+@pytest.fixture
+def usual_signals():
+    """The handlers of a process that a terminal starts; what starts the tests may have it ignore some."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_the_signals_of_launchers_are_requests_of_which_two_at_once_are_one(number):
     before = signal.getsignal(number)
@@ -182,6 +193,7 @@ def test_the_signals_of_launchers_are_requests_of_which_two_at_once_are_one(numb
     assert stop.signal_number == number and signal.getsignal(number) == before
 
 
+@pytest.mark.usefixtures("usual_signals")
 def test_a_later_second_signal_acts_as_usual(monkeypatch):
     monkeypatch.setattr("experiments.shell.stopping.ONE_REQUEST", -1.0)
     with command.StopRequest():
