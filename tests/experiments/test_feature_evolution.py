@@ -19,7 +19,7 @@ from experiments import feature_evolution
 from experiments.pages import canvas
 from experiments.pages import deconv as deconv_page
 from experiments.pages import evolution as evolution_page
-from experiments.shell import scans
+from experiments.shell import scans, training_log
 from zfjax import data, nets, pixels
 from zfjax.analyses import evolution, strongest
 from zfjax.data import ArraySource, ImageSet, sets
@@ -43,10 +43,11 @@ def saved(tmp_path_factory):
     """The folder of a run of the tiny net, whose checkpoints differ."""
     folder = tmp_path_factory.mktemp("saved") / "run"
     save_run(folder, NET, {step: params_at(step) for step in KEPT}, MEAN, class_names=("a", "b", "c"))
-    records = [{"kind": "epoch", "epoch": epoch, "step": step} for epoch, step in ENDS.items()]
-    (folder / "metrics.jsonl").write_text(
-        "".join(json.dumps(r) + "\n" for r in [{"kind": "step", "step": 5}, *records])
-    )
+    log = training_log.TrainingLog(folder)
+    log.append({"kind": "step", "step": 5, "epoch_done": 0.5, "loss": 1.0})
+    errors = dict.fromkeys(("train_top1_error", "validation_top1_error", "validation_top5_error"), 0.5)
+    for epoch, step in ENDS.items():
+        log.append({"kind": "epoch", "epoch": epoch, "step": step, "learning_rate": 0.1, "train_loss": 1.0, **errors})
     return folder
 
 

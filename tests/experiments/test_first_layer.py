@@ -192,6 +192,7 @@ def test_the_command_trains_the_other_net_as_this_one_was_trained(tmp_path, role
     expected = {"unclipped": ("recipe.renormalize_radius", None), "alexnet": ("architecture", "alexnet")}[role]
     if preset == "paper":  # the demo set lies in no folder
         assert changed.pop("data_dir") == stored.data_dir.absolute()
+        assert changed.pop("data_size") == 24  # the pictures that it was trained on, whatever lies beside them by now
     assert changed.pop("out").name == f"ours-{role}" and changed == dict([expected])
 
 
@@ -329,6 +330,6 @@ def test_a_net_of_one_layer_with_maps_leaves_the_second_layer_out(foreign):
         every = foreign_nets.forward(params, images)
         return {name: every[name] for name in ("conv1", "logits")}
 
-    result = first_layer.run(first_layer.Config(**foreign), net=small(fn=lowest))
+    result = first_layer.run(first_layer.Config(**foreign), net=small(fn=lowest, layers=()))
     assert result["not_applicable"]["the second layer"] == "no second layer has maps"
     assert "maps_of_layer_2" not in result["nets"]["clipped"]
