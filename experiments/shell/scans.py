@@ -16,7 +16,7 @@ from tqdm import tqdm
 from zfjax import features, files, nets, parallel
 from zfjax.analyses import top_activations
 from zfjax.analyses.top_activations import State, TopActivations
-from zfjax.data import Source
+from zfjax.data import Source, Subset
 from zfjax.data.loader import eval_batches
 from zfjax.errors import UserError
 from zfjax.nets import Net
@@ -72,7 +72,7 @@ def scan_with(
     key = json.dumps([*of, list(num_maps), k])
     empty = top_activations.init(num_maps, k)
     state, done = load(path, key) or (empty, 0)
-    if not 0 <= done <= len(source) or not _fits(state, num_maps, k, len(source)):
+    if not 0 <= done <= len(source) or not _fits(state, num_maps, k, source):
         raise UserError(f"{path} is a scan of other maps or images; remove it, and the scan begins anew")
     if done < len(source) and done % batch_size:  # it stopped at a batch of another size
         state, done = empty, 0
@@ -97,8 +97,9 @@ def scan_with(
     return jax.tree.map(np.asarray, state)
 
 
-def _fits(state: State, num_maps: Mapping[str, int], k: int, num_images: int) -> bool:
+def _fits(state: State, num_maps: Mapping[str, int], k: int, source: Source) -> bool:
     """Whether a state is one of these maps, and of images that there are."""
+    num_images = max(source.places, default=-1) + 1 if isinstance(source, Subset) else len(source)
     shapes = {layer: {np.shape(field) for field in top} for layer, top in state.items()}
     return shapes == {layer: {(num, k)} for layer, num in num_maps.items()} and all(
         (-1 <= np.asarray(top.images)).all() and (np.asarray(top.images) < num_images).all() for top in state.values()

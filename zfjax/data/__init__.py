@@ -78,17 +78,17 @@ class Subset:
     """Some examples of a split, which keep their place in it as their index: a `Source`."""
 
     def __init__(self, source: Source, places: np.ndarray):
-        self._source, self._places = source, places
+        self._source, self.places = source, places
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        return self._source[int(self._places[index])]
+        return self._source[int(self.places[index])]
 
     def name(self, index: int) -> str:
         """What the example is called: see `name_of`."""
-        return name_of(self._source, int(self._places[index]))
+        return name_of(self._source, int(self.places[index]))
 
 
 class Concatenated:
