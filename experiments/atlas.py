@@ -7,6 +7,7 @@ server and asks no other machine for anything. It embeds the pictures that it sh
 
 Expected time: one forward pass over the validation set, then a few seconds for every hundred units. Stopped, the same
 command goes on where it was. Maps and logits are shown; --dense adds the fully connected layers between them.
+What takes longer is asked for: --grey, --epochs, --num-occluded N, --compare NET.
 
 Writes to <run>/atlas (or --out): index.html with its script, style, data and pictures, arrays/ with the numbers
 of each layer, manifest.json, result.json. The scan of the set stays in <run>/scans, and later calls start from it.
@@ -14,12 +15,11 @@ of each layer, manifest.json, result.json. The scan of the set stays in <run>/sc
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from experiments.shell import command, figure, results
+from experiments.shell.epochs import KeptNets, epoch_checkpoints
 from zfjax import atlas, nets
 from zfjax.atlas import site
 from zfjax.data import ImageSet
@@ -43,6 +43,12 @@ class Config(figure.FigureConfig):
     """Strongest images of each unit."""
     grey: bool = False
     """Measure what stays of each activation when its images lose their colours."""
+    epochs: bool = False
+    """Show each unit's strongest image at the kept epochs of the run."""
+    compare: figure.NetFlag | None = None
+    """A second network, as for --net; units of layers of one name are matched."""
+    num_occluded: int = 0
+    """Images whose page shows where a square hides what the network says."""
     batch_size: int = atlas.Options.batch_size
     """Images at once while the set is looked through."""
     save_every: float = atlas.Options.save_every
@@ -60,8 +66,10 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
       What result.json holds. UserError for unknown layers, a set without validation pictures, or a folder that holds
       something else.
     """
+    other = None if config.compare is None else nets.load_net(config.compare)
     with figure.opened(config, COMMAND, folder=COMMAND, net=net) as (net, out):
         layers = tuple(nets.check_layer(net, layer) for layer in config.layers)
+        epochs = KeptNets(epoch_checkpoints(net, ())) if config.epochs else {}
         data = figure.open_images(config, net, data)
         options = atlas.Options(
             layers=net.layers if config.dense and not layers else layers,
@@ -69,28 +77,42 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             num_images=config.num_images,
             batch_size=config.batch_size,
             grey=config.grey,
+            num_occluded=config.num_occluded,
             save_every=config.save_every,
         )
-        made = atlas.build(net, data, out, options=options, work=_scan_of(net, data, options))
+        made = atlas.build(
+            net,
+            data,
+            out,
+            compare=other,
+            compare_images=None
+            if other is None
+            else figure.open_images(replace(config, data=data_of(config, net)), other),
+            epochs=dict(epochs),
+            options=options,
+            work=nets.home_of(net) / "scans",
+        )
         return results.write(out, COMMAND, summarize(config, net, data, made), {})
 
 
-def _scan_of(net: Net, data: ImageSet, options: atlas.Options) -> Path:
-    """The folder of the scan, beside the run: of this net, these pictures and layers."""
-    of = f"{net.fingerprint} {data.fingerprint} {options.layers}"
-    return nets.home_of(net) / "scans" / f"atlas-{hashlib.blake2b(of.encode(), digest_size=8).hexdigest()}"
+def data_of(config: Config, net: Net) -> str | None:
+    """The name of the pictures, which the second network looks at too."""
+    return getattr(net, "data", None) if config.data is None else config.data
 
 
 def summarize(config: Config, net: Net, data: ImageSet, made: atlas.Atlas) -> dict[str, Any]:
     """What result.json says."""
-    manifest = site.read(made.folder)
+    written = list(site.read(made.folder)["files"].values())
+    if made.facts["compare"] is not None:
+        written += site.read(made.folder / made.facts["compare"]["folder"])["files"].values()
     return {
         "page": made.page,
         "num_units": {layer: len(units) for layer, units in made.layers.items()},
         "num_dead": {facts["name"]: facts["dead"] for facts in made.facts["layers"]},
         "num_images": made.facts["data"]["num_images"],
-        "num_files": len(manifest["files"]),
-        "bytes": sum(facts["bytes"] for facts in manifest["files"].values()),
+        "num_files": len(written),
+        "bytes": sum(facts["bytes"] for facts in written),
+        "compare": made.facts["compare"],
         "switches": made.facts["switches"],
         "seconds": made.seconds,
         "seed": config.seed,

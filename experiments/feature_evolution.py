@@ -18,9 +18,8 @@ Only a training run keeps the epochs that this figure needs; `zfjax.evolution.me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from matplotlib.figure import Figure
 
 from experiments.pages import evolution as evolution_page
 from experiments.shell import command, figure, results, scans
-from experiments.shell.training_log import TrainingLog
+from experiments.shell.epochs import KeptNets, epoch_checkpoints
 from zfjax import nets, parallel
 from zfjax.analyses import evolution, strongest
 from zfjax.analyses.evolution import THRESHOLD, Drawn
@@ -36,7 +35,6 @@ from zfjax.analyses.top_activations import State
 from zfjax.data import ImageSet, Subset, sets
 from zfjax.errors import UserError
 from zfjax.nets import Net
-from zfjax.training import checkpoints
 
 COMMAND = "feature_evolution"
 PAPER = {"settled": {"lower layers": "within a few epochs", "upper layers": "after 40 to 50 epochs"}}
@@ -64,22 +62,6 @@ class Config(figure.FigureConfig):
     """Images per step over all devices."""
     num_workers: int = 0
     """Processes that decode pictures; 0 decodes on threads."""
-
-
-class KeptNets(Mapping[int, Net]):
-    """The nets at the end of some epochs of a run: {epoch: net}, each read from its checkpoint when it is asked for."""
-
-    def __init__(self, paths: Mapping[int, Path]):
-        self._paths = dict(paths)
-
-    def __getitem__(self, epoch: int) -> Net:
-        return nets.load_net(self._paths[epoch])
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._paths)
-
-    def __len__(self) -> int:
-        return len(self._paths)
 
 
 def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
@@ -128,38 +110,6 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         settling = evolution.measure(by_epoch, images, [*hidden, *(layer for layer in layers if layer not in hidden)])
         result = summarize(config, by_epoch[max(by_epoch)], data, tops, drawn, settling)
         return results.write(out, COMMAND, result, contents(drawn, result, config.patches))
-
-
-def epoch_checkpoints(net: Net, epochs: Sequence[int]) -> dict[int, Path]:
-    """{epoch: checkpoint at its end}, ascending, of the net's run, up to the net's own checkpoint.
-
-    Args:
-      net: of <run>/checkpoints/<step>; the run's metrics.jsonl says which step ended which epoch.
-      epochs: those that are wanted; none: those of Fig. 4 that are there, and the last.
-
-    Returns:
-      Two or more; UserError for a net that is no run's, where an epoch is not kept, or where fewer than two are.
-    """
-    if not isinstance(net, nets.TrainedNet):
-        raise UserError(
-            f"net={net.name!r}: the kept epochs of a training run are needed, and this net has none; "
-            "`zfjax.evolution.measure` compares any nets that you hold, {epoch: net}"
-        )
-    ends = {record["epoch"]: record["step"] for record in TrainingLog(net.run).records() if record["kind"] == "epoch"}
-    path = net.path
-    kept = {epoch: path.parent / str(step) for epoch, step in sorted(ends.items()) if step <= int(path.name)}
-    kept = {epoch: checkpoint for epoch, checkpoint in kept.items() if checkpoint.is_dir()}
-    if missing := sorted(set(epochs) - set(kept)):
-        raise UserError(f"epochs={missing}: {net.run} holds the checkpoints after the epochs {list(kept)}")
-    wanted = set(epochs) or set(checkpoints.EVOLUTION_EPOCHS) | set(list(kept)[-1:])
-    chosen = {epoch: checkpoint for epoch, checkpoint in kept.items() if epoch in wanted}
-    if len(chosen) < 2:
-        raise UserError(
-            f"epochs={list(chosen)}: two or more are needed; training keeps the checkpoints after the epochs "
-            f"{', '.join(map(str, checkpoints.EVOLUTION_EPOCHS))} and the latest {checkpoints.LATEST}: train for "
-            f"longer with `python -m experiments.train_imagenet --resume {net.run} --num-epochs N`"
-        )
-    return chosen
 
 
 def summarize(

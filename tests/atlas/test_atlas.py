@@ -35,6 +35,24 @@ def made(tmp_path_factory):
     return make(tmp_path_factory.mktemp("atlas"), grey=True)
 
 
+ORDER = [2, 0, 5, 1, 4, 3]
+
+
+def changed(fingerprint, change):
+    """The tiny net with other filters in conv1."""
+    params = make_params()
+    params["conv1"] = {name: change(array) for name, array in params["conv1"].items()}
+    return nets.TrainedNet(**{**vars(make_net()), "params": params, "fingerprint": fingerprint})
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """With a second network whose maps stand in another order, an earlier epoch, and occlusion maps."""
+    other, early = changed("other", lambda of: of[..., ORDER]), changed("early", lambda of: of / 2)
+    more = {"compare": other, "epochs": {1: early, 7: make_net()}, "num_occluded": 2}
+    return make(tmp_path_factory.mktemp("full"), layers=("conv1", "fc7"), ways=("deconvnet",), **more)
+
+
 def read(made, name):
     """What a script of the site hands over."""
     text = (made.folder / "data" / f"{name}.js").read_text()
@@ -123,9 +141,7 @@ def test_what_is_there_is_not_drawn_again(made, tmp_path, monkeypatch):
 
 def test_another_net_in_the_same_folder_is_drawn_anew(tmp_path):
     make(tmp_path)
-    other = make_params()
-    other["conv1"]["kernel"] = -other["conv1"]["kernel"]
-    other = nets.TrainedNet(**{**vars(make_net()), "params": other, "fingerprint": "other"})
+    other = changed("other", lambda of: -of)
     second, fresh = (make(out, net=other, layers=("conv1",)) for out in (tmp_path, tmp_path / "fresh"))
     for path in (tmp_path / "fresh" / "img").rglob("*.webp"):
         name = path.relative_to(tmp_path / "fresh")
@@ -147,7 +163,7 @@ def test_a_scan_that_was_stopped_goes_on(made, tmp_path):
     data = ImageSet(**{**vars(data), "validation": source})
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path, images=data, save_every=0.0)
-    state = json.loads((tmp_path / "scan" / "state.json").read_text())
+    state = json.loads(next(tmp_path.glob("scan/atlas-*/state.json")).read_text())
     assert state["done"] in (8, 16)  # batches are read ahead
     stops = False
     seen.clear()
@@ -155,6 +171,49 @@ def test_a_scan_that_was_stopped_goes_on(made, tmp_path):
     assert min(seen) == 0 and sorted(set(seen))  # the strongest images are read again, to be drawn
     stripped = [{**record, "grey": None} for record in made.layers["conv2"]]
     assert [dict(record) for record in whole.layers["conv2"]] == stripped
+
+
+def test_units_of_a_second_network_are_matched(full):
+    for unit, record in enumerate(read(full, "layer-0")):
+        if unit == 1:
+            assert record["match"] is None  # it is dead
+        else:
+            assert record["match"] == [ORDER.index(unit), pytest.approx(1, abs=1e-3)]
+    compare = read(full, "net")["compare"]
+    assert compare["layers"]["conv1"] == {"number": 0, "mean": pytest.approx(1, abs=1e-3)}
+    assert (full.folder / compare["folder"] / "index.html").exists()
+    own, match = (full.folder / "img/0/2-patch.webp", full.folder / "compare/img/0/0-patch.webp")
+    assert own.read_bytes() == match.read_bytes()
+
+
+def test_an_epoch_shows_the_unit_as_it_was(full):
+    assert read(full, "net")["epochs"] == [1, 7]
+    record = read(full, "layer-0")[2]
+    early, late, scale = record["epochs"]
+    assert late == pytest.approx(record["values"][0], rel=1e-3) and early == pytest.approx(late / 2, rel=1e-3)
+    image = CENTRES[record["images"][:1]] - np.float32(120)
+    whole = make_net().project(image, zfjax.Unit(2), layer="conv1")[0]
+    seen = opened(full.folder / "img/0/2-epochs.webp")[:, 20:].astype(int)  # the second of two
+    assert np.abs(seen - pixels.signed_pictures(whole, scale)).max() <= 1
+
+
+def test_an_occlusion_map_is_the_probability_of_what_the_net_says(full):
+    images = {index: of for index, of in read(full, "images-0").items() if "occlusion" in of}
+    assert list(map(int, images)) == sorted(map(int, read(full, "images-0")))[:2]
+    index, found = next(iter(images.items()))
+    of, image = found["occlusion"], CENTRES[int(index)] - np.float32(120)
+    net, (rows, columns) = make_net(), of["shape"]
+    hidden = image.copy()
+    hidden[: of["square"], : of["square"]] = image.mean(axis=(0, 1))
+
+    def says(image):
+        logits = np.asarray(net.features(["fc7"])(image[None])["fc7"])[0]
+        return np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+
+    best = says(image).argmax()
+    assert of["class"] == nets.logit_names(net)[best] and len(of["chance"]) == rows * columns
+    assert of["whole"] == pytest.approx(says(image)[best], rel=1e-3) and of["corners"][0] == [0, 0]
+    assert of["chance"][0] == pytest.approx(says(hidden)[best], rel=2e-3)
 
 
 def test_any_function_has_an_atlas(tmp_path):
@@ -267,6 +326,7 @@ def test_the_numbers_lie_beside_the_site(made):
         ({"ways": ()}, "ways="),
         ({"num_images": 0}, "num_images=0"),
         ({"colour": 1}, "colour=1: one of layers"),
+        ({"num_occluded": -1}, "num_occluded=-1"),
         ({"images": CENTRES[:2]}, "images of type uint8"),
         ({"images": PICTURES[:2] / 255}, "images of type float64"),
     ],

@@ -107,3 +107,18 @@ class Site:
         for name in self._before - set(self._written):
             (self.folder / name).unlink(missing_ok=True)
         return manifest
+
+
+def sheet_of(number: int, channel: int, kind: str) -> str:
+    """The sheet of a unit of layer `number`: of its "patch"es, or of a way."""
+    return f"img/{number}/{channel}-{kind}.webp"
+
+
+def image_of(index: int) -> str:
+    """A whole image."""
+    return f"img/whole/{index}.webp"
+
+
+def arrays_of(number: int) -> str:
+    """The numbers of layer `number`."""
+    return f"arrays/{number}.npz"

@@ -185,6 +185,7 @@ async function wall(layer) {
       choose("sort", "sort by", Object.entries(SORTS).map(([key, [words]]) => [key, words]), query.sort || "strength"),
       labels.length ? choose("class", "class", [["", "all"], ...labels.map((label) => [String(label), classOf(label)])], query.class || "") : null),
     grid,
+    net.compare && net.compare.layers[layer] ? h("p", null, h("a", { href: address(["~compare", layer]) }, "Beside ", name(net.compare.name))) : null,
     scaleNote(),
   ];
 }
@@ -192,11 +193,11 @@ function scaleNote() {
   return h("p", { class: "quiet" }, "In projections zero is mid-grey, and all of one unit share one scale.");
 }
 
-function cell(src, n, of, size, words, extra = {}) {  // tile n of a sheet, `size` pixels wide
-  const [height, width] = of, columns = net.columns, rows = Math.ceil(net.num_images / columns);
+function cell(src, n, of, size, words, columns = net.columns, num = net.num_images) {  // tile n of a sheet, `size` pixels wide
+  const [height, width] = of, rows = Math.ceil(num / columns);
   const scale = size / width;
   return h("span", {
-    class: `cell${Math.max(height, width) < size / 2 ? " fine" : ""}`, role: "img", "aria-label": words, ...extra,
+    class: `cell${Math.max(height, width) < size / 2 ? " fine" : ""}`, role: "img", "aria-label": words,
     style: {
       width: `${size}px`, height: `${height * scale}px`, "background-image": `url("${src}")`,
       "background-size": `${size * columns}px ${height * scale * rows}px`,
@@ -269,7 +270,47 @@ async function unit(layer, text) {
       record.classes.length ? chart(`Classes of its ${Math.min(50, net.data.num_images)} strongest images`, bars(record.classes), `most excited by ${classOf(record.class) ?? "none"}`) : null,
       of.shape.length === 3 ? chart("Where its maximum stands", places(record.where, of.cells), "stronger where more images have it; the frame is the picture") : null,
       net.filters && net.filters.layer === layer ? chart("Its filter", filter(m), `zero is mid-grey; all filters share one scale, ±${brief(net.filters.scale)}`) : null),
+    record.epochs ? evolution(number, m, record.epochs) : null,
+    record.match ? matched(layer, record.match) : null,
     ["inputs", "outputs"].map((side) => record[side] && record[side].units.length ? await_(wires(side, record[side])) : null),
+  ];
+}
+function evolution(number, m, record) {  // the projection of its strongest image, by the network of each kept epoch
+  const values = record.slice(0, -1), columns = Math.ceil(Math.sqrt(values.length)), last = values.length - 1;
+  const [height, width] = net.image_size, place = h("span"), words = h("output", { for: "epoch" });
+  const show = (n) => {
+    place.replaceChildren(cell(sheetOf(number, m, "epochs"), n, [height, width], 144, `projection after epoch ${net.epochs[n]}`, columns, values.length));
+    words.textContent = `after epoch ${net.epochs[n]}: activation ${brief(values[n])}`;
+  };
+  const slider = h("input", { id: "epoch", type: "range", min: 0, max: last, value: last, "aria-label": "epoch", oninput: (event) => show(Number(event.target.value)) });
+  show(last);
+  return h("section", { class: "epochs" }, h("h2", null, "While it was trained"),
+    h("p", { class: "quiet" }, `Today’s strongest image, projected by the network of then; zero is mid-grey, one scale for all epochs, ±${brief(record.at(-1))}.`),
+    h("div", { class: "trio" }, place, h("div", null, slider, h("p", null, words))));
+}
+function other(layer, m, withLabel = true) {  // a unit of the second network, whose atlas lies below this one
+  const { folder, layers } = net.compare, { number } = layers[layer];
+  return h("a", { class: "unit", href: `${folder}/index.html${address([layer, m])}` },
+    h("img", { class: "mosaic", src: `${folder}/${sheetOf(number, m, net.ways[0])}`, alt: `${layer} ${m} of ${net.compare.name}`, loading: "lazy", decoding: "async", width: 120, height: 120 }),
+    withLabel ? h("span", { class: "label" }, h("b", null, m)) : null);
+}
+function matched(layer, [m, correlation]) {
+  return h("section", null,
+    h("h2", null, "In ", name(net.compare.name)),
+    h("p", { class: "quiet" }, `the unit of ${layer} whose activations over the set go most with its own: correlation ${say(correlation)}. `, h("a", { href: address(["~compare", layer]) }, "All pairs")),
+    h("div", { class: "wires" }, other(layer, m)));
+}
+async function compare(layer) {
+  const number = numberOf(layer), known = net.compare && net.compare.layers[layer];
+  if (number < 0 || !known) return lost(`No second network is compared in ${layer}.`);
+  const units = await load(`layer-${number}`);
+  const order = units.map((_, m) => m).filter((m) => units[m].match && units[m].images.length).sort((a, b) => units[b].match[1] - units[a].match[1] || a - b);
+  keys = { up: () => address([layer]) };
+  return [
+    h("h1", null, name(layer), " in two networks"),
+    h("p", null, "Left ", name(net.name), ", right the unit of ", name(net.compare.name), ` whose activations over the set go most with it; the mean correlation is ${say(known.mean)}. Several units may have one match.`),
+    h("div", { class: "pairs" }, order.map((m) => h("div", { class: "pair" }, tile(number, m, units[m], {}), other(layer, units[m].match[0]), h("span", { class: "label" }, say(units[m].match[1]))))),
+    scaleNote(),
   ];
 }
 function measure(key, words, value) {
@@ -335,9 +376,24 @@ async function image(text) {
     h("h1", null, name(record.name)),
     h("div", { class: "one" }, whole(index, null, 224),
       h("dl", { class: "facts" }, classOf(record.label) === null ? null : pair("class", name(classOf(record.label))), record.said === undefined ? null : pair("the net says", name(record.said)), pair("place in the set", index))),
+    record.occlusion ? hidden(index, record.occlusion) : null,
     h("p", { class: "quiet" }, "The units of each layer that it excites most, as a share of their strongest activation over the set."),
     rows,
   ];
+}
+
+function hidden(index, of) {  // where a square takes away what the network says
+  const [height, width] = net.image_size, [rows, columns] = of.shape, [[top, left], [bottom, right]] = of.corners;
+  const high = (bottom - top) / Math.max(rows - 1, 1) || of.square, wide = (right - left) / Math.max(columns - 1, 1) || of.square;
+  const shade = of.chance.map((value, n) => g("rect", {
+    x: left + (n % columns) * wide + of.square / 2 - wide / 2, y: top + Math.floor(n / columns) * high + of.square / 2 - high / 2,
+    width: wide, height: high, "fill-opacity": Math.max(0, 1 - value / of.whole) * 0.85,
+  }, g("title", null, say(value))));
+  const drawing = h("span", { class: "whole", style: { width: "224px" } },
+    h("img", { src: `img/whole/${index}.webp`, alt: "the picture under its occlusion map", width: 224, height: Math.round((224 * height) / width) }),
+    g("svg", { class: "shade", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "occlusion map" }, shade));
+  return h("figure", { class: "chart wide" }, h("h2", null, "Where it sees ", name(of.class)), drawing,
+    h("figcaption", { class: "quiet" }, `The redder, the more a square of ${of.square} pixels in the picture’s mean colour takes from the probability of ${say(of.whole)}.`));
 }
 
 function lost(words) {
@@ -356,6 +412,7 @@ async function route() {
   try {
     if (!steps.length) page = await overview();
     else if (first === "~image") page = await image(second);
+    else if (first === "~compare") page = await compare(second);
     else if (numberOf(first) < 0) page = lost(`There is no layer ${first} here.`);
     else page = second === undefined ? await wall(first) : await unit(first, second);
   } catch (error) {

@@ -1,0 +1,191 @@
+"""All sheets of an atlas, some units at a time; what is drawn already stays, so that a stopped atlas goes on."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from zfjax import files, nets, pixels
+from zfjax.atlas import site, sprites
+from zfjax.atlas.measures import Measured
+from zfjax.atlas.scan import maxima_of
+from zfjax.data import Source
+from zfjax.deconvnet import Unit, Way
+from zfjax.features import full_batches
+from zfjax.nets import Net
+from zfjax.programs import as_partial
+
+AT_ONCE = 16  # units drawn together
+
+
+def part_of(measured: Measured, units: slice) -> Measured:
+    """Some of the units."""
+    return Measured(*(of[units] for of in measured))
+
+
+Drawn = dict[str, np.ndarray]  # boxes [U, 4 of each image], scales [U, ways], resemblance [U], object [U, 2], grey [U]
+
+
+def draw_all(
+    net: Net,
+    source: Source,
+    page: site.Site,
+    measured: Mapping[str, Measured],
+    ways: Sequence[Way],
+    *,
+    grey: bool,
+    key: str,
+    progress: bool,
+) -> dict[str, Drawn]:
+    """Draw the sheets of all units and the whole images, some units at a time; what is there already stays."""
+    total = sum(len(of.strength) for of in measured.values())
+    found: dict[str, Drawn] = {}
+    with tqdm(total=total, unit=" units", desc="drawing", disable=not progress) as bar:
+        for number, (layer, of_layer) in enumerate(measured.items()):
+            parts = []
+            for start in range(0, len(of_layer.strength), AT_ONCE):
+                channels = np.arange(start, min(start + AT_ONCE, len(of_layer.strength)))
+                part = part_of(of_layer, slice(start, start + AT_ONCE))
+                parts.append(_draw_block(net, source, page, number, layer, channels, part, ways, grey, key))
+                bar.update(len(channels))
+            found[layer] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return found
+
+
+def _draw_block(
+    net: Net,
+    source: Source,
+    page: site.Site,
+    number: int,
+    layer: str,
+    channels: np.ndarray,
+    part: Measured,
+    ways: Sequence[Way],
+    grey: bool,
+    key: str,
+) -> Drawn:
+    notes = page.folder / "scan" / f"drawn-{number}-{channels[0]}.npz"
+    excited = channels[(part.images >= 0).any(axis=1)]
+    names = [site.sheet_of(number, m, kind) for m in excited for kind in ("patch", *ways)]
+    names += [site.image_of(index) for index in np.unique(part.images[part.images >= 0])]
+    belongs = json.dumps([key, layer, channels.tolist(), files.digest([part.images, part.values])])
+    if (kept := _kept(page, notes, belongs, names)) is not None:
+        return kept
+    block = sprites.draw(net, source, layer, channels, part, ways)
+    alive = set(excited.tolist())
+    for m, kind, data in sprites.sheets(block):
+        if int(channels[m]) in alive:
+            page.write(site.sheet_of(number, int(channels[m]), kind), data)
+    for index, picture in zip(block.shown, block.views.pictures, strict=True):
+        if not page.has(site.image_of(index)):
+            page.write(site.image_of(index), sprites.webp(picture))
+    first = block.ways[ways[0]]
+    num = len(channels)
+    drawn = {
+        "boxes": first.seen.boxes + np.zeros((num, 1, 1), int),
+        "scales": np.stack([of.seen.scales for of in block.ways.values()], axis=1).astype(np.float32),
+        "resemblance": first.resemblance,
+        "object": np.full((num, 2), np.nan, np.float32) if first.on_object is None else first.on_object,
+        "grey": _grey(net, source, layer, channels, part) if grey else np.full(num, np.nan, np.float32),
+    }
+    files.save_arrays(notes, {**drawn, "key": np.array(belongs)})
+    return drawn
+
+
+def _kept(page: site.Site, notes: Path, belongs: str, names: Sequence[str]) -> Drawn | None:
+    """What was noted of units that are drawn already; None where they are not, or of something else."""
+    if not notes.exists():
+        return None
+    kept = files.read_npz(notes, "remove it, and its units are drawn anew")
+    return kept if str(kept.pop("key", "")) == belongs and all(page.keep(name) for name in names) else None
+
+
+def draw_epochs(
+    epochs: Mapping[int, Net],
+    source: Source,
+    page: site.Site,
+    measured: Mapping[str, Measured],
+    *,
+    key: str,
+    progress: bool,
+) -> dict[str, Drawn]:
+    """Each unit's strongest image, projected from its strongest place in it, by the network of each epoch.
+
+    Returns:
+      {layer: {"values" [U, epochs], "scales" [U]}}, one scale for all epochs of a unit.
+    """
+    fingerprints = [net.fingerprint for net in epochs.values()]
+    total = sum(len(of.strength) for of in measured.values())
+    found: dict[str, Drawn] = {}
+    with tqdm(total=total, unit=" units", desc="epochs", disable=not progress) as bar:
+        for number, (layer, of_layer) in enumerate(measured.items()):
+            parts = []
+            for start in range(0, len(of_layer.strength), AT_ONCE):
+                channels = np.arange(start, min(start + AT_ONCE, len(of_layer.strength)))
+                images = of_layer.images[start : start + AT_ONCE, 0]
+                belongs = json.dumps([key, layer, channels.tolist(), images.tolist(), fingerprints])
+                notes = page.folder / "scan" / f"epochs-{number}-{start}.npz"
+                alive = channels[images >= 0]
+                part = _kept(page, notes, belongs, [site.sheet_of(number, m, "epochs") for m in alive])
+                if part is None:
+                    part = _epochs_of(epochs, source, page, number, layer, channels, images)
+                    files.save_arrays(notes, {**part, "key": np.array(belongs)})
+                parts.append(part)
+                bar.update(len(channels))
+            found[layer] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return found
+
+
+def _epochs_of(
+    epochs: Mapping[int, Net],
+    source: Source,
+    page: site.Site,
+    number: int,
+    layer: str,
+    channels: np.ndarray,
+    images: np.ndarray,
+) -> Drawn:
+    alive = np.flatnonzero(images >= 0)
+    values, scales = np.full((len(channels), len(epochs)), np.nan, np.float32), np.zeros(len(channels), np.float32)
+    if not len(alive):
+        return {"values": values, "scales": scales}
+    drawn = []
+    for n, net in enumerate(epochs.values()):
+        views = nets.read_views(source, images[alive], net)
+        fn, units = as_partial(net.features([layer])), Unit(channels[alive], None)
+        place = nets.places_of(units, np.arange(len(alive)), fn, views.images, layer)
+        shape = nets.shapes_of(net, [layer])[layer]
+        strongest = np.asarray(maxima_of(fn, np.resize(views.images, (AT_ONCE, *views.images.shape[1:])))[layer][0])
+        values[alive, n] = strongest[np.arange(len(alive)), channels[alive]]
+        at = Unit(channels[alive], (place["row"], place["column"]) if len(shape) == 3 else None)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "seed='value'")
+            drawn.append(net.project(views.images, at, layer=layer, of=np.arange(len(alive))))
+    for m, of_unit in zip(alive, np.stack(drawn, axis=1), strict=True):
+        scales[m] = pixels.symmetric_scale(of_unit)
+        tiles = pixels.signed_pictures(of_unit, float(scales[m]))
+        page.write(site.sheet_of(number, int(channels[m]), "epochs"), sprites.sheet(tiles))
+    return {"values": values, "scales": scales}
+
+
+def _grey(net: Net, source: Source, layer: str, channels: np.ndarray, part: Measured) -> np.ndarray:
+    """float32 [u]: the share of the units' activations in their strongest images that stays when these are grey."""
+    drawn = part.images >= 0
+    shown, which = np.unique(part.images[drawn], return_inverse=True)
+    values = np.full(drawn.shape, np.nan)
+    fn = as_partial(nets.features_of_pictures(net, [layer]))
+    strongest = np.zeros((len(shown), len(channels)), np.float32)
+    for rows in full_batches(len(shown), AT_ONCE) if len(shown) else []:
+        pictures = np.stack([source[int(shown[row])]["image"] for row in rows])
+        strongest[rows] = np.asarray(maxima_of(fn, pixels.grey(pictures))[layer][0])[:, channels]
+    values[drawn] = strongest[which, np.nonzero(drawn)[0]]
+    counted = part.values > 0
+    before = np.where(counted, part.values, 0).sum(axis=1, dtype=np.float64)
+    after = np.where(counted, np.maximum(values, 0), 0).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (after / before).astype(np.float32)
