@@ -385,15 +385,16 @@ async function image(text) {
 function hidden(index, of) {  // where a square takes away what the network says
   const [height, width] = net.image_size, [rows, columns] = of.shape, [[top, left], [bottom, right]] = of.corners;
   const high = (bottom - top) / Math.max(rows - 1, 1) || of.square, wide = (right - left) / Math.max(columns - 1, 1) || of.square;
+  const least = Math.min(...of.chance), fall = of.whole - least;
   const shade = of.chance.map((value, n) => g("rect", {
     x: left + (n % columns) * wide + of.square / 2 - wide / 2, y: top + Math.floor(n / columns) * high + of.square / 2 - high / 2,
-    width: wide, height: high, "fill-opacity": Math.max(0, 1 - value / of.whole) * 0.85,
+    width: wide, height: high, "fill-opacity": fall > 0 ? (0.8 * Math.max(0, of.whole - value)) / fall : 0,
   }, g("title", null, say(value))));
   const drawing = h("span", { class: "whole", style: { width: "224px" } },
     h("img", { src: `img/whole/${index}.webp`, alt: "the picture under its occlusion map", width: 224, height: Math.round((224 * height) / width) }),
     g("svg", { class: "shade", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "occlusion map" }, shade));
   return h("figure", { class: "chart wide" }, h("h2", null, "Where it sees ", name(of.class)), drawing,
-    h("figcaption", { class: "quiet" }, `The redder, the more a square of ${of.square} pixels in the picture’s mean colour takes from the probability of ${say(of.whole)}.`));
+    h("figcaption", { class: "quiet" }, `The redder, the more a square of ${of.square} pixels in the picture’s mean colour takes from the probability: from ${say(of.whole, 3)} to ${say(least, 3)} where it is reddest.`));
 }
 
 function lost(words) {
