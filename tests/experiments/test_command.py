@@ -158,7 +158,7 @@ def test_a_host_that_nobody_joins_says_whom_it_waits_for_and_ends_in_one_line():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.15, 0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("seconds", [0.15, 1.0, 3.0])
 @pytest.mark.parametrize("name", ["architecture_diagram", "train_imagenet", "prepare_imagenet", "benchmark"])
 def test_ctrl_c_while_a_command_starts_is_one_line(name, seconds, tmp_path):
     flags = {"prepare_imagenet": ["--source", "x", "--data-dir", "y"], "benchmark": ["forward"]}.get(name, [])
@@ -166,6 +166,7 @@ def test_ctrl_c_while_a_command_starts_is_one_line(name, seconds, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", f"experiments.{name}", *flags],
         env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whatever started the tests may ignore it
     )  # fmt: skip
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
