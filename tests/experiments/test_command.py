@@ -157,23 +157,6 @@ def test_a_host_that_nobody_joins_says_whom_it_waits_for_and_ends_in_one_line():
     assert "Traceback" not in ended.stderr and "***" not in ended.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.15, 1.0, 3.0])
-@pytest.mark.parametrize("name", ["architecture_diagram", "train_imagenet", "prepare_imagenet", "benchmark"])
-def test_ctrl_c_while_a_command_starts_is_one_line(name, seconds, tmp_path):
-    flags = {"prepare_imagenet": ["--source", "x", "--data-dir", "y"], "benchmark": ["forward"]}.get(name, [])
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"experiments.{name}", *flags],
-        env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whatever started the tests may ignore it
-    )  # fmt: skip
-    time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
-    assert "Traceback" not in said and said.count("\n") <= 1
-
-
 @pytest.fixture
 def usual_signals():
     """The handlers of a process that a terminal starts; what starts the tests may have it ignore some."""
@@ -182,6 +165,23 @@ def usual_signals():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("usual_signals")
+@pytest.mark.parametrize("seconds", [0.15, 1.0, 3.0])
+@pytest.mark.parametrize("name", ["architecture_diagram", "train_imagenet", "prepare_imagenet", "benchmark"])
+def test_ctrl_c_while_a_command_starts_is_one_line(name, seconds, tmp_path):
+    flags = {"prepare_imagenet": ["--source", "x", "--data-dir", "y"], "benchmark": ["forward"]}.get(name, [])
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"experiments.{name}", *flags],
+        env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert "Traceback" not in said and said.count("\n") <= 1
 
 
 @pytest.mark.usefixtures("usual_signals")
