@@ -29,7 +29,7 @@ def layer_page(filters: np.ndarray | None, layer: str, strongest: Strongest, fac
     if filters is not None:
         sections.insert(0, filter_section(filters, layer))
     title = f"Figure 2, {layer}: the nine images that excite a {facts['kind']} most, projected to the pixels"
-    return canvas.page(title, sections, caption(facts["num_images"]))
+    return canvas.page(title, sections, caption(facts["num_images"], rounding=bool(np.any(strongest.rounding))))
 
 
 def overview_page(
@@ -43,7 +43,9 @@ def overview_page(
         sections.append(Section(summary_line(layer, facts[layer]), panels, OVERVIEW_MAPS))
     kind = " or ".join(dict.fromkeys(of["kind"] for of in facts.values()))
     title = f"Figure 2: the nine images that excite a {kind} most, projected to the pixels"
-    return canvas.page(title, sections, caption(next(iter(facts.values()))["num_images"]))
+    num_images = next(iter(facts.values()))["num_images"]
+    rounding = any(np.any(of.rounding[:OVERVIEW_MAPS]) for of in drawn.values())
+    return canvas.page(title, sections, caption(num_images, rounding=rounding))
 
 
 def map_panels(strongest: Strongest, columns: int, names: Sequence[str]) -> list[Panel]:
@@ -88,13 +90,17 @@ def summary_line(layer: str, facts: Mapping[str, Any]) -> str:
     return f"{layer}: {facts['num_maps']} {facts['kind']}s, {facts['num_dead']} of them dead; {sees}"
 
 
-def caption(num_images: int, images: str = "images") -> list[str]:
-    """What the blocks are, what the grey is, and what such pictures do not show; `images` were looked through."""
+def caption(num_images: int, images: str = "images", *, rounding: bool = False) -> list[str]:
+    """What the blocks are, what the grey is, and what such pictures do not show.
+
+    `images` were looked through; with `rounding`, some of the maps show nothing else.
+    """
+    grey = " Grey alone, 'nothing but rounding': the way down cancels, as under a norm whose mean is all that is read."
     return [
         f"Left of each pair: the strongest activation in each of the nine images of {num_images:,} {images} "
         "that excite it most, strongest first, projected to the pixels alone. Right: what its unit sees there.",
         "Zero is mid-grey. The nine projections of a map share one scale, the 99.5th percentile of their |values|; "
-        "maps have scales of their own, as their activations differ in size. Light grey: no picture there. Grey alone, "
-        "'nothing but rounding': the way down cancels, as under a norm whose mean is all that is read.",
+        "maps have scales of their own, as their activations differ in size. Light grey: no picture there."
+        + (grey if rounding else ""),
         canvas.SWITCHES_NOTE,
     ]

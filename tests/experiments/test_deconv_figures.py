@@ -220,5 +220,7 @@ def test_a_set_that_cannot_be_searched_is_refused(trained):
 
 def test_every_gallery_says_what_such_pictures_do_not_show():
     assert canvas.SWITCHES_NOTE in deconv_page.caption(10)
+    assert "rounding" not in " ".join(deconv_page.caption(10))
+    assert "nothing but rounding" in " ".join(deconv_page.caption(10, rounding=True))
     assert "switches and ReLU masks" in canvas.SWITCHES_NOTE and "Nie et al. 2018" in canvas.SWITCHES_NOTE
     assert top_activations.TopActivations._fields == ("values", "images", "rows", "columns")
