@@ -50,19 +50,12 @@ def in_batches(fn: Features, images: np.ndarray, *, batch_size: int = 64) -> Any
 
     UserError for no image, a batch size below 1, or features without a row for each image.
     """
-    if batch_size < 1:
-        raise UserError(f"batch_size={batch_size!r}: at least 1 is needed")
     images = np.asarray(images)
     if not np.ndim(images) or not len(images):
         raise UserError(f"images of shape {np.shape(images)}: at least one image is needed")
     answer = jitted(fn)
-    batch_size = min(batch_size, len(images))
-    found = []
-    for start in range(0, len(images), batch_size):
-        rows = images[start : start + batch_size]
-        filled = np.concatenate([rows, np.repeat(rows[:1], batch_size - len(rows), axis=0)])
-        found.append(rows_of(answer(filled), batch_size))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *found)
+    parts = [rows_of(answer(images[batch]), len(batch)) for batch in full_batches(len(images), batch_size)]
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(images)], *parts)
 
 
 def rows_of(answer: Any, num: int) -> Any:
