@@ -555,13 +555,17 @@ def _standing(
 
 
 def _layer_of(top: Top, layer: str | None, architecture: Architecture) -> str:
-    named = top.layer if isinstance(top, Unit) else None
-    if named is not None and layer is not None and named != layer:
-        raise UserError(f"layer={layer!r} and Unit(layer={named!r}): name one layer; one of them may be left out")
-    layer = named if layer is None else layer
+    layer = one_layer(top, layer) if isinstance(top, Unit) else layer
     if layer is None:
         raise UserError("layer=None: name the layer that top stands in, by layer= or in Unit(layer=...)")
     return architecture.layer(layer).name
+
+
+def one_layer(unit: Unit, layer: str | None) -> str | None:
+    """The layer that a unit or `layer` names; None where neither does, UserError where they disagree."""
+    if unit.layer is not None and layer is not None and unit.layer != layer:
+        raise UserError(f"layer={layer!r} and Unit(layer={unit.layer!r}): name one layer; one of them may be left out")
+    return unit.layer if layer is None else layer
 
 
 def _features(way_up: LayerTrace | None, layer: str) -> jax.Array:

@@ -28,7 +28,7 @@ from zfjax.anymodel.names import features_of
 from zfjax.anymodel.rules import projected_from
 from zfjax.architecture import Architecture, Conv, ReceptiveField, receptive_field
 from zfjax.data import Source, archives, name_of
-from zfjax.deconvnet import WAYS, Seed, Unit, Way, as_unit, check_seed, project_places, warn_below_zero
+from zfjax.deconvnet import WAYS, Seed, Unit, Way, as_unit, check_seed, one_layer, project_places, warn_below_zero
 from zfjax.errors import NotThereError, UserError
 from zfjax.features import Features
 from zfjax.files import digest
@@ -460,6 +460,10 @@ class FunctionNet:
     def _compiled(self) -> dict[Any, Callable[..., Any]]:
         return {}  # one function object for equal arguments, so that JAX finds what it compiled; kept as long as `self`
 
+    @cached_property
+    def _crops(self) -> dict[Any, Crop | None]:
+        return {}  # by layer and type: what `crop_of` could prove
+
     def _function_of(self, layers: tuple[str, ...]) -> Callable[..., Any]:
         def chosen(params: Any, images: jax.Array) -> dict[str, jax.Array]:
             return self._called(params, images, layers)
@@ -471,11 +475,10 @@ class FunctionNet:
         if len(self.shapes[layer]) != 3 or images.shape[1:] != (*size_of(self.image_size), self.channels):
             return None
         dtype = jax.dtypes.canonicalize_dtype(images.dtype)
-        if ("crop", layer, dtype) not in self._compiled:
-            found = crop_of(lambda fed: self._called(self.params, fed, (layer,))[layer], images.shape[1:], dtype)
-            self._compiled["crop", layer, dtype] = lambda: found
-        crop: Crop | None = self._compiled["crop", layer, dtype]()
-        return crop
+        if (layer, dtype) not in self._crops:
+            of_layer = lambda fed: self._called(self.params, fed, (layer,))[layer]  # noqa: E731
+            self._crops[layer, dtype] = crop_of(of_layer, images.shape[1:], dtype)
+        return self._crops[layer, dtype]
 
     def _projection_of(self, layer: str, way: Way) -> Callable[..., Any]:
         is_dense = len(self.shapes[layer]) == 1
@@ -690,12 +693,10 @@ def _of_module(module: str, name: str) -> Net:
 
 def _layer_of(units: Unit, layer: str | None) -> str:
     """The layer that `layer=` or the units name; UserError where neither does, or they disagree."""
-    own = as_unit(units).layer
-    if own is None and layer is None:
+    named = one_layer(as_unit(units), layer)
+    if named is None:
         raise UserError("layer=None: say in which layer the units stand")
-    if own is not None and layer is not None and own != layer:
-        raise UserError(f"layer={layer!r}: the units stand in {own!r}")
-    return str(own if layer is None else layer)
+    return named
 
 
 def _checked(way: str) -> str:

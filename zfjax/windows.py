@@ -29,9 +29,7 @@ AT_ONCE = 2**23  # bytes of products that are added up together, of as many unit
 class Windows(NamedTuple):
     """What N units show of N images: pictures of one size, each with its place."""
 
-    pixels: (
-        jax.Array | np.ndarray
-    )  # [N, h, w, C] signed, in the unit of the images; 0 where the window hangs over the border
+    pixels: jax.Array | np.ndarray  # [N, h, w, C] signed, in the images' unit; 0 where a window hangs over the border
     rows: jax.Array | np.ndarray  # int32 [N] the image's row at which each window begins; negative where it hangs over
     columns: jax.Array | np.ndarray  # int32 [N] likewise
 

@@ -267,7 +267,7 @@ def test_a_layer_that_fn_gives_itself_comes_first_and_may_not_differ_from_the_un
         project_fn(model, ROWS, unit=Unit(0), layer="twice", seed="one"),
         project_fn(model, ROWS, unit=Unit(0, layer="twice"), seed="one"),
     )
-    with pytest.raises(UserError, match="layer='logits': the unit stands in 'twice'"):
+    with pytest.raises(UserError, match=r"layer='logits' and Unit\(layer='twice'\): name one layer"):
         project_fn(model, ROWS, unit=Unit(0, layer="twice"), layer="logits")
 
 

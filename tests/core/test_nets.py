@@ -1,6 +1,7 @@
 """Net: trained runs, any function and their units in the same words."""
 
 import dataclasses
+import re
 
 import foreign_nets
 import jax
@@ -100,7 +101,7 @@ def test_units_say_in_which_image_they_stand(images):
 
 WRONG = [
     ({"units": Unit(0)}, "layer=None: say in which layer"),
-    ({"units": Unit(0, layer="conv1"), "layer": "conv2"}, "layer='conv2': the units stand in 'conv1'"),
+    ({"units": Unit(0, layer="conv1"), "layer": "conv2"}, "layer='conv2' and Unit(layer='conv1'): name one layer"),
     ({"units": Unit(99), "layer": "conv2"}, "channel from 99 to 99 of layer 'conv2': 0 to 5"),
     ({"units": Unit(0, (0, 99)), "layer": "conv2"}, "column from 99 to 99 of layer 'conv2'"),
     ({"units": Unit(0, (0, 0)), "layer": "fc7"}, "layer 'fc7' is dense and has no places"),
@@ -114,7 +115,7 @@ WRONG = [
 @pytest.mark.parametrize(("arguments", "words"), WRONG)
 @pytest.mark.parametrize("net", [TABLE, FUNCTION], ids=["table", "function"])
 def test_a_unit_that_is_not_there_is_refused_in_words(net, arguments, words, images):
-    with pytest.raises(UserError, match=words.replace("(", "\\(")):
+    with pytest.raises(UserError, match=re.escape(words)):
         net.project(images, **arguments)
 
 

@@ -36,7 +36,7 @@ from zfjax.anymodel.interpreter import Backward, evaluate, plan_of
 from zfjax.anymodel.names import features_of
 from zfjax.anymodel.tracing import source_line, traced
 from zfjax.anymodel.verdicts import STEP, Facts, Verdict, classify, facts_of, is_activation
-from zfjax.deconvnet import Index, Seed, Unit, as_unit, check_seed, isolate, rectify
+from zfjax.deconvnet import Index, Seed, Unit, as_unit, check_seed, isolate, one_layer, rectify
 from zfjax.errors import UserError
 from zfjax.ops import KEPT, SKIPPED
 
@@ -186,8 +186,7 @@ def projected_from(
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"images of type {images.dtype}: floating point, as the model reads them, is needed")
     unit = as_unit(unit)
-    if layer is not None and unit.layer not in (None, layer):
-        raise UserError(f"layer={layer!r}: the unit stands in {unit.layer!r}")
+    one_layer(unit, layer)
     looked: Callable[[jax.Array], Any] = fn
     choices = choices_of(on_unknown)
     if layer is not None:
