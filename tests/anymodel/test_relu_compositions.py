@@ -54,6 +54,13 @@ OF_THE_INPUT = {
     "after a resize": lambda x: jnp.clip(jax.image.resize(x, (2, 4, 4, 3), "cubic"), 0, 1),
     "after a pool": lambda x: jnp.clip(lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1,) * 4, "SAME") / 4, 0, 1),
     "after standardisation": lambda x: jnp.clip((x - x.mean((1, 2, 3), keepdims=True)) / STD, 0, 1),
+    "after each channel's pool": lambda x: jnp.clip(
+        lax.reduce_window((x - MEAN) / STD, 0.0, lax.add, (1, 2, 2, 1), (1,) * 4, "SAME") / 4, 0, 1
+    ),
+    "after contrast": lambda x: jnp.clip(1.5 * (x - (mean := x.mean((1, 2), keepdims=True))) + mean, 0, 1),
+    "after channels are swapped": lambda x: jnp.clip(jnp.take(x, jnp.array([2, 0, 1]), axis=-1), 0, 1),
+    "after grey": lambda x: jnp.repeat(jnp.clip(x.mean(-1, keepdims=True), 0, 1), 3, -1),
+    "in a map": lambda x: lax.map(lambda image: jnp.clip((image - MEAN) / STD, 0, 1), x),
     "after padding": lambda x: jnp.clip(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 0, 1),
     "a hard sigmoid": lambda x: relu6(x + 3) / 6,
 }
@@ -93,6 +100,58 @@ WEIGHTS = {
 @pytest.mark.parametrize("form", WEIGHTS)
 def test_a_bound_above_weights_is_a_rectifier(form):
     assert rules_of(lambda x: relu(WEIGHTS[form](x)) @ OTHER)[-1] == "rectifier"
+
+
+BY_HAND = {
+    "in bfloat16": lambda x, w: (x.astype(jnp.bfloat16)[..., None] * w.astype(jnp.bfloat16)).sum(-2, dtype=jnp.float32),
+    "rounded in between": lambda x, w: (x[..., None] * w).astype(jnp.bfloat16).astype(jnp.float32).sum(-2),
+    "with an offset": lambda x, w: (x[..., None] * w + w[0]).sum(-2),
+    "by division": lambda x, w: (x[..., None] / w).sum(-2),
+    "scaled once more": lambda x, w: ((x[..., None] * w) * 2.0).sum(-2),
+    "of some": lambda x, w: (x[..., None] * w).sum(-2, where=np.array([[True], [True], [False]])),
+    "turned": lambda x, w: (x[..., None] * w).swapaxes(3, 4).sum(-1),
+    "reshaped": lambda x, w: (x[..., None] * w).reshape(2, 16, 3, 5).sum(2).reshape(2, 4, 4, 5),
+    "of slices": lambda x, w: sum(x[..., i : i + 1] * w[i] for i in range(3)),
+    "of a split": lambda x, w: sum(jnp.concatenate([v * w[i, 0]] * 5, -1) for i, v in enumerate(jnp.split(x, 3, -1))),
+    "of shifts": lambda x, w: jnp.tile(sum(jnp.roll(x, i, 1) * w[i, :3] for i in range(3)), 2)[..., :5],
+    "of a stack": lambda x, w: jnp.tile(jnp.stack([x, -2 * jnp.roll(x, 1, 2)]).sum(0), 2)[..., :5],
+    "by Fourier": lambda x, w: jnp.tile(
+        jnp.fft.irfft(jnp.fft.rfft(x, axis=2) * w[:, :1].astype(np.complex64), axis=2), 2
+    )[..., :5],
+    "in a scan": lambda x, w: lax.scan(
+        lambda c, v: (c + v[0][..., None] * v[1], None), jnp.zeros((2, 4, 4, 5)), (jnp.moveaxis(x, 3, 0), w)
+    )[0],
+    "in a loop": lambda x, w: lax.fori_loop(
+        0, 3, lambda i, c: c + lax.dynamic_index_in_dim(x, i, 3) * jnp.asarray(w)[i], jnp.zeros((2, 4, 4, 5))
+    ),
+    "stacked by a map": lambda x, w: lax.map(lambda v: v[0][..., None] * v[1], (jnp.moveaxis(x, 3, 0), w)).sum(0),
+    "of patches": lambda x, w: (x.reshape(2, 16, 3)[:, :, [0, 2, 1], None] * w).sum(2).reshape(2, 4, 4, 5),
+    "of one channel": lambda x, w: x[..., :1] * w[0] + w[1],
+    "of a running sum": lambda x, w: jnp.cumsum(x[..., None] * w, 3)[..., -1, :],
+    "of means": lambda x, w: (x.mean((1, 2), keepdims=True)[..., None] * w).sum(-2) + jnp.zeros((2, 4, 4, 5)),
+}
+
+
+@pytest.mark.parametrize("form", BY_HAND)
+@pytest.mark.parametrize("clip", [lambda x: x, lambda x: jnp.clip(x, 0, 1)], ids=["bare", "clipped"])
+def test_a_relu_above_a_layer_by_hand_is_the_papers_and_a_clip_beneath_it_none(form, clip):
+    """The whole picture is that of the same function with a ReLU of another derivative."""
+    weights = FILTERS[0, 0] + 2
+
+    @jax.custom_vjp
+    def rectifier(x):
+        return relu(x)
+
+    rectifier.defvjp(lambda x: (relu(x), None), lambda _, incoming: (relu(incoming),))
+
+    def net(x, relu=relu):
+        return relu(BY_HAND[form](clip(x), weights) - 1) @ OTHER[:5]
+
+    incoming = RNG.normal(size=(2, 4, 4, 8)).astype(np.float32)
+    (expected,) = jax.jit(lambda x, g: jax.vjp(lambda x: net(x, rectifier), x)[1](g))(IMAGES, incoming)
+    found = down(net, "deconvnet", x=IMAGES, incoming=incoming)["deconvnet"][1]
+    assert np.abs(expected).max() > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_bare_activation_keeps_its_rule():

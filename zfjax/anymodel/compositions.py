@@ -1,15 +1,10 @@
 """What stands around a lower bound at zero, and makes of it something else than a ReLU of a feature.
 
-    beneath it no weights, above it some          it bounds the input: max(images, 0), clip((images - mean) / std, 0, 1)
     its result meets what it read, place by place   leaky by max(x, 0) - a * max(-x, 0), absolute value, hard tanh,
                                                   shrinkage, maxout by max(a - b, 0) + b
     the offset before it is taken back after it   a bound at another number: max(x + 1, 0) - 1
     an upper bound, and an offset between the two   a hard sigmoid: relu6(x + 3) / 6, clip(0.2 * x + 0.5, 0, 1)
     two with nothing but numbers in between       a bound from above, or two: max(1 - max(1 - x, 0), 0)
-
-Weights are convolutions and products of matrices, and scales that differ along an axis which is then summed over. A
-scale or an offset, one for all, for each channel or for each pixel, is none; nor are sums, means, pools, norms and
-`jax.image.resize`. Where no weights stand above it either, the function is an activation alone, and keeps its rule.
 
 Negative and positive parts side by side, as in concatenate([max(x, 0), max(-x, 0)]), are two rectifiers.
 """
@@ -24,78 +19,18 @@ from typing import NamedTuple
 import numpy as np
 
 from zfjax.anymodel.constants import constant_of, uniform
-from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact, reached
+from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact
 from zfjax.anymodel.joins import is_joined
-from zfjax.anymodel.rectifiers import MOVES, SHAPES, is_square, origin, rectified_operand
+from zfjax.anymodel.rectifiers import MOVES, SHAPES, origin, rectified_operand
+from zfjax.anymodel.weights import OF_EACH
 
-WEIGHTS = ("dot_general", "conv_general_dilated", "ragged_dot", "ragged_dot_general", "while", "pallas_call")
-_RESIZES = ("_resize", "_scale_and_translate", "_resize_nearest")
-
-# Make each number of the number that stands there, of one input or of several.
-_OF_SEVERAL = frozenset("add add_any sub mul div max min select_n clamp pow atan2 rem nextafter and or xor".split())
-_OF_ONE = frozenset(
-    "neg abs sign exp exp2 log log1p expm1 tanh logistic sqrt rsqrt cbrt square integer_pow sin cos erf erfc floor "
-    "ceil round is_finite not convert_element_type reduce_precision stop_gradient optimization_barrier gt ge lt le "
-    "eq ne celu elu gelu hard_sigmoid hard_silu hard_tanh leaky_relu log_sigmoid mish selu sigmoid silu soft_sign "
-    "softplus sparse_plus sparse_sigmoid squareplus".split()
-)
-ELEMENTWISE = _OF_SEVERAL | _OF_ONE | (SHAPES - {"slice", "scan_slice", "shard_in", "tile"})
+ELEMENTWISE = OF_EACH | SHAPES - {"slice", "scan_slice", "shard_in", "tile"}
 _PIECES = frozenset("slice split unstack rev gather dynamic_slice".split())  # likewise, of some of the places
 _NEAR = 128  # values that are looked at on each side of a lower bound
 
 
 ONE_ABOVE_ANOTHER = "a lower bound of another with an offset between them: a bound from above, no ReLU"
 MEETS_ITSELF = "meets what it was made of: leaky, absolute value, hard tanh, shrinkage or maxout, no ReLU"
-
-
-class Weights(NamedTuple):
-    """Where the weights of a program stand."""
-
-    above: set[Value]  # made with some
-    beneath: set[Value]  # which some are applied to later
-
-
-def weights_of(graph: Graph, flow: Flow) -> Weights:
-    """Values by whether weights stand between the input and them, and between them and some result."""
-    nodes = [node for node in graph.nodes if flow.varying.intersection(node.inputs) and _has_weights(node, flow)]
-    return Weights(
-        above=reached([v for node in nodes for v in node.outputs], lambda v: [w for u in v.users for w in u.outputs]),
-        beneath=reached(
-            [v for node in nodes for v in node.inputs if v in flow.varying],
-            lambda v: v.maker.inputs if v.maker is not None else [],
-        ),
-    )
-
-
-def _has_weights(node: Node, flow: Flow) -> bool:
-    if node.name == "reduce_sum":
-        return _is_weighted_sum(node, flow)
-    if any(eqn.primitive.name in WEIGHTS for eqn in node.eqns):
-        resized = any(call.by_jax and call.name in _RESIZES for call in node.calls)
-        return not resized and not (node.name in WEIGHTS and is_square(node))
-    return False
-
-
-def _is_weighted_sum(node: Node, flow: Flow) -> bool:
-    """A dense layer by hand: sum(x * w), where w differs along the axes of the sum."""
-    product = node.inputs[0].maker
-    if product is None or product.name != "mul" or is_square(product):
-        return False
-    scales = [value for value in product.inputs if value not in flow.varying]
-    return any(set(node.params["axes"]) & _axes_of_change(value) for value in scales)
-
-
-def _axes_of_change(value: Value) -> set[int]:
-    """The axes along which an array may hold different numbers."""
-    if value.maker is not None and value.maker.name == "broadcast_in_dim":
-        (below,), axes = value.maker.inputs[:1], value.maker.params["broadcast_dimensions"]
-        return {axes[axis] for axis in _axes_of_change(below)}
-    return set() if uniform(value) is not None else {k for k, size in enumerate(value.aval.shape) if size > 1}
-
-
-def bounds_the_input(value: Value, result: Value, weights: Weights) -> bool:
-    """Weights are applied to the result, and none to what it is made of."""
-    return value not in weights.above and result in weights.beneath
 
 
 class Twins(NamedTuple):

@@ -10,7 +10,8 @@ floating arguments. Every primitive that the table does not name is unclassified
                                                                says that it is part of another activation
     several operations that are a rectifier together,       rectifier: the rule; a straight line keeps its derivative
       as `written` recognises them
-    a bound beneath which no weights stand                  own gradient: it bounds the input
+    a bound beneath which certainly no layer stands, and    own gradient: it bounds the input, see `weights`
+      above which one does
     a lower bound of what `norms` knows for a norm's      own gradient
       variance or length
     a lower bound that may be either                           unclassified
@@ -39,13 +40,10 @@ from jax.extend import core
 
 from zfjax.anymodel.compositions import (
     Twins,
-    Weights,
-    bounds_the_input,
     is_shifted,
     meets_itself,
     objection_to,
     twins_of,
-    weights_of,
 )
 from zfjax.anymodel.constants import lower_bound, uniform
 from zfjax.anymodel.graph import Call, Flow, Graph, Node, Place, Value, flow_of, is_inexact
@@ -67,6 +65,7 @@ from zfjax.anymodel.rectifiers import (
     is_under_root,
     rectified_operand,
 )
+from zfjax.anymodel.weights import Layers, bounds_the_input, layers_of
 from zfjax.anymodel.written import Written, within, written_out
 from zfjax.ops import KEPT, SKIPPED
 
@@ -110,7 +109,7 @@ class Facts(NamedTuple):
 
     flow: Flow
     kinds: Kinds
-    weights: Weights
+    layers: Layers
     twins: Twins
     written: dict[Node, Written]
     within: set[Node]  # what such a stretch accounts for
@@ -122,7 +121,7 @@ def facts_of(graph: Graph) -> Facts:
     flow = flow_of(graph)._replace(first=twins.first)
     written = written_out(graph, flow)
     written = {n: w for n, w in written.items() if not (w.sign and meets_itself(n, w.base, twins, flow))}
-    return Facts(flow, kinds_of(graph, flow), weights_of(graph, flow), twins, written, within(written))
+    return Facts(flow, kinds_of(graph, flow), layers_of(graph, flow), twins, written, within(written))
 
 
 def classify(node: Node, facts: Facts) -> Verdict | None:
@@ -140,7 +139,7 @@ def _written(node: Node, written: Written, facts: Facts) -> Verdict | None:
     if not written.sign:
         alone = node.name in ("max", "min") and _TABLE[node.name](node, facts) is None  # a bound without effect
         return None if alone else _own("a straight line in its input, whatever its operations are")
-    if bounds_the_input(written.base, node.outputs[0], facts.weights):
+    if bounds_the_input(written.base, node.outputs[0], facts.layers):
         return _INPUT
     if is_of_squares(written.base, facts.kinds) or is_under_root(node.outputs[0], facts.flow):
         return _AMBIGUOUS
@@ -200,7 +199,7 @@ def _rectifier(node: Node, facts: Facts) -> Verdict | None:
     operand = rectified_operand(node)
     if operand is None:
         return None
-    beneath = not bounds_the_input(node.inputs[operand], node.outputs[0], facts.weights)
+    beneath = not bounds_the_input(node.inputs[operand], node.outputs[0], facts.layers)
     if not any(call.by_jax and call.name in _JAX_RECTIFIERS for call in node.calls):
         if is_guard(node, operand, facts.flow, facts.kinds):
             return _GUARD
@@ -302,7 +301,7 @@ def _bound(node: Node, varying: int, facts: Facts) -> Verdict:
     """A bound that is no rectifier's."""
     if any(value in facts.flow.varying for k, value in enumerate(node.inputs) if k != varying):
         return _unclassified("compared with what is no constant, as in a leaky rectifier")
-    if bounds_the_input(node.inputs[varying], node.outputs[0], facts.weights):
+    if bounds_the_input(node.inputs[varying], node.outputs[0], facts.layers):
         return _INPUT
     return _unclassified("a bound that is no rectifier's")
 
