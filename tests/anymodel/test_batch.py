@@ -121,6 +121,9 @@ ALONE = {
         ROWS,
     ),
     "sorted channels": (lambda x: jnp.take_along_axis(x, jnp.argsort(x, axis=1), axis=1), ROWS),
+    "copies side by side": (lambda x: jnp.tile(x, (2, 2))[4:, :5], ROWS),
+    "an empty part": (lambda x: jnp.concatenate([x[:, :0], x], axis=1), ROWS),
+    "squares of matrices": (lambda x: jnp.linalg.cholesky(x[:, :, None] * x[:, None] + EYE[None])[:, :, 0], ROWS),
     "image by image": (lambda x: jax.lax.map(lambda row: EYE @ row, x), ROWS),
     "two images at a time": (lambda x: jax.lax.map(lambda row: EYE @ row, x, batch_size=2), ROWS),
     "recurrent over rows": (recurrent, MAPS),
@@ -177,6 +180,63 @@ def test_the_picture_of_a_mixed_batch_is_that_of_all_images():
 def test_features_with_the_images_on_another_axis_are_refused():
     with pytest.raises(UserError, match=r"fn returns \(4, 4\) with the images on another axis"):
         project(lambda x: x[:, :4].T, ROWS)
+
+
+PERMUTED = {
+    "by a turn": lambda x: x.reshape(2, 2, 5).swapaxes(0, 1).reshape(x.shape),
+    "by a turn and back, but for a reshape": lambda x: x.reshape(2, 2, 5).transpose(2, 1, 0).reshape(5, 4).T,
+    "of maps": lambda x: x.reshape(2, 2, 5, 1).transpose(1, 0, 3, 2).reshape(x.shape) * 2,
+}
+
+
+@pytest.mark.parametrize("form", PERMUTED)
+def test_images_in_another_order_are_refused(form):
+    """For the picture of image 1 would be made of image 2."""
+    with pytest.raises(UserError, match=r"fn returns \(4, 5\) with the images in another order along the first axis"):
+        project(PERMUTED[form], ROWS)
+
+
+def test_images_that_come_back_to_their_order_are_not_refused():
+    turned = PERMUTED["by a turn"]
+    np.testing.assert_array_equal(project(lambda x: turned(turned(x) * 3), ROWS)[:, 0], np.full(4, 3))
+
+
+def by_ragged_dot(x):
+    return jax.lax.ragged_dot(x, np.ones((1, 5, 5), np.float32), jnp.array([4]))
+
+
+def by_a_loop(x):
+    return jax.lax.while_loop(lambda c: c[0] < 2, lambda c: (c[0] + 1, c[1] * 2), (0, x))[1]
+
+
+def by_solving(x):
+    return jnp.linalg.solve(2 * EYE, x.T).T
+
+
+def by_a_callback(x):
+    return x + jax.pure_callback(lambda x: np.asarray(x), jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+
+UNFOLLOWED = {
+    "ragged_dot_general": by_ragged_dot,
+    "while": by_a_loop,
+    "custom_linear_solve": by_solving,
+    "pure_callback": by_a_callback,
+}
+
+
+@pytest.mark.parametrize("operation", UNFOLLOWED)
+@pytest.mark.parametrize("after", [lambda x: x, lambda x: x - x.mean(axis=0, keepdims=True)], ids=["alone", "norm"])
+def test_where_the_batch_cannot_be_followed_its_line_is_named(operation, after):
+    """Whatever comes after it: batch norm would not be seen there."""
+    with pytest.raises(UserError, match="the batch cannot be followed") as error:
+        project(lambda x: after(UNFOLLOWED[operation](x)), ROWS)
+    assert f"{operation} of " in str(error.value) and "test_batch.py:" in str(error.value)
+    assert "on_mixing='keep' allows it" in str(error.value)
+
+
+def test_what_nothing_reads_need_not_be_followed():
+    assert project(lambda x: (by_a_loop(x), 2 * x)[1], ROWS).any()
 
 
 def test_linen_in_training_mode_names_its_module_and_says_what_to_do():

@@ -5,7 +5,7 @@ Every axis is a product of factors, the outermost first, and some of them count 
 statistics of its batch is found however it is written, and a reshape, a transpose or an einsum of each image alone is
 none. Axes are followed, not their sizes: with a single image in the batch the same lines mix.
 
-An operation that is not known loses the images, and nothing is said of what is made of it.
+An operation that is not known loses the images: what comes after it may mix them unseen.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Batch(NamedTuple):
 
     states: dict[Value, State]
     mixes: list[Mix]
+    losses: list[Node]  # operations by which it is lost what belongs to which image
 
 
 def follow_batch(graph: Graph) -> Batch:
@@ -85,11 +86,13 @@ def _follow(
 ) -> Batch:
     wanted = reached(graph.outputs, lambda value: value.maker.inputs if value.maker is not None else [])
     mixes: list[Mix] = []
+    losses: list[Node] = []
     for _ in range(_ROUNDS):  # again for scans, whose rounds feed each other
         before = dict(states)
         mixes.clear()
+        losses.clear()
         for node in graph.nodes:
-            inputs = [states.get(value) for value in node.inputs]
+            inputs = [None if 0 in value.aval.shape else states.get(value) for value in node.inputs]
             if any(state is not None for state in inputs):
                 try:
                     outputs = _made(node, inputs, size)
@@ -97,11 +100,14 @@ def _follow(
                     outputs = [None] * len(node.outputs)
                     if wanted.intersection(node.outputs):
                         mixes.append(Mix(node, str(mixed)))
+                if not any(isinstance(state, Lost) for state in inputs):
+                    lost = {v for v, state in zip(node.outputs, outputs, strict=True) if isinstance(state, Lost)}
+                    losses.extend([node] if wanted & lost else [])
                 states.update(zip(node.outputs, outputs, strict=True))
             states.update(starts(node))
         if states == before:
             break
-    return Batch(states, mixes)
+    return Batch(states, mixes, losses)
 
 
 _ROUNDS = 8
@@ -122,34 +128,45 @@ def _start(images: Value) -> State:
 
 
 def check_alone(program: core.ClosedJaxpr) -> None:
-    """UserError where the images of a traced program look at each other, naming the lines."""
+    """UserError where the images of a traced program look at each other, or may do so, naming the lines."""
     graph = graph_of(program, marks=False)
     if any(value.aval.shape[:1] != graph.inputs[0].aval.shape[:1] for value in graph.outputs):
         return  # no features of each image
     batch = follow_batch(graph)
     if batch.mixes:
-        lines = dict.fromkeys(_line(mix) for mix in batch.mixes)
         raise UserError(
             "on_mixing='error': images look at each other, so the picture of one would be made of others' units too\n"
-            + "\n".join(lines)
+            + _listed(_line(node) + f": {reason}" for node, reason in batch.mixes)
             + "\nBatch norm in training mode? Let it use its running averages (model.eval() of NNX, "
             "use_running_average=True of Linen, training=False of Keras, is_training=False of Haiku, "
             "eqx.nn.inference_mode), project one image at a time, or allow it with on_mixing='keep'"
         )
+    if batch.losses:
+        raise UserError(
+            "on_mixing='error': the batch cannot be followed, so that images may look at each other unseen, through\n"
+            + _listed(map(_line, batch.losses))
+            + "\nWhere each image is looked at by itself, on_mixing='keep' allows it"
+        )
+    (start, *_) = graph.inputs[0].aval.shape or (1,)
     for value in graph.outputs:
         state = batch.states.get(value)
-        if isinstance(state, Images) and _image_factors(state) and not _has_images((state.axes or ((),))[0]):
-            raise UserError(
-                f"fn returns {tuple(value.aval.shape)} with the images on another axis than the first: features "
-                "[B, ...] are needed"
-            )
+        if not isinstance(state, Images) or not _image_factors(state):
+            continue
+        first, *_ = state.axes or ((),)
+        if first != _axis(Factor(start, 1)):
+            where = "in another order along the first axis" if _has_images(first) else "on another axis than the first"
+            raise UserError(f"fn returns {_shape(value)} with the images {where}: features [B, ...] are needed")
 
 
-def _line(mix: Mix) -> str:
-    aval = mix.node.inputs[0].aval
-    module = module_of(mix.node)
-    place = f"{module}, " * bool(module) + source_line(mix.node.sources)
-    return f"  {mix.node.name} of {aval.dtype}{list(aval.shape)} at {place}: {mix.reason}"
+def _listed(lines: Iterable[str]) -> str:
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _line(node: Node) -> str:
+    aval = node.inputs[0].aval
+    module = module_of(node)
+    place = f"{module}, " * bool(module) + source_line(node.sources)
+    return f"  {node.name} of {aval.dtype}{list(aval.shape)} at {place}"
 
 
 class _Mixes(Exception):
@@ -159,9 +176,9 @@ class _Mixes(Exception):
 def _made(node: Node, inputs: Sequence[State], num_images: float) -> Sequence[State]:
     """The states of what a node makes."""
     rule = _RULES.get(node.name)
+    if node.outputs and all(0 in value.aval.shape for value in node.outputs):
+        return [None] * len(node.outputs)
     if rule is None or any(isinstance(state, Lost) for state in inputs):
-        return [Lost()] * len(node.outputs)
-    if node.outputs and any(0 in value.aval.shape for value in [*node.inputs, *node.outputs]):
         return [Lost()] * len(node.outputs)
     found = rule(node, inputs)
     states = [found] * len(node.outputs) if found is None or isinstance(found, Images | Lost) else list(found)
@@ -288,6 +305,24 @@ def _broadcast(node: Node, state: Images) -> Any:
         if _size(state.axes[axis]) == node.params["shape"][above]:
             axes[above] = state.axes[axis]
     return _rebuilt(state, axes)
+
+
+def _tile(node: Node, state: Images) -> Any:
+    return _rebuilt(state, (_axis(Factor(n), *axis) for n, axis in zip(node.params["reps"], state.axes, strict=True)))
+
+
+def _matrices(node: Node, inputs: Sequence[State]) -> Any:
+    """Of matrices, the last two axes, one by one; others are counted by the axes before."""
+    joint = _joint(inputs)
+    if joint is None:
+        return Lost()
+    num_counting = len(joint.axes) - 2
+    if any(map(_has_images, joint.axes[num_counting:])):
+        return Lost()
+    return [
+        _rebuilt(joint, (*joint.axes[:num_counting], *map(_plain, _shape(value)[num_counting:])))
+        for value in node.outputs
+    ]
 
 
 def _reshape(node: Node, state: Images) -> Any:
@@ -682,10 +717,12 @@ _RULES: dict[str, Callable[[Node, Sequence[State]], Any]] = {
     ),
     **dict.fromkeys("reduce_window reduce_window_max reduce_window_min reduce_window_sum".split(), _window),
     **dict.fromkeys(
-        "scatter scatter-add scatter_add scatter-mul scatter_mul scatter-min scatter-max".split(), _scatter
+        "scatter scatter-add scatter_add scatter-sub scatter-mul scatter_mul scatter-min scatter-max".split(), _scatter
     ),
     "broadcast_in_dim": _first(_broadcast),
     "reshape": _first(_reshape),
+    "tile": _first(_tile),
+    **dict.fromkeys("cholesky eigh lu qr svd triangular_solve lu_pivots_to_permutation".split(), _matrices),
     "transpose": _first(_transpose),
     "squeeze": _first(_squeeze),
     "rev": _first(_reverse),
