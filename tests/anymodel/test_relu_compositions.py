@@ -194,6 +194,14 @@ COMPOSED = {
     "a bound at -1": lambda z: relu(z + 1) - 1,
     "a bound at -1, scaled": lambda z: 3 * relu(2 * z + 1) - 3,
     "bounds of their own": lambda z: relu(z - KERNEL[0]) + KERNEL[0],
+    "bounds of their own, by the opposite": lambda z: relu(z - KERNEL[0]) - jnp.asarray(-KERNEL[0]),
+    "bounds of their own, negated": lambda z: relu(z + KERNEL[0]) + (-jnp.asarray(KERNEL[0])),
+    "bounds of their own, in halves": lambda z: relu(z + KERNEL[0]) - jnp.asarray(KERNEL[0]) / 2 - KERNEL[0] / 2,
+    "bounds of their own, scaled": lambda z: 2 * relu(z + KERNEL[0]) - 2 * KERNEL[0],
+    "bounds of their own, turned round": lambda z: KERNEL[0] - relu(KERNEL[0] - z),
+    "bounds of their own, and a number": lambda z: relu(z + (jnp.asarray(KERNEL[0]) + 1)) - KERNEL[0] - 1,
+    "bounds of their own for each row": lambda z: relu(z + KERNEL[:3]) + (-KERNEL[:3]),
+    "bounds of their own that jit makes": lambda z: jax.jit(lambda z, b: relu(z + b) + (-b))(z, KERNEL[0]),
     "a bound from above": lambda z: 1 - relu(1 - z),
     "two bounds": lambda z: relu(1 - relu(1 - z)),
     "one above another": lambda z: relu(relu(z) - 0.5),
@@ -232,6 +240,28 @@ def test_an_activation_that_is_no_relu_is_refused_in_words_and_kept_on_request(f
         np.testing.assert_array_equal(found[rule][1], found[OWN][1])
 
 
+@pytest.mark.parametrize(
+    ("after", "rule"),
+    [
+        (lambda y, b: y - b, "unclassified"),
+        (lambda y, b: y + (-b), "unclassified"),
+        (lambda y, b: y - b / 2 - 0.5 * b, "unclassified"),
+        (lambda y, b: y + b, "rectifier"),
+        (lambda y, b: y - 2 * b, "rectifier"),
+    ],
+)
+def test_an_offset_whose_numbers_are_not_known_is_taken_back_all_the_same(after, rule):
+    found = []
+
+    @jax.jit
+    def traced(bias):
+        found.extend(explain_rules(lambda x: after(relu(x @ KERNEL + bias), bias), X))
+        return bias
+
+    traced(KERNEL[0])
+    assert [line.rule for line in found] == [rule]
+
+
 def test_a_gate_keeps_its_own_gradient_beside_a_ruled_rectifier():
     """Squeeze and excite: of the three bounds the two of features follow the rule."""
 
@@ -251,6 +281,8 @@ def test_a_gate_keeps_its_own_gradient_beside_a_ruled_rectifier():
 
 
 TWO_RECTIFIERS = {
+    "the same offset twice": lambda z: relu(relu(z + KERNEL[0]) @ OTHER + KERNEL[0]) + KERNEL[0],
+    "another offset": lambda z: relu((relu(z + KERNEL[0]) - OTHER[0]) @ OTHER),
     "crelu under a global mean": lambda z: jnp.concatenate([relu(z), relu(-z)], -1).mean(0) @ BOTH,
     "biases of a half, as arrays": lambda z: relu(KERNEL[0] * relu(z) + jnp.full(8, 0.5)) @ OTHER,
     "crelu": lambda z: jnp.concatenate([relu(z), relu(-z)], -1) @ np.concatenate([KERNEL, OTHER]),

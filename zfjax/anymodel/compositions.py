@@ -94,7 +94,7 @@ def objection_to(node: Node, operand: int, ceiling: float, twins: Twins, flow: F
     for step in affine_above(node.outputs[0]):
         if below.offset and math.isclose(step.scale * below.offset, -step.offset, rel_tol=1e-3):
             return "its offset is taken back: a bound at another number than zero, no ReLU"
-        if any(_are_equal(v, w, twins) for v in step.constants for w in below.constants):
+        if _is_taken_back(below, step, twins):
             return "its offset is taken back: a bound at other numbers than zero, no ReLU"
         for user in step.value.users:
             if step.offset and step.by_number and rectified_operand(user) is not None:
@@ -110,11 +110,60 @@ def objection_to(node: Node, operand: int, ceiling: float, twins: Twins, flow: F
     return None
 
 
-def _are_equal(value: Value, other: Value, twins: Twins) -> bool:
-    if twins.of(value) is twins.of(other):
-        return True
-    numbers, others = constant_of(value), constant_of(other)
-    return numbers is not None and others is not None and numbers.size > 1 and np.array_equal(numbers, others)
+class _Offset(NamedTuple):
+    """factor * value, an array."""
+
+    factor: float
+    value: Value
+
+
+def _is_taken_back(below: Affine, step: _Step, twins: Twins) -> bool:
+    """The arrays that are added before a bound, with the numbers or without, are what is taken away after it."""
+    if not below.constants or not step.constants:
+        return False
+    (before, terms), (after, others) = (_total(offsets, twins) for offsets in (below.constants, step.constants))
+    if terms.keys() != others.keys() or before.shape != after.shape:
+        return False
+    if not all(math.isclose(step.scale * terms[key], -others[key], rel_tol=1e-3) for key in terms):
+        return False
+
+    def cancel(number: float, other: float) -> bool:
+        left, right = step.scale * (before + number), -(after + other)
+        return np.allclose(left, right, rtol=1e-3, atol=1e-6 * float(np.abs(right).max(initial=0)))
+
+    return cancel(0, 0) or cancel(below.offset, step.offset)
+
+
+def _total(offsets: list[_Offset], twins: Twins) -> tuple[np.ndarray, dict[Value, float]]:
+    """The sum of offsets: of those whose numbers are known, and how often it has which of the others."""
+    known, others = np.zeros(()), defaultdict[Value, float](float)
+    for offset in offsets:
+        factor, value = _plain(*offset)
+        numbers = constant_of(value)
+        if numbers is None:
+            others[twins.of(value)] += factor
+        else:
+            numbers = np.squeeze(numbers).astype(float)
+            known = known + factor * numbers if known.shape in ((), numbers.shape) else known
+    return known, others
+
+
+def _plain(factor: float, value: Value) -> _Offset:
+    """An offset without the moves, signs and numbers of its own."""
+    while value.maker is not None:
+        node = value.maker
+        place = next((k for k, v in enumerate(node.inputs) if uniform(v) is None), 0)
+        if node.name in MOVES and node.inputs:
+            value = node.inputs[0]
+        elif node.name == "neg":
+            factor, value = -factor, node.inputs[0]
+        elif node.name == "mul" and (number := uniform(node.inputs[1 - place])) is not None:
+            factor, value = factor * number, node.inputs[place]
+        elif node.name == "div" and (number := uniform(node.inputs[1])):
+            factor, value = factor / number, node.inputs[0]
+        else:
+            break
+    return _Offset(factor, value)
 
 
 class Affine(NamedTuple):
@@ -124,14 +173,14 @@ class Affine(NamedTuple):
     scale: float
     offset: float
     by_number: bool  # the offset is made of single numbers, not of arrays that happen to hold one
-    constants: list[Value]  # offsets that differ from place to place
+    constants: list[_Offset]  # offsets that differ from place to place
     bound: float | None  # an upper bound of it on the way
 
 
 def affine_below(value: Value) -> Affine:
     """A value as numbers times another value plus numbers, as far down as the program says so."""
     scale, offset, by_number, bound = 1.0, 0.0, True, None
-    constants: list[Value] = []
+    constants: list[_Offset] = []
     for _ in range(_NEAR):
         node = value.maker
         step = None if node is None else _affine_step(node)
@@ -147,8 +196,8 @@ def affine_below(value: Value) -> Affine:
         below, factor, shift, given = step
         offset += scale * (shift or 0.0)
         if given is not None and (shift is None or shift):
-            by_number = by_number and _is_number(given)
-            constants.extend([given] if shift is None else [])
+            by_number = by_number and _is_number(given.value)
+            constants.extend([_Offset(scale * given.factor, given.value)] if shift is None else [])
         scale *= factor
         value = below
         if shift is None:  # offsets of their own at every place: nothing is known below them
@@ -160,7 +209,7 @@ class _Step(NamedTuple):
     value: Value
     scale: float
     offset: float
-    constants: list[Value]
+    constants: list[_Offset]
     by_number: bool = True
 
 
@@ -175,14 +224,15 @@ def affine_above(value: Value) -> Iterator[_Step]:
             found = _affine_step(user)
             if found is not None and found[0] is step.value:
                 _, factor, shift, given = found
-                constants = [*step.constants, given] if shift is None and given is not None else step.constants
+                constants = [_Offset(factor * own, array) for own, array in step.constants]
+                constants.extend([given] if shift is None and given is not None else [])
                 offset = factor * step.offset + (shift or 0.0)
-                by_number = step.by_number and (given is None or _is_number(given))
+                by_number = step.by_number and (given is None or _is_number(given.value))
                 waiting.append(_Step(user.outputs[0], factor * step.scale, offset, constants, by_number))
 
 
-def _affine_step(node: Node) -> tuple[Value, float, float | None, Value | None] | None:
-    """(input, scale, offset, the offset as a value); an offset of None differs from place to place."""
+def _affine_step(node: Node) -> tuple[Value, float, float | None, _Offset | None] | None:
+    """(input, scale, offset, the offset as an array); an offset of None differs from place to place."""
     if node.name in MOVES and node.inputs[0].aval.size == node.outputs[0].aval.size and is_inexact(node.inputs[0]):
         return node.inputs[0], 1.0, 0.0, None
     if node.name == "neg":
@@ -198,7 +248,7 @@ def _affine_step(node: Node) -> tuple[Value, float, float | None, Value | None] 
         return value, number if node.name == "mul" else 1 / number, 0.0, None
     sign = -1.0 if node.name == "sub" and place == 0 else 1.0
     scale = -1.0 if node.name == "sub" and place == 1 else 1.0
-    return value, scale, None if number is None else sign * number, given
+    return value, scale, None if number is None else sign * number, _Offset(sign, given)
 
 
 def _is_number(value: Value) -> bool:

@@ -79,8 +79,8 @@ def lower_bound(value: Value) -> float | None:
 
 def constant_of(value: Value) -> np.ndarray | None:
     """The numbers of a value that depends on no argument; None for another, and where they are too many."""
-    if value.constant is None and value.known and not _work_out(value):
-        value.known = False
+    if value.constant is None and value.known and not value.in_vain and not _work_out(value):
+        value.in_vain = True
     if value.constant is None or isinstance(value.constant, jax.core.Tracer):
         return None
     size = math.prod(getattr(value.aval, "shape", ()))
@@ -104,7 +104,7 @@ def _work_out(value: Value) -> bool:
             waiting.pop()
             continue
         node = value.maker
-        if node is None or not value.known or len(waiting) > 256:
+        if node is None or not value.known or value.in_vain or len(waiting) > 256:
             return False
         missing = [v for v in node.inputs if v.constant is None]
         if missing:

@@ -67,7 +67,8 @@ class Value:
     constant: Any = None  # its numbers, where the program states them
     maker: Node | None = None  # None for inputs and constants
     users: list[Node] = field(default_factory=list)
-    known: bool = False  # its numbers can be told without an argument of the program
+    known: bool = False  # its numbers depend on no argument of the program
+    in_vain: bool = False  # they were asked for and could not be told, as of an array of a trace around it
     bound: list[tuple[Place, core.Var]] = field(default_factory=list)  # where the program binds it, and under what name
 
 
