@@ -23,6 +23,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from zfjax import features as layer_features
+from zfjax.anymodel.choices import OnUnknown
 from zfjax.anymodel.crops import Crop, crop_of
 from zfjax.anymodel.names import features_of
 from zfjax.anymodel.rules import projected_from
@@ -303,7 +304,7 @@ class FunctionNet:
         is not known.
       receptive_fields: {layer: ReceptiveField} as far as they are known.
       first_filters: float32 [h, w, C, N], the filters of the first layer, to be drawn; None where there are none.
-      on_unknown: as for `zfjax.with_relu_rule`.
+      on_unknown: as for `zfjax.with_relu_rule`; of a mapping its pairs are kept, in their order.
       on_mixing: as for `zfjax.project_fn`.
       layers: from the image up; keys of what `fn` gives, paths of modules inside it, of those that `zfjax.layers`
         lists, and "logits" for what `fn` gives, if that is one array. None named: all that `fn` gives.
@@ -324,7 +325,7 @@ class FunctionNet:
     mean_colour: tuple[float, ...] | None = None
     receptive_fields: Mapping[str, ReceptiveField] | None = None
     first_filters: np.ndarray | None = None
-    on_unknown: Literal["error", "keep"] = "error"
+    on_unknown: OnUnknown = "error"
     on_mixing: Literal["error", "keep"] = "error"
     layers: tuple[str, ...] = ()
     units_at_once: int = 16
@@ -336,6 +337,8 @@ class FunctionNet:
         for name in ("channels", "units_at_once"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: at least 1 is needed")
+        if isinstance(self.on_unknown, Mapping):
+            object.__setattr__(self, "on_unknown", tuple(self.on_unknown.items()))  # can be hashed, as jit needs
         object.__setattr__(self, "picture_size", self.picture_size or self.image_size)
         object.__setattr__(self, "layers", tuple(self.layers) or self._keys())
         last = self.shapes[self.layers[-1]]

@@ -9,6 +9,7 @@ from flax import nnx
 from ways_down import OWN, down
 
 import zfjax
+from zfjax.analyses import sanity
 from zfjax.anymodel.rules import with_relu_rule
 
 RNG = np.random.default_rng(0)
@@ -221,6 +222,27 @@ def test_projections_take_choices_and_modules_of_nnx():
     picture = zfjax.project_fn(model, X, unit=2, seed="one", on_unknown={"gelu": zfjax.as_relu})
     first, last = model.layers[0].kernel[...], model.layers[2].kernel[...]
     np.testing.assert_allclose(picture, np.maximum(last[:, 2], 0)[None].repeat(3, 0) @ first.T, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", [dict, lambda pairs: tuple(dict(pairs).items())], ids=["mapping", "pairs"])
+def test_a_net_takes_choices_in_every_form_and_its_sanity_checks_too(form):
+    """Silu by the rule, gelu kept: both in a picture of the net and in that of its classes."""
+
+    def fn(images):
+        hidden = jax.nn.gelu(jax.nn.silu(images @ KERNEL[:3]) @ OTHER)
+        return {"hidden": hidden, "logits": hidden.mean((1, 2))}
+
+    choices = form({"silu": zfjax.as_relu, "gelu": "keep"})
+    net = zfjax.FunctionNet(fn, image_size=2, class_names=tuple("abcde"), on_unknown=choices)
+    images = RNG.normal(size=(2, 2, 2, 3)).astype(np.float32)
+    options = {"seed": "one", "on_unknown": {"silu": zfjax.as_relu, "gelu": "keep"}}
+    expected = zfjax.project_fn(fn, images, unit=zfjax.Unit(1, layer="logits"), **options)
+    found = net.project(images, zfjax.Unit(1, layer="logits"), seed="one")
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    top = np.tile(np.eye(5, dtype=np.float32)[1], (2, 1))
+    by_sanity = sanity.ways_of(net, "hidden", images).down(top, "logits")["deconvnet"]
+    np.testing.assert_allclose(by_sanity, expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(expected).max() > 0 and hash(net.on_unknown)
 
 
 def test_a_softmax_at_the_end_says_where_to_start():

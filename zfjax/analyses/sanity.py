@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from scipy.stats import rankdata
 
 from zfjax import nets
 from zfjax.anymodel import with_relu_rule
+from zfjax.anymodel.choices import OnUnknown
 from zfjax.architecture import Architecture, Conv
 from zfjax.deconvnet import Unit, Way, gradient, guided_backprop, isolate, project
 from zfjax.errors import UserError
@@ -355,9 +356,7 @@ def _of_layer(fn: Partial, images: jax.Array, *, layer: str) -> jax.Array:
 
 
 @partial(compiled, using=partial(jax.jit, static_argnames=("layer", "rule", "on_unknown")))
-def _down(
-    fn: Partial, images: jax.Array, top: jax.Array, *, layer: str, rule: Way, on_unknown: Literal["error", "keep"]
-) -> jax.Array:
+def _down(fn: Partial, images: jax.Array, top: jax.Array, *, layer: str, rule: Way, on_unknown: OnUnknown) -> jax.Array:
     ruled = with_relu_rule(lambda images: fn(images)[layer], rule, on_unknown=on_unknown)
     (pixels,) = jax.vjp(ruled, images)[1](top)
     return pixels
