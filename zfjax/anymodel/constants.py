@@ -23,7 +23,7 @@ _COPIES = frozenset(
     "reshape squeeze expand_dims copy copy_p name stop_gradient optimization_barrier transpose pvary pcast".split()
 )
 
-_ELEMENTWISE: dict[str, Callable[..., Any]] = {
+ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "add": np.add,
     "add_any": np.add,
     "sub": np.subtract,
@@ -56,7 +56,7 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "expm1": np.expm1,
     "log1p": np.log1p,
     "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
-    "select_n": lambda which, *cases: np.choose(which.astype(np.int32), cases),
+    "select_n": lambda which, *cases: np.choose(np.asarray(which, np.int32), cases),
 }
 
 
@@ -119,7 +119,7 @@ def _evaluate(node: Node) -> bool:
         return False
     inputs = [v.constant for v in node.inputs]
     plain = not any(jnp.issubdtype(v.aval.dtype, jax.dtypes.extended) for v in (*node.inputs, *node.outputs))
-    if plain and (node.name in _ELEMENTWISE or node.name in _BY_NUMPY):
+    if plain and (node.name in ELEMENTWISE or node.name in _BY_NUMPY):
         node.outputs[0].constant = _by_numpy(node, inputs)
         return node.outputs[0].constant is not None
     if sum(math.prod(v.aval.shape) for v in (*node.inputs, *node.outputs)) > _SMALL:
@@ -138,7 +138,7 @@ def _evaluate(node: Node) -> bool:
 
 def _by_numpy(node: Node, inputs: list[Any]) -> np.ndarray | None:
     (output,) = node.outputs
-    shape, dtype, apply = output.aval.shape, output.aval.dtype, _ELEMENTWISE.get(node.name)
+    shape, dtype, apply = output.aval.shape, output.aval.dtype, ELEMENTWISE.get(node.name)
     filled = all(map(_is_filled, inputs)) and (apply is not None or node.name in _COPIES | _SPREAD)
     arrays = [np.asarray(x, v.aval.dtype) for x, v in zip(inputs, node.inputs, strict=True)]
     if not filled and max([math.prod(shape), *(array.size for array in arrays)]) > _LARGEST:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zfjax.anymodel.constants import constant_of, uniform
+from zfjax.anymodel.constants import ELEMENTWISE, constant_of, uniform
 from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact
 from zfjax.anymodel.rectifiers import rectified_operand
 
@@ -22,29 +22,13 @@ _COPIES = frozenset("copy copy_p name broadcast_in_dim reshape convert_element_t
 _BENT = frozenset("max min abs sign clamp select_n".split())
 _COMPARED = frozenset("gt ge lt le eq ne is_finite".split())
 
+_ARITHMETIC = "add add_any sub mul neg max min abs sign gt ge lt le eq ne is_finite clamp select_n"
 _OPERATIONS: dict[str, Callable[..., Any]] = {
-    "add": np.add,
-    "add_any": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
+    **{name: ELEMENTWISE[name] for name in _ARITHMETIC.split()},
     "div": np.divide,
-    "neg": np.negative,
-    "max": np.maximum,
-    "min": np.minimum,
-    "abs": np.abs,
-    "sign": np.sign,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "lt": np.less,
-    "le": np.less_equal,
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "and": np.logical_and,
+    "and": np.logical_and,  # of numbers too, as truth values are here
     "or": np.logical_or,
     "not": np.logical_not,
-    "is_finite": np.isfinite,
-    "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
-    "select_n": lambda which, *cases: np.choose(np.asarray(which, np.int32), cases),
 }
 
 
