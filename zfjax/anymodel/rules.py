@@ -148,7 +148,8 @@ def project_fn(
       rule, on_unknown: as for `with_relu_rule`.
       seed: where it starts, as for `isolate`: under "value" an activation below 0 warns, outside jit.
       on_mixing: what becomes of a model in which the images of a batch look at each other, as by batch norm in
-        training mode, so that the picture of one is made of others' units too: "error", or "keep" it so.
+        training mode, so that the picture of one is made of others' units too, or may do so unseen, behind a while
+        loop or a callback: "error", or "keep" it so.
 
     Returns:
       The shape of `images`, signed; for N units of one image [N, ...]. UserError for images or features of another
