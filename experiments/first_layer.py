@@ -236,11 +236,14 @@ def contents(bottoms: Mapping[str, Bottom], result: Mapping[str, Any]) -> dict[s
 def report(result: dict[str, Any]) -> None:
     """Print the numbers of each net, and how to make those that are missing."""
     for role, facts in result["nets"].items():
-        bands = ", ".join(f"{band} {share:.0%}" for band, share in facts["band_energy"].items())
+        bands = ", ".join(f"{share:.0%} at {band}" for band, share in facts["band_energy"].items())
         ratio = facts["dominance"]["largest_over_median"]
-        aliased = f"; too fine for their grid: {facts['aliased_energy']:.0%}" if "aliased_energy" in facts else ""
-        print(f"{role}: strongest filter {ratio:.2g} x median; {first_layer_page.summary_line(facts)}")
-        print(f"  energy of the filters: {bands}{aliased}")
+        print(
+            f"{role}: the strongest filter is {ratio:.2g} times the median one; {first_layer_page.summary_line(facts)}"
+        )
+        print(f"  Of the filters' energy {bands} frequencies.")
+        if "aliased_energy" in facts:
+            print(f"  {facts['aliased_energy']:.0%} of it is too fine for their grid.")
     for part, reason in result["not_applicable"].items():
         print(f"left out: {part}, as {reason}")
     for role, line in result["missing"].items():

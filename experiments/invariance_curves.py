@@ -127,9 +127,10 @@ def without_classes(net: nets.Net) -> dict[str, str]:
 def report(result: dict[str, Any]) -> None:
     """Print the numbers of each transform."""
     for name, of in result["transforms"].items():
-        slopes = ", ".join(f"{layer} {slope:.3g}" for layer, slope in of["slope"].items())
-        kept = "" if of["label_stability"] is None else f"; label kept {of['label_stability']['mean']:.0%}"
-        print(f"{name}: slope per {of['per']} {slopes}{kept}")
+        slopes = ", ".join(f"{slope:.3g} in {layer}" for layer, slope in of["slope"].items())
+        print(f"A small {name} moves features, per {of['per']}, by this share of their length: {slopes}.")
+        if (kept := of["label_stability"]) is not None:
+            print(f"  The most probable class stays the same at {kept['mean']:.0%} of the amounts.")
     for part, reason in result["not_applicable"].items():
         print(f"no {part}: {reason}")
 

@@ -87,7 +87,8 @@ def summary_line(layer: str, facts: Mapping[str, Any]) -> str:
         sees = f"a unit sees {field}x{field} pixels"
     else:
         sees = f"a unit sees the whole picture of {height}x{width} pixels"
-    return f"{layer}: {facts['num_maps']} {facts['kind']}s, {facts['num_dead']} of them dead; {sees}"
+    units = f"{facts['num_maps']} {facts['kind']}{'s' * (facts['num_maps'] != 1)}"
+    return f"{layer}: {units}, {facts['num_dead']} of them dead; {sees}"
 
 
 def caption(num_images: int, images: str = "images", *, rounding: bool = False) -> list[str]:

@@ -75,3 +75,30 @@ def test_places_tied_at_the_maximum_are_counted():
     ]
     np.testing.assert_array_equal(drawn.tied[0], expected)
     assert strongest.notes(drawn)["tied"].tolist() == [np.sum(np.array(expected) > 1)]
+
+
+@pytest.mark.parametrize(
+    ("num", "lines"),
+    [
+        (
+            1,
+            [
+                "1 projection starts from an activation below 0: what speaks against the unit",
+                "1 map is nothing but rounding, and drawn as grey",
+                "1 projection stands for one of several places that share the maximum",
+            ],
+        ),
+        (
+            2,
+            [
+                "2 projections start from an activation below 0: what speaks against the unit",
+                "2 maps are nothing but rounding, and drawn as grey",
+                "2 projections stand for one of several places that share the maximum",
+            ],
+        ),
+        (0, []),
+    ],
+)
+def test_a_warning_agrees_with_its_number(num, lines):
+    facts = {"num_below_zero": num, "rounding": np.arange(3) < num, "tied": np.array([num, 0])}
+    assert strongest.warnings_of(facts) == lines

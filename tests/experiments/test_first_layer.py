@@ -294,7 +294,11 @@ def test_a_net_that_is_none_of_ours_stands_alone_and_says_what_is_not_known(fore
     words = " ".join(first_layer_page.caption(result))
     assert "Left out: renormalisation, as small is no training run" in words
     first_layer.report(result)
-    assert "left out: aliasing, as the stride of the first filters is not known" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "left out: aliasing, as the stride of the first filters is not known" in printed
+    energy = facts["band_energy"]
+    shares = ", ".join(f"{energy[band]:.0%} at {band}" for band in ("low", "middle", "high"))
+    assert f"  Of the filters' energy {shares} frequencies.\n" in printed and "too fine" not in printed
     assert first_layer_page.summary_line(facts).startswith("3x3; ")
 
 

@@ -189,7 +189,10 @@ def test_bad_fields_are_refused_before_anything_is_written(trained, tmp_path):
 def test_the_report_names_every_transform(capsys):
     facts = {"per": "pixel", "slope": {"conv1": 0.25, "fc7": 0.0625}, "label_stability": {"mean": 0.5}}
     invariance_curves.report({"transforms": {"translation": facts}, "not_applicable": {}})
-    assert capsys.readouterr().out == "translation: slope per pixel conv1 0.25, fc7 0.0625; label kept 50%\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "A small translation moves features, per pixel, by this share of their length: 0.25 in conv1, 0.0625 in fc7.",
+        "  The most probable class stays the same at 50% of the amounts.",
+    ]
 
 
 def test_any_function_of_images_that_are_not_square_is_measured(tmp_path):

@@ -229,13 +229,24 @@ def notes(strongest: Strongest) -> dict[str, Any]:
 
 def warnings_of(facts: Mapping[str, Any]) -> list[str]:
     """A line for each of `notes` that a reader has to know."""
-    num_rounding, num_tied = int(np.sum(facts["rounding"])), int(np.sum(facts["tied"]))
-    lines = {
-        "projections start from an activation below 0: what speaks against the unit": facts["num_below_zero"],
-        "maps are nothing but rounding, and drawn as grey": num_rounding,
-        "projections stand for one of several places that share the maximum": num_tied,
-    }
-    return [f"{num} {words}" for words, num in lines.items() if num]
+    lines = (
+        (
+            facts["num_below_zero"],
+            "projection starts from an activation below 0: what speaks against the unit",
+            "projections start from an activation below 0: what speaks against the unit",
+        ),
+        (
+            int(np.sum(facts["rounding"])),
+            "map is nothing but rounding, and drawn as grey",
+            "maps are nothing but rounding, and drawn as grey",
+        ),
+        (
+            int(np.sum(facts["tied"])),
+            "projection stands for one of several places that share the maximum",
+            "projections stand for one of several places that share the maximum",
+        ),
+    )
+    return [f"{num} {one if num == 1 else several}" for num, one, several in lines if num]
 
 
 def scores(strongest: Strongest) -> dict[str, Any]:
