@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import jax
 import numpy as np
@@ -63,7 +63,38 @@ class Config(figure.FigureConfig):
     """Share of the picture's distance from the mean that each step takes away."""
 
 
-def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
+class LayerFacts(maximization.Score):
+    """What result.json says of a layer."""
+
+    units: list[str]  # [M], what they are called
+    images: list[str]  # [M], those that excite each most: their files' names, or their places in the split
+
+
+class Settings(TypedDict):
+    """How it was climbed."""
+
+    climb: str  # unit or map
+    noise: float
+    steps: int
+    step_size: float
+    jitter: int
+    blur: float
+    decay: float
+    start: str  # in words
+    before_relu: bool  # whether the value before the ReLU was climbed
+
+
+class Result(results.Result):
+    """What result.json holds."""
+
+    figure: str
+    layers: dict[str, LayerFacts]
+    settings: Settings
+    not_applicable: dict[str, str]
+    meanings: dict[str, str]
+
+
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> Result | None:
     """Scan the validation set for the strongest activations, climb, project, draw.
 
     Args:
@@ -85,19 +116,21 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         source = sets.validation_of(data)
         state = scans.scan(net, source, layers, of=f"{data.fingerprint} validation", k=1)
         if parallel.host_count()[0] > 0:
-            return {}  # one host climbs and draws
+            return None  # one host climbs and draws
         drawn, climbed = {}, {}
         for number, layer in enumerate(layers):
             chosen = strongest.choose_maps(state[layer], config.num_maps, (config.seed, number))
             maps, key = named.get(layer, chosen), jax.random.fold_in(jax.random.key(config.seed), number)
             climbed[layer] = maximization.climb(net, layer, maps, key, of=config.climb, **climb_of(config))
             drawn[layer] = strongest.project_and_cut(net, source, state[layer], maps, layer=layer)
-        facts = {}
+        facts: dict[str, LayerFacts] = {}
         for layer, of in climbed.items():
-            facts[layer] = maximization.score(of, np.asarray(state[layer].values)[:, 0])
-            facts[layer]["units"] = [nets.unit_name(net, layer, number) for number in of.maps]
-            facts[layer]["images"] = drawn[layer].names[:, 0].tolist()
-        result = {
+            facts[layer] = {
+                **maximization.score(of, np.asarray(state[layer].values)[:, 0]),
+                "units": [nets.unit_name(net, layer, number) for number in of.maps],
+                "images": drawn[layer].names[:, 0].tolist(),
+            }
+        result: Result = {
             "figure": "gradient ascent beside the deconvnet",
             "layers": facts,
             "settings": settings_of(config, net),
@@ -116,11 +149,21 @@ def climb_of(config: Config) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def settings_of(config: Config, net: Net) -> dict[str, Any]:
+def settings_of(config: Config, net: Net) -> Settings:
     """How it was climbed, for the page."""
     of_table = maximization.climbs_before_relu(net)
     start = "the mean picture" if of_table else "mid-grey"
-    return {"climb": config.climb, **climb_of(config), "start": start, "before_relu": of_table}
+    return {
+        "climb": config.climb,
+        "noise": config.noise,
+        "steps": config.steps,
+        "step_size": config.step_size,
+        "jitter": config.jitter,
+        "blur": config.blur,
+        "decay": config.decay,
+        "start": start,
+        "before_relu": of_table,
+    }
 
 
 def not_applicable(net: Net) -> dict[str, str]:
@@ -132,7 +175,7 @@ def not_applicable(net: Net) -> dict[str, str]:
 
 
 def contents(
-    climbed: Mapping[str, Climbed], drawn: Mapping[str, Strongest], result: Mapping[str, Any]
+    climbed: Mapping[str, Climbed], drawn: Mapping[str, Strongest], result: Result
 ) -> dict[str, Figure | dict[str, np.ndarray]]:
     """{file: page or arrays}: the arrays of each layer, and the two pages."""
     files: dict[str, Figure | dict[str, np.ndarray]] = {
@@ -147,7 +190,7 @@ def contents(
     return files
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print how far each layer's climbs came."""
     for layer, facts in result["layers"].items():
         ratio = "-" if facts["median_ratio"] is None else f"{facts['median_ratio']:.2f}"

@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict, cast
 
 import numpy as np
 import scipy.stats
@@ -138,7 +138,46 @@ class Config(figure.OutConfig):
     """Seed of weights, order, crops and dropout."""
 
 
-def run(config: Config, *, data: ImageSet | None = None) -> dict[str, Any]:
+class Measured(TypedDict):
+    """What is recorded of a trained variant."""
+
+    parameters: int
+    error: dict[str, evaluation.Shares]  # of train and validation, centre crop
+    checkpoint: results.Checkpoint
+    seconds: float
+
+
+class Row(Measured):
+    """One variant."""
+
+    name: str
+    paper: tuple[float, float, float] | None
+
+
+class Ranking(TypedDict):
+    """Spearman's rank correlation with the paper's order; None where all errors are the same."""
+
+    rho: float | None
+    p_value: float | None
+    p_contrary: float | None
+    num_variants: int
+
+
+class Result(results.Written):
+    """What result.json holds."""
+
+    table: str
+    rows: list[Row]
+    diverged: dict[str, str]  # why a variant was left out
+    rank_correlation: Ranking | None  # None for fewer than three variants
+    unit: str
+    num_images: int  # of validation
+    data: results.DataFacts
+    recipe: training.Recipe
+    seed: int
+
+
+def run(config: Config, *, data: ImageSet | None = None) -> Result:
     """Train what is not done, measure, write the table; what result.json holds.
 
     Args:
@@ -160,9 +199,10 @@ def run(config: Config, *, data: ImageSet | None = None) -> dict[str, Any]:
 
 def train_and_write(
     config: Config, chosen: Sequence[Variant], settings: train_imagenet.Config, images: ImageSet, out: Path
-) -> dict[str, Any]:
+) -> Result:
     """The same, in a folder that was claimed."""
-    rows, diverged = [], {}
+    rows: list[Row] = []
+    diverged = {}
     for variant in chosen:  # all of them first: what cannot be measured is refused before hours of training
         record_of(variant, settings, images, out)
     for number, variant in enumerate(chosen, start=1):
@@ -174,7 +214,7 @@ def train_and_write(
             diverged[variant.name] = str(error)
         else:
             rows.append({**row, "name": variant.name, "paper": variant.paper})
-    result = {
+    result: Result = {
         "table": "Table 3",
         "rows": rows,
         "diverged": diverged,
@@ -205,7 +245,7 @@ def _given(config: Config, *names: str) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(config, name)) is not None}
 
 
-def measured(variant: Variant, settings: train_imagenet.Config, images: ImageSet, out: Path) -> dict[str, Any]:
+def measured(variant: Variant, settings: train_imagenet.Config, images: ImageSet, out: Path) -> Measured:
     """The variant's row: recorded where it is done, else trained, from where it stopped, and measured.
 
     UserError where `out` holds a run of it with other settings; FloatingPointError where it diverges.
@@ -218,7 +258,7 @@ def measured(variant: Variant, settings: train_imagenet.Config, images: ImageSet
         row = {**errors_of(folder, images, settings.recipe.batch_size), "seconds": time.monotonic() - began}
         files.save_json(path, {**record, "row": row})
         record = _read_record(path)
-    return record["row"]
+    return cast(Measured, record["row"])
 
 
 def record_of(
@@ -268,7 +308,7 @@ def errors_of(folder: Path, images: ImageSet, batch_size: int) -> dict[str, Any]
     }
 
 
-def rank_correlation(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def rank_correlation(rows: Sequence[Row]) -> Ranking | None:
     """Spearman's rho of our validation top-1 errors and the paper's, over the rows that the paper has; None below 3.
 
     The p-values, of this order and of the contrary one, are exact for up to seven variants, of `NUM_ORDERS` random
@@ -292,11 +332,15 @@ def rank_correlation(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         )
         for side in ("greater", "less")
     )
-    p_values = {"p_value": float(same.pvalue), "p_contrary": float(contrary.pvalue)}
-    return {"rho": float(same.statistic), **p_values, "num_variants": len(pairs)}
+    return {
+        "rho": float(same.statistic),
+        "p_value": float(same.pvalue),
+        "p_contrary": float(contrary.pvalue),
+        "num_variants": len(pairs),
+    }
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print the table."""
     for row in result["rows"]:
         name, parameters, *errors = ablation_page.cells(row)

@@ -51,7 +51,20 @@ class Config(figure.ResultConfig):
     """Factor on the features of every layer but the last."""
 
 
-def run(config: Config, *, net: nets.Net | None = None) -> dict[str, Any]:
+class Result(results.Written):
+    """What result.json holds."""
+
+    figure: str
+    architecture: str  # its name
+    image_size: nets.Size
+    layers: list[dict[str, Any]]  # see `table`
+    map_sides: list[int]
+    num_parameters: int
+    paper: dict[str, Any] | None  # the paper's values of some of these
+    checkpoint: results.Checkpoint | None  # None where no network was named
+
+
+def run(config: Config, *, net: nets.Net | None = None) -> Result:
     """Draw the table and write it.
 
     Args:
@@ -71,8 +84,7 @@ def run(config: Config, *, net: nets.Net | None = None) -> dict[str, Any]:
     own = nets.RUNS / "architecture" / (config.architecture or "zfnet")
     folder = own if net is None else nets.home_of(net) / "figures" / "architecture"
     with figure.claimed(config, COMMAND, folder, names=["architecture.png"]) as out:
-        fingerprint = None if net is None else {"path": getattr(net, "path", net.name), "fingerprint": net.fingerprint}
-        result = {
+        result: Result = {
             "figure": "Figure 3",
             "architecture": architecture.name,
             "image_size": architecture.image_size,
@@ -80,7 +92,7 @@ def run(config: Config, *, net: nets.Net | None = None) -> dict[str, Any]:
             "map_sides": map_sides(architecture),
             "num_parameters": architecture.num_parameters(),
             "paper": PAPER.get(architecture),
-            "checkpoint": fingerprint,
+            "checkpoint": None if net is None else results.checkpoint_of(net),
             "config": config,
             "versions": results.versions(),
         }
@@ -149,7 +161,7 @@ def map_sides(architecture: Architecture) -> list[int]:
     return sides
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print the sizes."""
     sides = "-".join(map(str, result["map_sides"]))
     print(f"{result['architecture']}: {result['num_parameters']:,} parameters, maps of {sides} places a side")

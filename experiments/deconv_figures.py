@@ -75,11 +75,20 @@ class LayerFacts(TypedDict):
     rounding: Any  # bool [M]: nothing but rounding
     tied: Any  # int [M]: images whose maximum stands at several places
     images: list[list[str]]  # [M, k], their files' names, or their places in the split
-    resemblance: dict[str, float | None]
-    energy_on_object: dict[str, float | None] | None
+    resemblance: strongest.ByChance
+    energy_on_object: strongest.ByChance | None
 
 
-def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
+class Result(results.Result):
+    """What result.json holds."""
+
+    figure: str
+    num_images: int  # looked through
+    layers: dict[str, LayerFacts]
+    meanings: dict[str, str]
+
+
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> Result | None:
     """Scan the validation set, project the strongest activations, write pages, arrays and result.json.
 
     Args:
@@ -112,7 +121,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             save_every=config.save_every,
         )
         if parallel.host_count()[0] > 0:
-            return {}  # one host draws
+            return None  # one host draws
         drawn = {}
         for number, layer in enumerate(layers):
             wanted = NUM_MAPS.get(layer, OTHER_NUM_MAPS) if config.num_maps is None else config.num_maps
@@ -136,7 +145,7 @@ def own_classes(net: nets.Net, layer: str, data: ImageSet) -> list[int]:
     return [int(label) for label in sets.labels_for(data, net) if label >= 0]
 
 
-def summarize(config: Config, net: nets.Net, data: ImageSet, state: State, drawn: Drawn) -> dict[str, Any]:
+def summarize(config: Config, net: nets.Net, data: ImageSet, state: State, drawn: Drawn) -> Result:
     """What result.json says."""
     num_images = len(source_of(config, data))
     return {
@@ -175,7 +184,7 @@ def facts_of(net: nets.Net, layer: str, state: State, drawn: strongest.Strongest
     }
 
 
-def contents(net: nets.Net, drawn: Drawn, result: Mapping[str, Any]) -> dict[str, Figure | dict[str, Any]]:
+def contents(net: nets.Net, drawn: Drawn, result: Result) -> dict[str, Figure | dict[str, Any]]:
     """{file: page or arrays}: two for each layer, and the overview."""
     facts, first = result["layers"], getattr(net, "first_filters", None)
     files: dict[str, Figure | dict[str, Any]] = {}
@@ -187,10 +196,10 @@ def contents(net: nets.Net, drawn: Drawn, result: Mapping[str, Any]) -> dict[str
     return files
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print a line for each layer."""
     for layer, facts in result["layers"].items():
-        value, chance = (facts["resemblance"][name] for name in ("value", "by_chance"))
+        value, chance = facts["resemblance"]["value"], facts["resemblance"]["by_chance"]
         print(f"{deconv_page.summary_line(layer, facts)}")
         print("".join(f"  {line}\n" for line in strongest.warnings_of(facts)), end="")
         if value is not None:

@@ -17,7 +17,7 @@ every map that is drawn, result.json.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -26,7 +26,7 @@ from experiments.pages import walkthrough as walkthrough_page
 from experiments.shell import command, figure, results
 from zfjax import nets
 from zfjax.analyses import walkthrough
-from zfjax.analyses.walkthrough import Walk
+from zfjax.analyses.walkthrough import Numbers, Walk
 from zfjax.data import ImageSet, name_of, sets
 from zfjax.errors import UserError
 from zfjax.nets import Net
@@ -46,7 +46,23 @@ class Config(figure.FigureConfig):
     """Place of the image in the validation split; by default drawn by --seed."""
 
 
-def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
+class Projected(TypedDict):
+    """How projections were made."""
+
+    seed: str  # where they start: "value"
+
+
+class Result(results.Result, Numbers):
+    """What result.json holds."""
+
+    figure: str
+    projections: Projected
+    image: int  # its place in the validation split
+    picture: str  # its file's name, or its place
+    meanings: dict[str, str]
+
+
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> Result:
     """Project one unit, keep every stage, measure and draw.
 
     Args:
@@ -80,7 +96,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         return results.write(out, COMMAND, result, contents(walk))
 
 
-def summarize(config: Config, net: nets.Net, data: ImageSet, image: int, walk: Walk) -> dict[str, Any]:
+def summarize(config: Config, net: nets.Net, data: ImageSet, image: int, walk: Walk) -> Result:
     """What result.json says."""
     return {
         "figure": "Figure 1",
@@ -107,7 +123,7 @@ def contents(walk: Walk) -> dict[str, Figure | dict[str, np.ndarray]]:
     return {"walkthrough.npz": arrays, "walkthrough.png": walkthrough_page.draw(walk)}
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print what was conserved."""
     print(f"{result['unit']}, activation {result['activation']:.3g}, in picture {result['picture']}")
     for layer, facts in result["layers"].items():

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 import jax
 import numpy as np
@@ -64,6 +64,29 @@ class Config(figure.ResultConfig):
     """Processes that decode pictures; 0 decodes on threads."""
 
 
+class MemberFacts(TypedDict):
+    """What result.json says of one network."""
+
+    name: str  # of its architecture, or its own
+    parameters: int
+    checkpoint: results.Checkpoint
+    error: dict[str, evaluation.Shares]  # by crops: center, and ten
+
+
+class Result(results.Provenance):
+    """What result.json holds."""
+
+    table: str
+    error: dict[str, evaluation.Shares]  # of the average of all, by crops
+    members: list[MemberFacts]
+    not_applicable: dict[str, str]
+    num_images: int
+    num_classes: int
+    paper: dict[str, tuple[float, float, float | None]]
+    paper_data: str
+    seconds: float
+
+
 class Scored(NamedTuple):
     """Errors by the crops that they are of, and what was not measured."""
 
@@ -71,7 +94,7 @@ class Scored(NamedTuple):
     not_applicable: dict[str, str]  # {crops: why not}
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config) -> Result:
     """Measure and write result.json.
 
     Returns:
@@ -93,7 +116,7 @@ def run(config: Config) -> dict[str, Any]:
         began = time.monotonic()
         options = {"batch_size": config.batch_size, "num_workers": config.num_workers}
         scored = score(networks, source, logits, **options)
-        result = {
+        result: Result = {
             "table": "Table 2",
             # shares of the images
             "error": {views: errors.ensemble.shares() for views, errors in scored.errors.items()},
@@ -192,23 +215,25 @@ def batches_of(source: Source, logits: np.ndarray, views: str, **options: int) -
             bar.update(int(batch["mask"].sum()) * num_hosts)
 
 
-def facts_of(net: Net, number: int, scored: Scored) -> dict[str, Any]:
+def facts_of(net: Net, number: int, scored: Scored) -> MemberFacts:
     """What result.json says of one network."""
     table = net.architecture if isinstance(net, nets.OfTable) else None
     arrays = jax.tree.leaves(getattr(net, "params", None))
     return {
         "name": net.name if table is None else table.name,
         "parameters": sum(np.size(array) for array in arrays) if table is None else table.num_parameters(),
-        "checkpoint": {"path": getattr(net, "path", net.name), "fingerprint": net.fingerprint},
+        "checkpoint": results.checkpoint_of(net),
         "error": {views: errors.members[number].shares() for views, errors in scored.errors.items()},
     }
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print the errors."""
     images = f"{result['num_images']:,} images of {result['num_classes']:,} classes"
     several = len(result["members"]) > 1
-    ranks = ("top1", "top5") if result["num_classes"] > 5 else ("top1",)  # of five classes none is beyond the fifth
+    ranks: tuple[Literal["top1", "top5"], ...] = (
+        ("top1", "top5") if result["num_classes"] > 5 else ("top1",)
+    )  # of five classes none is beyond the fifth
     for views, error in result["error"].items():
         words = ", ".join(f"top-{rank[3:]} error {error[rank]:.1%}" for rank in ranks)
         print(f"{views:>6} crop(s): {words} on {images}")

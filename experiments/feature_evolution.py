@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -64,7 +64,31 @@ class Config(figure.FigureConfig):
     """Processes that decode pictures; 0 decodes on threads."""
 
 
-def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
+class LayerFacts(evolution.Settling):
+    """What result.json says of a layer; where its strongest images were followed, and where it is drawn, more."""
+
+    growth: NotRequired[list[float | None]]  # by epoch
+    changed: NotRequired[list[float | None]]  # from the second epoch on
+    maps: NotRequired[Any]  # int [M]
+    units: NotRequired[list[str]]  # [M], what they are called
+    images: NotRequired[dict[int, list[str]]]  # by epoch [M], their files' names, or their places in the split
+    continuity: NotRequired[evolution.ContinuityFacts]
+    projections: NotRequired[dict[int, strongest.Notes]]  # by epoch
+
+
+class Result(results.Result):
+    """What result.json holds."""
+
+    figure: str
+    epochs: list[int]
+    layers: dict[str, LayerFacts]
+    lower_layers_first: float | None  # share of the pairs of layers
+    threshold: float
+    meanings: dict[str, str]
+    num_images: int  # looked through at each epoch
+
+
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> Result | None:
     """Scan the training set at every epoch, project, compare, and write pages, arrays and result.json.
 
     Args:
@@ -94,7 +118,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         of = f"{data.fingerprint} training {len(sample)}"
         tops = {epoch: scans.scan(by_epoch[epoch], sample, watched, of=of, **options) for epoch in by_epoch}
         if parallel.host_count()[0] > 0:
-            return {}  # one host draws
+            return None  # one host draws
         num_maps = config.num_maps or 2 * evolution_page.strips_per_row(len(by_epoch))
         last = tops[max(tops)]
         maps = {
@@ -118,21 +142,30 @@ def summarize(
     data: ImageSet,
     tops: Mapping[int, State],
     drawn: Drawn,
-    layers: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Any]:
+    layers: Mapping[str, evolution.Settling],
+) -> Result:
     """What result.json holds; `layers` from `evolution.measure`."""
-    facts = {layer: dict(settling) for layer, settling in layers.items()}
-    for layer, strongest_ones in evolution.follow(tops).items():
-        facts[layer] |= strongest_ones
+    facts: dict[str, LayerFacts] = {
+        layer: {
+            "similarity": settling["similarity"],
+            "similarity_by_chance": settling["similarity_by_chance"],
+            "settling_epoch": settling["settling_epoch"],
+        }
+        for layer, settling in layers.items()
+    }
+    for layer, followed in evolution.follow(tops).items():
+        facts[layer].update({"growth": followed["growth"], "changed": followed["changed"]})
     for layer, continuity in evolution.continuities(drawn).items():
         maps = drawn[layer][max(tops)].maps
-        facts[layer] |= {
-            "maps": maps,
-            "units": [nets.unit_name(net, layer, number) for number in maps],
-            "images": {epoch: of.names[:, 0].tolist() for epoch, of in drawn[layer].items()},
-            "continuity": continuity._asdict(),
-            "projections": {epoch: strongest.notes(of) for epoch, of in drawn[layer].items()},
-        }
+        facts[layer].update(
+            {
+                "maps": maps,
+                "units": [nets.unit_name(net, layer, number) for number in maps],
+                "images": {epoch: of.names[:, 0].tolist() for epoch, of in drawn[layer].items()},
+                "continuity": {"image_stayed": continuity.image_stayed, "image_changed": continuity.image_changed},
+                "projections": {epoch: strongest.notes(of) for epoch, of in drawn[layer].items()},
+            }
+        )
     hidden = [facts[layer]["similarity"] for layer in net.layers[:-1]]
     return {
         "figure": "Figure 4",
@@ -148,7 +181,7 @@ def summarize(
     }
 
 
-def contents(drawn: Drawn, result: Mapping[str, Any], patches: bool) -> dict[str, Figure | dict[str, np.ndarray]]:
+def contents(drawn: Drawn, result: Result, patches: bool) -> dict[str, Figure | dict[str, np.ndarray]]:
     """{file: page or arrays}: the two pages, and the arrays of each layer."""
     files: dict[str, Figure | dict[str, np.ndarray]] = {
         f"{layer}.npz": {
@@ -161,7 +194,7 @@ def contents(drawn: Drawn, result: Mapping[str, Any], patches: bool) -> dict[str
     return files
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print how early each layer settled."""
     print(f"similarity to the final features after the epochs {', '.join(map(str, result['epochs']))}:")
     for layer, facts in result["layers"].items():

@@ -70,7 +70,20 @@ class Config(figure.FigureConfig):
     """Processes that decode pictures; 0 decodes on threads."""
 
 
-def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
+class Result(results.Result):
+    """What result.json holds; by role: clipped, and unclipped and alexnet where they are given."""
+
+    figure: str
+    nets: dict[str, filters.Numbers]
+    renormalisation_acted: bool | None  # None where there is no network without it
+    meanings: dict[str, str]
+    missing: dict[str, str]  # the command that trains the net
+    not_applicable: dict[str, str]
+    num_images: int
+    checkpoints: dict[str, results.Checkpoint]
+
+
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> Result | None:
     """Scan the validation set with each net, draw, measure, and write pages, arrays and result.json.
 
     Args:
@@ -97,8 +110,8 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             if parallel.host_count()[0] == 0:  # one host draws
                 bottoms[role] = filters.look(one, source, state, num_maps=config.num_maps, seed=config.seed)
         if not bottoms:
-            return {}
-        result = {
+            return None
+        result: Result = {
             "figure": "Figure 6",
             "nets": {role: filters.measure(one) for role, one in bottoms.items()},
             "renormalisation_acted": renormalisation_acted(bottoms),
@@ -109,10 +122,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             "num_images": len(source),
             "seed": config.seed,
             **results.provenance(net, data, config),
-            "checkpoints": {
-                role: {"path": getattr(one, "path", one.name), "fingerprint": one.fingerprint}
-                for role, one in by_role.items()
-            },
+            "checkpoints": {role: results.checkpoint_of(one) for role, one in by_role.items()},
         }
         return results.write(out, COMMAND, result, contents(bottoms, result))
 
@@ -222,7 +232,7 @@ def settings_of(config: train_imagenet.Config) -> dict[str, Any]:
     return fields | {f"recipe.{name}": value for name, value in dataclasses.asdict(config.recipe).items()}
 
 
-def contents(bottoms: Mapping[str, Bottom], result: Mapping[str, Any]) -> dict[str, Figure | dict[str, np.ndarray]]:
+def contents(bottoms: Mapping[str, Bottom], result: Result) -> dict[str, Figure | dict[str, np.ndarray]]:
     """{file: page or arrays}: the two pages, and the arrays of each net."""
     files: dict[str, Figure | dict[str, np.ndarray]] = {}
     for role, one in bottoms.items():
@@ -233,7 +243,7 @@ def contents(bottoms: Mapping[str, Bottom], result: Mapping[str, Any]) -> dict[s
     return files
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print the numbers of each net, and how to make those that are missing."""
     for role, facts in result["nets"].items():
         bands = ", ".join(f"{share:.0%} at {band}" for band, share in facts["band_energy"].items())

@@ -18,7 +18,7 @@ Writes to <run>/figures/invariance (or --out): figure5.png, curves.npz and resul
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -60,7 +60,31 @@ class Config(figure.FigureConfig):
     """Pictures, drawn among those classified rightly, of different classes as far as there are."""
 
 
-def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
+Named = TypedDict("Named", {"class": str | None})  # the name of its class; None without classes
+
+
+class PictureFacts(Named):
+    """What result.json says of a picture."""
+
+    image: str  # its file's name, or its place in the split
+    index: int
+    known: bool  # whether its class is
+    right: bool | None  # classified; None without classes
+
+
+class Result(results.Result):
+    """What result.json holds."""
+
+    figure: str
+    images: list[PictureFacts]
+    layers: tuple[str, ...]
+    transforms: dict[str, invariance.Numbers]  # translation, scale, rotation
+    meanings: dict[str, str]
+    num_images: int
+    not_applicable: dict[str, str]
+
+
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> Result:
     """Measure and draw.
 
     Args:
@@ -85,7 +109,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             name: invariance.curves(fn, chosen.stored.astype(np.float32), transform, amounts[name], **options)
             for name, transform in TRANSFORMS.items()
         }
-        result = {
+        result: Result = {
             "figure": "Figure 5",
             "images": [facts_of(chosen, n) for n in range(len(chosen.indices))],
             "layers": layers,
@@ -105,7 +129,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         return results.write(out, COMMAND, result, {"curves.npz": arrays, "figure5.png": page})
 
 
-def facts_of(chosen: Chosen, n: int) -> dict[str, Any]:
+def facts_of(chosen: Chosen, n: int) -> PictureFacts:
     """What result.json says of picture number n; its class is None without classes."""
     return {
         "image": chosen.pictures[n],
@@ -124,7 +148,7 @@ def without_classes(net: nets.Net) -> dict[str, str]:
     return {"probability of the label": reason}
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print the numbers of each transform."""
     for name, of in result["transforms"].items():
         slopes = ", ".join(f"{slope:.3g} in {layer}" for layer, slope in of["slope"].items())

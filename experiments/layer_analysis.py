@@ -39,7 +39,7 @@ from zfjax.errors import UserError
 from zfjax.nets import Net
 from zfjax.transfer import Fold, frozen_features, linear_models
 from zfjax.transfer import arms as transfer_arms
-from zfjax.transfer.records import mean_and_spread, over_folds, recorded
+from zfjax.transfer.records import OverFolds, mean_and_spread, over_folds, recorded
 
 COMMAND = "layer_analysis"
 
@@ -79,7 +79,32 @@ class Config(figure.NetConfig):
     """Images per step of computing features."""
 
 
-def run(config: Config) -> dict[str, Any]:
+class Measured(OverFolds):
+    """One classifier on one layer."""
+
+    num_features: int
+
+
+class Row(Measured):
+    """The same by name."""
+
+    layer: str
+    classifier: linear_models.Loss
+    paper: float | None  # percent
+
+
+class Result(results.Result):
+    """What result.json holds."""
+
+    table: str
+    rows: list[Row]
+    unit: str
+    num_train: int  # per class
+    num_images: int
+    num_classes: int
+
+
+def run(config: Config) -> Result:
     """Measure every layer, classifier and fold that is not recorded yet, and write the result.
 
     Returns:
@@ -91,7 +116,7 @@ def run(config: Config) -> dict[str, Any]:
         return measure_and_write(config, net, out, nets.home_of(net))
 
 
-def measure_and_write(config: Config, net: Net, out: Path, home: Path) -> dict[str, Any]:
+def measure_and_write(config: Config, net: Net, out: Path, home: Path) -> Result:
     """The same, in a folder that was claimed; `home` keeps features, and records of folds."""
     kept = home / "features"
     photo_set = frozen_features.open_photos(config.dataset, config.images, net, config.remove_duplicates, kept)
@@ -105,11 +130,11 @@ def measure_and_write(config: Config, net: Net, out: Path, home: Path) -> dict[s
         class_names=photo_set.class_names,
     )
     measured = measure(config, net, photo_set, folds, home / "layers" / "records", kept)
-    rows = [
+    rows: list[Row] = [
         {"layer": layer, "classifier": classifier, **facts, "paper": PAPER[config.dataset][classifier].get(layer)}
         for (layer, classifier), facts in measured.items()
     ]
-    result = {
+    result: Result = {
         "table": "Table 7",
         "rows": rows,
         "unit": "percent",
@@ -133,14 +158,15 @@ def check(config: Config, net: Net) -> None:
 
 def measure(
     config: Config, net: Net, photo_set: PhotoSet, folds: Sequence[Fold], records: Path, kept: Path
-) -> dict[tuple[str, str], dict[str, Any]]:
+) -> dict[tuple[str, linear_models.Loss], Measured]:
     """{(layer, classifier): accuracy over the folds}; each fold is recorded, and `kept` keeps features."""
     both: tuple[linear_models.Loss, ...] = ("svm", "softmax")
     wanted = {layer: [name for name in both if layer in getattr(config, name)] for layer in net.layers}
     layers = [layer for layer in wanted if wanted[layer]]
     per_class = len(folds[0].train) // len(photo_set.class_names)
     common = {"num_train": per_class, "seed": config.seed, "num_test": transfer.NUM_TEST, **transfer_arms.MODEL}
-    rows, shapes = {}, nets.shapes_of(net, layers)
+    rows: dict[tuple[str, linear_models.Loss], Measured] = {}
+    shapes = nets.shapes_of(net, layers)
     with tqdm(total=sum(map(len, wanted.values())) * len(folds), unit=" folds") as bar:
         for layer in layers:
             bar.set_description(layer)
@@ -169,10 +195,10 @@ def measure_layer(
     key: Mapping[str, Any],
     records: Path,
     on_fold: Callable[[], Any],
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[linear_models.Loss, list[dict[str, Any]]]:
     """{classifier: one record for each fold}; features, and their Gram matrix, only where a record is missing."""
     gram = cache(lambda: gram_matrix(features()))
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in classifiers}
+    rows: dict[linear_models.Loss, list[dict[str, Any]]] = {name: [] for name in classifiers}
     for number, fold in enumerate(folds):
         coordinates = cache(partial(coordinates_of, gram, fold))
         for name in classifiers:
@@ -202,7 +228,7 @@ def classify(
     return transfer_arms.classify(*coordinates(), photo_set, fold, loss)
 
 
-def report(result: Mapping[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print the table."""
     print(f"{'layer':8}{'features':>10}  {'classifier':12}{'here (%)':>14}{'paper (%)':>12}")
     for row in result["rows"]:

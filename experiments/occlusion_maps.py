@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from tqdm import tqdm
@@ -60,7 +60,49 @@ class Config(figure.FigureConfig):
     """Images, classified correctly, that the score counts where the set says where objects are; 0 for no score."""
 
 
-def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
+Named = TypedDict("Named", {"class": str | None})  # the name of its class; None without classes
+
+
+class ImageFacts(Named):
+    """What result.json says of an image; what needs classes is None without them."""
+
+    image: str  # its file's name, or its place in the split
+    index: int
+    class_is_known: bool
+    predicted: str | None
+    probability: float | None
+    lowest_probability: float | None
+    other_class: float | None  # share of the places
+    map: int
+    unit: str
+    lowest_activity: float
+    highest_activity: float
+
+
+class Projected(TypedDict):
+    """How projections were made."""
+
+    seed: str  # where they start: "value"
+
+
+class Result(results.Result):
+    """What result.json holds."""
+
+    figure: str
+    projections: Projected
+    places: tuple[int, ...]  # rows and columns of the grid
+    layer: str
+    square: int  # pixels
+    stride: int
+    fill: str  # in words
+    images: list[ImageFacts]
+    score: occlusion.Score | None  # None where the set does not say where objects are
+    num_images: int
+    not_applicable: dict[str, str]
+    meanings: dict[str, str]
+
+
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> Result | None:
     """Choose images, slide the square, project, score; write page, arrays and result.json.
 
     Args:
@@ -85,7 +127,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         options: dict[str, Any] = {"of": f"{data.fingerprint} validation", "k": 1 + NUM_OTHERS, "batch_size": at_once}
         strongest = scans.scan(net, source, (layer,), **options)[layer]
         if parallel.host_count()[0] > 0:
-            return {}  # one host draws
+            return None  # one host draws
         num_scored, at_once = config.num_scored if "object" in source[0] else 0, min(LOOKING, at_once)
         num = max(config.num_images, num_scored)
         scenes = occlusion.choose_scenes(net, data, layer, num, config.seed, batch_size=at_once)
@@ -99,7 +141,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             swept, coarsely = (occlusion.sweep_all(net, of, places, **options) for of, places in jobs)
         assert swept is not None  # an image is drawn
         projected = occlusion.project_maps(net, source, drawn, strongest, layer=layer, batch_size=at_once)
-        result = {
+        result: Result = {
             "figure": "Figure 7",
             "projections": {"seed": "value"},
             "places": corners.shape[:2],
@@ -145,7 +187,7 @@ def without_classes(net: nets.Net) -> dict[str, str]:
     return {"probability (d)": reason, "most probable class (e)": reason}
 
 
-def facts_of(net: nets.Net, layer: str, drawn: Scenes, swept: Swept, n: int) -> dict[str, Any]:
+def facts_of(net: nets.Net, layer: str, drawn: Scenes, swept: Swept, n: int) -> ImageFacts:
     """What result.json says of image number n; what needs classes is None without them."""
     label, names, probabilities = drawn.labels[n], nets.logit_names(net), drawn.looks.probabilities[n]
     has_classes = swept.probability is not None and swept.predicted is not None
@@ -155,17 +197,19 @@ def facts_of(net: nets.Net, layer: str, drawn: Scenes, swept: Swept, n: int) -> 
         "class": names[label] if has_classes else None,
         "class_is_known": drawn.views.labels[n] >= 0,
         "predicted": names[probabilities.argmax()] if has_classes else None,
-        "probability": probabilities[label] if has_classes else None,
-        "lowest_probability": None if swept.probability is None else swept.probability[n].min(),
-        "other_class": None if swept.predicted is None else (swept.predicted[n] != label).mean(),  # share of places
-        "map": drawn.looks.channel[n],
+        "probability": float(probabilities[label]) if has_classes else None,
+        "lowest_probability": None if swept.probability is None else float(swept.probability[n].min()),
+        "other_class": None
+        if swept.predicted is None
+        else float((swept.predicted[n] != label).mean()),  # share of places
+        "map": int(drawn.looks.channel[n]),
         "unit": nets.unit_name(net, layer, int(drawn.looks.channel[n])),
-        "lowest_activity": swept.activity[n].min(),
-        "highest_activity": swept.activity[n].max(),
+        "lowest_activity": float(swept.activity[n].min()),
+        "highest_activity": float(swept.activity[n].max()),
     }
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print the images and the score."""
     for facts in result["images"]:
         print(occlusion_page.heading(facts))
@@ -173,8 +217,7 @@ def report(result: dict[str, Any]) -> None:
         print(f"no {part}: {reason}")
     if (score := result["score"]) is not None:
         print(f"on the object in {score['num_images']} images (its share of the pixels: {score['area']:.1%}):")
-        for name in ("occlusion", "gradient"):
-            share = score[name]
+        for name, share in (("occlusion", score["occlusion"]), ("gradient", score["gradient"])):
             print(f"  {name}: {share['object']:.1%} (another image's object: {share['other_object']:.1%})")
 
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -67,7 +66,23 @@ class Config(figure.FigureConfig):
     """Permutations of the test; p is 1 / (1 + this) at least."""
 
 
-def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
+class Result(results.Result):
+    """What result.json holds."""
+
+    table: str
+    layers: dict[str, dict[str, correspondence.ScoreFacts]]  # by part or control
+    num_pictures: int
+    num_images: int  # in a draw
+    num_draws: int
+    num_aligned: int
+    pictures: Sequence[str]  # their files' names
+    mask_pixels: int
+    mask_shows: str
+    image_size: nets.Size
+    meanings: dict[str, str]
+
+
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> Result:
     """Mask, compare and draw.
 
     Args:
@@ -97,10 +112,10 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             num_permutations=config.num_permutations,
             seed=config.seed,
         )
-        result = {
+        result: Result = {
             "table": "Table 1",
             "layers": {
-                layer: {row: score._asdict() for row, score in scores.items()}
+                layer: {row: correspondence.facts_of(score) for row, score in scores.items()}
                 for layer, scores in compared.scores.items()
             },
             "num_pictures": len(views.images),
@@ -160,7 +175,7 @@ def in_single_precision(views: nets.Views) -> nets.Views:
     return views if views.parts is None else views._replace(parts=views.parts.astype(np.float32))
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print the table."""
     for layer, rows in result["layers"].items():
         for row, score in rows.items():

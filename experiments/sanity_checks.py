@@ -41,7 +41,21 @@ class Config(figure.FigureConfig):
     """Layer whose units are swapped; by default the last one with feature maps."""
 
 
-def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
+class Result(results.Result):
+    """What result.json holds."""
+
+    table: str
+    checks: sanity.Checks
+    meanings: dict[str, str]  # of each group of checks
+    sentence: str
+    not_applicable: dict[str, str]
+    layer: str
+    asked: str  # whose pictures are compared as weights are drawn anew
+    images: list[str]  # their files' names, or their places in the split
+    indices: Any  # int [N], these places
+
+
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> Result | None:
     """Explain, disturb, compare; write table, pictures, arrays and result.json.
 
     Args:
@@ -59,11 +73,11 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         source = sets.validation_of(data)
         chosen = sets.choose(source, config.num_images, config.seed)
         if parallel.host_count()[0] > 0:
-            return {}  # one host draws
+            return None  # one host draws
         views = nets.read_views(source, chosen, net)
         scores, drawn = sanity.check_all(net, layer, views.images, config.seed)
         checks = sanity.summarize(scores)
-        result = {
+        result: Result = {
             "table": "sanity checks",
             "checks": checks,
             "meanings": {group: sanity_page.GROUPS[group] for group in checks},
@@ -90,7 +104,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         return results.write(out, COMMAND, result, {"scores.npz": arrays, **pages})
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print the table, its sentence, and what is left out."""
     print("\n".join(sanity_page.table_lines(result["checks"])))
     print(result["sentence"])

@@ -60,8 +60,9 @@ def run(config: Config) -> dict[str, Any]:
         logits = np.asarray(data.official_labels, np.int32)
         source = sets.validation_of(data)
         scored = evaluate_imagenet.score([net], source, logits, batch_size=config.batch_size)
+        errors = scored.errors["center"].ensemble.shares()
         result = {
-            "accuracy": {top: round(1 - error, 6) for top, error in scored.errors["center"].ensemble.shares().items()},
+            "accuracy": {"top1": round(1 - errors["top1"], 6), "top5": round(1 - errors["top5"], 6)},
             "reported": REPORTED,
             "paper": None,
             "num_images": len(source),

@@ -25,7 +25,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from tqdm import tqdm
 
@@ -39,7 +39,7 @@ from zfjax.training import checkpoints
 from zfjax.transfer import Fold, frozen_features
 from zfjax.transfer import arms as transfer_arms
 from zfjax.transfer.arms import Arm
-from zfjax.transfer.records import mean_and_spread, over_folds, recorded
+from zfjax.transfer.records import OverFolds, mean_and_spread, over_folds, recorded
 
 COMMAND = "transfer_learning"
 
@@ -102,7 +102,44 @@ class Config(figure.NetConfig):
     """Images per step of computing features."""
 
 
-def run(config: Config) -> dict[str, Any]:
+class Spread(TypedDict):
+    """Percent."""
+
+    mean: float
+    spread: float | None
+
+
+class Row(OverFolds):
+    """One arm, taught with so many images per class."""
+
+    arm: ArmName
+    num_train: int
+    paper: Spread | None
+
+
+class Setting(results.Result):
+    """What was measured on, and beside which numbers."""
+
+    unit: str
+    num_images: int
+    num_classes: int
+
+
+class Result(Setting):
+    """What result.json holds: of Caltech rows, of VOC what one linear model for each class reached."""
+
+    table: str
+    rows: NotRequired[list[Row]]
+    average_precision: NotRequired[dict[str, float | None]]  # percent by class; None where there is none of it
+    mean_average_precision: NotRequired[float]
+    penalty: NotRequired[float]
+    iterations: NotRequired[int]
+    gradient_norm: NotRequired[float]
+    converged: NotRequired[bool]
+    seconds: NotRequired[float]
+
+
+def run(config: Config) -> Result:
     """Measure every arm, number of training images and fold that is not recorded yet, and write the result.
 
     Returns:
@@ -120,9 +157,7 @@ def run(config: Config) -> dict[str, Any]:
         return measure_and_write(config, sizes, net, out, nets.home_of(net))
 
 
-def measure_and_write(
-    config: Config, sizes: Sequence[tuple[ArmName, int]], net: Net, out: Path, home: Path
-) -> dict[str, Any]:
+def measure_and_write(config: Config, sizes: Sequence[tuple[ArmName, int]], net: Net, out: Path, home: Path) -> Result:
     """The same, in a folder that was claimed; `home` keeps features, and records of folds."""
     kept, records = home / "features", home / "transfer" / "records"
     photo_set = frozen_features.open_photos(config.dataset, config.images, net, config.remove_duplicates, kept)
@@ -131,15 +166,13 @@ def measure_and_write(
     if config.dataset == "voc2012":
         arm = transfer_arms.voc(net, photo_set, **frozen)
         record = recorded(records, "pretrained", arm.key, arm.measure)
-        measured = {name: value for name, value in record.items() if name != "key"}
+        measured: dict[str, Any] = {name: value for name, value in record.items() if name != "key"}
     else:
         arms = {"pretrained": lambda _, fold: transfer_arms.pretrained(net, photo_set, fold, **frozen)}
         if isinstance(net, nets.TrainedNet):
             arms["scratch"] = scratch_arm(config, net, photo_set, out / "unfinished")
         measured = {"rows": measure_folds(config, photo_set, sizes, arms, records)}
-    result = {
-        "table": PAPER[config.dataset]["table"],
-        **measured,
+    setting: Setting = {
         "unit": "percent",
         "num_images": len(photo_set.photos),
         "num_classes": len(photo_set.class_names),
@@ -147,8 +180,9 @@ def measure_and_write(
         "seed": config.seed,
         **results.provenance(net, photo_set, config),
     }
+    result = cast(Result, {"table": PAPER[config.dataset]["table"], **measured, **setting})
     return results.write(
-        out, COMMAND, result, {"curve.png": transfer_page.draw_curve(result)} if "rows" in measured else {}
+        out, COMMAND, result, {"curve.png": transfer_page.draw_curve(result)} if "rows" in result else {}
     )
 
 
@@ -185,14 +219,14 @@ def measure_folds(
     sizes: Sequence[tuple[ArmName, int]],
     arms: Mapping[str, Callable[[int, Fold], Arm]],
     records: Path,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """One row for each arm and number of training images per class, over all folds; each fold is recorded."""
     draw_of: dict[str, Any] = {"num_folds": config.num_folds, "seed": config.seed, "class_names": photo_set.class_names}
     folds = {size: transfer.folds(photo_set.labels, num_train=size, **draw_of) for _, size in sizes}
     # all of them first: what cannot be measured is refused before hours of measuring
     made = {(name, size): [arms[name](*numbered) for numbered in enumerate(folds[size])] for name, size in sizes}
     common = {"data": photo_set.fingerprint, "seed": config.seed, "num_test": transfer.NUM_TEST}
-    rows = []
+    rows: list[Row] = []
     with tqdm(total=len(sizes) * config.num_folds, desc=photo_set.name, unit=" folds") as bar:
         for (name, num_train), of_folds in made.items():
             of_arm = []
@@ -206,7 +240,7 @@ def measure_folds(
     return rows
 
 
-def report(result: Mapping[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print the table."""
     if "rows" in result:
         print(f"{'arm':12}{'per class':>10}{'here (%)':>14}{'paper (%)':>14}")

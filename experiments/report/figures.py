@@ -15,6 +15,8 @@ import numpy as np
 from experiments.report.statistics import ALPHA, Outcome, every, falling, more_often, paired, smaller, untested
 from experiments.report.tables import TABLES
 from experiments.report.verdicts import FAILS, HOLDS, NOT_SHOWN, Finding, bounded, claim, tested
+from zfjax.analyses.evolution import ContinuityFacts
+from zfjax.analyses.strongest import ByChance
 from zfjax.errors import UserError
 from zfjax.schema import Count, Share, entry
 
@@ -26,17 +28,10 @@ OVER_IMAGES = "sign-flip permutation test over the images"
 BY_A_TENTH = f"by {CLEAR:.0%} at least: holds; not at all: does not hold; between: not shown"
 
 
-class Resemblance(TypedDict):
-    """Correlations; None where no projection has one."""
-
-    value: float | None
-    by_chance: float | None
-
-
 class ProjectedLayer(TypedDict):
     """One layer of Figure 2."""
 
-    resemblance: Resemblance
+    resemblance: ByChance  # correlations
 
 
 class Projections(TypedDict):
@@ -85,18 +80,11 @@ def geometry(result: Diagram) -> Finding | None:
     return Finding(ours, HOLDS if same else FAILS)
 
 
-class Continuity(TypedDict):
-    """Correlations of projections at neighbouring epochs; None where there are no such epochs."""
-
-    image_stayed: float | None
-    image_changed: float | None
-
-
 class EvolvedLayer(TypedDict):
     """One layer of Figure 4."""
 
     similarity: list[float | None]  # to its final features, at each epoch
-    continuity: NotRequired[Continuity]  # of the layers that are drawn
+    continuity: NotRequired[ContinuityFacts]  # of the layers that are drawn
 
 
 class Evolution(TypedDict):

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.report.render import Cell, Table
-from experiments.report.tables import Evaluation, Wrong
+from experiments.report.tables import Evaluation
 from experiments.report.transfer import Voc
 from experiments.report.verdicts import Result
 from zfjax.errors import UserError
+from zfjax.training.evaluation import Shares
 
 PLUMBING = {"figure", "table", "config", "versions", "checkpoint", "checkpoints", "data", "meanings", "paper", "folder"}
 MOST = 40  # rows
@@ -177,7 +178,7 @@ def errors(result: Evaluation) -> Numbers:
     return ("error (%)", "centre, top-1", "centre, top-5", "ten crops, top-1", "ten crops, top-5"), rows
 
 
-def _percent(error: Wrong | None) -> tuple[str, str]:
+def _percent(error: Shares | None) -> tuple[str, str]:
     return ("", "") if error is None else (f"{100 * error['top1']:.1f}", f"{100 * error['top5']:.1f}")
 
 

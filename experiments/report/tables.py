@@ -15,6 +15,7 @@ from experiments.report.transfer import LAYERS, TRANSFER, WIDE
 from experiments.report.verdicts import NOT_SHOWN, Finding, bounded, claim, tested
 from zfjax.errors import UserError
 from zfjax.schema import entry
+from zfjax.training.evaluation import Shares
 
 LITTLE, ALIKE = 0.05, 0.02  # shares of the images: what removing layers may cost, what counts as the same error
 CLOSER = 0.05  # of random places' score: how much nearer the parts come to it
@@ -81,18 +82,11 @@ def parts_gain_less_above(result: Correspondence) -> Finding | None:
     return bounded(ours, gains["conv5"] - gains["fc7"], holds_from=CLOSER, fails_to=-CLOSER)
 
 
-class Wrong(TypedDict):
-    """Shares of the images whose class is not the first answer, not among the first five."""
-
-    top1: float
-    top5: float
-
-
 class Errors(TypedDict):
     """Of the centre crop, and of ten crops averaged."""
 
-    center: Wrong
-    ten: NotRequired[Wrong]  # only a table of layers has other crops than the centre
+    center: Shares
+    ten: NotRequired[Shares]  # only a table of layers has other crops than the centre
 
 
 class Member(TypedDict):

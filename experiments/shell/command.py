@@ -6,9 +6,9 @@ import argparse
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import tyro
@@ -19,6 +19,8 @@ from experiments.shell.stopping import Stopped as Stopped
 from experiments.shell.stopping import StopRequest as StopRequest
 from zfjax import parallel
 from zfjax.errors import FailedError, UserError
+
+Result = TypeVar("Result", bound=Mapping[str, Any])
 
 CACHE_VARIABLE = "ZFJAX_COMPILATION_CACHE"
 
@@ -93,9 +95,9 @@ def in_one_line() -> Iterator[None]:
 
 def main(
     config_type: type[Any],
-    run: Callable[[Any], dict[str, Any]],
+    run: Callable[[Any], Result | None],
     doc: str | None,
-    report: Callable[[dict[str, Any]], None],
+    report: Callable[[Result], None],
     *,
     when_stopped: str = "nothing was written",
     joins: bool = False,
@@ -104,7 +106,7 @@ def main(
 
     Args:
       config_type: frozen dataclass; its fields are the flags.
-      run: config -> result; empty on every host but the first, where there are several.
+      run: config -> result; None on every host but the first, where there are several.
       doc: the module's docstring, shown by --help.
       report: prints a few lines of the result.
       when_stopped: what Ctrl-C left behind.

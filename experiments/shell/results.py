@@ -12,7 +12,7 @@ import platform
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, TypeVar, cast
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -42,14 +42,56 @@ class Stored(TypedDict):
     files: NotRequired[dict[str, object]]
 
 
-class Provenance(TypedDict):
+class NetFacts(TypedDict):
+    """A network as a result names it."""
+
+    name: str
+    fingerprint: str
+
+
+class Checkpoint(TypedDict):
+    """Where a network comes from."""
+
+    path: Path | str  # its name where it comes from no file
+    fingerprint: str
+
+
+class DataFacts(TypedDict):
+    """The pictures that were looked at."""
+
+    name: str
+    fingerprint: str
+    num_classes: int
+    left_out: NotRequired[Any]  # pictures that cannot be decoded, where there are any
+
+
+class Written(TypedDict):
+    """What every result.json holds."""
+
+    config: Any  # the command's flags
+    versions: dict[str, str]
+    # `write` adds these
+    folder: NotRequired[Path]
+    command: NotRequired[str]
+    files: NotRequired[dict[str, FileFacts]]
+
+
+class Provenance(Written):
     """Where the numbers of a result come from."""
 
-    net: dict[str, Any]
-    checkpoint: dict[str, Any]
-    data: dict[str, Any]
-    config: Any
-    versions: dict[str, str]
+    net: NetFacts
+    checkpoint: Checkpoint
+    data: DataFacts
+
+
+class Result(Provenance):
+    """What the result.json of a figure or table holds whose numbers are those of a network."""
+
+    paper: Any  # what the paper says, None where it says nothing
+    seed: int
+
+
+Whole = TypeVar("Whole", bound=Mapping[str, Any])
 
 
 @contextlib.contextmanager
@@ -106,9 +148,9 @@ def read(folder: Path) -> dict[str, Any]:
 def write(
     folder: Path,
     command: str,
-    result: Mapping[str, Any],
+    result: Whole,
     contents: Mapping[str, Figure | Mapping[str, np.ndarray] | bytes],
-) -> dict[str, Any]:
+) -> Whole:
     """Write the files of a result, and last result.json, which names them with their sizes and digests.
 
     All files are whole before the first replaces an earlier one; what an earlier result of this folder named and this
@@ -121,7 +163,7 @@ def write(
       contents: {name: a figure (.png), arrays (.npz), or bytes}.
 
     Returns:
-      What result.json holds.
+      What result.json holds: `result` with "folder", "command" and "files".
     """
     folder.mkdir(parents=True, exist_ok=True)
     ours = _named(folder, contents)
@@ -145,7 +187,7 @@ def write(
     whole = {**result, "folder": folder, "command": command, "files": facts}
     files.save_json(folder / RESULT, whole)
     (folder / PENDING).unlink(missing_ok=True)
-    return whole
+    return cast(Whole, whole)
 
 
 def _named(folder: Path, contents: Iterable[str]) -> set[str]:
@@ -169,18 +211,25 @@ def _encoded(content: Figure | Mapping[str, np.ndarray] | bytes) -> bytes:
 
 def provenance(net: Net, data: ImageSet | PhotoSet, config: Any) -> Provenance:
     """What every result.json says about where its numbers come from."""
+    facts: DataFacts = {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "num_classes": len(data.class_names),
+    }
+    if isinstance(data, ImageSet) and data.left_out:
+        facts["left_out"] = data.left_out
     return {
         "net": {"name": net.name, "fingerprint": net.fingerprint},
-        "checkpoint": {"path": getattr(net, "path", net.name), "fingerprint": net.fingerprint},
-        "data": {
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "num_classes": len(data.class_names),
-            **({"left_out": data.left_out} if isinstance(data, ImageSet) and data.left_out else {}),
-        },
+        "checkpoint": checkpoint_of(net),
+        "data": facts,
         "config": config,
         "versions": versions(),
     }
+
+
+def checkpoint_of(net: Net) -> Checkpoint:
+    """Where a network comes from."""
+    return {"path": getattr(net, "path", net.name), "fingerprint": net.fingerprint}
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, cast
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +97,22 @@ class Score(NamedTuple):
     changed: float  # share of features that the masks change at all: where few change, few can be unequal
     p: float | None  # `permutation_p_value` of a part; None of a control
     p_aligned: float | None  # rank of a part's `all` among aligned masks, over their number + 1; None of a control
+
+
+class ScoreFacts(TypedDict):
+    """`Score` as a result holds it."""
+
+    delta: float
+    std: float
+    all: float
+    changed: float
+    p: float | None
+    p_aligned: float | None
+
+
+def facts_of(score: Score) -> ScoreFacts:
+    """The fields of a score by their names."""
+    return cast(ScoreFacts, score._asdict())
 
 
 def check_draw(num_images: int, num: int) -> None:

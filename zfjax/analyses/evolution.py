@@ -8,7 +8,7 @@ Below, E epochs are in their order, the last one is the end of the run, and C ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -37,12 +37,35 @@ MEANINGS = {
     "strongest image stayed and where it changed",
 }
 
+
+class Settling(TypedDict):
+    """How early the features of one layer are like their final ones: see MEANINGS."""
+
+    similarity: list[float | None]  # at each epoch
+    similarity_by_chance: float | None
+    settling_epoch: int | None
+
+
+class Followed(TypedDict):
+    """The strongest activations of one layer over the epochs: see MEANINGS."""
+
+    growth: list[float | None]  # at each epoch
+    changed: list[float | None]  # from the second epoch on
+
+
+class ContinuityFacts(TypedDict):
+    """`Continuity` as a result holds it."""
+
+    image_stayed: float | None
+    image_changed: float | None
+
+
 Drawn = Mapping[str, Mapping[int, Strongest]]  # by layer and epoch: M maps, one image each
 
 
 def measure(
     by_epoch: Mapping[int, Net], images: np.ndarray, layers: Sequence[str], *, batch_size: int = 64
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Settling]:
     """How alike each layer's features are to those of the last epoch, and from when on they stay so.
 
     Examples:
@@ -91,10 +114,10 @@ def project(by_epoch: Mapping[int, Net], source: Source, tops: Mapping[int, Stat
     return drawn
 
 
-def follow(tops: Mapping[int, State]) -> dict[str, dict[str, Any]]:
+def follow(tops: Mapping[int, State]) -> dict[str, Followed]:
     """`growth` and `changed` of each layer's strongest activations; {epoch: {layer: TopActivations}} -> by layer."""
     states = [tops[epoch] for epoch in _epochs(tops)]
-    facts = {}
+    facts: dict[str, Followed] = {}
     for layer in states[-1]:
         values, images = (
             np.stack([np.asarray(getattr(state[layer], name))[:, 0] for state in states])
@@ -172,7 +195,7 @@ def settling_epoch(similarities: Sequence[float], epochs: Sequence[int], thresho
     return settled
 
 
-def lower_first(similarities: Sequence[Sequence[float]]) -> float | None:
+def lower_first(similarities: Sequence[Sequence[float | None]]) -> float | None:
     """How far lower layers settle before upper ones: 1 wherever two are compared, 0.5 in no order, 0 nowhere.
 
     The share of the pairs of layers whose lower one has the larger mean similarity over the epochs; equal ones count
@@ -184,7 +207,7 @@ def lower_first(similarities: Sequence[Sequence[float]]) -> float | None:
     Returns:
       The share; None for fewer than two layers.
     """
-    means = [float(np.mean(row)) for row in similarities]
+    means = [float(np.mean(np.asarray(row, np.float64))) for row in similarities]
     pairs = [(low, high) for n, low in enumerate(means) for high in means[n + 1 :]]
     return _mean([(low > high) + (low == high) / 2 for low, high in pairs])
 
@@ -253,7 +276,7 @@ def _epochs(by_epoch: Mapping[int, Any]) -> list[int]:
     return epochs
 
 
-def _settling(curve: Sequence[float | None], final: np.ndarray, earlier: Sequence[int]) -> dict[str, Any]:
+def _settling(curve: Sequence[float | None], final: np.ndarray, earlier: Sequence[int]) -> Settling:
     known = [
         value for value in curve[:-1] if value is not None
     ]  # all of them, or none where no map is alive at the end

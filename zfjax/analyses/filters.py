@@ -6,7 +6,7 @@ be compared: 0.5 is the finest grating that pixels hold, 1 / (2 * stride) the fi
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +18,7 @@ from zfjax.analyses.top_activations import State
 from zfjax.architecture import Conv
 from zfjax.data import Source
 from zfjax.errors import UserError
-from zfjax.nets import Net
+from zfjax.nets import Net, Size
 from zfjax.pixels import size_of
 from zfjax.training import filter_rms
 
@@ -234,19 +234,54 @@ def look(net: Net, source: Source, state: State, *, num_maps: int, seed: int = 0
     return Bottom(name, layers, kernel, top_activations.alive(state[first]), stride_of(net), drawn, tuple(units))
 
 
-def measure(bottom: Bottom) -> dict[str, Any]:
+class Filters(TypedDict):
+    """Some of a layer's filters."""
+
+    count: int
+    share: float  # of all
+
+
+class DominanceFacts(TypedDict):
+    """`Dominance` as a result holds it."""
+
+    largest_over_median: float
+    energy_share: float
+
+
+class Numbers(TypedDict):
+    """The numbers of one net: see MEANINGS."""
+
+    architecture: str
+    num_filters: int
+    size: Size  # pixels
+    stride: int | None  # pixels; None where it is not known
+    dominance: DominanceFacts
+    largest_rms: float
+    dead_by_weight: Filters
+    dead_by_activity: Filters
+    band_energy: dict[str, float]  # by BANDS
+    band_peaks: dict[str, float]
+    aliased_energy: NotRequired[float]  # absent where the stride is not known
+    # absent where there is no second layer
+    maps_of_layer_2: NotRequired[Any]  # int [M]
+    units_of_layer_2: NotRequired[list[str]]  # [M]
+    images_of_layer_2: NotRequired[list[list[str]]]  # [M, k]
+    projections_of_layer_2: NotRequired[strongest.Notes]
+
+
+def measure(bottom: Bottom) -> Numbers:
     """The numbers of one net: see MEANINGS. What needs a stride is left out where that is not known."""
     kernel, is_weak, spread = bottom.kernel, weak(bottom.kernel), dominance(bottom.kernel)
     height, width = kernel.shape[:2]
     peaks = peak_frequency(kernel[..., ~is_weak])
     in_band = {band: (low <= peaks) & (peaks < high) for band, (low, high) in BANDS.items()}
     energy = band_energy(kernel[..., ~is_weak])
-    facts = {
+    facts: Numbers = {
         "architecture": bottom.name,
         "num_filters": kernel.shape[-1],
         "size": height if height == width else (height, width),
         "stride": bottom.stride,
-        "dominance": spread._asdict(),
+        "dominance": {"largest_over_median": spread.largest_over_median, "energy_share": spread.energy_share},
         "largest_rms": float(np.max(filter_rms(kernel))),
         "dead_by_weight": {"count": int(is_weak.sum()), "share": float(is_weak.mean())},
         "dead_by_activity": {"count": int((~bottom.alive).sum()), "share": float((~bottom.alive).mean())},
@@ -256,12 +291,10 @@ def measure(bottom: Bottom) -> dict[str, Any]:
     if bottom.stride is not None:
         facts["aliased_energy"] = float(aliased_energy(kernel[..., ~is_weak], bottom.stride).mean())
     if bottom.second is not None:
-        facts |= {
-            "maps_of_layer_2": bottom.second.maps,
-            "units_of_layer_2": list(bottom.units),
-            "images_of_layer_2": bottom.second.names.tolist(),
-            "projections_of_layer_2": strongest.notes(bottom.second),
-        }
+        facts["maps_of_layer_2"] = bottom.second.maps
+        facts["units_of_layer_2"] = list(bottom.units)
+        facts["images_of_layer_2"] = bottom.second.names.tolist()
+        facts["projections_of_layer_2"] = strongest.notes(bottom.second)
     return facts
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -347,14 +347,41 @@ def amounts_at(size: Size) -> dict[str, np.ndarray]:
     return {"translation": translations, "scale": SCALES, "rotation": ROTATIONS}
 
 
-def numbers(
-    name: str, amounts: np.ndarray, measured: Curves, layers: Sequence[str], labels: np.ndarray
-) -> dict[str, Any]:
+class OfImages(TypedDict):
+    """Numbers of each image by layer, float [N]."""
+
+    slope: dict[str, Any]
+    linearity: dict[str, Any]
+
+
+class Stability(TypedDict):
+    """How often the most probable class stays."""
+
+    mean: float
+    images: Any  # float [N], of each image
+    amounts: Any  # float [A], of each amount
+
+
+class Numbers(TypedDict):
+    """What the figure says of one transform; by layer the means over the images. None is what needs classes."""
+
+    per: str  # unit of the slopes
+    slope: dict[str, float]
+    slope_ratio: float | None
+    raw_slope: dict[str, float]
+    linearity: dict[str, float]
+    of_images: OfImages
+    label_stability: Stability | None
+    amounts: Any  # float [A]
+    quarter_turn_gain: NotRequired[Any]  # float [N], of rotation
+
+
+def numbers(name: str, amounts: np.ndarray, measured: Curves, layers: Sequence[str], labels: np.ndarray) -> Numbers:
     """What MEANINGS says, for one transform; what needs classes is None without them."""
     extents, distances = TRANSFORMS[name].extent(amounts), relative(measured)
     slopes = {layer: float(slope(extents, distances[layer]).mean()) for layer in layers}
     shares = label_probability(measured, labels)
-    result = {
+    result: Numbers = {
         "per": TRANSFORMS[name].unit,
         "slope": slopes,
         "slope_ratio": slopes[layers[0]] / slopes[layers[-1]] if slopes[layers[-1]] else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -410,7 +410,19 @@ def strongest_places(features: np.ndarray) -> np.ndarray:
     return features.reshape(len(features), -1, features.shape[-1]).max(axis=1)
 
 
-def score(climbed: Climbed, strongest: np.ndarray) -> dict[str, Any]:
+class Score(TypedDict):
+    """How far the climbs of one layer's M units came: see MEANINGS."""
+
+    maps: Any  # int [M]
+    reached: Any  # float [M]
+    strongest: Any  # float [M]
+    median_ratio: float | None  # None where no image excites any of the units
+    rising: float
+    silent_at_start: float
+    won: float
+
+
+def score(climbed: Climbed, strongest: np.ndarray) -> Score:
     """What MEANINGS says of one layer; strongest [C] of the validation set."""
     strongest = strongest[climbed.maps]
     excited = strongest > 0  # a dead map, or a class that no image is given, has no ratio

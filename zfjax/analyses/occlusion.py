@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial, reduce
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from zfjax.features import Features
 from zfjax.nets import Net, Views
 from zfjax.pixels import in_colours
 from zfjax.programs import as_partial, compiled
+from zfjax.schema import Count, Share
 
 GREY = 128  # of a stored picture
 MIB = 2**20
@@ -574,7 +575,24 @@ def project_maps(
     return [Projected(images[number == n], projections[number == n]) for n in range(len(scenes.labels))]
 
 
-def score(scenes: Scenes, swept: Swept, corners: np.ndarray, *, square: Sides) -> dict[str, Any] | None:
+class Pointing(TypedDict):
+    """How often a place lies on the image's object, and on that of another image."""
+
+    object: Share
+    standard_error: float
+    other_object: Share
+
+
+class Score(TypedDict):
+    """Of the place of the largest drop, and of that of the largest gradient."""
+
+    num_images: Count
+    area: float  # the objects' share of the pixels
+    occlusion: Pointing
+    gradient: Pointing
+
+
+def score(scenes: Scenes, swept: Swept, corners: np.ndarray, *, square: Sides) -> Score | None:
     """How often the place of the largest drop, and that of the largest |gradient|, lies on the object.
 
     Each is the centre of the best square among the same places: where the probability (without classes: the activity)
@@ -589,12 +607,14 @@ def score(scenes: Scenes, swept: Swept, corners: np.ndarray, *, square: Sides) -
         return None
     sums = square_sums(scenes.looks.saliency, corners, square=square)
     middles = centers(corners, square).reshape(-1, 2)
-    scores: dict[str, Any] = {"num_images": len(masks), "area": masks.mean()}
-    for name, harm in {"occlusion": -harmed(swept), "gradient": sums}.items():
+
+    def best(harm: np.ndarray) -> Pointing:
         own, others = pointing(middles[harm.reshape(len(masks), -1).argmax(axis=1)], masks)
         error = own.std() / len(masks) ** 0.5
-        scores[name] = {"object": own.mean(), "standard_error": error, "other_object": others.mean()}
-    return scores
+        return {"object": own.mean(), "standard_error": error, "other_object": others.mean()}
+
+    area = masks.mean()
+    return {"num_images": len(masks), "area": area, "occlusion": best(-harmed(swept)), "gradient": best(sums)}
 
 
 def harmed(swept: Swept) -> np.ndarray:

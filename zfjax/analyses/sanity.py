@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,17 @@ from zfjax.programs import as_partial, compiled
 Pictures = dict[str, np.ndarray]  # method -> float [B, H, W, C] signed
 Drawn = dict[str, dict[str, Pictures]]  # group -> what was drawn -> its pictures
 Scores = dict[str, dict[str, dict[str, np.ndarray]]]  # group -> row -> method -> float [B], NaN where undefined
-Checks = dict[str, dict[str, dict[str, dict[str, Any]]]]  # the same, each {"mean", "std", "num"} over the images
+
+
+class Cell(TypedDict):
+    """One comparison over the images whose pictures can be compared; None where there is none."""
+
+    mean: float | None
+    std: float | None
+    num: int
+
+
+Checks = dict[str, dict[str, dict[str, Cell]]]  # the same
 UNITS = ("best class", "worst class", "strongest unit", "weakest unit")
 
 
@@ -400,7 +410,7 @@ def compare(drawn: Drawn, images: np.ndarray) -> Scores:
 def summarize(scores: Scores) -> Checks:
     """Mean and standard deviation over the images whose pictures can be compared, and their number."""
 
-    def over_images(values: np.ndarray) -> dict[str, Any]:
+    def over_images(values: np.ndarray) -> Cell:
         values = values[np.isfinite(values)]
         is_known = len(values) > 0
         mean, std = (values.mean(), values.std()) if is_known else (None, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import numpy as np
@@ -216,7 +216,30 @@ def _ties(fn: features.Features, layer: str, images: np.ndarray, which: np.ndarr
     return ties
 
 
-def notes(strongest: Strongest) -> dict[str, Any]:
+class Notes(TypedDict):
+    """How M projections were made: see MEANINGS."""
+
+    seed: str
+    num_below_zero: int
+    rounding: Any  # bool [M]
+    tied: Any  # int [M], images
+
+
+class ByChance(TypedDict):
+    """A number of projections, and the same where they have nothing to do with it; None where it cannot be said."""
+
+    value: float | None
+    by_chance: float | None
+
+
+class Scores(TypedDict):
+    """How good projections are: see MEANINGS."""
+
+    resemblance: ByChance
+    energy_on_object: ByChance | None  # None where the set does not say where objects are
+
+
+def notes(strongest: Strongest) -> Notes:
     """What MEANINGS says of how the projections were made, and of those that are not what they look like."""
     drawn = strongest.images >= 0
     return {
@@ -249,11 +272,11 @@ def warnings_of(facts: Mapping[str, Any]) -> list[str]:
     return [f"{num} {one if num == 1 else several}" for num, one, several in lines if num]
 
 
-def scores(strongest: Strongest) -> dict[str, Any]:
+def scores(strongest: Strongest) -> Scores:
     """What MEANINGS says, each as {"value", "by_chance"}; None where it cannot be said."""
     own = [correlations(strongest, m, m) for m in range(len(strongest.maps))]
     other = [correlations(strongest, m, m - 1) for m in range(len(strongest.maps))] if len(strongest.maps) > 1 else []
-    result = {"resemblance": {"value": _mean(own), "by_chance": _mean(other)}, "energy_on_object": None}
+    result: Scores = {"resemblance": {"value": _mean(own), "by_chance": _mean(other)}, "energy_on_object": None}
     if strongest.objects is not None:
         energy = np.square(strongest.projections, dtype=np.float64).sum(axis=-1)
         drawn = energy.sum(axis=(2, 3)) > 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import numpy as np
 
 from zfjax import nets
+from zfjax.analyses.strongest import ByChance
 from zfjax.architecture import Architecture, ContrastNorm, Conv, Pool, receptive_field
 from zfjax.deconvnet import Step, descend, isolate
 from zfjax.errors import UserError
@@ -48,6 +49,36 @@ class Stage(NamedTuple):
     pool_input: np.ndarray | None  # float [H', W'] what the pool read on the way up
 
 
+class Conserved(TypedDict):
+    """What one layer does to the signal on its way down: see MEANINGS."""
+
+    sum_from_above: float
+    sum_unpooled: float
+    removed: float
+    reached: float
+    silent: float
+    map: int  # the one that is drawn
+    map_share: float
+
+
+class Energy(TypedDict):
+    """Where the energy of a projection lies: see MEANINGS."""
+
+    energy_in_field: float
+    energy_on_object: ByChance | None  # None where the set does not say where objects are
+
+
+class Numbers(Energy):
+    """One unit, and what is conserved on its way down."""
+
+    layer: str
+    map: int
+    unit: str  # in words
+    place: tuple[int, ...]  # (y, x) of the unit in its map; () in a dense layer
+    activation: float
+    layers: dict[str, Conserved]  # from the unit's layer down
+
+
 class Walk(NamedTuple):
     """What the figure shows."""
 
@@ -57,7 +88,7 @@ class Walk(NamedTuple):
     picture: np.ndarray  # uint8 [s, s, 3]
     projection: np.ndarray  # float [s, s, 3] signed, pixels
     box: tuple[int, int, int, int] | None  # (top, left, bottom, right) that the unit sees; None: the whole picture
-    numbers: Mapping[str, Any]  # see MEANINGS
+    numbers: Numbers
 
 
 def last_conv(architecture: Architecture) -> str:
@@ -97,7 +128,7 @@ def walk_down(net: nets.OfTable, views: nets.Views, layer: str, channel: int | N
     projection = (steps[down[-1]].filtered * np.float32(architecture.input_scale))[0]
     place = tuple(int(index) for index in np.argwhere(top[0])[0][:-1])
     box = box_of(architecture, layer, place)
-    numbers = {
+    numbers: Numbers = {
         "layer": layer,
         "map": channel,
         "unit": unit_of(net, layer, channel),
@@ -111,7 +142,7 @@ def walk_down(net: nets.OfTable, views: nets.Views, layer: str, channel: int | N
     return Walk(title_of(numbers, name), stages, place, views.pictures[0], projection, box, numbers)
 
 
-def conserved(handed_on: np.ndarray, above: np.ndarray, step: Step) -> dict[str, float]:
+def conserved(handed_on: np.ndarray, above: np.ndarray, step: Step) -> Conserved:
     """What MEANINGS says of one layer; handed_on and above [1, ..., C], on the way up and down."""
     signal, left = step.unpooled.astype(np.float64), step.rectified.astype(np.float64)
     of_maps = np.abs(left).reshape(-1, left.shape[-1]).sum(axis=0)
@@ -129,14 +160,14 @@ def conserved(handed_on: np.ndarray, above: np.ndarray, step: Step) -> dict[str,
     }
 
 
-def energy(projection: np.ndarray, box: tuple[int, ...] | None, on_object: np.ndarray | None) -> dict[str, Any]:
+def energy(projection: np.ndarray, box: tuple[int, ...] | None, on_object: np.ndarray | None) -> Energy:
     """Where the energy of a projection [s, s, 3] lies, as MEANINGS says; on_object: bool [s, s]."""
     squares = np.square(projection, dtype=np.float64).sum(axis=-1)
     top, left, bottom, right = (0, 0, *squares.shape) if box is None else (max(edge, 0) for edge in box)
     field = np.zeros(squares.shape, bool)
     field[top:bottom, left:right] = True
     whole = squares.sum() or 1.0
-    shares: dict[str, Any] = {"energy_in_field": float(1 - squares[~field].sum() / whole), "energy_on_object": None}
+    shares: Energy = {"energy_in_field": float(1 - squares[~field].sum() / whole), "energy_on_object": None}
     if on_object is not None:
         share = float(squares[on_object].sum() / whole)
         shares["energy_on_object"] = {"value": share, "by_chance": float(on_object[field].mean())}
@@ -194,7 +225,7 @@ def unit_of(net: nets.OfTable, layer: str, channel: int) -> str:
     return f"class {name!r}" if is_class else f"{name} of {layer}"
 
 
-def title_of(numbers: Mapping[str, Any], picture: str) -> str:
+def title_of(numbers: Numbers, picture: str) -> str:
     """Which unit, and how strongly the picture of this name excites it."""
     where = f" in picture {picture}" if picture else ""
     return (

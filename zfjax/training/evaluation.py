@@ -6,7 +6,7 @@ Networks of a table are measured on all devices; any other network by `errors_of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,13 @@ Crops = Literal["center", "ten"]
 _LEAST = float(np.finfo(np.float32).min)  # in the place of the logarithm of 0
 
 
+class Shares(TypedDict):
+    """Shares of the images whose class is not the first answer, not among the first five."""
+
+    top1: float
+    top5: float
+
+
 class Errors(NamedTuple):
     """Counts over the images seen so far; divided once, at the end."""
 
@@ -30,7 +37,7 @@ class Errors(NamedTuple):
     top5: jax.Array | int = 0  # images whose true class is not among the five most probable ones
     count: jax.Array | int = 0  # type: ignore[assignment]  # images; hides tuple.count
 
-    def shares(self) -> dict[str, float]:
+    def shares(self) -> Shares:
         """{"top1": error, "top5": error}, as shares of the images; UserError if none was seen."""
         if self.count == 0:
             raise UserError("count=0: no image was evaluated")

@@ -322,7 +322,8 @@ class _Loop:
             counts = self._run.evaluate(self._state.params, self._validation_batches(self._run.validation))
             if self._stopping:
                 return None
-            errors = counts.shares()
+            shares = counts.shares()
+            errors = {"top1": shares["top1"], "top5": shares["top5"]}
         totals, rate = self._totals, step.learning_rate(self._state)
         self._annealing = step.anneal(self._annealing, errors.get("top1", math.inf), self._run.recipe)
         speed = self._images / self._seconds if self._images else None

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -34,7 +34,16 @@ def recorded(
     return record
 
 
-def over_folds(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+class OverFolds(TypedDict):
+    """Accuracies in percent."""
+
+    folds: list[float]
+    mean: float
+    spread: float | None  # standard deviation of the folds; None of a single one
+    records: list[dict[str, Any]]  # what else was recorded of each
+
+
+def over_folds(records: Sequence[Mapping[str, Any]]) -> OverFolds:
     """A row of a table from the records of its folds.
 
     Returns:
