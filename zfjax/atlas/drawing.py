@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,18 +43,32 @@ def draw_all(
     progress: bool,
 ) -> dict[str, Drawn]:
     """Draw the sheets of all units and the whole images, some units at a time; what is there already stays."""
+
+    def draw(number: int, layer: str, channels: np.ndarray, part: Measured) -> Drawn:
+        return _draw_block(net, source, page, number, layer, channels, part, ways, grey, key)
+
+    return _in_blocks(draw, measured, called="drawing", progress=progress)
+
+
+def _in_blocks(
+    draw: Callable[[int, str, np.ndarray, Measured], Drawn],
+    measured: Mapping[str, Measured],
+    *,
+    called: str,
+    progress: bool,
+) -> dict[str, Drawn]:
+    """draw(number of the layer, layer, channels, what was measured of them) of some units at a time, put together."""
     total = sum(len(of.strength) for of in measured.values())
-    found: dict[str, Drawn] = {}
-    with tqdm(total=total, unit=" units", desc="drawing", disable=not progress) as bar:
+    drawn: dict[str, Drawn] = {}
+    with tqdm(total=total, unit=" units", desc=called, disable=not progress) as bar:
         for number, (layer, of_layer) in enumerate(measured.items()):
             parts = []
             for start in range(0, len(of_layer.strength), AT_ONCE):
                 channels = np.arange(start, min(start + AT_ONCE, len(of_layer.strength)))
-                part = part_of(of_layer, slice(start, start + AT_ONCE))
-                parts.append(_draw_block(net, source, page, number, layer, channels, part, ways, grey, key))
+                parts.append(draw(number, layer, channels, part_of(of_layer, slice(start, start + AT_ONCE))))
                 bar.update(len(channels))
-            found[layer] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return found
+            drawn[layer] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return drawn
 
 
 def _draw_block(
@@ -120,25 +134,19 @@ def draw_epochs(
       {layer: {"values" [U, epochs], "scales" [U]}}, one scale for all epochs of a unit.
     """
     fingerprints = [net.fingerprint for net in epochs.values()]
-    total = sum(len(of.strength) for of in measured.values())
-    found: dict[str, Drawn] = {}
-    with tqdm(total=total, unit=" units", desc="epochs", disable=not progress) as bar:
-        for number, (layer, of_layer) in enumerate(measured.items()):
-            parts = []
-            for start in range(0, len(of_layer.strength), AT_ONCE):
-                channels = np.arange(start, min(start + AT_ONCE, len(of_layer.strength)))
-                images = of_layer.images[start : start + AT_ONCE, 0]
-                belongs = json.dumps([key, layer, channels.tolist(), images.tolist(), fingerprints])
-                notes = page.folder / "scan" / f"epochs-{number}-{start}.npz"
-                alive = channels[images >= 0]
-                part = _kept(page, notes, belongs, [site.sheet_of(number, m, "epochs") for m in alive])
-                if part is None:
-                    part = _epochs_of(epochs, source, page, number, layer, channels, images)
-                    files.save_arrays(notes, {**part, "key": np.array(belongs)})
-                parts.append(part)
-                bar.update(len(channels))
-            found[layer] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return found
+
+    def draw(number: int, layer: str, channels: np.ndarray, part: Measured) -> Drawn:
+        images = part.images[:, 0]
+        belongs = json.dumps([key, layer, channels.tolist(), images.tolist(), fingerprints])
+        notes = page.folder / "scan" / f"epochs-{number}-{channels[0]}.npz"
+        sheets = [site.sheet_of(number, m, "epochs") for m in channels[images >= 0]]
+        if (kept := _kept(page, notes, belongs, sheets)) is not None:
+            return kept
+        drawn = _epochs_of(epochs, source, page, number, layer, channels, images)
+        files.save_arrays(notes, {**drawn, "key": np.array(belongs)})
+        return drawn
+
+    return _in_blocks(draw, measured, called="epochs", progress=progress)
 
 
 def _epochs_of(
