@@ -62,6 +62,8 @@ def test_a_unit_a_map_and_a_class_are_what_isolate_would_name():
     each = climb(same, channel=np.array([1, 0, 2]), position=(np.array([0, 5, 3]), 2), steps=1)
     moved = np.argwhere(np.abs(np.asarray(each.images) - START) > 1)
     np.testing.assert_array_equal(moved, [[0, 0, 2, 1], [1, 5, 2, 0], [2, 3, 2, 2]])
+    units = zfjax.Unit(np.array([1, 0, 2]), (np.array([0, 5, 3]), 2))
+    np.testing.assert_array_equal(climb(same, channel=None, unit=units, steps=1).images, each.images)
     whole = climb(same, channel=2, steps=1)
     np.testing.assert_allclose(np.asarray(whole.images)[..., 2] - START[..., 2], np.sqrt(3), rtol=1e-5)
     np.testing.assert_allclose(whole.path[0], START[..., 2].mean((1, 2)), rtol=1e-4)
@@ -187,6 +189,9 @@ def test_the_start_is_grey_with_noise_of_its_size():
         ({"start": START.astype(np.int32)}, r"start of shape \(3, 6, 5, 3\), int32"),
         ({"channel": 4}, "channel=4: a whole number from 0 to 3 is needed"),
         ({"channel": np.array([0, 1])}, r"channel of shape \(2,\): one index, or one for each of the 3 images"),
+        ({"unit": zfjax.Unit(0)}, "channel=0, position=None: name what is climbed once"),
+        ({"channel": None}, "unit=None, channel=None, position=None: name what is climbed once"),
+        ({"channel": None, "unit": zfjax.Unit(None, (0, 0))}, "a channel is needed"),
         ({"position": (0, 0)}, r"position=\(0, 0\): a dense layer has no places"),
         ({"fn": same, "position": (6, 0)}, "position row=6: a whole number from 0 to 5"),
         ({"fn": same, "position": (0, -1)}, "position column=-1: a whole number from 0 to 4"),

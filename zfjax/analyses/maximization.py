@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 from zfjax import nets
 from zfjax.analyses.strongest import OUTSIDE
 from zfjax.architecture import Architecture, Conv, FieldRule
-from zfjax.deconvnet import Index
+from zfjax.deconvnet import Index, Unit
 from zfjax.errors import UserError
 from zfjax.features import Features, in_batches
 from zfjax.nets import Net
@@ -60,7 +60,8 @@ def maximize(
     start: Any,
     key: jax.Array,
     *,
-    channel: Index,
+    unit: Unit | None = None,
+    channel: Index | None = None,
     position: tuple[Index, Index] | None = None,
     steps: int = 40,
     step_size: float = 1.0,
@@ -80,6 +81,7 @@ def maximize(
         may look at another one.
       start: float [B, H, W, C], mean-subtracted pixels, in the type that `fn` reads; see `grey_and_noise`.
       key: draws the jitter; the same key gives the same images.
+      unit: what is climbed, in the place of `channel` and `position`; the layer is what `fn` gives.
       channel: the map, dense unit or class; one, or one for each image ([B]).
       position: (y, x) of the unit in its map, each like `channel`; None climbs the mean of the whole map.
       steps: number of steps.
@@ -99,6 +101,13 @@ def maximize(
     if start.ndim != 4 or not jnp.issubdtype(start.dtype, jnp.floating):
         raise UserError(f"start of shape {start.shape}, {start.dtype}: floating point [B, H, W, C] is needed")
     shape = _only_array(jax.eval_shape(fn, start)).shape
+    if (unit is None) == (channel is None) or (unit is not None and position is not None):
+        raise UserError(
+            f"unit={unit}, channel={channel}, position={position}: name what is climbed once, by unit= or by the others"
+        )
+    channel, position, _ = Unit(channel, position) if unit is None else unit
+    if channel is None:
+        raise UserError(f"unit={unit}: a channel is needed")
     place = _place(shape, start.shape[0], channel, position)
     return _ascend(
         fn, start, key, place, step_size, decay, bounds, steps=int(steps), jitter=int(jitter), blur=float(blur)
