@@ -281,3 +281,16 @@ def test_no_checkpoint_is_an_error_that_names_the_place(tmp_path):
     os.mkdir(tmp_path / "checkpoints")
     with pytest.raises(FileNotFoundError, match="a run's folder or one of its checkpoints/<step> is needed"):
         checkpoints.load(tmp_path)
+
+
+def test_a_mistake_of_ours_is_not_called_damage(tmp_path, monkeypatch):
+    store = Checkpoints(tmp_path)
+    store.save(snapshot(10))
+    store.close()
+
+    def mistaken(_):
+        raise NameError("name 'foo' is not defined")
+
+    monkeypatch.setattr(checkpoints, "_decode", mistaken)
+    with pytest.raises(NameError):
+        checkpoints.load(tmp_path)

@@ -29,6 +29,7 @@ EVOLUTION_EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64, 70)  # Fig. 4's, and the last
 FORMAT = 1  # of what is written; 0, before there were numbers, differs by nothing but the number itself
 _PARTS = ("network", "optimizer", "meta")
 _UNFINISHED = "orbax-checkpoint-tmp"  # in the name of one that is being written
+_UNFIT = (LookupError, TypeError, ValueError, AttributeError)  # of reading what holds something else than was written
 LATEST = 3  # newest checkpoints that are kept besides
 _STORED_TYPES = {kind.__name__: kind for kind in (Architecture, Conv, Dense, Pool, ContrastNorm, Recipe, Annealing)}
 
@@ -211,8 +212,8 @@ def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
     path = find(path)
     parts = ["network", "optimizer"] if with_optimizer else ["network"]
     _check_format(path)
+    read = _read(path, parts)
     try:
-        read = _read(path, parts)
         meta = read.meta
         digests = meta.pop("digests")
         actual = {name: digest(read[name]) for name in parts}
@@ -222,7 +223,7 @@ def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
             raise UserError(f"the contents of {', '.join(damaged)} are not those that were written")
         architecture, recipe, annealing = (_decode(meta[name]) for name in ("architecture", "recipe", "annealing"))
         params, mean = read.network["params"], read.network["mean"]
-    except Exception as error:  # Orbax and its stores raise many kinds; whatever it is, the file is no use
+    except _UNFIT as error:
         raise _damaged(path, error) from error
     if meta["step"] != int(path.name):
         raise UserError(f"checkpoint {path} is of step {meta['step']}: call its folder by its step, {meta['step']}")
@@ -233,11 +234,12 @@ def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
 
 def _check_format(path: Path) -> None:
     """UserError where a newer version wrote the checkpoint, whatever else that version does differently."""
+    read = _read(path, [])
     try:
-        stored = _read(path, []).meta.get("format", 0)
+        stored = read.meta.get("format", 0)
         if not isinstance(stored, int) or stored < 0:
             raise UserError(f"format={stored!r}: a whole number of 0 or more is needed")
-    except Exception as error:
+    except _UNFIT as error:
         raise _damaged(path, error) from error
     if stored > FORMAT:
         raise UserError(
@@ -253,8 +255,11 @@ def _damaged(path: Path, error: Exception) -> UserError:
 
 def _read(path: Path, parts: Sequence[str]) -> Any:
     items = {"meta": ocp.args.JsonRestore(), **{name: ocp.args.StandardRestore() for name in parts}}
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        return checkpointer.restore(path, ocp.args.Composite(**items))
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(path, ocp.args.Composite(**items))
+    except Exception as error:  # Orbax and its stores raise many kinds; whatever it is, the file is no use
+        raise _damaged(path, error) from error
 
 
 def steps_in(folder: Path) -> list[int]:
