@@ -11,7 +11,7 @@ def draw_curves(records: list[dict[str, Any]]) -> Figure:
     """Loss, error and learning rate against epochs, from the records of a run."""
     epochs = [record for record in records if record["kind"] == "epoch"]
     steps = [record for record in records if record["kind"] == "step"]
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(11, 3.6), dpi=110, layout="constrained")
     loss, error, rate = figure.subplots(1, 3)
     loss.plot([r["epoch_done"] for r in steps], [r["loss"] for r in steps], color="0.75", label="one batch")
     seen = [record["epoch"] for record in epochs]

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 import platform
 import shlex
 import sys
@@ -17,6 +16,7 @@ from typing import Any, TypedDict
 import jax
 from tqdm import tqdm
 
+from experiments.pages import canvas
 from experiments.pages.training import draw_curves
 from experiments.shell.command import Stopped, StopRequest
 from zfjax import files, parallel, schema
@@ -185,10 +185,7 @@ class TrainingLog:
 
     def draw(self) -> None:
         """Write `curves.png` from the records so far."""
-        partial = self.folder / "curves.partial.png"
-        with files.naming(partial):
-            draw_curves(self.records()).savefig(partial, dpi=110)
-        os.replace(partial, self.folder / "curves.png")
+        files.write_atomically(self.folder / "curves.png", canvas.png(draw_curves(self.records())))
 
 
 def resume_command(folder: Path) -> str:

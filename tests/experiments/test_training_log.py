@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from experiments.pages.training import draw_curves
 from experiments.shell.training_log import TrainingLog, epoch_line
@@ -70,3 +72,11 @@ def test_where_there_are_five_classes_or_fewer_no_top5_is_told(tmp_path):
     assert "top-5" in lines[0] and "top-5" not in lines[1]
     labels = [[line.get_label() for line in draw_curves(of).axes[1].lines] for of in (RECORDS, few)]
     assert "validation top-5" in labels[0] and "validation top-5" not in labels[1]
+
+
+def test_the_curves_have_a_margin(tmp_path):
+    log_of(tmp_path, *LINES).draw()
+    pixels = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"))
+    frame = np.ones(pixels.shape[:2], bool)
+    frame[12:-12, 12:-12] = False
+    assert (pixels[frame] >= 250).all() and (pixels < 250).any()
