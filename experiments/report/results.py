@@ -125,12 +125,12 @@ def data(result: Result) -> str:
 
 
 def run_name(checkpoint: Any) -> str:
-    """The folder of the run, or the name of a file that is in none."""
+    """The folder of the run, or the name of a network that comes of none."""
     path = checkpoint.get("path") if isinstance(checkpoint, Mapping) else checkpoint
     if not isinstance(path, str) or not path:
         return ""
     parts = Path(path)
-    return parts.parent.parent.name if parts.parent.name == "checkpoints" else parts.stem
+    return parts.parent.parent.name if parts.parent.name == "checkpoints" else parts.name
 
 
 def figures_of(folder: Path) -> list[Path]:
