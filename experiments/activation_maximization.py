@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 
 from experiments.pages import maximization as maximization_page
 from experiments.shell import command, figure, results, scans
-from zfjax import nets, parallel
+from zfjax import files, nets, parallel
 from zfjax.analyses import maximization, strongest
 from zfjax.analyses.maximization import MEANINGS, Climbed
 from zfjax.analyses.strongest import Strongest
@@ -111,7 +111,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         for layer in layers:
             nets.check_layer(net, layer)
         named = strongest.parse_maps(config.maps, net, layers)
-        results.check_names(out, ["climbs.png", "paths.png", *(f"{layer}.npz" for layer in layers)])
+        results.check_names(out, ["climbs.png", "paths.png", *map(arrays_of, layers)])
         data = figure.open_images(config, net, data)
         source = sets.validation_of(data)
         state = scans.scan(net, source, layers, of=f"{data.fingerprint} validation", k=1)
@@ -174,20 +174,25 @@ def not_applicable(net: Net) -> dict[str, str]:
     return {"the value before the ReLU": reason}
 
 
+def arrays_of(layer: str) -> str:
+    """The file of a layer's arrays."""
+    return f"{files.file_name(layer)}.npz"
+
+
 def contents(
     climbed: Mapping[str, Climbed], drawn: Mapping[str, Strongest], result: Result
 ) -> dict[str, Figure | dict[str, np.ndarray]]:
     """{file: page or arrays}: the arrays of each layer, and the two pages."""
-    files: dict[str, Figure | dict[str, np.ndarray]] = {
-        f"{layer}.npz": {
+    written: dict[str, Figure | dict[str, np.ndarray]] = {
+        arrays_of(layer): {
             **of._asdict(),
             **{f"deconvnet_{name}": field for name, field in strongest.arrays(drawn[layer])},
         }
         for layer, of in climbed.items()
     }
-    files["climbs.png"] = maximization_page.climbs_page(climbed, drawn, result)
-    files["paths.png"] = maximization_page.paths_figure(climbed, result)
-    return files
+    written["climbs.png"] = maximization_page.climbs_page(climbed, drawn, result)
+    written["paths.png"] = maximization_page.paths_figure(climbed, result)
+    return written
 
 
 def report(result: Result) -> None:

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from experiments.pages import deconv as deconv_page
 from experiments.shell import command, figure, results, scans
-from zfjax import nets, parallel
+from zfjax import files, nets, parallel
 from zfjax.analyses import strongest, top_activations
 from zfjax.analyses.strongest import NUM_IMAGES, choose_maps, parse_maps
 from zfjax.analyses.top_activations import State
@@ -105,7 +105,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         for layer in layers:
             nets.check_layer(net, layer)
         named = parse_maps(config.maps, net, layers)
-        results.check_names(out, ["overview.png", *(f"{layer}.{kind}" for layer in layers for kind in ("npz", "png"))])
+        results.check_names(out, ["overview.png", *(name for layer in layers for name in names_of(layer))])
         data = figure.open_images(config, net, data)
         source = source_of(config, data)
         # every layer with maps, whichever are drawn now, so that later calls for other layers find them
@@ -184,16 +184,22 @@ def facts_of(net: nets.Net, layer: str, state: State, drawn: strongest.Strongest
     }
 
 
+def names_of(layer: str) -> tuple[str, str]:
+    """The files of a layer: its arrays, its page."""
+    return f"{files.file_name(layer)}.npz", f"{files.file_name(layer)}.png"
+
+
 def contents(net: nets.Net, drawn: Drawn, result: Result) -> dict[str, Figure | dict[str, Any]]:
     """{file: page or arrays}: two for each layer, and the overview."""
     facts, first = result["layers"], getattr(net, "first_filters", None)
-    files: dict[str, Figure | dict[str, Any]] = {}
+    written: dict[str, Figure | dict[str, Any]] = {}
     for layer, of in drawn.items():
         filters = first if layer == net.layers[0] else None
-        files[f"{layer}.npz"] = dict(strongest.arrays(of))
-        files[f"{layer}.png"] = deconv_page.layer_page(filters, layer, of, facts[layer])
-    files["overview.png"] = deconv_page.overview_page(None if first is None else (net.layers[0], first), drawn, facts)
-    return files
+        arrays, page = names_of(layer)
+        written[arrays] = dict(strongest.arrays(of))
+        written[page] = deconv_page.layer_page(filters, layer, of, facts[layer])
+    written["overview.png"] = deconv_page.overview_page(None if first is None else (net.layers[0], first), drawn, facts)
+    return written
 
 
 def report(result: Result) -> None:

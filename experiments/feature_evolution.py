@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from experiments.pages import evolution as evolution_page
 from experiments.shell import command, figure, results, scans
 from experiments.shell.epochs import KeptNets, epoch_checkpoints
-from zfjax import nets, parallel
+from zfjax import files, nets, parallel
 from zfjax.analyses import evolution, strongest
 from zfjax.analyses.evolution import THRESHOLD, Drawn
 from zfjax.analyses.top_activations import State
@@ -108,7 +108,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         for layer in layers:
             nets.check_layer(net, layer)
         named = strongest.parse_maps(config.maps, net, layers)
-        results.check_names(out, ["evolution.png", "curves.png", *(f"{layer}.npz" for layer in layers)])
+        results.check_names(out, ["evolution.png", "curves.png", *map(arrays_of, layers)])
         data = figure.open_images(config, net, data)
         if data.train is None:
             raise UserError(f"data={data.name!r} has no training split")
@@ -181,17 +181,22 @@ def summarize(
     }
 
 
+def arrays_of(layer: str) -> str:
+    """The file of a layer's arrays."""
+    return f"{files.file_name(layer)}.npz"
+
+
 def contents(drawn: Drawn, result: Result, patches: bool) -> dict[str, Figure | dict[str, np.ndarray]]:
     """{file: page or arrays}: the two pages, and the arrays of each layer."""
-    files: dict[str, Figure | dict[str, np.ndarray]] = {
-        f"{layer}.npz": {
+    written: dict[str, Figure | dict[str, np.ndarray]] = {
+        arrays_of(layer): {
             f"epoch_{epoch}/{name}": field for epoch, of in at.items() for name, field in strongest.arrays(of)
         }
         for layer, at in drawn.items()
     }
-    files["evolution.png"] = evolution_page.evolution_page(drawn, result, patches=patches)
-    files["curves.png"] = evolution_page.curves_figure(result)
-    return files
+    written["evolution.png"] = evolution_page.evolution_page(drawn, result, patches=patches)
+    written["curves.png"] = evolution_page.curves_figure(result)
+    return written
 
 
 def report(result: Result) -> None:

@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import time
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +33,12 @@ except ImportError:  # Windows
 _END = 22  # bytes of the record that ends a zip
 LOCK = ".lock"  # the file that a process holds while it writes into a folder; it says which process
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # of some Lustre and NFS mounts
+
+
+def file_name(text: str) -> str:
+    """A name for a file, of a layer's or a network's: another for every text, and a plain name as it is."""
+    quoted = urllib.parse.quote(text, safe="")
+    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
 
 
 def npz(arrays: Mapping[str, np.ndarray]) -> bytes:

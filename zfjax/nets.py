@@ -32,7 +32,7 @@ from zfjax.data import Source, archives, name_of
 from zfjax.deconvnet import WAYS, Seed, Unit, Way, as_unit, check_seed, one_layer, project_places, warn_below_zero
 from zfjax.errors import NotThereError, UserError
 from zfjax.features import Features
-from zfjax.files import digest
+from zfjax.files import digest, file_name
 from zfjax.network import Params
 from zfjax.pixels import Size as Size
 from zfjax.pixels import center_crop, in_colours
@@ -602,7 +602,7 @@ def features_of_pictures(net: Net, layers: Sequence[str]) -> Features:
 def home_of(net: Net) -> Path:
     """The folder below which figures and scans of a network go: its run's, or one below `runs/` of its name."""
     run = getattr(net, "run", None)
-    return run if isinstance(run, Path) else RUNS / re.sub(r"[^\w.-]+", "-", net.name)
+    return run if isinstance(run, Path) else RUNS / file_name(net.name)
 
 
 def newest_run() -> Path:

@@ -92,3 +92,10 @@ def test_an_npy_has_its_shape_type_and_finite_numbers(tmp_path):
         np.save(path, array)
         with pytest.raises(UserError, match=rf"mean.npy .*{words}.*; prepare it again"):
             files.read_npy(path, (1, 2), np.float32, "prepare it again", finite=True)
+
+
+def test_a_files_name_is_another_for_every_text_and_stays_in_its_folder():
+    texts = ["conv1", "a/b", "a b", "a%2Fb", "..", ".", "a:2", "Netz/Ä"]
+    names = [files.file_name(text) for text in texts]
+    assert len(set(names)) == len(texts) and files.file_name("conv1") == "conv1"
+    assert not any("/" in name or name.startswith(".") for name in names)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import deconv_figures, occlusion_maps, sanity_checks
+from experiments import activation_maximization, deconv_figures, occlusion_maps, sanity_checks
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared"
 SQUEEZENET = SHARED / "models" / "squeezenet_v1.0"
@@ -46,6 +46,15 @@ def test_figure_2_of_any_framework(name, monkeypatch, tmp_path, pictures):
     assert result["net"]["name"] == net.name and result["net"]["fingerprint"] == net.fingerprint
     drawn = np.load(tmp_path / "out" / f"{net.layers[1]}.npz")
     assert np.abs(drawn["projections"]).max() > 0 and "picture" in str(drawn["names"][0, 0])
+
+
+@pytest.mark.parametrize("command", [deconv_figures, activation_maximization])
+def test_layers_named_by_paths_are_written_too(command, monkeypatch, tmp_path, pictures):
+    quick = {deconv_figures: ("--batch-size", 4), activation_maximization: ("--steps", 2)}
+    flags = ("--net", "foreign_nets:PATHED", "--data", pictures, "--num-maps", 2, *quick[command])
+    result = result_of(command, monkeypatch, tmp_path / "out", *flags)
+    assert {"Net%2Fconv1.npz", "Net%2Fconv2.npz"} <= result["files"].keys()
+    assert all((tmp_path / "out" / name).is_file() for name in result["files"])
 
 
 @pytest.mark.parametrize("name", NETS)

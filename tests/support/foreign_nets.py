@@ -32,6 +32,13 @@ def forward(params, images):
 
 SMALL = FunctionNet(forward, _params(3), image_size=(20, 28), class_names=CLASS_NAMES, name="small")
 GREY = FunctionNet(forward, _params(1), image_size=(20, 28), channels=1, class_names=CLASS_NAMES, name="grey")
+PATHED = FunctionNet(
+    lambda params, images: {k if k == "logits" else f"Net/{k}": v for k, v in forward(params, images).items()},
+    _params(3),
+    image_size=(20, 28),
+    class_names=CLASS_NAMES,
+    name="pathed",
+)
 MAPS_ONLY = FunctionNet(
     lambda params, images: {k: v for k, v in forward(params, images).items() if k != "logits"},
     _params(3),
