@@ -30,7 +30,7 @@ import numpy as np
 from experiments.shell import command, results
 from zfjax import files, nets, pretrained
 from zfjax.data.archives import official_synsets
-from zfjax.errors import UserError
+from zfjax.errors import UserError, check_name, naming
 from zfjax.features import layers_of
 from zfjax.training import Annealing, Recipe, TrainState, checkpoints, make_optimizer
 
@@ -146,6 +146,7 @@ def identity(path: Path, params: Any, notes: tuple[str, ...]) -> dict[str, Any]:
 def run_folder(config: Config) -> Path:
     """Where the import goes; UserError where a trained run lies."""
     folder = nets.RUNS / config.weights.stem if config.out is None else config.out
+    check_name("out", folder)
     if (folder / "checkpoints").exists() and not (folder / "result.json").exists():
         raise UserError(f"out={str(folder)!r}: a run that was trained lies there; give another folder")
     return folder
@@ -182,7 +183,9 @@ def names_of(config: Config, table: pretrained.ImportTable) -> tuple[str, ...]:
 
 def names_in(path: Path) -> tuple[str, ...]:
     """The lines of a file; UserError where there are none."""
-    names = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+    with naming("class_names", path, "a text file with one name in each line is needed"):
+        text = path.read_text()
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not names:
         raise UserError(f"class_names={str(path)!r}: one name in each line is needed")
     return names

@@ -26,7 +26,7 @@ from experiments.report.results import Measurement, Unreadable, joined, read_res
 from experiments.report.verdicts import NOT_MEASURED, VERDICTS, Claim, Finding
 from experiments.shell import command, results
 from zfjax import nets, schema
-from zfjax.errors import NotThereError, UserError
+from zfjax.errors import NotThereError, UserError, check_name
 
 COMMAND = "paper_report"
 HEADS = ("The paper says", "Its number", "Ours", "Networks and data", "Verdict here", "Rule")
@@ -72,6 +72,7 @@ def run(config: Config) -> dict[str, Any]:
 
 def judge_and_write(config: Config, out: Path) -> dict[str, Any]:
     """The same, in a folder that was claimed."""
+    check_name("results", config.results)
     measurements, unreadable = read_results(config.results)
     if not measurements and not unreadable:
         raise NotThereError(

@@ -23,7 +23,7 @@ from typing import Any
 import tyro
 
 from zfjax import files
-from zfjax.errors import UserError
+from zfjax.errors import UserError, check_name
 
 SPLITS = ("train", "validation")
 
@@ -55,6 +55,7 @@ def run(config: Config) -> dict[str, Any]:
     from zfjax.data import archives, imagenet, imagenet_builder
 
     start = time.monotonic()
+    check_name("data_dir", config.data_dir)
     if config.verify:
         facts = {**imagenet.verify(config.data_dir, config.size), "fresh": False}
     elif config.source is None:

@@ -30,7 +30,7 @@ from experiments import deconv_figures, occlusion_maps, part_correspondence
 from experiments.shell import command, figure, results
 from zfjax import nets
 from zfjax.data import ImageSet, sets
-from zfjax.errors import NotThereError, UserError
+from zfjax.errors import NotThereError, UserError, check_name
 
 LAYERS = ("pool1", "fire4", "fire8", "conv10")  # of Figure 2, from edges to classes
 COMPARED = ("fire8", "conv10", "fire4")  # of Table 1: in the places of the paper's layers 5 and 7, and a low one
@@ -79,6 +79,8 @@ def run(config: Config, *, data: ImageSet | None = None) -> dict[str, Any]:
     figure.check_numbers(config)
     if config.annotations is None and config.figure == "correspondence":
         raise UserError("annotations=None: figure='correspondence' needs pictures whose parts are known")
+    if config.annotations is not None:
+        check_name("annotations", config.annotations)
     if config.annotations is not None and not config.annotations.exists():
         raise NotThereError(f"annotations={str(config.annotations)!r}: no such file")
     net, configs = nets.load_net(f"squeezenet:{config.weights}"), configs_of(config)

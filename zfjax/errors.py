@@ -1,5 +1,13 @@
 """The errors that a user can cause, each a line that says what to do. Every other exception is a mistake of ours."""
 
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from typing import Any
+
 
 class UserError(ValueError):
     """An argument, a file or a folder that does not fit; its words name it, its value, the rule and the way on.
@@ -22,3 +30,75 @@ class FailedError(OSError):
 
 class DivergedError(UserError, FloatingPointError):
     """A training whose loss or gradient stopped being finite."""
+
+
+# What the system says of a name that it cannot open. A name is the user's where the user gave it, else ours
+_OF_NAMES = {
+    errno.ENOENT: "there is no such file or folder",
+    errno.ENOTDIR: "a step of its path is a file and no folder",
+    errno.EISDIR: "it is a folder, and a file is needed",
+    errno.EEXIST: "what lies there is no folder",
+    errno.ENAMETOOLONG: "a name of this length is none for the system",
+    errno.ELOOP: "its links lead back to themselves",
+    errno.EINVAL: "the system takes no such name",
+}
+# What the system says that has to do with no name: the way on
+_OF_THE_SYSTEM = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room there, or name another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "let this user read and write there, or name another place"),
+    errno.EROFS: "name a place that can be written",
+    errno.EFBIG: "its file system takes no file of this size; name another place",
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "let it open more files at once (ulimit -n)"),
+    errno.ENOMEM: "give it more memory, or ask for less at once",
+    errno.EBUSY: "wait for what uses it, or name another place",
+    errno.ETXTBSY: "wait for what uses it, or name another place",
+    **dict.fromkeys((errno.EIO, errno.ENXIO, errno.ENODEV), "see to its disk, or name another place"),
+    **dict.fromkeys((errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO), "see to its disk, which lies on another machine"),
+}
+
+
+def of_the_system(error: OSError) -> str | None:
+    """The line for an error that the system caused, as a full disk; None for what says nothing but that a name is bad.
+
+    A bad name that a user gave is a `UserError` already, by `naming`: what is left is a name of our own making.
+    """
+    way_on = None if error.errno is None else _OF_THE_SYSTEM.get(error.errno)
+    if way_on is None:
+        return None
+    where = "" if error.filename is None else f"{_shortened(str(error.filename))}: "
+    return f"{where}{error.strerror}; {way_on}"
+
+
+@contextlib.contextmanager
+def naming(argument: str, value: Any, way_on: str) -> Iterator[None]:
+    """Lets what the system says of a name that a user gave be the user's error: argument, value, what is wrong, way on.
+
+    Only the opening of what was named belongs within; a disk that is full, and the like, pass as they are.
+
+    Args:
+      argument: what the user calls it, as "out".
+      value: what was given.
+      way_on: what to do, as "name another folder".
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, UserError) or error.errno not in _OF_NAMES:
+            raise
+        file, given = str(error.filename), str(value)
+        where = "" if error.filename is None or file == given else f"{_shortened(file)}: "
+        kind = NotThereError if error.errno == errno.ENOENT else UserError
+        raise kind(f"{argument}={_shortened(given)!r}: {where}{_OF_NAMES[error.errno]}; {way_on}") from error
+
+
+def check_name(argument: str, value: Any) -> None:
+    """UserError where the system takes no file or folder of this name; whether there is one, is not asked."""
+    with naming(argument, value, "give another"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.stat(value)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:60]}...{text[-20:]} ({len(text):,} characters)"
+
+
+_LONGEST = 160  # characters of a name that are shown whole

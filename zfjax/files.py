@@ -30,6 +30,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_LONGEST = 150  # characters of a file's name; systems take 255, of which endings and locks need some
 _END = 22  # bytes of the record that ends a zip
 LOCK = ".lock"  # the file that a process holds while it writes into a folder; it says which process
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # of some Lustre and NFS mounts
@@ -38,7 +39,8 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # of 
 def file_name(text: str) -> str:
     """A name for a file, of a layer's or a network's: another for every text, and a plain name as it is."""
     quoted = urllib.parse.quote(text, safe="")
-    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
+    quoted = f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
+    return quoted if len(quoted) <= _LONGEST else f"{quoted[:_LONGEST]}~{hash_of(text.encode())}"
 
 
 def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -289,13 +291,13 @@ def locked(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
 @contextlib.contextmanager
 def claimed(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     """`locked`; a folder that was made for it, and its parents, are gone again where nothing came of it."""
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    made = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
     try:
         with locked(folder, patience=patience):
             yield
     finally:
-        with contextlib.suppress(OSError):  # something lies there
-            for place in made:
+        for place in made:
+            with contextlib.suppress(OSError):  # something lies there, or it was not made
                 place.rmdir()
 
 

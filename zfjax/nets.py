@@ -30,7 +30,7 @@ from zfjax.anymodel.rules import projected_from
 from zfjax.architecture import Architecture, Conv, ReceptiveField, receptive_field
 from zfjax.data import Source, archives, name_of
 from zfjax.deconvnet import WAYS, Seed, Unit, Way, as_unit, check_seed, one_layer, project_places, warn_below_zero
-from zfjax.errors import NotThereError, UserError
+from zfjax.errors import NotThereError, UserError, check_name
 from zfjax.features import Features
 from zfjax.files import digest, file_name
 from zfjax.network import Params
@@ -629,6 +629,7 @@ def load_net(net: Path | str | None = None) -> Net:
       UserError: a name that is none of these, or a checkpoint that is damaged.
     """
     kind, _, rest = str(net).partition(":")
+    check_name("net", net) if net is not None else None
     if (
         net is None
         or Path(net).exists()

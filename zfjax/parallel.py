@@ -16,7 +16,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from zfjax.errors import FailedError, UserError
+from zfjax.errors import FailedError, UserError, of_the_system
 
 T = TypeVar("T")
 
@@ -179,8 +179,9 @@ def _short(fact: Sequence[str]) -> str:
 
 def _in_words(error: Exception) -> dict[str, str]:
     kind = "user" if isinstance(error, UserError) else "failed"
-    known = isinstance(error, UserError | FailedError | OSError)
-    return {"kind": kind, "error": str(error) if known else f"{type(error).__name__}: {error}"}
+    words = str(error) if isinstance(error, UserError | FailedError) else None
+    words = of_the_system(error) if isinstance(error, OSError) and words is None else words
+    return {"kind": kind, "error": f"{type(error).__name__}: {error}" if words is None else words}
 
 
 def _raise_words(words: Mapping[str, str]) -> None:

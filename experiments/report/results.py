@@ -11,7 +11,7 @@ from experiments.report.render import Cell, Table
 from experiments.report.tables import Evaluation
 from experiments.report.transfer import Voc
 from experiments.report.verdicts import Result
-from zfjax.errors import UserError
+from zfjax.errors import UserError, naming, of_the_system
 from zfjax.training.evaluation import Shares
 
 PLUMBING = {"figure", "table", "config", "versions", "checkpoint", "checkpoints", "data", "meanings", "paper", "folder"}
@@ -53,10 +53,19 @@ def read_results(folder: Path) -> tuple[list[Measurement], list[Unreadable]]:
 
 def load(path: Path) -> Result:
     """A result.json; empty where it holds no object. UserError where it is no JSON, or cannot be read at all."""
+    way_on = "copy it again, or make it again"
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: no text, or no JSON
-        raise UserError(f"{type(error).__name__}: {error}; copy it again, or make it again") from error
+        with naming("result", path, way_on):
+            text = path.read_text(encoding="utf-8")
+        result = json.loads(text)
+    except UserError:
+        raise
+    except OSError as error:
+        if (words := of_the_system(error)) is None:
+            raise
+        raise UserError(words) from error
+    except (ValueError, RecursionError) as error:  # ValueError: no text, or no JSON
+        raise UserError(f"{type(error).__name__}: {error}; {way_on}") from error
     return result if isinstance(result, dict) else {}
 
 

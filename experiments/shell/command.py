@@ -18,7 +18,7 @@ from experiments.shell import hosts
 from experiments.shell.stopping import Stopped as Stopped
 from experiments.shell.stopping import StopRequest as StopRequest
 from zfjax import parallel
-from zfjax.errors import FailedError, UserError
+from zfjax.errors import FailedError, UserError, of_the_system
 
 Result = TypeVar("Result", bound=Mapping[str, Any])
 
@@ -85,12 +85,12 @@ def in_one_line() -> Iterator[None]:
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        words = str(error).strip().split("\n")[0]
-        raise SystemExit(f"error: memory ran out ({words}); a smaller --batch-size takes less") from error
+        first = str(error).strip().split("\n")[0]
+        raise SystemExit(f"error: memory ran out ({first}); a smaller --batch-size takes less") from error
     except OSError as error:
-        if error.errno is None:  # no word of the system's, as that a disk is full
+        if (words := of_the_system(error)) is None:  # a name of ours, or no word of the system's
             raise
-        raise SystemExit(f"error: {error}") from error
+        raise SystemExit(f"error: {words}") from error
 
 
 def main(

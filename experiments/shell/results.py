@@ -21,7 +21,7 @@ from experiments.pages import canvas
 from zfjax import files, parallel
 from zfjax.data import ImageSet
 from zfjax.data.photo_sets import PhotoSet
-from zfjax.errors import UserError
+from zfjax.errors import UserError, naming
 from zfjax.nets import Net
 
 RESULT = "result.json"
@@ -111,7 +111,8 @@ def claimed(folder: Path, command: str, *, overwrite: bool, names: Iterable[str]
     with contextlib.ExitStack() as held:
 
         def claim() -> None:
-            held.enter_context(files.claimed(folder))
+            with naming("out", folder, "name another folder"):
+                held.enter_context(files.claimed(folder))
             check_free(folder, command, overwrite=overwrite, names=names)
 
         parallel.of_host_0(claim)  # of several hosts that share the folder the first one writes into it

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zfjax import files, nets, parallel
-from zfjax.errors import HeldError, UserError
+from zfjax.errors import HeldError, UserError, naming
 from zfjax.training import checkpoints
 
 PATIENCE = 10.0  # seconds that a run waits for an earlier process of its folder, which may still be saving
@@ -62,7 +62,8 @@ def _claim(held: contextlib.ExitStack, resume: Path | None, out: Path | None, da
     if resume is None and out is None:
         return _claim_new(held, nets.RUNS / f"{data}-{time.strftime('%Y%m%d-%H%M%S')}"), None
     folder = _asked(resume, out)
-    held.enter_context(files.claimed(folder, patience=PATIENCE))
+    with naming("out" if resume is None else "resume", folder, "name another folder"):
+        held.enter_context(files.claimed(folder, patience=PATIENCE))
     checkpoints.check_names(folder / "checkpoints")
     if resume is not None:
         newest = checkpoints.find(resume)  # again: the process that was waited for has saved
@@ -91,7 +92,8 @@ def _claim_new(held: contextlib.ExitStack, first: Path) -> Path:
     folder, number = first, 1
     while True:
         with contextlib.suppress(HeldError), contextlib.ExitStack() as attempt:
-            attempt.enter_context(files.claimed(folder))
+            with naming("out", folder, "name another folder, by --out"):
+                attempt.enter_context(files.claimed(folder))
             if os.listdir(folder) == [files.LOCK]:
                 held.enter_context(attempt.pop_all())
                 return folder

@@ -1,6 +1,7 @@
 """The command line: one line for what a user can cause, a traceback for what is ours, the cache of programs."""
 
 import dataclasses
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import jax
 import pytest
 
 from experiments.shell import command
-from zfjax.errors import DivergedError, UserError
+from zfjax.errors import DivergedError, FailedError, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +40,32 @@ def raising(error):
     return run
 
 
-@pytest.mark.parametrize("error", [UserError("layer='x': no"), DivergedError("loss=nan"), OSError(28, "no space left")])
+@pytest.mark.parametrize("error", [UserError("layer='x': no"), DivergedError("loss=nan"), FailedError("it failed")])
 def test_what_a_user_can_cause_is_one_line(monkeypatch, error):
     with pytest.raises(SystemExit) as ended:
         call(monkeypatch, raising(error))
     assert ended.value.code == f"error: {error}"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "out/page.png: No space left on device; make room there, or name another place"),
+        (errno.EACCES, "out/page.png: Permission denied; let this user read and write there, or name another place"),
+        (errno.EROFS, "out/page.png: Read-only file system; name a place that can be written"),
+        (errno.EMFILE, "out/page.png: Too many open files; let it open more files at once (ulimit -n)"),
+    ],
+)
+def test_what_the_system_causes_is_one_line_with_the_way_on(monkeypatch, number, words):
+    with pytest.raises(SystemExit) as ended:
+        call(monkeypatch, raising(OSError(number, os.strerror(number), "out/page.png")))
+    assert ended.value.code == f"error: {words}"
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EEXIST])
+def test_a_bad_name_that_no_user_gave_is_a_mistake_of_ours(monkeypatch, number):
+    with pytest.raises(OSError, match="a/b.png"):
+        call(monkeypatch, raising(OSError(number, os.strerror(number), "a/b.png")))
 
 
 @pytest.mark.parametrize("error", [ValueError("shapes"), KeyError("x"), TypeError("x"), FloatingPointError("x")])

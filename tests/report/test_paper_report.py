@@ -184,7 +184,10 @@ def test_networks_evaluated_one_by_one_are_compared_on_the_same_data(results):
         ({"network": "SqueezeNet", "num_pictures": 24, "num_classes": 1000}, "SqueezeNet; 24 images of 1,000 classes"),
         ({"architecture": "zfnet", "image_size": 224, "checkpoint": None}, "zfnet, 224 pixels"),
         ({"rows": [{"parameters": 1}] * 2, "data": {"name": "demo"}}, "2 architectures; demo"),
-        ({"checkpoints": {"clipped": {"path": "r/x/checkpoints/1"}, "alexnet": "y.npz"}}, "clipped (x), alexnet (y)"),
+        (
+            {"checkpoints": {"clipped": {"path": "r/x/checkpoints/1"}, "alexnet": "y.npz"}},
+            "clipped (x), alexnet (y.npz)",
+        ),
         ({"images": [{}, {}], "num_images": "many"}, "2 images"),
     ],
 )

@@ -12,7 +12,7 @@ import numpy as np
 
 from zfjax.data import ImageSet, pictures
 from zfjax.data.folder import UNKNOWN, FolderSource
-from zfjax.errors import FailedError, UserError
+from zfjax.errors import FailedError, NotThereError, UserError, naming
 from zfjax.nets import Net, num_channels
 
 
@@ -44,11 +44,12 @@ def open_annotations(path: Path, net: Net) -> tuple[ImageSet, list[str]]:
       net: says how large its pictures are, and what of them it sees.
 
     Raises:
-      UserError: a file of another form, or a part that the net does not see.
-      OSError: a picture that cannot be read.
+      UserError: a file that is not there or of another form, or a part that the net does not see.
+      FailedError: a picture that is damaged.
     """
     stored, size = (np.broadcast_to(of, 2)[::-1] for of in (net.picture_size, net.image_size))  # (x, y)
-    text = path.read_bytes()
+    with naming("annotations", path, "a JSON file of pictures and their parts is needed"):
+        text = path.read_bytes()
     try:
         faces = json.loads(text)["faces"]
         files = [path.parent / face["file"] for face in faces]
@@ -62,7 +63,10 @@ def open_annotations(path: Path, net: Net) -> tuple[ImageSet, list[str]]:
         raise UserError(f"annotations={str(path)!r}: {wanted} ({error!r})") from error
     for file, of_face in zip(files, places, strict=True):  # in place: to pixels of the stored picture
         try:
-            whole = np.array(pictures.load(pictures.read(file)).size)
+            with naming("annotations", path, "it names a picture that has to lie there"):
+                whole = np.array(pictures.load(pictures.read(file)).size)
+        except NotThereError:
+            raise
         except UserError as error:
             raise FailedError(f"{file}: {error}") from error
         kept = np.rint(stored * (whole / stored).min()).astype(int)  # the photo's centre, as `pictures.preprocess` cuts

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from zfjax.data import pictures, tfds_records
 from zfjax.data.tfds_records import RecordPhoto
-from zfjax.errors import FailedError, NotThereError, UserError
+from zfjax.errors import FailedError, NotThereError, UserError, check_name, naming
 from zfjax.files import DANGLING, LeftOut, is_hidden, printable, walk
 
 TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
@@ -64,7 +64,10 @@ class Photo(NamedTuple):
         UserError where they are too many for a picture.
         """
         pictures.check_bytes(self.size)
-        with open(self.file, "rb") as stream:
+        with (
+            naming("photo", self.file, "it was there when it was listed; put it back"),
+            open(self.file, "rb") as stream,
+        ):
             stream.seek(self.offset)
             data = stream.read(self.size)
         if len(data) != self.size:
@@ -104,6 +107,7 @@ def find_splits(source: Path, val_share: float | None = None) -> dict[str, Split
     """
     if val_share is not None and not 0 < val_share < 1:
         raise UserError(f"--val-share {val_share}: a share between 0 and 1 is needed, as 0.1")
+    check_name("source", source)
     splits = _of_tfds(source) or _of_tars_and_folders(source)
     if not splits and val_share is not None and source.is_dir():
         splits = _of_one_folder(source)
@@ -123,6 +127,7 @@ def find_splits(source: Path, val_share: float | None = None) -> dict[str, Split
 
 def has_validation(source: Path) -> bool:
     """Whether validation photos lie in `source`, as `find_splits` finds them."""
+    check_name("source", source)
     return "validation" in (_of_tfds(source) or _of_tars_and_folders(source))
 
 

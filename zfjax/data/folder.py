@@ -10,7 +10,7 @@ import numpy as np
 
 from zfjax import files
 from zfjax.data import ImageSet, pictures
-from zfjax.errors import NotThereError, UserError
+from zfjax.errors import NotThereError, UserError, naming
 
 UNKNOWN = np.int32(-1)  # label of a picture whose class is not among the net's
 
@@ -44,7 +44,11 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
-            image = pictures.preprocess(pictures.read(self._files[index]), self._size, self._channels)
+            with naming("picture", self._files[index], "it was there when its folder was read; put it back"):
+                data = pictures.read(self._files[index])
+            image = pictures.preprocess(data, self._size, self._channels)
+        except NotThereError:
+            raise
         except ValueError as error:
             raise UserError(f"{self._files[index]}: {error}{self.way_on}") from error
         return {"image": image, "label": self._labels[index], "index": np.int32(index)}

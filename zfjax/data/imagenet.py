@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from zfjax import files
 from zfjax.data import ImageSet, pictures
-from zfjax.errors import NotThereError, UserError
+from zfjax.errors import NotThereError, UserError, check_name
 from zfjax.schema import Count, Range, faults
 
 NAME, VERSION = "imagenet", "1.0.0"  # as in <data dir>/imagenet/256px/1.0.0, TFDS's layout
@@ -189,6 +189,7 @@ def open_imagenet(data_dir: str | os.PathLike[str], size: int | None = None) -> 
       FileNotFoundError: where no complete set (of that size) lies there.
       UserError: where several do and `size` is None, or a set has lost files or holds others.
     """
+    check_name("data_dir", data_dir)
     folder = set_folder(data_dir, _choose_size(Path(data_dir), size))
     facts = read_facts(folder)
     side, class_names = facts["size"], tuple(facts["class_names"])

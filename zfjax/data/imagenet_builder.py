@@ -23,7 +23,7 @@ from tqdm import tqdm
 from zfjax import files
 from zfjax.data import imagenet, pictures, preparation
 from zfjax.data.archives import AnyPhoto, Split, find_splits, official_synsets
-from zfjax.errors import FailedError, UserError
+from zfjax.errors import FailedError, UserError, check_name, naming, of_the_system
 
 _EQUAL_NAMED = 20  # groups of photos of equal bytes that are named; all are counted
 PICTURES_PER_SHARD = 8192  # 250 MB at 256 pixels: ImageNet is 157 + 7 files, few enough to hold all of them open
@@ -270,9 +270,12 @@ def prepare(
         if value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
     folder = imagenet.set_folder(data_dir, size)
+    check_name("data_dir", data_dir)
     if folder.exists() and not overwrite:
         return {**imagenet.read_facts(folder), "folder": folder, "fresh": False}
-    with files.locked(folder.parent):
+    with contextlib.ExitStack() as held:
+        with naming("data_dir", data_dir, "name a folder that can be made, or is there"):
+            held.enter_context(files.claimed(folder.parent))
         plan = survey(
             source,
             size,
@@ -294,7 +297,10 @@ def prepare(
             imagenet.set_folder(workshop, size).rename(folder)
             files.clear(folder, replaced)
         except OSError as error:
-            raise FailedError(f"preparing {folder} failed, nothing new is left there: {error}") from error
+            if not isinstance(error, FailedError) and of_the_system(error) is None:
+                raise
+            why = error.strerror or error
+            raise FailedError(f"preparing {folder} failed, nothing new is left there: {why}") from error
     return {**imagenet.read_facts(folder), "folder": folder, "fresh": True}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from zfjax.data import ImageSet, Source, archives
-from zfjax.errors import NotThereError, UserError
+from zfjax.errors import NotThereError, UserError, check_name
 from zfjax.nets import Net, num_channels, size_of
 
 
@@ -26,6 +26,7 @@ def open_data(data: str, *, with_mean: bool = True) -> ImageSet:
       FileNotFoundError: no prepared set there; the message says how to make one.
       UserError: a name that is none of these.
     """
+    check_name("data", data)
     name, *numbers = data.split(":")
     if name == "demo":
         from zfjax.data import demo
@@ -74,6 +75,7 @@ def open_images(data: str | None, net: Net, *, skip_bad: bool = False) -> ImageS
         raise UserError(
             f"data=None: {net.name} does not say what it was trained on; name a set, or a folder of pictures"
         )
+    check_name("data", name)
     is_demo = name.split(":")[0] == "demo"
     path, (folder_named, size) = Path(name), (name, None) if is_demo else _folder_and_size(name)
     if data is not None and not is_demo and not Path(folder_named).exists():
@@ -118,6 +120,7 @@ def official_validation(data: str, size: int, resample: Image.Resampling) -> Ima
     """
     from zfjax.data import photo_sets
 
+    check_name("data", data)
     folder, synsets = Path(data), archives.official_synsets()
     if not archives.has_validation(folder):
         images = open_data(data)

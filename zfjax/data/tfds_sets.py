@@ -16,7 +16,7 @@ from zfjax.data.caltech import open_caltech
 from zfjax.data.photo_sets import PhotoSet, fingerprint_of
 from zfjax.data.tfds_records import RecordPhoto
 from zfjax.data.voc import open_voc
-from zfjax.errors import UserError
+from zfjax.errors import UserError, check_name
 
 FOLDERS = {"caltech101": "caltech101", "voc2012": "voc/2012"}  # in TFDS's data folder, above the version
 
@@ -99,5 +99,6 @@ def open_set(name: str, path: Path) -> PhotoSet:
     """
     if name not in NATIVE:
         raise UserError(f"dataset={name!r}: one of {', '.join(NATIVE)} is needed")
+    check_name("path", path)
     prepared = find_prepared(Path(path), name)
     return NATIVE[name](Path(path)) if prepared is None else open_prepared(prepared, name)

@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 
 from zfjax.architecture import ReceptiveField
 from zfjax.data.archives import official_synsets
-from zfjax.errors import UserError
+from zfjax.errors import UserError, naming
 from zfjax.nets import FunctionNet
 from zfjax.network import Params
 from zfjax.pixels import center_crop
@@ -118,11 +118,12 @@ def squeezenet(path: Path) -> CaffeNet:
     It reads 227 x 227 pixels, the centre of a picture of 256, minus (123, 117, 104); its pools count by the ceil rule.
 
     Raises:
-      OSError: a file that is not there.
-      UserError: files that are damaged or hold another network, saying what was expected and what was found.
+      UserError: a file that is not there (then a FileNotFoundError too), is damaged or holds another network, saying
+        what was expected and what was found.
     """
     path = Path(path)
-    table = caffe.read_table(path / TABLE)
+    with naming("weights", path, f"a folder with {TABLE} and {WEIGHTS} is needed"):
+        table = caffe.read_table(path / TABLE)
     _check_table(path / TABLE, table)
     kernels = caffe.kernel_shapes(table)
     shapes = {f"{name}/w": (shape[3], shape[2], *shape[:2]) for name, shape in kernels.items()}

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zfjax.architecture import Shape
-from zfjax.errors import NotThereError, UserError
+from zfjax.errors import NotThereError, UserError, check_name
 from zfjax.pretrained import array_files, onnx_files, torch_files
 from zfjax.pretrained.array_files import NO_CHECKSUM
 from zfjax.pretrained.words import Found, listed
@@ -60,8 +60,9 @@ def read_weights(path: Path, *, key: str | None = None, prefix: str = "", sha256
         read, or that are no weights: what was expected, and what it is.
     """
     path = Path(path)
+    check_name("path", path)
     if not path.exists():
-        raise NotThereError(f"{path}: no such file")
+        raise NotThereError(f"{path}: no such file; a file of weights is needed")
     hashes = [] if sha256 is None else [_check_hash(path, sha256)]
     named, found_format = _format_by_name(path), None
     try:

@@ -20,7 +20,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from zfjax import parallel
 from zfjax.architecture import Architecture, ContrastNorm, Conv, Dense, Pool
-from zfjax.errors import FailedError, NotThereError, UserError
+from zfjax.errors import FailedError, NotThereError, UserError, check_name
 from zfjax.files import digest as digest
 from zfjax.network import Params
 from zfjax.training.step import Annealing, Recipe, TrainState
@@ -167,6 +167,7 @@ def find(path: Path) -> Path:
       NotThereError: where there is none, naming the path.
       UserError: a checkpoint that is not called by its step.
     """
+    check_name("checkpoint", path)
     path = Path(path).absolute()
     if any((path / part).is_dir() for part in _PARTS):
         if step_of(path.name) is None:
