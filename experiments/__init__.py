@@ -16,6 +16,15 @@ if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_
 
 from importlib.metadata import version  # noqa: E402  after the handler above: importing is what may be stopped
 
+from zfjax import extras  # noqa: E402
+
+try:
+    extras.check("figures")
+except extras.MissingExtraError as error:
+    if sys.argv[:1] != ["-m"]:
+        raise
+    raise SystemExit(f"error: {error}") from None
+
 # On CPU, XLA 0.10's YNN kernels take two to four times as long as Eigen's for the convolutions of this network and
 # their gradients (conv1's weights: 550 ms against 125 ms, batch 32 on two cores); for matrix products they are as
 # good or better. The flag is read when JAX starts its backend, and other versions may not know it.

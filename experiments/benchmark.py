@@ -258,7 +258,7 @@ def atlas(workload: Workload = UNITS_WORKLOAD, images: int = 1000, sample: int =
     seconds = {"zfjax": time.perf_counter() - began}
     assert sum(len(windows.rows) for windows in drawn.values()) == num_units
     if workload.against == "torch":
-        from experiments.shell import torch_twin  # torch is an extra: zfjax[bench]
+        from experiments.shell import torch_twin  # of the extra "bench"
 
         seconds |= torch_twin.seconds_of_atlas(workload, layers, images=images, sample=sample)
     return [
@@ -358,7 +358,7 @@ def compare(name: str, workload: Workload, ours: dict[str, Engine], **more: Any)
     engines = dict(ours)
     facts = {label: {"version": jax.__version__, "device": jax.devices()[0].device_kind} for label in ours}
     if workload.against == "torch":
-        from experiments.shell import torch_twin as benchmark_torch  # torch is an extra: zfjax[bench]
+        from experiments.shell import torch_twin as benchmark_torch  # of the extra "bench"
 
         for label, engine in benchmark_torch.engines(name, workload, **more).items():
             engines[label], facts[label] = engine, benchmark_torch.facts()
@@ -417,8 +417,6 @@ def main() -> None:
             )
     except KeyboardInterrupt:
         raise SystemExit("stopped") from None
-    except ModuleNotFoundError as error:
-        raise SystemExit(f'error: {error}: `pip install -e ".[bench]"` brings what --against needs') from error
     for record in records:
         print(json.dumps(record))
 

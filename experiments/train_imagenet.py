@@ -34,7 +34,7 @@ import tyro
 
 from experiments.shell import hosts, run_folders, training_log
 from experiments.shell.command import Stopped, StopRequest, first_flags, in_one_line, use_compilation_cache
-from zfjax import files, nets, parallel, training
+from zfjax import extras, files, nets, parallel, training
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
 from zfjax.data import ImageSet, sets
 from zfjax.errors import UserError
@@ -174,6 +174,7 @@ def run(
       Stopped: a signal asked to leave; everything is saved.
     """
     out, name = (None, "") if callable(config) else (config.out, config.data)
+    extras.check("train")
     with run_folders.claimed(resume, out, name) as place:
         prepared = parallel.of_every_host(lambda: prepare(config, place, table, data, resumed=resume is not None))
         parallel.check_agreement({"folder": place.asked, **prepared.facts})

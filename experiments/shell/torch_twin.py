@@ -8,12 +8,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
-from torch import nn
-from torch.nn import functional
-
 from experiments.benchmark import UNITS, Engine, Workload
 from zfjax.architecture import Architecture, Conv, Pool
+from zfjax.extras import extra
+
+with extra("bench"):
+    import torch
+    from captum.attr import Deconvolution, NeuronDeconvolution
+    from torch import nn
+    from torch.nn import functional
 
 LAYOUTS = {"torch": torch.contiguous_format, "torch channels_last": torch.channels_last}
 
@@ -135,8 +138,6 @@ def forward_engine(workload: Workload, layout: torch.memory_format) -> Engine:
 
 def project_engine(workload: Workload, layout: torch.memory_format, *, layer: str, channel: int) -> Engine:
     """Captum's Deconvolution of the strongest activation of one map in each image."""
-    from captum.attr import Deconvolution
-
     table = workload.table()
     net = build(table, layer).to(device(), memory_format=layout).eval()
     deconvolution = Deconvolution(Strongest(net, channel))
@@ -166,8 +167,6 @@ def unit_attribution(
     workload: Workload, layout: torch.memory_format, layer: str
 ) -> Callable[[torch.Tensor, int], torch.Tensor]:
     """fn(images, channel) -> pictures of one map's strongest place in each image, of the net up to the layer."""
-    from captum.attr import NeuronDeconvolution
-
     net = build(workload.table(), layer).to(device(), memory_format=layout).eval()
     deconvolution = NeuronDeconvolution(net, net[-1])
 

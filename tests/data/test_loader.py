@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
+import grain
 import numpy as np
 import offspring
 import pytest
@@ -124,8 +126,27 @@ def test_evaluation_hosts_get_equally_many_batches(source):
     assert [eval_order(small, host=host, num_hosts=4) for host in (0, 1)] == [[[0, 4], [8, -1]], [[1, 5], [-1, -1]]]
 
 
-def test_evaluation_goes_on_at_any_batch(source):
-    assert eval_order(source, first_batch=2) == eval_order(source)[2:]
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_evaluation_goes_on_at_any_batch(source, num_workers):
+    assert eval_order(source, first_batch=2, num_workers=num_workers) == eval_order(source)[2:]
+
+
+def test_evaluation_on_threads_makes_the_batches_of_the_workers(source):
+    ways = [list(loader.eval_batches(source, batch_size=4, host=1, num_hosts=2, num_workers=num)) for num in (0, 1)]
+    for threads, workers in zip(*ways, strict=True):
+        assert threads.keys() == workers.keys() == {"image", "label", "index", "mask"}
+        for name, value in threads.items():
+            assert value.dtype == workers[name].dtype
+            np.testing.assert_array_equal(value, workers[name])
+
+
+def test_closing_an_evaluation_ends_its_threads(source):
+    before = set(threading.enumerate())
+    batches = loader.eval_batches(source, batch_size=1)
+    next(batches)
+    assert set(threading.enumerate()) > before
+    batches.close()
+    assert set(threading.enumerate()) == before
 
 
 @pytest.mark.parametrize(
@@ -188,6 +209,6 @@ def test_a_full_shared_memory_is_told(source, monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr(loader.grain.MapDataset, "to_iter_dataset", lambda *_: Full())
+    monkeypatch.setattr(grain.MapDataset, "to_iter_dataset", lambda *_: Full())
     with pytest.raises(FailedError, match="the shared memory /dev/shm is full"):
-        next(loader.eval_batches(source, batch_size=1))
+        next(loader.train_batches(source, batch_size=1, seed=0, num_epochs=1))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from zfjax import pretrained
+from zfjax.extras import MissingExtraError
 from zfjax.pretrained import weights
 
 ARRAYS = {"a": np.ones((2, 3), np.float32), "b": np.zeros(3, np.float16), "steps": np.int64(7)}
@@ -138,7 +139,9 @@ def test_onnx_initializers_are_read_from_the_file_and_beside_it(tmp_path):
 def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, name, head, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
     (tmp_path / name).write_bytes(head)
-    with pytest.raises(ValueError, match=rf"reading it needs {package}: pip install 'zfjax\[{extra}\]'"):
+    with pytest.raises(
+        MissingExtraError, match=rf"{name}: {package} is not installed: `pip install .zfjax\[{extra}\]'"
+    ):
         weights.read_arrays(tmp_path / name)
 
 

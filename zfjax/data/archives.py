@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from zfjax.data import pictures, tfds_records
 from zfjax.data.tfds_records import RecordPhoto
 from zfjax.errors import FailedError, NotThereError, UserError, check_name, naming
+from zfjax.extras import extra
 from zfjax.files import DANGLING, LeftOut, is_hidden, printable, walk
 
 TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
@@ -228,22 +229,29 @@ def _by_name(photo: AnyPhoto) -> tuple[str, str]:
 
 
 def official_synsets() -> tuple[str, ...]:
-    """ImageNet's 1000 synsets in the order of its own indices (the list that TFDS bundles)."""
-    return _bundled_list("labels.txt")
+    """ImageNet's 1000 synsets in the order of its own indices."""
+    return tuple(_words_of_synsets())
 
 
 def class_words(class_names: Iterable[str]) -> tuple[str, ...]:
     """What people call these classes: ImageNet's first word for one of its synsets, for any other class its name."""
-    from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST  # in the order of official_synsets
-
-    words = dict(zip(official_synsets(), IMAGENET_LABELS_LIST, strict=True))
-    return tuple(words.get(name, name).split(",")[0] for name in class_names)
+    words = _words_of_synsets()
+    return tuple(words.get(name, name) for name in class_names)
 
 
 @functools.cache
-def _bundled_list(name: str) -> tuple[str, ...]:
-    bundled = importlib.resources.files("tensorflow_datasets") / "datasets" / "imagenet2012" / name
-    return tuple(bundled.read_text().split())
+def _words_of_synsets() -> dict[str, str]:
+    """{synset: the first of its words}, in the order of ImageNet's own indices."""
+    lines = (importlib.resources.files("zfjax.data") / "imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split(" ", 1) for line in lines)
+
+
+@functools.cache
+def _synsets_of_validation() -> tuple[str, ...]:
+    """The synset of each of the 50,000 validation photos, in the order of their numbers: a list that TFDS bundles."""
+    with extra("train"):
+        bundled = importlib.resources.files("tensorflow_datasets") / "datasets" / "imagenet2012"
+    return tuple((bundled / "validation_labels.txt").read_text().split())
 
 
 def _train_tar(path: Path, left_out: LeftOut) -> Iterator[Photo]:
@@ -277,7 +285,7 @@ def _validation_tar(path: Path, left_out: LeftOut) -> Iterator[Photo]:
 
 def _official_class(name: str, where: str) -> str:
     """The synset of a validation photo, by the official list."""
-    synsets = _bundled_list("validation_labels.txt")
+    synsets = _synsets_of_validation()
     match = _OFFICIAL.fullmatch(name)
     if match is None or not 1 <= int(match[1]) <= len(synsets):
         raise UserError(f"{where}: names must run from ILSVRC2012_val_00000001.JPEG to _00050000.JPEG")

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
 import numpy as np
-from array_record.python.array_record_data_source import ArrayRecordDataSource
-from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from zfjax import files
-from zfjax.data import ImageSet, pictures
+from zfjax.data import ImageSet, pictures, tfds_records
 from zfjax.errors import NotThereError, UserError, check_name
 from zfjax.schema import Count, Range, faults
 
@@ -41,7 +39,7 @@ class RecordSource:
         self, shards: tuple[tuple[str, int], ...], size: int, num_classes: int, checksums: np.ndarray | None = None
     ):
         # the form "file[start:stop]" spares opening every file to count it; files open at the first read, per process
-        self._records = ArrayRecordDataSource([f"{file}[0:{count}]" for file, count in shards])
+        self._records = tfds_records.open_array_records([f"{file}[0:{count}]" for file, count in shards])
         self._shards, self._size, self._num_classes, self._checksums = shards, size, num_classes, checksums
 
     def __len__(self) -> int:
@@ -75,7 +73,7 @@ class RecordSource:
     def _feature(self, index: int) -> Any:
         try:
             record = self._records[index]
-            feature = tf_example_pb2.Example.FromString(record).features.feature
+            feature = tfds_records.parse(record)
         except Exception as error:  # array_record and protobuf raise their own, RuntimeError and IndexError too
             if not -len(self) <= index < len(self):
                 raise
@@ -296,7 +294,7 @@ def _shards_of_tfds(folder: Path, split: str) -> list[tuple[Path, int]]:
 def _check_count(file: Path, count: int) -> None:
     """UserError where a shard does not hold so many records."""
     try:
-        found = len(ArrayRecordDataSource([str(file)]))
+        found = len(tfds_records.open_array_records([str(file)]))
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{file} is cut short or damaged ({error}); {_WAY_ON}") from error
     if found != count:

@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from zfjax import files
 from zfjax.data import imagenet, pictures, preparation
 from zfjax.data.archives import AnyPhoto, Split, find_splits, official_synsets
 from zfjax.errors import FailedError, UserError, check_name, naming, of_the_system
+from zfjax.extras import extra
+
+with extra("train"):
+    import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordWriter
 
 _EQUAL_NAMED = 20  # groups of photos of equal bytes that are named; all are counted
 PICTURES_PER_SHARD = 8192  # 250 MB at 256 pixels: ImageNet is 157 + 7 files, few enough to hold all of them open

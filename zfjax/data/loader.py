@@ -1,19 +1,27 @@
 """Batches of a source in an order that depends on the seed and the step alone."""
 
+from __future__ import annotations
+
 import errno
+import itertools
 import os
 import re
 import signal
-from collections.abc import Generator
-from typing import Any
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
-import grain
 import numpy as np
 from absl import flags
 
 from zfjax.data import Source
 from zfjax.data.processes import end_with_parent
 from zfjax.errors import FailedError, UserError
+from zfjax.extras import extra
+
+if TYPE_CHECKING:
+    import grain
 
 Batches = Generator[dict[str, np.ndarray], None, None]  # closing it ends the workers
 _AHEAD = 2  # batches waiting per thread or process: 25 MB each at 128 pictures of 256 pixels
@@ -65,6 +73,8 @@ def train_batches(
     _check(batch_size, host, num_hosts, num_workers, first_step=first_step)
     if num_epochs < 1:
         raise UserError(f"num_epochs must be at least 1, not {num_epochs}")
+    with extra("train"):
+        import grain
     # Grain shuffles epoch e of seed n as epoch 0 of seed n + e; spread out, neighbouring seeds share no shuffle
     spread = int(np.random.SeedSequence(seed).generate_state(1)[0])
     examples = grain.MapDataset.source(source).shuffle(spread)[: steps * batch_size][host::num_hosts]
@@ -95,7 +105,12 @@ def eval_batches(
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, not {batch_size}")
     _check(batch_size, host, num_hosts, num_workers, first_batch=first_batch)
-    examples = grain.MapDataset.source(_Filled(source, batch_size))[host::num_hosts]
+    filled = _Filled(source, batch_size)
+    if not num_workers:
+        return _on_threads(filled, range(host, len(filled), num_hosts), batch_size // num_hosts, first_batch)
+    with extra("train"):
+        import grain
+    examples = grain.MapDataset.source(filled)[host::num_hosts]
     return _iterate(examples.batch(batch_size // num_hosts)[first_batch:], num_workers)
 
 
@@ -127,8 +142,29 @@ def _check(batch_size: int, host: int, num_hosts: int, num_workers: int, **first
             raise UserError(f"{name} must be 0 or more, not {value}")
 
 
+def _on_threads(source: _Filled, places: Sequence[int], rows: int, first_batch: int) -> Batches:
+    """Batches of the examples at `places`, in order, made ahead of time on threads; of a batch one thread makes all."""
+
+    def batch(start: int) -> dict[str, np.ndarray]:
+        examples = [source[place] for place in places[start : start + rows]]
+        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+    threads = min(os.cpu_count() or 1, 16)
+    starts = iter(range(first_batch * rows, len(places), rows))
+    pool = ThreadPoolExecutor(threads)
+    try:
+        ahead = deque(pool.submit(batch, start) for start in itertools.islice(starts, _AHEAD * threads))
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(pool.submit(batch, start) for start in itertools.islice(starts, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:
     """The batches in order, made ahead of time on threads, or in `num_workers` processes with one thread each."""
+    with extra("train"):
+        import grain
     threads = 1 if num_workers else min(os.cpu_count() or 1, 16)
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_AHEAD * threads)
     dataset = batches.to_iter_dataset(ahead)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import tensorflow_datasets as tfds
-from array_record.python.array_record_data_source import ArrayRecordDataSource
-from tensorflow_datasets.core.file_adapters import FileFormat
-from tensorflow_datasets.proto import tf_example_pb2
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zfjax.errors import UserError
+from zfjax.extras import extra
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 FACTS = "dataset_info.json"
 _OPEN = 256  # files that a process holds open
@@ -57,6 +56,8 @@ def find(path: Path, below: str) -> Path | None:
 
 def info_of(folder: Path) -> tfds.core.DatasetInfo:
     """What TFDS wrote down of a set; UserError where that is damaged."""
+    with extra("train"):
+        import tensorflow_datasets as tfds
     try:
         info = tfds.builder_from_directory(folder).info
         for split in info.splits.values():  # names of files, and the number of records in each, are worked out here
@@ -77,9 +78,8 @@ def shards_of(info: tfds.core.DatasetInfo, split: str) -> list[tuple[str, int]]:
     for file, count in shards:
         if not Path(file).is_file():
             raise UserError(f"{file} is missing: prepare the set again")
-        if info.file_format not in _READERS:
-            formats = " or ".join(f.value for f in _READERS)
-            raise UserError(f"{file} is in the format {info.file_format}: {formats} is needed")
+        if info.file_format.value not in _READERS:
+            raise UserError(f"{file} is in the format {info.file_format}: {' or '.join(_READERS)} is needed")
         length = len(_opened(file))
         if length != count:
             raise UserError(f"{file} holds {length} records, not {count}: prepare the set again")
@@ -97,13 +97,29 @@ def features_of(file: str, place: int) -> Any:
 
 def parse(record: bytes) -> Any:
     """The features of a record, by name."""
-    return tf_example_pb2.Example.FromString(record).features.feature
+    return _example_of_bytes()(record).features.feature
+
+
+@functools.cache
+def _example_of_bytes() -> Callable[[bytes], Any]:
+    with extra("train"):
+        from tensorflow_datasets.proto import tf_example_pb2
+    of_bytes: Callable[[bytes], Any] = tf_example_pb2.Example.FromString
+    return of_bytes
+
+
+def open_array_records(files: Sequence[str]) -> Any:
+    """Random access to the records of files, as "FILE", or "FILE[0:COUNT]", which are opened at the first read."""
+    with extra("train"):
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+    _example_of_bytes()  # what reads the records is there too
+    return ArrayRecordDataSource(list(files))
 
 
 @functools.lru_cache(_OPEN)
 def _opened(file: str) -> Any:
     """The records of a shard; its ending says the format, as "imagenet2012-train.tfrecord-00000-of-01024" does."""
-    form = next((f for f in _READERS if f".{f.file_suffix}-" in Path(file).name), None)
+    form = next((f for f in _READERS if f".{f}-" in Path(file).name), None)
     if form is None:
         raise UserError(f"{file}: a name as NAME-SPLIT.tfrecord-00000-of-00001 is needed")
     try:
@@ -127,12 +143,12 @@ def _tfrecord_places(path: Path) -> Iterator[tuple[int, int]]:
 
 
 def _array_records(file: str) -> Any:
-    records = ArrayRecordDataSource([file])
+    records = open_array_records([file])
     len(records)  # opens it
     return records
 
 
-_READERS: dict[FileFormat, Callable[[str], Any]] = {
-    FileFormat.TFRECORD: lambda file: TFRecords(Path(file)),
-    FileFormat.ARRAY_RECORD: _array_records,
+_READERS: dict[str, Callable[[str], Any]] = {  # by what TFDS calls a format, which is what its files end with too
+    "tfrecord": lambda file: TFRecords(Path(file)),
+    "array_record": _array_records,
 }

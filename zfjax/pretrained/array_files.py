@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zfjax.errors import UserError
+from zfjax.extras import extra
 from zfjax.pretrained.words import Found, listed
 
 NO_CHECKSUM = "the format holds no checksum: damage inside its numbers cannot be seen; sha256= compares the whole file"
@@ -149,7 +150,8 @@ def _step(folder: Path) -> int:
 
 
 def _of_hdf5(data: bytes, key: str | None, *, is_checked: bool = False) -> Found:
-    import h5py
+    with extra("h5"):
+        import h5py
 
     arrays: dict[str, np.ndarray] = {}
     with h5py.File(io.BytesIO(data), "r") as file:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from zfjax.errors import UserError
+from zfjax.extras import extra
 from zfjax.pretrained.array_files import NO_CHECKSUM
 from zfjax.pretrained.words import Found, listed
 
@@ -23,7 +24,8 @@ _SCOPES = "pkg.torch.onnx.name_scopes"  # where PyTorch's exporter by torch.expo
 
 def read_onnx(path: Path, key: str | None) -> Found:
     """The initializers of the graph, also those beside the file; of its operations only what they are done to."""
-    import onnx
+    with extra("onnx"):
+        import onnx
 
     if key is not None:
         raise UserError(f"key={key!r}: its arrays stand in no groups")

@@ -17,6 +17,7 @@ import numpy as np
 
 from zfjax.architecture import Shape
 from zfjax.errors import NotThereError, UserError, check_name
+from zfjax.extras import MissingExtraError
 from zfjax.pretrained import array_files, onnx_files, torch_files
 from zfjax.pretrained.array_files import NO_CHECKSUM
 from zfjax.pretrained.words import Found, listed
@@ -71,9 +72,8 @@ def read_weights(path: Path, *, key: str | None = None, prefix: str = "", sha256
         arrays, renamed = _unwrapped(arrays)
         arrays, selected = _below(arrays, prefix)
         hashes += _published_hash(path, NO_CHECKSUM in notes)
-    except ImportError as error:
-        assert found_format is not None
-        raise UserError(f"{path}: reading it needs {found_format.package}") from error
+    except MissingExtraError as error:
+        raise MissingExtraError(f"{path}: {error}") from error
     except Exception as error:  # zipfile, pickle, protobuf and their like raise many kinds; the file is no use
         words = (named or found_format or _ANY).words
         raise UserError(f"{path} is not {words} ({_first_line(error)})") from error
@@ -236,7 +236,6 @@ class Format(NamedTuple):
     name: str
     words: str  # what a file of this kind has to be
     read: Callable[[Path, str | None], Found]
-    package: str = ""  # what reading it needs, and how that is installed
 
 
 def _read_zip(path: Path, key: str | None) -> Found:
@@ -270,7 +269,7 @@ def _read_index(path: Path, key: str | None) -> Found:
             raise UserError(f"shard {file} is an index")
         try:
             shard, more = found.read(path.parent / file, key)
-        except ImportError:
+        except MissingExtraError:
             raise
         except Exception as error:
             raise UserError(f"shard {file}: {_first_line(error)}") from error
@@ -288,11 +287,9 @@ _FORMATS = {
     "old torch": Format("PyTorch's format from before 1.6", _TORCH, _read_old_torch),
     "safetensors": Format("safetensors", "a whole file of safetensors", array_files.read_safetensors),
     "index": Format("an index of shards", "a whole index of shards, all beside it", _read_index),
-    "onnx": Format(
-        "ONNX", "a whole ONNX model with its weights", onnx_files.read_onnx, "onnx: pip install 'zfjax[onnx]'"
-    ),
-    "hdf5": Format("HDF5", "a whole HDF5 file of Keras's", array_files.read_hdf5, "h5py: pip install 'zfjax[h5]'"),
-    "keras": Format("Keras's archive", "a whole .keras archive", _read_zip, "h5py: pip install 'zfjax[h5]'"),
+    "onnx": Format("ONNX", "a whole ONNX model with its weights", onnx_files.read_onnx),
+    "hdf5": Format("HDF5", "a whole HDF5 file of Keras's", array_files.read_hdf5),
+    "keras": Format("Keras's archive", "a whole .keras archive", _read_zip),
     "msgpack": Format("Flax's msgpack", "a whole msgpack of Flax's, arrays by name", array_files.read_msgpack),
     "orbax": Format("Orbax", "a whole checkpoint of Orbax", array_files.read_orbax),
 }
