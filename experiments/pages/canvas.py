@@ -81,11 +81,11 @@ def page(title: str, sections: Sequence[Section], caption: Sequence[str]) -> Fig
 def png(figure: Figure, *, max_bytes: int = MAX_BYTES) -> bytes:
     """The figure as a PNG file, FREE pixels without ink around it; in 256 colours beyond `max_bytes`."""
     image = Image.fromarray(framed(pixels_of(figure)))
-    data = _encoded(image)
-    if len(data) > max_bytes:
-        palette = image.quantize(256, method=Image.Quantize.MEDIANCUT)
-        data = _encoded(image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG))
-    return data
+    if len(_encoded(image, compress_level=1)) <= max_bytes:  # a third of the time, and a tenth larger at most
+        return _encoded(image)
+    sample = image.resize((-(-image.width // 2), -(-image.height // 2)), Image.Resampling.NEAREST)
+    palette = sample.quantize(256, method=Image.Quantize.MEDIANCUT)
+    return _encoded(image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG))
 
 
 def pixels_of(figure: Figure) -> np.ndarray:
@@ -192,9 +192,9 @@ def _draw(
     return figure
 
 
-def _encoded(image: Image.Image) -> bytes:
+def _encoded(image: Image.Image, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", dpi=(DPI, DPI))
+    image.save(buffer, "PNG", dpi=(DPI, DPI), **options)
     return buffer.getvalue()
 
 
