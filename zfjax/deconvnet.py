@@ -500,11 +500,8 @@ def windows_of_layers(
         layer: {name: np.asarray(index, np.int32) for name, index in of_layer.items()}
         for layer, of_layer in places.items()
     }
-    drawn = {
-        layer: _empty_windows(params, images, len(of_layer["image"]), {"layer": layer, **options})
-        for layer, of_layer in indices.items()
-    }
-    starts = {layer: np.zeros(len(windows.rows), np.float32) for layer, windows in drawn.items()}
+    drawn: dict[str, Windows] = {}
+    starts = {layer: np.zeros(len(of_layer["image"]), np.float32) for layer, of_layer in indices.items()}
     top = max(places, key=architecture.layer_names.index)
     for start in range(0, len(images), batch_size):
         wanted = {
@@ -523,11 +520,15 @@ def windows_of_layers(
                 seen = {name: trace[name] for name in _names_up_to(layer, architecture)}
                 starts[layer][chosen] = activations_at(trace[layer].features, place)[: len(chosen)]
                 windows = _project_windows(params, seen, place, layer=layer, seed=seed, **options)
+                if layer not in drawn:
+                    drawn[layer] = _empty_windows(windows, len(starts[layer]))
                 for field, some_rows in zip(drawn[layer], windows, strict=True):
                     field[chosen] = np.asarray(some_rows)[: len(chosen)]
     for values in starts.values():
         warn_below_zero(values, seed=seed)
-    return drawn
+    for layer in places.keys() - drawn.keys():
+        drawn[layer] = _no_windows(params, images, layer=layer, **options)
+    return {layer: drawn[layer] for layer in places}
 
 
 def _pixels(
@@ -717,16 +718,20 @@ def _names_up_to(layer: str, architecture: Architecture) -> tuple[str, ...]:
 _project_windows = partial(jax.jit, static_argnames=("layer", "architecture", "way", "seed"))(carry_down)
 
 
-def _empty_windows(params: Params, images: np.ndarray, num: int, options: Mapping[str, Any]) -> Windows:
+def _empty_windows(like: Any, num: int) -> Windows:
     """Of `num` units, as NumPy arrays to be filled."""
+    return Windows(*(np.zeros((num, *field.shape[1:]), field.dtype) for field in like))
+
+
+def _no_windows(params: Params, images: np.ndarray, **options: Any) -> Windows:
+    """Of no unit."""
 
     def windows_of(params: Params, images: jax.Array, index: jax.Array) -> Windows:
         return carry_down(params, _trace_below(params, images, **options), Place(*[index] * 4), seed="value", **options)
 
     dtype = jax.dtypes.canonicalize_dtype(images.dtype)
     image, index = jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype), jax.ShapeDtypeStruct((1,), np.int32)
-    shapes = jax.eval_shape(windows_of, params, image, index)
-    return Windows(*(np.zeros((num, *field.shape[1:]), field.dtype) for field in shapes))
+    return _empty_windows(jax.eval_shape(windows_of, params, image, index), 0)
 
 
 def _fill(rows: np.ndarray, num: int) -> np.ndarray:
