@@ -71,6 +71,7 @@ class MemberFacts(TypedDict):
     parameters: int
     checkpoint: results.Checkpoint
     error: dict[str, evaluation.Shares]  # by crops: center, and ten
+    not_finite: dict[str, int]  # likewise: images whose answer holds NaN or infinity, which counts as wrong
 
 
 class Result(results.Provenance):
@@ -105,6 +106,7 @@ def run(config: Config) -> Result:
     networks = [nets.load_net(name) for name in config.net or (None,)]
     for net in networks:
         print(f"net: {figure.describe(net)}")
+        nets.check_weights(net)
     check_different(networks)
     with figure.claimed(config, COMMAND, nets.home_of(networks[0]) / "evaluation") as out:
         data = sets.open_images(config.data, networks[0], skip_bad=config.skip_bad)
@@ -224,6 +226,7 @@ def facts_of(net: Net, number: int, scored: Scored) -> MemberFacts:
         "parameters": sum(np.size(array) for array in arrays) if table is None else table.num_parameters(),
         "checkpoint": results.checkpoint_of(net),
         "error": {views: errors.members[number].shares() for views, errors in scored.errors.items()},
+        "not_finite": {views: int(errors.not_finite[number]) for views, errors in scored.errors.items()},
     }
 
 
@@ -240,6 +243,10 @@ def report(result: Result) -> None:
         for member in result["members"] if several else []:
             alone = ", ".join(f"{member['error'][views][rank]:.1%}" for rank in ranks)
             print(f"    alone: {alone}  {member['checkpoint']['path']}")
+        for member in result["members"]:
+            if bad := member["not_finite"][views]:
+                answers = f"{bad:,} of {result['num_images']:,} answers of {member['name']}"
+                print(f"{views:>6} crop(s): {answers} are not finite (NaN or infinite), and count as wrong")
     for views, why in result["not_applicable"].items():
         print(f"{views:>6} crop(s): not measured, as {why}")
 

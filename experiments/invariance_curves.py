@@ -104,7 +104,12 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         chosen = invariance.choose_images(data, net, config.num_images, config.seed)
         fn = invariance.features_of_crops(net, tuple(dict.fromkeys((*layers, *((logits,) if logits else ())))))
         amounts = invariance.amounts_at(size)
-        options: dict[str, Any] = {"size": size, "logits": logits, "batch_size": BATCH_SIZE}
+        options: dict[str, Any] = {
+            "size": size,
+            "logits": logits,
+            "batch_size": BATCH_SIZE,
+            "name": f"net={net.name!r}",
+        }
         measured = {
             name: invariance.curves(fn, chosen.stored.astype(np.float32), transform, amounts[name], **options)
             for name, transform in TRANSFORMS.items()

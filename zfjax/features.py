@@ -68,6 +68,32 @@ def rows_of(answer: Any, num: int) -> Any:
     return jax.tree.map(np.asarray, answer)
 
 
+def check_finite(answer: Any, name: str = "fn") -> Any:
+    """The answer; UserError that names its first layer with values that are not finite, and in how many images.
+
+    Args:
+      answer: array [N, ...], or a tree of them, such as {layer: array}.
+      name: what gave it, as "net='small'".
+    """
+    for path, array in tree_leaves_with_path(answer):
+        rows = np.asarray(array)
+        is_whole = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
+        if not is_whole.all():
+            bad = f"{np.sum(~is_whole)} of {len(rows)} images"
+            raise UserError(f"{name}: {layer_words(path)} is not finite (NaN or infinite) for {bad}; {WHY_NOT_FINITE}")
+    return answer
+
+
+def layer_words(path: Sequence[Any]) -> str:
+    """The layer that a path in a tree of features leads to: "layer 'conv3'"."""
+    return f"layer {getattr(path[-1], 'key', keystr(tuple(path[-1:])))!r}" if path else "its answer"
+
+
+WHY_NOT_FINITE = (
+    "a training that diverged leaves such weights, and too large a scale of the images, or half precision, overflows"
+)
+
+
 def check_places(features: Any, name: str = "features") -> Any:
     """The features; UserError unless they are maps [B, H, W, C] or units [B, C], in which a place is (y, x) or none."""
     if features.ndim not in (2, 4):

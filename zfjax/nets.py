@@ -168,6 +168,28 @@ def check_layer(net: Net, layer: str) -> str:
     return layer
 
 
+def check_weights(net: Net) -> None:
+    """UserError that names the first weights of the network which are not finite, before anything is computed.
+
+    It looks at `net.params`, where there are any. In those of a function infinities may be meant, as in a mask.
+    """
+    for path, leaf in jax.tree.leaves_with_path(getattr(net, "params", None)):
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            array = np.asarray(leaf)
+            bad = np.isnan(array) if isinstance(net, FunctionNet) else ~np.isfinite(array)
+            if bad.any():
+                name = "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path) or "params"
+                raise UserError(
+                    f"net={net.name!r}: {bad.sum():,} of {bad.size:,} weights of {name} are not finite; a training "
+                    "that diverged leaves such: take an earlier checkpoint, or train with a lower learning rate"
+                )
+
+
+def check_finite(net: Net, features: Any) -> Any:
+    """{layer: array [N, ...]} as it is; UserError that names the network, and its first layer that is not finite."""
+    return layer_features.check_finite(features, f"net={net.name!r}")
+
+
 class OfTable:
     """The methods of a network that is an `Architecture` with parameters: its explicit forward pass and deconvnet."""
 

@@ -100,11 +100,13 @@ def opened(
       names: of the files that will be written, as far as they are known before; `results.check_names` checks others.
 
     Raises:
-      UserError, OSError: no such net, a number out of range, or a folder that holds something else.
+      UserError: no such net, one whose weights are not finite, a number out of range, or a folder that holds something
+        else.
     """
     check_numbers(config)
     net = nets.load_net(config.net) if net is None else net
     print(f"net: {describe(net)}")
+    nets.check_weights(net)
     with claimed(config, command, nets.home_of(net) / folder, names=names) as out:
         yield Opened(net, out)
 

@@ -40,7 +40,7 @@ def scan(
     name = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
     path = nets.home_of(net) / "scans" / f"{name}.npz" if path is None else path
     fn = nets.features_of_pictures(net, layers)
-    return scan_with(fn, num_maps, source, path, of=(net.fingerprint, of), **options)
+    return scan_with(fn, num_maps, source, path, of=(net.fingerprint, of), name=f"net={net.name!r}", **options)
 
 
 def scan_with(
@@ -54,6 +54,7 @@ def scan_with(
     batch_size: int = 128,
     num_workers: int = 0,
     save_every: float = 30.0,
+    name: str = "fn",
 ) -> State:
     """`top_activations.scan` over all of `source`, going on from `path` where that fits, and saved there.
 
@@ -64,8 +65,11 @@ def scan_with(
       of: what the state belongs to besides layers and k: the fingerprints of network and set, and the split.
       k: images to keep for each map.
       batch_size, num_workers: images per step over all devices; processes that decode, or 0 to decode on threads.
+      name: what the network is called where its features are refused.
+
     Returns:
-      {layer: TopActivations} of NumPy arrays. UserError for a file at `path` that is damaged.
+      {layer: TopActivations} of NumPy arrays. UserError for a file at `path` that is damaged, or activations that are
+      not finite.
     """
     parallel.check_batch_size(batch_size)
     host, num_hosts = parallel.host_count()
@@ -91,10 +95,11 @@ def scan_with(
         if done < len(source):
             rows = {"host": host, "num_hosts": num_hosts, "first_batch": done // batch_size, "num_workers": num_workers}
             batches = eval_batches(source, batch_size=batch_size, **rows)
-            state = top_activations.scan(fn, batches, state, on_batch=on_batch)
+            state = top_activations.scan(fn, batches, state, on_batch=on_batch, name=name)
             if host == 0:
                 save(path, key, state, done)
-    return jax.tree.map(np.asarray, state)
+    whole: State = jax.tree.map(np.asarray, state)
+    return top_activations.check_finite(whole, name)
 
 
 def _fits(state: State, num_maps: Mapping[str, int], k: int, source: Source) -> bool:

@@ -163,7 +163,7 @@ def test_an_ensemble_of_one_or_of_equals_is_the_net_itself():
     for tables in [(TABLE,), (TABLE, TABLE)]:
         evaluate, _ = members(*tables)
         found = evaluate([parameters()] * len(tables), batches(8))
-        assert found == (one, (one,) * len(tables))
+        assert found == (one, (one,) * len(tables), (0,) * len(tables))
 
 
 def test_different_architectures_average_their_softmax_and_are_counted_alone_too():

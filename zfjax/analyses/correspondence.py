@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 from zfjax import nets
 from zfjax.analyses import occlusion
 from zfjax.errors import UserError
-from zfjax.features import Features, in_batches
+from zfjax.features import Features, check_finite, in_batches
 from zfjax.nets import Net, Size, Views
 
 FEATURES_AT_ONCE = 1 << 14  # compared in one product: memory, and counts that float32 holds exactly
@@ -30,7 +30,14 @@ PAIRS_AT_ONCE = 1 << 22  # looked up by one batch of permutations: memory
 
 
 def sign_changes(
-    fn: Features, images: ArrayLike, masks: np.ndarray, *, side: Size, fill: ArrayLike = 0.0, batch_size: int = 32
+    fn: Features,
+    images: ArrayLike,
+    masks: np.ndarray,
+    *,
+    side: Size,
+    fill: ArrayLike = 0.0,
+    batch_size: int = 32,
+    name: str = "fn",
 ) -> Any:
     """sign(x - x~) of every feature of every image, under every mask.
 
@@ -43,6 +50,7 @@ def sign_changes(
       masks: [M, N, 2], for each mask its place (y, x) in each image.
       side, fill: as for `mask_squares`.
       batch_size: images per call of `fn`.
+      name: what `fn` is called where its features are refused, as "net='small'".
 
     Returns:
       The tree of `fn` with int8 [M, N, D]; UserError as from `mask_squares`, or for features that are not finite.
@@ -50,10 +58,11 @@ def sign_changes(
     images, masks = np.asarray(images), np.asarray(masks)
     if masks.ndim != 3 or masks.shape[1:] != (len(images), 2):
         raise UserError(f"masks of shape {masks.shape}: [M, {len(images)}, 2], a place in each image, is needed")
-    whole = in_batches(fn, images, batch_size=batch_size)
+    whole = check_finite(in_batches(fn, images, batch_size=batch_size), name)
     signs = []
     for places in masks:
-        masked = in_batches(fn, np.asarray(mask_squares(images, places, side=side, fill=fill)), batch_size=batch_size)
+        hidden = np.asarray(mask_squares(images, places, side=side, fill=fill))
+        masked = check_finite(in_batches(fn, hidden, batch_size=batch_size), name)
         signs.append(jax.tree.map(lambda x, m: _signs(x, m).reshape(len(images), -1), whole, masked))
     return jax.tree.map(lambda *changes: np.stack(changes), *signs)
 
@@ -172,6 +181,8 @@ def sign_consistency(differences: ArrayLike) -> float:
     """Table 1's Delta of e [N, D], finite: the changes of N feature vectors, at least 2 (else UserError)."""
     if np.ndim(differences) != 2:
         raise UserError(f"differences of shape {np.shape(differences)}: [N, D], a vector for each image, is needed")
+    if not np.isfinite(differences).all():
+        raise UserError("differences: finite numbers are needed, as NaN and infinity - infinity have no sign")
     signs = _signs(np.asarray(differences), np.zeros((), np.asarray(differences).dtype))
     return float(consistency(mismatches(signs), np.arange(len(signs)), signs.shape[1]))
 
@@ -213,8 +224,6 @@ def permutation_p_value(
 
 def _signs(whole: np.ndarray, masked: np.ndarray) -> np.ndarray:
     """The sign of whole - masked, -1, 0 or 1; int8. Compared, as bytes have no negative difference."""
-    if not (np.isfinite(whole).all() and np.isfinite(masked).all()):
-        raise UserError("differences: finite numbers are needed, as NaN and infinity - infinity have no sign")
     return (whole > masked).astype(np.int8) - (whole < masked).astype(np.int8)
 
 
@@ -370,7 +379,8 @@ def compare_parts(
     random: dict[str, Any] = {"side": side, "num_random": num_random, "num_aligned": num_aligned}
     places, masks = place_masks(views.parts, parts, nets.size_of(net.image_size), seed=seed, **random)
     fill = occlusion.filler(net, views, "mean", square=side)(views, 0)
-    signs = sign_changes(net.features(tuple(dict.fromkeys(layers))), views.images, places, side=side, fill=fill.image)
+    fn, named = net.features(tuple(dict.fromkeys(layers))), f"net={net.name!r}"
+    signs = sign_changes(fn, views.images, places, side=side, fill=fill.image, name=named)
     options: dict[str, Any] = {"num_images": num_images, "num_draws": num_draws, "num_permutations": num_permutations}
     options |= {"controls": CONTROLS, "aligned": CONTROLS[1], "seed": seed}
     scores = {layer: table(signs[layer], masks, **options) for layer in layers}

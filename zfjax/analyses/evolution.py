@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 
 from zfjax import features as layer_features
+from zfjax import nets
 from zfjax.analyses import strongest
 from zfjax.analyses.strongest import Strongest
 from zfjax.analyses.top_activations import State
@@ -79,12 +80,12 @@ def measure(
 
     Returns:
       {layer: the first three of MEANINGS}, one similarity for each epoch in ascending order. UserError for fewer than
-      two epochs, or an unknown layer.
+      two epochs, an unknown layer, or one that is not finite.
     """
     *earlier, last = _epochs(by_epoch)
 
     def look(net: Net) -> dict[str, np.ndarray]:
-        return layer_features.in_batches(net.features(layers), images, batch_size=batch_size)
+        return nets.check_finite(net, layer_features.in_batches(net.features(layers), images, batch_size=batch_size))
 
     final = look(by_epoch[last])
     curves: dict[str, list[float | None]] = {layer: [] for layer in layers}

@@ -185,6 +185,7 @@ def check_bottom(net: Net) -> tuple[str, ...]:
             f"net={net.name!r}: the filters of a convolution at its bottom are needed; of a function they are what "
             "`FunctionNet(..., first_filters=)` says, [h, w, C, N]"
         )
+    nets.check_weights(net)
     layers = nets.map_layers(net)[:2]
     num_maps = nets.shapes_of(net, layers[:1])[layers[0]][-1] if layers else 0
     if kernel.ndim != 4 or kernel.shape[-1] != num_maps:

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial, keystr, tree_leaves_with_path
+from jax.tree_util import Partial, tree_leaves_with_path
 from jax.typing import ArrayLike
 
 from zfjax import nets
 from zfjax.data import ImageSet, sets
 from zfjax.errors import UserError
-from zfjax.features import Features, in_batches
+from zfjax.features import Features, check_finite, in_batches, layer_words
 from zfjax.nets import Net, Size
 from zfjax.programs import as_partial
 
@@ -127,6 +127,7 @@ def curves(
     size: Size,
     logits: str | None = None,
     batch_size: int = 32,
+    name: str = "fn",
 ) -> Curves:
     """Distances and probabilities along a transform: Fig. 5's columns 2 to 4, before any normalisation.
 
@@ -140,9 +141,11 @@ def curves(
       size: side that `fn` reads, or its (height, width), pixels.
       logits: the name in fn's {name: features} whose softmax is the probability of the classes; None: distances alone.
       batch_size: amounts per call of `fn`.
+      name: what `fn` is called where its features are refused, as "net='small'".
 
     Returns:
-      Curves; UserError for no image, amounts without the identity, or logits that `fn` does not return.
+      Curves; UserError for no image, amounts without the identity, logits that `fn` does not return, or features that
+      are not finite.
     """
     values = _amounts(amounts)
     if transform.identity not in values:
@@ -154,7 +157,7 @@ def curves(
     start, maps = values.tolist().index(transform.identity), transform.maps(values)
     fn, rows = as_partial(fn), []
     for image in images:
-        measured = in_batches(Partial(_transformed(size), fn, image), maps, batch_size=batch_size)
+        measured = check_finite(in_batches(Partial(_transformed(size), fn, image), maps, batch_size=batch_size), name)
         if logits is not None and not (isinstance(measured, Mapping) and logits in measured):
             raise UserError(f"logits={logits!r}: a name in what fn returns, {jax.tree.structure(measured)}, is needed")
         shares = None if logits is None else np.asarray(jax.jit(jax.nn.softmax)(_wide(measured[logits])))
@@ -176,9 +179,10 @@ def relative(measured: Curves) -> Any:
     Paper is silent on a normalisation. Features as long as the untransformed ones that share nothing with them stand
     at sqrt(2). UserError for an image whose features are all 0.
     """
+    check_finite(measured.norms, "curves")
     for path, norms in tree_leaves_with_path(measured.norms):
         if not (norms > 0).all():
-            raise UserError(f"norms{keystr(path)} of image {norms.argmin()} is 0: nothing in this layer answers it")
+            raise UserError(f"{layer_words(path)} is 0 for image {norms.argmin()}: nothing there answers it")
     return jax.tree.map(lambda distances, norms: distances / norms[:, None], measured.distances, measured.norms)
 
 
@@ -326,7 +330,8 @@ def choose_images(data: ImageSet, net: Net, num: int, seed: int) -> Chosen:
     views = nets.read_views(source, drawn, net)
     predicted = np.full(len(drawn), -1)
     if logits is not None:
-        predicted = in_batches(net.features((logits,)), views.images, batch_size=32)[logits].argmax(axis=1)
+        scores = nets.check_finite(net, in_batches(net.features((logits,)), views.images, batch_size=32))
+        predicted = scores[logits].argmax(axis=1)
     has_labels = logits is not None and data.class_names == net.class_names
     known = (views.labels >= 0) & has_labels
     labels = np.where(known, views.labels, predicted)

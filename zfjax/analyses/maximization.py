@@ -328,8 +328,8 @@ def climb(
       at_once: units that climb together, which bounds the memory.
 
     Returns:
-      Climbed; UserError for an unknown layer or channel, or none, options that do not fit, or a `prepare` that is not
-      linear.
+      Climbed; UserError for an unknown layer or channel, or none, options that do not fit, a `prepare` that is not
+      linear, or a layer that is not finite.
     """
     options: dict[str, Any] = {"steps": steps, "step_size": step_size, "jitter": jitter, "blur": blur, "decay": decay}
     check_climb(noise=noise, **options)
@@ -359,6 +359,8 @@ def climb(
         for pixels in (np.concatenate(starts), np.concatenate(ends))
     )
     ended = np.concatenate(ends)
+    for answer in (before, after, np.concatenate(paths)):
+        nets.check_finite(net, {layer: answer})
     field, size = net.receptive_field(layer), nets.size_of(net.image_size)
     whole = place is None or field is None or field.size >= max(size) or of == "map"
     box = (0, 0, *size) if whole or field is None or place is None else field.box(place)

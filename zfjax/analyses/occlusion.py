@@ -385,6 +385,7 @@ class Look(NamedTuple):
     row: jax.Array  # int32 [N] its place in the map; 0 in a dense layer
     column: jax.Array  # int32 [N]
     saliency: jax.Array  # float32 [N, H, W] |gradient| of what is watched, summed over the colours: see `look`
+    strongest: jax.Array  # [N] the strongest activation of the watched layer; NaN where one is NaN
 
 
 class Scenes(NamedTuple):
@@ -442,10 +443,11 @@ def look(fn: Features, images: jax.Array, *, layer: str, logits: str | None) -> 
     maps = features.check_places(every[layer], layer)
     batch, *sides, channels = maps.shape
     strongest = maps.reshape(batch, -1).argmax(axis=1).astype(jnp.int32)
+    value = jnp.take_along_axis(maps.reshape(batch, -1), strongest[:, None], axis=1)[:, 0]
     place, width = strongest // channels, sides[1] if sides else 1
     where = strongest % channels, place // width, place % width
     scores = jnp.zeros((batch, 0), maps.dtype) if logits is None else every[logits]
-    return Look(jax.nn.softmax(scores), *where, jnp.abs(slope).sum(axis=-1))
+    return Look(jax.nn.softmax(scores), *where, jnp.abs(slope).sum(axis=-1), value)
 
 
 def watch(
@@ -467,6 +469,8 @@ def choose_scenes(net: Net, data: ImageSet, layer: str, num: int, seed: int, *, 
     order = np.random.default_rng(seed).permutation(len(source))[: 2 * num + SPARE]
     views = nets.read_views(source, order, net)
     looks = features.in_batches(_of_net(look, net, layer), views.images, batch_size=batch_size)
+    logits = nets.logits_layer(net)
+    nets.check_finite(net, {layer: looks.strongest} | ({} if logits is None else {logits: looks.probabilities}))
     has_classes = looks.probabilities.shape[1] > 0
     own = np.append(sets.labels_for(data, net), np.int32(-1))[views.labels]  # the last for -1 itself
     views = views._replace(labels=own if has_classes else np.full_like(views.labels, -1))
@@ -532,6 +536,8 @@ def sweep_all(
         watched = _of_net(watch, net, layer, channel, label, fn=fn)
         swept.append(sweep(watched, scenes.views.images[n], corners, fill=fill(scenes.views, n).image, **options))
     whole: Swept = jax.tree.map(lambda *maps: np.stack(maps), *swept)
+    logits = nets.logits_layer(net)
+    nets.check_finite(net, {layer: whole.activity} | ({} if logits is None else {logits: whole.probability}))
     return whole
 
 

@@ -265,6 +265,8 @@ def draw_all(net: Net, layer: str, images: np.ndarray, key: jax.Array) -> Drawn:
         return {unit: explain(ways, *signal) for unit, signal in signals_of(ways).items()}
 
     trained = ways_of(net, layer, images)
+    asked = dict.fromkeys((layer, logits or layer))
+    nets.check_finite(net, {name: trained.features[name] for name in asked})
     signals = signals_of(trained)
     drawn: Drawn = {"units": explain_units(trained), "anew": {}, "switches": {}}
     other = None

@@ -128,6 +128,7 @@ def project_and_cut(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "seed='value'")  # `notes` count them
         pictures = net.project(views.images, units, layer=layer, of=which, way=way)
+    nets.check_finite(net, {layer: pictures})
     largest = np.full(drawn.shape, -1.0)
     largest[drawn] = np.abs(pictures).max(axis=(1, 2, 3), initial=0)
     tied, rounding = np.zeros(drawn.shape, int), np.zeros(len(drawn), bool)

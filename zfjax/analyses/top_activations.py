@@ -20,7 +20,7 @@ from jax.tree_util import Partial
 from zfjax import parallel
 from zfjax.deconvnet import project_places
 from zfjax.errors import UserError
-from zfjax.features import Features, check_places
+from zfjax.features import WHY_NOT_FINITE, Features, check_places, layer_words
 from zfjax.programs import as_partial, compiled
 
 
@@ -93,6 +93,7 @@ def scan(
     state: State,
     *,
     on_batch: Callable[[State], None] | None = None,
+    name: str = "fn",
 ) -> State:
     """`update` over the batches of a set, compiled once for all layers, on all devices.
 
@@ -105,9 +106,11 @@ def scan(
         other entries are not read.
       state: from `init`, or where to go on from.
       on_batch: called with the state after each batch, to save it or to show progress.
+      name: what `fn` is called where its features are refused, as "net='small'".
 
     Returns:
-      The state after the last batch; UserError where `state` is not of the maps that `fn` gives.
+      The state after the last batch; UserError where `state` is not of the maps that `fn` gives, or for activations
+      that are not finite (see `check_finite`).
     """
     fn, state = parallel.replicate((as_partial(fn), state))
     for batch in batches:
@@ -116,6 +119,23 @@ def scan(
         jax.block_until_ready(before)  # otherwise batches pile up in memory where reading is faster than computing
         if on_batch is not None:
             on_batch(state)
+    return check_finite(state, name)
+
+
+def check_finite(state: State, name: str = "fn") -> State:
+    """The state; UserError that names the layer, map and image of a strongest activation that is not finite.
+
+    NaN counts as the strongest of all, so that none is overlooked. `name` is what the features are of.
+    """
+    for path, top in jax.tree.leaves_with_path(state, is_leaf=_is_top):
+        values, images = np.asarray(top.values), np.asarray(top.images)
+        bad = np.argwhere((images >= 0) & ~np.isfinite(values))
+        if len(bad):
+            (channel, rank), num = bad[0], len(np.unique(bad[:, 0]))
+            raise UserError(
+                f"{name}: {layer_words(path)} is not finite in {num} of {len(values)} maps, first in map {channel}: "
+                f"{values[channel, rank]} for image {images[channel, rank]}; {WHY_NOT_FINITE}"
+            )
     return state
 
 
@@ -129,7 +149,8 @@ def _strongest_places(features: jax.Array, indices: jax.Array) -> TopActivations
     if indices.shape != (batch,):
         raise UserError(f"indices of shape {indices.shape}: one for each of the features' {batch} images is needed")
     flat = features.reshape(batch, -1, channels)
-    place, values = flat.argmax(axis=1).astype(jnp.int32), flat.max(axis=1)
+    is_nan = jnp.isnan(flat).any(axis=1)  # fused with others, XLA's maximum passes over NaN
+    place, values = flat.argmax(axis=1).astype(jnp.int32), jnp.where(is_nan, jnp.nan, flat.max(axis=1))
     width = jnp.int32(places[1] if places else 1)
     real = jnp.broadcast_to((indices >= 0)[:, None], values.shape)
     images = jnp.broadcast_to(indices.astype(jnp.int32)[:, None], values.shape)
@@ -151,13 +172,18 @@ def _merged(state: State, offered: State) -> State:
 
 
 def _merge(top: TopActivations, offered: TopActivations) -> TopActivations:
-    """The k strongest of those held ([C, k]) and those offered ([B, C]): by value down, then image index up."""
+    """The k strongest of those held ([C, k]) and those offered ([B, C]): by value down, then image index up.
+
+    NaN comes first, and where there is no image yet last.
+    """
     k = top.values.shape[1]
     values, images, rows, columns = (
         jnp.concatenate([held, new.T], axis=1) for held, new in zip(top, offered, strict=True)
     )
-    weakness, images, rows, columns = lax.sort((-values, images, rows, columns), dimension=1, num_keys=2)
-    return TopActivations(-weakness[:, :k], images[:, :k], rows[:, :k], columns[:, :k])
+    weakness = jnp.where(jnp.isnan(values), -jnp.inf, -values)
+    order = jnp.where(images < 0, np.iinfo(np.int32).max, images)
+    keyed = lax.sort((weakness, order, values, images, rows, columns), dimension=1, num_keys=2)
+    return TopActivations(*(of[:, :k] for of in keyed[2:]))
 
 
 @cache

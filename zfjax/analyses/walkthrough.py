@@ -113,6 +113,8 @@ def walk_down(net: nets.OfTable, views: nets.Views, layer: str, channel: int | N
     architecture.layer(layer)
     trace = jax.tree.map(np.asarray, _forward(net.params, views.images, architecture=architecture)[1])
     features = trace[layer].features
+    used = architecture.layer_names[: architecture.layer_names.index(layer) + 1]
+    nets.check_finite(net, {name: trace[name].features for name in used})
     if channel is None:
         channel = int(features.reshape(-1, features.shape[-1]).max(axis=0).argmax())
     elif not 0 <= channel < features.shape[-1]:

@@ -158,6 +158,8 @@ def build(
       atlas.unit("conv4", 17)
     """
     options = _checked(options or Options(), changes)
+    for one in (net, *([] if compare is None else [compare]), *(epochs or {}).values()):
+        nets.check_weights(one)
     folder = Path(out)
     own = _opened(net, images)
     _layers_of(net, options)  # before any work

@@ -97,6 +97,11 @@ def _ranks(probabilities: jax.Array, labels: jax.Array | np.ndarray) -> jax.Arra
     return jnp.where(finite, before.sum(axis=1), max(probabilities.shape[1], 5))
 
 
+def _not_finite(rows: jax.Array, mask: jax.Array | np.ndarray) -> jax.Array:
+    """How many of the rows [B, classes] that the mask holds are not finite."""
+    return (mask & ~jnp.isfinite(rows).all(axis=1)).sum()
+
+
 def probabilities_of(
     params: Params, pictures: jax.Array, mean: jax.Array, *, architecture: Architecture, views: Crops = "center"
 ) -> jax.Array:
@@ -146,6 +151,7 @@ class EnsembleErrors(NamedTuple):
 
     ensemble: Errors
     members: tuple[Errors, ...]
+    not_finite: tuple[jax.Array | int, ...] = ()  # images whose answer, of each network, holds NaN or infinity
 
 
 def make_evaluate_ensemble(
@@ -172,14 +178,15 @@ def make_evaluate_ensemble(
         ensemble, *alone = (
             update(init(), rows, batch["label"], batch["mask"]) for rows in [jnp.stack(each).mean(axis=0), *each]
         )
-        return lax.psum(EnsembleErrors(ensemble, tuple(alone)), AXIS)
+        bad = tuple(_not_finite(rows, batch["mask"]) for rows in each)
+        return lax.psum(EnsembleErrors(ensemble, tuple(alone), bad), AXIS)
 
     counts_of = data_parallel(count)
     means = [member.mean for member in members]
 
     def evaluate(params: Sequence[Params], batches: Iterable[dict[str, Any]]) -> EnsembleErrors:
         state = replicate((list(params), means))
-        total = EnsembleErrors(init(), tuple(init() for _ in members))
+        total = EnsembleErrors(init(), tuple(init() for _ in members), (0,) * len(members))
         for batch in batches:
             check_labels(batch["label"], tables[0].num_classes, batch["mask"])
             counts = counts_of(state, split({name: batch[name] for name in ("image", "label", "mask")}))
@@ -196,13 +203,15 @@ def errors_of_functions(fns: Sequence[Callable[[Any], jax.Array]], batches: Iter
       fns: pictures uint8 [b, H, W, C] -> logits [b, classes], of networks that no table describes.
       batches: {"image": uint8 [b, H, W, C], "label": int [b], "mask": bool [b]}.
     """
-    total = EnsembleErrors(init(), tuple(init() for _ in fns))
+    total = EnsembleErrors(init(), tuple(init() for _ in fns), (0,) * len(fns))
     for batch in batches:
-        each = [jax.nn.log_softmax(fn(batch["image"]).astype(jnp.float32)) for fn in fns]
-        rows = [jax.nn.logsumexp(jnp.stack(each), axis=0), *each]
-        ensemble, *alone = (  # by logarithms: of a sure network's small probabilities many would be 0, and so equal
-            update(before, jnp.maximum(logarithms, _LEAST), batch["label"], batch["mask"])
+        # by logarithms: of a sure network's small probabilities many would be 0, and so equal
+        each = [jnp.maximum(jax.nn.log_softmax(fn(batch["image"]).astype(jnp.float32)), _LEAST) for fn in fns]
+        rows = [jnp.maximum(jax.nn.logsumexp(jnp.stack(each), axis=0), _LEAST), *each]
+        ensemble, *alone = (
+            update(before, logarithms, batch["label"], batch["mask"])
             for before, logarithms in zip((total.ensemble, *total.members), rows, strict=True)
         )
-        total = jax.tree.map(int, EnsembleErrors(ensemble, tuple(alone)))
+        bad = (_not_finite(of, batch["mask"]) + before for of, before in zip(each, total.not_finite, strict=True))
+        total = jax.tree.map(int, EnsembleErrors(ensemble, tuple(alone), tuple(bad)))
     return total
