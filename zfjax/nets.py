@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -694,7 +695,11 @@ def _data_of(settings: Mapping[str, Any], mean: np.ndarray) -> str:
     return f"{data}:{len(mean)}" if asked else data
 
 
-def _of_module(module: str, name: str) -> Net:
+def object_of(net: str) -> Any:
+    """What "module:NAME" names; UserError where there is no such module, or no such name in it."""
+    if not _MODULE_AND_NAME.fullmatch(net):
+        raise UserError(f"net={net!r}: module:NAME of a Python object is needed")
+    module, _, name = net.partition(":")
     try:
         room = importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -703,8 +708,19 @@ def _of_module(module: str, name: str) -> Net:
         raise UserError(f"net={module}:{name}: there is no module {error.name!r} here") from error
     if not hasattr(room, name):
         raise UserError(f"net={module}:{name}: module {module!r} has no attribute {name!r}")
-    value = getattr(room, name)
-    net = value() if callable(value) and not hasattr(value, "prepare") else value
+    return getattr(room, name)
+
+
+def _of_module(module: str, name: str) -> Net:
+    value = object_of(f"{module}:{name}")
+    net = value
+    if callable(value) and not hasattr(value, "prepare"):
+        if needed := _arguments_of(value):
+            raise UserError(
+                f"net={module}:{name}: a {type(value).__name__} that takes {', '.join(needed)} is no Net; make "
+                "one with zfjax.FunctionNet, or a function without arguments that returns one"
+            )
+        net = value()
     if isinstance(net, FunctionNet) and net.name == FunctionNet.name:  # it was not given one
         net = replace(net, name=f"{module}.{name}")
     needed = [attribute for attribute in vars(Net) if attribute[0] != "_"]
@@ -715,6 +731,16 @@ def _of_module(module: str, name: str) -> Net:
         )
     checked: Net = net
     return checked
+
+
+def _arguments_of(function: Callable[..., Any]) -> list[str]:
+    """The arguments that have to be given."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # built in
+        return []
+    given = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.default is p.empty]
+    return [parameter.name for parameter in given]
 
 
 def _layer_of(units: Unit, layer: str | None) -> str:

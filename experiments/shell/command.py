@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
-import jax
 import tyro
 
 from experiments import leave
 from experiments.shell import hosts
 from experiments.shell.stopping import Stopped as Stopped
 from experiments.shell.stopping import StopRequest as StopRequest
-from zfjax import parallel
-from zfjax.errors import FailedError, UserError, of_the_system
+from zfjax import parallel, shell
+from zfjax.shell import CACHE_VARIABLE
+from zfjax.shell import use_compilation_cache as use_compilation_cache
 
 Result = TypeVar("Result", bound=Mapping[str, Any])
-
-CACHE_VARIABLE = "ZFJAX_COMPILATION_CACHE"
-
-
-def use_compilation_cache(folder: str | None = None) -> None:
-    """Keep compiled programs between processes, several of which may use it at once.
-
-    Args:
-      folder: where; "off" for nowhere; None for what the variable ZFJAX_COMPILATION_CACHE says, or else a folder of the
-        user's cache.
-    """
-    folder = os.environ.get(CACHE_VARIABLE) if folder is None else folder
-    if folder == "off":
-        return
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    jax.config.update("jax_compilation_cache_dir", str(home / "zfjax" / "xla" if folder is None else Path(folder)))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a figure has many small ones
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 def first_flags(*, joins: bool) -> argparse.ArgumentParser:
@@ -78,19 +58,8 @@ def in_one_line() -> Iterator[None]:
     """
     if signal.getsignal(signal.SIGINT) is leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+    with shell.in_one_line():
         yield
-    except (UserError, FailedError) as error:
-        raise SystemExit(f"error: {error}") from error
-    except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        first = str(error).strip().split("\n")[0]
-        raise SystemExit(f"error: memory ran out ({first}); a smaller --batch-size takes less") from error
-    except OSError as error:
-        if (words := of_the_system(error)) is None:  # a name of ours, or no word of the system's
-            raise
-        raise SystemExit(f"error: {words}") from error
 
 
 def main(

@@ -6,6 +6,7 @@ net = pretrained.from_file("alexnet.pth", pretrained.TABLES["alexnet-torchvision
 logits, trace = zfjax.forward(net.params, images, architecture=net.architecture)
 """
 
+from zfjax.pretrained.importing import Import, Imported, folder_of, read_import, replacing
 from zfjax.pretrained.parity_report import (
     ParityRow,
     check_parity,
@@ -23,7 +24,9 @@ __all__ = [
     "TABLES",
     "TORCHVISION",
     "CaffeNet",
+    "Import",
     "ImportTable",
+    "Imported",
     "ImportedNet",
     "Names",
     "ParityRow",
@@ -33,12 +36,15 @@ __all__ = [
     "by_prefix",
     "check_parity",
     "exporter_parity",
+    "folder_of",
     "from_file",
     "parity",
     "parity_lines",
     "read_arrays",
     "read_exporter_run",
+    "read_import",
     "read_weights",
+    "replacing",
     "squeezenet",
     "torchvision",
 ]

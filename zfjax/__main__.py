@@ -1,0 +1,5 @@
+"""`python -m zfjax`: the command `zfjax`."""
+
+from zfjax.cli import main
+
+main()

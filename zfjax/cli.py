@@ -1,0 +1,203 @@
+"""The command `zfjax`: what a user of any network needs, without a checkout."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import zfjax
+from zfjax import files, nets, shell
+from zfjax.errors import UserError, naming
+
+_NET = "run folder or checkpoint, squeezenet:DIR, torchvision:KIND:FILE, or module:NAME of a zfjax.Net"
+_FUNCTION = f"{_NET}, or, with --image-size, of a function of images"
+
+
+def main(words: list[str] | None = None) -> None:
+    """The command line.
+
+    Args:
+      words: what stands behind `zfjax`; None for what this process was called with.
+    """
+    chosen = _parser().parse_args(words)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a module that is named is looked for here first, as by `python -m`
+    shell.use_quick_kernels()
+    shell.use_compilation_cache()
+    try:
+        with shell.in_one_line():
+            chosen.run(chosen)
+    except KeyboardInterrupt:
+        raise SystemExit(f"stopped; {chosen.when_stopped}") from None
+
+
+def atlas(chosen: argparse.Namespace) -> None:
+    """Every unit of a network on one static site."""
+    from zfjax.atlas import EMBEDS, build
+    from zfjax.data import sets
+
+    net = nets.load_net(chosen.net)
+    other = None if chosen.compare is None else nets.load_net(chosen.compare)
+    layers = tuple(nets.check_layer(net, layer) for layer in chosen.layers)
+    pictures = {"skip_bad": chosen.skip_bad}
+    images = sets.open_images(chosen.data, net, **pictures)
+    for line in files.lines_of(images.left_out):
+        print(f"left out: {line}")
+    with _claimed(chosen.out):
+        made = build(
+            net,
+            images,
+            chosen.out,
+            compare=other,
+            compare_images=None
+            if other is None
+            else sets.open_images(chosen.data or getattr(net, "data", None), other, **pictures),
+            layers=layers,
+            num_images=chosen.num_images,
+            batch_size=chosen.batch_size,
+            grey=chosen.grey,
+            num_occluded=chosen.num_occluded,
+        )
+    units = ", ".join(f"{layer} {len(records):,}" for layer, records in made.layers.items())
+    print(f"units: {units}\n{EMBEDS}\nopen {made.page}")
+
+
+def import_weights(chosen: argparse.Namespace) -> None:
+    """A network that was trained elsewhere becomes a run folder, compared with its exporter's outputs."""
+    from zfjax import pretrained
+
+    given = {name: value for name, value in vars(chosen).items() if name in pretrained.Import.__dataclass_fields__}
+    asked = pretrained.Import(**given)
+    folder = pretrained.folder_of(asked.weights, chosen.out)
+    if (folder / "checkpoints").exists() and not chosen.overwrite:
+        raise UserError(f"out={str(folder)!r}: an import is there already; give another folder, or --overwrite")
+    facts, checkpoint = pretrained.read_import(asked)
+    rows = [pretrained.ParityRow(row["layer"], row["difference"], row["largest"]) for row in facts["parity"]]
+    print("\n".join(pretrained.parity_lines(rows)) if rows else "not compared: no --outputs of the exporter were given")
+    for note in facts["weights"]["notes"]:
+        print(f"{facts['weights']['name']}: {note}")
+    net = f"torchvision:{asked.table}:{asked.weights}"
+    if checkpoint is not None:
+        net = str(folder)
+        versions = {"python": platform.python_version(), "jax": version("jax"), "numpy": version("numpy")}
+        result = {"paper": None, **facts, "config": asked, "versions": versions}
+        result |= {"folder": folder, "command": "import_network", "files": {}}
+        with _claimed(folder), pretrained.replacing(folder, checkpoint):
+            files.save_json(folder / "result.json", result)
+    print(f"{facts['num_parameters']:,} parameters\nlook at it: zfjax atlas {net} --data PICTURES")
+
+
+def layers(chosen: argparse.Namespace) -> None:
+    """What can be looked at: the layers of a network, and, of a function, every module inside it."""
+    net = _opened(chosen)
+    if not callable(net):
+        print(f"{net.name}, images of {'x'.join(map(str, nets.size_of(net.image_size)))}")
+        for layer, shape in nets.shapes_of(net).items():
+            print(f"  {layer:<20} {' x '.join(map(str, shape))}")
+    if callable(net) or isinstance(net, nets.FunctionNet):
+        fn, images = _function(net, chosen)
+        print(zfjax.layers(fn, images))
+
+
+def explain(chosen: argparse.Namespace) -> None:
+    """Every operation of a network that is not linear, its line, and what the deconvnet does there."""
+    fn, images = _function(_opened(chosen), chosen)
+    print(zfjax.explain_rules(fn, images))
+
+
+def _opened(chosen: argparse.Namespace) -> Any:
+    """A Net, or with --image-size the function of images that a module holds."""
+    return nets.load_net(chosen.net) if chosen.image_size is None else nets.object_of(chosen.net)
+
+
+def _function(net: Any, chosen: argparse.Namespace) -> tuple[Callable[[Any], Any], jax.ShapeDtypeStruct]:
+    """The function of images that a network is, and the shape of one image."""
+    if chosen.image_size is not None and callable(net):
+        height, width = nets.size_of(chosen.image_size)
+        return net, jax.ShapeDtypeStruct((1, height, width, chosen.channels), np.float32)
+    picture = jax.ShapeDtypeStruct((1, *nets.size_of(net.picture_size), nets.num_channels(net)), np.uint8)
+    images = jax.eval_shape(net.prepare, picture)
+    if isinstance(net, nets.FunctionNet):
+        return (net.fn if net.params is None else partial(net.fn, net.params)), images
+    return net.features(net.layers), images
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Of one process alone meanwhile; UserError where another one writes there, or no folder can be."""
+    with contextlib.ExitStack() as held:
+        with naming("out", folder, "name another folder"):
+            held.enter_context(files.claimed(folder))
+        yield
+
+
+def _size(words: str) -> int | tuple[int, int]:
+    """64, or 48x64 for height and width."""
+    numbers = [int(word) for word in words.split("x")]
+    if len(numbers) > 2 or min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"{words!r}: 64, or 48x64 for height and width, is needed")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("zfjax", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"zfjax {zfjax.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], when_stopped: str) -> Callable[..., Any]:
+        added = commands.add_parser(
+            name, help=run.__doc__, description=run.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        added.set_defaults(run=run, when_stopped=when_stopped)
+        return added.add_argument
+
+    add = command("atlas", atlas, "the same command goes on where it was")
+    add("net", metavar="NET", help=_NET)
+    add("--data", help="folder of pictures, prepared set, or demo; by default what the network was trained on")
+    add("--out", type=Path, default=Path("atlas"), help="folder of the site")
+    add("--layers", nargs="+", default=[], help="layers to show; none named: all that have maps, and the logits")
+    add("--num-images", type=int, default=9, help="strongest images of each unit")
+    add("--batch-size", type=int, default=64, help="images at once while the pictures are looked through")
+    add("--grey", action="store_true", help="measure what stays of each activation without colours")
+    add("--num-occluded", type=int, default=0, help="images whose page shows where a square hides what is said")
+    add("--compare", metavar="NET", help="a second network, whose units are matched with those of the first")
+    add("--skip-bad", action="store_true", help="leave out pictures that cannot be decoded, and name them")
+
+    add = command("import", import_weights, "nothing was written")
+    add(
+        "weights",
+        type=Path,
+        help="file of PyTorch, safetensors, ONNX, NumPy, Keras, Flax, or Orbax",
+    )
+    add("--table", default="zfnet", help="alexnet-torchvision, zfnet, zfnet-512, module:NAME, or resnet18 and the like")
+    add("--key", help="entry of the file to take, as ema")
+    add("--prefix", default="", help="what the names of the weights begin with, as model.; others are left out")
+    add("--sha256", help="what the file's SHA-256 has to begin with")
+    add("--class-names", type=Path, help="text file, a class in each line; by default ImageNet's 1000")
+    add("--data", default="data", help="prepared set or folder of pictures that is looked at by default")
+    add("--picture-size", type=int, default=256, help="side of its pictures, pixels")
+    add("--outputs", type=Path, help=".npz of the exporter's inputs and outputs, to compare with")
+    add("--out", type=Path, help="run folder to write; by default runs/NAME OF THE WEIGHTS")
+    add("--overwrite", action="store_true", help="replace an import that is already there")
+
+    for name, run in (("layers", layers), ("explain", explain)):
+        add = command(name, run, "nothing was computed")
+        add("net", metavar="NET", help=_FUNCTION)
+        add("--image-size", type=_size, help="side of the images of a function, or HEIGHTxWIDTH")
+        add("--channels", type=int, default=3, help="of the images of a function")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

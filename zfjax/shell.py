@@ -1,0 +1,64 @@
+"""What surrounds any command of this library: its errors in one line, the programs that are kept, the CPU's kernels."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+
+from zfjax.errors import FailedError, UserError, of_the_system
+
+CACHE_VARIABLE = "ZFJAX_COMPILATION_CACHE"
+
+
+def use_compilation_cache(folder: str | None = None) -> None:
+    """Keep compiled programs between processes, several of which may use it at once.
+
+    Args:
+      folder: where; "off" for nowhere; None for what the variable ZFJAX_COMPILATION_CACHE says, or else a folder of the
+        user's cache.
+    """
+    folder = os.environ.get(CACHE_VARIABLE) if folder is None else folder
+    if folder == "off":
+        return
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(home / "zfjax" / "xla" if folder is None else Path(folder)))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a figure has many small ones
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+_FLAG = "xla_cpu_experimental_ynn_fusion_type"
+
+
+def use_quick_kernels() -> None:
+    """Tell XLA, before it starts, to leave convolutions on CPU to Eigen.
+
+    XLA 0.10's YNN kernels take two to four times as long for the convolutions of this network and their gradients
+    (conv1's weights: 550 ms against 125 ms, batch 32 on two cores); for matrix products they are as good or better.
+    Other versions may not know the flag.
+    """
+    if version("jaxlib").startswith("0.10.") and _FLAG not in os.environ.get("XLA_FLAGS", ""):
+        told = f"{os.environ.get('XLA_FLAGS', '')} --{_FLAG}=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+        os.environ["XLA_FLAGS"] = told.strip()
+
+
+@contextlib.contextmanager
+def in_one_line() -> Iterator[None]:
+    """End the process in one line where a user or the system caused an error; a mistake of ours keeps its traceback."""
+    try:
+        yield
+    except (UserError, FailedError) as error:
+        raise SystemExit(f"error: {error}") from error
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        first = str(error).strip().split("\n")[0]
+        raise SystemExit(f"error: memory ran out ({first}); a smaller --batch-size takes less") from error
+    except OSError as error:
+        if (words := of_the_system(error)) is None:  # a name of ours, or no word of the system's
+            raise
+        raise SystemExit(f"error: {words}") from error
