@@ -1,6 +1,7 @@
 """A strict session: no silent promotion, four CPU devices, warnings are errors (pyproject).
 
 XLA optimises little: compiling, not running, is what these tests wait for (random numbers take seven times as long).
+Compiled programs are kept in pytest's cache, so that a second run compiles what changed: `--cache-clear` forgets them.
 """
 
 import os
@@ -15,6 +16,12 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    if hasattr(config, "cache"):  # not with -p no:cacheprovider
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture

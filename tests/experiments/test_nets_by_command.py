@@ -12,7 +12,11 @@ from experiments import activation_maximization, deconv_figures, occlusion_maps,
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared"
 SQUEEZENET = SHARED / "models" / "squeezenet_v1.0"
-NETS = ["linen_resnet", "nnx_convnet", "equinox_net"]
+NETS = [
+    pytest.param("linen_resnet", marks=pytest.mark.slow),
+    pytest.param("nnx_convnet", marks=pytest.mark.slow),
+    "equinox_net",
+]
 
 
 @pytest.fixture(scope="module")
