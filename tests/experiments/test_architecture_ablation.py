@@ -118,6 +118,7 @@ def test_a_variant_that_was_stopped_goes_on_as_if_nothing_had_happened(tiny, tmp
     assert len({record["learning_rate"] for record in expected if record["kind"] == "epoch"}) == 3  # it was annealed
 
 
+@pytest.mark.slow
 def test_a_variant_that_diverges_is_named_and_the_others_are_measured(tiny, monkeypatch, capsys):
     def train(settings, table, images):
         if table.name == "alexnet":

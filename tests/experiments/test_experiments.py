@@ -180,6 +180,7 @@ def test_benchmark_of_the_atlas_projects_nine_units_of_every_map(monkeypatch, ca
     assert all(np.abs(windows.pixels).max() > 0 for windows in drawn.values())
 
 
+@pytest.mark.slow
 def test_benchmark_compares_the_traced_deconvnet_with_the_explicit_one(monkeypatch, capsys):
     flags = ("--width", 1 / 32, "--image-size", 48, "--num-classes", 10, "--batch-size", 4, "--steps", 1, "--rounds", 1)
     printed = call(monkeypatch, capsys, benchmark, "project-fn", *flags, "--layer", "conv3", "--channel", 1)

@@ -13,6 +13,8 @@ import test_training
 
 from zfjax.training import checkpoints
 
+pytestmark = pytest.mark.slow  # nine processes
+
 SLURM_PORTS = range(65536 - 4096, 65536)  # where JAX meets, by the job's number
 
 
@@ -97,7 +99,6 @@ def test_two_processes_write_what_one_reads(folders):
     assert read.step == 18 and runs.steps(folders / "one, then two") == runs.steps(folders / "four")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_host_that_is_killed_ends_the_other_in_one_line_that_names_it_and_how_to_go_on(tmp_path, victim):
     flags = (*runs.FLAGS, "--num-epochs", 60, "--out", tmp_path / "run", "--host-timeout", 10)
@@ -112,7 +113,6 @@ def test_a_host_that_is_killed_ends_the_other_in_one_line_that_names_it_and_how_
     two[victim].communicate()
 
 
-@pytest.mark.slow
 def test_hosts_of_different_settings_end_before_the_first_step_and_name_the_difference(tmp_path):
     meeting = ("--coordinator", f"127.0.0.1:{free_port(0)}", "--num-hosts", 2, "--out", tmp_path / "run")
     two = [runs.start(*runs.FLAGS, *meeting, "--host", host, "--seed", host, devices=2) for host in (0, 1)]
