@@ -40,3 +40,25 @@ def test_no_file_imports_a_private_name_of_another():
     files = sorted(path for room in ("zfjax", "experiments") for path in (ROOT / room).rglob("*.py"))
     assert files
     assert not [str(path) for path in files if private_imports(path.read_text())]
+
+
+def empty_names(source):
+    """(line, name) of what is called by having been met, and not by what it is: found, seen, shown, told."""
+    stored = [
+        (node.lineno, node.arg if isinstance(node, ast.arg) else node.id)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.arg) or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    ]
+    return [one for one in stored if {"found", "seen", "shown", "told"} & set(one[1].split("_"))]
+
+
+def test_an_empty_name_is_noticed():
+    source = "def f(shown, *, kept):\n    found_maps = shown\n    maps = found_maps\n"
+    assert sorted(empty_names(source)) == [(1, "shown"), (2, "found_maps")]
+
+
+@pytest.mark.parametrize("room", ["zfjax", "experiments"])
+def test_names_say_what_a_thing_is(room):
+    files = sorted((ROOT / room).rglob("*.py"))
+    assert files
+    assert not {str(path): names for path in files if (names := empty_names(path.read_text()))}

@@ -425,7 +425,7 @@ def project_windows(
     layer = _layer_of(units, layer, architecture)
     check_seed(seed)
     place = _place_of(units, _features(trace.get(layer), layer), of)
-    check_seen(params, trace, layer=layer, architecture=architecture, way=name)
+    check_trace(params, trace, layer=layer, architecture=architecture, way=name)
     warn_below_zero(activations_at(trace[layer].features, place), seed=seed)
     return _project_windows(params, trace, place, layer=layer, architecture=architecture, way=name, seed=seed)
 
@@ -517,9 +517,9 @@ def windows_of_layers(
                 some = {name: _fill(place[chosen], units_at_once) for name, place in indices[layer].items()}
                 some["image"] = some["image"] - np.int32(start)
                 place = Place(*(jnp.asarray(some[name]) for name in ("image", "channel", "row", "column")))
-                seen = {name: trace[name] for name in _names_up_to(layer, architecture)}
+                below = {name: trace[name] for name in _names_up_to(layer, architecture)}
                 starts[layer][chosen] = activations_at(trace[layer].features, place)[: len(chosen)]
-                windows = _project_windows(params, seen, place, layer=layer, seed=seed, **options)
+                windows = _project_windows(params, below, place, layer=layer, seed=seed, **options)
                 if layer not in drawn:
                     drawn[layer] = _empty_windows(windows, len(starts[layer]))
                 for field, some_rows in zip(drawn[layer], windows, strict=True):
@@ -617,7 +617,7 @@ def _check_switches(row: Layer, trace: Trace) -> None:
         raise UserError(f"trace[{row.name!r}].switches is missing: the layer has a pool, which they undo")
 
 
-def check_seen(params: Params, trace: Trace, *, layer: str, architecture: Architecture, way: str) -> None:
+def check_trace(params: Params, trace: Trace, *, layer: str, architecture: Architecture, way: str) -> None:
     """UserError where the parameters or the trace lack what a way down from `layer` needs."""
     num = len(_features(trace.get(layer), layer))
     for row in reversed(architecture.layers[: architecture.layer_names.index(layer) + 1]):

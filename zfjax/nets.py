@@ -386,9 +386,9 @@ class FunctionNet:
         keys: list[str] = []
 
         def watched(params: Any, images: jax.Array) -> Any:
-            found = self._function(params)(images)
-            keys[:] = list(found) if isinstance(found, Mapping) else []
-            return found
+            answer = self._function(params)(images)
+            keys[:] = list(answer) if isinstance(answer, Mapping) else []
+            return answer
 
         shapes = jax.eval_shape(watched, self.params, self._prepared_shape)
         if not keys:
@@ -630,7 +630,7 @@ def home_of(net: Net) -> Path:
 
 def newest_run() -> Path:
     """The run under `runs/` whose newest checkpoint is the youngest; FileNotFoundError naming how to make one."""
-    folders = sorted(RUNS.glob("*/checkpoints/*/network"), key=lambda found: found.stat().st_mtime)
+    folders = sorted(RUNS.glob("*/checkpoints/*/network"), key=lambda network: network.stat().st_mtime)
     if not folders:
         raise NotThereError(
             f"no trained network under {RUNS}/: make one with `python -m experiments.train_imagenet --preset demo`, "

@@ -149,6 +149,6 @@ def check_params(params: Params, architecture: Architecture, layer: str) -> None
     """UserError unless `params` holds the kernel and bias of `layer` in the shapes of the table."""
     kernel = architecture.sizes()[layer].kernel
     for part, expected in (("kernel", kernel), ("bias", kernel[-1:])):
-        found = params[layer][part].shape if part in params.get(layer, ()) else None
-        if found != expected:
-            raise UserError(f"params[{layer!r}][{part!r}] of shape {found}: {architecture.name} has {expected}")
+        shape = params[layer][part].shape if part in params.get(layer, ()) else None
+        if shape != expected:
+            raise UserError(f"params[{layer!r}][{part!r}] of shape {shape}: {architecture.name} has {expected}")

@@ -99,8 +99,8 @@ def cut(picture: np.ndarray, box: tuple[int, int, int, int], fill: float | np.nd
     top, left, bottom, right = box
     patch = np.broadcast_to(np.asarray(fill, picture.dtype), (bottom - top, right - left, picture.shape[2])).copy()
     inside = np.s_[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
-    seen = picture[inside]
-    patch[max(-top, 0) :, max(-left, 0) :][: seen.shape[0], : seen.shape[1]] = seen
+    own = picture[inside]
+    patch[max(-top, 0) :, max(-left, 0) :][: own.shape[0], : own.shape[1]] = own
     return patch
 
 

@@ -119,24 +119,24 @@ def _is_there(place: Place, features: jax.Array) -> jax.Array:
     return jnp.all(jnp.stack([(0 <= index) & (index < limit) for index, limit in indices]), axis=0)
 
 
-def _undo_dense(row: Dense, kernel: jax.Array, seen: LayerTrace, way: str, below: Shape, signal: _Signal) -> _Signal:
+def _undo_dense(row: Dense, kernel: jax.Array, layer: LayerTrace, way: str, below: Shape, signal: _Signal) -> _Signal:
     values = signal.values
     if row.hidden:
         if way != "deconvnet":
-            values = _where(seen.features[signal.image] > 0, values)
+            values = _where(layer.features[signal.image] > 0, values)
         values = values if way == "gradient" else jax.nn.relu(values)
     start = jnp.zeros_like(signal.row)
     return _Signal((values @ kernel.T).reshape(len(values), *below), start, start, signal.image, None)
 
 
-def _undo_conv(row: Conv, kernel: jax.Array, seen: LayerTrace, way: str, below: Shape, signal: _Signal) -> _Signal:
+def _undo_conv(row: Conv, kernel: jax.Array, layer: LayerTrace, way: str, below: Shape, signal: _Signal) -> _Signal:
     if way != "deconvnet":  # before the stages, as none of them makes an active unit of another
-        signal = signal._replace(values=_where(_look(seen.features, signal) > 0, signal.values))
-    norm_inputs = list(seen.norm_inputs)
+        signal = signal._replace(values=_where(_look(layer.features, signal) > 0, signal.values))
+    norm_inputs = list(layer.norm_inputs)
     for stage in reversed(row.after):
         if isinstance(stage, Pool):
-            assert seen.switches is not None  # whoever calls has looked
-            signal = _unpool(stage, seen.switches, signal)
+            assert layer.switches is not None  # whoever calls has looked
+            signal = _unpool(stage, layer.switches, signal)
         elif way != "deconvnet":
             signal = _undo_norm(stage, norm_inputs.pop(), signal)
     values = signal.values if way == "gradient" else jax.nn.relu(signal.values)

@@ -14,13 +14,13 @@ def draw_curves(records: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(11, 3.6), dpi=110, layout="constrained")
     loss, error, rate = figure.subplots(1, 3)
     loss.plot([r["epoch_done"] for r in steps], [r["loss"] for r in steps], color="0.75", label="one batch")
-    seen = [record["epoch"] for record in epochs]
-    loss.plot(seen, [r["train_loss"] for r in epochs], color="C0", label="training, mean of the epoch")
-    error.plot(seen, [100 * r["train_top1_error"] for r in epochs], "C0", label="training top-1 (with dropout)")
-    error.plot(seen, [100 * r["validation_top1_error"] for r in epochs], "C1", label="validation top-1")
+    numbers = [record["epoch"] for record in epochs]
+    loss.plot(numbers, [r["train_loss"] for r in epochs], color="C0", label="training, mean of the epoch")
+    error.plot(numbers, [100 * r["train_top1_error"] for r in epochs], "C0", label="training top-1 (with dropout)")
+    error.plot(numbers, [100 * r["validation_top1_error"] for r in epochs], "C1", label="validation top-1")
     if any(r["validation_top5_error"] for r in epochs):  # of five classes or fewer it is always 0
-        error.plot(seen, [100 * r["validation_top5_error"] for r in epochs], "C1--", label="validation top-5")
-    rate.plot(seen, [r["learning_rate"] for r in epochs], "C2", drawstyle="steps-mid")
+        error.plot(numbers, [100 * r["validation_top5_error"] for r in epochs], "C1--", label="validation top-5")
+    rate.plot(numbers, [r["learning_rate"] for r in epochs], "C2", drawstyle="steps-mid")
     rate.set_yscale("log")
     error.set_ylim(0, 100)
     for axes, title in ((loss, "Cross-entropy (nats)"), (error, "Error (%)"), (rate, "Learning rate")):

@@ -43,7 +43,7 @@ def train(run: Run, progress: Progress, stop: StopRequest, folder: Path) -> dict
     if first:
         log.rewind(int(progress.state.step), progress.annealing.epoch)
     events = loop.train(run, progress, should_stop=lambda: stop.signal_number > 0)
-    with progress_bar(run, progress, shown=first) as bar, contextlib.closing(events):
+    with progress_bar(run, progress, is_drawn=first) as bar, contextlib.closing(events):
         try:
             for event in events:
                 if isinstance(event, Stepped):
@@ -68,7 +68,7 @@ def train(run: Run, progress: Progress, stop: StopRequest, folder: Path) -> dict
     return record
 
 
-def progress_bar(run: Run, progress: Progress, *, shown: bool) -> tqdm:
+def progress_bar(run: Run, progress: Progress, *, is_drawn: bool) -> tqdm:
     """A bar over the images of the whole run, which stands where the run does."""
     recipe = run.recipe
     return tqdm(
@@ -77,7 +77,7 @@ def progress_bar(run: Run, progress: Progress, *, shown: bool) -> tqdm:
         initial=int(progress.state.step) * recipe.batch_size,
         unit=" images",
         bar_format="{desc}{percentage:3.0f}%|{bar}| {rate_fmt}, {remaining} left{postfix}",  # within 80 columns
-        disable=not shown,
+        disable=not is_drawn,
         mininterval=0.5 if sys.stderr.isatty() else 30.0,  # seconds; a log file wants few lines
         dynamic_ncols=True,
     )

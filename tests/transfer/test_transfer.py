@@ -133,16 +133,16 @@ def test_scores_that_cannot_be_ranked_are_refused():
 
 @pytest.mark.parametrize("shown", [np.ones((2, 2)), np.ones((3, 1)), np.ones((4, 2)), np.ones(3)])
 def test_as_many_labels_as_scores_are_needed(shown):
-    with pytest.raises(ValueError, match=r"shown of shape .*: one for each of scores \(3, 2\), images by classes"):
+    with pytest.raises(ValueError, match=r"targets of shape .*: one for each of scores \(3, 2\), images by classes"):
         transfer.average_precisions(np.zeros((3, 2)), shown)
-    with pytest.raises(ValueError, match=r"shown of shape \(3,\): one for each of scores \(3,\), images by classes"):
+    with pytest.raises(ValueError, match=r"targets of shape \(3,\): one for each of scores \(3,\), images by classes"):
         transfer.average_precisions(np.zeros(3), np.ones(3))
 
 
 @pytest.mark.parametrize("shown", [np.ones((3, 2), bool), np.full((3, 2), 2), np.full((3, 2), np.nan)])
 def test_labels_are_shown_not_shown_or_difficult(shown):
     """False would read as 0, difficult, and leave every image out that does not show the class."""
-    with pytest.raises(ValueError, match=f"shown of type {shown.dtype}: 1 .shown., -1 .not shown. and 0 .difficult."):
+    with pytest.raises(ValueError, match=f"targets of type {shown.dtype}: 1 .shown., -1 .not shown. and 0 .difficult."):
         transfer.average_precisions(np.zeros((3, 2)), shown)
 
 

@@ -298,8 +298,8 @@ def ways_of(net: Net, layer: str, images: np.ndarray) -> Ways:
     def down(top: jax.Array, of: str) -> Pictures:
         if of == logits:
             options = {"layer": of, "on_unknown": getattr(net, "on_unknown", "error")}
-            found = {name: _down(functions[of], fed, top, rule=way, **options) for name, way in WAY_NAMES.items()}
-            return {name: np.asarray(picture) for name, picture in found.items()}
+            pictures = {name: _down(functions[of], fed, top, rule=way, **options) for name, way in WAY_NAMES.items()}
+            return {name: np.asarray(picture) for name, picture in pictures.items()}
         units, is_active = _units_of(np.asarray(top))
         return {name: net.project(images, units, layer=of, way=way) * is_active for name, way in WAY_NAMES.items()}
 

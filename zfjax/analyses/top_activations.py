@@ -203,7 +203,7 @@ def _watched(state: State, features: Any) -> Any:
     if isinstance(state, Mapping) and isinstance(features, Mapping):
         features = {layer: features[layer] for layer in state if layer in features}
     needed = jax.tree.map(lambda top: len(top.values), state, is_leaf=_is_top)
-    found = jax.tree.map(lambda maps: maps.shape[-1], features)
-    if found != needed:
-        raise UserError(f"state of {needed} maps: the features have {found}")
+    given = jax.tree.map(lambda maps: maps.shape[-1], features)
+    if given != needed:
+        raise UserError(f"state of {needed} maps: the features have {given}")
     return features

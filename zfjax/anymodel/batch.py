@@ -118,8 +118,8 @@ def axis_of(batch: Batch, value: Value) -> int | None:
     state = batch.states.get(value)
     if not isinstance(state, Images) or state.away:
         return None
-    found = [axis for axis, factors in enumerate(state.axes) if _has_images(factors)]
-    return found[0] if len(found) == 1 and len(state.axes[found[0]]) == 1 else None
+    axes = [axis for axis, factors in enumerate(state.axes) if _has_images(factors)]
+    return axes[0] if len(axes) == 1 and len(state.axes[axes[0]]) == 1 else None
 
 
 def _start(images: Value) -> State:
@@ -180,8 +180,8 @@ def _made(node: Node, inputs: Sequence[State], num_images: float) -> Sequence[St
         return [None] * len(node.outputs)
     if rule is None or any(isinstance(state, Lost) for state in inputs):
         return [Lost()] * len(node.outputs)
-    found = rule(node, inputs)
-    states = [found] * len(node.outputs) if found is None or isinstance(found, Images | Lost) else list(found)
+    made = rule(node, inputs)
+    states = [made] * len(node.outputs) if made is None or isinstance(made, Images | Lost) else list(made)
     for state in states:
         if isinstance(state, Images) and math.prod(f.size for f in _image_factors(state)) > num_images:
             raise _Mixes("combines every image with every other")
@@ -190,18 +190,18 @@ def _made(node: Node, inputs: Sequence[State], num_images: float) -> Sequence[St
 
 def _axis(*factors: Factor) -> Axis:
     """The factors, neighbours that belong together made one."""
-    found: list[Factor] = []
+    merged: list[Factor] = []
     for factor in factors:
         if factor.size == 1 and not factor.stride:
             continue
-        last = found[-1] if found else None
+        last = merged[-1] if merged else None
         if last is not None and not last.stride and not factor.stride:
-            found[-1] = Factor(last.size * factor.size)
+            merged[-1] = Factor(last.size * factor.size)
         elif last is not None and factor.stride and last.stride == factor.size * factor.stride:
-            found[-1] = Factor(last.size * factor.size, factor.stride)
+            merged[-1] = Factor(last.size * factor.size, factor.stride)
         else:
-            found.append(factor)
-    return tuple(found)
+            merged.append(factor)
+    return tuple(merged)
 
 
 def _plain(size: int) -> Axis:
@@ -223,12 +223,12 @@ def _size(axis: Axis) -> int:
 
 def _joint(states: Iterable[State]) -> Images | None:
     """Of arrays of one shape, place by place."""
-    found = [state for state in states if isinstance(state, Images)]
-    if not found:
+    of_images = [state for state in states if isinstance(state, Images)]
+    if not of_images:
         return None
-    axes = list(found[0].axes)
-    away = dict(found[0].away)
-    for state in found[1:]:
+    axes = list(of_images[0].axes)
+    away = dict(of_images[0].away)
+    for state in of_images[1:]:
         for number, axis in enumerate(state.axes):
             if _has_images(axis) and _has_images(axes[number]) and axis != axes[number]:
                 raise _Mixes("combines images with others")
@@ -285,15 +285,15 @@ def _collective(node: Node, inputs: Sequence[State]) -> Any:
     axes = node.params["axes"] if "axes" in node.params else node.params["axis_name"]
     axes = axes if isinstance(axes, tuple | list) else (axes,)
     numbers = {axis for axis in axes if isinstance(axis, int)}
-    found: list[State] = []
+    states: list[State] = []
     for state in inputs:
         if isinstance(state, Images):
             _no_images(state, numbers, "is over the images")
             if any(("mesh", axis) in dict(state.away) for axis in axes):
                 raise _Mixes("is over the images of several devices")
             state = _rebuilt(state, (axis for number, axis in enumerate(state.axes) if number not in numbers))
-        found.append(state)
-    return found
+        states.append(state)
+    return states
 
 
 _COLLECTIVES = ("psum", "psum_invariant", "psum2", "pmax", "pmin", "ppermute")
@@ -510,7 +510,7 @@ def _conv(node: Node, inputs: Sequence[State]) -> Any:
     numbers, params = node.params["dimension_numbers"], node.params
     batch, feature, *spatial = numbers.out_spec
     sizes = _shape(node.outputs[0])
-    found = []
+    parts = []
     maps, kernels = inputs[:2]
     if isinstance(maps, Images):
         axes = list(map(_plain, sizes))
@@ -524,13 +524,13 @@ def _conv(node: Node, inputs: Sequence[State]) -> Any:
                 if _shape(node.inputs[1])[window] > 1 or sizes[above] != _size(maps.axes[below]):
                     raise _Mixes("is over windows of several images")
                 axes[above] = maps.axes[below]
-        found.append(maps._replace(axes=tuple(axes)))
+        parts.append(maps._replace(axes=tuple(axes)))
     if isinstance(kernels, Images):
         axes = list(map(_plain, sizes))
         _no_images(kernels, numbers.rhs_spec[1:], "sums over the images")
         axes[feature] = kernels.axes[numbers.rhs_spec[0]]
-        found.append(kernels._replace(axes=tuple(axes)))
-    return _joint(found)
+        parts.append(kernels._replace(axes=tuple(axes)))
+    return _joint(parts)
 
 
 def _of_groups(axis: Axis, groups: int, size: int) -> Axis:
@@ -550,7 +550,7 @@ def _gather(node: Node, inputs: Sequence[State]) -> Any:
     outside = [axis for axis in range(len(out)) if axis not in numbers.offset_dims]  # one for each axis of the indices
     pairs = dict(zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True))
     kept = [axis for axis in range(len(shape)) if axis not in (*numbers.collapsed_slice_dims, *pairs)]
-    found = []
+    parts = []
     if isinstance(inputs[0], Images):
         axes = list(out)
         for axis, factors in enumerate(inputs[0].axes):
@@ -565,13 +565,13 @@ def _gather(node: Node, inputs: Sequence[State]) -> Any:
                 if along is None or axis in kept:
                     raise _Mixes("reads images at places of its own")
                 axes[outside[along]] = factors
-        found.append(inputs[0]._replace(axes=tuple(axes)))
+        parts.append(inputs[0]._replace(axes=tuple(axes)))
     if isinstance(inputs[1], Images):
         axes = list(out)
         for axis, above in enumerate(outside):
             axes[above] = inputs[1].axes[axis]
-        found.append(inputs[1]._replace(axes=tuple(axes)))
-    return _joint(found)
+        parts.append(inputs[1]._replace(axes=tuple(axes)))
+    return _joint(parts)
 
 
 def _scatter(node: Node, inputs: Sequence[State]) -> Any:
@@ -593,14 +593,14 @@ def _scatter(node: Node, inputs: Sequence[State]) -> Any:
     def written(state: State, axes: Iterable[tuple[int, int]]) -> State:
         if not isinstance(state, Images):
             return None
-        found = list(map(_plain, shape))
+        laid = list(map(_plain, shape))
         for own, axis in axes:
             if _has_images(state.axes[own]):
                 target = into.get(axis)
                 if target is None or shape[target] != given[axis]:
                     raise _Mixes("writes images at places of its own")
-                found[target] = state.axes[own]
-        return state._replace(axes=tuple(found))
+                laid[target] = state.axes[own]
+        return state._replace(axes=tuple(laid))
 
     read = written(inputs[1], enumerate(outside))
     return _joint([inputs[0], read, written(inputs[2], enumerate(range(len(given))))]) or Lost()

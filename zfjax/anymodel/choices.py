@@ -83,21 +83,21 @@ def chosen(verdicts: Pairs, graph: Graph, flow: Flow, choices: Choices) -> Pairs
     fits = {node: _fits(node, choices) for node in graph.nodes}
     if not choices.checked:
         without = [node for node, verdict in verdicts if verdict.rule == "unclassified"]
-        _check_patterns(choices, {pattern for found in fits.values() for pattern in found}, without)
-    found = dict(verdicts)
+        _check_patterns(choices, {pattern for given in fits.values() for pattern in given}, without)
+    given = dict(verdicts)
     unknown = [node for node, verdict in verdicts if verdict.rule == "unclassified" and node.name != SKIPPED]
     first = {node: next(((p, c) for p, c in choices.patterns if p in fits[node]), None) for node in graph.nodes}
     for node in unknown:
         pair = first[node]
         if pair is not None and pair[1] in ("keep", "gradient"):
-            found[node] = Verdict("own gradient", f"on_unknown says so for {pair[0]!r}")
+            given[node] = Verdict("own gradient", f"on_unknown says so for {pair[0]!r}")
     for pattern, choice in choices.patterns:
         if callable(choice):
             members = {node: fits[node][pattern] for node, pair in first.items() if pair and pair[0] == pattern}
             for group in _groups(members):
                 if group.intersection(unknown):
-                    _give(found, group, unknown, pattern, choice, flow, graph)
-    return sorted(found.items(), key=lambda pair: pair[0].place)
+                    _give(given, group, unknown, pattern, choice, flow, graph)
+    return sorted(given.items(), key=lambda pair: pair[0].place)
 
 
 def _check_patterns(choices: Choices, fitting: set[str], among: Iterable[Node]) -> None:
@@ -111,18 +111,18 @@ def _check_patterns(choices: Choices, fitting: set[str], among: Iterable[Node]) 
 def _fits(node: Node, choices: Choices) -> dict[str, object]:
     """{pattern that fits: what tells one place where it does from another}"""
     names = names_of(node)
-    found: dict[str, object] = {}
+    fitting: dict[str, object] = {}
     for pattern, _ in choices.patterns:
         if "/" not in pattern:
             if any(fnmatchcase(name, pattern) for name in names):
-                found[pattern] = node.place if _is_call(node) else ()
+                fitting[pattern] = node.place if _is_call(node) else ()
             else:
                 scope = next((s for s in node.scopes if fnmatchcase(s.name, pattern)), None)
-                found.update({pattern: scope.entered} if scope is not None else {})
+                fitting.update({pattern: scope.entered} if scope is not None else {})
         else:
             entered = _entered(node.scopes, names, pattern)
-            found.update({pattern: entered} if entered is not None else {})
-    return found
+            fitting.update({pattern: entered} if entered is not None else {})
+    return fitting
 
 
 def _is_call(node: Node) -> bool:
@@ -173,7 +173,7 @@ def _groups(members: Mapping[Node, object]) -> list[set[Node]]:
 
 
 def _give(
-    found: dict[Node, Verdict],
+    verdicts: dict[Node, Verdict],
     group: set[Node],
     unknown: list[Node],
     pattern: str,
@@ -184,10 +184,10 @@ def _give(
     """Put the rule where it goes down: through the group as a whole, or through each operation without one."""
     if _is_twice(group):
         raise UserError(f"on_unknown's rule for {pattern!r}: two of them stand one above the other, and cannot be told")
-    if _as_a_whole(found, group, pattern, rule, flow, graph):
+    if _as_a_whole(verdicts, group, pattern, rule, flow, graph):
         return
     for node in group.intersection(unknown):
-        if not _as_a_whole(found, {node}, pattern, rule, flow, graph):
+        if not _as_a_whole(verdicts, {node}, pattern, rule, flow, graph):
             reads = [v for v in node.inputs if v in flow.carrying]
             shapes = ", ".join(str(v.aval.str_short()) for v in reads)
             raise UserError(
@@ -197,7 +197,7 @@ def _give(
 
 
 def _as_a_whole(
-    found: dict[Node, Verdict], group: set[Node], pattern: str, rule: Backward, flow: Flow, graph: Graph
+    verdicts: dict[Node, Verdict], group: set[Node], pattern: str, rule: Backward, flow: Flow, graph: Graph
 ) -> bool:
     entries = dict.fromkeys(v for n in group for v in n.inputs if v in flow.carrying and v.maker not in group)
     exits = [
@@ -210,11 +210,11 @@ def _as_a_whole(
     if (before.aval.shape, before.aval.dtype) != (after.aval.shape, after.aval.dtype) or ends is None:
         return False
     for node in group:
-        found.pop(node, None)
+        verdicts.pop(node, None)
     place, argument, result = ends
     assert after.maker is not None
     change = Region(argument, result, backward=rule)
-    found[after.maker] = Verdict("given rule", f"on_unknown's rule for {pattern!r}", place, change)
+    verdicts[after.maker] = Verdict("given rule", f"on_unknown's rule for {pattern!r}", place, change)
     return True
 
 

@@ -215,15 +215,15 @@ class _Step(NamedTuple):
 
 def affine_above(value: Value) -> Iterator[_Step]:
     """All that is made of a value by numbers alone: scale * value + offset."""
-    waiting, seen = [_Step(value, 1.0, 0.0, [])], 0
-    while waiting and seen < _NEAR:
+    waiting, count = [_Step(value, 1.0, 0.0, [])], 0
+    while waiting and count < _NEAR:
         step = waiting.pop(0)
-        seen += 1
+        count += 1
         yield step
         for user in step.value.users:
-            found = _affine_step(user)
-            if found is not None and found[0] is step.value:
-                _, factor, shift, given = found
+            affine = _affine_step(user)
+            if affine is not None and affine[0] is step.value:
+                _, factor, shift, given = affine
                 constants = [_Offset(factor * own, array) for own, array in step.constants]
                 constants.extend([given] if shift is None and given is not None else [])
                 offset = factor * step.offset + (shift or 0.0)
@@ -292,14 +292,14 @@ def _adds_sides(node: Node, reader: Node, flow: Flow) -> bool:
 
 
 def _near(starts: Iterable[Value], follow: object, without: set[Value]) -> set[Value]:
-    found: dict[Value, None] = dict.fromkeys(v for v in starts if v not in without)
-    waiting = list(found)
-    while waiting and len(found) < _NEAR:
+    near: dict[Value, None] = dict.fromkeys(v for v in starts if v not in without)
+    waiting = list(near)
+    while waiting and len(near) < _NEAR:
         for value in follow(waiting.pop(0)):  # type: ignore[operator]
-            if value not in found and value not in without:
-                found[value] = None
+            if value not in near and value not in without:
+                near[value] = None
                 waiting.append(value)
-    return set(found)
+    return set(near)
 
 
 def _read_by(value: Value, twins: Twins, flow: Flow) -> list[Value]:

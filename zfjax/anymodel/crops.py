@@ -57,10 +57,10 @@ def crop_of(fn: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtype:
       dtype: of the images.
     """
     whole = _proof_of(fn, shape, dtype)
-    if whole is None or whole.found.axes != (1, 2):
+    if whole is None or whole.map.axes != (1, 2):
         return None
     place, size = [], []
-    for field, side in zip(whole.found.fields, shape, strict=False):
+    for field, side in zip(whole.map.fields, shape, strict=False):
         first = max(0, math.ceil(-field.offset / field.stride))
         needed = field.offset + first * field.stride + field.size
         place.append(first)
@@ -70,14 +70,14 @@ def crop_of(fn: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtype:
     part = _proof_of(fn, (*size, *shape[2:]), dtype)
     if part is None or not _is_same_program(whole, part) or any(np.array(part.sides) <= place):
         return None
-    rows, columns = (field.stride for field in whole.found.fields)
+    rows, columns = (field.stride for field in whole.map.fields)
     return Crop((size[0], size[1]), (place[0], place[1]), (rows, columns))
 
 
 class _Proof(NamedTuple):
     nodes: list[Node]  # that the map is made by, in their order
     states: dict[Value, State]
-    found: _Map
+    map: _Map
     sides: tuple[int, ...]  # of the map
 
 
@@ -98,8 +98,8 @@ def _proof_of(fn: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtyp
             states.update(zip(node.outputs, _step(node, inputs, shape), strict=True))
     except _UnprovenError:
         return None
-    found = states.get(graph.outputs[0])
-    return _Proof(nodes, states, found, graph.outputs[0].aval.shape[1:3]) if isinstance(found, _Map) else None
+    last = states.get(graph.outputs[0])
+    return _Proof(nodes, states, last, graph.outputs[0].aval.shape[1:3]) if isinstance(last, _Map) else None
 
 
 def _makers_of(graph: Graph) -> tuple[list[Node], set[Value]]:

@@ -49,12 +49,12 @@ def poles_of(program: core.ClosedJaxpr, graph: Graph, flow: Flow, changes: Itera
         flow = flow_of(graph)
         own |= {node.place for node in graph.custom} - inlined
     leaving = skipped | set(changes)
-    found = {}
+    poles = {}
     for node in graph.nodes:
         around = [node.place[:length] for length in range(1, len(node.place) + 1)]
         if flow.passes(node) and not own.intersection(around) and not leaving.intersection(around):
-            found.update({node.place: Finite()} if _has_pole(node, flow) else {})
-    return found
+            poles.update({node.place: Finite()} if _has_pole(node, flow) else {})
+    return poles
 
 
 def _has_pole(node: Node, flow: Flow) -> bool:
@@ -91,8 +91,8 @@ def smallest(value: Value, depth: int = 24) -> float:
         return 0.0
     if node.name not in _SMALLEST:
         return -math.inf
-    found = _SMALLEST[node.name](node, lambda value: smallest(value, depth - 1))
-    return -math.inf if math.isnan(found) else found
+    least = _SMALLEST[node.name](node, lambda value: smallest(value, depth - 1))
+    return -math.inf if math.isnan(least) else least
 
 
 def _of_all(node: Node, of: _Of) -> float:

@@ -126,9 +126,9 @@ def graph_of(program: core.ClosedJaxpr, *, opaque: Opaque = lambda call: False, 
 
 def programs_of(eqn: core.JaxprEqn) -> tuple[core.ClosedJaxpr, ...]:
     """The programs inside an equation, constants beside them; none for an operation that is not listed in INNER."""
-    found = eqn.params[INNER[eqn.primitive.name]] if eqn.primitive.name in INNER else ()
-    found = found if isinstance(found, tuple) else (found,)
-    return tuple(p if isinstance(p, core.ClosedJaxpr) else core.ClosedJaxpr(p, ()) for p in found)
+    inner = eqn.params[INNER[eqn.primitive.name]] if eqn.primitive.name in INNER else ()
+    inner = inner if isinstance(inner, tuple) else (inner,)
+    return tuple(p if isinstance(p, core.ClosedJaxpr) else core.ClosedJaxpr(p, ()) for p in inner)
 
 
 class ScanOperands(NamedTuple):
@@ -391,30 +391,30 @@ def flow_of(graph: Graph) -> Flow:
 
 def _arguments_of(graph: Graph, inputs: Sequence[Value]) -> dict[Value, int]:
     """{value: its arguments}, of what depends on any; once through the program, and again for scans."""
-    found = {value: 1 << number for number, value in enumerate(inputs)}
+    arguments = {value: 1 << number for number, value in enumerate(inputs)}
     changed = True
     while changed:
         changed = False
         for node in graph.nodes:
             bits = 0
             for value in node.inputs:
-                bits |= found.get(value, 0)
+                bits |= arguments.get(value, 0)
             for value in node.outputs if bits else ():
-                changed = changed or (node.name == "carry" and found.get(value) != bits)
-                found[value] = bits
-    return found
+                changed = changed or (node.name == "carry" and arguments.get(value) != bits)
+                arguments[value] = bits
+    return arguments
 
 
 def reached(starts: Iterable[Value], follow: Callable[[Value], Iterable[Value]]) -> set[Value]:
     """All values that `follow` leads to from `starts`, these included."""
-    found: set[Value] = set()
+    values: set[Value] = set()
     waiting = list(starts)
     while waiting:
         value = waiting.pop()
-        if value not in found:
-            found.add(value)
+        if value not in values:
+            values.add(value)
             waiting.extend(follow(value))
-    return found
+    return values
 
 
 def is_inexact(value: Value) -> bool:

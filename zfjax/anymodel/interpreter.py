@@ -120,12 +120,12 @@ def evaluate(
 def _needed(program: core.Jaxpr) -> list[tuple[int, core.JaxprEqn]]:
     """The equations that the results, or an effect, depend on: outside jit nobody else leaves the others out."""
     needed = {atom for atom in program.outvars if not isinstance(atom, core.Literal)}
-    found = []
+    equations = []
     for index, eqn in reversed(list(enumerate(program.eqns))):
         if eqn.effects or needed.intersection(eqn.outvars):
             needed.update(_variables(eqn))
-            found.append((index, eqn))
-    return found[::-1]
+            equations.append((index, eqn))
+    return equations[::-1]
 
 
 def _variables(eqn: core.JaxprEqn) -> list[Any]:
@@ -266,11 +266,11 @@ def _rebuilt(
     options: Sequence[tuple[str, Any]],
 ) -> Callable[..., Sequence[Any]]:
     """(consts of each program, operands) -> results of the call; it holds the programs weakly."""
-    found = [weakref.ref(program) for program in programs]
+    references = [weakref.ref(program) for program in programs]
 
     def run(consts: Sequence[Sequence[Any]], operands: Sequence[Any]) -> Sequence[Any]:
         bodies = []
-        for reference, values, plan in zip(found, consts, plans, strict=True):
+        for reference, values, plan in zip(references, consts, plans, strict=True):
             program = reference()
             assert program is not None  # whoever runs the call has its equation
             bodies.append(partial(evaluate, program, values, plan=plan, backward=backward))

@@ -99,9 +99,9 @@ def _padded(node: Node, axis: int, flow: Flow) -> np.ndarray | None:
 
 def _concatenated(node: Node, axis: int, flow: Flow) -> np.ndarray | None:
     along = node.params["dimension"] == axis
-    found = [_border(v, axis, flow) for v in node.inputs if along or v in flow.varying]
-    known = [places for places in found if places is not None]
-    if len(known) < len(found):
+    borders = [_border(v, axis, flow) for v in node.inputs if along or v in flow.varying]
+    known = [places for places in borders if places is not None]
+    if len(known) < len(borders):
         return None
     return np.concatenate(known) if along else np.logical_or.reduce(known)
 
@@ -131,9 +131,9 @@ def _overwritten(value: Value, block: Value, start: int, axis: int, flow: Flow) 
 def _element_by_element(node: Node, axis: int, flow: Flow) -> np.ndarray | None:
     size = node.outputs[0].aval.shape[axis]
     varying = [v for v in node.inputs if v in flow.varying and len(v.aval.shape) > axis]
-    found = [_border(v, axis, flow) for v in varying]
-    known = [np.broadcast_to(places, size) for places in found if places is not None]
-    return np.logical_and.reduce(known) if known and len(known) == len(found) else None
+    borders = [_border(v, axis, flow) for v in varying]
+    known = [np.broadcast_to(places, size) for places in borders if places is not None]
+    return np.logical_and.reduce(known) if known and len(known) == len(borders) else None
 
 
 def _turned(node: Node, axis: int, flow: Flow) -> np.ndarray | None:
@@ -191,27 +191,27 @@ def is_joined(value: Value, axes: Axes, flow: Flow, *, summed: bool = False, bor
       summed: for sums, which are over several places unless one element is stacked upon such.
       borders: constants count; else only other functions of itself.
     """
-    found = False
-    seen: list[tuple[Any, ...]] = []  # without a join itself; whether one lies behind it is known when all is seen
+    joined = False
+    followed: list[tuple[Any, ...]] = []  # without a join itself; whether one lies behind it is known when all is seen
     waiting: list[tuple[Value, Axes]] = [(value, axes)]
-    while waiting and not found:
+    while waiting and not joined:
         value, axes = waiting.pop()
         key = (summed, borders, value, None if axes is None else frozenset(axes))
         if value not in flow.varying or value.maker is None or axes == set():
             continue
         if key in flow.joined:
-            found = flow.joined[key]
+            joined = flow.joined[key]
             continue
-        found = _is_stack(value.maker, axes, flow) if summed else _is_join(value.maker, axes, flow, borders)
-        flow.joined[key] = found
-        seen.append(key)
-        if not found and _is_followed(value.maker):
+        joined = _is_stack(value.maker, axes, flow) if summed else _is_join(value.maker, axes, flow, borders)
+        flow.joined[key] = joined
+        followed.append(key)
+        if not joined and _is_followed(value.maker):
             waiting.extend((v, _axes_below(value.maker, axes)) for v in value.maker.inputs)
-    for key in seen[1:] if found else ():
+    for key in followed[1:] if joined else ():
         del flow.joined[key]
-    if found and seen:
-        flow.joined[seen[0]] = True
-    return found
+    if joined and followed:
+        flow.joined[followed[0]] = True
+    return joined
 
 
 def _is_followed(node: Node) -> bool:
@@ -271,12 +271,12 @@ def _are_compared(values: list[Value], flow: Flow, borders: bool = True) -> bool
         harmless = number == 0 and all(map(_is_positive, varying))
         if not harmless and (number is None or math.isfinite(number)):
             return True
-    seen: set[Value] = set()
+    counted: set[Value] = set()
     for value in varying:
         made_of = {flow.first.get(v, v) for v in reached([value], lambda v: _same_places(v, flow))}
-        if seen & made_of:
+        if counted & made_of:
             return True
-        seen |= made_of
+        counted |= made_of
     return False
 
 

@@ -80,26 +80,26 @@ def _paths(fn: Any) -> _Paths:
     roots = dict(_held(fn, "", nnx.Module, set(), _DEEP))
     parts = {id(module) for root in roots.values() for path, module in nnx.iter_graph(root) if path}
     roots = {name: root for name, root in roots.items() if id(root) not in parts}
-    found: dict[int, tuple[Any, _Path]] = {}
+    modules: dict[int, tuple[Any, _Path]] = {}
     for name, root in roots.items():
         for path, module in nnx.iter_graph(root):
             if isinstance(module, nnx.Module):
                 prefix = (name,) if len(roots) > 1 else ()
-                found.setdefault(id(module), (module, (*prefix, *map(str, path))))
-    return found
+                modules.setdefault(id(module), (module, (*prefix, *map(str, path))))
+    return modules
 
 
-def _held(value: Any, name: str, kind: type, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
+def _held(value: Any, name: str, kind: type, visited: set[int], depth: int) -> Iterator[tuple[str, Any]]:
     """(name of the variable, module) of what a function holds."""
-    if id(value) in seen or depth < 0:
+    if id(value) in visited or depth < 0:
         return
-    seen.add(id(value))
+    visited.add(id(value))
     if isinstance(value, kind):
         yield name or type(value).__name__, value
         return
     for inner, held in _variables(value):
         if callable(held) or isinstance(held, list | tuple | dict):
-            yield from _held(held, inner or name, kind, seen, depth - 1)
+            yield from _held(held, inner or name, kind, visited, depth - 1)
 
 
 def _variables(value: Any) -> list[tuple[str, Any]]:

@@ -65,12 +65,12 @@ class Layers(dict[str, Layer]):
     """{path: Layer} in the order of the program; prints the modules as a table."""
 
     def __str__(self) -> str:
-        shown = [path for path, layer in self.items() if layer.is_module] or list(self)
+        paths = [path for path, layer in self.items() if layer.is_module] or list(self)
         lines = [("layer", "shape", "source")]
-        lines += [(path, f"{self[path].dtype}{list(self[path].shape)}", self[path].source) for path in shown]
+        lines += [(path, f"{self[path].dtype}{list(self[path].shape)}", self[path].source) for path in paths]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         table = "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-        others = len(self) - len(shown)
+        others = len(self) - len(paths)
         return table + f"\nand {others} operations of their own, such as {_example(self)!r}" * bool(others)
 
 
@@ -113,14 +113,14 @@ def layers_of(program: core.ClosedJaxpr) -> Layers:
     """The intermediates of a traced program of images."""
     graph = graph_of(program, marks=False)
     batched, channels = follow_batch(graph), follow_channels(graph)
-    found = Layers()
+    layers = Layers()
     for path, result in _named(graph).items():
         aval, axis = result.value.aval, axis_of(batched, result.value)
         order = list(range(len(aval.shape)))
         if axis is not None:
             order.insert(0, order.pop(axis))
         channel = axis_of(channels, result.value)
-        found[path] = Layer(
+        layers[path] = Layer(
             tuple(aval.shape[n] for n in order),
             aval.dtype,
             source_line(result.node.sources),
@@ -131,7 +131,7 @@ def layers_of(program: core.ClosedJaxpr) -> Layers:
             axis,
             None if channel is None else order.index(channel),
         )
-    return found
+    return layers
 
 
 def features_of(fn: Callable[[jax.Array], Any], chosen: Sequence[str], images: Any) -> dict[str, jax.Array]:
@@ -140,17 +140,17 @@ def features_of(fn: Callable[[jax.Array], Any], chosen: Sequence[str], images: A
     UserError with the nearest names for another.
     """
     program, shapes = traced(fn, (images,), {})
-    found = layers_of(program)
-    own = shapes if isinstance(shapes, Mapping) else {} if "logits" in found else {"logits": shapes}
+    layers = layers_of(program)
+    own = shapes if isinstance(shapes, Mapping) else {} if "logits" in layers else {"logits": shapes}
     for layer in chosen:
-        if layer not in own and layer not in found:
+        if layer not in own and layer not in layers:
             raise UserError(
-                f"layer={layer!r}: fn has none of this name ({_nearest(layer, [*own, *found])}); "
+                f"layer={layer!r}: fn has none of this name ({_nearest(layer, [*own, *layers])}); "
                 "zfjax.layers(fn, images) lists all inside it"
             )
-    features = features_at(program, [layer for layer in chosen if layer not in own], images, found)
+    features = features_at(program, [layer for layer in chosen if layer not in own], images, layers)
     for layer, value in features.items():
-        axis = found[layer].channel_axis
+        axis = layers[layer].channel_axis
         features[layer] = value if axis is None else jnp.moveaxis(value, axis, -1)
     if own.keys() & set(chosen):
         results = core.jaxpr_as_fun(program)(*jax.tree.leaves(images))
@@ -171,7 +171,7 @@ def _nearest(path: str, paths: Sequence[str]) -> str:
 
 
 def features_at(
-    program: core.ClosedJaxpr, paths: Sequence[str], images: Any, found: Layers | None = None
+    program: core.ClosedJaxpr, paths: Sequence[str], images: Any, layers: Layers | None = None
 ) -> dict[str, jax.Array]:
     """{path: [B, ...]}, intermediates of a traced program of images, each computed as in it; nothing beyond them is.
 
@@ -179,14 +179,14 @@ def features_at(
       program: of one argument.
       paths: of intermediates that it has.
       images: what it is run on.
-      found: `layers_of(program)`, where that is known.
+      layers: `layers_of(program)`, where that is known.
     """
-    found = layers_of(program) if found is None else found
-    places = {(found[path].place, found[path].result) for path in paths}
+    layers = layers_of(program) if layers is None else layers
+    places = {(layers[path].place, layers[path].result) for path in paths}
     values = _values_at(program, jax.tree.leaves(images), places) if places else {}
     features = {}
     for path in paths:
-        value, axis = values[found[path].place, found[path].result], found[path].batch_axis
+        value, axis = values[layers[path].place, layers[path].result], layers[path].batch_axis
         features[path] = value if axis in (None, 0) else jnp.moveaxis(value, axis, 0)
     return features
 
@@ -248,13 +248,13 @@ def _shared(path: _Path, other: _Path) -> int:
 
 def _numbered(results: Mapping[_Path, _Result], scans: Mapping[Place, int]) -> dict[str, _Result]:
     """The results by their names, in the order of the program; what has one name is numbered from 2 on."""
-    found = [
+    placed = [
         (tuple(Scope(scope.name, (_in_round(scope.entered[0], rounds), scope.entered[1])) for scope in path), result)
         for path, one in results.items()
         for rounds in _rounds_around(one.place, scans)
         for result in [one._replace(place=_in_round(one.place, rounds))]
     ]
-    found.sort(key=lambda pair: (pair[1].place, pair[1].number, -len(pair[0])))
+    placed.sort(key=lambda pair: (pair[1].place, pair[1].number, -len(pair[0])))
     names: dict[_Path, str] = {(): ""}
     entries: dict[str, int] = {}
 
@@ -265,10 +265,10 @@ def _numbered(results: Mapping[_Path, _Result], scans: Mapping[Place, int]) -> d
             names[path] = name if entries[name] == 1 else f"{name}:{entries[name]}"
         return names[path]
 
-    for path, result in found:  # modules first, so that no operation takes the name of one
+    for path, result in placed:  # modules first, so that no operation takes the name of one
         if result.is_module:
             name_of(path)
-    return {name_of(path): result for path, result in found}
+    return {name_of(path): result for path, result in placed}
 
 
 def _rounds_around(place: Place, scans: Mapping[Place, int]) -> Iterator[dict[int, int]]:
@@ -302,7 +302,7 @@ def _values_at(
         if len(place) > 1:
             inner[place[0]].append((place[1:], number))
     needed = _needed_for(jaxpr, direct, inner)
-    found: dict[_Target, jax.Array] = {}
+    values: dict[_Target, jax.Array] = {}
 
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, core.Literal) else known[atom]
@@ -311,10 +311,12 @@ def _values_at(
         eqn = jaxpr.eqns[index]
         inputs = [read(atom) for atom in eqn.invars] if index in inner or index in needed else []
         for (place, number), value in _values_in(eqn, inputs, inner.get(index, ())).items():
-            found[(index, *place), number] = value
+            values[(index, *place), number] = value
         if index in needed:
             known.update(zip(eqn.outvars, run_alone(eqn, jaxpr, known), strict=True))
-    return found | {((place[0],), n): known[jaxpr.eqns[place[0]].outvars[n]] for place, n in targets if len(place) == 1}
+    return values | {
+        ((place[0],), n): known[jaxpr.eqns[place[0]].outvars[n]] for place, n in targets if len(place) == 1
+    }
 
 
 def _needed_for(jaxpr: core.Jaxpr, direct: Collection[int], inner: Collection[int]) -> set[int]:
@@ -332,15 +334,15 @@ def _needed_for(jaxpr: core.Jaxpr, direct: Collection[int], inner: Collection[in
 
 def _values_in(eqn: core.JaxprEqn, operands: Sequence[Any], targets: Collection[_Target]) -> dict[_Target, jax.Array]:
     """The results of operations inside a call, `targets` counted from it; those of a scan round by round."""
-    found: dict[_Target, jax.Array] = {}
+    results: dict[_Target, jax.Array] = {}
     programs = programs_of(eqn)
     for number in sorted({place[0] for place, _ in targets}):
         some = [(place[1:], result) for place, result in targets if place[0] == number]
         is_scan = eqn.primitive.name == "scan"
         inputs = _operands_of_round(eqn, operands, number) if is_scan else operands
         values = _values_at(programs[0 if is_scan else number], inputs, some)
-        found |= {((number, *place), result): value for (place, result), value in values.items()}
-    return found
+        results |= {((number, *place), result): value for (place, result), value in values.items()}
+    return results
 
 
 def _operands_of_round(eqn: core.JaxprEqn, operands: Sequence[Any], number: int) -> list[Any]:

@@ -129,13 +129,13 @@ def is_of_norm(node: Node, flow: Flow, kinds: Kinds) -> bool:
 def _explains(node: Node, kinds: Kinds) -> bool:
     if node.name in POWERS:
         return _power_of(node, kinds) != "feature"
-    found = [kinds.get(value) for value in node.inputs]
+    own = [kinds.get(value) for value in node.inputs]
     if node.name == "div":
-        above, below = found
+        above, below = own
         if below == "sum":
             return _is_summed_in(node.inputs[0], node.inputs[1], kinds)
         return below in _DIVISORS and (above is None or above in _NORMALISED)
-    return node.name == "mul" and "scale" in found and all(kind in _NORMALISED | {"scale"} for kind in found)
+    return node.name == "mul" and "scale" in own and all(kind in _NORMALISED | {"scale"} for kind in own)
 
 
 def _ends_in_norms(value: Value, flow: Flow, kinds: Kinds) -> bool:
@@ -171,20 +171,20 @@ def _is_summed_in(value: Value, total: Value, kinds: Kinds) -> bool:
 
 def _joint(kinds: Iterable[Kind]) -> Kind:
     """The kind of values of these kinds side by side, or added."""
-    found = set(kinds)
-    if len(found) == 1:
-        return found.pop()
-    if not found <= _SQUARES:
+    distinct = set(kinds)
+    if len(distinct) == 1:
+        return distinct.pop()
+    if not distinct <= _SQUARES:
         return "feature"
-    return "squares" if "squares" in found else "weighted" if "weighted" in found else "energy"
+    return "squares" if "squares" in distinct else "weighted" if "weighted" in distinct else "energy"
 
 
 def _kind(node: Node, kinds: Kinds, flow: Flow) -> Kind:
     """What a node makes, of what its inputs are."""
-    found = [kinds[value] for value in node.inputs if value in kinds]
-    if is_square(node) and found:
-        return _square_of(node, found[0])
-    return _KINDS[node.name](node, found, kinds, flow) if node.name in _KINDS and found else "feature"
+    own = [kinds[value] for value in node.inputs if value in kinds]
+    if is_square(node) and own:
+        return _square_of(node, own[0])
+    return _KINDS[node.name](node, own, kinds, flow) if node.name in _KINDS and own else "feature"
 
 
 def _square_of(node: Node, kind: Kind) -> Kind:
@@ -194,27 +194,27 @@ def _square_of(node: Node, kind: Kind) -> Kind:
     return "part" if kind == "sum" else "squares"
 
 
-def _same(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
-    return _joint(found)
+def _same(node: Node, own: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    return _joint(own)
 
 
-def _piece(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
-    kind = _joint(found)
+def _piece(node: Node, own: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    kind = _joint(own)
     return "part" if kind == "squares" else kind
 
 
-def _added(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
-    if len(found) > 1:
-        parts = found == ["part", "part"] and node.inputs[0] is not node.inputs[1]
-        return "energy" if parts else _joint(found)
+def _added(node: Node, own: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    if len(own) > 1:
+        parts = own == ["part", "part"] and node.inputs[0] is not node.inputs[1]
+        return "energy" if parts else _joint(own)
     place = 0 if node.inputs[0] in kinds else 1
     offset, sign = uniform(node.inputs[1 - place]), -1 if node.name == "sub" else 1
     grows = offset is not None and sign * offset >= 0 and (place == 0 or sign == 1)
-    return found[0] if grows else _changed(found[0])
+    return own[0] if grows else _changed(own[0])
 
 
-def _negative(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
-    return _changed(found[0])
+def _negative(node: Node, own: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    return _changed(own[0])
 
 
 def _changed(kind: Kind) -> Kind:
@@ -223,37 +223,37 @@ def _changed(kind: Kind) -> Kind:
     return changed.get(kind, kind)
 
 
-def _multiplied(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
-    if len(found) == 1:
+def _multiplied(node: Node, own: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    if len(own) == 1:
         factor = next(uniform(value) for value in node.inputs if value not in kinds)
-        return _changed(found[0]) if factor is not None and factor < 0 else found[0]
+        return _changed(own[0]) if factor is not None and factor < 0 else own[0]
     if not flow.share_input(*node.inputs):  # of a parameter that is an argument
-        return next((kind for kind in found if kind != "feature"), "feature")
-    return "scale" if found == ["scale", "scale"] else "feature"
+        return next((kind for kind in own if kind != "feature"), "feature")
+    return "scale" if own == ["scale", "scale"] else "feature"
 
 
-def _divided(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+def _divided(node: Node, own: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
     if node.inputs[1] not in kinds:
-        return _multiplied(node, found, kinds, flow)
-    return "scale" if len(found) == 1 and found[0] in _DIVISORS else "feature"
+        return _multiplied(node, own, kinds, flow)
+    return "scale" if len(own) == 1 and own[0] in _DIVISORS else "feature"
 
 
-def _summed(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+def _summed(node: Node, own: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
     shape, window = node.inputs[0].aval.shape, node.params.get("window_dimensions")
     axes = range(len(window)) if window else node.params["axes"]
     sizes = {int(axis): (window or shape)[int(axis)] for axis in axes if isinstance(axis, Integral)}
     spread = {axis for axis, size in sizes.items() if size > 1}
     if len(sizes) == len(axes) and (not spread or is_joined(node.inputs[0], spread, flow, summed=True)):
-        return found[0]  # over one place; a named axis is one of devices
+        return own[0]  # over one place; a named axis is one of devices
     several: dict[Kind, Kind] = {"feature": "sum", "squares": "energy", "part": "energy"}
-    return several.get(found[0], found[0])
+    return several.get(own[0], own[0])
 
 
-def _weighted(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
-    return "weighted" if len(found) == 1 and found[0] in ("squares", "part", "energy") else "feature"
+def _weighted(node: Node, own: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    return "weighted" if len(own) == 1 and own[0] in ("squares", "part", "energy") else "feature"
 
 
-def _powered(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+def _powered(node: Node, own: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
     return _power_of(node, kinds)
 
 
@@ -269,11 +269,11 @@ def _power_of(node: Node, kinds: Kinds) -> Kind:
     return "scale" if kind == "scale" and exponent > 0 else "feature"
 
 
-def _bounded(node: Node, found: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+def _bounded(node: Node, own: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
     """Bounded by a constant; for a selection, where a constant chooses, what it is among."""
     if node.name == "select_n" and node.inputs[0] not in flow.varying:
-        return _joint(found)
-    return found[0] if len(found) == 1 and found[0] in _DIVISORS else "feature"
+        return _joint(own)
+    return own[0] if len(own) == 1 and own[0] in _DIVISORS else "feature"
 
 
 _LIKE = SHAPES - {"slice", "scan_slice", "shard_in"} | frozenset(

@@ -197,8 +197,8 @@ def projected_from(
         looked = partial(_of_layer, fn, unit.layer)
     features, down = jax.vjp(_ruled(looked, rule, choices, on_mixing), images)
     if not isinstance(features, jax.Array) or not jnp.issubdtype(features.dtype, jnp.floating):
-        found = getattr(features, "dtype", jax.tree.structure(features))
-        raise UserError(f"fn returns {found}: one floating array of features is needed")
+        given = getattr(features, "dtype", jax.tree.structure(features))
+        raise UserError(f"fn returns {given}: one floating array of features is needed")
     if features.ndim and len(features) != len(images):
         raise UserError(f"fn returns {features.shape} for images of {images.shape}: features of each image are needed")
     if isinstance(from_one, bool):
@@ -356,20 +356,22 @@ def _shapes(some: Sequence[Operation]) -> str:
 def verdicts_of(graph: Graph, facts: Facts) -> list[tuple[Node, Verdict]]:
     """Every operation that is not linear in the input, and every function with a derivative of its own."""
     flow = facts.flow
-    found: dict[object, tuple[Node, Verdict]] = {}
+    verdicts: dict[object, tuple[Node, Verdict]] = {}
     for node in graph.nodes:
         verdict = classify(node, facts) if flow.passes(node) else None
         if verdict is not None:
-            found.setdefault((node.place, verdict.rule), (node, verdict))  # the results of one cond are one operation
+            verdicts.setdefault(
+                (node.place, verdict.rule), (node, verdict)
+            )  # the results of one cond are one operation
     steps = [step for v in graph.outputs if is_inexact(v) and flow.is_mask(v) for step in flow.steps_behind(v)]
-    found.update({step.place: (step, STEP) for step in steps})
-    touched = [verdict.place for _, verdict in found.values() if verdict.change is not None]
+    verdicts.update({step.place: (step, STEP) for step in steps})
+    touched = [verdict.place for _, verdict in verdicts.values() if verdict.change is not None]
     custom = []
     for node in graph.custom:
         if flow.passes(node) and not node.calls[-1].by_jax:  # of JAX's own it goes without saying
             inlined = any(place[: len(node.place)] == node.place for place in touched)
             custom.append((node, _INLINED if inlined else _UNTOUCHED))
-    return sorted([*found.values(), *custom], key=lambda pair: pair[0].place)
+    return sorted([*verdicts.values(), *custom], key=lambda pair: pair[0].place)
 
 
 _INLINED = Verdict("inlined", "its own derivative gives way to the rules of what it computes")

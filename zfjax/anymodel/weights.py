@@ -71,13 +71,13 @@ def layers_of(graph: Graph, flow: Flow) -> Layers:
     for node in graph.nodes:
         if not flow.varying.intersection(node.inputs):
             continue
-        found = _made(node, made, flow)
-        if isinstance(found, _Layer):
+        result = _made(node, made, flow)
+        if isinstance(result, _Layer):
             doubtful.append(node)
-            certain.extend([node] if found.certain else [])
-            found = _Made()
+            certain.extend([node] if result.certain else [])
+            result = _Made()
         for value in node.outputs:
-            made[value] = found if found.base is not None else found._replace(base=flow.first.get(value, value))
+            made[value] = result if result.base is not None else result._replace(base=flow.first.get(value, value))
     return Layers(
         above=reached([v for n in doubtful for v in n.outputs], lambda v: [w for u in v.users for w in u.outputs]),
         beneath=reached(
@@ -94,21 +94,21 @@ def bounds_the_input(value: Value, result: Value, layers: Layers) -> bool:
 
 def _made(node: Node, made: dict[Value, _Made], flow: Flow) -> _Made | _Layer:
     """What the results of a node are made of."""
-    found = [made[value] for value in node.inputs if value in made]
+    parts = [made[value] for value in node.inputs if value in made]
     if any(call.by_jax and call.name in _RESIZES for call in node.calls):
-        return _Made(axes=_all_axes(node) if any(part.axes for part in found) else frozenset())
+        return _Made(axes=_all_axes(node) if any(part.axes for part in parts) else frozenset())
     rule = _RULES.get(node.name)
-    return _Layer(node.name in _MATRICES) if rule is None else rule(node, found, flow)
+    return _Layer(node.name in _MATRICES) if rule is None else rule(node, parts, flow)
 
 
-def _each(node: Node, found: list[_Made], flow: Flow) -> _Made | _Layer:
-    if len({part.base for part in found}) > 1:
+def _each(node: Node, parts: list[_Made], flow: Flow) -> _Made | _Layer:
+    if len({part.base for part in parts}) > 1:
         return _Layer(certain=False)
     uneven = _uneven_axes(node, flow)
     spread = {axis for value in node.inputs if value in flow.varying for axis in _copied_along(value, node)}
     if uneven & spread:
         return _Layer(certain=True)  # several channels of one
-    return _Made(found[0].base, uneven.union(*(part.axes for part in found)), all(part.summed for part in found))
+    return _Made(parts[0].base, uneven.union(*(part.axes for part in parts)), all(part.summed for part in parts))
 
 
 def _uneven_axes(node: Node, flow: Flow) -> frozenset[int]:
@@ -134,11 +134,11 @@ def _copied_along(value: Value, node: Node) -> set[int]:
     return {axis for axis, (own, size) in enumerate(zip(given, shape, strict=False)) if own < size}
 
 
-def _moved(node: Node, found: list[_Made], flow: Flow) -> _Made | _Layer:
+def _moved(node: Node, parts: list[_Made], flow: Flow) -> _Made | _Layer:
     places = node.inputs[2 if node.name == "dynamic_update_slice" else 1 :]
     if node.name in ("gather", "dynamic_slice") and flow.varying.intersection(places):
         return _Layer(certain=False)
-    (first, *others) = found
+    (first, *others) = parts
     axes = _axes_above(node, first.axes.union(*(part.axes for part in others)), several=bool(others))
     if node.name in _RESTORED and first.summed:
         return first._replace(axes=axes)
@@ -164,8 +164,8 @@ def _all_axes(node: Node) -> frozenset[int]:
     return frozenset(range(len(node.outputs[0].aval.shape)))
 
 
-def _summed(node: Node, found: list[_Made], flow: Flow) -> _Made | _Layer:
-    (part, *_), windows = found, node.params.get("window_dimensions")
+def _summed(node: Node, parts: list[_Made], flow: Flow) -> _Made | _Layer:
+    (part, *_), windows = parts, node.params.get("window_dimensions")
     over = {axis for axis, size in enumerate(windows) if size > 1} if windows else set(node.params["axes"])
     if part.axes & over:
         return _Layer(certain=True)
@@ -175,8 +175,8 @@ def _summed(node: Node, found: list[_Made], flow: Flow) -> _Made | _Layer:
     return _Made(part.base, frozenset(kept.index(axis) for axis in part.axes), summed=True)
 
 
-def _product(node: Node, found: list[_Made], flow: Flow) -> _Made | _Layer:
-    return _Made(found[0].base, summed=True) if is_square(node) and not found[0].axes else _Layer(certain=True)
+def _product(node: Node, parts: list[_Made], flow: Flow) -> _Made | _Layer:
+    return _Made(parts[0].base, summed=True) if is_square(node) and not parts[0].axes else _Layer(certain=True)
 
 
 _RULES: dict[str, Callable[[Node, list[_Made], Flow], _Made | _Layer]] = {

@@ -46,7 +46,7 @@ def written_out(graph: Graph, flow: Flow) -> dict[Node, Written]:
     order = {node: number for number, node in enumerate(graph.nodes)}
     bent: set[Value] = set()  # made with a bend, which is not accounted for
     ruled: set[Value] = set()  # of those, what is but a rectifier's result times a number
-    found = {}
+    stretches = {}
     for node in graph.nodes:
         varying = [value for value in node.inputs if value in flow.varying]
         if not varying or (node.name not in _OPERATIONS and node.name not in _COPIES):
@@ -60,15 +60,15 @@ def written_out(graph: Graph, flow: Flow) -> dict[Node, Written]:
         elif flow.passes(node) and node.name in _OPERATIONS:
             stretch = _stretch(node, order, flow)
             if stretch is not None:
-                found[node] = stretch
+                stretches[node] = stretch
                 bent.difference_update(node.outputs)
-    return found
+    return stretches
 
 
-def within(found: dict[Node, Written]) -> set[Node]:
+def within(stretches: dict[Node, Written]) -> set[Node]:
     """The operations that nothing but such a stretch reads."""
     inside: set[Node] = set()
-    for last, stretch in found.items():
+    for last, stretch in stretches.items():
         own = {last}
         changed = True
         while changed:

@@ -95,14 +95,14 @@ def _draw_block(
     for m, kind, data in sprites.sheets(block):
         if int(channels[m]) in alive:
             page.write(site.sheet_of(number, int(channels[m]), kind), data)
-    for index, picture in zip(block.shown, block.views.pictures, strict=True):
+    for index, picture in zip(block.indices, block.views.pictures, strict=True):
         if not page.has(site.image_of(index)):
             page.write(site.image_of(index), sprites.webp(picture))
     first = block.ways[ways[0]]
     num = len(channels)
     drawn = {
-        "boxes": first.seen.boxes + np.zeros((num, 1, 1), int),
-        "scales": np.stack([of.seen.scales for of in block.ways.values()], axis=1).astype(np.float32),
+        "boxes": first.projected.boxes + np.zeros((num, 1, 1), int),
+        "scales": np.stack([of.projected.scales for of in block.ways.values()], axis=1).astype(np.float32),
         "resemblance": first.resemblance,
         "object": np.full((num, 2), np.nan, np.float32) if first.on_object is None else first.on_object,
         "grey": _grey(net, source, layer, channels, part) if grey else np.full(num, np.nan, np.float32),
@@ -184,12 +184,12 @@ def _epochs_of(
 def _grey(net: Net, source: Source, layer: str, channels: np.ndarray, part: Measured) -> np.ndarray:
     """float32 [u]: the share of the units' activations in their strongest images that stays when these are grey."""
     drawn = part.images >= 0
-    shown, which = np.unique(part.images[drawn], return_inverse=True)
+    indices, which = np.unique(part.images[drawn], return_inverse=True)
     values = np.full(drawn.shape, np.nan)
     fn = as_partial(nets.features_of_pictures(net, [layer]))
-    strongest = np.zeros((len(shown), len(channels)), np.float32)
-    for rows in full_batches(len(shown), AT_ONCE) if len(shown) else []:
-        pictures = np.stack([source[int(shown[row])]["image"] for row in rows])
+    strongest = np.zeros((len(indices), len(channels)), np.float32)
+    for rows in full_batches(len(indices), AT_ONCE) if len(indices) else []:
+        pictures = np.stack([source[int(indices[row])]["image"] for row in rows])
         strongest[rows] = np.asarray(maxima_of(fn, pixels.grey(pictures))[layer][0])[:, channels]
     values[drawn] = strongest[which, np.nonzero(drawn)[0]]
     counted = part.values > 0

@@ -246,11 +246,11 @@ def _build(
         matched, facts["compare"] = _matched(maxima, beside)
         _add(units, matched)
     clock("records")
-    shown = records.images_of(net, source, maxima, measured)
+    of_images = records.images_of(net, source, maxima, measured)
     if options.num_occluded:
-        records.add_occlusion(net, source, shown, options.num_occluded, progress=progress)
+        records.add_occlusion(net, source, of_images, options.num_occluded, progress=progress)
         clock("occlusion")
-    _write(net, page, measured, units, shown, facts, options)
+    _write(net, page, measured, units, of_images, facts, options)
     clock("site")
     return _Built(Atlas(page.folder, facts, units, seconds), maxima)
 
@@ -263,17 +263,17 @@ def _add(units: Mapping[str, list[dict[str, Any]]], more: Mapping[str, Sequence[
 
 def _matched(maxima: Maxima, beside: _Built) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
     """({layer: for each unit "match", [unit of the other net, correlation]}, what the overview says of it)."""
-    found, facts = {}, {}
+    matched, facts = {}, {}
     for number, layer in enumerate(beside.atlas.layers):
         best, correlation = measures.matches(maxima.of(layer)[0], beside.maxima.of(layer)[0])
-        found[layer] = [
+        matched[layer] = [
             {"match": [int(unit), records.number_of(value)] if unit >= 0 else None}
             for unit, value in zip(best, correlation, strict=True)
         ]
         known = np.isfinite(correlation)
         mean = records.number_of(correlation[known].mean()) if known.any() else None
         facts[layer] = {"number": number, "mean": mean}
-    return found, {"name": beside.atlas.facts["name"], "folder": COMPARED, "layers": facts}
+    return matched, {"name": beside.atlas.facts["name"], "folder": COMPARED, "layers": facts}
 
 
 def _checked(options: Options, changes: Mapping[str, Any]) -> Options:
@@ -365,7 +365,7 @@ def _write(
     page: site.Site,
     measured: Mapping[str, Measured],
     units: Mapping[str, Sequence[Mapping[str, Any]]],
-    shown: Mapping[int, Mapping[str, Any]],
+    images: Mapping[int, Mapping[str, Any]],
     facts: Mapping[str, Any],
     options: Options,
 ) -> None:
@@ -374,7 +374,7 @@ def _write(
         page.write(f"data/layer-{number}.js", site.script(f"layer-{number}", of_layer))
         page.write(site.arrays_of(number), files.npz(measured[layer]._asdict()))
     chunks: dict[int, dict[str, Any]] = {}
-    for index, record in shown.items():
+    for index, record in images.items():
         chunks.setdefault(index // CHUNK, {})[str(index)] = record
     for number, chunk in chunks.items():
         page.write(f"data/images-{number}.js", site.script(f"images-{number}", chunk))

@@ -80,16 +80,16 @@ def wires(net: Net, layers: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
         weights[row.name] = measures.wiring(row, np.asarray(net.params[row.name]["kernel"], np.float32), num_below)
         num_below = row.features
     names = [row.name for row in rows]
-    found = {}
+    by_layer = {}
     for layer in layers:
         number = names.index(layer)
         below = None if number == 0 else (names[number - 1], weights[layer])
         above = None if number + 1 == len(names) else (names[number + 1], weights[names[number + 1]].T)
-        found[layer] = [
+        by_layer[layer] = [
             {kind: _largest(of, m) for kind, of in (("inputs", below), ("outputs", above)) if of is not None}
             for m in range(rows[number].features)
         ]
-    return found
+    return by_layer
 
 
 def _largest(of: tuple[str, np.ndarray], m: int) -> dict[str, Any]:
@@ -202,10 +202,10 @@ def epochs_of(drawn: Mapping[str, Drawn]) -> dict[str, list[dict[str, Any]]]:
 
 def images_of(net: Net, source: Source, maxima: Maxima, measured: Mapping[str, Measured]) -> dict[int, dict[str, Any]]:
     """{index: what the site says of it} of each image that is shown."""
-    shown = np.unique(np.concatenate([of.images[of.images >= 0] for of in measured.values()]))
-    found: dict[int, dict[str, Any]] = {}
+    indices = np.unique(np.concatenate([of.images[of.images >= 0] for of in measured.values()]))
+    images: dict[int, dict[str, Any]] = {}
     logits = nets.logits_layer(net)
-    for index in map(int, shown):
+    for index in map(int, indices):
         best: dict[str, Any] = {}
         for number, (layer, of_layer) in enumerate(measured.items()):
             values = maxima.values[index, maxima.columns[layer]]
@@ -215,11 +215,11 @@ def images_of(net: Net, source: Source, maxima: Maxima, measured: Mapping[str, M
         record = {"name": name_of(source, index), "label": int(maxima.labels[index]), "units": best}
         if logits is not None and logits in measured and len(net.class_names):
             record["said"] = nets.unit_name(net, logits, int(np.argmax(maxima.values[index][maxima.columns[logits]])))
-        found[index] = record
-    return found
+        images[index] = record
+    return images
 
 
-def add_occlusion(net: Net, source: Source, shown: Mapping[int, dict[str, Any]], num: int, *, progress: bool) -> None:
+def add_occlusion(net: Net, source: Source, images: Mapping[int, dict[str, Any]], num: int, *, progress: bool) -> None:
     """Add "occlusion" to the first `num` images: the probability of what the network says with a square at each place.
 
     The square shows the image's mean colour.
@@ -230,14 +230,14 @@ def add_occlusion(net: Net, source: Source, shown: Mapping[int, dict[str, Any]],
     height, width = nets.size_of(net.image_size)
     square, stride = max(1, min(height, width) // SQUARES), max(1, min(height, width) // (2 * SQUARES))
     corners = occlusion.places((height, width), square, stride)
-    for index in tqdm(list(shown)[:num], desc="occluding", disable=not progress):
+    for index in tqdm(list(images)[:num], desc="occluding", disable=not progress):
         image = nets.read_views(source, [index], net).images[0]
         said = np.asarray(jitted(fn)(image[None])[logits])[0]
         fill = image.mean(axis=(0, 1), keepdims=True)
         best = int(said.argmax())
         hidden = np.asarray(occlusion.sweep(fn, image, corners, square=square, fill=fill)[logits])
         chance = softmax(hidden.astype(np.float64), axis=-1)[..., best]
-        shown[index]["occlusion"] = {
+        images[index]["occlusion"] = {
             "class": names[best],
             "square": square,
             "whole": number_of(softmax(said.astype(np.float64))[best]),

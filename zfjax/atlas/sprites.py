@@ -29,7 +29,7 @@ NOTHING = 128  # mid-grey, between tiles and where nothing is drawn
 class Drawn(NamedTuple):
     """u units of one layer, carried down one way."""
 
-    seen: Strongest
+    projected: Strongest
     resemblance: np.ndarray  # float32 [u]; NaN where nothing is drawn
     on_object: np.ndarray | None  # float32 [u, 2]: energy on the object, and by chance; None where it is not known
 
@@ -39,7 +39,7 @@ class Block(NamedTuple):
 
     ways: dict[Way, Drawn]
     views: Views  # of the images drawn
-    shown: np.ndarray  # int [images of `views`] their indices
+    indices: np.ndarray  # int [images of `views`] their indices
 
 
 def draw(net: Net, source: Source, layer: str, channels: np.ndarray, measured: Measured, ways: Sequence[Way]) -> Block:
@@ -52,8 +52,8 @@ def draw(net: Net, source: Source, layer: str, channels: np.ndarray, measured: M
       ways: down.
     """
     drawn = measured.images >= 0
-    shown, which = np.unique(measured.images[drawn], return_inverse=True)
-    views = nets.read_views(source, shown, net)
+    indices, which = np.unique(measured.images[drawn], return_inverse=True)
+    views = nets.read_views(source, indices, net)
     shape = nets.shapes_of(net, [layer])[layer]
     rows, columns = np.divmod(measured.places, shape[1] if len(shape) == 3 else 1)
     of = np.broadcast_to(channels[:, None], drawn.shape)[drawn]
@@ -71,7 +71,7 @@ def draw(net: Net, source: Source, layer: str, channels: np.ndarray, measured: M
     inside = cut_all(np.ones((*views.pictures.shape[:3], 1), bool), False)[..., 0]
     objects = None if views.objects is None else cut_all(views.objects[..., None], False)[..., 0]
     names = np.array([[name_of(source, int(index)) if index >= 0 else "" for index in row] for row in measured.images])
-    found: dict[Way, Drawn] = {}
+    by_way: dict[Way, Drawn] = {}
     for way in ways:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "seed='value'")  # the page says which activations are below 0
@@ -83,7 +83,7 @@ def draw(net: Net, source: Source, layer: str, channels: np.ndarray, measured: M
         for place, picture, box in zip(np.argwhere(drawn), pictures, boxes[drawn], strict=True):
             projections[tuple(place)] = cut(picture, tuple(box.tolist()), 0.0)
         rounding = _rounding(net, views.images, layer, way, units, which, pictures, measured, drawn)
-        seen = Strongest(
+        projected = Strongest(
             maps=channels,
             values=measured.values,
             images=measured.images,
@@ -96,8 +96,8 @@ def draw(net: Net, source: Source, layer: str, channels: np.ndarray, measured: M
             names=names,
             rounding=rounding,
         )
-        found[way] = Drawn(seen, _resemblance(seen), _on_object(seen))
-    return Block(found, views, shown)
+        by_way[way] = Drawn(projected, _resemblance(projected), _on_object(projected))
+    return Block(by_way, views, indices)
 
 
 def _rounding(
@@ -130,20 +130,20 @@ def _rounding(
     return rounding
 
 
-def _resemblance(seen: Strongest) -> np.ndarray:
-    own = [strongest.correlations(seen, m, m) for m in range(len(seen.maps))]
+def _resemblance(projected: Strongest) -> np.ndarray:
+    own = [strongest.correlations(projected, m, m) for m in range(len(projected.maps))]
     return np.array([np.mean(of_unit) if of_unit else np.nan for of_unit in own], np.float32)
 
 
-def _on_object(seen: Strongest) -> np.ndarray | None:
-    if seen.objects is None:
+def _on_object(projected: Strongest) -> np.ndarray | None:
+    if projected.objects is None:
         return None
-    energy = np.square(seen.projections, dtype=np.float64).sum(axis=-1)
+    energy = np.square(projected.projections, dtype=np.float64).sum(axis=-1)
     shares = np.full((len(energy), 2), np.nan, np.float32)
     for m, of_unit in enumerate(energy):
         drawn = of_unit.sum(axis=(1, 2)) > 0
         if drawn.any():
-            on, objects, inside = of_unit[drawn], seen.objects[m][drawn], seen.inside[m][drawn]
+            on, objects, inside = of_unit[drawn], projected.objects[m][drawn], projected.inside[m][drawn]
             share = (on * objects).sum(axis=(1, 2)) / on.sum(axis=(1, 2))
             chance = objects.sum(axis=(1, 2)) / inside.sum(axis=(1, 2))
             shares[m] = share.mean(), chance.mean()
@@ -158,11 +158,15 @@ def tile_size(height: int, width: int) -> tuple[int, int]:
 
 def sheets(block: Block) -> Iterator[tuple[int, str, bytes]]:
     """(number of the unit in the block, "patch" or the way, WebP) of all sheets."""
-    patches = next(iter(block.ways.values())).seen.patches
+    patches = next(iter(block.ways.values())).projected.patches
     for m in range(len(patches)):
         yield m, "patch", sheet(patches[m])
         for way, drawn in block.ways.items():
-            yield m, way, sheet(pixels.signed_pictures(drawn.seen.projections[m], float(drawn.seen.scales[m])))
+            yield (
+                m,
+                way,
+                sheet(pixels.signed_pictures(drawn.projected.projections[m], float(drawn.projected.scales[m]))),
+            )
 
 
 def sheet(tiles: np.ndarray) -> bytes:

@@ -145,12 +145,12 @@ def _of_tars_and_folders(source: Path) -> dict[str, Split]:
     for split in TARS:
         tars = [source / TARS[split]] if (source / TARS[split]).is_file() else []
         folders = [source / root / name for root in _ROOTS for name in _NAMES[split]]
-        found = [*tars, *(folder for folder in folders if folder.is_dir())]
-        if len(found) > 1:
-            both = " and ".join(str(path.relative_to(source)) + "/" * path.is_dir() for path in found)
+        places = [*tars, *(folder for folder in folders if folder.is_dir())]
+        if len(places) > 1:
+            both = " and ".join(str(path.relative_to(source)) + "/" * path.is_dir() for path in places)
             raise UserError(f"--source {source} holds both {both}: leave only one of them there")
-        if found:
-            splits[split] = Split(str(found[0]), functools.partial(_LISTS[split, found[0].is_dir()], found[0]))
+        if places:
+            splits[split] = Split(str(places[0]), functools.partial(_LISTS[split, places[0].is_dir()], places[0]))
     return splits
 
 
@@ -342,7 +342,7 @@ NO_PICTURES = "files without the ending of a picture"
 
 def _pictures(folder: Path, left_out: LeftOut) -> list[Path]:
     """The pictures of a folder, by name; deeper ones are counted, not taken."""
-    found, passed = [], LeftOut()
+    paths, passed = [], LeftOut()
     for path in walk(folder, passed):
         name = f"{folder.parent.name}/{folder.name}/{path.relative_to(folder).as_posix()}"
         if not _is_picture(path):
@@ -350,9 +350,9 @@ def _pictures(folder: Path, left_out: LeftOut) -> list[Path]:
         elif path.parent != folder:
             left_out.add("pictures in folders within a class", name)
         else:
-            found.append(path)
+            paths.append(path)
     left_out.take(passed, f"{folder.parent.name}/{folder.name}/")
-    return found
+    return paths
 
 
 def _is_picture(path: Path) -> bool:
@@ -378,7 +378,7 @@ def members(stream: Any, where: str, left_out: LeftOut | None = None) -> list[ta
     if kind := _COMPRESSED.get(stream.read(2)):
         raise UserError(f"{where} is compressed ({kind}): unpack it to a tar or a folder, to be read in any order")
     stream.seek(0)
-    found = []
+    listed = []
     try:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
@@ -391,15 +391,15 @@ def members(stream: Any, where: str, left_out: LeftOut | None = None) -> list[ta
                         "(tar --dereference --hard-dereference), or unpack it to a folder"
                     )
                 elif member.isfile():
-                    found.append(member)
+                    listed.append(member)
                 elif not member.isdir():
                     left_out.add("neither files nor folders", f"{where}: {name}")
             end = archive.offset
     except tarfile.TarError as error:
         raise UserError(f"{where} is no complete tar ({error}): copy or download it again") from error
     _check_end(stream, end, where)
-    _check_once(where, (member.name for member in found))
-    return found
+    _check_once(where, (member.name for member in listed))
+    return listed
 
 
 def _check_end(stream: Any, end: int, where: str) -> None:

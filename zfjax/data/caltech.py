@@ -72,7 +72,7 @@ def open_caltech(path: Path, name: str) -> PhotoSet:
 
 def _find(path: Path, folder: str) -> Path:
     """The folder or tar of the set in `path`, or `path` itself."""
-    return next((found for found in (path / folder, path / f"{folder}.tar") if found.exists()), path)
+    return next((place for place in (path / folder, path / f"{folder}.tar") if place.exists()), path)
 
 
 def _below(files: dict[str, Photo], root: Path, name: str) -> dict[str, Photo]:

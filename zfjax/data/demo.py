@@ -116,13 +116,13 @@ def demo_images(seed: int, start: int, count: int, *, size: int) -> dict[str, np
     if count < 1:
         raise UserError(f"count={count}: at least one scene must be asked for")
     chunks = []
-    for first in _shown(range(start, start + count, CHUNK)):
+    for first in _with_bar(range(start, start + count, CHUNK)):
         scenes = _render_chunk(seed, first, size=size)
         chunks.append(Scene(*(np.asarray(field)[: start + count - first] for field in scenes)))
     return {name: np.concatenate(fields) for name, fields in zip(Scene._fields, zip(*chunks, strict=True), strict=True)}
 
 
-def _shown(starts: range) -> Iterable[int]:
+def _with_bar(starts: range) -> Iterable[int]:
     """With a bar, where there is more than one."""
     return tqdm(starts, desc="rendering the demo set", leave=False, disable=None if len(starts) > 1 else True)
 

@@ -84,26 +84,26 @@ def open_folder(
       UserError: later, where a file that is asked for holds no picture, naming it.
     """
     left_out = files.LeftOut()
-    found = []
+    paths = []
     for file in [path] if path.is_file() else files.walk(path, left_out) if path.is_dir() else ():
         if file.suffix.lower() in pictures.ENDINGS:
-            found.append(file)
+            paths.append(file)
         else:
             left_out.add("without the ending of a picture", file.relative_to(path.parent).as_posix())
-    if not found:
+    if not paths:
         raise NotThereError(f"{path}: no picture there ({', '.join(pictures.ENDINGS)})")
     if skip_bad:
-        found = _readable(found, path, left_out)
+        paths = _readable(paths, path, left_out)
     labels = {name: np.int32(label) for label, name in enumerate(class_names)}
     source = FolderSource(
-        found,
-        np.array([labels.get(file.parent.name, UNKNOWN) for file in found]),
+        paths,
+        np.array([labels.get(file.parent.name, UNKNOWN) for file in paths]),
         size,
         channels,
         path if path.is_dir() else None,
     )
     hashed = hashlib.blake2b(f"{size}{f' {channels}' if channels != 3 else ''}".encode(), digest_size=16)
-    for file in found:
+    for file in paths:
         facts = file.stat()
         line = f"{file.relative_to(path.parent)} {facts.st_size} {facts.st_mtime_ns}"
         hashed.update(line.encode(errors="surrogateescape"))
@@ -111,7 +111,7 @@ def open_folder(
     return ImageSet(path.name, size, tuple(class_names), source, source, None, None, digest, left_out.reasons)
 
 
-def _readable(found: Sequence[Path], path: Path, left_out: files.LeftOut) -> list[Path]:
+def _readable(paths: Sequence[Path], path: Path, left_out: files.LeftOut) -> list[Path]:
     """Those of the pictures that can be decoded; UserError where none can."""
 
     def problem(file: Path) -> str:
@@ -122,10 +122,10 @@ def _readable(found: Sequence[Path], path: Path, left_out: files.LeftOut) -> lis
         return ""
 
     with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
-        problems = list(pool.map(problem, found))
-    for file, words in zip(found, problems, strict=True):
+        problems = list(pool.map(problem, paths))
+    for file, words in zip(paths, problems, strict=True):
         if words:
             left_out.add("pictures that cannot be decoded", f"{file.relative_to(path.parent).as_posix()}: {words}")
     if all(problems):
-        raise UserError(f"{path}: none of its {len(found)} pictures can be decoded; the first: {problems[0]}")
-    return [file for file, words in zip(found, problems, strict=True) if not words]
+        raise UserError(f"{path}: none of its {len(paths)} pictures can be decoded; the first: {problems[0]}")
+    return [file for file, words in zip(paths, problems, strict=True) if not words]

@@ -170,8 +170,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def _digest(facts: dict[str, Any]) -> str:
-    told = {name: value for name, value in facts.items() if name != "digest"}
-    return files.hash_of(json.dumps(told, sort_keys=True).encode())
+    hashed = {name: value for name, value in facts.items() if name != "digest"}
+    return files.hash_of(json.dumps(hashed, sort_keys=True).encode())
 
 
 def open_imagenet(data_dir: str | os.PathLike[str], size: int | None = None) -> ImageSet:
@@ -294,8 +294,8 @@ def _shards_of_tfds(folder: Path, split: str) -> list[tuple[Path, int]]:
 def _check_count(file: Path, count: int) -> None:
     """UserError where a shard does not hold so many records."""
     try:
-        found = len(tfds_records.open_array_records([str(file)]))
+        held = len(tfds_records.open_array_records([str(file)]))
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{file} is cut short or damaged ({error}); {_WAY_ON}") from error
-    if found != count:
-        raise UserError(f"{file} holds {found} records, not {count}; {_WAY_ON}")
+    if held != count:
+        raise UserError(f"{file} holds {held} records, not {count}; {_WAY_ON}")

@@ -164,10 +164,10 @@ def list_files(root: Path) -> dict[str, Photo]:
     if not root.is_file():
         raise NotThereError(f"{root} is neither a folder nor a tar")
     with open(root, "rb") as stream:
-        found = archives.members(stream, str(root))
+        members = archives.members(stream, str(root))
     listed = {
         member.name.removeprefix("./"): _photo(member.name, str(root), member.offset_data, member.size)
-        for member in found
+        for member in members
     }
     return dict(sorted(listed.items()))
 

@@ -50,8 +50,8 @@ def find(path: Path, below: str) -> Path | None:
     """The newest version of a set prepared by TFDS: in its data folder, under `below`, or the version's own folder."""
     if (path / FACTS).is_file():
         return path
-    found = sorted(path.glob(f"{below}/*/{FACTS}"))
-    return found[-1].parent if found else None
+    versions = sorted(path.glob(f"{below}/*/{FACTS}"))
+    return versions[-1].parent if versions else None
 
 
 def info_of(folder: Path) -> tfds.core.DatasetInfo:

@@ -69,7 +69,7 @@ def _single_label(feature: Any, _: int) -> np.ndarray:
     return np.asarray(feature["label"].int64_list.value[0], np.int32)
 
 
-def _shown_labels(feature: Any, num_classes: int) -> np.ndarray:
+def _several_labels(feature: Any, num_classes: int) -> np.ndarray:
     """1 shown, -1 not shown, 0 shown by difficult objects alone. int8 [classes]"""
     labels = np.full(num_classes, -1, np.int8)
     labels[list(feature["labels"].int64_list.value)] = 0
@@ -77,7 +77,7 @@ def _shown_labels(feature: Any, num_classes: int) -> np.ndarray:
     return labels
 
 
-_LABELS = {"caltech101": _single_label, "voc2012": _shown_labels}
+_LABELS = {"caltech101": _single_label, "voc2012": _several_labels}
 _NAMED_BY = {"caltech101": "label", "voc2012": "labels"}
 
 NATIVE: dict[str, Callable[[Path], PhotoSet]] = {

@@ -42,14 +42,14 @@ def open_voc(path: Path) -> PhotoSet:
     names = _names(files)
     _check_year(files, names["train"][0])
     classes = _classes(files)
-    shown: Labels = {}
+    labels_of: Labels = {}
     for split in SPLITS:
-        shown |= _listed(files, classes, split, names[split]) if classes else _annotated(files, names[split])
-    class_names = tuple(classes or sorted({name for labels in shown.values() for name in labels}))
+        labels_of |= _listed(files, classes, split, names[split]) if classes else _annotated(files, names[split])
+    class_names = tuple(classes or sorted({name for labels in labels_of.values() for name in labels}))
     if not class_names:
         raise UserError(f"{path} has no classes: neither ImageSets/Main/<class>_train.txt nor objects in Annotations")
     everything = [name for split in SPLITS for name in names[split]]
-    labels = np.array([[shown[name].get(c, -1) for c in class_names] for name in everything], np.int8)
+    labels = np.array([[labels_of[name].get(c, -1) for c in class_names] for name in everything], np.int8)
     photos = tuple(_file(files, f"JPEGImages/{name}.jpg") for name in everything)
     bounds = np.arange(len(everything))
     splits = {"train": bounds[: len(names["train"])], "val": bounds[len(names["train"]) :]}
@@ -59,16 +59,16 @@ def open_voc(path: Path) -> PhotoSet:
 def _names(files: dict[str, Photo]) -> dict[str, list[str]]:
     """The photos of train and of val; none is listed twice, in one of them or in both."""
     names: dict[str, list[str]] = {}
-    seen: set[str] = set()
+    listed: set[str] = set()
     for split in SPLITS:
         inside = f"ImageSets/Main/{split}.txt"
         names[split] = [line[0] for line in _lines(files, inside)]
         if not names[split]:
             raise UserError(f"VOC2012/{inside} lists no photo")
         for name in names[split]:
-            if name in seen:
+            if name in listed:
                 raise UserError(f"VOC2012/{inside} lists {name} again: a photo stands once, in train or in val")
-            seen.add(name)
+            listed.add(name)
     return names
 
 
@@ -89,7 +89,7 @@ def _classes(files: dict[str, Photo]) -> list[str]:
 
 def _listed(files: dict[str, Photo], classes: list[str], split: str, names: list[str]) -> Labels:
     """The labels of one split from the lists of its classes."""
-    shown: Labels = {name: {} for name in names}
+    labels: Labels = {name: {} for name in names}
     for label in classes:
         inside = f"ImageSets/Main/{label}_{split}.txt"
         lines = _lines(files, inside)
@@ -101,21 +101,21 @@ def _listed(files: dict[str, Photo], classes: list[str], split: str, names: list
             value = " ".join(values)
             if value not in ("1", "-1", "0"):
                 raise UserError(f"{inside} gives {name} the label {value!r}: 1, -1 or 0 is needed")
-            shown[name][label] = int(value)
-    return shown
+            labels[name][label] = int(value)
+    return labels
 
 
 def _annotated(files: dict[str, Photo], names: list[str]) -> Labels:
     """The labels of photos from the objects in their annotations."""
-    shown: Labels = {}
+    labels: Labels = {}
     for name in names:
         inside = f"Annotations/{name}.xml"
         objects = _annotation(files, inside).findall("object")
         easy = [(thing.findtext("name", ""), thing.findtext("difficult", "0") != "1") for thing in objects]
         if not all(label for label, _ in easy):
             raise UserError(f"VOC2012/{inside} has an object without a name")
-        shown[name] = {label: int((label, True) in easy) for label, _ in easy}
-    return shown
+        labels[name] = {label: int((label, True) in easy) for label, _ in easy}
+    return labels
 
 
 def _annotation(files: dict[str, Photo], inside: str) -> ElementTree.Element:

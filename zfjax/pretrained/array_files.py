@@ -138,8 +138,8 @@ def _orbax_item(path: Path) -> tuple[Path, list[str]]:
         steps = sorted((child for child in below if re.fullmatch(r"(\w+_)?[0-9]+", child.name)), key=_step)
         items = steps[-1:] or [child for child in below if (child / "_METADATA").is_file()]
         if len(items) != 1:
-            found = ", ".join(sorted(child.name for child in items)) or "none"
-            raise UserError(f"one item of arrays (a folder with _METADATA) is needed in {folder.name}, found {found}")
+            names = ", ".join(sorted(child.name for child in items)) or "none"
+            raise UserError(f"one item of arrays (a folder with _METADATA) is needed in {folder.name}, found {names}")
         (folder,) = items
         notes.append(f"{folder.name!r} was taken")
     raise UserError("no folder with _METADATA is in it")

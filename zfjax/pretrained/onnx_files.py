@@ -52,7 +52,7 @@ def _by_module(graph: Any, arrays: dict[str, np.ndarray]) -> Found:
     constants = arrays | dict(_constants(graph))
     sources, flips = _aliases(graph)
     added = {name: node.input for node in graph.node if node.op_type == "Add" for name in node.input}
-    found: dict[str, np.ndarray] = {}
+    named: dict[str, np.ndarray] = {}
     used: dict[str, str] = {}  # {initializer: what it is called here}
     for node in graph.node:
         if node.op_type not in _LAYERS or len(node.input) < 2:
@@ -61,25 +61,25 @@ def _by_module(graph: Any, arrays: dict[str, np.ndarray]) -> Found:
         if kernel not in constants:
             continue
         module = kernel.removesuffix(".weight") if kernel.endswith(".weight") else _module_of(node)
-        if module is None or f"{module}.weight" in found or _is_taken(f"{module}.weight", kernel, arrays):
+        if module is None or f"{module}.weight" in named or _is_taken(f"{module}.weight", kernel, arrays):
             continue
         settings = {attribute.name: attribute for attribute in node.attribute}
         as_stored = node.op_type == "Conv" or (node.op_type == "Gemm" and "transB" in settings and settings["transB"].i)
         array = constants[kernel]
-        found[f"{module}.weight"] = array if bool(as_stored) != (node.input[1] in flips) else array.T
+        named[f"{module}.weight"] = array if bool(as_stored) != (node.input[1] in flips) else array.T
         used[kernel] = f"{module}.weight"
         biases = list(node.input[2:3]) or [name for name in added.get(node.output[0], ()) if name != node.output[0]]
         for name in biases if node.op_type != "MatMul" else biases[:1]:
             bias = sources.get(name, name)
             if bias in constants and constants[bias].ndim == 1 and not _is_taken(f"{module}.bias", bias, arrays):
-                found[f"{module}.bias"] = constants[bias]
+                named[f"{module}.bias"] = constants[bias]
                 used[bias] = f"{module}.bias"
         if {"alpha", "beta"} & {name for name, value in settings.items() if name in ("alpha", "beta") and value.f != 1}:
             raise UserError(f"{node.name} multiplies its weights by alpha and beta, which is not known here")
     renamed = [f"{old} is {new}" for old, new in used.items() if old != new and old in arrays]
     notes = [f"called by their modules: {listed(renamed)}"] if renamed else []
-    rest = {name: array for name, array in arrays.items() if name not in used and name not in found}
-    return found | rest, [*notes, NO_CHECKSUM]
+    rest = {name: array for name, array in arrays.items() if name not in used and name not in named}
+    return named | rest, [*notes, NO_CHECKSUM]
 
 
 def _is_taken(name: str, own: str, arrays: Mapping[str, np.ndarray]) -> bool:

@@ -55,14 +55,14 @@ def parity(fn: Features, images: np.ndarray, outputs: Mapping[str, np.ndarray]) 
     Raises:
       UserError: a layer that `fn` does not hand on, or one of another shape.
     """
-    found = in_batches(fn, images)
+    ours = in_batches(fn, images)
     rows = []
     for layer, expected in outputs.items():
-        if layer not in found:
-            raise UserError(f"outputs of layer {layer!r}: the network has {', '.join(found)}")
-        if found[layer].shape != expected.shape:
-            raise UserError(f"outputs of layer {layer!r} have shape {expected.shape}, ours {found[layer].shape}")
-        difference = np.abs(found[layer].astype(np.float64) - expected)
+        if layer not in ours:
+            raise UserError(f"outputs of layer {layer!r}: the network has {', '.join(ours)}")
+        if ours[layer].shape != expected.shape:
+            raise UserError(f"outputs of layer {layer!r} have shape {expected.shape}, ours {ours[layer].shape}")
+        difference = np.abs(ours[layer].astype(np.float64) - expected)
         rows.append(ParityRow(layer, float(difference.max()), float(np.abs(expected).max())))
     return rows
 

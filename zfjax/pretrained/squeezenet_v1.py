@@ -146,10 +146,10 @@ def _check_table(path: Path, table: caffe.Table) -> None:
     known = tuple(_known_rows())
     for number, (row, expected) in enumerate(zip(table, known, strict=False)):
         for field in dataclasses.fields(expected):
-            found, needed = getattr(row, field.name), getattr(expected, field.name)
-            if found != needed and (field.name, needed) != ("num_output", None):
+            given, needed = getattr(row, field.name), getattr(expected, field.name)
+            if given != needed and (field.name, needed) != ("num_output", None):
                 raise UserError(
-                    f"{path} is not SqueezeNet v1.0: row {number}, {row.name!r}, has {field.name}={found!r}, where "
+                    f"{path} is not SqueezeNet v1.0: row {number}, {row.name!r}, has {field.name}={given!r}, where "
                     f"{needed!r} is expected"
                 )
     if len(table) != len(known):

@@ -55,10 +55,10 @@ class Filters(NamedTuple):
 
     def shapes(self, channels: int) -> tuple[Shapes, int]:
         """Arrays of the file, OIHW, for maps of so many channels, and the channels above."""
-        found: Shapes = {f"{self.module}.weight": (self.features, channels, self.kernel, self.kernel)}
+        shapes: Shapes = {f"{self.module}.weight": (self.features, channels, self.kernel, self.kernel)}
         vectors = [f"{self.norm}.{part}" for part in _NORM if self.norm]
         vectors += [f"{self.module}.bias" for _ in range(self.bias)]
-        return found | dict.fromkeys(vectors, (self.features,)), self.features
+        return shapes | dict.fromkeys(vectors, (self.features,)), self.features
 
     def params(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
         """Arrays of the file as parameters; a batch norm is one scale and one shift of each map."""
@@ -192,15 +192,15 @@ class Branches(NamedTuple):
 
     def shapes(self, channels: int) -> tuple[Shapes, int]:
         """Arrays of the file, of all branches."""
-        found: Shapes = {}
+        shapes: Shapes = {}
         ends = []
         for branch in self.branches:
             end = channels
             for row in branch:
                 more, end = row.shapes(end)
-                found |= more
+                shapes |= more
             ends.append(end)
-        return found, ends[0] if self.added else sum(ends)
+        return shapes, ends[0] if self.added else sum(ends)
 
     def params(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
         """Arrays of the file as parameters."""
@@ -559,11 +559,11 @@ def _function_of(table: Table, layers: tuple[str, ...]) -> Callable[[Params, jax
             raise UserError(
                 f"images of {images.dtype} {images.shape}: floating point [B, H, W, 3], normalised, is needed"
             )
-        maps, found = images, {}
+        maps, by_layer = images, {}
         for row in table:
             maps = row.run(params, maps)
             if row.layer in layers:
-                found[row.layer] = maps
-        return found
+                by_layer[row.layer] = maps
+        return by_layer
 
     return features

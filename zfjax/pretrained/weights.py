@@ -65,23 +65,23 @@ def read_weights(path: Path, *, key: str | None = None, prefix: str = "", sha256
     if not path.exists():
         raise NotThereError(f"{path}: no such file; a file of weights is needed")
     hashes = [] if sha256 is None else [_check_hash(path, sha256)]
-    named, found_format = _format_by_name(path), None
+    named, of_contents = _format_by_name(path), None
     try:
-        found_format = _format_by_content(path)
-        arrays, notes = found_format.read(path, key)
+        of_contents = _format_by_content(path)
+        arrays, notes = of_contents.read(path, key)
         arrays, renamed = _unwrapped(arrays)
         arrays, selected = _below(arrays, prefix)
         hashes += _published_hash(path, NO_CHECKSUM in notes)
     except MissingExtraError as error:
         raise MissingExtraError(f"{path}: {error}") from error
     except Exception as error:  # zipfile, pickle, protobuf and their like raise many kinds; the file is no use
-        words = (named or found_format or _ANY).words
+        words = (named or of_contents or _ANY).words
         raise UserError(f"{path} is not {words} ({_first_line(error)})") from error
     if not arrays:
         raise UserError(f"{path}: it holds no array")
     if hashes:
         notes = [note for note in notes if note != NO_CHECKSUM]
-    return Weights(path, found_format.name, arrays, (*notes, *renamed, *selected, *hashes))
+    return Weights(path, of_contents.name, arrays, (*notes, *renamed, *selected, *hashes))
 
 
 def read_arrays(path: Path, *, key: str | None = None, prefix: str = "") -> dict[str, np.ndarray]:
@@ -112,12 +112,12 @@ def take(
         such as a norm.
     """
     names = {name: name if name in arrays else _without_wrappers(name) for name in shapes}
-    found = {name: _problem(arrays[names[name]], shapes[name]) for name in shapes if names[name] in arrays}
+    problem_of = {name: _problem(arrays[names[name]], shapes[name]) for name in shapes if names[name] in arrays}
     known = {*names.values(), *ignored}
     rest = [name for name, array in arrays.items() if name not in known and _is_floating(array)]
     problems = {
-        "missing": [name for name in shapes if name not in found],
-        "wrong": [f"{name} {problem}" for name, problem in found.items() if problem],
+        "missing": [name for name in shapes if name not in problem_of],
+        "wrong": [f"{name} {problem}" for name, problem in problem_of.items() if problem],
         "left over": [f"{name} {arrays[name].shape}" for name in rest],
     }
     if any(problems.values()):
@@ -200,9 +200,11 @@ def _check_hash(path: Path, expected: str) -> str:
         raise UserError(f"sha256={expected!r}: {path} is a folder")
     if not re.fullmatch("[0-9a-fA-F]{8,64}", expected):
         raise UserError(f"sha256={expected!r}: 8 to 64 hexadecimal digits are needed")
-    found = _sha256(path)
-    if not found.startswith(expected.lower()):
-        raise UserError(f"{path}: its SHA-256 is {found}, and does not begin with {expected}: damaged, or another file")
+    digits = _sha256(path)
+    if not digits.startswith(expected.lower()):
+        raise UserError(
+            f"{path}: its SHA-256 is {digits}, and does not begin with {expected}: damaged, or another file"
+        )
     return f"its SHA-256 begins with {expected}, as expected"
 
 
@@ -211,15 +213,15 @@ def _published_hash(path: Path, is_unchecked: bool) -> list[str]:
     match = re.fullmatch(r"\w[\w-]*-([0-9a-f]{8})\.(pth|pt|bin|safetensors)", path.name)
     if not match or re.fullmatch("(19|20)[0-9]{2}(0[1-9]|1[0-2])[0-3][0-9]", match[1]):  # or a date
         return []
-    found = _sha256(path)
-    if found.startswith(match[1]):
+    digits = _sha256(path)
+    if digits.startswith(match[1]):
         return [f"its SHA-256 begins with {match[1]}, as its name says"]
     if is_unchecked:
         raise UserError(
-            f"its SHA-256 begins with {found[:8]}, and its name says {match[1]}: a damaged download? If it is your "
+            f"its SHA-256 begins with {digits[:8]}, and its name says {match[1]}: a damaged download? If it is your "
             "own, give it a name that does not end in a hash"
         )
-    return [f"its SHA-256 begins with {found[:8]}: it is not the published file that its name says"]
+    return [f"its SHA-256 begins with {digits[:8]}: it is not the published file that its name says"]
 
 
 def _sha256(path: Path) -> str:
@@ -264,11 +266,11 @@ def _read_index(path: Path, key: str | None) -> Found:
     notes: list[str] = []
     files = array_files.shards_of(path, path.read_bytes())
     for file, names in files.items():
-        found = _format_by_content(path.parent / file)
-        if found is _FORMATS["index"]:
+        shard_format = _format_by_content(path.parent / file)
+        if shard_format is _FORMATS["index"]:
             raise UserError(f"shard {file} is an index")
         try:
-            shard, more = found.read(path.parent / file, key)
+            shard, more = shard_format.read(path.parent / file, key)
         except MissingExtraError:
             raise
         except Exception as error:

@@ -82,8 +82,8 @@ def check_labels(labels: jax.Array | np.ndarray, num_classes: int, mask: jax.Arr
     """
     if any(isinstance(of, jax.core.Tracer) for of in (labels, mask)):
         return
-    seen = np.asarray(labels)[... if mask is None else np.asarray(mask)]
-    wrong = seen[(seen < 0) | (seen >= num_classes)]
+    counted = np.asarray(labels)[... if mask is None else np.asarray(mask)]
+    wrong = counted[(counted < 0) | (counted >= num_classes)]
     if wrong.size:
         raise UserError(f"labels hold {wrong[0]}: 0 to {num_classes - 1} is needed, the classes of the logits")
 

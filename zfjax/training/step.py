@@ -234,21 +234,21 @@ def anneal(annealing: Annealing, error: float, recipe: Recipe) -> Annealing:
 
 
 def _anneal_on_plateau(annealing: Annealing, error: float, recipe: Recipe) -> Annealing:
-    seen = annealing.epoch + 1
+    epoch = annealing.epoch + 1
     if error <= annealing.best_error - 1e-3:
-        return dataclasses.replace(annealing, epoch=seen, best_error=error, epochs_since_best=0)
+        return dataclasses.replace(annealing, epoch=epoch, best_error=error, epochs_since_best=0)
     waited = annealing.epochs_since_best + 1
     lowered = annealing.learning_rate / 10
     if waited < recipe.patience or lowered < recipe.learning_rate / 1001:
-        return dataclasses.replace(annealing, epoch=seen, epochs_since_best=waited)
-    return Annealing(lowered, epoch=seen)
+        return dataclasses.replace(annealing, epoch=epoch, epochs_since_best=waited)
+    return Annealing(lowered, epoch=epoch)
 
 
 def _anneal_by_cosine(annealing: Annealing, error: float, recipe: Recipe) -> Annealing:
-    seen = annealing.epoch + 1
-    before, after = (1 + math.cos(math.pi * epoch / recipe.num_epochs) for epoch in (seen - 1, seen))
+    done = annealing.epoch + 1
+    before, after = (1 + math.cos(math.pi * epoch / recipe.num_epochs) for epoch in (done - 1, done))
     rate = annealing.learning_rate * after / before  # so that a rate given by hand falls on from there
-    return Annealing(rate, epoch=seen, best_error=min(error, annealing.best_error))
+    return Annealing(rate, epoch=done, best_error=min(error, annealing.best_error))
 
 
 def replanned(annealing: Annealing, recipe: Recipe, num_epochs: int) -> Annealing:

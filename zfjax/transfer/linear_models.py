@@ -60,10 +60,10 @@ def targets_of(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 def scores(model: LinearModel, features: np.ndarray) -> np.ndarray:
     """float32 [N, classes] of features [N, D]; UserError where they are not finite, and so have no order."""
-    found = np.asarray(jnp.matmul(features, model.weights, precision="highest") + model.bias[None])
-    if not np.isfinite(found).all():
+    logits = np.asarray(jnp.matmul(features, model.weights, precision="highest") + model.bias[None])
+    if not np.isfinite(logits).all():
         raise UserError("features: their scores are not finite; are the features?")
-    return found
+    return logits
 
 
 def converged(model: LinearModel) -> bool:
@@ -163,8 +163,8 @@ def _minimize(
 ) -> LinearModel:
     def objective(weights: tuple[jax.Array, jax.Array]) -> jax.Array:
         kernel, bias = weights
-        found = jnp.matmul(features, kernel, precision="highest") + bias[None]
-        return _LOSSES[loss](found, targets).mean() + penalty / 2 * (kernel**2).sum()
+        logits = jnp.matmul(features, kernel, precision="highest") + bias[None]
+        return _LOSSES[loss](logits, targets).mean() + penalty / 2 * (kernel**2).sum()
 
     optimizer = optax.lbfgs()
     value_and_gradient = optax.value_and_grad_from_state(objective)
@@ -185,16 +185,16 @@ def _minimize(
     return LinearModel(*weights, norm, jnp.asarray(iterations))
 
 
-def _softmax(found: jax.Array, targets: jax.Array) -> jax.Array:
-    return optax.softmax_cross_entropy(found, (targets > 0).astype(found.dtype))
+def _softmax(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy(logits, (targets > 0).astype(logits.dtype))
 
 
-def _squared_hinge(found: jax.Array, targets: jax.Array) -> jax.Array:
-    return (jnp.maximum(0.0, 1.0 - targets * found) ** 2).sum(axis=1)
+def _squared_hinge(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    return (jnp.maximum(0.0, 1.0 - targets * logits) ** 2).sum(axis=1)
 
 
-def _logistic(found: jax.Array, targets: jax.Array) -> jax.Array:
-    return jax.nn.softplus(-targets * found).sum(axis=1)  # a target of 0 gives a constant, and so no gradient
+def _logistic(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    return jax.nn.softplus(-targets * logits).sum(axis=1)  # a target of 0 gives a constant, and so no gradient
 
 
 _LOSSES = {"softmax": _softmax, "svm": _squared_hinge, "logistic": _logistic}

@@ -121,30 +121,30 @@ def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
     return float(np.sum(np.diff(recall, prepend=0.0) * best_beyond))
 
 
-def average_precisions(scores: np.ndarray, shown: np.ndarray) -> np.ndarray:
+def average_precisions(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """`average_precision` of each class; images where it is shown by difficult objects alone are left out of it.
 
     Args:
       scores: float [N, classes].
-      shown: [N, classes], 1 shown, -1 not shown, 0 difficult.
+      targets: [N, classes], 1 shown, -1 not shown, 0 difficult.
     Returns:
       float [classes]. UserError for other shapes or values.
     """
-    if scores.ndim != 2 or scores.shape != shown.shape:
-        raise UserError(f"shown of shape {shown.shape}: one for each of scores {scores.shape}, images by classes")
-    if shown.dtype == bool or not np.isin(shown, (-1, 0, 1)).all():
-        raise UserError(f"shown of type {shown.dtype}: 1 (shown), -1 (not shown) and 0 (difficult) are needed")
-    clear = shown != 0
+    if scores.ndim != 2 or scores.shape != targets.shape:
+        raise UserError(f"targets of shape {targets.shape}: one for each of scores {scores.shape}, images by classes")
+    if targets.dtype == bool or not np.isin(targets, (-1, 0, 1)).all():
+        raise UserError(f"targets of type {targets.dtype}: 1 (shown), -1 (not shown) and 0 (difficult) are needed")
+    clear = targets != 0
     return np.array(
-        [average_precision(scores[clear[:, c], c], shown[clear[:, c], c] > 0) for c in range(shown.shape[1])]
+        [average_precision(scores[clear[:, c], c], targets[clear[:, c], c] > 0) for c in range(targets.shape[1])]
     )
 
 
-def mean_average_precision(scores: np.ndarray, shown: np.ndarray) -> float:
+def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     """Mean of `average_precisions` over the classes that some image shows; nan where there is none."""
-    found = average_precisions(scores, shown)
-    found = found[~np.isnan(found)]
-    return float(found.mean()) if len(found) else float("nan")
+    precisions = average_precisions(scores, targets)
+    precisions = precisions[~np.isnan(precisions)]
+    return float(precisions.mean()) if len(precisions) else float("nan")
 
 
 def features_of(

@@ -52,15 +52,15 @@ def over_folds(records: Sequence[Mapping[str, Any]]) -> OverFolds:
     """
     values = [100 * record["accuracy"] for record in records]
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    told = [{part: record[part] for part in record if part not in ("key", "accuracy")} for record in records]
-    return {"folds": values, "mean": float(np.mean(values)), "spread": spread, "records": told}
+    others = [{part: record[part] for part in record if part not in ("key", "accuracy")} for record in records]
+    return {"folds": values, "mean": float(np.mean(values)), "spread": spread, "records": others}
 
 
-def mean_and_spread(found: Mapping[str, Any] | None) -> str:
+def mean_and_spread(row: Mapping[str, Any] | None) -> str:
     """As "83.8 ± 0.5", of {"mean", "spread"}; a dash where there is nothing."""
-    if found is None:
+    if row is None:
         return "-"
-    return f"{found['mean']:.1f}" + ("" if found["spread"] is None else f" ± {found['spread']:.1f}")
+    return f"{row['mean']:.1f}" + ("" if row["spread"] is None else f" ± {row['spread']:.1f}")
 
 
 def hash_of(key: Mapping[str, Any]) -> str:
