@@ -42,8 +42,8 @@ def use_quick_kernels() -> None:
     Other versions may not know the flag.
     """
     if version("jaxlib").startswith("0.10.") and _FLAG not in os.environ.get("XLA_FLAGS", ""):
-        told = f"{os.environ.get('XLA_FLAGS', '')} --{_FLAG}=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-        os.environ["XLA_FLAGS"] = told.strip()
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --{_FLAG}=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+        os.environ["XLA_FLAGS"] = flags.strip()
 
 
 @contextlib.contextmanager
