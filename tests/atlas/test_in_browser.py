@@ -3,6 +3,7 @@
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from tiny_run import CENTRES, NUM, PICTURES, make_data, make_net
@@ -31,7 +32,9 @@ def site(tmp_path_factory):
     labels = np.arange(NUM) % len(NASTY)
     data = ImageSet(**{**vars(make_data()), "class_names": NASTY, "validation": Named(PICTURES, labels)})
     net = nets.TrainedNet(**{**vars(make_net()), "class_names": ("a</title>", '"b"', "c")})
-    return atlas.build(net, data, tmp_path_factory.mktemp("site"), num_images=4, progress=False, grey=True)
+    early = nets.TrainedNet(**{**vars(net), "params": jax.tree.map(lambda of: of / 2, net.params), "fingerprint": "1"})
+    more = {"compare": early, "epochs": {1: early, 7: net}, "num_occluded": 3, "grey": True}
+    return atlas.build(net, data, tmp_path_factory.mktemp("site"), num_images=4, progress=False, **more)
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +55,13 @@ class Reader:
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
         self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("requestfailed", lambda request: self.said.append(f"failed: {request.url}"))
+        self.page.on("requestfailed", self._failed)
         self.page.goto(f"{site.page.resolve().as_uri()}{hash_}")
         self.ready()
+
+    def _failed(self, request):
+        if request.failure != "net::ERR_ABORTED":  # the reader went on before a picture came
+            self.said.append(f"failed: {request.url}")
 
     def ready(self):
         self.page.wait_for_function("document.querySelector('main').dataset.ready === location.hash")
@@ -88,7 +95,8 @@ def reader(browser, site):
         assert all(url.startswith((site.folder.resolve().as_uri(), "data:")) for url in one.asked)
 
 
-PAGES = ["", "#/conv1", "#/conv1/2?way=guided", "#/fc7/1", "#/conv1/1", "#/~image/3", "#/nothing/here"]
+PAGES = ["", "#/conv1", "#/conv1/2?way=guided", "#/fc7/1", "#/conv1/1", "#/~compare/conv1", "#/nothing/here"]
+PAGES += ["#/~image/3", "#/~image/0"]  # the second under its occlusion map
 
 
 def test_every_page_opens_from_its_folder_and_asks_nobody_else(reader, site):
@@ -184,6 +192,39 @@ def test_the_units_below_are_links(reader, site):
     link.click()
     shown.ready()
     assert shown.hash() == f"#/conv1/{below['units'][0][0]}"
+
+
+def test_the_slider_shows_the_unit_at_each_epoch(reader, site):
+    shown, (early, late, _) = reader("#/conv1/2"), site.layers["conv1"][2]["epochs"]
+    place, words = shown.page.locator(".epochs .cell"), shown.page.locator(".epochs output")
+    assert words.inner_text() == f"after epoch 7: activation {late:.3g}"
+    of_late = place.evaluate("cell => cell.style.backgroundPosition")
+    shown.page.locator("#epoch").press("ArrowLeft")
+    assert words.inner_text() == f"after epoch 1: activation {early:.3g}" and shown.hash() == "#/conv1/2"
+    assert place.evaluate("cell => cell.style.backgroundPosition") != of_late
+
+
+def test_a_unit_leads_to_its_match_in_the_other_network(reader, site):
+    shown, (match, _) = reader("#/conv1/2"), site.layers["conv1"][2]["match"]
+    shown.page.locator("main section:has(h2:text('In ')) a.unit").click()
+    shown.ready()
+    assert shown.hash() == f"#/conv1/{match}" and "/compare/index.html" in shown.page.url
+    shown.page.go_back()
+    shown.ready()
+    shown.go("#/conv1")
+    shown.page.click("text=Beside")
+    shown.ready()
+    alive = [unit for unit in site.layers["conv1"] if unit["match"] and unit["images"]]
+    assert shown.hash() == "#/~compare/conv1" and shown.page.locator(".pair").count() == len(alive) > 0
+
+
+def test_an_occlusion_map_lies_over_its_picture(reader, site):
+    shown = reader("#/~image/0")
+    squares = shown.page.locator(".shade rect")
+    shades = [float(of) for of in squares.evaluate_all("all => all.map(one => one.getAttribute('fill-opacity'))")]
+    assert len(shades) > 100 and 0 <= min(shades) < max(shades) == pytest.approx(0.8)
+    picture, shade = (shown.page.locator(f".wide {of}").bounding_box() for of in ("img", "svg"))
+    assert shade == pytest.approx(picture, abs=1)
 
 
 def test_search_finds_units_and_classes(reader):
