@@ -1,5 +1,7 @@
 """The atlas in a real browser, opened from its folder: Chromium, driven by Playwright (extra `browser`)."""
 
+import dataclasses
+import json
 import re
 import shutil
 
@@ -9,6 +11,7 @@ import pytest
 from tiny_run import CENTRES, NUM, PICTURES, make_data, make_net
 
 from zfjax import atlas, nets
+from zfjax.atlas import site as pages
 from zfjax.data import ArraySource, ImageSet
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install '.[browser]'")
@@ -300,3 +303,28 @@ def test_the_theme_can_be_turned(reader):
     shown.page.reload()
     shown.ready()
     assert shown.page.evaluate(colour) == dark
+
+
+SCROLLS = """() => new Promise(done => { let top = 0; const end = document.documentElement.scrollHeight;
+  const step = () => { scrollTo(0, top += 60); if (top < end) requestAnimationFrame(step); else done(top); };
+  requestAnimationFrame(step); })"""
+
+
+def test_a_wall_of_400_units_scrolls_in_short_steps(browser, site, tmp_path):
+    """No task of the page's thread takes 50 ms of its processor's time, which the machine's load does not change."""
+    large = shutil.copytree(site.folder, tmp_path / "large")
+    for unit in range(400):
+        shutil.copy(site.folder / pages.sheet_of(0, 2, "deconvnet"), large / pages.sheet_of(0, unit, "deconvnet"))
+    (large / "data" / "layer-0.js").write_bytes(pages.script("layer-0", [site.layers["conv1"][2]] * 400))
+    shown = Reader(browser, dataclasses.replace(site, folder=large), "#/conv1")
+    assert shown.page.locator(".wall .unit").count() == 400
+    trace = tmp_path / "trace.json"
+    browser.start_tracing(page=shown.page, path=str(trace), categories=["toplevel", "devtools.timeline"])
+    assert shown.page.evaluate(SCROLLS) > 3000
+    browser.stop_tracing()
+    shown.context.close()
+    events = json.loads(trace.read_text())["traceEvents"]
+    threads = {(of["pid"], of["tid"]): of["args"]["name"] for of in events if of["name"] == "thread_name"}
+    tasks = [of for of in events if threads.get((of["pid"], of["tid"])) == "CrRendererMain" and "tdur" in of]
+    spent = [of["tdur"] / 1000 for of in tasks if of["name"].endswith("RunTask")]  # ms of the processor
+    assert len(spent) > 100 and max(spent) < 50
