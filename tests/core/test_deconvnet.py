@@ -299,10 +299,11 @@ def test_places_carried_down_together_are_the_way_of_each(way):
 
 def test_units_without_of_stand_in_the_one_image_or_each_in_its_own():
     params, images, options = tiny_nets.params(tiny_nets.MINI), tiny_nets.images(34), {"architecture": tiny_nets.MINI}
-    own = zfjax.deconvnet.project_places(params, images, Unit(1, layer="fc6"), **options)
+    both = zfjax.deconvnet.project_places(params, images, Unit(1, layer="fc6"), **options)
     each = zfjax.deconvnet.project_places(params, images, Unit(np.array([1, 3]), layer="fc6"), **options)
     one = zfjax.deconvnet.project_places(params, images[:1], Unit(np.array([1, 3]), layer="fc6"), **options)
-    assert own.shape == (1, 34, 34, 3) and len(each) == len(one) == 2
+    assert len(both) == len(each) == len(one) == 2
+    np.testing.assert_allclose(both[0], each[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(one[0], each[0], rtol=1e-5, atol=1e-6)
     assert np.abs(one[1] - each[1]).max() > 0
 
