@@ -44,7 +44,7 @@ def forward(
     read of the trace costs nothing under jit.
 
     Args:
-      params: params[layer]["kernel"] (HWIO, or [in, out] with `in` flattened from NHWC) and ["bias"].
+      params: {layer: {"kernel": HWIO, or [in, out] with `in` flattened from NHWC, "bias": [out]}}.
       images: float [B, H, W, C], mean-subtracted raw pixels, H = W = architecture.image_size.
       architecture: the table.
       dropout_key: given = training: dropout after the hidden dense layers. One key, or one per image ([B]), so that

@@ -97,7 +97,7 @@ def of_host_0(fn: Callable[[], T]) -> T:
     Every host has to ask at the same place of its program. `fn` runs on host 0 alone.
 
     Raises:
-      What `fn` raises on host 0; on the others a UserError or FailedError with its words.
+      Exception: on host 0 what `fn` raises; on the others a UserError or FailedError with its words.
     """
     if jax.process_count() == 1:
         return fn()
@@ -122,7 +122,8 @@ def of_every_host(fn: Callable[[], T]) -> T:
     `fn` must not wait for other hosts.
 
     Raises:
-      What `fn` raises on this host; else a UserError or FailedError with the words of the first host that failed.
+      Exception: what `fn` raises on this host; else a UserError or FailedError with the words of the first host that
+        failed.
     """
     if jax.process_count() == 1:
         return fn()

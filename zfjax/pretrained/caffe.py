@@ -110,7 +110,7 @@ def run(table: Table, params: Params, images: jax.Array) -> dict[str, jax.Array]
 
     Args:
       table: rows in the order in which they run.
-      params: params[name of the Convolution]["kernel" (HWIO) | "bias"].
+      params: {name of the Convolution: {"kernel": HWIO, "bias": [out]}}.
       images: float [B, H, W, C], what the first row is to read.
 
     Returns:

@@ -1,0 +1,110 @@
+"""The pages: what they print runs, and what they name is there."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+FRAMEWORKS = ("equinox", "haiku", "keras")
+
+
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page, language):
+    """What stands between ```language and ```, at any indentation."""
+    text = page.read_text()
+    for indent, block in re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE):
+        yield re.sub(f"^{indent}", "", block, flags=re.MULTILINE)
+
+
+def commands():
+    """[page, command as words] of every command of ours in every page, in ```sh blocks and inline."""
+    for page in PAGES:
+        lines = [line for block in blocks(page, "sh") for line in block.replace("\\\n", "").splitlines()]
+        for line in lines + re.findall(r"`(python -m experiments\.[^`]+|zfjax [a-z]+ [^`]+)`", page.read_text()):
+            for part in line.split("&&"):
+                words = shlex.split(part, comments=True)
+                if words[1:2] == ["-m"] and words[2].startswith("experiments.") or words[:1] == ["zfjax"]:
+                    yield name_of(page), words
+
+
+def flags_by_command():
+    """{what stands before the flags: the flags that some page prints}."""
+    found = {}
+    for _, words in commands():
+        command = ("zfjax", words[1]) if words[0] == "zfjax" else ("-m", words[2])
+        # a benchmark's flags are those of what is measured
+        command += (words[3],) if words[2:4] and words[2] == "experiments.benchmark" and words[3:] else ()
+        found.setdefault(command, set()).update(word.split("=")[0] for word in words if word.startswith("--"))
+    return found
+
+
+PYTHON = [page for page in PAGES if any(blocks(page, "python"))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PYTHON, ids=name_of)
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    """In one namespace, in a folder with some photos in PHOTOS; what needs a framework that is not here is left out."""
+    photos = tmp_path / "PHOTOS"
+    for number in range(6):
+        array = np.random.default_rng(number).integers(0, 256, (80, 96, 3), np.uint8)
+        folder = photos / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(folder / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = {"__name__": "page"}
+    for block in blocks(page, "python"):
+        for framework in FRAMEWORKS:
+            if re.search(rf"^import {framework}|^from {framework}", block, re.MULTILINE):
+                pytest.importorskip(framework)
+        # a class needs its source in a file, for whoever looks at its lines
+        exec(compile(block, str(page), "exec"), names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", sorted(flags_by_command()), ids=" ".join)
+def test_the_flags_of_a_printed_command_exist(command):
+    program = ("-m", *command) if command[0] == "zfjax" else command
+    done = subprocess.run(
+        [sys.executable, *program, "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "250", "PYTHONPATH": str(ROOT)},
+    )
+    assert not done.returncode, done.stderr
+    assert flags_by_command()[command] <= set(re.findall(r"--[a-z0-9][a-z0-9-]*", done.stdout))
+
+
+def test_printed_commands_are_there():
+    modules = {words[2] for _, words in commands() if words[0] != "zfjax"}
+    assert len(modules) > 10
+    assert not [module for module in modules if not (ROOT / f"{module.replace('.', '/')}.py").exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_what_a_page_links_to_is_there(page):
+    """Pictures and pages; those of tutorials are made of scripts."""
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith(("http:", "https:")):
+            path = page.parent / target
+            assert path.exists() or path.with_suffix(".py").exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_line_of_a_page_names_a_module_that_is_gone(page):
+    for room in re.findall(r"`zfjax/([\w/]+\.py)`", page.read_text()):
+        assert (ROOT / "zfjax" / room).exists(), room
