@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -97,6 +98,7 @@ class ConvNet(nn.Module):
         return {"kernel": self.kernel_init(key, shape, jnp.float32), "bias": jnp.zeros(shape[-1], jnp.float32)}
 
 
+@partial(jax.jit, static_argnames="layer")  # the programs of one process, of which there are many, trace it once
 def _conv_layer(layer: Conv, params: Mapping[str, jax.Array], maps: jax.Array) -> LayerTrace:
     maps = jax.nn.relu(conv(maps, params["kernel"], layer) + params["bias"][None, None, None])
     switches, norm_inputs = None, []
