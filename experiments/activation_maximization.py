@@ -32,6 +32,7 @@ from zfjax.analyses import maximization, strongest
 from zfjax.analyses.maximization import MEANINGS, Climbed
 from zfjax.analyses.strongest import Strongest
 from zfjax.data import ImageSet, sets
+from zfjax.deconvnet import Unit
 from zfjax.nets import Net
 
 COMMAND = "activation_maximization"
@@ -121,7 +122,9 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         for number, layer in enumerate(layers):
             chosen = strongest.choose_maps(state[layer], config.num_maps, (config.seed, number))
             maps, key = named.get(layer, chosen), jax.random.fold_in(jax.random.key(config.seed), number)
-            climbed[layer] = maximization.climb(net, layer, maps, key, of=config.climb, **climb_of(config))
+            climbed[layer] = maximization.climb(
+                net, Unit(maps, layer=layer), key=key, of=config.climb, **climb_of(config)
+            )
             drawn[layer] = strongest.project_and_cut(net, source, state[layer], maps, layer=layer)
         facts: dict[str, LayerFacts] = {}
         for layer, of in climbed.items():

@@ -91,7 +91,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         image = int(sets.choose(source, 1, config.seed)[0]) if config.image is None else config.image
         if not 0 <= image < len(source):
             raise UserError(f"image={image}: the validation split of {data.name!r} has {len(source)}, counted from 0")
-        walk = walkthrough.walk_down(net, nets.read_views(source, [image], net), layer, config.map)
+        walk = walkthrough.walk_down(net, nets.read_views(source, [image], net), layer=layer, channel=config.map)
         result = summarize(config, net, data, image, walk)
         return results.write(out, COMMAND, result, contents(walk))
 

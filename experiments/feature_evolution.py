@@ -127,7 +127,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             else strongest.choose_maps(last[layer], num_maps, (config.seed, number))
             for number, layer in enumerate(layers)
         }
-        drawn = evolution.project(by_epoch, data.train, tops, maps)
+        drawn = evolution.project(by_epoch, data.train, tops=tops, maps=maps)
         probes = data.train if data.validation is None else data.validation
         images = nets.read_views(probes, sets.choose(probes, config.num_probes, config.seed), net).images
         hidden = net.layers[:-1]

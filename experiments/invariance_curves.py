@@ -101,7 +101,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             nets.check_layer(net, layer)
         logits, size = nets.logits_layer(net), net.image_size
         data = figure.open_images(config, net, data)
-        chosen = invariance.choose_images(data, net, config.num_images, config.seed)
+        chosen = invariance.choose_images(net, data, num=config.num_images, seed=config.seed)
         fn = invariance.features_of_crops(net, tuple(dict.fromkeys((*layers, *((logits,) if logits else ())))))
         amounts = invariance.amounts_at(size)
         options: dict[str, Any] = {
@@ -119,7 +119,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             "images": [facts_of(chosen, n) for n in range(len(chosen.indices))],
             "layers": layers,
             "transforms": {
-                name: invariance.numbers(name, amounts[name], of, layers, chosen.labels)
+                name: invariance.numbers(of, transform=name, amounts=amounts[name], layers=layers, labels=chosen.labels)
                 for name, of in measured.items()
             },
             "meanings": MEANINGS,

@@ -119,7 +119,8 @@ def run(config: Config) -> Result:
 def measure_and_write(config: Config, net: Net, out: Path, home: Path) -> Result:
     """The same, in a folder that was claimed; `home` keeps features, and records of folds."""
     kept = home / "features"
-    photo_set = frozen_features.open_photos(config.dataset, config.images, net, config.remove_duplicates, kept)
+    of_net: dict[str, Any] = {"net": net, "threshold": config.remove_duplicates, "folder": kept}
+    photo_set = frozen_features.open_photos(config.dataset, config.images, **of_net)
     print(f"data: {photo_set.name}, {len(photo_set.class_names)} classes, {len(photo_set.photos):,} photos")
     num_train = NUM_TRAIN[config.dataset] if config.num_train is None else config.num_train
     folds = transfer.folds(
@@ -184,7 +185,7 @@ def cached_layer(
     net: Net, photo_set: PhotoSet, layers: Sequence[str], layer: str, batch_size: int, kept: Path
 ) -> np.ndarray:
     """One layer's features of every photo, on disk in `kept`."""
-    return frozen_features.cached(net, photo_set, layers, kept, batch_size=batch_size)[layer]
+    return frozen_features.cached(net, photo_set, layers=layers, folder=kept, batch_size=batch_size)[layer]
 
 
 def measure_layer(

@@ -130,7 +130,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             return None  # one host draws
         num_scored, at_once = config.num_scored if "object" in source[0] else 0, min(LOOKING, at_once)
         num = max(config.num_images, num_scored)
-        scenes = occlusion.choose_scenes(net, data, layer, num, config.seed, batch_size=at_once)
+        scenes = occlusion.choose_scenes(net, data, layer=layer, num=num, seed=config.seed, batch_size=at_once)
         drawn = occlusion.take(scenes, np.arange(len(scenes.labels))[: config.num_images])
         scored = occlusion.take(scenes, np.flatnonzero(scenes.correct)[:num_scored])
         fill = occlusion.filler(net, scenes.views, config.fill, square=square)

@@ -75,7 +75,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         if parallel.host_count()[0] > 0:
             return None  # one host draws
         views = nets.read_views(source, chosen, net)
-        scores, drawn = sanity.check_all(net, layer, views.images, config.seed)
+        scores, drawn = sanity.check_all(net, views.images, layer=layer, seed=config.seed)
         checks = sanity.summarize(scores)
         result: Result = {
             "table": "sanity checks",

@@ -160,7 +160,8 @@ def run(config: Config) -> Result:
 def measure_and_write(config: Config, sizes: Sequence[tuple[ArmName, int]], net: Net, out: Path, home: Path) -> Result:
     """The same, in a folder that was claimed; `home` keeps features, and records of folds."""
     kept, records = home / "features", home / "transfer" / "records"
-    photo_set = frozen_features.open_photos(config.dataset, config.images, net, config.remove_duplicates, kept)
+    of_net: dict[str, Any] = {"net": net, "threshold": config.remove_duplicates, "folder": kept}
+    photo_set = frozen_features.open_photos(config.dataset, config.images, **of_net)
     print(f"data: {photo_set.name}, {len(photo_set.class_names)} classes, {len(photo_set.photos):,} photos")
     frozen: dict[str, Any] = {"layer": config.layer, "folder": kept, "batch_size": config.batch_size}
     if config.dataset == "voc2012":

@@ -433,9 +433,10 @@ def project_windows(
 def project_places(
     params: Params,
     images: np.ndarray,
-    places: Mapping[str, np.ndarray],
+    units: Unit | Mapping[str, np.ndarray],
     *,
-    layer: str,
+    layer: str | None = None,
+    of: Any = None,
     architecture: Architecture,
     way: WayDown | str = project,
     seed: Seed = "value",
@@ -446,8 +447,10 @@ def project_places(
     Args:
       params: the network's parameters.
       images: float32 [U, size, size, 3], network input, each picture once.
-      places: integers [N] under "image" (row of `images`), "channel", "row", "column" (0 for a dense layer).
-      layer: where the activations stand.
+      units: a `Unit` whose channel and place (y, x), None in a dense layer, are numbers or [N]; or
+        {"image", "channel", "row", "column"}, integers [N] each.
+      layer: where the activations stand, unless the units say it.
+      of: int [N], the row of `images` that each unit stands in; by default the one image, or unit n in image n.
       architecture: the table.
       way: `project`, `gradient` or `guided_backprop`, or its name in `WAYS`.
       seed: where they start, as for `isolate`.
@@ -457,10 +460,35 @@ def project_places(
       float32 [N, size, size, 3], signed, in pixels: `way` of each activation by itself. UserError for a place
       outside `images` or the layer, or another way.
     """
+    places = units
+    if isinstance(units, Unit):
+        layer = _layer_of(units, layer, architecture)
+        places = _places_of(units, of, len(images), layer, architecture)
+    if layer is None or isinstance(places, Unit):
+        raise UserError("layer=None: name the layer that the units stand in, by layer= or in Unit(layer=...)")
     windows = windows_of_places(
         params, images, places, layer=layer, architecture=architecture, way=way, seed=seed, batch_size=batch_size
     )
     return windows.paste(images.shape[1:3])
+
+
+def _places_of(units: Unit, of: Any, num_images: int, layer: str, architecture: Architecture) -> dict[str, np.ndarray]:
+    """{"image", "channel", "row", "column"}, [N] each, of units that say where they stand."""
+    has_places = len(architecture.sizes()[layer].output) == 3
+    if units.channel is None or (units.position is None) == has_places:
+        wanted = "a channel, and a place (y, x) in its map," if has_places else "a channel, and no place,"
+        raise UserError(f"units={units}: {wanted} is needed in layer {layer!r}")
+    row, column = (0, 0) if units.position is None else units.position
+    named = {"channel": np.asarray(units.channel), "row": np.asarray(row), "column": np.asarray(column)}
+    lengths = [np.size(index) for index in named.values() if np.ndim(index)]
+    num = max(lengths, default=num_images if of is None else np.size(of))
+    if of is None and num_images not in (1, num):
+        raise UserError(f"images of {num_images}, for {num} units: one image, {num}, or `of` is needed")
+    image = np.arange(num) if of is None and num_images == num else np.asarray(0 if of is None else of)
+    num = max(num, np.size(image))
+    if others := {np.shape(index) for index in (image, *named.values())} - {(), (num,)}:
+        raise UserError(f"units={units}, of={of}: one number each, or [{num}] of each, are needed, not {others}")
+    return {name: np.broadcast_to(index, (num,)) for name, index in {"image": image, **named}.items()}
 
 
 def windows_of_places(

@@ -260,7 +260,7 @@ class OfTable:
         layer = _layer_of(units, layer)
         self.architecture.layer(layer)
         images = np.asarray(images)
-        places = places_of(units, of, self.features([layer]), images, layer)
+        places = places_of(units, images, of=of, fn=self.features([layer]), layer=layer)
         return project_places(
             self.params, images, places, layer=layer, architecture=self.architecture, way=WAYS[_checked(way)], seed=seed
         )
@@ -457,7 +457,7 @@ class FunctionNet:
         layer = check_layer(self, _layer_of(units, layer))
         _checked(way)
         images = np.asarray(images)
-        places = places_of(units, of, self.features([layer]), images, layer)
+        places = places_of(units, images, of=of, fn=self.features([layer]), layer=layer)
         num = len(places["image"])
         pictures = np.zeros((num, *images.shape[1:]), jax.dtypes.canonicalize_dtype(images.dtype))
         check_seed(seed)
@@ -567,11 +567,11 @@ def _in_crops(
         yield np.flatnonzero(~inside), size, place[~inside], np.zeros_like(place[~inside])
 
 
-def places_of(units: Unit, of: Any, fn: Features, images: np.ndarray, layer: str) -> dict[str, np.ndarray]:
+def places_of(units: Unit, images: np.ndarray, *, of: Any, fn: Features, layer: str) -> dict[str, np.ndarray]:
     """{"image", "channel", "row", "column"}, int32 [N] each, of units in images; UserError for one that is not there.
 
     Args:
-      units, of, images, layer: as for `Net.project`.
+      units, images, of, layer: as for `Net.project`.
       fn: the layer's features; run only where the units do not say their places.
     """
     units = as_unit(units)

@@ -13,8 +13,9 @@ import numpy as np
 import scipy.stats
 
 ALPHA = 0.05  # a p-value below this decides
+TINY_SPREAD = 1e-9  # percent: rounding
 NUM_RESAMPLES = 9_999  # of sign flips, where there are more than that
-CLEAR_POINTS = 5.0  # of accuracy: what one fold has to differ by
+CLEAR_POINTS = 4.0  # of accuracy: what folds without a spread have to differ by; the paper's layers by 4.3
 
 
 class Outcome(NamedTuple):
@@ -70,7 +71,8 @@ def over_folds(differences: Sequence[float], test_over_train: float, *, margin: 
     """Whether differences over folds lie above -margin: t-test with the correction of Nadeau and Bengio (2003).
 
     Folds share images, so their variance / J is too small; in its place stands (1 / J + test_over_train) variance, with
-    J - 1 degrees of freedom. One fold has no variance: a difference of `CLEAR_POINTS` decides, whatever the margin.
+    J - 1 degrees of freedom. Where there is no variance, as of one fold, bounds decide: it holds from `CLEAR_POINTS`
+    on, with a margin from half of it below 0 on, and does not hold from `CLEAR_POINTS` below 0 on.
 
     Args:
       differences: percent, one for each of J folds, in the claim's direction.
@@ -78,39 +80,41 @@ def over_folds(differences: Sequence[float], test_over_train: float, *, margin: 
       margin: percent, how far below 0 they may lie.
     """
     values = np.asarray(differences, np.float64)
-    if len(values) == 1:
-        holds, fails = values[0] >= CLEAR_POINTS, values[0] <= -CLEAR_POINTS
-        return Outcome(0.0 if holds else 1.0, 0.0 if fails else 1.0, "one fold: by bounds")
-    spread = float(values.std(ddof=1))
-    if not spread > 0:
-        return untested("no spread over the folds to test by")
+    if not values.size or not np.isfinite(values).all():
+        return untested("accuracies of single folds are missing")
+    spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    if spread < TINY_SPREAD:
+        mean, holds_from = float(values.mean()), -margin / 2 if margin else CLEAR_POINTS
+        why = "one fold: by bounds" if len(values) == 1 else "no spread over the folds: by bounds"
+        return Outcome(float(mean < holds_from), float(mean > -CLEAR_POINTS), why)
     t = (float(values.mean()) + margin) / (spread * (1 / len(values) + test_over_train) ** 0.5)
     p, against = (float(tail(t, len(values) - 1)) for tail in (scipy.stats.t.sf, scipy.stats.t.cdf))
     return Outcome(p, against)
 
 
-def smaller(share: float, other: float, num: int, num_other: int | None = None, *, margin: float = 0.0) -> Outcome:
-    """Whether a share is smaller than `other` + `margin`: two-proportion test, one more hit and miss in each (Agresti).
+def smaller(share: float, other: float, num: int, num_other: int | None = None) -> Outcome:
+    """Whether a share of `num` cases is smaller than another of `num_other` (by default as many): see `below_zero`."""
+    return below_zero([(share, 1.0), (other, -1.0)], num, num_other)
+
+
+def below_zero(terms: Sequence[tuple[float, float]], num: int, num_other: int | None = None) -> Outcome:
+    """Whether a sum of weighted shares lies below 0: two-proportion test, one more hit and miss in each (Agresti).
 
     Shares of the same images are taken for those of different ones, as which images both hit is not stored: on the safe
     side where what is hard for one network is hard for the other.
 
     Args:
-      share, other: of `num` and `num_other` cases (by default as many).
-      margin: how much larger the share may be.
+      terms: (share, weight), each share once.
+      num, num_other: cases of the first share, and of each other one (by default as many).
     """
     if not num or not (num_other or num):
         return untested("the number of images is missing")
-    sizes = np.array([num, num_other or num])
-    first, second = (np.array([share, other]) * sizes + 1) / (sizes + 2)
-    error = (first * (1 - first) / (sizes[0] + 2) + second * (1 - second) / (sizes[1] + 2)) ** 0.5
-    z = (second + margin - first) / error
+    sizes = np.array([num, *[num_other or num] * (len(terms) - 1)], np.float64)
+    shares, weights = np.array(terms, np.float64).T
+    pulled = (shares * sizes + 1) / (sizes + 2)
+    error = np.sqrt(np.sum(weights**2 * pulled * (1 - pulled) / (sizes + 2)))
+    z = -np.sum(weights * pulled) / error
     return Outcome(float(scipy.stats.norm.sf(z)), float(scipy.stats.norm.cdf(z)))
-
-
-def alike(share: float, other: float, num: int, *, margin: float) -> Outcome:
-    """Whether two shares differ by less than `margin`: `smaller` in both directions."""
-    return every([smaller(share, other, num, margin=margin), smaller(other, share, num, margin=margin)])
 
 
 def more_often(share: float, num: int, chance: float) -> Outcome:

@@ -47,9 +47,9 @@ def views(data):
 
 ANALYSES = {
     "the scan": lambda data: scan(BROKEN, data),
-    "sanity": lambda data: sanity.check_all(BROKEN, "conv2", IMAGES, seed=0),
-    "maximization": lambda data: maximization.climb(BROKEN, "conv2", [0, 1], jax.random.key(0), steps=1),
-    "occlusion": lambda data: occlusion.choose_scenes(BROKEN, data, "conv2", num=2, seed=0, batch_size=3),
+    "sanity": lambda data: sanity.check_all(BROKEN, IMAGES, layer="conv2", seed=0),
+    "maximization": lambda data: maximization.climb(BROKEN, [0, 1], layer="conv2", key=jax.random.key(0), steps=1),
+    "occlusion": lambda data: occlusion.choose_scenes(BROKEN, data, layer="conv2", num=2, seed=0, batch_size=3),
     "correspondence": lambda data: correspondence.compare_parts(BROKEN, views(data), ["eye"], side=5, num_images=2),
     "evolution": lambda data: evolution.measure({1: foreign_nets.SMALL, 2: BROKEN}, IMAGES, ["conv2"]),
     "invariance": lambda data: invariance.curves(
@@ -66,10 +66,9 @@ def test_the_network_and_its_layer_are_named(name, data):
 
 @pytest.mark.parametrize("ask", [occlusion.choose_scenes, invariance.choose_images])
 def test_logits_that_are_not_finite_are_named(ask, data):
-    arguments = (HEADLESS, data, "conv2", 2, 0) if ask is occlusion.choose_scenes else (data, HEADLESS, 2, 0)
-    options = {"batch_size": 3} if ask is occlusion.choose_scenes else {}
+    options = {"layer": "conv2", "batch_size": 3} if ask is occlusion.choose_scenes else {}
     with pytest.raises(zfjax.UserError, match="net='broken': layer 'logits' is not finite .* for . of 6 images"):
-        ask(*arguments, **options)
+        ask(HEADLESS, data, num=2, seed=0, **options)
 
 
 def test_nan_is_the_strongest_activation_and_no_image_is_overlooked():
@@ -115,7 +114,7 @@ def test_weights_that_are_not_finite_are_named(value):
     images = tiny_nets.images(tiny_nets.MINI.image_size)[:1]
     views = nets.Views(images, np.zeros(images.shape, np.uint8), np.zeros(1, int), None, None)
     with pytest.raises(zfjax.UserError, match="layer 'conv2' is not finite"):
-        walkthrough.walk_down(net, views, "conv3", channel=0)
+        walkthrough.walk_down(net, views, layer="conv3", channel=0)
 
 
 def test_infinite_constants_of_a_function_may_be_meant():

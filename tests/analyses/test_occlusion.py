@@ -226,7 +226,7 @@ def test_another_network_of_the_same_function_compiles_no_sweep_anew():
     corners = occlusion.places((8, 12), 2, 2)
     swept = []
     for of in (net, net.with_params(np.float32(2))):
-        scenes = occlusion.choose_scenes(of, data, "maps", 2, 0, batch_size=4)
+        scenes = occlusion.choose_scenes(of, data, layer="maps", num=2, seed=0, batch_size=4)
         fill = occlusion.filler(of, scenes.views, "mean", square=2)
         before = len(traces)
         swept.append(occlusion.sweep_all(of, scenes, corners, layer="maps", square=2, fill=fill))

@@ -283,12 +283,29 @@ def test_places_carried_down_together_are_the_way_of_each(way):
     found = zfjax.deconvnet.project_places(params, images, places, way=WAYS[way], batch_size=2, **options)
     by_name = zfjax.deconvnet.project_places(params, images, places, way=way, batch_size=2, **options)
     np.testing.assert_array_equal(found, by_name)
+    units = Unit(places["channel"], (places["row"], places["column"]), layer="conv2")
+    architecture = tiny_nets.MINI
+    by_units = zfjax.deconvnet.project_places(
+        params, images, units, of=places["image"], way=way, architecture=architecture
+    )
+    np.testing.assert_array_equal(by_units, by_name)
     for n, picture in enumerate(found):
         trace = tiny_nets.forward(params, images[places["image"][n]][None], architecture=tiny_nets.MINI)[1]
         unit = Unit(int(places["channel"][n]), (int(places["row"][n]), int(places["column"][n])))
         expected = WAYS[way](params, trace, unit, **options)[0]
         np.testing.assert_allclose(picture, expected, rtol=1e-4, atol=1e-5)
     assert np.any(found)
+
+
+def test_units_without_of_stand_in_the_one_image_or_each_in_its_own():
+    params, images, options = tiny_nets.params(tiny_nets.MINI), tiny_nets.images(34), {"architecture": tiny_nets.MINI}
+    both = zfjax.deconvnet.project_places(params, images, Unit(1, layer="fc6"), **options)
+    each = zfjax.deconvnet.project_places(params, images, Unit(np.array([1, 3]), layer="fc6"), **options)
+    one = zfjax.deconvnet.project_places(params, images[:1], Unit(np.array([1, 3]), layer="fc6"), **options)
+    assert len(both) == len(each) == len(one) == 2
+    np.testing.assert_allclose(both[0], each[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(one[0], each[0], rtol=1e-5, atol=1e-6)
+    assert np.abs(one[1] - each[1]).max() > 0
 
 
 @pytest.mark.slow

@@ -78,6 +78,11 @@ def project_places(**changed):
     return zfjax.deconvnet.project_places(params, images, places, layer="conv3", architecture=tiny_nets.MINI)
 
 
+def project_units(unit, **options):
+    options = {"architecture": tiny_nets.MINI, **options}
+    return zfjax.deconvnet.project_places(tiny_nets.params(tiny_nets.MINI), tiny_nets.images(34), unit, **options)
+
+
 def dense_table(**fields):
     return table(zfjax.Dense("fc6", **{"features": 4, **fields}), FC8)
 
@@ -261,6 +266,20 @@ CASES = [
     (lambda: gradient(norm_inputs=()), "trace['conv2'].norm_inputs is missing: the layer's norm is differentiated"),
     (lambda: project_places(image=2), "places['image'] from 2 to 2: 0 to 1 is needed"),
     (lambda: project_places(row=3), "places['row'] from 3 to 3: 0 to 2 is needed"),
+    (lambda: project_units({}), "layer=None: name the layer that the units stand in"),
+    (
+        lambda: project_units(zfjax.Unit(0, layer="conv3")),
+        "Unit(channel=0, position=None, layer='conv3'): a channel, and a place (y, x) in its map, is needed in layer",
+    ),
+    (lambda: project_units(zfjax.Unit(0, (0, 0)), layer="fc6"), "a channel, and no place, is needed in layer 'fc6'"),
+    (
+        lambda: project_units(zfjax.Unit(np.arange(3), (0, 0)), layer="conv3"),
+        "images of 2, for 3 units: one image, 3, or `of` is needed",
+    ),
+    (
+        lambda: project_units(zfjax.Unit(np.arange(3), (0, 0)), layer="conv3", of=[0, 1]),
+        "of=[0, 1]: one number each, or [3] of each, are needed, not {(2,)}",
+    ),
     (lambda: project(MAPS, "pool5"), "unknown layer 'pool5': mini has conv1"),
     (lambda: project(MAPS, "conv3"), "top of shape (2, 4, 4, 3): layer 'conv3' hands on [B, 3, 3, 6]"),
     (lambda: project(MAPS[:, 0, 0], "fc6"), "top of shape (2, 3): layer 'fc6' hands on [B, 8]"),

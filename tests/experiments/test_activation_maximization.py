@@ -45,7 +45,7 @@ def features(layer, images):
 def test_each_map_climbs_its_own_middle_unit_also_in_several_goes():
     """Three maps, two at once: the path ends at the unit's drive on the picture that is kept, higher than it began."""
     maps = np.array([0, 4, 5])
-    climbed = climb(make_net(), "conv1", maps, jax.random.key(0), at_once=2, **STEPS)
+    climbed = climb(make_net(), maps, layer="conv1", key=jax.random.key(0), at_once=2, **STEPS)
     assert middle(make_net(), "conv1") == ((2, 2), (5, 5))
     np.testing.assert_allclose(
         climbed.paths[:, -1], drive("conv1", climbed.images)[np.arange(3), 5, 5, maps], rtol=1e-3
@@ -62,14 +62,14 @@ def test_each_map_climbs_its_own_middle_unit_also_in_several_goes():
 
 def test_a_whole_map_is_climbed_by_its_mean_and_shown_whole():
     maps = np.array([2, 3])
-    climbed = climb(make_net(), "conv1", maps, jax.random.key(0), of="map", **STEPS)
+    climbed = climb(make_net(), maps, layer="conv1", key=jax.random.key(0), of="map", **STEPS)
     means = drive("conv1", climbed.images).mean(axis=(1, 2))[[0, 1], maps]
     np.testing.assert_allclose(climbed.paths[:, -1], means, rtol=1e-3)
     assert climbed.patches.shape == (2, 20, 20, 3)
 
 
 def test_a_class_is_climbed_by_its_logit():
-    climbed = climb(make_net(), "fc7", [2], jax.random.key(1), **STEPS)
+    climbed = climb(make_net(), [2], layer="fc7", key=jax.random.key(1), **STEPS)
     np.testing.assert_allclose(climbed.paths[0, -1], features("fc7", climbed.images)[0, 2], rtol=1e-3)
     assert climbed.reached[0] == pytest.approx(climbed.paths[0, -1], rel=1e-3) and middle(make_net(), "fc7") == (
         None,
@@ -90,12 +90,12 @@ def test_the_climbed_unit_lies_in_the_middle_of_what_is_shown(table):
 
 
 def test_noise_and_options_reach_the_climb():
-    still = climb(make_net(), "conv1", [0], jax.random.key(0), noise=0.0, steps=1, step_size=1e-6)
+    still = climb(make_net(), [0], layer="conv1", key=jax.random.key(0), noise=0.0, steps=1, step_size=1e-6)
     np.testing.assert_allclose(still.images, 0, atol=1e-4)
     assert still.paths[0, 0] == pytest.approx(make_params()["conv1"]["bias"][0], abs=1e-4)
-    same = climb(make_net(), "conv1", [0], jax.random.key(0), **STEPS)
+    same = climb(make_net(), [0], layer="conv1", key=jax.random.key(0), **STEPS)
     for change in ({"decay": 0.9}, {"blur": 2.0}, {"jitter": 3}):
-        other = climb(make_net(), "conv1", [0], jax.random.key(0), **STEPS, **change)
+        other = climb(make_net(), [0], layer="conv1", key=jax.random.key(0), **STEPS, **change)
         assert np.abs(other.images - same.images).max() > 0.5
 
 
@@ -176,7 +176,7 @@ def test_a_net_that_is_none_of_ours_climbs_what_its_layer_hands_on_in_pixels():
         foreign_nets.SMALL, picture_size=(24, 30), preprocess=lambda crops: (crops[..., ::-1] - mean) / 50
     )
     maps = np.array([0, 3, 5])
-    climbed = climb(small, "conv2", maps, jax.random.key(0), at_once=2, **STEPS)
+    climbed = climb(small, maps, layer="conv2", key=jax.random.key(0), at_once=2, **STEPS)
     assert middle(small, "conv2") == ((2, 3), (2, 3)) and middle(small, "logits") == (None, None)
     answers = np.asarray(foreign_nets.forward(small.params, jnp.asarray(climbed.images))["conv2"])
     np.testing.assert_allclose(climbed.paths[:, -1], answers[np.arange(3), 2, 3, maps], rtol=1e-3)
@@ -185,16 +185,16 @@ def test_a_net_that_is_none_of_ours_climbs_what_its_layer_hands_on_in_pixels():
     assert pictures.min() >= -0.01 and pictures.max() <= 255.01
     assert climbed.patches.shape == (3, 20, 28, 3)
     np.testing.assert_allclose(climbed.patches[..., ::-1], pictures, atol=0.51)
-    still = climb(small, "conv2", maps, jax.random.key(0), noise=0.0, steps=1, step_size=1e-6)
+    still = climb(small, maps, layer="conv2", key=jax.random.key(0), noise=0.0, steps=1, step_size=1e-6)
     np.testing.assert_allclose(50 * still.images + mean, 127.5, atol=1e-3)
-    one = climb(small, "logits", [0], jax.random.key(0), noise=0.0, steps=1, step_size=2.0)
+    one = climb(small, [0], layer="logits", key=jax.random.key(0), noise=0.0, steps=1, step_size=2.0)
     moved = 50 * one.images[0] + mean - 127.5
     assert np.sqrt(np.square(moved).mean()) == pytest.approx(2.0, rel=1e-3)
 
 
 def test_a_silent_unit_of_a_net_that_is_none_of_ours_stands_still():
     silent = foreign_nets.SMALL.with_params(jax.tree.map(lambda leaf: -abs(leaf), foreign_nets.SMALL.params))
-    climbed = climb(silent, "conv1", [1], jax.random.key(0), **STEPS)
+    climbed = climb(silent, [1], layer="conv1", key=jax.random.key(0), **STEPS)
     np.testing.assert_array_equal(climbed.paths, 0)
     assert maximization.score(climbed, np.ones(4))["silent_at_start"] == 1
 
@@ -202,13 +202,13 @@ def test_a_silent_unit_of_a_net_that_is_none_of_ours_stands_still():
 def test_an_input_that_is_not_linear_in_the_pixels_is_refused():
     squares = dataclasses.replace(foreign_nets.SMALL, preprocess=lambda crops: (crops / 255) ** 2)
     with pytest.raises(ValueError, match="net='small': its input is not linear in each pixel"):
-        climb(squares, "conv1", [0], jax.random.key(0))
+        climb(squares, [0], layer="conv1", key=jax.random.key(0))
     with pytest.raises(ValueError, match="at_once=0: at least 1 is needed"):
-        climb(foreign_nets.SMALL, "conv1", [0], jax.random.key(0), at_once=0)
+        climb(foreign_nets.SMALL, [0], layer="conv1", key=jax.random.key(0), at_once=0)
     with pytest.raises(ValueError, match=r"channels=\[\]: a list of at least one is needed"):
-        climb(foreign_nets.SMALL, "conv1", [], jax.random.key(0))
+        climb(foreign_nets.SMALL, [], layer="conv1", key=jax.random.key(0))
     with pytest.raises(ValueError, match="channel=.*: a whole number from 0 to 3 is needed"):
-        climb(foreign_nets.SMALL, "conv1", [4], jax.random.key(0))
+        climb(foreign_nets.SMALL, [4], layer="conv1", key=jax.random.key(0))
 
 
 def test_the_command_climbs_a_net_that_is_none_of_ours(monkeypatch, tmp_path, capsys):

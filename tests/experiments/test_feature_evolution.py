@@ -242,7 +242,7 @@ def test_epochs_of_a_net_that_is_none_of_ours_are_compared_and_drawn(tmp_path):
     }
     assert evolution.follow(tops)["conv1"]["growth"][1] == 1
     maps = {"conv1": np.array([0, 3]), "logits": np.array([2])}
-    drawn = evolution.project(by_epoch, pictures, tops, maps)
+    drawn = evolution.project(by_epoch, pictures, tops=tops, maps=maps)
     assert list(drawn["conv1"]) == [1, 3] and drawn["conv1"][1].projections.shape == (2, 1, 20, 28, 3)
     assert drawn["logits"][3].names[0, 0].split("/")[-1].startswith("picture ")
     assert set(evolution.continuities(drawn)) == {"conv1", "logits"}
@@ -253,7 +253,9 @@ def test_epochs_of_a_net_that_is_none_of_ours_are_compared_and_drawn(tmp_path):
     assert facts["logits"]["units"] == ["owl"] and page.shape[1] <= 1600
 
 
-@pytest.mark.parametrize("call", [evolution.measure, lambda by_epoch, *_: evolution.project(by_epoch, None, {}, {})])
+@pytest.mark.parametrize(
+    "call", [evolution.measure, lambda by_epoch, *_: evolution.project(by_epoch, None, tops={}, maps={})]
+)
 def test_one_epoch_is_too_few(call):
     with pytest.raises(ValueError, match=r"by_epoch of the epochs \[4\]: two or more are needed"):
         call({4: foreign_nets.SMALL}, np.zeros((1, 20, 28, 3), np.float32), ["conv1"])

@@ -78,20 +78,20 @@ def test_pictures_are_those_classified_rightly_and_of_different_classes_first():
     labels = predicted.copy()
     labels[[0, 3, 4, 8]] = (labels[[0, 3, 4, 8]] + 1) % 3
     right_classes = set(labels[labels == predicted])
-    chosen = invariance.choose_images(_set(labels), _net(), len(right_classes), seed=1)
+    chosen = invariance.choose_images(_net(), _set(labels), num=len(right_classes), seed=1)
     assert chosen.right.all() and chosen.known.all() and set(chosen.labels) == right_classes
     assert (np.diff(chosen.indices) > 0).all()
     np.testing.assert_array_equal(chosen.stored, PICTURES[chosen.indices])
     assert chosen.names == tuple(NAMES[label] for label in chosen.labels)
-    most = invariance.choose_images(_set(labels), _net(), 9, seed=1)
+    most = invariance.choose_images(_net(), _set(labels), num=9, seed=1)
     assert most.right.sum() == 8 and set(most.indices[~most.right]) < {0, 3, 4, 8}
-    others = [tuple(invariance.choose_images(_set(labels), _net(), 3, seed=s).indices) for s in range(8)]
+    others = [tuple(invariance.choose_images(_net(), _set(labels), num=3, seed=s).indices) for s in range(8)]
     assert len(right_classes) == 3 and len(set(others)) > 3 and others[1] == tuple(chosen.indices)
 
 
 def test_where_the_class_is_not_known_the_most_probable_one_stands_for_it():
     for unknown in (_set(np.full(NUM, -1)), _set(np.zeros(NUM, int), names=("other",))):
-        chosen = invariance.choose_images(unknown, _net(), 12, seed=0)
+        chosen = invariance.choose_images(_net(), unknown, num=12, seed=0)
         assert not chosen.known.any() and chosen.right.all()
         np.testing.assert_array_equal(chosen.labels, _predicted())
 

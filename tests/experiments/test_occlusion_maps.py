@@ -152,16 +152,16 @@ def test_images_that_are_classified_correctly_come_first(trained):
     labels = (answers() + 1) % 3
     labels[[4, 9]] -= 1
     labels %= 3
-    scenes = occlusion.choose_scenes(trained, data(labels), "conv2", 4, seed=0, batch_size=8)
+    scenes = occlusion.choose_scenes(trained, data(labels), layer="conv2", num=4, seed=0, batch_size=8)
     assert set(scenes.indices[:2]) == {4, 9} and scenes.correct.tolist() == [True, True, False, False]
     np.testing.assert_array_equal(scenes.labels, labels[scenes.indices])
-    other = occlusion.choose_scenes(trained, data(labels), "conv2", 4, seed=1, batch_size=8)
+    other = occlusion.choose_scenes(trained, data(labels), layer="conv2", num=4, seed=1, batch_size=8)
     assert scenes.indices[2:].tolist() != other.indices[2:].tolist()
 
 
 def test_a_picture_without_a_class_of_the_net_is_watched_for_the_most_probable_one(trained):
     other_classes = data(labels=(answers() + 1) % 3, names=("x", "y", "z"))
-    scenes = occlusion.choose_scenes(trained, other_classes, "conv2", 3, seed=0, batch_size=8)
+    scenes = occlusion.choose_scenes(trained, other_classes, layer="conv2", num=3, seed=0, batch_size=8)
     np.testing.assert_array_equal(scenes.labels, answers()[scenes.indices])
     assert scenes.correct.all() and (scenes.views.labels == -1).all()
 
@@ -215,7 +215,7 @@ def test_other_images_are_the_maps_strongest_without_the_image_itself(trained):
     source, features = data().validation, np.asarray(up(IMAGES)[1]["conv2"].features)
     strongest = features.max(axis=(1, 2))
     own, channel = (int(place) for place in np.unravel_index(strongest.argmax(), strongest.shape))
-    scenes = occlusion.choose_scenes(trained, data(), "conv2", len(IMAGES), seed=0, batch_size=8)
+    scenes = occlusion.choose_scenes(trained, data(), layer="conv2", num=len(IMAGES), seed=0, batch_size=8)
     scenes = occlusion.take(scenes, np.flatnonzero(scenes.indices == own))
     top = occlusion_maps.scans.scan(trained, source, ("conv2",), of="", k=4)["conv2"]
     (projected,) = occlusion.project_maps(trained, source, scenes, top, layer="conv2", batch_size=3)

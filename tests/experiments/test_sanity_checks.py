@@ -45,7 +45,7 @@ def _run(net, **changes):
 @functools.cache
 def drawn():
     """Every picture of the first four images."""
-    return sanity.draw_all(net(), "conv2", IMAGES[:4], jax.random.key(3))
+    return sanity.draw_all(net(), IMAGES[:4], layer="conv2", key=jax.random.key(3))
 
 
 @functools.cache
@@ -150,8 +150,8 @@ def test_batches_of_any_size_give_the_same_scores():
     """Three images, two at once: the last batch is filled up, and what fills it is left out."""
     kernel, images = np.random.default_rng(0).normal(size=(3, 4)), np.random.default_rng(1).random((3, 6, 8, 3))
     net = nets.FunctionNet(lambda of, images: {"maps": jax.nn.relu(images @ of)}, kernel, image_size=(6, 8))
-    whole, shown = sanity.check_all(net, "maps", images.astype(np.float32), seed=0)
-    some, shown_of_some = sanity.check_all(net, "maps", images.astype(np.float32), seed=0, at_once=2)
+    whole, shown = sanity.check_all(net, images.astype(np.float32), layer="maps", seed=0)
+    some, shown_of_some = sanity.check_all(net, images.astype(np.float32), layer="maps", seed=0, at_once=2)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), some, whole)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), shown_of_some, shown)
     assert whole["image"]["the image itself"]["deconvnet"].shape == (3,)
@@ -288,7 +288,7 @@ def test_a_net_whose_images_are_not_square_has_the_groups_that_a_function_can_ha
 def test_the_gradient_of_a_class_is_that_of_its_logit_and_a_unit_is_projected_by_the_net():
     net = foreign_nets.SMALL
     images = np.random.default_rng(0).random((2, 20, 28, 3), np.float32)
-    drawn = sanity.draw_all(net, "conv2", images, jax.random.key(0))
+    drawn = sanity.draw_all(net, images, layer="conv2", key=jax.random.key(0))
     logits = np.asarray(foreign_nets.forward(net.params, images)["logits"])
 
     def lowest(images):

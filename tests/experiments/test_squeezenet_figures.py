@@ -172,7 +172,7 @@ def test_what_is_watched_of_an_occluded_photo_is_the_nets_answer(net, caffe, all
 
 def test_scenes_have_imagenets_labels_and_the_right_ones_come_first(net):
     """Class 0 wins everywhere in the narrow net: of the labels 574, 0, 574, 0 numbers 1 and 3 are right."""
-    scenes = occlusion.choose_scenes(net, photos(), "fire9", 3, seed=0, batch_size=4)
+    scenes = occlusion.choose_scenes(net, photos(), layer="fire9", num=3, seed=0, batch_size=4)
     assert scenes.labels.tolist() == [0, 0, 574] and scenes.correct.tolist() == [True, True, False]
     assert set(scenes.indices[:2].tolist()) == {1, 3}
     np.testing.assert_array_equal(scenes.views.pictures, VALIDATION[scenes.indices][:, 14:241, 14:241])

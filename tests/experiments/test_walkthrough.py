@@ -60,7 +60,7 @@ def _run(net, **changes):
 
 def test_every_stage_is_the_references():
     """From fc6: unit alone, transposed weights, rectified, filters; conv1's pool is undone at its switches."""
-    walk = walk_down(make_net(), VIEWS, "fc6", None)
+    walk = walk_down(make_net(), VIEWS, layer="fc6", channel=None)
     assert [stage.layer for stage in walk.stages] == ["fc6", "conv2", "conv1"]
     units = TRACE["fc6"]["features"]
     top = np.where(units == units.max(), units, 0)
@@ -93,7 +93,7 @@ def test_every_stage_is_the_references():
 def test_unpooling_keeps_the_sum_and_switches_stand_at_the_maxima(net, views):
     """What a pool read at its switches is what it handed on, before its norm or after; no value is lost or doubled."""
     layer = walkthrough.last_conv(net.architecture)
-    walk = walk_down(net, views, layer, None)
+    walk = walk_down(net, views, layer=layer, channel=None)
     for stage in walk.stages:
         numbers = walk.numbers["layers"][stage.layer]
         assert numbers["sum_unpooled"] == pytest.approx(numbers["sum_from_above"], rel=1e-5)
@@ -109,7 +109,7 @@ def test_unpooling_keeps_the_sum_and_switches_stand_at_the_maxima(net, views):
 
 def test_the_pixels_are_those_of_project_whatever_the_scale_of_the_input():
     views = mini_views()
-    walk = walk_down(MINI, views, "fc7", None)
+    walk = walk_down(MINI, views, layer="fc7", channel=None)
     trace = tiny_nets.forward(MINI.params, views.images, architecture=tiny_nets.MINI)[1]
     top = zfjax.isolate(trace["fc7"].features, channel=walk.numbers["map"])
     expected = zfjax.project(MINI.params, trace, top, layer="fc7", architecture=tiny_nets.MINI)[0]
@@ -139,10 +139,10 @@ def test_conservation_of_a_hand_made_step():
 def test_all_of_the_energy_lies_in_the_field_at_every_border(image):
     views = nets.read_views(make_data().validation, [image], make_net())
     for channel in (0, 2, 3, 4, 5):
-        walk = walk_down(make_net(), views, "conv1", channel)
+        walk = walk_down(make_net(), views, layer="conv1", channel=channel)
         assert walk.box == zfjax.receptive_field(NET, "conv1").box(walk.place) and walk.projection.any()
         assert walk.numbers["energy_in_field"] == 1.0
-    assert walk_down(make_net(), views, "conv2", None).box is None  # it sees 23 of 20 pixels
+    assert walk_down(make_net(), views, layer="conv2", channel=None).box is None  # it sees 23 of 20 pixels
 
 
 def test_energy_is_counted_in_the_field_and_on_the_object():
@@ -157,7 +157,7 @@ def test_energy_is_counted_in_the_field_and_on_the_object():
 
 def test_by_default_the_strongest_map_of_the_last_convolution_is_taken():
     assert walkthrough.last_conv(zfjax.ZFNET) == "conv5" and walkthrough.last_conv(PLAIN) == "fc2"
-    walk = walk_down(make_net(), VIEWS, "conv2", None)
+    walk = walk_down(make_net(), VIEWS, layer="conv2", channel=None)
     features = TRACE["conv2"]["features"][0]
     row, column, channel = np.unravel_index(features.argmax(), features.shape)
     assert walk.numbers["map"] == channel and walk.place == (row, column)
@@ -178,7 +178,7 @@ def test_every_switch_has_a_colour_of_its_own_and_the_middle_is_white(size):
 
 
 def test_switches_are_as_bright_as_what_is_handed_on():
-    stage = walk_down(make_net(), VIEWS, "conv1", 0).stages[0]
+    stage = walk_down(make_net(), VIEWS, layer="conv1", channel=0).stages[0]
     stage = stage._replace(handed_on=np.array([[4.0, 1.0, 0.0]]), switches=np.array([[4, 4, 4]], np.uint8))
     assert walkthrough_page.switch_picture(stage)[0, :, 0].tolist() == [255, 128, 0]
     assert walkthrough_page.switch_picture(stage._replace(handed_on=np.zeros((1, 3)))).max() == 0
@@ -191,7 +191,7 @@ def test_the_lens_stays_inside_the_map():
 
 def test_the_signals_of_a_column_share_one_scale():
     """+1 beside -4 is the same grey, 159, from above, unpooled and rectified, where -4 has become mid-grey."""
-    walk = walk_down(make_net(), VIEWS, "conv1", 0)
+    walk = walk_down(make_net(), VIEWS, layer="conv1", channel=0)
     values = np.array([[1.0, -4.0]])
     switches = np.zeros((1, 2), np.uint8)
     stage = walk.stages[0]._replace(above=values, unpooled=values, rectified=np.maximum(values, 0), switches=switches)
@@ -249,11 +249,11 @@ def test_what_cannot_be_drawn_is_named_before_anything_is_written(trained, optio
 def test_a_net_without_pools_and_classes_have_their_page_too():
     images = VIEWS.images
     views = nets.Views(images, CENTRES[4:5], np.array([0]), np.ones((1, 20, 20), bool), None)
-    walk = walk_down(plain_net(), views, "fc2", 1)
+    walk = walk_down(plain_net(), views, layer="fc2", channel=1)
     assert "class 'b'" in walk.title and walk.place == () and walk.box is None
     assert walk.numbers["energy_on_object"] == {"value": pytest.approx(1.0), "by_chance": 1.0}
     page = canvas.pixels_of(walkthrough_page.draw(walk))
-    with_lens = canvas.pixels_of(walkthrough_page.draw(walk_down(make_net(), VIEWS, "conv1", 0)))
+    with_lens = canvas.pixels_of(walkthrough_page.draw(walk_down(make_net(), VIEWS, layer="conv1", channel=0)))
     assert len(with_lens) > len(page) + 200
     assert canvas.SWITCHES_NOTE in walkthrough_page.caption(walk)
     assert "100% on the object, which covers 100%" in walkthrough_page.where(walk.numbers)
@@ -265,9 +265,9 @@ def test_the_folder_is_called_as_what_was_asked_for_and_the_page_names_unit_and_
     assert (result["unit"], result["picture"]) == ("map 2 of conv1", str(result["image"]))
     deconvnet_walkthrough.report(result)
     assert f"map 2 of conv1, activation {result['activation']:.3g}, in picture" in capsys.readouterr().out
-    walk = walk_down(trained, VIEWS._replace(names=("cat 4.png",)), "conv1", 2)
+    walk = walk_down(trained, VIEWS._replace(names=("cat 4.png",)), layer="conv1", channel=2)
     assert walk.title.endswith(f"(map 2 of conv1, activation {walk.numbers['activation']:.3g} in picture cat 4.png)")
-    walk = walk_down(trained, VIEWS, "fc6", None)
+    walk = walk_down(trained, VIEWS, layer="fc6", channel=None)
     assert f"(unit {walk.numbers['map']} of fc6, " in walk.title
 
 
@@ -279,7 +279,10 @@ def test_a_net_without_stages_is_refused_in_words_before_any_work(tmp_path):
 
 
 def test_nothing_with_ink_stands_in_the_outer_12_pixels():
-    for walk in (walk_down(make_net(), VIEWS, "conv2", None), walk_down(make_net(), VIEWS, "fc7", None)):
+    for walk in (
+        walk_down(make_net(), VIEWS, layer="conv2", channel=None),
+        walk_down(make_net(), VIEWS, layer="fc7", channel=None),
+    ):
         page = canvas.pixels_of(walkthrough_page.draw(walk)).copy()
         page[12:-12, 12:-12] = 255
         assert page.min() == 255

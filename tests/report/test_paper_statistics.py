@@ -27,7 +27,7 @@ def test_folds_are_tested_with_the_correction_for_shared_images():
 
 
 def test_one_fold_is_held_against_bounds():
-    outcomes = [statistics.over_folds([points], 1.0) for points in (5.0, 4.9, -4.9, -5.0)]
+    outcomes = [statistics.over_folds([points], 1.0) for points in (4.0, 3.9, -3.9, -4.0)]
     assert [(one.p, one.against) for one in outcomes] == [(0.0, 1.0), (1.0, 1.0), (1.0, 1.0), (1.0, 0.0)]
     assert {one.why for one in outcomes} == {"one fold: by bounds"}
     words = [verdicts.tested("", one).words for one in outcomes]
@@ -35,15 +35,20 @@ def test_one_fold_is_held_against_bounds():
     assert words[3] == "does not hold (one fold: by bounds)"
 
 
-def test_a_margin_shifts_what_the_folds_are_tested_for_but_not_the_bounds_of_one():
+def test_a_margin_shifts_what_the_folds_are_tested_for_and_half_of_it_the_bound_of_one():
     differences = np.array([2.0, 3.0, 1.0])
     shifted = statistics.over_folds(differences - 2, 1.0, margin=2.0)
     assert shifted == pytest.approx(statistics.over_folds(differences, 1.0))
-    assert statistics.over_folds([4.0], 1.0, margin=2.0) == statistics.over_folds([4.0], 1.0)
+    outcomes = [statistics.over_folds([points], 1.0, margin=4.0) for points in (-2.0, -2.1, -3.9, -4.0)]
+    assert [(one.p, one.against) for one in outcomes] == [(0.0, 1.0), (1.0, 1.0), (1.0, 1.0), (1.0, 0.0)]
 
 
-def test_folds_without_spread_are_not_tested():
-    assert statistics.over_folds([5.0, 5.0], 1.0).why == "no spread over the folds to test by"
+def test_folds_without_spread_are_held_against_the_bounds_of_one():
+    outcomes = [statistics.over_folds([mean, mean + 1e-12], 1.0) for mean in (4.1, 3.9, -4.1)]
+    assert [(one.p, one.against) for one in outcomes] == [(0.0, 1.0), (1.0, 1.0), (1.0, 0.0)]
+    assert {one.why for one in outcomes} == {"no spread over the folds: by bounds"}
+    assert statistics.over_folds([], 1.0).why == "accuracies of single folds are missing"
+    assert statistics.over_folds([np.nan, 1.0], 1.0).p is None
 
 
 def test_shares_are_compared_with_one_more_hit_and_miss_in_each():
@@ -52,17 +57,14 @@ def test_shares_are_compared_with_one_more_hit_and_miss_in_each():
     assert statistics.smaller(0.3, 0.5, 100).p == pytest.approx(scipy.stats.norm.sf(z))
     assert statistics.smaller(0.5, 0.3, 100).against == pytest.approx(scipy.stats.norm.sf(z))
     assert statistics.smaller(0.0, 1.0, 1).p > 0.05  # one image decides nothing
-    assert statistics.smaller(0.5, 0.5, 100, margin=0.02).p == pytest.approx(
-        scipy.stats.norm.sf(0.02 / np.sqrt(0.5 / 102))
-    )
     assert statistics.smaller(0.1, 0.5, 0).why == "the number of images is missing"
 
 
-def test_alike_needs_many_images_and_refutes_from_either_side():
-    assert statistics.alike(0.3, 0.3, 50_000, margin=0.02).p < 1e-6
-    assert statistics.alike(0.3, 0.3, 500, margin=0.02).p > 0.05
-    assert statistics.alike(0.1, 0.3, 500, margin=0.02).against < 1e-6
-    assert statistics.alike(0.3, 0.1, 500, margin=0.02).against < 1e-6
+def test_a_weighted_sum_of_shares_is_tested_by_its_own_spread():
+    shares, weights = (np.array([0.5, 0.4, 0.8]) * 98 + 1) / 100, np.array([1.0, -0.75, -0.25])
+    z = (weights @ shares) / np.sqrt(np.sum(weights**2 * shares * (1 - shares)) / 100)
+    outcome = statistics.below_zero([(0.5, 1.0), (0.4, -0.75), (0.8, -0.25)], 98)
+    assert (outcome.p, outcome.against) == pytest.approx((scipy.stats.norm.cdf(z), scipy.stats.norm.sf(z)))
 
 
 def test_hits_are_held_against_chance_by_the_binomial_test():

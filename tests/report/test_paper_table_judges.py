@@ -8,6 +8,7 @@ from experiments.report.tables import TABLES
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not shown"
 SHALLOW, WIDE = "alexnet, no conv3,4,fc6,7", "zfnet, conv3,4,5 of 512,1024,512"
+WIDE_MEMBER = "zfnet-conv3+4+5-of-512+1024+512"
 
 
 def parts(*p_values, layer="conv5", aligned=0.025):
@@ -44,8 +45,8 @@ def cut(shallow, whole=0.4, convs=0.45, dense=0.44, **more):
     return variants(**names, **more)
 
 
-def sizes(change, num=50_000):
-    nets = dict.fromkeys(("alexnet", "zfnet"), 0.4)
+def sizes(change, num=50_000, shallow=0.7):
+    nets = {"alexnet": 0.4, "zfnet": 0.4, SHALLOW: shallow}
     return variants(num, **nets, **{f"{net}, fc6,7 of {size}": 0.4 + change for net in nets for size in (2048, 8192)})
 
 
@@ -66,6 +67,14 @@ CASES = [
     (report_tables.parts_gain_less_above, gains(0.7, 0.95), HOLDS),
     (report_tables.parts_gain_less_above, gains(0.98, 0.97), OPEN),
     (report_tables.parts_gain_less_above, gains(0.95, 0.7), FAILS),
+    (report_tables.parts_gain_less_above, gains(1.15, 1.30), FAILS),  # above random places as far as below them
+    (report_tables.parts_gain_less_above, gains(1.30, 1.15), HOLDS),
+    (report_tables.parts_gain_less_above, gains(0.7, 1.3), OPEN),
+    (report_tables.parts_gain_less_above, gains(0.7, 0.751), HOLDS),
+    (report_tables.parts_gain_less_above, gains(0.7, 0.749), OPEN),
+    (report_tables.parts_gain_less_above, gains(0.7, 0.651), OPEN),
+    (report_tables.parts_gain_less_above, gains(0.7, 0.649), FAILS),
+    (report_tables.parts_gain_less_above, gains(1.02, 0.5), FAILS),
     (report_tables.parts_gain_less_above, parts(0.1), None),
     (report_tables.averaging_helps, evaluated(0.3, 0.35, 0.31), HOLDS),
     (report_tables.averaging_helps, evaluated(0.3, 0.35, 0.31, num=300), OPEN),
@@ -88,16 +97,37 @@ CASES = [
     (report_tables.dense_layers_cost_little, cut(0.7), HOLDS),
     (report_tables.dense_layers_cost_little, cut(0.7, num=500), OPEN),
     (report_tables.dense_layers_cost_little, cut(0.7, dense=0.5), FAILS),
+    (report_tables.dense_layers_cost_little, cut(0.4, dense=0.4), OPEN),  # nothing costs anything, as of untrained nets
+    (report_tables.dense_layers_cost_little, cut(0.7, dense=0.46), OPEN),  # a fifth of .3
+    (report_tables.dense_layers_cost_little, cut(0.7, dense=0.452), HOLDS),
+    (report_tables.dense_layers_cost_little, cut(0.7, dense=0.468), FAILS),
+    (report_tables.dense_layers_cost_little, cut(0.7, num=None), OPEN),
     (report_tables.dense_layers_cost_little, variants(alexnet=0.4), None),
+    (report_tables.middle_layers_cost_little, cut(0.7, convs=0.452), HOLDS),
+    (report_tables.middle_layers_cost_little, cut(0.7, convs=0.468), FAILS),
+    (report_tables.middle_layers_cost_little, cut(0.9, whole=0.9, convs=0.9), OPEN),
     (report_tables.wide_variant_helps, variants(**{WIDE: 0.375, "zfnet": 0.384}), HOLDS),
     (report_tables.wide_variant_helps, variants(**{WIDE: 0.375, "zfnet": 0.384, "num": 1024}), OPEN),
     (report_tables.wide_variant_helps, variants(**{WIDE: 0.4, "zfnet": 0.384}), FAILS),
     (report_tables.wide_variant_helps, variants(zfnet=0.4), None),
     (report_tables.dense_sizes_matter_little, sizes(0.01), HOLDS),
     (report_tables.dense_sizes_matter_little, sizes(0.01, num=500), OPEN),
-    (report_tables.dense_sizes_matter_little, sizes(0.05), FAILS),
-    (report_tables.dense_sizes_matter_little, sizes(-0.05), FAILS),
+    (report_tables.dense_sizes_matter_little, sizes(0.052), HOLDS),
+    (report_tables.dense_sizes_matter_little, sizes(-0.052), HOLDS),
+    (report_tables.dense_sizes_matter_little, sizes(0.06), OPEN),
+    (report_tables.dense_sizes_matter_little, sizes(0.07), FAILS),
+    (report_tables.dense_sizes_matter_little, sizes(-0.07), FAILS),
+    (report_tables.dense_sizes_matter_little, sizes(0.0, shallow=0.4), OPEN),
     (report_tables.dense_sizes_matter_little, variants(**{"zfnet": 0.4, "zfnet, fc6,7 of 2048": 0.4}), None),
+    (report_tables.wide_member_helps, evaluated(0.3, 0.375, 0.384, names=[WIDE_MEMBER, "zfnet"]), HOLDS),
+    (report_tables.wide_member_helps, evaluated(0.3, 0.375, 0.384, names=[WIDE_MEMBER, "zfnet"], num=500), OPEN),
+    (report_tables.wide_member_helps, evaluated(0.3, 0.4, 0.384, names=[WIDE_MEMBER, "zfnet"]), FAILS),
+    (report_tables.wide_dense_layers_overfit, variants(**{WIDE: 0.375, "zfnet, both": 0.383}), HOLDS),
+    (report_tables.wide_dense_layers_overfit, variants(**{WIDE: 0.375, "zfnet, both": 0.376}), OPEN),
+    (report_tables.wide_dense_layers_overfit, variants(**{WIDE: 0.383, "zfnet, both": 0.375}), FAILS),
+    (report_tables.variant_beats_alexnet, variants(zfnet=0.384, alexnet=0.405), HOLDS),
+    (report_tables.variant_beats_alexnet, variants(zfnet=0.384, alexnet=0.385), OPEN),
+    (report_tables.variant_beats_alexnet, variants(zfnet=0.405, alexnet=0.384), FAILS),
     (report_tables.same_order, ranked(0.6, 0.03), HOLDS),
     (report_tables.same_order, ranked(0.4, 0.08), OPEN),
     (report_tables.same_order, ranked(-0.9, 0.999, p_contrary=0.001), FAILS),

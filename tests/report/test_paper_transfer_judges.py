@@ -60,10 +60,10 @@ CASES = [
         rows(("pretrained", 15, 20, 21.5, 20), ("scratch", 15, 90, 91, 89)),
         FAILS,
     ),
-    (report_transfer.pretrained_beats_scratch_on_101, rows(("pretrained", 15, 60), ("scratch", 15, 55)), HOLDS),
-    (report_transfer.pretrained_beats_scratch_on_101, rows(("pretrained", 15, 60), ("scratch", 15, 55.1)), OPEN),
-    (report_transfer.pretrained_beats_scratch_on_101, rows(("pretrained", 15, 60), ("scratch", 15, 64.9)), OPEN),
-    (report_transfer.pretrained_beats_scratch_on_101, rows(("pretrained", 15, 60), ("scratch", 15, 65)), FAILS),
+    (report_transfer.pretrained_beats_scratch_on_101, rows(("pretrained", 15, 60), ("scratch", 15, 56)), HOLDS),
+    (report_transfer.pretrained_beats_scratch_on_101, rows(("pretrained", 15, 60), ("scratch", 15, 56.1)), OPEN),
+    (report_transfer.pretrained_beats_scratch_on_101, rows(("pretrained", 15, 60), ("scratch", 15, 63.9)), OPEN),
+    (report_transfer.pretrained_beats_scratch_on_101, rows(("pretrained", 15, 60), ("scratch", 15, 64)), FAILS),
     (report_transfer.pretrained_beats_scratch_on_101, rows(FAR, NEAR, num_classes=2), HOLDS),  # both on the same task
     (report_transfer.pretrained_beats_scratch_on_101, rows(("pretrained", 15, 60, 61), ("scratch", 15, 50)), OPEN),
     (report_transfer.pretrained_beats_scratch_on_101, rows(FAR, ("scratch", 30, 1, 2)), None),
@@ -99,21 +99,36 @@ CASES = [
     (report_transfer.higher_layers_are_better, rising(10, 20, 50, 40, 60), FAILS),
     (report_transfer.higher_layers_are_better, svm(conv1=[1, 1.1], conv5=[50, 51]), None),
     (report_transfer.higher_layers_are_better, svm(**{f"conv{n}": [n] for n in range(1, 6)}), OPEN),
+    (report_transfer.higher_layers_are_better, one_fold(10, 20, 30, 40, 44), HOLDS),
+    (report_transfer.higher_layers_are_better, one_fold(10, 20, 30, 40, 43.9), OPEN),
+    (report_transfer.higher_layers_are_better, one_fold(10, 20, 30, 40, 36.1), OPEN),
+    (report_transfer.higher_layers_are_better, one_fold(10, 20, 30, 40, 36), FAILS),
+    (report_transfer.average_precision, voc(74.3), HOLDS),
+    (report_transfer.average_precision, voc(74.2), OPEN),
+    (report_transfer.average_precision, voc(69.4), OPEN),
+    (report_transfer.average_precision, voc(69.3), FAILS),
+    (report_transfer.pretrained_beats_scratch_on_256, rows(FAR, NEAR), HOLDS),
+    (report_transfer.pretrained_beats_scratch_on_256, rows(FAR, SAME), OPEN),
+    (report_transfer.pretrained_beats_scratch_on_256, rows(("pretrained", 15, 50), ("scratch", 15, 55)), FAILS),
+    (report_transfer.pretrained_beats_earlier_on_256, rows(("pretrained", 15, 26.6), num_classes=257), FAILS),
     (report_transfer.higher_layers_are_better, one_fold(43.6, 54.5, 54.2, 50.4, 39.2), FAILS),
     (report_transfer.higher_layers_are_better, one_fold(10, 20, 30, 40, 50), HOLDS),
     (report_transfer.higher_layers_are_better, one_fold(10, 20, 19, 40, 50), OPEN),
     (report_transfer.top_layer_is_as_good, svm(conv5=[80, 81, 80.4], fc7=[79.8, 80.7, 80.3]), HOLDS),
-    (report_transfer.top_layer_is_as_good, svm(conv5=[80, 81, 80], fc7=[79, 78, 79]), OPEN),
+    (report_transfer.top_layer_is_as_good, svm(conv5=[80, 81, 80], fc7=[79, 77, 79]), OPEN),
     (report_transfer.top_layer_is_as_good, svm(conv5=[80, 81, 80.4], fc7=[60, 60.7, 60.3]), FAILS),
-    (report_transfer.top_layer_is_as_good, svm(conv5=[80], fc7=[85]), HOLDS),
-    (report_transfer.top_layer_is_as_good, svm(conv5=[80], fc7=[79]), OPEN),
-    (report_transfer.top_layer_is_as_good, svm(conv5=[80], fc7=[75]), FAILS),  # whatever the margin
+    (report_transfer.top_layer_is_as_good, svm(conv5=[80], fc7=[78]), HOLDS),
+    (report_transfer.top_layer_is_as_good, svm(conv5=[80], fc7=[77.9]), OPEN),
+    (report_transfer.top_layer_is_as_good, svm(conv5=[80], fc7=[76.1]), OPEN),
+    (report_transfer.top_layer_is_as_good, svm(conv5=[80], fc7=[76]), FAILS),
     (report_transfer.top_layer_is_as_good, svm(conv4=[1, 2], fc7=[1, 2]), None),
     (report_transfer.classifiers_agree, both_on_fc7([80, 81, 80.4], [80.1, 81.3, 80.4]), HOLDS),
     (report_transfer.classifiers_agree, both_on_fc7([80, 81, 80.4], [60, 60.8, 60.4]), FAILS),
-    (report_transfer.classifiers_agree, both_on_fc7([80], [80]), OPEN),
-    (report_transfer.classifiers_agree, both_on_fc7([80], [75]), FAILS),
-    (report_transfer.classifiers_agree, both_on_fc7([75], [80]), FAILS),
+    (report_transfer.classifiers_agree, both_on_fc7([80], [82]), HOLDS),
+    (report_transfer.classifiers_agree, both_on_fc7([82.1], [80]), OPEN),
+    (report_transfer.classifiers_agree, both_on_fc7([80], [83.9]), OPEN),
+    (report_transfer.classifiers_agree, both_on_fc7([80], [76]), FAILS),
+    (report_transfer.classifiers_agree, both_on_fc7([76], [80]), FAILS),
     (report_transfer.classifiers_agree, svm(fc7=[80, 81]), None),
 ]
 
@@ -143,7 +158,7 @@ def test_one_fold_is_judged_by_bounds_and_says_so_as_every_rule_does():
     finding = report_transfer.pretrained_beats_scratch_on_101.judge(rows(("pretrained", 15, 60), ("scratch", 15, 1)))
     assert finding == ("15 per class: 60.0 against 1.0 %", HOLDS, "one fold: by bounds")
     by_folds = [claim.rule for claim in TABLES if "Nadeau" in claim.rule]
-    assert len(by_folds) == 8 and all("; one fold: " in rule and "5 points" in rule for rule in by_folds)
+    assert len(by_folds) == 8 and all("; one fold, or no spread: " in rule for rule in by_folds)
 
 
 def test_a_size_that_refutes_decides_beside_one_that_cannot_be_tested():

@@ -29,7 +29,7 @@ def test_features_are_computed_once_for_the_same_weights_data_and_pictures(train
     monkeypatch.setattr(protocol, "features_of", lambda *a, **o: passes.append(1) or real(*a, **o))
 
     def cached(net=trained, photo_set=photo_set, layers=("fc7",), batch_size=16):
-        return frozen_features.cached(net, photo_set, layers, tmp_path / "cache", batch_size=batch_size)
+        return frozen_features.cached(net, photo_set, layers=layers, folder=tmp_path / "cache", batch_size=batch_size)
 
     first = cached()["fc7"]
     assert first.shape == (46, 12) and first[20:].any(axis=1).sum() > 20
@@ -62,19 +62,21 @@ def test_a_pass_that_broke_leaves_no_features(trained, photo_set, tmp_path, monk
 
     monkeypatch.setattr(protocol, "features_of", broken)
     with pytest.raises(KeyboardInterrupt):
-        frozen_features.cached(trained, photo_set, ["fc7"], tmp_path / "cache", batch_size=16)
+        frozen_features.cached(trained, photo_set, layers=["fc7"], folder=tmp_path / "cache", batch_size=16)
     assert not list((tmp_path / "cache").glob("*.npy"))
     monkeypatch.setattr(protocol, "features_of", real)
-    frozen_features.cached(trained, photo_set, ["fc8"], tmp_path / "cache", batch_size=16)
+    frozen_features.cached(trained, photo_set, layers=["fc8"], folder=tmp_path / "cache", batch_size=16)
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 1 and not list((tmp_path / "cache").glob("*.unfinished"))
     monkeypatch.setattr(frozen_features.shutil, "disk_usage", lambda folder: type("Disk", (), {"free": 10}))
     with pytest.raises(ValueError, match="the features take 0.0 GB, and 0.0 GB are free there"):
-        frozen_features.cached(trained, photo_set, ["fc7"], tmp_path / "cache", batch_size=16)
+        frozen_features.cached(trained, photo_set, layers=["fc7"], folder=tmp_path / "cache", batch_size=16)
 
 
 def test_a_damaged_file_of_features_is_named_and_made_anew_once_it_is_deleted(trained, photo_set, tmp_path):
     def cached():
-        return frozen_features.cached(trained, photo_set, ["fc7"], tmp_path / "cache", batch_size=16)["fc7"]
+        return frozen_features.cached(trained, photo_set, layers=["fc7"], folder=tmp_path / "cache", batch_size=16)[
+            "fc7"
+        ]
 
     whole = np.array(cached())
     (path,) = (tmp_path / "cache").glob("*.npy")
@@ -96,7 +98,9 @@ def test_pictures_that_the_net_was_trained_on_are_left_out(trained, photo_set, t
 
     def opened(threshold, images=seen):
         folder = tmp_path / "cache"
-        return frozen_features.open_photos("caltech101", tmp_path, trained, threshold, folder, trained=images)
+        return frozen_features.open_photos(
+            "caltech101", tmp_path, net=trained, threshold=threshold, folder=folder, trained=images
+        )
 
     rest = opened(0.95)
     left = [photo for number, photo in enumerate(photo_set.photos) if number not in (3, 12)]
@@ -152,12 +156,12 @@ def test_a_damaged_record_is_named_and_so_is_one_of_another_key(tmp_path):
 
 def test_photos_are_no_pictures_of_a_net_that_is_not_square(photo_set, tmp_path):
     with pytest.raises(ValueError, match=r"net='small': its pictures are 20x28 of 3 channel\(s\), and the photos"):
-        frozen_features.cached(foreign_nets.SMALL, photo_set, ["conv2"], tmp_path, batch_size=16)
+        frozen_features.cached(foreign_nets.SMALL, photo_set, layers=["conv2"], folder=tmp_path, batch_size=16)
 
 
 def test_features_of_any_square_net_are_its_own(photo_set, tmp_path):
     net = nets.FunctionNet(lambda images: {"mean": images.mean(axis=(1, 2))}, image_size=SIDE - 4, picture_size=SIDE)
-    rows = frozen_features.cached(net, photo_set, ["mean"], tmp_path, batch_size=16)["mean"]
+    rows = frozen_features.cached(net, photo_set, layers=["mean"], folder=tmp_path, batch_size=16)["mean"]
     source = photo_sets.source_of(photo_set, SIDE)
     pictures = np.stack([source[number]["image"] for number in range(len(source))])
     np.testing.assert_allclose(rows, pictures[:, 2:-2, 2:-2].mean(axis=(1, 2)) / 255, rtol=1e-5)

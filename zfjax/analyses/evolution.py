@@ -95,7 +95,9 @@ def measure(
     return {layer: _settling(curve, final[layer], earlier) for layer, curve in curves.items()}
 
 
-def project(by_epoch: Mapping[int, Net], source: Source, tops: Mapping[int, State], maps: Mapping[str, Any]) -> Drawn:
+def project(
+    by_epoch: Mapping[int, Net], source: Source, *, tops: Mapping[int, State], maps: Mapping[str, Any]
+) -> Drawn:
     """Project the strongest activation of each of `maps` at every epoch.
 
     Args:

@@ -321,7 +321,7 @@ ROTATIONS = np.arange(0.0, 360.0, 10.0)  # degrees
 CANDIDATES = 128  # pictures drawn, among which those to look at are chosen
 
 
-def choose_images(data: ImageSet, net: Net, num: int, seed: int) -> Chosen:
+def choose_images(net: Net, data: ImageSet, *, num: int, seed: int) -> Chosen:
     """`num` pictures by seed: those classified rightly first, and one of each class before a second one of any."""
     if num < 1:
         raise UserError(f"num_images={num}: at least 1 is needed")
@@ -381,13 +381,15 @@ class Numbers(TypedDict):
     quarter_turn_gain: NotRequired[Any]  # float [N], of rotation
 
 
-def numbers(name: str, amounts: np.ndarray, measured: Curves, layers: Sequence[str], labels: np.ndarray) -> Numbers:
+def numbers(
+    measured: Curves, *, transform: str, amounts: np.ndarray, layers: Sequence[str], labels: np.ndarray
+) -> Numbers:
     """What MEANINGS says, for one transform; what needs classes is None without them."""
-    extents, distances = TRANSFORMS[name].extent(amounts), relative(measured)
+    extents, distances = TRANSFORMS[transform].extent(amounts), relative(measured)
     slopes = {layer: float(slope(extents, distances[layer]).mean()) for layer in layers}
     shares = label_probability(measured, labels)
     result: Numbers = {
-        "per": TRANSFORMS[name].unit,
+        "per": TRANSFORMS[transform].unit,
         "slope": slopes,
         "slope_ratio": slopes[layers[0]] / slopes[layers[-1]] if slopes[layers[-1]] else None,
         "raw_slope": {layer: slope(extents, measured.distances[layer]).mean() for layer in layers},
@@ -406,7 +408,7 @@ def numbers(name: str, amounts: np.ndarray, measured: Curves, layers: Sequence[s
             "images": kept.mean(axis=1),
             "amounts": kept.mean(axis=0),
         }
-    if name == "rotation":
+    if transform == "rotation":
         result["quarter_turn_gain"] = None if shares is None else quarter_turns(amounts, shares)
     return result
 

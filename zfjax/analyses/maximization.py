@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 from zfjax import nets
 from zfjax.analyses.strongest import OUTSIDE
 from zfjax.architecture import Architecture, Conv, FieldRule
-from zfjax.deconvnet import Index, Unit
+from zfjax.deconvnet import Index, Unit, one_layer
 from zfjax.errors import UserError
 from zfjax.features import Features, in_batches
 from zfjax.nets import Net
@@ -295,10 +295,10 @@ MEANINGS = {
 
 def climb(
     net: Net,
-    layer: str,
-    channels: Any,
-    key: jax.Array,
+    units: Unit | Any,
     *,
+    layer: str | None = None,
+    key: jax.Array,
     of: Literal["unit", "map"] = "unit",
     noise: float = 10.0,
     steps: int = 40,
@@ -315,12 +315,12 @@ def climb(
     channel, and of noise. See `crop_of_mean` for the start, and `climbs_before_relu` for what is climbed.
 
     Examples:
-      climbed = maximization.climb(net, "conv5", [3, 17], jax.random.key(0), jitter=4, blur=0.5)
+      climbed = maximization.climb(net, Unit([3, 17], layer="conv5"), key=jax.random.key(0), jitter=4, blur=0.5)
 
     Args:
       net: any network.
-      layer: where the units stand.
-      channels: int [M].
+      units: a `Unit` of channels [M], each climbed in the middle of its map; or the channels alone, int [M].
+      layer: where the units stand, unless they say it.
       key: draws noise and jitter.
       of: the unit in the middle of each map, or the mean of the whole map; a dense unit is both.
       noise: standard deviation of the noise at the start, pixels.
@@ -333,14 +333,20 @@ def climb(
     """
     options: dict[str, Any] = {"steps": steps, "step_size": step_size, "jitter": jitter, "blur": blur, "decay": decay}
     check_climb(noise=noise, **options)
-    nets.check_layer(net, layer)
+    unit = units if isinstance(units, Unit) else Unit(units)
+    if unit.position is not None:
+        raise UserError(f"units={units}: the unit in the middle of each map is climbed; leave the position out")
+    named = one_layer(unit, layer)
+    if named is None:
+        raise UserError("layer=None: say in which layer the units stand, by layer= or in Unit(layer=...)")
+    layer = nets.check_layer(net, named)
     if at_once < 1:
         raise UserError(f"at_once={at_once}: at least 1 is needed")
-    channels = np.asarray(channels)
+    channels = np.asarray(unit.channel)
     if channels.ndim != 1 or not len(channels):
         raise UserError(f"channels={channels.tolist()}: a list of at least one is needed")
-    place, unit = middle(net, layer)
-    position = unit if of == "unit" else None
+    place, centre = middle(net, layer)
+    position = centre if of == "unit" else None
     mean, prepare = crop_of_mean(net), _prepare(net)
     climbed = _climbed_function(net, layer, prepare)
     starts: list[np.ndarray] = []

@@ -463,7 +463,7 @@ def watch(
     return Swept(activity, jnp.take(jax.nn.softmax(scores), label, axis=1), scores.argmax(axis=1).astype(jnp.int32))
 
 
-def choose_scenes(net: Net, data: ImageSet, layer: str, num: int, seed: int, *, batch_size: int) -> Scenes:
+def choose_scenes(net: Net, data: ImageSet, *, layer: str, num: int, seed: int, batch_size: int) -> Scenes:
     """At most `num` images drawn by the seed: first those that are classified correctly or have no label."""
     source = sets.validation_of(data)
     order = np.random.default_rng(seed).permutation(len(source))[: 2 * num + SPARE]

@@ -211,7 +211,7 @@ class Ways(NamedTuple):
     down: Callable[[jax.Array, str], Pictures]  # (signal, its layer) -> the picture by each of METHODS
 
 
-def check_all(net: Net, layer: str, images: np.ndarray, seed: int, *, at_once: int = AT_ONCE) -> tuple[Scores, Drawn]:
+def check_all(net: Net, images: np.ndarray, *, layer: str, seed: int, at_once: int = AT_ONCE) -> tuple[Scores, Drawn]:
     """Scores of all images, `at_once` of them together, and the pictures of the first ones.
 
     The last batch is filled up with the first images, so that one compiled function serves all batches, and that each
@@ -221,7 +221,7 @@ def check_all(net: Net, layer: str, images: np.ndarray, seed: int, *, at_once: i
     first: Drawn = {}
     for chosen in full_batches(len(images), at_once):
         rows = images[chosen]
-        drawn = draw_all(net, layer, rows, jax.random.key(seed))
+        drawn = draw_all(net, rows, layer=layer, key=jax.random.key(seed))
         parts.append(compare(drawn, rows))
         first = first or map_cells(lambda of: of[:SHOWN].copy(), drawn)
     return map_cells(lambda *batches: np.concatenate(batches)[: len(images)], *parts), first
@@ -244,7 +244,7 @@ def not_applicable(net: Net, num_images: int) -> dict[str, str]:
     return left_out
 
 
-def draw_all(net: Net, layer: str, images: np.ndarray, key: jax.Array) -> Drawn:
+def draw_all(net: Net, images: np.ndarray, *, layer: str, key: jax.Array) -> Drawn:
     """Every picture that is compared, of a batch of images: of a network without classes or switches what it has.
 
     `anew` and the comparisons with the image are of the best class, or of the strongest unit where there is no class.

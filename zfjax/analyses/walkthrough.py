@@ -97,7 +97,7 @@ def last_conv(architecture: Architecture) -> str:
     return (convs or architecture.layer_names)[-1]
 
 
-def walk_down(net: nets.OfTable, views: nets.Views, layer: str, channel: int | None) -> Walk:
+def walk_down(net: nets.OfTable, views: nets.Views, *, layer: str, channel: int | None = None) -> Walk:
     """Every stage of one unit's way down, and what is conserved on it.
 
     Args:

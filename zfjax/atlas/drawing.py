@@ -166,7 +166,7 @@ def _epochs_of(
     for n, net in enumerate(epochs.values()):
         views = nets.read_views(source, images[alive], net)
         fn, units = as_partial(net.features([layer])), Unit(channels[alive], None)
-        place = nets.places_of(units, np.arange(len(alive)), fn, views.images, layer)
+        place = nets.places_of(units, views.images, of=np.arange(len(alive)), fn=fn, layer=layer)
         shape = nets.shapes_of(net, [layer])[layer]
         strongest = np.asarray(maxima_of(fn, np.resize(views.images, (AT_ONCE, *views.images.shape[1:])))[layer][0])
         values[alive, n] = strongest[np.arange(len(alive)), channels[alive]]

@@ -53,7 +53,7 @@ def pretrained(net: Net, photo_set: PhotoSet, fold: Fold, *, layer: str, folder:
     """Softmax regression on the frozen features of one layer, which `folder` keeps."""
 
     def measure() -> dict[str, Any]:
-        features = frozen_features.cached(net, photo_set, [layer], folder, batch_size=batch_size)[layer]
+        features = frozen_features.cached(net, photo_set, layers=[layer], folder=folder, batch_size=batch_size)[layer]
         train, test = linear_models.normalized(features[fold.train], features[fold.test])
         return classify(train, test, photo_set, fold, "softmax")
 
@@ -94,7 +94,7 @@ def voc(net: Net, photo_set: PhotoSet, *, layer: str, folder: Path, batch_size: 
             raise UserError(f"{photo_set.name}: no photo of {split} shows a class: of {len(chosen)} photos")
 
     def measure() -> dict[str, Any]:
-        features = frozen_features.cached(net, photo_set, [layer], folder, batch_size=batch_size)[layer]
+        features = frozen_features.cached(net, photo_set, layers=[layer], folder=folder, batch_size=batch_size)[layer]
         splits, targets = photo_set.splits, photo_set.labels.astype(np.float32)
         train, val = linear_models.normalized(features[splits["train"]], features[splits["val"]])
         held = np.arange(len(train)) % protocol.HELD_OUT == 0

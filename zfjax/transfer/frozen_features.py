@@ -27,7 +27,7 @@ FEATURES_VERSION, DUPLICATES_VERSION = 1, 1
 
 
 def open_photos(
-    dataset: str, images: Path, net: Net, threshold: float | None, folder: Path, *, trained: ImageSet | None = None
+    dataset: str, images: Path, *, net: Net, threshold: float | None, folder: Path, trained: ImageSet | None = None
 ) -> PhotoSet:
     """The data set, without the pictures that the net was trained on where a `threshold` is given.
 
@@ -83,7 +83,7 @@ def side_of(net: Net) -> int:
 
 
 def cached(
-    net: Net, photo_set: PhotoSet, layers: Sequence[str], folder: Path, *, batch_size: int
+    net: Net, photo_set: PhotoSet, *, layers: Sequence[str], folder: Path, batch_size: int
 ) -> dict[str, np.ndarray]:
     """Features of every photo, float32 [N, features] for each layer, read from `folder` or written there first.
 
