@@ -95,11 +95,20 @@ def read_json(path: Path, fields: Any, way_on: str) -> Any:
 def parse_json(text: bytes, fields: Any, where: str, way_on: str) -> Any:
     """`read_json` of bytes that are read already, and lie at `where`."""
     try:
-        value = json.loads(text.decode())
+        value = json.loads(text.decode(), object_pairs_hook=once)
         schema.check(value, fields)
     except (ValueError, RecursionError) as error:  # no text, no JSON, too deep, a number of too many digits, a field
         raise UserError(f"{where} is damaged ({error}); {way_on}") from error
     return value
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, for its reader; UserError for a name that stands there twice, of which one would be lost."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise UserError(f"{next(name for name in values if names.count(name) > 1)!r} stands there twice")
+    return values
 
 
 def read_npz(path: Path, way_on: str) -> dict[str, np.ndarray]:

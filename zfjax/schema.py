@@ -5,10 +5,22 @@ A reader of ours names such a TypedDict; what is found missing afterwards is a m
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from types import NoneType
-from typing import Annotated, Any, NamedTuple, NotRequired, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from zfjax.errors import UserError
 
@@ -36,7 +48,7 @@ WORDS: dict[type, str] = {
 
 
 def check(result: object, fields: Any) -> None:
-    """UserError that names the first field of `fields`, a TypedDict, that `result` lacks or has of another type."""
+    """UserError that names the first field of `fields`, as for `faults`, that `result` lacks or has of another type."""
     if (fault := next(faults(result, fields), None)) is not None:
         raise UserError(fault)
 
@@ -53,12 +65,12 @@ def faults(value: object, kind: Any, place: str = "") -> Iterator[str]:
 
     Args:
       value: what JSON holds. There a whole number is a number too, and a tuple is a list.
-      kind: a TypedDict, dict[str, ...], list[...], tuple[...], ... | None, Annotated[..., Range], a type of `WORDS`, or
-        object for anything.
+      kind: a TypedDict, a dataclass by its fields, dict[str, ...], list[...], tuple[...], ... | None, Literal[...],
+        Annotated[..., Range], a type of `WORDS`, or object for anything.
       place: names of the fields that lead to it, with dots between.
     """
     origin, args = get_origin(kind), get_args(kind)
-    if is_typeddict(kind):
+    if is_typeddict(kind) or dataclasses.is_dataclass(kind):
         yield from _faults_of_fields(value, kind, place)
     elif NoneType in args:
         (other,) = (arg for arg in args if arg is not NoneType)
@@ -66,6 +78,9 @@ def faults(value: object, kind: Any, place: str = "") -> Iterator[str]:
     elif origin is Annotated:
         wrong = list(faults(value, args[0], place))
         yield from wrong or _faults_of_range(value, args[1], place)
+    elif origin is Literal:
+        if value not in args:
+            yield f"{place} is {value!r:.60}, not one of {', '.join(map(repr, args))}"
     elif origin is tuple and isinstance(value, list) and len(value) != len(args):
         yield f"{place} has {len(value)} entries, not {len(args)}"
     elif origin in (dict, list, tuple):

@@ -1,7 +1,8 @@
 """What a result.json lacks of the fields that are read of it: each type, each place."""
 
 import math
-from typing import NotRequired, TypedDict
+from dataclasses import dataclass
+from typing import Literal, NotRequired, TypedDict
 
 import pytest
 
@@ -18,6 +19,12 @@ class Inner(TypedDict):
 class Fields(TypedDict):
     name: str
     inner: NotRequired[Inner]
+
+
+@dataclass
+class Plain:
+    rate: float
+    kind: Literal["a", "b"]
 
 
 class More(Fields):
@@ -37,6 +44,8 @@ FITTING = [
     (0.5, Share),
     (1, Share),
     (1, Count),
+    ("b", Literal["a", "b"]),
+    ({"rate": 1, "kind": "a"}, Plain),
     ({"name": "a"}, Fields),
     ({"name": "a", "inner": {"number": None}, "else": 3}, Fields),
     (None, Fields | None),
@@ -68,6 +77,10 @@ FAULTS = [
     (0, Count, "it is 0, not at least 1"),
     ("0", Count, "it is '0', not a whole number"),
     ({}, Fields, "it.name is missing"),
+    ("c", Literal["a", "b"], "it is 'c', not one of 'a', 'b'"),
+    ([], Literal["a", "b"], "it is [], not one of 'a', 'b'"),
+    ({"rate": "1", "kind": "a"}, Plain, "it.rate is '1', not a number"),
+    ({"rate": 1}, Plain, "it.kind is missing"),
     ({"name": "a", "inner": {}}, Fields, "it.inner.number is missing"),
     ({"name": "a", "inner": None}, Fields, "it.inner is None, not an object"),
     ({"flag": True}, More, "it.name is missing"),

@@ -8,6 +8,7 @@ import pytest
 import reference
 
 import zfjax
+from zfjax.errors import UserError
 from zfjax.pretrained import caffe
 
 RNG = np.random.default_rng(0)
@@ -110,8 +111,12 @@ def test_receptive_fields_are_the_pixels_that_change_a_place(tmp_path):
         ([row("r", "ReLU", "data", pad=-1)], "layer 'r': pad=-1: a whole number of at least 0 is needed"),
         ([row("r", "ReLU", "data", kernel=1.5)], "layer 'r': kernel=1.5: a whole number of at least 1, or null is"),
         ([row("r", "ReLU", "data") | {"bottom": "data"}], "layer 'r': bottom='data': a list of names is needed"),
-        ([{"name": "r"}], "net.json: row 0 has no type, bottom, top"),
-        ({"layers": []}, "net.json: row 0 has no name, type"),
+        ([{"name": "r"}], r"net.json is damaged \(1.type is missing\); a JSON list of layers"),
+        ({"layers": []}, r"net.json is damaged \(the result is {'layers': \[\]}, not a list\)"),
+        ([row("r", {}, "data")], r"1.type is {}, not a string"),
+        ([row(None, "ReLU", "data")], "1.name is None, not a string"),
+        ([row(["r"], "ReLU", "data")], r"1.name is \['r'\], not a string"),
+        ([row("c", "Convolution", "data", num_output=2, kernel=1)] * 2, "layer 'c' is a Convolution twice"),
     ],
 )
 def test_tables_that_cannot_run_are_named(tmp_path, rows, message):
@@ -120,6 +125,7 @@ def test_tables_that_cannot_run_are_named(tmp_path, rows, message):
 
 
 def test_a_table_that_is_no_json_is_named(tmp_path):
-    (tmp_path / "net.json").write_text("layer {")
-    with pytest.raises(ValueError, match="net.json: a JSON list of layers is needed"):
-        caffe.read_table(tmp_path / "net.json")
+    for text in ("layer {", "[" * 100_000, '[{"name": "a", "name": "b"}]'):
+        (tmp_path / "net.json").write_text(text)
+        with pytest.raises(UserError, match="net.json is damaged .*; a JSON list of layers .* is needed"):
+            caffe.read_table(tmp_path / "net.json")

@@ -249,6 +249,19 @@ def test_what_is_no_file_of_weights_is_named(tmp_path, name, data, message):
         pretrained.read_weights(file_of(tmp_path, name, data))
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("ending", ["npz", "pth", "script.pt"])
+def test_a_name_that_stands_in_a_zip_twice_is_refused(tmp_path, ending):
+    import zipfile
+
+    path = file_of(tmp_path, f"w.{ending}", LAYOUTS[ending][0]())
+    with zipfile.ZipFile(path, "a") as archive:
+        first = archive.namelist()[0]
+        archive.writestr(first, archive.read(archive.namelist()[-1]))
+    with pytest.raises(UserError, match=rf"w\.{ending} is not .* twice: which is meant cannot be told"):
+        pretrained.read_weights(path)
+
+
 def test_a_zip_of_something_and_a_folder_are_named(tmp_path):
     import zipfile
 

@@ -123,7 +123,7 @@ def records(folder):
 
 def steps(folder):
     """Steps of a run's checkpoints."""
-    return sorted(int(entry.name) for entry in (folder / "checkpoints").iterdir())
+    return sorted(int(entry.name) for entry in (folder / "checkpoints").iterdir() if entry.is_dir())
 
 
 def last(folder):

@@ -44,7 +44,7 @@ def write(folder, *steps, kept=()):
     for step in steps:
         store.save(snapshot(step))
     store.close()
-    return sorted(int(entry.name) for entry in folder.iterdir())
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir())
 
 
 def same(a, b):
@@ -215,18 +215,114 @@ def test_a_number_changed_by_hand_is_damage(copy):
         checkpoints.load(copy)
 
 
+def sealed(meta):
+    """`meta` with the digest of what it says now: as somebody writes it who knows how."""
+    rest = {name: value for name, value in meta.items() if name != "digests"}
+    digest = hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return {**rest, "digests": {**meta["digests"], "meta": digest}}
+
+
+def forge(run, change):
+    """Lets `change` another meta of the newest checkpoint of `run`, which fits together again."""
+    path = run / "checkpoints" / "20" / "meta" / "metadata"
+    meta = json.loads(path.read_text())
+    change(meta)
+    path.write_text(json.dumps(sealed(meta)))
+
+
+def test_a_whole_checkpoint_of_another_run_in_the_place_of_one_is_refused(copy, tmp_path):
+    other = Checkpoints(tmp_path / "other")
+    other.save(snapshot(20)._replace(mean=MEAN + 1))
+    other.close()
+    shutil.rmtree(copy / "checkpoints" / "20")
+    shutil.copytree(tmp_path / "other" / "20", copy / "checkpoints" / "20")
+    with pytest.raises(UserError, match="20 is not the one that was saved there: it is another run's, or was changed"):
+        checkpoints.load(copy, with_optimizer=True)
+    assert same(checkpoints.load(copy / "checkpoints" / "10", with_optimizer=True), snapshot(10))
+
+
+def test_a_checkpoint_that_was_put_into_a_run_is_refused(copy, tmp_path):
+    write(tmp_path / "other", 30)
+    shutil.copytree(tmp_path / "other" / "30", copy / "checkpoints" / "30")
+    with pytest.raises(UserError, match="30 is not the one that was saved there"):
+        checkpoints.load(copy)
+
+
+def test_what_a_checkpoint_says_cannot_be_changed_even_by_one_who_knows_how(copy):
+    forge(copy, lambda meta: meta["architecture"].update(image_size=meta["architecture"]["image_size"] + 1))
+    with pytest.raises(UserError, match="20 is not the one that was saved there"):
+        checkpoints.load(copy)
+
+
+NONSENSE = {
+    "settings": lambda meta: meta.update(settings=None),
+    "no settings": lambda meta: meta.pop("settings"),
+    "a rate that is none": lambda meta: meta["annealing"].update(learning_rate=float("nan")),
+    "a rate below 0": lambda meta: meta["annealing"].update(learning_rate=-1.0),
+    "half an epoch": lambda meta: meta["annealing"].update(epoch=0.5),
+    "a count that is a string": lambda meta: meta["annealing"].update(epochs_since_best="1"),
+    "half an image": lambda meta: meta["recipe"].update(batch_size=1.5),
+    "a seed that is true": lambda meta: meta["recipe"].update(seed=True),
+    "crops of no kind": lambda meta: meta["recipe"].update(crops=5),
+    "a setting that is no JSON": lambda meta: meta["settings"].update(totals=[float("inf")]),
+    "a type that is none": lambda meta: meta["architecture"].update(type={}),
+    "an annealing in the recipe's place": lambda meta: meta.update(recipe=meta["annealing"]),
+    "a step without end": lambda meta: meta.update(step=float("inf")),
+}
+
+
+@pytest.mark.parametrize("change", NONSENSE.values(), ids=NONSENSE)
+def test_what_no_run_has_is_damage_also_where_nothing_was_recorded(copy, change):
+    (copy / "checkpoints" / checkpoints.RECORD).unlink()
+    forge(copy, change)
+    with pytest.raises(UserError, match="20 is damaged"):
+        checkpoints.load(copy)
+
+
+def test_a_run_of_a_version_without_records_goes_on_and_has_one_from_then(copy):
+    record = copy / "checkpoints" / checkpoints.RECORD
+    before = json.loads(record.read_text())
+    record.unlink()
+    assert same(checkpoints.load(copy, with_optimizer=True), snapshot(20))
+    write(copy / "checkpoints", 30)
+    assert list(json.loads(record.read_text()).items())[:2] == list(before.items())
+    assert same(checkpoints.load(copy / "checkpoints" / "10", with_optimizer=True), snapshot(10))
+
+
+def test_the_record_names_the_checkpoints_that_are_there(tmp_path):
+    steps = write(tmp_path, *range(1, 9), kept=(2, 4, 99))
+    record = json.loads((tmp_path / checkpoints.RECORD).read_text())
+    assert set(map(str, steps)) <= set(record) and "1" not in record
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"20": 5}', '{"20": "a", "20": "b"}', "[" * 100_000])
+def test_a_damaged_record_is_named_and_can_be_taken_away(copy, text):
+    record = copy / "checkpoints" / checkpoints.RECORD
+    record.write_text(text)
+    with pytest.raises(UserError, match=f"{record} is damaged .*; remove it"):
+        checkpoints.load(copy)
+    record.unlink()
+    assert checkpoints.load(copy).step == 20
+
+
+def test_settings_that_json_has_not_are_refused_before_anything_is_written(tmp_path):
+    store = Checkpoints(tmp_path)
+    with pytest.raises(UserError, match="settings: .* give values that JSON has"):
+        store.save(snapshot(5)._replace(settings={"loss": float("nan")}))
+    store.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def with_format(run, number):
     """The newest checkpoint of `run` as a version with this format would have written it (None: with no number)."""
+    (run / "checkpoints" / checkpoints.RECORD).unlink()
     path = run / "checkpoints" / "20" / "meta" / "metadata"
     meta = json.loads(path.read_text())
     assert meta.pop("format") == checkpoints.FORMAT == 1
     if number is not None:
         meta["format"] = number
-    rest = {name: value for name, value in meta.items() if name != "digests"}
-    digest = hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16).hexdigest()
-    assert digest != meta["digests"]["meta"]
-    meta["digests"]["meta"] = digest
-    path.write_text(json.dumps(meta))
+    assert sealed(meta) != meta
+    path.write_text(json.dumps(sealed(meta)))
     return run
 
 
@@ -254,7 +350,7 @@ def test_arrays_of_another_architecture_are_refused_by_name(tmp_path):
     store = Checkpoints(tmp_path)
     store.save(snapshot(1)._replace(architecture=TINY.with_sizes(fc6=13)))
     store.close()
-    with pytest.raises(ValueError, match=r"checkpoint .*1: its kernels .* are not those of tiny, .*13"):
+    with pytest.raises(ValueError, match=r"checkpoint .*1 is damaged \(its kernels .* are not those of tiny, .*13"):
         checkpoints.load(tmp_path)
 
 
@@ -288,7 +384,7 @@ def test_a_mistake_of_ours_is_not_called_damage(tmp_path, monkeypatch):
     store.save(snapshot(10))
     store.close()
 
-    def mistaken(_):
+    def mistaken(_, kind):
         raise NameError("name 'foo' is not defined")
 
     monkeypatch.setattr(checkpoints, "_decode", mistaken)

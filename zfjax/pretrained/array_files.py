@@ -16,6 +16,7 @@ import numpy as np
 
 from zfjax.errors import UserError
 from zfjax.extras import extra
+from zfjax.files import once
 from zfjax.pretrained.words import Found, listed
 
 NO_CHECKSUM = "the format holds no checksum: damage inside its numbers cannot be seen; sha256= compares the whole file"
@@ -50,7 +51,7 @@ def read_safetensors(path: Path, key: str | None) -> Found:
     end = 8 + int.from_bytes(data[:8], "little")
     if end > len(data):
         raise UserError(f"its header ends at byte {end}, and the file at {len(data)}: a download that broke off?")
-    header = json.loads(data[8:end], object_pairs_hook=_once)
+    header = json.loads(data[8:end], object_pairs_hook=once)
     header.pop("__metadata__", None)
     arrays, expected = {}, end
     for name, row in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
@@ -71,7 +72,7 @@ def read_safetensors(path: Path, key: str | None) -> Found:
 
 def shards_of(path: Path, text: bytes) -> dict[str, list[str]]:
     """{file: names of its arrays} of an index, `model.safetensors.index.json` or `pytorch_model.bin.index.json`."""
-    index = json.loads(text, object_pairs_hook=_once)
+    index = json.loads(text, object_pairs_hook=once)
     names = index.get("weight_map") if isinstance(index, Mapping) else None
     if not isinstance(names, Mapping) or not names:
         raise UserError("it is JSON without a 'weight_map', which says in which file each array lies")
@@ -218,12 +219,6 @@ def _mapped(tree: Any, make: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [_mapped(value, make) for value in tree]
     return make(tree)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) != len(dict(pairs)):
-        raise UserError("a name that stands there twice")
-    return dict(pairs)
 
 
 def _no_key(key: str | None) -> None:

@@ -7,15 +7,15 @@ that a name stands for what the last row made of it. Arrays are NHWC and kernels
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 
+from zfjax import files
 from zfjax.architecture import COUNT, Conv, FieldRule, ReceptiveField, Shape, check_fields
 from zfjax.errors import UserError
 from zfjax.network import Params
@@ -40,6 +40,21 @@ class CaffeLayer:
     global_pooling: bool = False  # one window over the whole map
 
 
+class _Row(TypedDict):
+    """A `CaffeLayer` in JSON; `check_table` says, with the layer's name, what the rest has to be."""
+
+    name: str
+    type: str
+    bottom: object
+    top: object
+    num_output: object
+    kernel: object
+    stride: object
+    pad: object
+    pool: object
+    global_pooling: object
+
+
 Table = tuple[CaffeLayer, ...]
 
 
@@ -50,28 +65,29 @@ def read_table(path: Path) -> Table:
       OSError: no such file.
       UserError: no JSON, a row without one of the fields, a type that is not known, a map that no row before has made.
     """
-    try:
-        rows = json.loads(Path(path).read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: a JSON list of layers is needed ({error})") from error
-    fields = [field.name for field in dataclasses.fields(CaffeLayer)]
+    way_on = "a JSON list of layers with the fields of CaffeLayer is needed"
+    rows = files.read_json(Path(path), list[_Row], way_on)
     table = []
-    for number, row in enumerate(rows if isinstance(rows, list) else [rows]):
-        missing = [name for name in fields if not isinstance(row, dict) or name not in row]
-        if missing:
-            raise UserError(f"{path}: row {number} has no {', '.join(missing)}")
+    for row in rows:
+        named = {field.name: row[field.name] for field in dataclasses.fields(CaffeLayer)}
         values: dict[str, Any] = {
-            name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in fields
+            name: tuple(value) if isinstance(value, list) else value for name, value in named.items()
         }
         table.append(CaffeLayer(**values))
-    check_table(tuple(table))
+    try:
+        check_table(tuple(table))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     return tuple(table)
 
 
 def check_table(table: Table) -> None:
     """UserError naming the first row that cannot run, and why."""
     made = {DATA}
+    with_filters = [row.name for row in table if row.type == "Convolution"]
     for row in table:
+        if with_filters.count(row.name) > 1:
+            raise UserError(f"layer {row.name!r} is a Convolution twice: each has filters of its own, so another name")
         if row.type not in OPERATIONS:
             raise UserError(f"layer {row.name!r} is of type {row.type!r}: one of {', '.join(OPERATIONS)} is known")
         check_fields(f"layer {row.name!r}: ", row, _RULES)

@@ -44,6 +44,8 @@ def read_onnx(path: Path, key: str | None) -> Found:
         except (OSError, onnx.checker.ValidationError) as error:
             raise UserError(f"{listed(outside)} lie in a file beside it, which cannot be read: {error}") from error
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    if len(arrays) != len(graph.initializer):
+        raise UserError("an initializer's name stands there twice: which is meant cannot be told")
     return _by_module(graph, arrays)
 
 

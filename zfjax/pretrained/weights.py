@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -243,8 +244,11 @@ class Format(NamedTuple):
 def _read_zip(path: Path, key: str | None) -> Found:
     with open(path, "rb") as stream:
         archive = zipfile.ZipFile(stream)
+        names = archive.namelist()
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise UserError(f"it holds {listed(twice)} twice: which is meant cannot be told")
         try:
-            return _READ_ZIP[_kind_of_zip(archive.namelist())](archive, key)
+            return _READ_ZIP[_kind_of_zip(names)](archive, key)
         except zipfile.BadZipFile as error:
             raise UserError(f"{error}: it is damaged, or was saved without checksums") from error
 

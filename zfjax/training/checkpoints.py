@@ -11,14 +11,14 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from zfjax import parallel
+from zfjax import files, parallel, schema
 from zfjax.architecture import Architecture, ContrastNorm, Conv, Dense, Pool
 from zfjax.errors import FailedError, NotThereError, UserError, check_name
 from zfjax.files import digest as digest
@@ -31,7 +31,21 @@ _PARTS = ("network", "optimizer", "meta")
 _UNFINISHED = "orbax-checkpoint-tmp"  # in the name of one that is being written
 _UNFIT = (LookupError, TypeError, ValueError, AttributeError)  # of reading what holds something else than was written
 LATEST = 3  # newest checkpoints that are kept besides
+RECORD = "digests.json"  # beside the checkpoints: {step: digest of all that its meta says, so of its arrays too}
 _STORED_TYPES = {kind.__name__: kind for kind in (Architecture, Conv, Dense, Pool, ContrastNorm, Recipe, Annealing)}
+_TOLD = (Architecture, Recipe, Annealing)  # what a meta says, each by its type's name
+
+
+class _Meta(TypedDict):
+    """What stands beside a checkpoint's arrays."""
+
+    format: NotRequired[int]
+    architecture: dict[str, object]
+    recipe: dict[str, object]
+    annealing: dict[str, object]
+    step: int
+    settings: dict[str, object]
+    digests: dict[str, str]
 
 
 class Checkpoint(NamedTuple):
@@ -51,12 +65,15 @@ class Checkpoints:
     """The checkpoints of one run, `<folder>/<step>/`.
 
     Saving goes on in the background while training continues; a checkpoint appears under its name when it is whole.
-    The latest few stay, and those of `kept_steps`. Every host calls every method; host 0 writes. UserError where
-    something else lies in the folder; FailedError, from `save` or `close`, where a checkpoint was not written.
+    The latest few stay, and those of `kept_steps`. `digests.json` beside them says what each one was when it was saved,
+    so that no other one takes its place. Every host calls every method; host 0 writes. UserError where something else
+    lies in the folder; FailedError, from `save` or `close`, where a checkpoint was not written.
     """
 
     def __init__(self, folder: Path, *, kept_steps: Sequence[int] = ()):
         check_names(folder)
+        for rest in folder.glob(f".{RECORD}.*"):  # of a kill
+            rest.unlink(missing_ok=True)
         policies = checkpoint_managers
         keep = policies.AnyPreservationPolicy([policies.LatestN(LATEST), policies.CustomSteps(list(kept_steps))])
         options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
@@ -70,7 +87,10 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write `checkpoint` under its step, unless that step is already there."""
+        """Write `checkpoint` under its step, unless that step is already there.
+
+        UserError where its settings hold what JSON has not, as NaN.
+        """
         if checkpoint.step in self._manager.all_steps():
             return
         network = {"params": dict(checkpoint.params), "mean": checkpoint.mean}
@@ -89,6 +109,7 @@ class Checkpoints:
             "meta": ocp.args.JsonSave(meta),
         }
         with self._failing():  # of this one, or of the one before, which is written by now
+            self._record(checkpoint.step, _digest(meta))
             begun = self._manager.save(checkpoint.step, args=ocp.args.Composite(**items))
         if not begun:  # Orbax passes over a step that is below another
             raise FailedError(
@@ -103,6 +124,18 @@ class Checkpoints:
             self._manager.close()
         if self._last is not None and parallel.host_count()[0] == 0 and self._last not in steps_in(self.folder):
             raise FailedError(f"the checkpoint of step {self._last} is not in {self.folder}, though it was saved")
+
+    def _record(self, step: int, digest: str) -> None:
+        """Write down what the checkpoint of `step` will be, before it appears: what is there was recorded."""
+        if parallel.host_count()[0] != 0:
+            return
+        record = _read_record(self.folder)
+        if record is None:  # saved by a version that wrote none
+            there = {str(before): _digest_there(self.folder, before) for before in self.steps()}
+            record = {name: known for name, known in there.items() if known is not None}
+        kept = {*map(str, self.steps()), str(self._last)}
+        record = {name: known for name, known in record.items() if name in kept}
+        files.save_json(self.folder / RECORD, {**record, str(step): digest})
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
@@ -207,28 +240,31 @@ def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
 
     Raises:
       FileNotFoundError: no checkpoint there.
-      UserError: it is damaged, its arrays are not those of the architecture that it names, or a newer version of
-        zfjax wrote it.
+      UserError: it is damaged, it is not the one that its run saved, its arrays are not those of the architecture that
+        it names, or a newer version of zfjax wrote it.
     """
     path = find(path)
     parts = ["network", "optimizer"] if with_optimizer else ["network"]
     _check_format(path)
     read = _read(path, parts)
     try:
-        meta = read.meta
+        schema.check(read.meta, _Meta)
+        whole = _digest(read.meta)
+        meta = dict(read.meta)
         digests = meta.pop("digests")
         actual = {name: digest(read[name]) for name in parts}
         actual["meta"] = _digest(meta)
         damaged = [name for name, value in actual.items() if value != digests[name]]
         if damaged:
             raise UserError(f"the contents of {', '.join(damaged)} are not those that were written")
-        architecture, recipe, annealing = (_decode(meta[name]) for name in ("architecture", "recipe", "annealing"))
+        architecture, recipe, annealing = (_decode(meta[kind.__name__.lower()], kind) for kind in _TOLD)
         params, mean = read.network["params"], read.network["mean"]
+        _check_shapes(params, architecture)
     except _UNFIT as error:
         raise _damaged(path, error) from error
     if meta["step"] != int(path.name):
         raise UserError(f"checkpoint {path} is of step {meta['step']}: call its folder by its step, {meta['step']}")
-    _check_shapes(path, params, architecture)
+    _check_recorded(path, whole)
     optimizer = read.optimizer if with_optimizer else None
     return Checkpoint(architecture, params, mean, recipe, annealing, meta["step"], meta["settings"], optimizer)
 
@@ -269,14 +305,48 @@ def steps_in(folder: Path) -> list[int]:
 
 
 def _digest(meta: dict[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(meta, sort_keys=True).encode(), digest_size=16).hexdigest()
+    """A hash of JSON; UserError where it has no such, as of NaN."""
+    try:
+        text = json.dumps(meta, sort_keys=True, allow_nan=False)
+    except ValueError as error:
+        raise UserError(f"settings: {error}; give values that JSON has") from error
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _check_shapes(path: Path, params: Params, architecture: Architecture) -> None:
-    expected = {name: size.kernel for name, size in architecture.sizes().items()}
-    stored = {name: tuple(layer["kernel"].shape) for name, layer in params.items()}
+def _read_record(folder: Path) -> dict[str, str] | None:
+    """{step: digest} of the checkpoints in `folder` as they were saved; None where no such record lies there."""
+    path = folder / RECORD
+    if not path.exists():
+        return None
+    record: dict[str, str] = files.read_json(
+        path, dict[str, str], "remove it to have its checkpoints opened by their own digests alone"
+    )
+    return record
+
+
+def _digest_there(folder: Path, step: int) -> str | None:
+    """What `RECORD` would say of the checkpoint that lies there; None for a damaged one."""
+    try:
+        return _digest(_read(folder / str(step), []).meta)
+    except UserError:
+        return None
+
+
+def _check_recorded(path: Path, digest: str) -> None:
+    """UserError where a checkpoint in a run's folder is whole, but not the one that was saved there."""
+    record = _read_record(path.parent)
+    if record is not None and record.get(path.name) != digest:
+        raise UserError(
+            f"checkpoint {path} is not the one that was saved there: it is another run's, or was changed. Put the "
+            f"run's own back, or take this one out of the run; by itself, without {RECORD} beside it, it can be opened"
+        )
+
+
+def _check_shapes(params: Params, architecture: Architecture) -> None:
+    expected = {name: (size.kernel, size.kernel[-1:]) for name, size in architecture.sizes().items()}
+    stored = {name: (tuple(layer["kernel"].shape), tuple(layer["bias"].shape)) for name, layer in params.items()}
     if expected != stored:
-        raise UserError(f"checkpoint {path}: its kernels {stored} are not those of {architecture.name}, {expected}")
+        raise UserError(f"its kernels and biases {stored} are not those of {architecture.name}, {expected}")
 
 
 def _encode(value: Any) -> Any:
@@ -287,12 +357,22 @@ def _encode(value: Any) -> Any:
     return [_encode(entry) for entry in value] if isinstance(value, tuple) else _json_number(value)
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: Any, kind: type) -> Any:
+    """What `_encode` wrote; UserError where it is no `kind`."""
+    decoded = _value_of(value)
+    if not isinstance(decoded, kind):
+        raise UserError(f"a {type(decoded).__name__} stands in the place of the {kind.__name__}")
+    if not isinstance(decoded, Architecture):  # which checks its rows itself
+        schema.check(vars(decoded), kind)
+    return decoded
+
+
+def _value_of(value: Any) -> Any:
     if isinstance(value, dict):
-        fields = {name: _decode(entry) for name, entry in value.items() if name != "type"}
+        fields = {name: _value_of(entry) for name, entry in value.items() if name != "type"}
         return _STORED_TYPES[value["type"]](**fields)
     if isinstance(value, list):
-        return tuple(_decode(entry) for entry in value)
+        return tuple(_value_of(entry) for entry in value)
     return float(value) if value == "Infinity" else value
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -64,9 +64,13 @@ class Recipe:
             "crops": (self.crops in ("ten", "random"), "'ten' or 'random'"),
             "compute_dtype": (self.compute_dtype in ("float32", "bfloat16"), "'float32' or 'bfloat16'"),
         }
-        for field, (holds, rule) in rules.items():
-            if not holds:
-                raise UserError(f"{field}={getattr(self, field)!r}: {rule} is needed")
+        _check(self, rules)
+
+
+def _check(row: object, rules: Mapping[str, tuple[bool, str]]) -> None:
+    for field, (holds, rule) in rules.items():
+        if not holds:
+            raise UserError(f"{field}={getattr(row, field)!r}: {rule} is needed")
 
 
 class TrainState(NamedTuple):
@@ -216,6 +220,15 @@ class Annealing:
     epoch: int = 0  # epochs whose validation error has been seen
     best_error: float = math.inf  # lowest validation top-1 error since the last drop, share of images
     epochs_since_best: int = 0
+
+    def __post_init__(self) -> None:
+        rules = {
+            "learning_rate": (0 <= self.learning_rate < math.inf, "a finite number of 0 or more"),
+            "epoch": (self.epoch >= 0, "0 or more"),
+            "best_error": (self.best_error >= 0, "a share of images, or infinity"),
+            "epochs_since_best": (self.epochs_since_best >= 0, "0 or more"),
+        }
+        _check(self, rules)
 
     @staticmethod
     def start(recipe: Recipe) -> Annealing:
