@@ -385,7 +385,7 @@ class Look(NamedTuple):
     row: jax.Array  # int32 [N] its place in the map; 0 in a dense layer
     column: jax.Array  # int32 [N]
     saliency: jax.Array  # float32 [N, H, W] |gradient| of what is watched, summed over the colours: see `look`
-    strongest: jax.Array  # [N] the strongest activation of the watched layer; NaN where one is NaN
+    strongest: jax.Array | None = None  # [N] the strongest activation of the watched layer; NaN where one is NaN
 
 
 class Scenes(NamedTuple):
