@@ -107,7 +107,10 @@ def layers(chosen: argparse.Namespace) -> None:
             print(f"  {layer:<20} {' x '.join(map(str, shape))}")
     if callable(net) or isinstance(net, nets.FunctionNet):
         fn, images = _function(net, chosen)
-        print(zfjax.layers(fn, images))
+        inside = zfjax.layers(fn, images)
+        print(inside)
+        if chosen.all:
+            print("\n".join(f"{path:<40} {list(layer.shape)}" for path, layer in inside.items()))
 
 
 def explain(chosen: argparse.Namespace) -> None:
@@ -196,6 +199,8 @@ def _parser() -> argparse.ArgumentParser:
         add("net", metavar="NET", help=_FUNCTION)
         add("--image-size", type=_size, help="side of the images of a function, or HEIGHTxWIDTH")
         add("--channels", type=int, default=3, help="of the images of a function")
+        if run is layers:
+            add("--all", action="store_true", help="list every operation inside too, as what follows a ReLU")
     return parser
 
 

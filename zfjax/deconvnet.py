@@ -250,7 +250,7 @@ def project(
       trace: `forward`'s trace of the same images; only its switches are used, and the features of a Unit's layer.
       top: a Unit, or the shape of trace[layer].features, zero but for what is to be seen: see `isolate`. [N, ...] on
         the trace of one image gives N pictures of it.
-      layer: where `top` stands; may be left out where a Unit names it.
+      layer: where `top` stands, any of the table, as "conv5" or "fc7"; may be left out where a Unit names it.
       architecture: the table.
       seed: where a Unit starts, as for `isolate`; an array starts from its own values.
 

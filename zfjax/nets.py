@@ -27,6 +27,7 @@ from zfjax import features as layer_features
 from zfjax.anymodel.choices import OnUnknown
 from zfjax.anymodel.crops import Crop, crop_of
 from zfjax.anymodel.names import features_of
+from zfjax.anymodel.names import layers as layers_in
 from zfjax.anymodel.rules import projected_from
 from zfjax.architecture import Architecture, Conv, ReceptiveField, receptive_field
 from zfjax.data import Source, archives, name_of
@@ -41,6 +42,7 @@ from zfjax.pixels import size_of as size_of
 
 _MODULE_AND_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 RUNS = Path("runs")  # where runs are written and looked for, below the current directory
+_SHOWN = 8  # layers that a message names
 LOOKED_AT_ONCE = 16  # images, to find the places of units that do not say theirs
 
 
@@ -392,11 +394,19 @@ class FunctionNet:
 
         shapes = jax.eval_shape(watched, self.params, self._prepared_shape)
         if not keys:
+            given = f"an array {list(shapes.shape)}" if hasattr(shapes, "shape") else str(jax.tree.structure(shapes))
             raise UserError(
-                f"fn returns {jax.tree.structure(shapes)}: {{layer: features}} is needed, or layers=[...] of those "
-                "that zfjax.layers(fn, images) lists"
+                f"fn returns {given}: {{layer: features}} is needed, or layers=[...] of those that zfjax.layers(fn, "
+                f"images) lists{self._modules_in_words()}"
             )
         return tuple(keys)
+
+    def _modules_in_words(self) -> str:
+        """Some of what `layers` could name: the modules that give features, and the last one."""
+        found = layers_in(self._function(self.params), self._prepared_shape)
+        paths = [path for path, layer in found.items() if layer.is_module and len(layer.shape) in (2, 4)]
+        shown = paths if len(paths) <= _SHOWN else [*paths[: _SHOWN - 1], "...", paths[-1]]
+        return f" ({', '.join(shown)}), and logits for what it returns" if shown else ""
 
     @property
     def _prepared_shape(self) -> Any:

@@ -174,8 +174,11 @@ def test_a_net_of_a_function_of_logits_takes_its_layers_by_name():
 def test_a_net_of_a_function_names_what_is_missing():
     with pytest.raises(UserError, match=r"layer='agian': fn has none of this name \(.*again"):
         FunctionNet(linen, image_size=8, layers=["agian"])
-    with pytest.raises(UserError, match=r"fn returns .*layers=\[\.\.\.\] of those that zfjax.layers"):
+    named = r"layers=\[\.\.\.\] of .* lists \(LinenNet/.*\), and logits for what it returns"
+    with pytest.raises(UserError, match=rf"fn returns an array \[1, 3\]: .*{named}"):
         FunctionNet(linen, image_size=8)
+    with pytest.raises(UserError, match=r"fn returns PyTreeDef.*\[\*, \*\].*layers=\[\.\.\.\]"):
+        FunctionNet(lambda x: [x, x], image_size=8)
     net = FunctionNet(lambda x: {"a": x[:, 0, 0], "b": x}, image_size=8, layers=["b"])
     assert (net.layers, net.shapes) == (("b",), {"b": (8, 8, 3)})
 

@@ -49,6 +49,11 @@ def test_layers_of_a_net_are_listed_with_what_is_inside_it(here, capsys):
     assert "stem   float32[1, 4, 4, 2]" in printed
 
 
+def test_every_operation_is_listed_on_request(here, capsys):
+    cli.main(["layers", "cli_nets:NET", "--all"])
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["div", "[1,", "2]"]
+
+
 def test_layers_of_a_function_need_the_size_of_its_images(here, capsys):
     cli.main(["layers", "cli_nets:fn", "--image-size", "6x12"])
     assert "float32[1, 3, 6, 2]" in capsys.readouterr().out
