@@ -304,7 +304,7 @@ def errors_of(folder: Path, images: ImageSet, batch_size: int) -> dict[str, Any]
             name: evaluate(net.params, eval_batches(source, batch_size=batch_size)).shares()
             for name, source in splits.items()
         },
-        "checkpoint": {"path": net.path, "fingerprint": net.fingerprint},
+        "checkpoint": results.checkpoint_of(net),
     }
 
 

@@ -115,7 +115,7 @@ def judged(measurement: Measurement) -> list[Row]:
     claims = [claim for claim in CLAIMS if claim.source == measurement.source]
     for claim in claims:
         schema.check(measurement.result, claim.fields)
-    return [Row(claim, measurement, claim.judge(measurement.result)) for claim in claims]
+    return [Row(claim, measurement, claim.finding(measurement.result)) for claim in claims]
 
 
 def make_page(measurements: Sequence[Measurement], rows: Sequence[Row], unreadable: Sequence[Unreadable]) -> Page:

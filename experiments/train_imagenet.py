@@ -237,6 +237,7 @@ def prepare(
         settings={
             "data": data_name(config),
             "data_fingerprint": images.fingerprint,
+            "num_images": len(images.train),
             "class_names": list(images.class_names),
             "config": config_to_json(config),
         },

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ from zfjax.anymodel.crops import Crop, crop_of
 from zfjax.anymodel.names import features_of
 from zfjax.anymodel.names import layers as layers_in
 from zfjax.anymodel.rules import projected_from
-from zfjax.architecture import Architecture, Conv, ReceptiveField, receptive_field
+from zfjax.architecture import ZFNET, Architecture, Conv, ReceptiveField, receptive_field
 from zfjax.data import Source, archives, name_of
 from zfjax.deconvnet import WAYS, Seed, Unit, Way, as_unit, check_seed, one_layer, project_places, warn_below_zero
 from zfjax.errors import NotThereError, UserError, check_name
@@ -39,6 +39,9 @@ from zfjax.network import Params
 from zfjax.pixels import Size as Size
 from zfjax.pixels import center_crop, in_colours
 from zfjax.pixels import size_of as size_of
+
+if TYPE_CHECKING:
+    from zfjax.training import checkpoints
 
 _MODULE_AND_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 RUNS = Path("runs")  # where runs are written and looked for, below the current directory
@@ -105,6 +108,30 @@ class Net(Protocol):
 
     def receptive_field(self, layer: str) -> ReceptiveField | None:
         """What one place of a layer sees of the images; None where that cannot be known."""
+
+
+class Training(TypedDict):
+    """What a network was trained on, and how long; None where that is not known."""
+
+    num_classes: int | None
+    num_images: int | None
+    epochs: float | None  # 0 of one that is not trained
+    width: float | None  # maps of its first layer over the paper's 96
+
+
+def training_of(net: Net) -> Training:
+    """What `net.training` says, of one that is described by a table at least its width."""
+    known: Training | None = getattr(net, "training", None)
+    if known is not None:
+        return known
+    width = width_of(net.architecture) if isinstance(net, OfTable) else None
+    return {"num_classes": len(net.class_names) or None, "num_images": None, "epochs": None, "width": width}
+
+
+def width_of(architecture: Architecture) -> float | None:
+    """Maps of the first layer over those of the paper's; None where the first layer is no convolution."""
+    first, papers = architecture.layers[0], ZFNET.layers[0]
+    return first.features / papers.features if isinstance(first, Conv) and isinstance(papers, Conv) else None
 
 
 def class_words(net: Net) -> tuple[str, ...]:
@@ -290,6 +317,7 @@ class TrainedNet(OfTable):
     data: str  # what it was trained on, for `zfjax.open_data`
     class_names: tuple[str, ...]  # of its logits
     fingerprint: str  # changes with the weights
+    training: Training | None = None  # None where it is not known
 
     @property
     def name(self) -> str:
@@ -333,6 +361,7 @@ class FunctionNet:
       on_mixing: as for `zfjax.project_fn`.
       layers: from the image up; keys of what `fn` gives, paths of modules inside it, of those that `zfjax.layers`
         lists, and "logits" for what `fn` gives, if that is one array. None named: all that `fn` gives.
+      training: what it was trained on, which claims about it are judged by; None where that is not known.
       units_at_once: projected together by `project`, which bounds the memory. Where `fn` takes images of other sizes
         and the engine can prove that a unit looks no further, `project` feeds a crop: the unit's receptive field.
     """
@@ -354,6 +383,7 @@ class FunctionNet:
     on_mixing: Literal["error", "keep"] = "error"
     layers: tuple[str, ...] = ()
     units_at_once: int = 16
+    training: Training | None = None
 
     def __post_init__(self) -> None:
         size, picture = size_of(self.image_size), size_of(self.picture_size or self.image_size)
@@ -424,8 +454,8 @@ class FunctionNet:
         return hashlib.blake2b(f"{arrays} {program.jaxpr}".encode(), digest_size=16).hexdigest()
 
     def with_params(self, params: Any) -> FunctionNet:
-        """The same function with other parameters: another epoch, weights drawn anew."""
-        other = replace(self, params=params)
+        """The same function with other parameters: another epoch, weights drawn anew. Their training is not known."""
+        other = replace(self, params=params, training=None)
         object.__setattr__(other, "_compiled", self._compiled)  # the same function, so the same programs
         return other
 
@@ -695,7 +725,20 @@ def _trained(net: Path | str | None) -> TrainedNet:
         _data_of(read.settings, read.mean),
         tuple(read.settings["class_names"]),
         digest(dict(read.params)),
+        _training_of(read),
     )
+
+
+def _training_of(read: checkpoints.Checkpoint) -> Training:
+    """What a checkpoint says of it; older ones did not write down the number of images, and count whole epochs."""
+    num_images = read.settings.get("num_images")
+    epochs = read.step / max(1, num_images // read.recipe.batch_size) if num_images else float(read.annealing.epoch)
+    return {
+        "num_classes": len(read.settings["class_names"]),
+        "num_images": num_images,
+        "epochs": None if "imported" in read.settings else epochs,
+        "width": width_of(read.architecture),
+    }
 
 
 def _data_of(settings: Mapping[str, Any], mean: np.ndarray) -> str:

@@ -14,7 +14,19 @@ import numpy as np
 
 from experiments.report.statistics import ALPHA, Outcome, every, falling, more_often, paired, smaller, untested
 from experiments.report.tables import TABLES
-from experiments.report.verdicts import FAILS, HOLDS, NOT_SHOWN, Finding, bounded, claim, tested
+from experiments.report.verdicts import (
+    FAILS,
+    HOLDS,
+    LONG,
+    MANY_CLASSES,
+    NOT_SHOWN,
+    NOTHING,
+    TRAINED,
+    Finding,
+    bounded,
+    claim,
+    tested,
+)
 from zfjax.analyses.evolution import ContinuityFacts
 from zfjax.analyses.strongest import ByChance
 from zfjax.errors import UserError
@@ -47,6 +59,7 @@ class Projections(TypedDict):
     rule="a projection correlates more with its own patch than with another map's (in brackets), in every layer by "
     f"{CLEAR:g} at least: holds; in some layer not at all: does not hold; between: not shown. An untrained network "
     "passes too, as the switches carry much of the patch: what the unit decides is measured by the sanity checks",
+    needs=TRAINED,
 )
 def resemblance(result: Projections) -> Finding | None:
     """Projections and their patches correlate, more than with the patches of another map."""
@@ -69,7 +82,13 @@ class Diagram(TypedDict):
     paper: dict[str, object] | None
 
 
-@claim("Figure 3", says="The network's sizes.", paper="62,357,608 parameters; 110-55-26-13", rule="equal")
+@claim(
+    "Figure 3",
+    says="The network's sizes.",
+    paper="drawn: maps of 110, 55, 26, 13; from these follow 62,357,608 parameters, which it does not print",
+    rule="equal",
+    needs=NOTHING,
+)
 def geometry(result: Diagram) -> Finding | None:
     """The table's map sizes and parameters."""
     if result["paper"] is None:
@@ -100,6 +119,7 @@ class Evolution(TypedDict):
     paper="a few epochs against 40 to 50",
     rule="the lower a layer, the nearer it is to its final features, on average over the epochs (Kendall's rank "
     "correlation over the layers)",
+    needs=LONG,
 )
 def lower_layers_settle_first(result: Evolution) -> Finding | None:
     """Share of the pairs of layers whose lower one is nearer to its final features over the epochs."""
@@ -117,6 +137,7 @@ def lower_layers_settle_first(result: Evolution) -> Finding | None:
     paper="shown",
     rule="projections at neighbouring epochs correlate more where the image stayed, in every layer by "
     f"{CLEAR:g} at least: holds; in some layer not at all: does not hold; between: not shown",
+    needs=LONG,
 )
 def jumps_come_from_other_images(result: Evolution) -> Finding | None:
     """A map's projections at neighbouring epochs are alike where its strongest image stayed."""
@@ -177,6 +198,7 @@ SHIFTS: tuple[Literal["translation", "scale"], ...] = ("translation", "scale")
     says="Small transformations have a dramatic effect in the first layer and a lesser one in the top layer.",
     paper="shown",
     rule=f"the relative distance grows faster in layer 1 than in layer 7 under translation and scaling ({OVER_IMAGES})",
+    needs=TRAINED,
 )
 def first_layer_moves_more(result: Invariance) -> Finding | None:
     """Relative distance per small step of each image, layer 1 against layer 7."""
@@ -196,6 +218,7 @@ def first_layer_moves_more(result: Invariance) -> Finding | None:
     says="In the top layer the effect of translation and scaling is quasi-linear.",
     paper="shown",
     rule=f"R² of a line through zero is above {QUASI_LINEAR:g} for both ({OVER_IMAGES})",
+    needs=MANY_CLASSES,
 )
 def top_layer_is_quasi_linear(result: Invariance) -> Finding | None:
     """R^2 of a line through zero in layer 7."""
@@ -211,6 +234,7 @@ def top_layer_is_quasi_linear(result: Invariance) -> Finding | None:
     says="The output is stable to translations and scalings, but in general not to rotation.",
     paper="shown",
     rule=f"the most probable class stays the same more often under each of the two than under rotation ({OVER_IMAGES})",
+    needs=TRAINED,
 )
 def rotation_breaks_labels(result: Invariance) -> Finding | None:
     """Labels survive translation and scale more often than rotation; None of a network without classes."""
@@ -291,6 +315,7 @@ class FirstLayers(TypedDict):
     says="Without renormalisation a few filters of the first layer dominate.",
     paper="shown",
     rule=f"the strongest filter over the median one is smaller with renormalisation, {BY_A_TENTH}",
+    needs=TRAINED,
 )
 def renormalisation_tames(result: FirstLayers) -> Finding | None:
     """The strongest first-layer filter over the median one, with renormalisation and without."""
@@ -306,6 +331,7 @@ def renormalisation_tames(result: FirstLayers) -> Finding | None:
     says="Smaller filters and stride leave fewer dead features than AlexNet has.",
     paper="shown",
     rule="the share of filters that no image excites, or that are weak, is smaller (two-proportion test over filters)",
+    needs=TRAINED,
 )
 def fewer_dead_filters(result: FirstLayers) -> Finding | None:
     """The share of the first layer's filters that are weak, or that no image excites, whichever is larger."""
@@ -322,6 +348,7 @@ def fewer_dead_filters(result: FirstLayers) -> Finding | None:
     says="AlexNet's first filters are of extremely high and low frequencies, with little of the middle ones.",
     paper="shown",
     rule=f"the share of the filters' energy at middle frequencies is larger than AlexNet's, {BY_A_TENTH}",
+    needs=TRAINED,
 )
 def more_middle_frequencies(result: FirstLayers) -> Finding | None:
     """The share of the first filters' energy at middle frequencies, against AlexNet's."""
@@ -334,6 +361,7 @@ def more_middle_frequencies(result: FirstLayers) -> Finding | None:
     paper="shown",
     rule="the share of the first filters' energy beyond 1 / (2 stride) cycles per pixel, which their own grid cannot "
     f"hold, is smaller than AlexNet's, {BY_A_TENTH}. Judged at the filters, not in the second layer's pictures",
+    needs=TRAINED,
 )
 def less_aliasing(result: FirstLayers) -> Finding | None:
     """The share of the first filters' energy that is too fine for their grid, against AlexNet's."""
@@ -382,6 +410,7 @@ class Occlusion(TypedDict):
     says="Hiding the object makes the probability of its class drop: the model locates the object in the scene.",
     paper="shown",
     rule="the largest drop lies on the object more often than on another scene's object (binomial test)",
+    needs=TRAINED,
 )
 def occlusion_finds_the_object(result: Occlusion) -> Finding | None:
     """The place of the largest drop lies on the object more often than on another scene's object."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.report.statistics import ALPHA, below_zero, every, permuted, smaller, untested
 from experiments.report.transfer import LAYERS, TRANSFER, WIDE
-from experiments.report.verdicts import NOT_SHOWN, Finding, bounded, claim, tested
+from experiments.report.verdicts import MANY_CLASSES, NOT_SHOWN, TRAINED, Finding, bounded, claim, tested
 from zfjax.errors import UserError
 from zfjax.schema import entry
 from zfjax.training.evaluation import Shares
@@ -45,6 +45,7 @@ class Correspondence(TypedDict):
     rule="every part's score is lower than that of random places, and than those of places that are the same in all "
     "pictures (permutation tests; largest p-value). Of these there are 39, and they may lie on other parts: each "
     "part has to come first of all. No contrary is tested: it holds or is not shown",
+    needs=MANY_CLASSES,
 )
 def parts_correspond(result: Correspondence) -> Finding | None:
     """Every part's masks change the features of layer 5 more consistently than both controls."""
@@ -64,6 +65,7 @@ def parts_correspond(result: Correspondence) -> Finding | None:
     paper=".069, .068, .069 against .073",
     rule=f"the parts' mean, over that of random places, is nearer to 1 than in layer 5 by {CLOSER:g} at least: holds; "
     "further from it by as much: does not hold; between: not shown",
+    needs=MANY_CLASSES,
 )
 def parts_gain_less_above(result: Correspondence) -> Finding | None:
     """How far the parts' mean lies from random places, on either side, in layer 7 against layer 5."""
@@ -113,6 +115,7 @@ class Evaluation(TypedDict):
     says="Ten crops averaged, the paper's protocol, err less than the centre crop.",
     paper="not reported",
     rule=f"the average of ten crops errs less ({OVER_SHARES})",
+    needs=TRAINED,
 )
 def ten_crops_help(result: Evaluation) -> Finding | None:
     """The average of ten crops errs less than the centre."""
@@ -127,6 +130,7 @@ def ten_crops_help(result: Evaluation) -> Finding | None:
     says="Averaging several networks reduces the error.",
     paper="38.4 % one, 36.7 % five, 36.0 % six",
     rule=f"the average errs less than the best of its members ({OVER_SHARES})",
+    needs=TRAINED,
 )
 def averaging_helps(result: Evaluation) -> Finding | None:
     """Several networks together err less than the best one alone."""
@@ -143,6 +147,7 @@ def averaging_helps(result: Evaluation) -> Finding | None:
     says="The network of Fig. 3 errs less than that of Krizhevsky et al.",
     paper="38.4 against 40.5 %",
     rule=f"zfnet errs less than alexnet, of ten crops ({OVER_SHARES})",
+    needs=MANY_CLASSES,
 )
 def member_beats_alexnet(result: Evaluation) -> Finding | None:
     """The paper's network errs less than AlexNet."""
@@ -154,6 +159,7 @@ def member_beats_alexnet(result: Evaluation) -> Finding | None:
     says="With 512, 1024, 512 maps in layers 3, 4, 5 it errs still less.",
     paper="37.5 against 38.4 %",
     rule=f"errs less than zfnet, of ten crops ({OVER_SHARES})",
+    needs=MANY_CLASSES,
 )
 def wide_member_helps(result: Evaluation) -> Finding | None:
     """The paper's network errs less where its middle layers are wide."""
@@ -210,6 +216,7 @@ class Ablation(TypedDict):
     says="Removing both the middle convolutional and the fully connected layers hurts most: depth matters.",
     paper="71.3 % against 40.5, 45.4, 44.8 %",
     rule=f"errs more than the whole net, and than without either ({OVER_SHARES})",
+    needs=MANY_CLASSES,
 )
 def depth_matters(result: Ablation) -> Finding | None:
     """AlexNet without layers 3, 4, 6 and 7 errs more than whole, and than without either pair."""
@@ -230,6 +237,7 @@ COSTS_LITTLE = f"the error rises by less than {YARDSTICK} ({OVER_SHARES}; where 
     says="Removing the fully connected layers 6 and 7 alone costs little.",
     paper="44.8 against 40.5 %",
     rule=COSTS_LITTLE,
+    needs=MANY_CLASSES,
 )
 def dense_layers_cost_little(result: Ablation) -> Finding | None:
     """AlexNet without layers 6 and 7 errs little more than whole."""
@@ -241,6 +249,7 @@ def dense_layers_cost_little(result: Ablation) -> Finding | None:
     says="Removing the middle convolutional layers 3 and 4 alone costs little.",
     paper="45.4 against 40.5 %",
     rule=COSTS_LITTLE,
+    needs=MANY_CLASSES,
 )
 def middle_layers_cost_little(result: Ablation) -> Finding | None:
     """AlexNet without layers 3 and 4 errs little more than whole."""
@@ -253,6 +262,7 @@ def middle_layers_cost_little(result: Ablation) -> Finding | None:
     paper="+1.2, -0.5, +1.8, +0.4 points",
     rule=f"of both nets, with layers half and twice as wide, the error differs by less than {YARDSTICK} "
     f"({OVER_SHARES}; where that costs nothing: not shown)",
+    needs=MANY_CLASSES,
 )
 def dense_sizes_matter_little(result: Ablation) -> Finding | None:
     """With layers 6 and 7 half and twice as wide both nets err alike."""
@@ -265,6 +275,7 @@ def dense_sizes_matter_little(result: Ablation) -> Finding | None:
     says="Wider middle convolutional layers help.",
     paper="37.5 against 38.4 %",
     rule=f"with 512, 1024, 512 maps zfnet errs less ({OVER_SHARES})",
+    needs=MANY_CLASSES,
 )
 def wide_variant_helps(result: Ablation) -> Finding | None:
     """The paper's network errs less where its middle layers are wide."""
@@ -276,6 +287,7 @@ def wide_variant_helps(result: Ablation) -> Finding | None:
     says="Wider fully connected layers beside them overfit.",
     paper="38.3 against 37.5 %",
     rule=f"with both zfnet errs more than with 512, 1024, 512 maps alone ({OVER_SHARES})",
+    needs=MANY_CLASSES,
 )
 def wide_dense_layers_overfit(result: Ablation) -> Finding | None:
     """The paper's network errs less with wide middle layers alone than with wide dense layers too."""
@@ -287,6 +299,7 @@ def wide_dense_layers_overfit(result: Ablation) -> Finding | None:
     says="The network of Fig. 3 errs less than that of Krizhevsky et al.",
     paper="38.4 against 40.5 %",
     rule=f"zfnet errs less than alexnet ({OVER_SHARES})",
+    needs=MANY_CLASSES,
 )
 def variant_beats_alexnet(result: Ablation) -> Finding | None:
     """The paper's network errs less than AlexNet."""
@@ -298,6 +311,7 @@ def variant_beats_alexnet(result: Ablation) -> Finding | None:
     says="The order of the variants.",
     paper="validation top-1 error",
     rule="Spearman's rank correlation with the paper's order is above 0 (permutation tests of it and of the contrary)",
+    needs=MANY_CLASSES,
 )
 def same_order(result: Ablation) -> Finding | None:
     """Our order of the variants is the paper's."""

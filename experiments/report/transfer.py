@@ -9,7 +9,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 
 from experiments.report.statistics import CLEAR_POINTS, Outcome, every, over_folds, untested
-from experiments.report.verdicts import NOT_SHOWN, Finding, bounded, claim, tested
+from experiments.report.verdicts import IMAGENET, MANY_CLASSES, NOT_SHOWN, Finding, bounded, claim, tested
 from zfjax.errors import UserError
 from zfjax.schema import Count
 
@@ -82,6 +82,7 @@ def at_every_number_but_of_all_classes(source: str) -> str:
     says=BEAT_SCRATCH,
     paper="83.8 against 22.8 % (15), 86.5 against 46.5 % (30)",
     rule=AT_EVERY_NUMBER,
+    needs=MANY_CLASSES,
 )
 def pretrained_beats_scratch_on_101(result: Caltech) -> Finding | None:
     """Frozen features against the same net from scratch, on Caltech-101."""
@@ -93,6 +94,7 @@ def pretrained_beats_scratch_on_101(result: Caltech) -> Finding | None:
     says=BEAT_EARLIER,
     paper="83.8 against 81.4 % (15), 86.5 against 84.3 % (30)",
     rule=at_every_number_but_of_all_classes(CALTECH101),
+    needs=IMAGENET,
 )
 def pretrained_beats_earlier_on_101(result: Caltech) -> Finding | None:
     """Frozen features against the best earlier method, on Caltech-101."""
@@ -104,6 +106,7 @@ def pretrained_beats_earlier_on_101(result: Caltech) -> Finding | None:
     says=BEAT_SCRATCH,
     paper="65.7 against 9.0 % (15) to 74.2 against 38.8 % (60)",
     rule=AT_EVERY_NUMBER,
+    needs=MANY_CLASSES,
 )
 def pretrained_beats_scratch_on_256(result: Caltech) -> Finding | None:
     """Frozen features against the same net from scratch, on Caltech-256."""
@@ -115,6 +118,7 @@ def pretrained_beats_scratch_on_256(result: Caltech) -> Finding | None:
     says=BEAT_EARLIER,
     paper="65.7 against 40.5 % (15) to 74.2 against 55.2 % (60)",
     rule=at_every_number_but_of_all_classes(CALTECH256),
+    needs=IMAGENET,
 )
 def pretrained_beats_earlier_on_256(result: Caltech) -> Finding | None:
     """Frozen features against the best earlier method, on Caltech-256."""
@@ -127,6 +131,7 @@ def pretrained_beats_earlier_on_256(result: Caltech) -> Finding | None:
     paper="above 55.2 %",
     rule=f"the accuracy with six is above {EARLIER_CALTECH256} % ({ONE_SAMPLE}; fewer than "
     f"{CALTECH_CLASSES[CALTECH256]} classes: not shown)",
+    needs=IMAGENET,
 )
 def few_images_suffice(result: Caltech) -> Finding | None:
     """Six images per class, pretrained, beat what the best earlier method reached with sixty."""
@@ -193,6 +198,7 @@ class Voc(TypedDict):
     paper="79.0 % on the test set; earlier 74.3, 82.2 %",
     rule=f"mean average precision of {SANDE} % or more, the lower of the earlier methods: holds; "
     f"{SANDE - FAR_BELOW:.1f} % or less: does not hold; between: not shown",
+    needs=IMAGENET,
 )
 def average_precision(result: Voc) -> Finding:
     """Table 6: the mean over VOC's classes."""
@@ -224,6 +230,7 @@ class Layers(Photos):
     says="Each layer up to the fifth gives more discriminative features than the one below.",
     paper="44.8, 66.2, 72.3, 76.6, 86.2 % (Caltech-101)",
     rule=f"the accuracy of a linear SVM rises from each of layers 1 to 5 to the next ({OVER_FOLDS})",
+    needs=MANY_CLASSES,
 )
 def higher_layers_are_better(result: Layers) -> Finding | None:
     """Each of layers 1 to 5 gives a better linear SVM than the one below."""
@@ -241,6 +248,7 @@ def higher_layers_are_better(result: Layers) -> Finding | None:
     says="Layer 7 does as well as layer 5, or better.",
     paper="85.5 against 86.2 % (Caltech-101), 71.7 against 65.6 % (256)",
     rule=f"a linear SVM on layer 7 is less than {ALIKE_PERCENT:g} points below one on layer 5 ({ALIKE_OVER_FOLDS})",
+    needs=MANY_CLASSES,
 )
 def top_layer_is_as_good(result: Layers) -> Finding | None:
     """A linear SVM on layer 7 is less than ALIKE_PERCENT below one on layer 5."""
@@ -257,6 +265,7 @@ def top_layer_is_as_good(result: Layers) -> Finding | None:
     says="On layer 7 a linear SVM and a softmax do alike.",
     paper="85.5 and 85.4 % (Caltech-101), 71.7 and 72.6 % (256)",
     rule=f"they differ by less than {ALIKE_PERCENT:g} points ({ALIKE_OVER_FOLDS})",
+    needs=MANY_CLASSES,
 )
 def classifiers_agree(result: Layers) -> Finding | None:
     """A linear SVM and a softmax on layer 7 differ by less than ALIKE_PERCENT."""

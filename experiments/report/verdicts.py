@@ -25,6 +25,58 @@ class Finding(NamedTuple):
         return f"{self.verdict} ({self.because})" if self.because else self.verdict
 
 
+class Needs(NamedTuple):
+    """What every network of a result has to be trained on, at least, before a claim can be decided by it."""
+
+    epochs: float = 0
+    num_classes: int = 0
+    num_images: int = 0
+
+    @property
+    def words(self) -> str:
+        """As "trained: at least 1 epochs, 100 classes"."""
+        least = [f"{value:,g} {UNITS[name]}" for name, value in self._asdict().items() if value]
+        return f"trained: at least {', '.join(least)}" if least else "none"
+
+    def lacking(self, result: Result) -> str:
+        """What the result's networks lack, the first of it; "" where nothing."""
+        wanted = {name: least for name, least in self._asdict().items() if least}
+        for training in (trainings(result) or [{}]) if wanted else ():
+            for name, least in wanted.items():
+                has = training.get(name)
+                if not isinstance(has, int | float):
+                    return f"the number of {UNITS[name]} of its training is not known"
+                if has < least:
+                    return f"trained: {has:,.4g} {UNITS[name]}, not {least:,g}"
+        return ""
+
+
+UNITS = {"epochs": "epochs", "num_classes": "classes", "num_images": "images"}
+NOTHING = Needs()
+TRAINED = Needs(epochs=1)
+LONG = Needs(epochs=10)  # the paper's upper layers settle after 40 to 50
+MANY_CLASSES = Needs(
+    epochs=1, num_classes=100
+)  # a net of ten classes refutes nothing that the paper says of a thousand
+IMAGENET = Needs(epochs=1, num_classes=1_000, num_images=1_000_000)  # where accuracies are held against printed ones
+
+
+def trainings(result: Result) -> list[Mapping[str, Any]]:
+    """What each network of a result was trained on: that of its checkpoint or, where it has several, of each."""
+    roles, own = result.get("checkpoints"), result.get("checkpoint")
+    several = [*roles.values()] if isinstance(roles, Mapping) else []
+    for name in ("members", "rows"):
+        listed = result.get(name)
+        if isinstance(listed, list):
+            several += [one.get("checkpoint") for one in listed if isinstance(one, Mapping) and "checkpoint" in one]
+    checkpoints = several or [own]
+    return [
+        training if isinstance(training := one.get("training"), Mapping) else {}
+        for one in checkpoints
+        if isinstance(one, Mapping)
+    ]
+
+
 Judge = Callable[[Any], Finding | None]  # of a result.json; None where that says nothing to the claim
 
 
@@ -37,9 +89,17 @@ class Claim(NamedTuple):
     rule: str  # when our result bears it out
     judge: Judge
     fields: Any  # a TypedDict: what the judge reads of a result.json, see `schema.check`
+    needs: Needs  # what the networks have to be trained on
+
+    def finding(self, result: Result) -> Finding | None:
+        """What its judge says, which is not shown where the networks are not trained on what it needs."""
+        finding = self.judge(result)
+        if finding is None or finding.verdict == NOT_SHOWN or not (lacking := self.needs.lacking(result)):
+            return finding
+        return Finding(finding.ours, NOT_SHOWN, f"precondition: {lacking}")
 
 
-def claim(source: str, *, says: str, paper: str, rule: str) -> Callable[[Judge], Claim]:
+def claim(source: str, *, says: str, paper: str, rule: str, needs: Needs) -> Callable[[Judge], Claim]:
     """Make the function below it the judge of a claim; its name then is that of the claim.
 
     The type of the judge's argument, a TypedDict, is the claim's `fields`. The other arguments are those of `Claim`.
@@ -47,7 +107,7 @@ def claim(source: str, *, says: str, paper: str, rule: str) -> Callable[[Judge],
 
     def judged_by(judge: Judge) -> Claim:
         (fields,) = (kind for name, kind in get_type_hints(judge).items() if name != "return")
-        return Claim(source, says, paper, rule, judge, fields)
+        return Claim(source, says, paper, rule, judge, fields, needs)
 
     return judged_by
 

@@ -22,7 +22,7 @@ from zfjax import files, parallel
 from zfjax.data import ImageSet
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.errors import UserError, naming
-from zfjax.nets import Net
+from zfjax.nets import Net, Training, training_of
 
 RESULT = "result.json"
 PENDING = ".pending.json"  # names of the files while they are replaced
@@ -54,6 +54,7 @@ class Checkpoint(TypedDict):
 
     path: Path | str  # its name where it comes from no file
     fingerprint: str
+    training: NotRequired[Training]  # earlier versions did not write it
 
 
 class DataFacts(TypedDict):
@@ -229,8 +230,9 @@ def provenance(net: Net, data: ImageSet | PhotoSet, config: Any) -> Provenance:
 
 
 def checkpoint_of(net: Net) -> Checkpoint:
-    """Where a network comes from."""
-    return {"path": getattr(net, "path", net.name), "fingerprint": net.fingerprint}
+    """Where a network comes from, and what it was trained on."""
+    path = getattr(net, "path", net.name)
+    return {"path": path, "fingerprint": net.fingerprint, "training": training_of(net)}
 
 
 def versions() -> dict[str, str]:

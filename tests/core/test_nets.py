@@ -202,3 +202,17 @@ def test_a_table_without_dense_layers_is_an_architecture_too():
     strongest = int(trace["conv3"].features.max(axis=(0, 1, 2)).argmax())
     picture = zfjax.project(params, trace, Unit(strongest, layer="conv3"), architecture=table)
     assert picture.shape == images.shape and jnp.abs(picture).max() > 0
+
+
+def test_what_a_network_was_trained_on_is_told_as_far_as_it_is_known():
+    training = {"num_classes": 5, "num_images": 40, "epochs": 2.0, "width": 1.0}
+    known = dataclasses.replace(FUNCTION, training=training)
+    assert nets.training_of(known) == training
+    unknown = {"num_classes": 5, "num_images": None, "epochs": None}
+    assert nets.training_of(known.with_params(FUNCTION.params)) == {**unknown, "width": None}
+    assert nets.training_of(TABLE) == {**unknown, "width": MINI.layers[0].features / 96}
+
+
+def test_the_width_is_that_of_the_first_layer_beside_the_papers():
+    assert nets.width_of(zfjax.ZFNET) == nets.width_of(zfjax.ALEXNET) == 1
+    assert nets.width_of(zfjax.ZFNET.scaled(0.5)) == 0.5

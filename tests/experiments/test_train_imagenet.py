@@ -11,7 +11,7 @@ import pytest
 import runs
 
 import zfjax
-from zfjax import pixels
+from zfjax import nets, pixels
 from zfjax.training import checkpoints, evaluation
 
 KILLED = ["killed in an epoch", "killed in a save", "killed in a validation"]
@@ -58,6 +58,8 @@ def test_a_run_leaves_its_settings_metrics_curves_and_checkpoints(whole):
     epochs = [record for record in runs.records(folder) if record["kind"] == "epoch"]
     assert [(record["epoch"], record["step"]) for record in epochs] == [(1, 6), (2, 12), (3, 18)]
     assert epochs[-1]["train_loss"] < epochs[0]["train_loss"] < 2.5
+    trained = nets.load_net(folder / "checkpoints/12").training
+    assert trained == {"num_classes": 10, "num_images": runs.NUM_TRAIN, "epochs": 2.0, "width": 4 / 96}
 
 
 def test_the_recorded_errors_are_those_of_every_validation_image(whole):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from experiments.report import tables, transfer
+from experiments.report.figures import CLAIMS
+from experiments.report.verdicts import Claim
 from tests.support import paper_numbers
 
 TABLE_2 = (tables.averaging_helps, tables.member_beats_alexnet, tables.wide_member_helps)
@@ -16,15 +18,19 @@ RESULTS = [
     *((claim, paper_numbers.caltech(5, alike)) for claim in CALTECH_256 for alike in (False, True)),
     *((claim, paper_numbers.table_7(n, alike)) for claim in transfer.LAYERS for n in (0, 1) for alike in (False, True)),
     (tables.parts_gain_less_above, paper_numbers.table_1()),
-    (transfer.average_precision, {"mean_average_precision": 79.0, "average_precision": dict.fromkeys(range(20), 79.0)}),
+    (transfer.average_precision, paper_numbers.table_6()),
 ]
+
+
+def name_of(value):
+    return value.judge.__name__ if isinstance(value, Claim) else ""
 
 
 @pytest.mark.parametrize(
     ("claim", "result"), RESULTS, ids=lambda value: value.judge.__name__ if hasattr(value, "judge") else ""
 )
 def test_the_papers_own_numbers_hold(claim, result):
-    finding = claim.judge(result)
+    finding = claim.finding(result)
     assert finding is not None and finding.verdict == "holds", finding
 
 
@@ -32,3 +38,37 @@ def test_folds_have_the_mean_and_the_spread_that_the_paper_prints():
     for number in range(5):
         values = paper_numbers.folds(86.2, 0.8, number)
         assert (np.mean(values), np.std(values, ddof=1)) == (pytest.approx(86.2), pytest.approx(0.8))
+
+
+@pytest.mark.parametrize(("claim", "result"), RESULTS, ids=name_of)
+def test_of_networks_that_were_not_trained_so_they_show_nothing(claim, result):
+    """Each precondition at its bound and just below it, and where nothing is known."""
+    least = {name: value for name, value in claim.needs._asdict().items() if value}
+    assert least["epochs"] >= 1
+    assert claim.finding(trained(result, least)).verdict == "holds"
+    for name, value in least.items():
+        below, unknown = (claim.finding(trained(result, {**least, name: lower})) for lower in (value - 0.1, None))
+        assert (below.verdict, below.ours) == ("not shown", claim.judge(result).ours)
+        assert below.because.startswith("precondition: trained: ") and unknown.because.endswith("is not known")
+    assert claim.finding(trained(result, {})).verdict == "not shown"
+
+
+def trained(result, training):
+    """The result with networks of another training; of a table of several only the first has it."""
+    if "checkpoint" in result:
+        return {**result, "checkpoint": {"training": training}}
+    (name,) = {"members", "rows"} & set(result)
+    first, *rest = result[name]
+    return {**result, name: [{**first, "checkpoint": {"training": training}}, *rest]}
+
+
+def test_every_claim_about_features_needs_a_network_that_was_trained():
+    untrained = [claim.source for claim in CLAIMS if not claim.needs.epochs]
+    assert untrained == ["Figure 3"]
+    held_against_printed_accuracies = [claim for claim in CLAIMS if claim.needs.num_images]
+    assert {claim.judge.__name__ for claim in held_against_printed_accuracies} == {
+        "pretrained_beats_earlier_on_101",
+        "pretrained_beats_earlier_on_256",
+        "few_images_suffice",
+        "average_precision",
+    }

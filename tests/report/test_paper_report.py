@@ -13,6 +13,7 @@ from experiments import paper_report
 from experiments.report import results as report_results
 from experiments.report.figures import CLAIMS
 
+TRAINED = {"num_classes": 1000, "num_images": 1_281_167, "epochs": 70.0, "width": 1.0}
 NASTY = "<script>alert(1)</script> | `x` & [y](z)"
 
 
@@ -31,16 +32,14 @@ def settled(falls, name, data, **layers):
         "layers": {f"conv{n}": {"similarity": [mean, mean]} for n, mean in enumerate(means, 1)} | layers,
         "num_images": 1234,
         "data": {"name": data, "num_classes": 10},
-        "checkpoint": {"path": f"runs/{name}/checkpoints/7", "fingerprint": "f"},
+        "checkpoint": {"path": f"runs/{name}/checkpoints/7", "fingerprint": name, "training": TRAINED},
     }
 
 
 def evaluation(*nets, top1=0.3, num=500, fingerprint="f", **views):
     error = {"center": {"top1": top1, "top5": 0.1}, "ten": {"top1": top1, "top5": 0.1}} | views
-    members = [
-        {"name": name, "checkpoint": {"path": f"runs/{run}/checkpoints/1", "fingerprint": run}, "error": error}
-        for name, run in nets
-    ]
+    paths = [{"path": f"runs/{run}/checkpoints/1", "fingerprint": run, "training": TRAINED} for _, run in nets]
+    members = [{"name": name, "checkpoint": path, "error": error} for (name, _), path in zip(nets, paths, strict=True)]
     data = {"name": "imagenet", "fingerprint": fingerprint, "num_classes": 10}
     common = {"num_images": num, "data": data, "checkpoint": members[0]["checkpoint"]}
     paper = {"1 net": [40.7, 18.2, None]}

@@ -4,6 +4,8 @@ import numpy as np
 
 from experiments.architecture_ablation import VARIANTS, rank_correlation
 
+TRAINING = {"num_classes": 1000, "num_images": 1_281_167, "epochs": 70.0, "width": 1.0}
+CHECKPOINT = {"path": "the paper's", "fingerprint": "", "training": TRAINING}
 NUM_VALIDATION = 50_000
 # signs over five folds: four rows of +-1 that sum to 0 and are as unlike as five folds allow
 PATTERNS = np.array([[1, -1, 1, -1, 0], [1, 1, -1, -1, 0], [1, -1, -1, 1, 0], [0, 1, -1, 1, -1], [-1, 0, 1, 1, -1]])
@@ -40,13 +42,17 @@ def table_1():
         layer: {name: {"delta": d, "p": None if name == "random" else 0.01} for name, d in zip(names, of, strict=True)}
         for layer, of in parts.items()
     }
-    return {"layers": layers}
+    return {"layers": layers, "checkpoint": CHECKPOINT}
 
 
 def table_2():
     errors = [("zfnet", 0.384)] * 5 + [("zfnet-conv3+4+5-of-512+1024+512", 0.375), ("alexnet", 0.405)]
     members = [
-        {"name": name, "checkpoint": {"path": f"{n}"}, "error": {"center": {"top1": e}, "ten": {"top1": e}}}
+        {
+            "name": name,
+            "checkpoint": {**CHECKPOINT, "fingerprint": f"{n}"},
+            "error": {"center": {"top1": e}, "ten": {"top1": e}},
+        }
         for n, (name, e) in enumerate(errors)
     ]
     return {"members": members, "num_images": NUM_VALIDATION, "error": {"ten": {"top1": 0.360}}}
@@ -54,7 +60,12 @@ def table_2():
 
 def table_3():
     rows = [
-        {"name": one.name, "paper": one.paper, "error": {"validation": {"top1": one.paper[1] / 100}}}
+        {
+            "name": one.name,
+            "paper": one.paper,
+            "checkpoint": CHECKPOINT,
+            "error": {"validation": {"top1": one.paper[1] / 100}},
+        }
         for one in VARIANTS
         if one.paper
     ]
@@ -69,7 +80,7 @@ def caltech(number, alike=False):
             values = folds(mean, spread, len(rows), alike)
             rows.append({"arm": arm, "num_train": size, "folds": values, "mean": mean})
     earlier = {str(size): {"mean": mean} for size, mean in EARLIER[number].items()}
-    return {"rows": rows, "paper": {"best earlier": earlier}, **CALTECH[number]}
+    return {"rows": rows, "paper": {"best earlier": earlier}, "checkpoint": CHECKPOINT, **CALTECH[number]}
 
 
 def table_7(number, alike=False):
@@ -79,4 +90,9 @@ def table_7(number, alike=False):
         {"layer": layer, "classifier": classifier, "folds": folds(*of, n, alike), "mean": of[0]}
         for n, ((classifier, layer), of) in enumerate(values.items())
     ]
-    return {"rows": rows, "num_train": (30, 60)[number], **CALTECH[4 + number]}
+    return {"rows": rows, "num_train": (30, 60)[number], "checkpoint": CHECKPOINT, **CALTECH[4 + number]}
+
+
+def table_6():
+    average_precision = {f"class {n}": 79.0 for n in range(20)}
+    return {"mean_average_precision": 79.0, "average_precision": average_precision, "checkpoint": CHECKPOINT}

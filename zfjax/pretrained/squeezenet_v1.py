@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 from zfjax.architecture import ReceptiveField
 from zfjax.data.archives import official_synsets
 from zfjax.errors import UserError, naming
-from zfjax.nets import FunctionNet
+from zfjax.nets import FunctionNet, Training
 from zfjax.network import Params
 from zfjax.pixels import center_crop
 from zfjax.pretrained import caffe
@@ -28,6 +28,9 @@ _FIRES = {f"fire{n}": f"fire{n}/concat" for n in range(2, 10)}
 
 # What its authors call a layer -> what the table calls the map that the layer hands on, after ReLU
 LAYERS = {"conv1": "conv1", "pool1": "pool1"} | _FIRES | {"conv10": "conv_final", "logits": "pool_final"}
+
+# ImageNet 2012; 85,000 steps of 1,024 images, as its authors' solver has it; 96 maps in layer 1
+TRAINING: Training = {"num_classes": 1000, "num_images": 1_281_167, "epochs": 68.0, "width": 1.0}
 
 
 class CaffeNet(NamedTuple):
@@ -94,6 +97,7 @@ class CaffeNet(NamedTuple):
             mean_colour=tuple(self.mean.tolist()),
             receptive_fields={layer: known[name] for layer, name in self.maps if name in known},
             first_filters=np.asarray(self.params["conv1"]["kernel"])[:, :, ::-1],  # Caffe reads BGR
+            training=TRAINING,
         )
 
     def receptive_field(self, layer: str) -> ReceptiveField:
