@@ -2,12 +2,14 @@
 
     python -m experiments.activation_maximization --net runs/RUN
     python -m experiments.activation_maximization --maps conv5:3,17 --jitter 4 --blur 0.5
+    python -m experiments.activation_maximization --robust 2 --judge runs/OTHER
 
 Without --net the newest run under runs/ is taken. Expected time: 28 s with the demo net on two CPU cores, a
 minute at half width and 112 pixels, for four units of each convolutional layer and four classes. Expected figure: in
 layers 1 and 2 the climb finds the pattern of the deconvnet's projection; above, it finds fine waves that no photo has,
-smoother with --jitter and --blur. Expected result: without these, climbs end at one to five times the strongest
-activation of the validation set, and nearly every step rises.
+smoother with --jitter and --blur; with --robust it finds shapes in colours, as eyes, stripes and limbs of the demo's
+creatures (`zfjax/analyses/robust_ascent.py`). Expected result: without these, climbs end at one to five times the
+strongest activation of the validation set, and nearly every step rises.
 
 The other road some summaries of the paper take; the paper itself shows no such picture.
 Of a net that is no table of this library the layer's own features are climbed: behind a ReLU a silent unit stays still.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import jax
@@ -28,11 +31,12 @@ from matplotlib.figure import Figure
 from experiments.pages import maximization as maximization_page
 from experiments.shell import command, figure, results, scans
 from zfjax import files, nets, parallel
-from zfjax.analyses import maximization, strongest
+from zfjax.analyses import maximization, robust_ascent, strongest
 from zfjax.analyses.maximization import MEANINGS, Climbed
 from zfjax.analyses.strongest import Strongest
 from zfjax.data import ImageSet, sets
 from zfjax.deconvnet import Unit
+from zfjax.errors import UserError
 from zfjax.nets import Net
 
 COMMAND = "activation_maximization"
@@ -62,6 +66,10 @@ class Config(figure.FigureConfig):
     """Sigma of the blur after each step, pixels."""
     decay: float = 0.0
     """Share of the picture's distance from the mean that each step takes away."""
+    robust: int = 0
+    """Starts of a second ascent of each unit, of waves, moved at every step, which is drawn beside the first one."""
+    judge: str | Path | None = None
+    """A second network, as for --net: whether it gives the climbed pictures of classes the same class."""
 
 
 class LayerFacts(maximization.Score):
@@ -69,6 +77,16 @@ class LayerFacts(maximization.Score):
 
     units: list[str]  # [M], what they are called
     images: list[str]  # [M], those that excite each most: their files' names, or their places in the split
+    robust: maximization.Score | None  # of M * starts climbs, those of a unit one after the other
+    judged: Judged | None  # of the classes, where a second network is asked
+
+
+class Judged(TypedDict):
+    """Share of the climbed pictures of classes that a second network gives the same class; None: it knows none."""
+
+    net: str
+    plain: float | None
+    robust: float | None
 
 
 class Settings(TypedDict):
@@ -83,6 +101,7 @@ class Settings(TypedDict):
     decay: float
     start: str  # in words
     before_relu: bool  # whether the value before the ReLU was climbed
+    robust: int  # starts of each unit
 
 
 class Result(results.Result):
@@ -107,6 +126,9 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
       pictures, or an output folder that holds something else.
     """
     maximization.check_climb(**climb_of(config))
+    if config.robust < 0:
+        raise UserError(f"robust={config.robust}: a number of starts, at least 0, is needed")
+    judge = None if config.judge is None else nets.load_net(config.judge)
     with figure.opened(config, COMMAND, folder="figures/maximization", net=net) as (net, out):
         layers = config.layers or tuple(dict.fromkeys((*nets.map_layers(net), net.layers[-1])))
         for layer in layers:
@@ -118,20 +140,28 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         state = scans.scan(net, source, layers, of=f"{data.fingerprint} validation", k=1)
         if parallel.host_count()[0] > 0:
             return None  # one host climbs and draws
-        drawn, climbed = {}, {}
+        drawn, climbed, robust = {}, {}, {}
+        colours = robust_ascent.colours_of(source) if config.robust else None
         for number, layer in enumerate(layers):
             chosen = strongest.choose_maps(state[layer], config.num_maps, (config.seed, number))
             maps, key = named.get(layer, chosen), jax.random.fold_in(jax.random.key(config.seed), number)
             climbed[layer] = maximization.climb(
                 net, Unit(maps, layer=layer), key=key, of=config.climb, **climb_of(config)
             )
+            if config.robust:
+                units = Unit(maps, layer=layer)
+                robust[layer] = robust_ascent.climb(net, units, key=key, starts=config.robust, colours=colours)
             drawn[layer] = strongest.project_and_cut(net, source, state[layer], maps, layer=layer)
         facts: dict[str, LayerFacts] = {}
         for layer, of in climbed.items():
+            best = np.asarray(state[layer].values)[:, 0]
+            asked = judge if layer == nets.logits_layer(net) else None
             facts[layer] = {
-                **maximization.score(of, np.asarray(state[layer].values)[:, 0]),
+                **maximization.score(of, best),
                 "units": [nets.unit_name(net, layer, number) for number in of.maps],
                 "images": drawn[layer].names[:, 0].tolist(),
+                "robust": maximization.score(robust[layer], best) if robust else None,
+                "judged": judged(net, asked, layer, of, robust.get(layer)) if asked is not None else None,
             }
         result: Result = {
             "figure": "gradient ascent beside the deconvnet",
@@ -143,7 +173,15 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             "seed": config.seed,
             **results.provenance(net, data, config),
         }
-        return results.write(out, COMMAND, result, contents(climbed, drawn, result))
+        return results.write(out, COMMAND, result, contents(climbed, robust, drawn, result))
+
+
+def judged(net: Net, judge: Net, layer: str, plain: Climbed, robust: Climbed | None) -> Judged:
+    """What the second network says of the climbed classes."""
+    of_plain, of_robust = (
+        None if of is None else robust_ascent.agreement(net, of, layer=layer, judge=judge) for of in (plain, robust)
+    )
+    return {"net": judge.name, "plain": of_plain, "robust": of_robust}
 
 
 def climb_of(config: Config) -> dict[str, Any]:
@@ -166,6 +204,7 @@ def settings_of(config: Config, net: Net) -> Settings:
         "decay": config.decay,
         "start": start,
         "before_relu": of_table,
+        "robust": config.robust,
     }
 
 
@@ -183,17 +222,18 @@ def arrays_of(layer: str) -> str:
 
 
 def contents(
-    climbed: Mapping[str, Climbed], drawn: Mapping[str, Strongest], result: Result
+    climbed: Mapping[str, Climbed], robust: Mapping[str, Climbed], drawn: Mapping[str, Strongest], result: Result
 ) -> dict[str, Figure | dict[str, np.ndarray]]:
     """{file: page or arrays}: the arrays of each layer, and the two pages."""
     written: dict[str, Figure | dict[str, np.ndarray]] = {
         arrays_of(layer): {
             **of._asdict(),
+            **({f"robust_{name}": field for name, field in robust[layer]._asdict().items()} if layer in robust else {}),
             **{f"deconvnet_{name}": field for name, field in strongest.arrays(drawn[layer])},
         }
         for layer, of in climbed.items()
     }
-    written["climbs.png"] = maximization_page.climbs_page(climbed, drawn, result)
+    written["climbs.png"] = maximization_page.climbs_page(climbed, robust, drawn, result)
     written["paths.png"] = maximization_page.paths_figure(climbed, result)
     return written
 
@@ -203,6 +243,12 @@ def report(result: Result) -> None:
     for layer, facts in result["layers"].items():
         ratio = "-" if facts["median_ratio"] is None else f"{facts['median_ratio']:.2f}"
         print(f"{layer}: climbs end at {ratio} times the strongest seen; {facts['rising']:.0%} of the steps rise")
+        if facts["robust"] is not None and facts["robust"]["median_ratio"] is not None:
+            print(f"  robust climbs end at {facts['robust']['median_ratio']:.2f} times the strongest seen")
+        if (said := facts["judged"]) is not None:
+            shares = {"the plain climbs": said["plain"], "the robust climbs": said["robust"]}
+            same = ", ".join(f"{share:.0%} of {kind}" for kind, share in shares.items() if share is not None)
+            print(f"  {said['net']} gives the same class to {same or 'none: it shares no class'}")
     for part, reason in result["not_applicable"].items():
         print(f"left out: {part}, as {reason}")
 

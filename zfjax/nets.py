@@ -28,7 +28,7 @@ from zfjax.anymodel.choices import OnUnknown
 from zfjax.anymodel.crops import Crop, crop_of
 from zfjax.anymodel.names import features_of
 from zfjax.anymodel.names import layers as layers_in
-from zfjax.anymodel.rules import projected_from
+from zfjax.anymodel.rules import Rule, projected_from, with_relu_rule
 from zfjax.architecture import ZFNET, Architecture, Conv, ReceptiveField, receptive_field
 from zfjax.data import Source, archives, name_of
 from zfjax.deconvnet import WAYS, Seed, Unit, Way, as_unit, check_seed, one_layer, project_places, warn_below_zero
@@ -466,13 +466,17 @@ class FunctionNet:
         crops = jnp.asarray(pictures)[:, top : top + height, left : left + width]
         return self._preprocessed(crops.astype(jnp.float32))
 
-    def features(self, layers: Sequence[str]) -> Partial:
-        """fn(images) -> {layer: features}."""
+    def features(self, layers: Sequence[str], *, rule: Rule | None = None) -> Partial:
+        """fn(images) -> {layer: features}.
+
+        `rule`: of the way back through its rectifiers, as for `zfjax.with_relu_rule`; whatever else has a gradient of
+        its own keeps that.
+        """
         if not layers:
             raise UserError(f"layers={layers!r}: at least one of {', '.join(self.layers)} is needed")
         for layer in layers:
             check_layer(self, layer)
-        return Partial(self._function_of(tuple(layers)), self.params)
+        return Partial(self._function_of(tuple(layers), rule), self.params)
 
     def features_of_pictures(self, layers: Sequence[str]) -> Partial:
         """fn(pictures) -> {layer: features}."""
@@ -530,11 +534,12 @@ class FunctionNet:
     def _crops(self) -> dict[Any, Crop | None]:
         return {}  # by layer and type: what `crop_of` could prove
 
-    def _function_of(self, layers: tuple[str, ...]) -> Callable[..., Any]:
+    def _function_of(self, layers: tuple[str, ...], rule: Rule | None = None) -> Callable[..., Any]:
         def chosen(params: Any, images: jax.Array) -> dict[str, jax.Array]:
-            return self._called(params, images, layers)
+            called = partial(self._called, params, layers=layers)
+            return (called if rule is None else with_relu_rule(called, rule, on_unknown="keep"))(images)
 
-        return self._compiled.setdefault(layers, chosen)
+        return self._compiled.setdefault((layers, rule), chosen)
 
     def _crop_of(self, layer: str, images: np.ndarray) -> Crop | None:
         """What of an image is enough for most units of the layer, where the engine can prove it."""

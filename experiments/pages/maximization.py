@@ -20,8 +20,13 @@ COLUMNS = 4  # units in a row of the page
 PATHS_PER_ROW, PATHS_SIZE, PATHS_PAD = 6, (12.4, 2.6), 0.12  # panels; inches of a row, and free along the edges
 
 
-def climbs_page(climbed: Mapping[str, Climbed], drawn: Mapping[str, Strongest], result: Mapping[str, Any]) -> Figure:
-    """Per unit: where the climb ended, the strongest image's projection, and what the unit sees there.
+def climbs_page(
+    climbed: Mapping[str, Climbed],
+    robust: Mapping[str, Climbed],
+    drawn: Mapping[str, Strongest],
+    result: Mapping[str, Any],
+) -> Figure:
+    """Per unit: where its climbs ended, the strongest image's projection, and what the unit sees there.
 
     `result` says "settings" (see `caption`) and of each of the "layers" what `maximization.score` does, and its
     "units", what they are called.
@@ -31,22 +36,35 @@ def climbs_page(climbed: Mapping[str, Climbed], drawn: Mapping[str, Strongest], 
         facts, heading = result["layers"][layer], layer
         if facts["median_ratio"] is not None:
             heading += f": climbs end at {facts['median_ratio']:.2g} times the strongest activation seen (median)"
-        sections.append(Section(heading, unit_panels(of, drawn[layer], facts["strongest"], facts["units"]), COLUMNS))
+        if layer in robust and facts["robust"]["median_ratio"] is not None:
+            heading += f", robust ones at {facts['robust']['median_ratio']:.2g}"
+        panels = unit_panels(of, robust.get(layer), drawn[layer], facts["strongest"], facts["units"])
+        sections.append(Section(heading, panels, COLUMNS if layer not in robust else COLUMNS // 2))
     return canvas.page("Gradient ascent from noise, beside the deconvnet", sections, caption(result["settings"]))
 
 
-def unit_panels(climbed: Climbed, drawn: Strongest, strongest: np.ndarray, names: Sequence[str]) -> list[Panel]:
+def unit_panels(
+    climbed: Climbed, robust: Climbed | None, drawn: Strongest, strongest: np.ndarray, names: Sequence[str]
+) -> list[Panel]:
     """One panel for each unit, called by its name."""
-    width = (deconv_page.PAGE - 2 * canvas.MARGIN - (COLUMNS - 1) * canvas.GAP) // COLUMNS
-    side = (width - 2 * pixels.TILE_GAP) // 3
+    columns, starts = COLUMNS, 0
+    if robust is not None:
+        columns, starts = COLUMNS // 2, len(robust.maps) // len(climbed.maps)
+    width = (deconv_page.PAGE - 2 * canvas.MARGIN - (columns - 1) * canvas.GAP) // columns
+    side = (width - (2 + starts) * pixels.TILE_GAP) // (3 + starts)
     ended = pixels.resized(climbed.patches, side)
+    others = None if robust is None else pixels.resized(robust.patches, side)
     panels = []
     for m, name in enumerate(names):
         projection = pixels.resized(pixels.signed_pictures(drawn.projections[m, :1], drawn.scales[m]), side)[0]
         patch = pixels.resized(drawn.patches[m, :1], side)[0]
-        sheet = pixels.side_by_side(*_of_one_height(ended[m], projection, patch), gap=pixels.TILE_GAP)
+        more = [] if others is None else list(others[m * starts : (m + 1) * starts])
+        sheet = pixels.side_by_side(*_of_one_height(ended[m], *more, projection, patch), gap=pixels.TILE_GAP)
         sheet = np.pad(sheet, ((0, 0), (0, width - sheet.shape[1]), (0, 0)), constant_values=255)  # columns align
-        panels.append(Panel(sheet, f"{name}: climbed to {climbed.reached[m]:.3g}, seen {strongest[m]:.3g}"))
+        reached = f"{climbed.reached[m]:.3g}"
+        if robust is not None:
+            reached += ", " + ", ".join(f"{value:.3g}" for value in robust.reached[m * starts : (m + 1) * starts])
+        panels.append(Panel(sheet, f"{name}: climbed to {reached}, seen {strongest[m]:.3g}"))
     return panels
 
 
@@ -60,16 +78,24 @@ def caption(settings: Mapping[str, Any]) -> list[str]:
     """What is shown, on which scale, and what such pictures do not show.
 
     `settings`: "climb", "steps", "step_size", "noise", "jitter", "blur", "decay", as the command's flags; "start", what
-    the noise is added to; "before_relu", whether the climbed value is the one before the ReLU.
+    the noise is added to; "before_relu", whether the climbed value is the one before the ReLU; "robust", starts of
+    each unit's second kind of climb, 0 where there is none.
     """
+    robust = (
+        f"Beside it, {settings['robust']} climbs of the same unit from other starts, of waves weighed by 1 / f in the "
+        "colours of the set, moved, turned and scaled at every step (Olah et al. 2017). "
+        if settings["robust"]
+        else ""
+    )
     of = "the unit in the middle of its map" if settings["climb"] == "unit" else "the mean of its map"
     value = "before the ReLU" if settings["before_relu"] else "as the layer hands it on"
     return [
         f"Left: {settings['steps']} steps of {settings['step_size']:g} px RMS along the gradient of {of}, {value}, "
         f"from {settings['start']} and noise of {settings['noise']:g} px; jitter {settings['jitter']} px, blur "
-        f"{settings['blur']:g} px, decay {settings['decay']:g}; kept in the range of pictures, 0 to 255. Middle: the "
-        "strongest activation of the validation set, projected by the deconvnet; zero is mid-grey, each on its own "
-        "scale, the 99.5th percentile of its |values|. Right: what its unit sees there; light grey: no picture.",
+        f"{settings['blur']:g} px, decay {settings['decay']:g}; kept in the range of pictures, 0 to 255. {robust}"
+        "Middle: the strongest activation of the validation set, projected by the deconvnet; zero is mid-grey, each on "
+        "its own scale, the 99.5th percentile of its |values|. Right: what its unit sees there; light grey: no "
+        "picture.",
         "Numbers: the map's strongest activation on the climbed picture, and on the validation set. A climb finds what "
         "drives the network, not what photos hold: fine waves that no photo has often drive it further.",
         canvas.SWITCHES_NOTE,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import foreign_nets
 import jax
@@ -16,7 +17,7 @@ from experiments import activation_maximization
 from experiments.activation_maximization import Config
 from experiments.pages import canvas
 from experiments.pages import maximization as maximization_page
-from zfjax.analyses import maximization
+from zfjax.analyses import maximization, robust_ascent
 from zfjax.analyses.maximization import Climbed, climb, drives_of, middle
 
 STEPS = {"steps": 5, "step_size": 4.0}
@@ -230,3 +231,24 @@ def test_a_whole_map_is_drawn_beside_what_a_unit_sees(trained):
     """Their sides differ, and the higher one sets the height."""
     result = _run(trained, **SMALL, climb="map", layers=("conv1",))
     assert (result["folder"] / "climbs.png").exists()
+
+
+def test_robust_climbs_stand_beside_the_plain_ones_and_a_second_network_judges_both(trained, capsys, monkeypatch):
+    monkeypatch.setattr(robust_ascent.Options, "__new__", partial(robust_ascent.Options.__new__, steps=2))
+    judge = dataclasses.replace(trained, class_names=("c", "b", "a"))
+    monkeypatch.setattr(activation_maximization.nets, "load_net", lambda name: judge)
+    out = trained.run / "out"
+    options = {"layers": ("fc7",), "robust": 2, "judge": "other", "out": out}
+    facts = _run(trained, **SMALL, **options)["layers"]["fc7"]
+    maps, robust = facts["maps"], facts["robust"]
+    np.testing.assert_array_equal(robust["maps"], np.repeat(maps, 2))
+    with np.load(out / "fc7.npz") as arrays:
+        for kind, prefix, score in (("plain", "", facts), ("robust", "robust_", robust)):
+            logits = features("fc7", arrays[f"{prefix}images"])
+            np.testing.assert_allclose(
+                score["reached"], logits[np.arange(len(logits)), score["maps"]], rtol=1e-3, atol=1e-4
+            )
+            same = np.array(judge.class_names)[logits.argmax(1)] == np.array(trained.class_names)[score["maps"]]
+            assert facts["judged"][kind] == pytest.approx(same.mean(), abs=0.34)
+    activation_maximization.report(_run(trained, **SMALL, **options, overwrite=True))
+    assert "gives the same class to" in capsys.readouterr().out

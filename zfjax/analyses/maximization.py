@@ -100,7 +100,6 @@ def maximize(
     check_climb(steps=steps, step_size=step_size, jitter=jitter, blur=blur, decay=decay)
     if start.ndim != 4 or not jnp.issubdtype(start.dtype, jnp.floating):
         raise UserError(f"start of shape {start.shape}, {start.dtype}: floating point [B, H, W, C] is needed")
-    shape = _only_array(jax.eval_shape(fn, start)).shape
     if (unit is None) == (channel is None) or (unit is not None and position is not None):
         raise UserError(
             f"unit={unit}, channel={channel}, position={position}: name what is climbed once, by unit= or by the others"
@@ -108,7 +107,7 @@ def maximize(
     channel, position, _ = Unit(channel, position) if unit is None else unit
     if channel is None:
         raise UserError(f"unit={unit}: a channel is needed")
-    place = _place(shape, start.shape[0], channel, position)
+    place = place_of(fn, start, channel, position)
     return _ascend(
         fn, start, key, place, step_size, decay, bounds, steps=int(steps), jitter=int(jitter), blur=float(blur)
     )
@@ -161,7 +160,7 @@ def _ascend(
     blur: float,
 ) -> Ascent:
     def climbed(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        values = _at(_only_array(fn(images)), place)
+        values = at_place(fn(images), place)
         return values.sum(), values  # no image looks at another: the sum's gradient holds that of each
 
     def step(images: jax.Array, step_key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -207,8 +206,9 @@ def _blur_matrix(side: int, sigma: float) -> np.ndarray:
     return matrix
 
 
-def _at(features: jax.Array, place: tuple[jax.Array, ...]) -> jax.Array:
-    """[B]: image b's activation at its own place, or the mean of its map."""
+def at_place(features: Any, place: tuple[jax.Array, ...]) -> jax.Array:
+    """[B]: image b's activation at its own place, or the mean of its map; `place` as of `place_of`."""
+    features = _only_array(features)
     images = jnp.arange(features.shape[0])
     if len(place) == 3:
         channel, row, column = place
@@ -223,10 +223,9 @@ def _only_array(features: Any) -> Any:
     return arrays[0]
 
 
-def _place(
-    shape: tuple[int, ...], batch: int, channel: Index, position: tuple[Index, Index] | None
-) -> tuple[jax.Array, ...]:
-    """(channel,) or (channel, row, column), each int32 [B]; UserError where they do not fit features of `shape`."""
+def place_of(fn: Features, images: Any, channel: Index, position: tuple[Index, Index] | None) -> tuple[jax.Array, ...]:
+    """(channel,) or (channel, row, column), each int32 [B]; UserError where they do not fit what `fn` gives."""
+    shape, batch = _only_array(jax.eval_shape(fn, images)).shape, images.shape[0]
     if len(shape) not in (2, 4) or shape[0] != batch:
         raise UserError(f"fn gives features of shape {shape}: [{batch}, H, W, C] or [{batch}, C] is needed")
     if position is not None and len(shape) == 2:
@@ -333,6 +332,28 @@ def climb(
     """
     options: dict[str, Any] = {"steps": steps, "step_size": step_size, "jitter": jitter, "blur": blur, "decay": decay}
     check_climb(noise=noise, **options)
+    layer, channels = checked_units(net, units, layer, at_once)
+    position = middle(net, layer)[1] if of == "unit" else None
+    mean, prepare = crop_of_mean(net), prepare_of(net)
+    climbed = climbed_function(net, layer, prepare)
+    starts: list[np.ndarray] = []
+    ends: list[np.ndarray] = []
+    paths: list[np.ndarray] = []
+    for first in range(0, len(channels), at_once):
+        some = np.resize(channels[first : first + at_once], min(at_once, len(channels)))  # filled up: compiled once
+        noise_key, climb_key = jax.random.split(jax.random.fold_in(key, first))
+        start = grey_and_noise(noise_key, (len(some), *mean.shape), noise)
+        where: dict[str, Any] = {"channel": some, "position": position, "bounds": picture_range(mean)}
+        ascent = maximize(climbed, start, climb_key, **where, **options)
+        for rows, new in ((starts, start), (ends, ascent.images), (paths, ascent.path.T)):
+            rows.append(np.asarray(new)[: len(channels) - first])
+    return climbed_to(
+        net, layer, channels, *map(np.concatenate, (starts, ends, paths)), whole=of == "map", at_once=at_once
+    )
+
+
+def checked_units(net: Net, units: Unit | Any, layer: str | None, at_once: int) -> tuple[str, np.ndarray]:
+    """(layer, int [M]) of units that `climb` can climb; UserError otherwise."""
     unit = units if isinstance(units, Unit) else Unit(units)
     if unit.position is not None:
         raise UserError(f"units={units}: the unit in the middle of each map is climbed; leave the position out")
@@ -345,40 +366,44 @@ def climb(
     channels = np.asarray(unit.channel)
     if channels.ndim != 1 or not len(channels):
         raise UserError(f"channels={channels.tolist()}: a list of at least one is needed")
-    place, centre = middle(net, layer)
-    position = centre if of == "unit" else None
-    mean, prepare = crop_of_mean(net), _prepare(net)
-    climbed = _climbed_function(net, layer, prepare)
-    starts: list[np.ndarray] = []
-    ends: list[np.ndarray] = []
-    paths: list[np.ndarray] = []
-    for first in range(0, len(channels), at_once):
-        some = np.resize(channels[first : first + at_once], min(at_once, len(channels)))  # filled up: compiled once
-        noise_key, climb_key = jax.random.split(jax.random.fold_in(key, first))
-        start = grey_and_noise(noise_key, (len(some), *mean.shape), noise)
-        where: dict[str, Any] = {"channel": some, "position": position, "bounds": picture_range(mean)}
-        ascent = maximize(climbed, start, climb_key, **where, **options)
-        for rows, new in ((starts, start), (ends, ascent.images), (paths, ascent.path.T)):
-            rows.append(np.asarray(new)[: len(channels) - first])
+    return layer, channels
+
+
+def climbed_to(
+    net: Net,
+    layer: str,
+    maps: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    paths: np.ndarray,
+    *,
+    whole: bool,
+    at_once: int,
+) -> Climbed:
+    """What the layer answers where the climbs of M maps began and ended, [M, H, W, C] of pixels less the mean.
+
+    `whole`: the pictures are shown whole, not what the unit in the middle sees of them.
+    """
+    mean, prepare, place = crop_of_mean(net), prepare_of(net), middle(net, layer)[0]
     before, after = (
         strongest_places(in_batches(net.features([layer]), np.asarray(prepare(pixels)), batch_size=at_once)[layer])
-        for pixels in (np.concatenate(starts), np.concatenate(ends))
+        for pixels in (starts, ends)
     )
-    ended = np.concatenate(ends)
-    for answer in (before, after, np.concatenate(paths)):
+    for answer in (before, after, paths):
         nets.check_finite(net, {layer: answer})
     field, size = net.receptive_field(layer), nets.size_of(net.image_size)
-    whole = place is None or field is None or field.size >= max(size) or of == "map"
+    whole = whole or place is None or field is None or field.size >= max(size)
     box = (0, 0, *size) if whole or field is None or place is None else field.box(place)
-    pictures = in_colours(np.floor(np.clip(ended + mean, 0, 255) + 0.5).astype(np.uint8))
+    pictures = in_colours(np.floor(np.clip(ends + mean, 0, 255) + 0.5).astype(np.uint8))
+    rows = np.arange(len(maps))
     return Climbed(
-        maps=channels,
-        images=np.asarray(prepare(ended)),
+        maps=maps,
+        images=np.asarray(prepare(ends)),
         patches=np.stack([cut(picture, box, OUTSIDE) for picture in pictures]),
-        paths=np.concatenate(paths),
-        started=before[np.arange(len(channels)), channels],
-        reached=after[np.arange(len(channels)), channels],
-        won=after.argmax(axis=1) == channels,
+        paths=paths,
+        started=before[rows, maps],
+        reached=after[rows, maps],
+        won=after.argmax(axis=1) == maps,
     )
 
 
@@ -454,7 +479,7 @@ def score(climbed: Climbed, strongest: np.ndarray) -> Score:
     }
 
 
-def _prepare(net: Net) -> Partial:
+def prepare_of(net: Net) -> Partial:
     """fn(pixels [B, H, W, C] less `crop_of_mean`) -> the net's input, as `net.prepare` makes it of whole pixels.
 
     UserError where that is not linear in each pixel.
@@ -487,11 +512,16 @@ def _linear(offset: Any, matrix: Any, pixels: Any) -> jax.Array:
     return offset[None] + jnp.einsum("bhwc,hwcd->bhwd", pixels, matrix, precision=lax.Precision.HIGHEST)
 
 
-def _climbed_function(net: Net, layer: str, prepare: Partial) -> Partial:
+def climbed_function(net: Net, layer: str, prepare: Partial) -> Partial:
     """fn(pixels less the mean) -> what is climbed: [B, H, W, C] or [B, C]."""
     if isinstance(net, nets.OfTable):
         return drives_of(net.params, layer, architecture=net.architecture)
-    return Partial(_composed, as_partial(net.features([layer])), prepare)
+    return composed(net.features([layer]), prepare)
+
+
+def composed(features: Features, prepare: Partial) -> Partial:
+    """fn(pixels less the mean) -> features of the input that is prepared of them."""
+    return Partial(_composed, as_partial(features), prepare)
 
 
 def _composed(fn: Partial, prepare: Partial, pixels: jax.Array) -> Any:
