@@ -34,7 +34,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from experiments.shell.command import in_one_line
+from experiments.shell.command import described, first_flags, in_one_line, is_idle
 from zfjax import deconvnet, features, network, parallel, training
 from zfjax.analyses import top_activations
 from zfjax.anymodel import rules
@@ -407,12 +407,17 @@ def main() -> None:
         "atlas": atlas,
     }
     commands["loader"] = loader
+    first = first_flags(joins=False, compiles=False)
+    chosen, rest = first.parse_known_args()
     try:
         with in_one_line():
+            if is_idle(alone=chosen.alone) and not {"-h", "--help"} & set(rest):
+                return
             records = tyro.extras.subcommand_cli_from_dict(
                 commands,
                 prog="python -m experiments.benchmark",
-                description=__doc__,
+                description=described(__doc__, first),
+                args=rest,
                 config=(tyro.conf.OmitArgPrefixes,),
             )
     except KeyboardInterrupt:

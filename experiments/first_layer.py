@@ -19,7 +19,6 @@ with filters and projections. The strongest activations stay in <run>/scans, and
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,7 @@ from zfjax.analyses import filters, strongest
 from zfjax.analyses.filters import Bottom
 from zfjax.architecture import Conv
 from zfjax.data import ImageSet, sets
-from zfjax.errors import UserError
+from zfjax.errors import UserError, command_line
 from zfjax.nets import Net, TrainedNet
 from zfjax.training import checkpoints
 
@@ -219,11 +218,11 @@ def train_command(net: TrainedNet, role: str) -> str:
         for preset, config in train_imagenet.PRESETS.items()
     }
     preset = min(flags, key=lambda name: len(flags[name]))
-    words = ["python -m experiments.train_imagenet --preset", preset]
+    words = ["--preset", preset]
     for name, value in flags[preset].items():
         words += ["--" + name.removeprefix("recipe.").replace("_", "-")]
         words += [str(part) for part in (value if isinstance(value, tuple) else (value,))]
-    return " ".join([words[0], *map(shlex.quote, words[1:])])
+    return command_line("python -m experiments.train_imagenet", *words)
 
 
 def settings_of(config: train_imagenet.Config) -> dict[str, Any]:

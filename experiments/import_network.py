@@ -23,6 +23,7 @@ from typing import Any
 
 from experiments.shell import command, results
 from zfjax import pretrained
+from zfjax.errors import command_line
 
 COMMAND = "import_network"
 
@@ -63,7 +64,7 @@ def report(result: dict[str, Any]) -> None:
     kind = result.get("kind")
     net = f"torchvision:{kind}:{result['config'].weights}" if kind else result["folder"]
     print(f"{kind or result['architecture'].name}, {result['num_parameters']:,} parameters: {result['folder']}")
-    print(f"Look at it:\n  python -m experiments.deconv_figures --net {net}")
+    print(f"Look at it:\n  {command_line('python -m experiments.deconv_figures', '--net', net)}")
 
 
 def main() -> None:

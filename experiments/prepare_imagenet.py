@@ -13,7 +13,6 @@ core, minutes on sixteen; 40 GB. The last line printed is the command that train
 
 import dataclasses
 import os
-import shlex
 import time
 from collections.abc import Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -23,7 +22,7 @@ from typing import Any
 import tyro
 
 from zfjax import files
-from zfjax.errors import UserError, check_name
+from zfjax.errors import UserError, check_name, command_line
 
 SPLITS = ("train", "validation")
 
@@ -101,12 +100,10 @@ def report(config: Config, result: dict[str, Any]) -> str:
     missing = set(SPLITS) - set(result["counts"])
     if missing:
         return "\n".join([*lines, f"To train on it the {missing.pop()} split is needed too."])
-    command = f"python -m experiments.train_imagenet --data-dir {shlex.quote(str(config.data_dir))}"
-    if len(result["sizes"]) > 1:
-        command += f" --data-size {result['size']}"
+    flags = ["--data-dir", config.data_dir, *(["--data-size", result["size"]] if len(result["sizes"]) > 1 else [])]
     if result["size"] < 256:  # the paper's crops are 7/8 of its pictures: the rest is room to move
-        command += " --preset reduced" + (f" --image-size {crop_of(result['size'])}" if result["size"] < 128 else "")
-    return "\n".join([*lines, "Train on it:", f"  {command}"])
+        flags += ["--preset", "reduced", *(["--image-size", crop_of(result["size"])] if result["size"] < 128 else [])]
+    return "\n".join([*lines, "Train on it:", f"  {command_line('python -m experiments.train_imagenet', *flags)}"])
 
 
 def crop_of(size: int) -> int:
@@ -136,12 +133,14 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
 
 def main() -> None:
     """Runs the command line; an error that the user can mend ends it in one line."""
-    from experiments.shell.command import in_one_line, is_idle
+    from experiments.shell.command import described, first_flags, in_one_line, is_idle
 
-    config = tyro.cli(Config, description=__doc__)
+    first = first_flags(joins=False, compiles=False)
+    chosen, rest = first.parse_known_args()
+    config = tyro.cli(Config, description=described(__doc__, first), args=rest)
     try:
         with in_one_line():
-            if not is_idle():
+            if not is_idle(alone=chosen.alone):
                 print(report(config, run(config)))
     except KeyboardInterrupt:
         raise SystemExit("stopped; nothing half done is left, running it again starts anew") from None

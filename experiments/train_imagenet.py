@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import platform
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -37,7 +36,7 @@ from experiments.shell.command import Stopped, StopRequest, first_flags, in_one_
 from zfjax import extras, files, nets, parallel, training
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
 from zfjax.data import ImageSet, sets
-from zfjax.errors import UserError
+from zfjax.errors import UserError, command_line
 from zfjax.training import Annealing, Recipe, checkpoints, loop
 from zfjax.training.loop import Progress, Run
 
@@ -272,9 +271,10 @@ def going_on(config: Config, checkpoint: checkpoints.Checkpoint) -> Config:
     """The settings of a run that --out found begun, as `--resume` would have them: the learning rate is the run's."""
     stored, asked = stored_config(checkpoint), config.recipe.learning_rate
     if asked not in (checkpoint.recipe.learning_rate, stored.recipe.learning_rate):
+        other = command_line("python -m experiments.train_imagenet", "--resume", config.out, "--learning-rate", asked)
         raise UserError(
             f"learning_rate={asked}: the run in {config.out} was started with {checkpoint.recipe.learning_rate}; "
-            f"--resume {config.out} --learning-rate {asked} changes it"
+            f"{other} changes it"
         )
     recipe = dataclasses.replace(config.recipe, learning_rate=stored.recipe.learning_rate)
     return dataclasses.replace(config, recipe=recipe)
@@ -349,8 +349,7 @@ def main(data: ImageSet | None = None) -> None:
         raise SystemExit("stopped; what was saved before stays") from None
     top1 = record["validation_top1_error"]
     print(f"done: validation top-1 error {top1:.1%} (accuracy {1 - top1:.1%}); the run is in {record['folder']}")
-    look = shlex.join(["python", "-m", "experiments.deconv_figures", "--net", record["folder"]])
-    print(f"look at it: {look}")
+    print(f"look at it: {command_line('python -m experiments.deconv_figures', '--net', record['folder'])}")
 
 
 def own_flags() -> argparse.ArgumentParser:

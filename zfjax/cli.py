@@ -18,7 +18,7 @@ import numpy as np
 
 import zfjax
 from zfjax import files, nets, shell
-from zfjax.errors import UserError, naming
+from zfjax.errors import UserError, command_line, naming
 
 _NET = "run folder or checkpoint, squeezenet:DIR, torchvision:KIND:FILE, or module:NAME of a zfjax.Net"
 _FUNCTION = f"{_NET}, or, with --image-size, of a function of images"
@@ -37,7 +37,8 @@ def main(words: list[str] | None = None) -> None:
     shell.use_compilation_cache()
     try:
         with shell.in_one_line():
-            chosen.run(chosen)
+            if not shell.is_idle(alone=chosen.alone):
+                chosen.run(chosen)
     except KeyboardInterrupt:
         raise SystemExit(f"stopped; {chosen.when_stopped}") from None
 
@@ -95,7 +96,8 @@ def import_weights(chosen: argparse.Namespace) -> None:
         result |= {"folder": folder, "command": "import_network", "files": {}}
         with _claimed(folder), pretrained.replacing(folder, checkpoint):
             files.save_json(folder / "result.json", result)
-    print(f"{facts['num_parameters']:,} parameters\nlook at it: zfjax atlas {net} --data PICTURES")
+    look = command_line("zfjax atlas", net, "--data", "PICTURES")
+    print(f"{facts['num_parameters']:,} parameters\nlook at it: {look}")
 
 
 def layers(chosen: argparse.Namespace) -> None:
@@ -163,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
             name, help=run.__doc__, description=run.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
         added.set_defaults(run=run, when_stopped=when_stopped)
+        added.add_argument("--alone", action="store_true", help=shell.ALONE)
         return added.add_argument
 
     add = command("atlas", atlas, "the same command goes on where it was")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,11 @@ class FailedError(OSError):
 
 class DivergedError(UserError, FloatingPointError):
     """A training whose loss or gradient stopped being finite."""
+
+
+def command_line(program: str, *words: object) -> str:
+    """A command as a shell reads it, for a user to copy: "python -m experiments.NAME" and what follows, quoted."""
+    return " ".join((program, *(shlex.quote(str(word)) for word in words)))
 
 
 # What the system says of a name that it cannot open. A name is the user's where the user gave it, else ours

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import jax
 
+from zfjax import parallel
 from zfjax.errors import FailedError, UserError, of_the_system
 
 CACHE_VARIABLE = "ZFJAX_COMPILATION_CACHE"
+ALONE = "run here, whatever a cluster announces"  # of a flag
 
 
 def use_compilation_cache(folder: str | None = None) -> None:
@@ -29,6 +31,18 @@ def use_compilation_cache(folder: str | None = None) -> None:
     jax.config.update("jax_compilation_cache_dir", str(home / "zfjax" / "xla" if folder is None else Path(folder)))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a figure has many small ones
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def is_idle(*, alone: bool = False) -> bool:
+    """Whether this process has nothing to do, as of several the first one does it all; then it says so."""
+    announced = None if alone else parallel.announced()
+    if announced is None or announced.host == 0:
+        return False
+    print(
+        f"process {announced.host} of {announced.num_hosts} ({announced.by}): this command runs in process 0 alone; "
+        "--alone runs it here too"
+    )
+    return True
 
 
 _FLAG = "xla_cpu_experimental_ynn_fusion_type"

@@ -14,40 +14,35 @@ from experiments import leave
 from experiments.shell import hosts
 from experiments.shell.stopping import Stopped as Stopped
 from experiments.shell.stopping import StopRequest as StopRequest
-from zfjax import parallel, shell
+from zfjax import shell
 from zfjax.shell import CACHE_VARIABLE
+from zfjax.shell import is_idle as is_idle
 from zfjax.shell import use_compilation_cache as use_compilation_cache
 
 Result = TypeVar("Result", bound=Mapping[str, Any])
 
 
-def first_flags(*, joins: bool) -> argparse.ArgumentParser:
-    """The flags that are read before a command's own: where it runs, and what it keeps."""
+def first_flags(*, joins: bool, compiles: bool = True) -> argparse.ArgumentParser:
+    """The flags that are read before a command's own: where it runs, and what it keeps of programs that it compiles."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, usage="[first] [the others]")
     group = first.add_argument_group("first")
-    group.add_argument(
-        "--compilation-cache",
-        "--compilation_cache",
-        metavar="DIR",
-        help=f"where compiled programs are kept, so that the next call starts at once, or off; by default what "
-        f"{CACHE_VARIABLE} says, or else a folder of the user's cache",
-    )
-    group.add_argument("--alone", action="store_true", help="run here, whatever a cluster announces")
+    if compiles:
+        group.add_argument(
+            "--compilation-cache",
+            "--compilation_cache",
+            metavar="DIR",
+            help=f"where compiled programs are kept, so that the next call starts at once, or off; by default what "
+            f"{CACHE_VARIABLE} says, or else a folder of the user's cache",
+        )
+    group.add_argument("--alone", action="store_true", help=shell.ALONE)
     if joins:
         hosts.add_flags(group)
     return first
 
 
-def is_idle(*, alone: bool = False) -> bool:
-    """Whether this process has nothing to do, as of several the first one does it all; then it says so."""
-    announced = None if alone else parallel.announced()
-    if announced is None or announced.host == 0:
-        return False
-    print(
-        f"process {announced.host} of {announced.num_hosts} ({announced.by}): this command runs in process 0 alone; "
-        "--alone runs it here too"
-    )
-    return True
+def described(doc: str | None, first: argparse.ArgumentParser) -> str:
+    """What --help says before a command's own flags."""
+    return f"{doc or ''}\n{first.format_help().partition('first:')[2]}"
 
 
 @contextlib.contextmanager
@@ -83,8 +78,7 @@ def main(
     """
     first = first_flags(joins=joins)
     chosen, rest = first.parse_known_args()
-    description = f"{doc or ''}\n{first.format_help().partition('first:')[2]}"
-    config: Any = tyro.cli(config_type, description=description, args=rest)
+    config: Any = tyro.cli(config_type, description=described(doc, first), args=rest)
     use_compilation_cache(chosen.compilation_cache)
     try:
         with in_one_line():

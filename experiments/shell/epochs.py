@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.shell.training_log import TrainingLog
 from zfjax import nets
-from zfjax.errors import UserError
+from zfjax.errors import UserError, command_line
 from zfjax.nets import Net
 from zfjax.training import checkpoints
 
@@ -52,9 +52,10 @@ def epoch_checkpoints(net: Net, epochs: Sequence[int]) -> dict[int, Path]:
     wanted = set(epochs) or set(checkpoints.EVOLUTION_EPOCHS) | set(list(kept)[-1:])
     chosen = {epoch: checkpoint for epoch, checkpoint in kept.items() if epoch in wanted}
     if len(chosen) < 2:
+        longer = command_line("python -m experiments.train_imagenet", "--resume", net.run, "--num-epochs", "N")
         raise UserError(
             f"epochs={list(chosen)}: two or more are needed; training keeps the checkpoints after the epochs "
             f"{', '.join(map(str, checkpoints.EVOLUTION_EPOCHS))} and the latest {checkpoints.LATEST}: train for "
-            f"longer with `python -m experiments.train_imagenet --resume {net.run} --num-epochs N`"
+            f"longer with `{longer}`"
         )
     return chosen

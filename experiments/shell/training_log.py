@@ -7,7 +7,6 @@ import dataclasses
 import json
 import logging
 import platform
-import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +19,7 @@ from experiments.pages import canvas
 from experiments.pages.training import draw_curves
 from experiments.shell.command import Stopped, StopRequest
 from zfjax import files, parallel, schema
-from zfjax.errors import DivergedError, UserError
+from zfjax.errors import DivergedError, UserError, command_line
 from zfjax.training import Recipe, loop
 from zfjax.training.loop import EpochDone, Halted, Progress, Run, Stepped
 
@@ -190,7 +189,7 @@ class TrainingLog:
 
 def resume_command(folder: Path) -> str:
     """The command that goes on with the run in `folder`, as a shell reads it."""
-    return shlex.join(["python", "-m", "experiments.train_imagenet", "--resume", str(folder)])
+    return command_line("python -m experiments.train_imagenet", "--resume", folder)
 
 
 def epoch_line(record: dict[str, Any], num_epochs: int, *, num_classes: int) -> str:

@@ -11,7 +11,9 @@ import time
 import jax
 import pytest
 
+from experiments import benchmark, prepare_imagenet
 from experiments.shell import command
+from zfjax import cli
 from zfjax.errors import DivergedError, FailedError, UserError
 
 
@@ -142,6 +144,35 @@ def test_of_several_processes_the_first_makes_a_figure_and_the_others_leave_with
     call(monkeypatch, lambda config: {"value": config.number}, *flags)
     said = capsys.readouterr().out
     assert said == "value 1\n" if runs else said.startswith("process 2 of 4 (Slurm): this command runs in process 0")
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        (benchmark.main, ["benchmark", "forward"]),
+        (prepare_imagenet.main, ["prepare_imagenet", "--data-dir", "nowhere"]),
+        (cli.main, ["zfjax", "atlas", "nowhere"]),
+    ],
+)
+def test_of_several_processes_the_others_leave_whatever_the_command(monkeypatch, capsys, tmp_path, main, words):
+    monkeypatch.chdir(tmp_path)
+    for name, value in {**SLURM, "SLURM_PROCID": "3"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", words)
+    main()
+    assert capsys.readouterr().out.startswith("process 3 of 4 (Slurm): this command runs in process 0 alone; --alone")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("main", [prepare_imagenet.main, cli.main])
+def test_alone_a_command_runs_in_any_process(monkeypatch, tmp_path, main):
+    monkeypatch.chdir(tmp_path)
+    for name, value in {**SLURM, "SLURM_PROCID": "3"}.items():
+        monkeypatch.setenv(name, value)
+    words = {prepare_imagenet.main: ["prepare_imagenet", "--data-dir", "x"], cli.main: ["zfjax", "layers", "nowhere"]}
+    monkeypatch.setattr(sys, "argv", [*words[main], "--alone"])
+    with pytest.raises(SystemExit, match="^error: "):
+        main()
 
 
 def joining(monkeypatch, *flags):

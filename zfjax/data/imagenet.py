@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from zfjax import files
 from zfjax.data import ImageSet, pictures, tfds_records
-from zfjax.errors import NotThereError, UserError, check_name
+from zfjax.errors import NotThereError, UserError, check_name, command_line
 from zfjax.schema import Count, Range, faults
 
 NAME, VERSION = "imagenet", "1.0.0"  # as in <data dir>/imagenet/256px/1.0.0, TFDS's layout
@@ -254,13 +254,13 @@ def _choose_size(data_dir: Path, size: int | None) -> int:
     if size in sizes or (size is None and sizes):
         return sizes[0] if size is None else size
     wanted = f"{size or '*'}px"
+    asked = ["--source", "DIR", "--data-dir", data_dir, *(["--size", size] if size else [])]
     begun = any(data_dir.glob(f"{NAME}/{wanted}/incomplete.*"))
     raise NotThereError(
         f"no prepared ImageNet {f'of {size} pixels ' if size else ''}in {data_dir}"
         + (f" (it holds {there} pixels)" if there else "")
         + (": a preparation was begun there and has not finished; running it again starts anew." if begun else ".")
-        + f" Prepare it: python -m experiments.prepare_imagenet --source DIR --data-dir {data_dir}"
-        + (f" --size {size}" if size else "")
+        + f" Prepare it: {command_line('python -m experiments.prepare_imagenet', *asked)}"
         + ". Without data: python -m experiments.train_imagenet --preset demo"
     )
 
