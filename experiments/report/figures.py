@@ -7,12 +7,22 @@ hold, as far as it is read here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
-from experiments.report.statistics import ALPHA, Outcome, every, falling, more_often, paired, smaller, untested
+from experiments.report.statistics import (
+    ALPHA,
+    Outcome,
+    every,
+    falling,
+    more_often,
+    paired,
+    smaller,
+    unpaired,
+    untested,
+)
 from experiments.report.tables import TABLES
 from experiments.report.verdicts import (
     FAILS,
@@ -32,12 +42,12 @@ from zfjax.analyses.strongest import ByChance
 from zfjax.errors import UserError
 from zfjax.schema import Count, Share, entry
 
-CLEAR = 0.1  # a correlation this much larger, or another number by this share of it, is clearly so
-TINY = 1e-9  # in place of a number of 0 that another is compared with
+CLEAR = 0.1  # a correlation this much larger is clearly so
 QUASI_LINEAR = 0.9  # R^2 of a line through zero
 
 OVER_IMAGES = "sign-flip permutation test over the images"
-BY_A_TENTH = f"by {CLEAR:.0%} at least: holds; not at all: does not hold; between: not shown"
+OVER_FILTERS = "Welch's t-test over the filters"
+DOMINATES = 2.0  # times: two networks that were drawn or trained alike differ by less
 
 
 class ProjectedLayer(TypedDict):
@@ -284,6 +294,13 @@ class Bands(TypedDict):
     middle: float
 
 
+class SingleFilters(TypedDict):
+    """Shares of each filter's energy."""
+
+    middle: list[float]
+    aliased: NotRequired[list[float]]
+
+
 class FirstLayer(TypedDict):
     """One network of Figure 6."""
 
@@ -292,7 +309,10 @@ class FirstLayer(TypedDict):
     dead_by_weight: Dead
     dead_by_activity: Dead
     band_energy: Bands
-    aliased_energy: NotRequired[float]  # absent where the filters' stride is not known
+    of_filters: NotRequired[SingleFilters]  # earlier versions did not write it
+    # absent where the filters' stride is not known
+    aliased_energy: NotRequired[float]
+    aliased_by_noise: NotRequired[float]
 
 
 class Roles(TypedDict):
@@ -314,7 +334,8 @@ class FirstLayers(TypedDict):
     "Figure 6",
     says="Without renormalisation a few filters of the first layer dominate.",
     paper="shown",
-    rule=f"the strongest filter over the median one is smaller with renormalisation, {BY_A_TENTH}",
+    rule=f"the strongest filter over the median one is {DOMINATES:g} times as large without renormalisation, at least: "
+    "holds; as many times smaller: does not hold; between: not shown",
     needs=TRAINED,
 )
 def renormalisation_tames(result: FirstLayers) -> Finding | None:
@@ -323,7 +344,9 @@ def renormalisation_tames(result: FirstLayers) -> Finding | None:
         return None
     if not result["renormalisation_acted"]:
         return Finding("", NOT_SHOWN, "renormalisation never acted: both networks are the same")
-    return _against(result, "unclipped", lambda net: net["dominance"]["largest_over_median"], ".1f", larger=False)
+    ours, other = (result["nets"][role]["dominance"]["largest_over_median"] for role in ("clipped", "unclipped"))
+    times = float(np.log(other / ours) / np.log(DOMINATES))
+    return bounded(f"{ours:.1f} against {other:.1f}", times, holds_from=1.0, fails_to=-1.0)
 
 
 @claim(
@@ -347,12 +370,17 @@ def fewer_dead_filters(result: FirstLayers) -> Finding | None:
     "Figure 6",
     says="AlexNet's first filters are of extremely high and low frequencies, with little of the middle ones.",
     paper="shown",
-    rule=f"the share of the filters' energy at middle frequencies is larger than AlexNet's, {BY_A_TENTH}",
+    rule=f"the share of the filters' energy at middle frequencies is larger than AlexNet's ({OVER_FILTERS})",
     needs=TRAINED,
 )
 def more_middle_frequencies(result: FirstLayers) -> Finding | None:
     """The share of the first filters' energy at middle frequencies, against AlexNet's."""
-    return _against(result, "alexnet", lambda net: net["band_energy"]["middle"], ".1%", larger=True)
+    if "alexnet" not in result["nets"]:
+        return None
+    ours, other = (result["nets"][role] for role in ("clipped", "alexnet"))
+    shares, others = (net["of_filters"]["middle"] if "of_filters" in net else [] for net in (ours, other))
+    words = f"{ours['band_energy']['middle']:.1%} against {other['band_energy']['middle']:.1%}"
+    return tested(words, unpaired(shares, others))
 
 
 @claim(
@@ -360,28 +388,23 @@ def more_middle_frequencies(result: FirstLayers) -> Finding | None:
     says="The smaller stride removes the aliasing in the second layer.",
     paper="shown",
     rule="the share of the first filters' energy beyond 1 / (2 stride) cycles per pixel, which their own grid cannot "
-    f"hold, is smaller than AlexNet's, {BY_A_TENTH}. Judged at the filters, not in the second layer's pictures",
+    "hold, over that of white noise, which the stride alone decides, is smaller than AlexNet's "
+    f"({OVER_FILTERS}). Judged at the filters, not in the second layer's pictures",
     needs=TRAINED,
 )
 def less_aliasing(result: FirstLayers) -> Finding | None:
     """The share of the first filters' energy that is too fine for their grid, against AlexNet's."""
-    return _against(result, "alexnet", lambda net: net["aliased_energy"], ".1%", larger=False)
-
-
-def _against(
-    result: FirstLayers,
-    role: Literal["unclipped", "alexnet"],
-    number: Callable[[FirstLayer], float],
-    form: str,
-    *,
-    larger: bool,
-) -> Finding | None:
-    """Whether our net's number is clearly larger (smaller) than that of the net in `role`; None without that net."""
-    if role not in result["nets"]:
+    if "alexnet" not in result["nets"]:
         return None
-    ours, other = number(result["nets"]["clipped"]), number(result["nets"][role])
-    gain = (ours - other if larger else other - ours) / (other or TINY)
-    return bounded(f"{ours:{form}} against {other:{form}}", gain, holds_from=CLEAR, fails_to=0.0)
+    ratios, words = [], []
+    for net in (result["nets"][role] for role in ("clipped", "alexnet")):
+        if "aliased_energy" not in net:
+            return None
+        noise = net.get("aliased_by_noise")
+        shares = net["of_filters"].get("aliased", []) if "of_filters" in net else []
+        ratios.append([share / noise for share in shares] if noise else [])
+        words.append(f"{net['aliased_energy']:.1%}" + (f" ({noise:.1%} of white noise)" if noise else ""))
+    return tested(" against ".join(words), unpaired(ratios[1], ratios[0]))
 
 
 class Pointing(TypedDict):

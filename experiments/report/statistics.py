@@ -67,6 +67,18 @@ def paired(differences: Sequence[float]) -> Outcome:
     return Outcome(float(p.pvalue), float(against.pvalue))
 
 
+def unpaired(values: Sequence[float], others: Sequence[float]) -> Outcome:
+    """Whether the mean of some values is above that of others: Welch's t-test."""
+    both = [np.asarray(some, np.float64) for some in (values, others)]
+    if any(len(some) < 2 or not np.isfinite(some).all() for some in both):
+        return untested("values of single filters are missing")
+    if all(np.ptp(some) == 0 for some in both):
+        return untested("no spread over the filters to test by")
+    sides = (scipy.stats.ttest_ind(*both, equal_var=False, alternative=side).pvalue for side in ("greater", "less"))
+    p, against = map(float, sides)
+    return Outcome(p, against)
+
+
 def over_folds(differences: Sequence[float], test_over_train: float, *, margin: float = 0.0) -> Outcome:
     """Whether differences over folds lie above -margin: t-test with the correction of Nadeau and Bengio (2003).
 

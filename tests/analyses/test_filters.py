@@ -119,3 +119,12 @@ def test_the_limit_follows_the_stride_in_either_direction():
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("side", "stride"), [(7, 2), (11, 4)])
+def test_white_noise_is_aliased_by_its_stride_alone(side, stride):
+    noise = np.random.default_rng(0).normal(size=(side, side, 3, 400))
+    expected = filters.aliased_by_noise(stride)
+    assert filters.aliased_energy(noise, stride).mean() == pytest.approx(expected, abs=0.005)
+    inside = (2 * (64 // (2 * stride)) + 1) / 64  # of 64 frequencies in each direction
+    assert expected == pytest.approx(1 - inside**2)

@@ -1,5 +1,6 @@
 """Each claim about a figure, on results made by hand: it holds, fails, is not shown, or nothing can be said."""
 
+import numpy as np
 import pytest
 
 from experiments.report import figures as report_figures
@@ -64,13 +65,24 @@ def dead(ours, other):
     return {"nets": {"clipped": net(0.0, ours), "alexnet": net(other, 0.0)}}
 
 
+def around(mean, num=96):
+    """Values of so many filters, spread by a twentieth."""
+    return (mean + 0.05 * np.linspace(-1, 1, num)).tolist()
+
+
 def middle(ours, other):
-    nets = {"clipped": ours, "alexnet": other}
-    return {"nets": {role: {"band_energy": {"middle": share}} for role, share in nets.items()}}
+    def net(share):
+        return {"band_energy": {"middle": share}, "of_filters": {"middle": around(share)}}
+
+    return {"nets": {"clipped": net(ours), "alexnet": net(other)}}
 
 
-def aliased(ours, other):
-    return {"nets": {"clipped": {"aliased_energy": ours}, "alexnet": {"aliased_energy": other}}}
+def aliased(ours, other, noise=(0.75, 0.9375)):
+    def net(share, of_noise):
+        facts = {"aliased_energy": share, "of_filters": {"middle": [], "aliased": around(share)}}
+        return facts if of_noise is None else {**facts, "aliased_by_noise": of_noise}
+
+    return {"nets": {"clipped": net(ours, noise[0]), "alexnet": net(other, noise[1])}}
 
 
 CASES = [
@@ -102,12 +114,19 @@ CASES = [
     (report_figures.fewer_dead_filters, dead(0.01, 0.02), OPEN),
     (report_figures.fewer_dead_filters, dead(0.3, 0.01), FAILS),
     (report_figures.fewer_dead_filters, first_layers(1, 1), None),
-    (report_figures.more_middle_frequencies, middle(0.4, 0.2), HOLDS),
-    (report_figures.more_middle_frequencies, middle(0.2, 0.4), FAILS),
-    (report_figures.more_middle_frequencies, middle(0.41, 0.4), OPEN),
-    (report_figures.more_middle_frequencies, middle(0.3, 0.0), HOLDS),
-    (report_figures.more_middle_frequencies, middle(0.0, 0.0), FAILS),
+    (report_figures.renormalisation_tames, first_layers(2.0, 4.0), HOLDS),
+    (report_figures.renormalisation_tames, first_layers(2.0, 3.99), OPEN),
+    (report_figures.renormalisation_tames, first_layers(3.99, 2.0), OPEN),
+    (report_figures.renormalisation_tames, first_layers(4.0, 2.0), FAILS),
+    (report_figures.more_middle_frequencies, middle(0.4, 0.38), HOLDS),
+    (report_figures.more_middle_frequencies, middle(0.38, 0.4), FAILS),
+    (report_figures.more_middle_frequencies, middle(0.4, 0.398), OPEN),
+    (report_figures.more_middle_frequencies, first_layers(1, 1), None),
+    (report_figures.less_aliasing, aliased(0.3, 0.6), HOLDS),
+    (report_figures.less_aliasing, aliased(0.75, 0.9375), OPEN),  # white noise, whose strides alone differ
+    (report_figures.less_aliasing, aliased(0.7, 0.75), FAILS),  # less of it, but more than its stride makes
     (report_figures.less_aliasing, aliased(0.3, 0.0), FAILS),
+    (report_figures.less_aliasing, aliased(0.3, 0.6, noise=(None, None)), OPEN),  # of an earlier version
     (report_figures.occlusion_finds_the_object, occlusion(0.9, 0.8), HOLDS),
     (report_figures.occlusion_finds_the_object, occlusion(0.82, 0.8), OPEN),
     (report_figures.occlusion_finds_the_object, occlusion(0.6, 0.8), FAILS),
@@ -150,6 +169,8 @@ def test_figure_6_is_judged_by_what_the_experiment_writes():
         ratio, aliased = (2.0, 0.1) if ours else (9.0, 0.5)
         weak, silent = {"share": 0.0}, {"share": 0.0 if ours else 0.5}
         facts = {"dominance": {"largest_over_median": ratio}, "band_energy": energy, "aliased_energy": aliased}
+        facts["of_filters"] = {"middle": around(energy["middle"]), "aliased": around(aliased)}
+        facts["aliased_by_noise"] = 0.75
         return {**facts, "num_filters": 96, "dead_by_weight": weak, "dead_by_activity": silent}
 
     assert set(net(True)) - {"num_filters"} <= set(filters.MEANINGS) | {"dominance"}
@@ -157,7 +178,7 @@ def test_figure_6_is_judged_by_what_the_experiment_writes():
     result = {"nets": nets, "renormalisation_acted": True}
     findings = [claim.judge(result) for claim in CLAIMS if claim.source == "Figure 6"]
     assert [finding.verdict for finding in findings] == [HOLDS] * 4
-    assert findings[-1].ours == "10.0% against 50.0%"
+    assert findings[-1].ours == "10.0% (75.0% of white noise) against 50.0% (75.0% of white noise)"
     rule = next(claim.rule for claim in CLAIMS if "aliasing" in claim.says)
     assert "the first filters' energy beyond 1 / (2 stride)" in rule and "not in the second layer's pictures" in rule
 

@@ -41,6 +41,9 @@ MEANINGS = {
     "band_peaks": "share of these filters whose spectrum is largest in the band",
     "projections_of_layer_2": "as of Figure 2: where they start, how many from below 0, maps that are nothing but "
     "rounding, images tied at the maximum",
+    "of_filters": "for tests over filters: RMS of each; share of the energy at middle frequencies, and share beyond "
+    "1 / (2 stride), of each that is not dead by weight",
+    "aliased_by_noise": "share beyond 1 / (2 stride) of white noise: what the stride alone makes of it",
     "aliased_energy": "mean share of a filter's energy beyond 1 / (2 stride) cycles per pixel, which the layer's grid "
     "takes for coarser patterns; of filters that are not dead by weight",
 }
@@ -134,6 +137,13 @@ def aliased_energy(kernel: np.ndarray, stride: int | tuple[int, int]) -> np.ndar
     outside = power[down[:, None] | across[None, :]].sum(axis=0)
     total = power.sum(axis=(0, 1))
     return np.divide(outside, total, out=np.zeros_like(total), where=total > 0)
+
+
+def aliased_by_noise(stride: int | tuple[int, int]) -> float:
+    """`aliased_energy` of white noise, whose energy is the same at all frequencies: what the stride alone leaves."""
+    point = np.zeros((1, 1, 1, 1))
+    point[0] = 1  # one pixel has as flat a spectrum as noise has on average
+    return float(aliased_energy(point, stride)[0])
 
 
 def _rms(kernel: np.ndarray) -> np.ndarray:
@@ -242,6 +252,14 @@ class Filters(TypedDict):
     share: float  # of all
 
 
+class OfFilters(TypedDict):
+    """Numbers of single filters: see MEANINGS."""
+
+    rms: list[float]
+    middle: list[float]
+    aliased: NotRequired[list[float]]  # absent where the stride is not known
+
+
 class DominanceFacts(TypedDict):
     """`Dominance` as a result holds it."""
 
@@ -262,7 +280,10 @@ class Numbers(TypedDict):
     dead_by_activity: Filters
     band_energy: dict[str, float]  # by BANDS
     band_peaks: dict[str, float]
-    aliased_energy: NotRequired[float]  # absent where the stride is not known
+    of_filters: OfFilters
+    # absent where the stride is not known
+    aliased_energy: NotRequired[float]
+    aliased_by_noise: NotRequired[float]
     # absent where there is no second layer
     maps_of_layer_2: NotRequired[Any]  # int [M]
     units_of_layer_2: NotRequired[list[str]]  # [M]
@@ -288,9 +309,13 @@ def measure(bottom: Bottom) -> Numbers:
         "dead_by_activity": {"count": int((~bottom.alive).sum()), "share": float((~bottom.alive).mean())},
         "band_energy": {band: float(share.mean()) for band, share in energy.items()},
         "band_peaks": {band: float(inside.mean()) for band, inside in in_band.items()},
+        "of_filters": {"rms": _rms(kernel).tolist(), "middle": energy["middle"].tolist()},
     }
     if bottom.stride is not None:
-        facts["aliased_energy"] = float(aliased_energy(kernel[..., ~is_weak], bottom.stride).mean())
+        aliased = aliased_energy(kernel[..., ~is_weak], bottom.stride)
+        facts["aliased_energy"] = float(aliased.mean())
+        facts["aliased_by_noise"] = aliased_by_noise(bottom.stride)
+        facts["of_filters"]["aliased"] = aliased.tolist()
     if bottom.second is not None:
         facts["maps_of_layer_2"] = bottom.second.maps
         facts["units_of_layer_2"] = list(bottom.units)
