@@ -433,10 +433,10 @@ class FunctionNet:
 
     def _modules_in_words(self) -> str:
         """Some of what `layers` could name: the modules that give features, and the last one."""
-        found = layers_in(self._function(self.params), self._prepared_shape)
-        paths = [path for path, layer in found.items() if layer.is_module and len(layer.shape) in (2, 4)]
-        shown = paths if len(paths) <= _SHOWN else [*paths[: _SHOWN - 1], "...", paths[-1]]
-        return f" ({', '.join(shown)}), and logits for what it returns" if shown else ""
+        inside = layers_in(self._function(self.params), self._prepared_shape)
+        paths = [path for path, layer in inside.items() if layer.is_module and len(layer.shape) in (2, 4)]
+        named = paths if len(paths) <= _SHOWN else [*paths[: _SHOWN - 1], "...", paths[-1]]
+        return f" ({', '.join(named)}), and logits for what it returns" if named else ""
 
     @property
     def _prepared_shape(self) -> Any:

@@ -58,6 +58,17 @@ def test_without_any_extra_every_room_of_the_library_opens(run_without):
     assert done.stdout == "True\n", done.stderr
 
 
+def test_without_training_s_extra_every_command_opens(run_without):
+    code = (
+        "import importlib, pkgutil, experiments\n"
+        "names = {module.name for module in pkgutil.walk_packages(experiments.__path__, 'experiments.')}\n"
+        "for name in names - {'experiments.shell.torch_twin'}: importlib.import_module(name)\n"
+        "print(len(names) > 50)\n"
+    )
+    done = run_without(extras.EXTRAS["train"], "-c", code)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_without_any_extra_a_folder_of_pictures_is_looked_through(run_without, tmp_path):
     for number in range(3):
         Image.fromarray(np.full((9, 9, 3), 80 * number, np.uint8)).save(tmp_path / f"{number}.png")

@@ -68,6 +68,9 @@ def test_what_is_no_picture_is_named(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="empty: no picture there"):
         sets.open_images(str(tmp_path / "empty"), trained())
+    (tmp_path / "empty" / "IMG_1.HEIC").write_bytes(b"x")
+    with pytest.raises(FileNotFoundError, match=r"\); 1 without the ending of a picture \(empty/IMG_1.HEIC\)"):
+        sets.open_images(str(tmp_path / "empty"), trained())
     with pytest.raises(FileNotFoundError, match="data='nowhere': no such folder"):
         sets.open_images("nowhere", trained())
 

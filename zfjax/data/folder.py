@@ -91,7 +91,8 @@ def open_folder(
         else:
             left_out.add("without the ending of a picture", file.relative_to(path.parent).as_posix())
     if not paths:
-        raise NotThereError(f"{path}: no picture there ({', '.join(pictures.ENDINGS)})")
+        others = "".join(f"; {line}" for line in files.lines_of(left_out.reasons))
+        raise NotThereError(f"{path}: no picture there ({', '.join(pictures.ENDINGS)}){others}")
     if skip_bad:
         paths = _readable(paths, path, left_out)
     labels = {name: np.int32(label) for label, name in enumerate(class_names)}
