@@ -13,7 +13,7 @@ the lower of two layers is nearer to its end in 76 % of the pairs; on the demo s
 
 Writes to <run>/figures/evolution (or --out): evolution.png, curves.png, result.json, and <layer>.npz with what the
 figure shows. The strongest activations of all maps stay in <run>/scans, and later calls for other maps start from them.
-Only a training run keeps the epochs that this figure needs; `zfjax.evolution.measure` compares any nets.
+The epochs of a training that is none of ours: `--net module:NAME`, a Python object that is, or returns, {epoch: net}.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 
 from experiments.pages import evolution as evolution_page
 from experiments.shell import command, figure, results, scans
-from experiments.shell.epochs import KeptNets, epoch_checkpoints
+from experiments.shell.epochs import KeptNets, nets_of_epochs
 from zfjax import files, nets, parallel
 from zfjax.analyses import evolution, strongest
 from zfjax.analyses.evolution import THRESHOLD, Drawn
@@ -96,12 +96,13 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
       net, data: the network and the pictures, where they are open already, in the place of those that the flags name.
 
     Returns:
-      What result.json holds. UserError for a net that is no run's, a run with fewer than two checkpoints at the end of
+      What result.json holds. UserError for a net without epochs, a run with fewer than two checkpoints at the end of
       an epoch, an epoch that is not kept, unknown layers or maps, or an output folder that holds something else.
     """
     figure.check_numbers(config)
-    net = nets.load_net(config.net) if net is None else net
-    by_epoch = KeptNets(epoch_checkpoints(net, config.epochs))
+    opened = nets.load_net(config.net) if net is None else net
+    by_epoch = nets_of_epochs(config.net if net is None else None, opened, config.epochs)
+    net = opened if isinstance(by_epoch, KeptNets) else by_epoch[max(by_epoch)]
     with figure.opened(config, COMMAND, folder="figures/evolution", net=net) as (_, out):
         with_maps = nets.map_layers(net)
         layers = config.layers or with_maps

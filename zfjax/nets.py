@@ -690,7 +690,8 @@ def load_net(net: Path | str | None = None) -> Net:
     Args:
       net: a run folder or a checkpoint; "squeezenet:DIR", the folder of SqueezeNet v1.0's weights;
         "torchvision:KIND:FILE", as "torchvision:resnet18:resnet18.pth"; "module:NAME", a
-        Python object that is, or returns, a `Net`; None for the newest run under `runs/`.
+        Python object that is, or returns, a `Net`, or {epoch: Net}, of which the last is taken; None for the newest
+        run under `runs/`.
 
     Raises:
       FileNotFoundError: no such run.
@@ -714,6 +715,18 @@ def load_net(net: Path | str | None = None) -> Net:
 
         return squeezenet(Path(rest)).as_net()
     return _of_module(kind, rest)
+
+
+def load_epochs(net: Path | str | None) -> dict[int, Net] | None:
+    """{epoch: net}, ascending, where `net` is "module:NAME" of what is, or returns, such a mapping; else None.
+
+    UserError for a mapping of something else, or of nets that do not have the same layers.
+    """
+    if net is None or Path(net).exists() or not _MODULE_AND_NAME.fullmatch(str(net)):
+        return None
+    module, _, name = str(net).partition(":")
+    value = _made(module, name)
+    return _epochs_of(value, module, name) if isinstance(value, Mapping) else None
 
 
 def _trained(net: Path | str | None) -> TrainedNet:
@@ -770,15 +783,40 @@ def object_of(net: str) -> Any:
 
 
 def _of_module(module: str, name: str) -> Net:
+    value = _made(module, name)
+    if isinstance(value, Mapping):
+        return list(_epochs_of(value, module, name).values())[-1]
+    return _checked_net(value, module, name)
+
+
+def _made(module: str, name: str) -> Any:
+    """What "module:NAME" names, or what it returns where it is a function."""
     value = object_of(f"{module}:{name}")
-    net = value
-    if callable(value) and not hasattr(value, "prepare"):
-        if needed := _arguments_of(value):
-            raise UserError(
-                f"net={module}:{name}: a {type(value).__name__} that takes {', '.join(needed)} is no Net; make "
-                "one with zfjax.FunctionNet, or a function without arguments that returns one"
-            )
-        net = value()
+    if not callable(value) or hasattr(value, "prepare"):
+        return value
+    if needed := _arguments_of(value):
+        raise UserError(
+            f"net={module}:{name}: a {type(value).__name__} that takes {', '.join(needed)} is no Net; make "
+            "one with zfjax.FunctionNet, or a function without arguments that returns one"
+        )
+    return value()
+
+
+def _epochs_of(value: Mapping[Any, Any], module: str, name: str) -> dict[int, Net]:
+    if not value or not all(isinstance(epoch, int) and epoch >= 0 for epoch in value):
+        raise UserError(
+            f"net={module}:{name}: {{epoch: net}} with whole numbers as epochs is needed, not {list(value)}"
+        )
+    by_epoch = {epoch: _checked_net(value[epoch], module, name) for epoch in sorted(value)}
+    layers = {tuple(net.layers) for net in by_epoch.values()}
+    if len(layers) > 1:
+        raise UserError(
+            f"net={module}:{name}: its nets have different layers, {' and '.join(map(str, sorted(layers)))}"
+        )
+    return by_epoch
+
+
+def _checked_net(net: Any, module: str, name: str) -> Net:
     if isinstance(net, FunctionNet) and net.name == FunctionNet.name:  # it was not given one
         net = replace(net, name=f"{module}.{name}")
     needed = [attribute for attribute in vars(Net) if attribute[0] != "_"]

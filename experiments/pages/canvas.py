@@ -32,6 +32,8 @@ LABEL_WIDTH = 420  # pixels that a label may take beyond its panel; a longer one
 SIZES = {"title": 13.0, "heading": 10.5, "caption": 9.0, "label": 8.0}  # points
 MAX_BYTES = 1_000_000  # a larger PNG is saved in the 256 colours that suit it best
 
+EXACT = (255, 128)  # greys that stay what they are among few colours: the page, and the zero of a projection
+
 SWITCHES_NOTE = (
     "Much of a deconvnet picture is carried by the switches and ReLU masks of its image (Nie et al. 2018); how far the "
     "unit decides it in a given net is what `experiments.sanity_checks` measures."
@@ -84,7 +86,9 @@ def png(figure: Figure, *, max_bytes: int = MAX_BYTES) -> bytes:
     if len(_encoded(image, compress_level=1)) <= max_bytes:  # a third of the time, and a tenth larger at most
         return _encoded(image)
     sample = image.resize((-(-image.width // 2), -(-image.height // 2)), Image.Resampling.NEAREST)
-    palette = sample.quantize(256, method=Image.Quantize.MEDIANCUT)
+    colours = sample.quantize(256 - len(EXACT), method=Image.Quantize.MEDIANCUT).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colours[: 3 * (256 - len(EXACT))] + [level for level in EXACT for _ in range(3)])
     return _encoded(image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG))
 
 

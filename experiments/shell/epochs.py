@@ -28,6 +28,25 @@ class KeptNets(Mapping[int, Net]):
         return len(self._paths)
 
 
+def nets_of_epochs(name: Path | str | None, net: Net, epochs: Sequence[int]) -> Mapping[int, Net]:
+    """{epoch: net}, two or more, ascending: of a module's object that holds them, or the kept ones of a run.
+
+    Args:
+      name: as for `nets.load_epochs`; None where the net was opened elsewhere.
+      net: else the net of <run>/checkpoints/<step>.
+      epochs: those that are wanted; none: all of an object's, and of a run as for `epoch_checkpoints`.
+    """
+    by_epoch = nets.load_epochs(name)
+    if by_epoch is None:
+        return KeptNets(epoch_checkpoints(net, epochs))
+    if missing := sorted(set(epochs) - set(by_epoch)):
+        raise UserError(f"epochs={missing}: {name} holds the epochs {list(by_epoch)}")
+    chosen = {epoch: one for epoch, one in by_epoch.items() if not epochs or epoch in epochs}
+    if len(chosen) < 2:
+        raise UserError(f"epochs={list(chosen)}: two or more are needed; {name} holds the epochs {list(by_epoch)}")
+    return chosen
+
+
 def epoch_checkpoints(net: Net, epochs: Sequence[int]) -> dict[int, Path]:
     """{epoch: checkpoint at its end}, ascending, of the net's run, up to the net's own checkpoint.
 
@@ -41,7 +60,8 @@ def epoch_checkpoints(net: Net, epochs: Sequence[int]) -> dict[int, Path]:
     if not isinstance(net, nets.TrainedNet):
         raise UserError(
             f"net={net.name!r}: the kept epochs of a training run are needed, and this net has none; "
-            "`zfjax.evolution.measure` compares any nets that you hold, {epoch: net}"
+            "`zfjax.evolution.measure` compares any nets that you hold, {epoch: net}, and `--net module:NAME` takes an "
+            "object that is, or returns, such"
         )
     ends = {record["epoch"]: record["step"] for record in TrainingLog(net.run).records() if record["kind"] == "epoch"}
     path = net.path

@@ -3,6 +3,8 @@
 import functools
 import json
 import shutil
+import sys
+import types
 
 import foreign_nets
 import jax
@@ -19,6 +21,7 @@ from experiments import feature_evolution
 from experiments.pages import canvas
 from experiments.pages import deconv as deconv_page
 from experiments.pages import evolution as evolution_page
+from experiments.shell import epochs as kept
 from experiments.shell import scans, training_log
 from zfjax import data, nets, pixels
 from zfjax.analyses import evolution, strongest
@@ -76,7 +79,7 @@ def features_at(step, images, layer):
 
 
 def epochs_up_to(run, step, epochs=()):
-    return feature_evolution.epoch_checkpoints(nets.load_net(run / "checkpoints" / str(step)), epochs)
+    return kept.epoch_checkpoints(nets.load_net(run / "checkpoints" / str(step)), epochs)
 
 
 def test_epochs_are_those_of_the_log_whose_checkpoint_is_there(run):
@@ -314,3 +317,37 @@ def test_curves_show_the_numbers_and_gaps_where_there_are_none():
     np.testing.assert_array_equal(lines[1].get_xydata(), [[1, np.nan], [2, 0.5], [5, 1.0]])
     np.testing.assert_array_equal(lines[2].get_xydata(), [[2, 1.0], [5, 0.25]])
     assert set(figure.axes[0].lines[1].get_ydata()) == {0.9}
+
+
+FOREIGN = {"net": "foreign_nets:EPOCHS", "num_maps": 2, "num_images": 6, "num_probes": 3, "batch_size": 4}
+
+
+def test_the_epochs_of_any_training_are_an_object_of_a_module(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pictures = str(foreign_nets.folder(tmp_path / "pictures"))
+    result = feature_evolution.run(feature_evolution.Config(data=pictures, **FOREIGN))
+    assert result["epochs"] == [1, 2, 3] and set(result["layers"]) == {"conv1", "conv2"}
+    assert result["layers"]["conv1"]["similarity"][-1] == pytest.approx(1) and result["net"]["name"] == "small"
+    assert (result["folder"] / "evolution.png").exists()
+    two = feature_evolution.run(feature_evolution.Config(data=pictures, epochs=(1, 2), **FOREIGN))
+    first = [of["layers"]["conv1"]["similarity"][0] for of in (two, result)]
+    assert two["epochs"] == [1, 2] and first[0] != first[1]
+    assert nets.load_net("foreign_nets:EPOCHS") is foreign_nets.SMALL
+
+
+@pytest.mark.parametrize(
+    ("value", "epochs", "words"),
+    [
+        (foreign_nets.EPOCHS, (1, 9), r"epochs=\[9\]: these:NETS holds the epochs \[1, 2, 3\]"),
+        (foreign_nets.EPOCHS, (2,), r"epochs=\[2\]: two or more are needed; these:NETS holds"),
+        ({"first": foreign_nets.SMALL}, (), r"whole numbers as epochs is needed, not \['first'\]"),
+        ({}, (), "whole numbers as epochs is needed"),
+        ({1: 3}, (), "a int is no Net"),
+        ({1: foreign_nets.SMALL, 2: foreign_nets.MAPS_ONLY}, (), "its nets have different layers"),
+    ],
+)
+def test_what_is_no_net_of_each_epoch_is_refused(value, epochs, words, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "these", types.SimpleNamespace(NETS=value))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        feature_evolution.run(feature_evolution.Config(net="these:NETS", epochs=epochs, data="nowhere"))

@@ -132,6 +132,14 @@ def test_a_large_png_is_saved_in_256_colours():
     assert small.mode == "P" and small.size == tuple(int(side) for side in figure.bbox.size)
 
 
+def test_among_few_colours_the_page_stays_white_and_zero_mid_grey():
+    noise = _noise(120, 120) // 2 + 100
+    noise[40:80, 40:80] = 128
+    few = np.asarray(Image.open(io.BytesIO(canvas.png(_page([Panel(noise)]), max_bytes=20_000))).convert("RGB"))
+    assert (few[:12] == 255).all() and (few[-12:] == 255).all() and (few[:, :12] == 255).all()
+    assert (few == 128).all(axis=2).sum() > 1000
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "result.json"
     files.write_atomically(path, b"old")

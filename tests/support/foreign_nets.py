@@ -39,6 +39,7 @@ PATHED = FunctionNet(
     class_names=CLASS_NAMES,
     name="pathed",
 )
+EPOCHS = {3: SMALL, 1: SMALL.with_params(_params(3, seed=1)), 2: SMALL.with_params(_params(3, seed=2))}
 MAPS_ONLY = FunctionNet(
     lambda params, images: {k: v for k, v in forward(params, images).items() if k != "logits"},
     _params(3),
