@@ -86,9 +86,12 @@ def png(figure: Figure, *, max_bytes: int = MAX_BYTES) -> bytes:
     if len(_encoded(image, compress_level=1)) <= max_bytes:  # a third of the time, and a tenth larger at most
         return _encoded(image)
     sample = image.resize((-(-image.width // 2), -(-image.height // 2)), Image.Resampling.NEAREST)
-    colours = sample.quantize(256 - len(EXACT), method=Image.Quantize.MEDIANCUT).getpalette() or []
+    chosen = sample.quantize(256 - len(EXACT), method=Image.Quantize.MEDIANCUT).getpalette() or []
+    colours = [chosen[n : n + 3] for n in range(0, 3 * (256 - len(EXACT)), 3)]
+    # Pillow looks colours up in cells of 4 levels, in which another one may be the nearer
+    apart = [of for of in colours if of and all(max(abs(c - level) for c in of) > 6 for level in EXACT)]
     palette = Image.new("P", (1, 1))
-    palette.putpalette(colours[: 3 * (256 - len(EXACT))] + [level for level in EXACT for _ in range(3)])
+    palette.putpalette([channel for of in (*apart, *([level] * 3 for level in EXACT)) for channel in of])
     return _encoded(image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG))
 
 
