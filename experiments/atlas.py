@@ -7,7 +7,7 @@ server and asks no other machine for anything. It embeds the pictures that it sh
 
 Expected time: one forward pass over the validation set, then a few seconds for every hundred units. Stopped, the same
 command goes on where it was. Maps and logits are shown; --dense adds the fully connected layers between them.
-What takes longer is asked for: --grey, --epochs, --num-occluded N, --compare NET.
+What takes longer is asked for: --grey, --ascent N, --epochs, --num-occluded N, --compare NET.
 
 Writes to <run>/atlas (or --out): index.html with its script, style, data and pictures, arrays/ with the numbers
 of each layer, manifest.json, result.json. The scan of the set stays in <run>/scans, and later calls start from it.
@@ -43,12 +43,16 @@ class Config(figure.FigureConfig):
     """Strongest images of each unit."""
     grey: bool = False
     """Measure what stays of each activation when its images lose their colours."""
+    ascent: int = 0
+    """Starts of a robust gradient ascent of each unit, whose pictures stand beside its projections; 0: none."""
     epochs: bool = False
     """Show each unit's strongest image at the kept epochs of the run."""
     compare: figure.NetFlag | None = None
     """A second network, as for --net; units of layers of one name are matched."""
     num_occluded: int = 0
     """Images whose page shows where a square hides what the network says."""
+    tile: int = atlas.Options.tile
+    """Pixels of the longer side of a tile, at most."""
     batch_size: int = atlas.Options.batch_size
     """Images at once while the set is looked through."""
     save_every: float = atlas.Options.save_every
@@ -77,6 +81,8 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             num_images=config.num_images,
             batch_size=config.batch_size,
             grey=config.grey,
+            ascent=config.ascent,
+            tile=config.tile,
             num_occluded=config.num_occluded,
             save_every=config.save_every,
         )

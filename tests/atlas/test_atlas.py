@@ -13,6 +13,7 @@ from tiny_run import CENTRES, NET, NUM, PICTURES, make_data, make_net, make_para
 import zfjax
 from experiments import atlas as command
 from zfjax import atlas, nets, pixels
+from zfjax.analyses import robust_ascent
 from zfjax.architecture import Conv, Dense
 from zfjax.atlas import measures, site, sprites
 from zfjax.data import ArraySource, ImageSet
@@ -359,3 +360,56 @@ def test_webp_of_small_tiles_is_exact():
     tiles = np.random.default_rng(0).integers(0, 256, (9, 11, 11, 3), np.uint8)
     seen = opened(io.BytesIO(sprites.sheet(tiles)))
     np.testing.assert_array_equal(seen[11:22, 22:], tiles[5])
+
+
+def test_the_energy_of_projections_is_compared_with_where_objects_and_parts_are(tmp_path):
+    """Objects are the upper half, one part stands in the middle of the picture."""
+
+    class Known(ArraySource):
+        part_names = ("nose",)
+
+        def __getitem__(self, index):
+            upper = np.zeros((24, 24), bool)
+            upper[:12] = True
+            return {**super().__getitem__(index), "object": upper, "parts": np.full((1, 2), 12, np.float32)}
+
+    data = ImageSet(**{**vars(make_data()), "validation": Known(PICTURES, np.zeros(NUM, int))})
+    made = make(tmp_path, images=data, layers=("conv2",), ways=("deconvnet",))
+    assert made.facts["parts"] == ["nose"]
+    for unit, record in enumerate(made.layers["conv2"]):
+        if not record["images"]:
+            continue
+        units = zfjax.Unit(np.full(len(record["images"]), unit))
+        images = CENTRES[record["images"]] - np.float32(120)
+        whole = make_net().project(images, units, layer="conv2", of=np.arange(len(images)))
+        energy = np.square(whole).sum(axis=-1)
+        energy = energy[energy.sum(axis=(1, 2)) > 0]
+        rows, columns = np.mgrid[:20, :20] + 0.5 - 10
+        near = rows**2 + columns**2 <= (20 / 12) ** 2
+        shares = [(energy * there).sum(axis=(1, 2)) / energy.sum(axis=(1, 2)) for there in (rows < 0, near)]
+        on, parts = record["object"], record["parts"]
+        assert len(parts) == 1 and zfjax.receptive_field(NET, "conv2").size >= 20
+        np.testing.assert_allclose([on[0], parts[0][0]], [share.mean() for share in shares], rtol=2e-3, atol=1e-5)
+        np.testing.assert_allclose([on[1], parts[0][1]], [0.5, near.mean()], rtol=2e-3)
+
+
+def test_an_ascent_from_each_start_stands_beside_the_projections(tmp_path, monkeypatch):
+    few = robust_ascent.Options(steps=2)
+    monkeypatch.setattr(robust_ascent, "Options", lambda: few)
+    made = make(tmp_path, layers=("conv1",), ways=("deconvnet",), ascent=2)
+    units, source = made.layers["conv1"], ArraySource(PICTURES, np.zeros(NUM, int))
+    assert made.facts["ascent"] == 2 and units[1]["ascent"] is None  # it is dead
+    colours = robust_ascent.colours_of(source)
+    climbed = robust_ascent.climb(make_net(), [2, 4], layer="conv1", key=jax.random.key(0), starts=2, colours=colours)
+    np.testing.assert_allclose(np.ravel([units[2]["ascent"], units[4]["ascent"]]), climbed.reached, rtol=2e-3)
+    sheet = opened(tmp_path / "img/0/4-ascent.webp").astype(int)
+    side = climbed.patches.shape[1]
+    assert np.abs(sheet[:, side:] - climbed.patches[3]).max() <= 1
+    monkeypatch.setattr(robust_ascent, "climb", None)
+    assert make(tmp_path, layers=("conv1",), ways=("deconvnet",), ascent=2).layers == made.layers
+
+
+def test_tiles_are_as_small_as_told(tmp_path):
+    made = make(tmp_path, layers=("conv2",), ways=("deconvnet",), tile=10)
+    assert made.facts["layers"][0]["tile"] == (10, 10)
+    assert opened(next(tmp_path.glob("img/0/*-patch.webp"))).shape == (20, 20, 3)

@@ -36,7 +36,7 @@ def site(tmp_path_factory):
     data = ImageSet(**{**vars(make_data()), "class_names": NASTY, "validation": Named(PICTURES, labels)})
     net = nets.TrainedNet(**{**vars(make_net()), "class_names": ("a</title>", '"b"', "c")})
     early = nets.TrainedNet(**{**vars(net), "params": jax.tree.map(lambda of: of / 2, net.params), "fingerprint": "1"})
-    more = {"compare": early, "epochs": {1: early, 7: net}, "num_occluded": 3, "grey": True}
+    more = {"compare": early, "epochs": {1: early, 7: net}, "num_occluded": 3, "grey": True, "ascent": 2}
     return atlas.build(net, data, tmp_path_factory.mktemp("site"), num_images=4, progress=False, **more)
 
 
@@ -205,6 +205,15 @@ def test_the_slider_shows_the_unit_at_each_epoch(reader, site):
     shown.page.locator("#epoch").press("ArrowLeft")
     assert words.inner_text() == f"after epoch 1: activation {early:.3g}" and shown.hash() == "#/conv1/2"
     assert place.evaluate("cell => cell.style.backgroundPosition") != of_late
+
+
+def test_ascents_stand_beside_the_projection(reader, site):
+    shown, record = reader("#/conv1/2"), site.layers["conv1"][2]
+    cells = shown.page.locator("section:has(h2:text('What it climbs to')) .cell")
+    sources = cells.evaluate_all("all => all.map(one => one.style.backgroundImage.split('/').pop().slice(0, -2))")
+    assert sources == ["2-ascent.webp", "2-ascent.webp", "2-deconvnet.webp"]
+    labels = shown.page.locator("section:has(h2:text('What it climbs to')) .label").all_text_contents()
+    assert [float(label) for label in labels[:2]] == pytest.approx(record["ascent"], rel=6e-3)
 
 
 def test_a_unit_leads_to_its_match_in_the_other_network(reader, site):

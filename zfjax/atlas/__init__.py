@@ -4,7 +4,8 @@
 it most (`drawing`), and writes a site of pages (`site`) with the numbers beside it.
 """
 
-from zfjax.atlas.making import Atlas, Options, UnitView, build
+from zfjax.atlas.making import Atlas, UnitView, build
+from zfjax.atlas.options import Options
 from zfjax.atlas.records import EMBEDS
 
 __all__ = ["EMBEDS", "Atlas", "Options", "UnitView", "build"]

@@ -7,20 +7,25 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
 from zfjax import files, nets, pixels
+from zfjax.analyses import robust_ascent
 from zfjax.atlas import site, sprites
 from zfjax.atlas.measures import Measured
+from zfjax.atlas.options import Options
 from zfjax.atlas.scan import maxima_of
 from zfjax.data import Source
-from zfjax.deconvnet import Unit, Way
+from zfjax.deconvnet import Unit
 from zfjax.features import full_batches
 from zfjax.nets import Net
 from zfjax.programs import as_partial
 
-AT_ONCE = 16  # units drawn together
+AT_ONCE = 16  # images or units that go through the network together
+MOST = 128  # units drawn together, at most
+BYTES = 2**26  # of their pictures, each way
 
 
 def part_of(measured: Measured, units: slice) -> Measured:
@@ -28,7 +33,8 @@ def part_of(measured: Measured, units: slice) -> Measured:
     return Measured(*(of[units] for of in measured))
 
 
-Drawn = dict[str, np.ndarray]  # boxes [U, 4 of each image], scales [U, ways], resemblance [U], object [U, 2], grey [U]
+Drawn = dict[str, np.ndarray]
+"""boxes [U, 4 of each image], scales [U, ways], resemblance [U], object [U, 2], parts [U, parts, 2], grey [U]."""
 
 
 def draw_all(
@@ -36,24 +42,27 @@ def draw_all(
     source: Source,
     page: site.Site,
     measured: Mapping[str, Measured],
-    ways: Sequence[Way],
+    options: Options,
     *,
-    grey: bool,
     key: str,
     progress: bool,
 ) -> dict[str, Drawn]:
     """Draw the sheets of all units and the whole images, some units at a time; what is there already stays."""
 
     def draw(number: int, layer: str, channels: np.ndarray, part: Measured) -> Drawn:
-        return _draw_block(net, source, page, number, layer, channels, part, ways, grey, key)
+        return _draw_block(net, source, page, number, layer, channels, part, options, key)
 
-    return _in_blocks(draw, measured, called="drawing", progress=progress)
+    height, width = nets.size_of(net.image_size)
+    of_unit = 4 * options.num_images * height * width * nets.num_channels(net)
+    at_once = int(np.clip(BYTES // of_unit, AT_ONCE // 2, MOST))
+    return _in_blocks(draw, measured, at_once=at_once, called="drawing", progress=progress)
 
 
 def _in_blocks(
     draw: Callable[[int, str, np.ndarray, Measured], Drawn],
     measured: Mapping[str, Measured],
     *,
+    at_once: int = AT_ONCE,
     called: str,
     progress: bool,
 ) -> dict[str, Drawn]:
@@ -63,9 +72,9 @@ def _in_blocks(
     with tqdm(total=total, unit=" units", desc=called, disable=not progress) as bar:
         for number, (layer, of_layer) in enumerate(measured.items()):
             parts = []
-            for start in range(0, len(of_layer.strength), AT_ONCE):
-                channels = np.arange(start, min(start + AT_ONCE, len(of_layer.strength)))
-                parts.append(draw(number, layer, channels, part_of(of_layer, slice(start, start + AT_ONCE))))
+            for start in range(0, len(of_layer.strength), at_once):
+                channels = np.arange(start, min(start + at_once, len(of_layer.strength)))
+                parts.append(draw(number, layer, channels, part_of(of_layer, slice(start, start + at_once))))
                 bar.update(len(channels))
             drawn[layer] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return drawn
@@ -79,33 +88,32 @@ def _draw_block(
     layer: str,
     channels: np.ndarray,
     part: Measured,
-    ways: Sequence[Way],
-    grey: bool,
+    options: Options,
     key: str,
 ) -> Drawn:
     notes = page.folder / "scan" / f"drawn-{number}-{channels[0]}.npz"
     excited = channels[(part.images >= 0).any(axis=1)]
-    names = [site.sheet_of(number, m, kind) for m in excited for kind in ("patch", *ways)]
+    names = [site.sheet_of(number, m, kind) for m in excited for kind in ("patch", *options.ways)]
     names += [site.image_of(index) for index in np.unique(part.images[part.images >= 0])]
     belongs = json.dumps([key, layer, channels.tolist(), files.digest([part.images, part.values])])
     if (kept := _kept(page, notes, belongs, names)) is not None:
         return kept
-    block = sprites.draw(net, source, layer, channels, part, ways)
+    block = sprites.draw(net, source, layer, channels, part, options.ways)
     alive = set(excited.tolist())
-    for m, kind, data in sprites.sheets(block):
+    for m, kind, data in sprites.sheets(block, options.tile):
         if int(channels[m]) in alive:
             page.write(site.sheet_of(number, int(channels[m]), kind), data)
     for index, picture in zip(block.indices, block.views.pictures, strict=True):
         if not page.has(site.image_of(index)):
             page.write(site.image_of(index), sprites.webp(picture))
-    first = block.ways[ways[0]]
-    num = len(channels)
+    first, num = block.ways[options.ways[0]], len(channels)
     drawn = {
-        "boxes": first.projected.boxes + np.zeros((num, 1, 1), int),
-        "scales": np.stack([of.projected.scales for of in block.ways.values()], axis=1).astype(np.float32),
-        "resemblance": first.resemblance,
-        "object": np.full((num, 2), np.nan, np.float32) if first.on_object is None else first.on_object,
-        "grey": _grey(net, source, layer, channels, part) if grey else np.full(num, np.nan, np.float32),
+        "boxes": first.boxes + np.zeros((num, 1, 1), int),
+        "scales": np.stack([of.scales for of in block.ways.values()], axis=1).astype(np.float32),
+        "resemblance": block.resemblance,
+        "object": np.full((num, 2), np.nan, np.float32) if block.on_object is None else block.on_object,
+        "parts": np.zeros((num, 0, 2), np.float32) if block.on_parts is None else block.on_parts,
+        "grey": _grey(net, source, layer, channels, part) if options.grey else np.full(num, np.nan, np.float32),
     }
     files.save_arrays(notes, {**drawn, "key": np.array(belongs)})
     return drawn
@@ -147,6 +155,43 @@ def draw_epochs(
         return drawn
 
     return _in_blocks(draw, measured, called="epochs", progress=progress)
+
+
+def draw_ascents(
+    net: Net,
+    source: Source,
+    page: site.Site,
+    measured: Mapping[str, Measured],
+    options: Options,
+    *,
+    key: str,
+    progress: bool,
+) -> dict[str, Drawn]:
+    """What `robust_ascent.climb` makes of every unit that is not dead, from `options.ascent` starts.
+
+    Returns:
+      {layer: {"reached" [U, starts]}}, the strongest activation of the unit on each picture; NaN where it is dead.
+    """
+    colours = robust_ascent.colours_of(source)
+
+    def draw(number: int, layer: str, channels: np.ndarray, part: Measured) -> Drawn:
+        alive = channels[part.strength > 0]
+        belongs = json.dumps([key, layer, channels.tolist(), alive.tolist(), options.ascent])
+        notes = page.folder / "scan" / f"ascent-{number}-{channels[0]}.npz"
+        sheets = [site.sheet_of(number, m, "ascent") for m in alive]
+        if (kept := _kept(page, notes, belongs, sheets)) is not None:
+            return kept
+        reached = np.full((len(channels), options.ascent), np.nan, np.float32)
+        if len(alive):
+            units, starts = Unit(alive, layer=layer), options.ascent
+            climbed = robust_ascent.climb(net, units, key=jax.random.key(0), starts=starts, colours=colours)
+            reached[part.strength > 0] = climbed.reached.reshape(len(alive), starts)
+            for m, tiles in zip(alive, climbed.patches.reshape(-1, starts, *climbed.patches.shape[1:]), strict=True):
+                page.write(site.sheet_of(number, int(m), "ascent"), sprites.sheet(tiles, options.tile))
+        files.save_arrays(notes, {"reached": reached, "key": np.array(belongs)})
+        return {"reached": reached}
+
+    return _in_blocks(draw, measured, at_once=MOST, called="ascent", progress=progress)
 
 
 def _epochs_of(

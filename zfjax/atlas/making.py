@@ -17,34 +17,15 @@ import numpy as np
 from zfjax import files, nets, pixels
 from zfjax.atlas import drawing, measures, records, site, sprites
 from zfjax.atlas.measures import Measured
+from zfjax.atlas.options import Options
 from zfjax.atlas.scan import Maxima, scan
 from zfjax.data import ImageSet, Source, archives, sets
-from zfjax.deconvnet import WAYS, Way
+from zfjax.deconvnet import WAYS
 from zfjax.errors import UserError
 from zfjax.nets import Net
 
 CHUNK = 256  # images whose data are one script
 COMPARED = "compare"  # folder of the second network's site
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How an atlas is made."""
-
-    layers: tuple[str, ...] = ()
-    """Layers to show; by default every one that has feature maps, and the logits."""
-    ways: tuple[Way, ...] = ("deconvnet", "guided", "gradient")
-    """Ways down to the pixels; the first one is what the walls show."""
-    num_images: int = 9
-    """Strongest images of each unit."""
-    batch_size: int = 64
-    """Images at once while the set is looked through."""
-    grey: bool = False
-    """Measure too what stays of each activation when its images lose their colours."""
-    num_occluded: int = 0
-    """Images whose page shows where a grey square hides what the network says, from the first one on."""
-    save_every: float = 30.0
-    """Seconds between two savings of the scan."""
 
 
 class UnitView(NamedTuple):
@@ -226,20 +207,20 @@ def _build(
     shapes = nets.shapes_of(net, layers)
     measured = {layer: _measured(maxima, layer, shapes[layer], options.num_images, len(classes)) for layer in layers}
     clock("measures")
-    belongs = json.dumps([key, len(source), options.ways, options.num_images, options.grey, sprites.TILE])
-    drawn = drawing.draw_all(
-        net, source, page, measured, options.ways, grey=options.grey, key=belongs, progress=progress
-    )
+    belongs = json.dumps([key, len(source), options.ways, options.num_images, options.grey, options.tile])
+    drawn = drawing.draw_all(net, source, page, measured, options, key=belongs, progress=progress)
     units = {layer: records.records_of(net, layer, measured[layer], drawn[layer]) for layer in layers}
     clock("pictures")
     if epochs:
         drawn_then = drawing.draw_epochs(epochs, source, page, measured, key=belongs, progress=progress)
         _add(units, records.epochs_of(drawn_then))
         clock("epochs")
+    if options.ascent:
+        climbed = drawing.draw_ascents(net, source, page, measured, options, key=belongs, progress=progress)
+        _add(units, records.ascents_of(climbed))
+        clock("ascent")
     _add(units, records.wires(net, layers))
-    facts = records.facts_of(
-        net, source, of, classes, measured, units, ways=options.ways, num_images=options.num_images
-    )
+    facts = records.facts_of(net, source, of, classes, measured, units, options=options)
     facts["epochs"] = list(epochs)
     facts["compare"] = None
     if beside is not None:
@@ -287,7 +268,7 @@ def _checked(options: Options, changes: Mapping[str, Any]) -> Options:
             raise UserError(f"ways={options.ways!r}: each one of {', '.join(map(repr, WAYS))} is needed")
     if not options.ways or len(set(options.ways)) != len(options.ways):
         raise UserError(f"ways={options.ways!r}: at least one is needed, each once")
-    for name, least in {"num_images": 1, "batch_size": 1, "num_occluded": 0}.items():
+    for name, least in {"num_images": 1, "batch_size": 1, "tile": 8, "ascent": 0, "num_occluded": 0}.items():
         if getattr(options, name) < least:
             raise UserError(f"{name}={getattr(options, name)}: at least {least} is needed")
     return options

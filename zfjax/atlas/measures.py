@@ -22,6 +22,9 @@ MEANINGS = {
     "grey": "activation in its strongest images without their colours, as a share of that with them",
     "object": "share of its projections' energy (squares) that falls on the object; in brackets the object's share of "
     "the patches' pixels, which is chance",
+    "part": "share of its projections' energy that falls near a part, within a twelfth of the picture's side; in "
+    "brackets the share of the patches' pixels there, which is chance",
+    "ascent": "robust gradient ascent: pictures made of waves that excite the unit, each step moved, turned and scaled",
 }
 BINS = 24  # of the histogram
 PLACES = 7  # cells along a side of the histogram of places, at most

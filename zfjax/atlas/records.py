@@ -17,9 +17,9 @@ from zfjax.analyses import occlusion, sanity
 from zfjax.atlas import measures, sprites
 from zfjax.atlas.drawing import Drawn
 from zfjax.atlas.measures import Measured
+from zfjax.atlas.options import Options
 from zfjax.atlas.scan import Maxima
 from zfjax.data import Source, name_of
-from zfjax.deconvnet import Way
 from zfjax.errors import UserError
 from zfjax.features import jitted
 from zfjax.nets import Net, OfTable
@@ -60,6 +60,7 @@ def records_of(net: Net, layer: str, measured: Measured, drawn: Drawn) -> list[d
                 "object": None
                 if np.isnan(drawn["object"][m, 0])
                 else [number_of(share) for share in drawn["object"][m]],
+                "parts": [[number_of(share) for share in of_part] for of_part in drawn["parts"][m]],
             }
         )
     return records
@@ -106,8 +107,7 @@ def facts_of(
     measured: Mapping[str, Measured],
     records: Mapping[str, Sequence[Mapping[str, Any]]],
     *,
-    ways: Sequence[Way],
-    num_images: int,
+    options: Options,
 ) -> dict[str, Any]:
     """What the overview says."""
     layers = list(measured)
@@ -117,7 +117,8 @@ def facts_of(
     for layer in layers:
         field, of_layer = net.receptive_field(layer), measured[layer]
         whole = field is None or field.size >= max(height, width)
-        tile = sprites.tile_size(*((height, width) if field is None or whole else (field.size, field.size)))
+        patch = (height, width) if field is None or whole else (field.size, field.size)
+        tile = sprites.tile_size(*patch, options.tile)
         order = np.argsort(-of_layer.strength, kind="stable")
         facts.append(
             {
@@ -144,9 +145,11 @@ def facts_of(
             "python": platform.python_version(),
             **{name: version(name) for name in ("zfjax", "jax", "numpy")},
         },
-        "ways": ways,
-        "num_images": num_images,
-        "columns": sprites.num_columns(num_images),
+        "ways": options.ways,
+        "num_images": options.num_images,
+        "columns": sprites.num_columns(options.num_images),
+        "parts": list(getattr(source, "part_names", ())),
+        "ascent": options.ascent,
         "layers": facts,
         "meanings": measures.MEANINGS,
         "switches": _likeness(net, source, measured),
@@ -196,6 +199,14 @@ def epochs_of(drawn: Mapping[str, Drawn]) -> dict[str, list[dict[str, Any]]]:
             {"epochs": [*map(number_of, values), number_of(scale)] if scale > 0 else None}
             for values, scale in zip(of["values"], of["scales"], strict=True)
         ]
+        for layer, of in drawn.items()
+    }
+
+
+def ascents_of(drawn: Mapping[str, Drawn]) -> dict[str, list[dict[str, Any]]]:
+    """{layer: for each unit "ascent", what it reaches on each picture}."""
+    return {
+        layer: [{"ascent": None if np.isnan(row).any() else [*map(number_of, row)]} for row in of["reached"]]
         for layer, of in drawn.items()
     }
 

@@ -20,24 +20,20 @@ from zfjax.deconvnet import Unit, Way
 from zfjax.nets import Net, Views
 from zfjax.pixels import cut
 
-TILE = 88  # pixels of the longer side of a tile, at most
+TILE = 88  # pixels of the longer side of a tile, at most, unless told
 FINE = 32  # below it a sheet is kept to the pixel
 QUALITY = 80
+NEAR = 12  # to a part is what lies within this share of the image's shorter side, one in so many
 NOTHING = 128  # mid-grey, between tiles and where nothing is drawn
-
-
-class Drawn(NamedTuple):
-    """u units of one layer, carried down one way."""
-
-    projected: Strongest
-    resemblance: np.ndarray  # float32 [u]; NaN where nothing is drawn
-    on_object: np.ndarray | None  # float32 [u, 2]: energy on the object, and by chance; None where it is not known
 
 
 class Block(NamedTuple):
     """What the atlas draws of u units."""
 
-    ways: dict[Way, Drawn]
+    ways: dict[Way, Strongest]
+    resemblance: np.ndarray  # float32 [u], of the first way; NaN where nothing is drawn
+    on_object: np.ndarray | None  # float32 [u, 2], likewise: energy there, and by chance; None where it is not known
+    on_parts: np.ndarray | None  # float32 [u, parts, 2], likewise
     views: Views  # of the images drawn
     indices: np.ndarray  # int [images of `views`] their indices
 
@@ -71,7 +67,7 @@ def draw(net: Net, source: Source, layer: str, channels: np.ndarray, measured: M
     inside = cut_all(np.ones((*views.pictures.shape[:3], 1), bool), False)[..., 0]
     objects = None if views.objects is None else cut_all(views.objects[..., None], False)[..., 0]
     names = np.array([[name_of(source, int(index)) if index >= 0 else "" for index in row] for row in measured.images])
-    by_way: dict[Way, Drawn] = {}
+    by_way: dict[Way, Strongest] = {}
     for way in ways:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "seed='value'")  # the page says which activations are below 0
@@ -83,7 +79,7 @@ def draw(net: Net, source: Source, layer: str, channels: np.ndarray, measured: M
         for place, picture, box in zip(np.argwhere(drawn), pictures, boxes[drawn], strict=True):
             projections[tuple(place)] = cut(picture, tuple(box.tolist()), 0.0)
         rounding = _rounding(net, views.images, layer, way, units, which, pictures, measured, drawn)
-        projected = Strongest(
+        by_way[way] = Strongest(
             maps=channels,
             values=measured.values,
             images=measured.images,
@@ -96,8 +92,13 @@ def draw(net: Net, source: Source, layer: str, channels: np.ndarray, measured: M
             names=names,
             rounding=rounding,
         )
-        by_way[way] = Drawn(projected, _resemblance(projected), _on_object(projected))
-    return Block(by_way, views, indices)
+    first = by_way[ways[0]]
+    near = min(nets.size_of(net.image_size)) / NEAR
+    parts = None if views.parts is None else np.full((*drawn.shape, *views.parts.shape[1:]), np.nan)
+    if parts is not None and views.parts is not None:
+        parts[drawn] = views.parts[which] - boxes[drawn][:, None, :2]
+    on_parts = None if parts is None else _on_parts(first, parts, near)
+    return Block(by_way, _resemblance(first), _on_object(first), on_parts, views, indices)
 
 
 def _rounding(
@@ -138,40 +139,51 @@ def _resemblance(projected: Strongest) -> np.ndarray:
 def _on_object(projected: Strongest) -> np.ndarray | None:
     if projected.objects is None:
         return None
-    energy = np.square(projected.projections, dtype=np.float64).sum(axis=-1)
-    shares = np.full((len(energy), 2), np.nan, np.float32)
-    for m, of_unit in enumerate(energy):
-        drawn = of_unit.sum(axis=(1, 2)) > 0
-        if drawn.any():
-            on, objects, inside = of_unit[drawn], projected.objects[m][drawn], projected.inside[m][drawn]
-            share = (on * objects).sum(axis=(1, 2)) / on.sum(axis=(1, 2))
-            chance = objects.sum(axis=(1, 2)) / inside.sum(axis=(1, 2))
-            shares[m] = share.mean(), chance.mean()
+    shares = [_share_on(projected, m, projected.objects[m]) for m in range(len(projected.maps))]
+    return np.array(shares, np.float32).reshape(-1, 2)
+
+
+def _on_parts(projected: Strongest, parts: np.ndarray, near: float) -> np.ndarray:
+    """`parts` [u, k, P, 2]: (y, x) in the patches; `near`: pixels. -> float32 [u, P, 2]"""
+    height, width = projected.inside.shape[2:]
+    rows, columns = np.arange(height)[:, None] + 0.5, np.arange(width) + 0.5  # the middles of the pixels
+    shares = np.zeros((len(parts), *parts.shape[2:]), np.float32)
+    for m, n in np.ndindex(shares.shape[:2]):
+        y, x = (place[:, None, None] for place in parts[m, :, n].T)
+        shares[m, n] = _share_on(projected, m, (rows - y) ** 2 + (columns - x) ** 2 <= near**2)
     return shares
 
 
-def tile_size(height: int, width: int) -> tuple[int, int]:
+def _share_on(projected: Strongest, m: int, there: np.ndarray) -> tuple[float, float]:
+    """Mean share of map number m's energy, and of its patches' pixels, where `there` bool [k, h, w]."""
+    energy = np.square(projected.projections[m], dtype=np.float64).sum(axis=-1)
+    drawn = energy.sum(axis=(1, 2)) > 0
+    if not drawn.any():
+        return np.nan, np.nan
+    on, inside, there = energy[drawn], projected.inside[m][drawn], there[drawn]
+    share = (on * there).sum(axis=(1, 2)) / on.sum(axis=(1, 2))
+    chance = (there & inside).sum(axis=(1, 2)) / inside.sum(axis=(1, 2))
+    return float(share.mean()), float(chance.mean())
+
+
+def tile_size(height: int, width: int, longest: int = TILE) -> tuple[int, int]:
     """(height, width) of the tiles of patches of this size."""
-    shrink = min(1.0, TILE / max(height, width))
+    shrink = min(1.0, longest / max(height, width))
     return max(1, round(height * shrink)), max(1, round(width * shrink))
 
 
-def sheets(block: Block) -> Iterator[tuple[int, str, bytes]]:
+def sheets(block: Block, longest: int = TILE) -> Iterator[tuple[int, str, bytes]]:
     """(number of the unit in the block, "patch" or the way, WebP) of all sheets."""
-    patches = next(iter(block.ways.values())).projected.patches
+    patches = next(iter(block.ways.values())).patches
     for m in range(len(patches)):
-        yield m, "patch", sheet(patches[m])
-        for way, drawn in block.ways.items():
-            yield (
-                m,
-                way,
-                sheet(pixels.signed_pictures(drawn.projected.projections[m], float(drawn.projected.scales[m]))),
-            )
+        yield m, "patch", sheet(patches[m], longest)
+        for way, projected in block.ways.items():
+            yield m, way, sheet(pixels.signed_pictures(projected.projections[m], float(projected.scales[m])), longest)
 
 
-def sheet(tiles: np.ndarray) -> bytes:
-    """Tiles uint8 [k, h, w, 3] in a square of rows, without gaps, as WebP."""
-    height, width = tile_size(*tiles.shape[1:3])
+def sheet(tiles: np.ndarray, longest: int = TILE) -> bytes:
+    """Tiles uint8 [k, h, w, 3] in a square of rows, without gaps, as WebP; each at most `longest` pixels a side."""
+    height, width = tile_size(tiles.shape[1], tiles.shape[2], longest)
     if (height, width) != tiles.shape[1:3]:
         look = Image.Resampling.LANCZOS
         tiles = np.stack([np.asarray(Image.fromarray(tile).resize((width, height), look)) for tile in tiles])

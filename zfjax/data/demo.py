@@ -137,6 +137,8 @@ class DemoSource:
     parts of its `Scene`.
     """
 
+    part_names = PART_NAMES
+
     def __init__(self, seed: int, count: int, size: int):
         self._seed, self._count, self._size = seed, count, size
         self._chunks: dict[int, dict[str, np.ndarray]] = {}

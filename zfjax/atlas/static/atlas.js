@@ -255,7 +255,8 @@ async function unit(layer, text) {
       measure("sparsity", "sparsity", say(record.sparsity)),
       measure("resemblance", "resemblance", say(record.resemblance)),
       record.grey === null ? null : measure("grey", "stays in grey", percent(record.grey)),
-      record.object === null ? null : measure("object", "on the object", `${percent(record.object[0])} (${percent(record.object[1])})`)),
+      record.object === null ? null : measure("object", "on the object", `${percent(record.object[0])} (${percent(record.object[1])})`),
+      record.parts.map(([share, chance], n) => share === null ? null : measure("part", net.parts[n] ? `near the ${net.parts[n]}` : `near part ${n + 1}`, `${percent(share)} (${percent(chance)})`))),
     record.images.length ? [
       ways,
       h("p", { class: "quiet", role: "status" }, scale),
@@ -270,10 +271,20 @@ async function unit(layer, text) {
       record.classes.length ? chart(`Classes of its ${Math.min(50, net.data.num_images)} strongest images`, bars(record.classes), `most excited by ${classOf(record.class) ?? "none"}`) : null,
       of.shape.length === 3 ? chart("Where its maximum stands", places(record.where, of.cells), "stronger where more images have it; the frame is the picture") : null,
       net.filters && net.filters.layer === layer ? chart("Its filter", filter(m), `zero is mid-grey; all filters share one scale, ±${brief(net.filters.scale)}`) : null),
+    record.ascent ? ascent(number, m, record) : null,
     record.epochs ? evolution(number, m, record.epochs) : null,
     record.match ? matched(layer, record.match) : null,
     ["inputs", "outputs"].map((side) => record[side] && record[side].units.length ? await_(wires(side, record[side])) : null),
   ];
+}
+function ascent(number, m, record) {  // what climbs from noise, beside the projection of the strongest image
+  const of = net.layers[number], columns = Math.ceil(Math.sqrt(record.ascent.length));
+  const one = (picture, words) => h("li", null, picture, h("p", { class: "label" }, words));
+  return h("section", null, h("h2", null, "What it climbs to"),
+    h("p", { class: "quiet" }, "No photo: gradient ascent from noise, of waves in the colours of the set, moved, turned and scaled at every step; last, the projection of its strongest image. Numbers: the unit’s strongest activation on each."),
+    h("ul", { class: "wires" },
+      record.ascent.map((value, n) => one(cell(sheetOf(number, m, "ascent"), n, of.tile, 144, `ascent from start ${n + 1}`, columns, record.ascent.length), brief(value))),
+      one(cell(sheetOf(number, m, net.ways[0]), 0, of.tile, 144, `${wayName(net.ways[0])} of its strongest image`), `${brief(record.values[0])}, its strongest image`)));
 }
 function evolution(number, m, record) {  // the projection of its strongest image, by the network of each kept epoch
   const values = record.slice(0, -1), columns = Math.ceil(Math.sqrt(values.length)), last = values.length - 1;
