@@ -6,24 +6,27 @@
     python -m experiments.benchmark project-fn --layer conv5
     python -m experiments.benchmark units --layer conv5 --against torch
     python -m experiments.benchmark atlas --against torch
+    python -m experiments.benchmark start --batch-size 64
     python -m experiments.benchmark loader --data DIR
 
 `--against torch` measures PyTorch (and Captum's Deconvolution for `project`) in the same run, in turns, in both of its
 memory layouts: `pip install -e ".[bench]"`. `units` projects nine units of each image, the forward pass included, and
 `atlas` nine of every map below the dense layers, from the scan of all images on: beside Captum's NeuronDeconvolution,
 which takes one unit of an image at a time. `project-fn` measures `zfjax.project_fn`, the deconvnet of any function, in
-turns with that of our own networks, and says how many times its seconds it takes. Expected time: half a minute to three
+turns with that of our own networks, and says how many times its seconds it takes. `start` tells what the seconds before
+the first training step and the first projections went into. Expected time: half a minute to three
 minutes on two CPU cores. Figures are medians over rounds, as "images_per_second"; compare only lines of one run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +35,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from jax import monitoring
 from PIL import Image
 
 from experiments.shell.command import described, first_flags, in_one_line, is_idle
@@ -303,6 +307,82 @@ def whole_atlas(workload: Workload, num: int, layers: list[str]) -> Callable[[in
     return run
 
 
+# What JAX tells of a program on its way to the first run, by the event that tells it
+STAGES = {
+    "/jax/core/compile/jaxpr_trace_duration": "tracing",
+    "/jax/core/compile/jaxpr_to_mlir_module_duration": "lowering",
+    "/jax/core/compile/backend_compile_duration": "compiling",
+}
+
+
+def start(workload: Workload, layer: str = "conv5") -> list[dict[str, Any]]:
+    """The first training step, and the first projections of units, each from nothing: seconds by what they went into.
+
+    Initial parameters and noise are part of both. Programs that JAX was told to keep (JAX_COMPILATION_CACHE_DIR) are
+    read and not compiled. What is neither traced, lowered nor compiled is running, Python's own work included.
+
+    Args:
+      workload: what is measured; its steps and rounds do not matter.
+      layer: layer of the units.
+    """
+    if workload.against is not None:
+        raise UserError(f"against={workload.against!r}: the start is measured of zfjax alone")
+    workload.table().layer(layer)  # an unknown one is named
+    first: dict[str, Callable[[], Engine]] = {
+        "train_step": lambda: train_step(workload),
+        "units": lambda: windows(workload, layer),
+    }
+    records = []
+    for name, make in first.items():
+        jax.clear_caches()
+        with stages() as spans:
+            began = time.perf_counter()
+            run_steps(make(), 1)
+            seconds = time.perf_counter() - began
+        parts = {stage: covered(of) for stage, of in spans.items()}
+        parts["running"] = seconds - sum(parts.values())
+        records.append(
+            {
+                "name": "start",
+                "engine": "zfjax",
+                "of": name,
+                "seconds": round(seconds, 3),
+                **{f"seconds_{stage}": round(value, 3) for stage, value in parts.items()},
+                "num_programs": len(spans["compiling"]),
+                **described_workload(workload),
+                **({"layer": layer} if name == "units" else {}),
+                **device_facts(),
+            }
+        )
+    return records
+
+
+@contextlib.contextmanager
+def stages() -> Iterator[dict[str, list[tuple[float, float]]]]:
+    """When JAX traced, lowered and compiled meanwhile: {stage: (begin, end) of each, in seconds}."""
+    spans: dict[str, list[tuple[float, float]]] = {stage: [] for stage in STAGES.values()}
+
+    def note(event: str, duration_secs: float, **_: str | int) -> None:
+        if event in STAGES:
+            end = time.perf_counter()
+            spans[STAGES[event]].append((end - duration_secs, end))
+
+    monitoring.register_event_duration_secs_listener(note)
+    try:
+        yield spans
+    finally:
+        monitoring.unregister_event_duration_listener(note)
+
+
+def covered(spans: list[tuple[float, float]]) -> float:
+    """Seconds in at least one of the spans, as the tracing of a function holds that of those which it calls."""
+    total, reached = 0.0, -np.inf
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
+
+
 def places_of_top(top: top_activations.TopActivations) -> dict[str, np.ndarray]:
     """What a scan of one layer found, as `project_places` takes it."""
     maps = np.broadcast_to(np.arange(len(top.values))[:, None], top.values.shape)
@@ -356,7 +436,7 @@ def train_step(workload: Workload) -> Engine:
 def compare(name: str, workload: Workload, ours: dict[str, Engine], **more: Any) -> list[dict[str, Any]]:
     """Rounds of every engine in turn; one record for each."""
     engines = dict(ours)
-    facts = {label: {"version": jax.__version__, "device": jax.devices()[0].device_kind} for label in ours}
+    facts = dict.fromkeys(ours, device_facts())
     if workload.against == "torch":
         from experiments.shell import torch_twin as benchmark_torch  # of the extra "bench"
 
@@ -374,16 +454,23 @@ def compare(name: str, workload: Workload, ours: dict[str, Engine], **more: Any)
             "engine": label,
             "images_per_second": round(workload.batch_size / statistics.median(taken), 2),
             "seconds_per_step": {"min": min(taken), "median": statistics.median(taken), "max": max(taken)},
-            "batch_size": workload.batch_size,
-            "architecture": workload.architecture,
-            "image_size": workload.image_size,
-            "width": workload.width,
-            "compute_dtype": workload.compute_dtype,
+            **described_workload(workload),
             **more,
             **facts[label],
         }
         for label, taken in seconds.items()
     ]
+
+
+def described_workload(workload: Workload) -> dict[str, Any]:
+    """What a line says of the workload."""
+    names = ("batch_size", "architecture", "image_size", "width", "compute_dtype")
+    return {name: getattr(workload, name) for name in names}
+
+
+def device_facts() -> dict[str, Any]:
+    """What a line says of where it was measured."""
+    return {"version": jax.__version__, "device": jax.devices()[0].device_kind}
 
 
 def run_steps(engine: Engine, steps: int) -> float:
@@ -405,6 +492,7 @@ def main() -> None:
         "project-fn": project_fn,
         "units": units,
         "atlas": atlas,
+        "start": start,
     }
     commands["loader"] = loader
     first = first_flags(joins=False, compiles=False)

@@ -168,6 +168,22 @@ def test_benchmark_counts_nine_units_of_each_image(monkeypatch, capsys):
 
 
 @pytest.mark.slow
+def test_benchmark_of_the_start_divides_its_seconds(monkeypatch, capsys):
+    flags = ("--width", 1 / 32, "--image-size", 48, "--num-classes", 10, "--batch-size", 4, "--layer", "conv1")
+    of_step, of_units = map(json.loads, call(monkeypatch, capsys, benchmark, "start", *flags).splitlines())
+    assert (of_step["of"], of_units["of"], of_units["layer"]) == ("train_step", "units", "conv1")
+    for record in (of_step, of_units):
+        parts = [record[f"seconds_{stage}"] for stage in ("tracing", "lowering", "compiling", "running")]
+        assert min(parts) > 0 and sum(parts) == pytest.approx(record["seconds"], abs=0.01)
+        assert record["num_programs"] >= 2  # initial parameters, and what is begun
+
+
+def test_spans_inside_one_another_are_counted_once():
+    assert benchmark.covered([(5.0, 6.0), (0.0, 3.0), (1.0, 2.0), (2.5, 4.0)]) == 5
+    assert benchmark.covered([]) == 0
+
+
+@pytest.mark.slow
 def test_benchmark_of_the_atlas_projects_nine_units_of_every_map(monkeypatch, capsys):
     flags = ("--width", 1 / 32, "--image-size", 48, "--batch-size", 4, "--images", 10)
     record = json.loads(call(monkeypatch, capsys, benchmark, "atlas", *flags))
