@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NotRequired, Protocol, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from zfjax import features as layer_features
+from zfjax import schema
 from zfjax.anymodel.choices import OnUnknown
 from zfjax.anymodel.crops import Crop, crop_of
 from zfjax.anymodel.names import features_of
@@ -729,11 +730,21 @@ def load_epochs(net: Path | str | None) -> dict[int, Net] | None:
     return _epochs_of(value, module, name) if isinstance(value, Mapping) else None
 
 
+class _Settings(TypedDict):
+    """What a checkpoint's settings say of a network, beside what training wants of them."""
+
+    data: str
+    class_names: list[str]
+    config: NotRequired[dict[str, object]]
+
+
 def _trained(net: Path | str | None) -> TrainedNet:
     from zfjax.training import checkpoints  # with Orbax, which only this needs
 
     path = checkpoints.find(newest_run() if net is None else Path(net))
     read = checkpoints.load(path)
+    if (fault := next(schema.faults(read.settings, _Settings, "settings"), None)) is not None:
+        raise UserError(f"checkpoint {path} was not written for looking at its network: {fault}; save it with that too")
     return TrainedNet(
         read.architecture,
         read.params,

@@ -12,6 +12,7 @@ from experiments.report.tables import Evaluation
 from experiments.report.transfer import Voc
 from experiments.report.verdicts import Result
 from zfjax.errors import UserError, naming, of_the_system
+from zfjax.files import once
 from zfjax.training.evaluation import Shares
 
 PLUMBING = {"figure", "table", "config", "versions", "checkpoint", "checkpoints", "data", "meanings", "paper", "folder"}
@@ -56,14 +57,15 @@ def load(path: Path) -> Result:
     way_on = "copy it again, or make it again"
     try:
         with naming("result", path, way_on):
-            text = path.read_text(encoding="utf-8")
-        result = json.loads(text)
+            text = path.read_bytes()
     except UserError:
         raise
     except OSError as error:
         if (words := of_the_system(error)) is None:
             raise
         raise UserError(words) from error
+    try:
+        result = json.loads(text.decode(), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:  # ValueError: no text, or no JSON
         raise UserError(f"{type(error).__name__}: {error}; {way_on}") from error
     return result if isinstance(result, dict) else {}

@@ -194,6 +194,7 @@ def test_pictures_of_one_class_are_of_that_class():
     [
         ("{", "PART.* is needed .JSONDecodeError"),
         ("[]", "is needed .TypeError"),
+        ('{"faces": [{"file": "0.png", "nose": [9, 9], "nose": [8, 9]}]}', "'nose' stands there twice"),
         ([], "is needed .IndexError"),
         ([{"nose": [1, 2]}], "is needed .KeyError..file"),
         ([{"file": "0.png"}], "is needed .KeyError"),

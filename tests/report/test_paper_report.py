@@ -310,6 +310,12 @@ def test_where_there_is_nothing_to_report_it_says_so(tmp_path):
         paper_report.run(paper_report.Config(tmp_path, tmp_path / "report"))
 
 
+def test_a_result_that_says_something_twice_is_unreadable(results):
+    write(results / "runs/broken", '{"figure": "Figure 2", "figure": "Figure 4"}')
+    (one,) = make(results)["unreadable"]
+    assert one["where"] == "broken" and "'figure' stands there twice" in one["what"]
+
+
 def test_verdicts_are_printed_with_what_could_not_be_read(results, capsys):
     write(results / "runs/broken", "{")
     paper_report.report(make(results))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from test_training import RECIPE, TINY, fresh
 
-from zfjax import training
+from zfjax import nets, training
 from zfjax.errors import FailedError, UserError
 from zfjax.training import Annealing, checkpoints
 from zfjax.training.checkpoints import Checkpoints
@@ -311,6 +311,11 @@ def test_settings_that_json_has_not_are_refused_before_anything_is_written(tmp_p
         store.save(snapshot(5)._replace(settings={"loss": float("nan")}))
     store.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_without_names_of_classes_is_no_network_to_look_at(written):
+    with pytest.raises(UserError, match="20 was not written for looking at .*: settings.class_names is missing"):
+        nets.load_net(written)
 
 
 def with_format(run, number):

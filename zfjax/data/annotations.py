@@ -13,6 +13,7 @@ import numpy as np
 from zfjax.data import ImageSet, pictures
 from zfjax.data.folder import UNKNOWN, FolderSource
 from zfjax.errors import FailedError, NotThereError, UserError, naming
+from zfjax.files import once
 from zfjax.nets import Net, num_channels
 
 
@@ -51,7 +52,7 @@ def open_annotations(path: Path, net: Net) -> tuple[ImageSet, list[str]]:
     with naming("annotations", path, "a JSON file of pictures and their parts is needed"):
         text = path.read_bytes()
     try:
-        faces = json.loads(text)["faces"]
+        faces = json.loads(text, object_pairs_hook=once)["faces"]
         files = [path.parent / face["file"] for face in faces]
         keys = [key for key, value in faces[0].items() if isinstance(value, list) and len(value) == 2]
         missing = [f"{key} of {face['file']}" for face in faces for key in keys if key not in face]
