@@ -12,7 +12,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_library_example_runs_as_printed():
-    example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]  # the others: test_your_own_model
+    example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]  # all of them: tests/docs/test_pages.py
     found = subprocess.run([sys.executable, "-W", "error", "-c", example + "print(pixels.shape)"], capture_output=True)
     assert found.stdout.decode() == "(2, 224, 224, 3)\n", found.stderr.decode()
     assert len([line for line in example.splitlines() if line and not line.startswith("import")]) <= 10
@@ -31,3 +31,7 @@ def test_commands_of_the_readme_exist(module):
 def test_pictures_of_the_readme_exist():
     for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / path).exists(), path
+
+
+def test_the_readme_stays_short():
+    assert len(README.splitlines()) < 150

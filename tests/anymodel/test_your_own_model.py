@@ -1,6 +1,6 @@
 """The deconvnet of a model of yours, in the words of four frameworks: each example is short, runs, and sees its unit.
 
-The examples are the README's; where it shows one, it shows these lines.
+The examples are those of the guide to any model.
 """
 
 import pathlib
@@ -10,7 +10,7 @@ import pytest
 
 import zfjax
 
-README = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+GUIDE = (pathlib.Path(__file__).parents[2] / "docs/guides/own_model.md").read_text()
 
 EXAMPLES = {
     "flax.linen": """\
@@ -79,8 +79,6 @@ def test_the_example_is_under_ten_lines(framework):
     assert EXAMPLES[framework].count("\n") + 1 < 10  # and one line of imports
 
 
-def test_the_readme_shows_these_examples():
-    if "project_fn" not in README:
-        pytest.skip("the README has no section on models of one's own yet")
-    for framework in ("flax.linen", "flax.nnx", "equinox"):
-        assert EXAMPLES[framework] in README
+@pytest.mark.parametrize("framework", EXAMPLES)
+def test_the_guide_shows_the_example(framework):
+    assert EXAMPLES[framework] in GUIDE

@@ -55,7 +55,7 @@ def flags_by_command():
     return found
 
 
-PYTHON = [page for page in PAGES[1:] if any(blocks(page, "python"))]  # README: test_readme, test_your_own_model
+PYTHON = [page for page in PAGES if any(blocks(page, "python"))]
 
 
 @pytest.fixture(scope="module")
