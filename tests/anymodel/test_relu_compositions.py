@@ -35,6 +35,8 @@ def rules_of(fn, x=X):
 
 
 BOTH = np.concatenate([KERNEL, OTHER])
+SLOPES = np.float32([1, -0.1])
+MATRIX = np.concatenate([np.eye(8), -0.1 * np.eye(8)]).astype(np.float32)
 
 OF_THE_INPUT = {
     "clip": lambda x: jnp.clip(x, 0, 1),
@@ -221,7 +223,63 @@ COMPOSED = {
     "in vmap": jax.vmap(lambda z: relu(z) - 0.2 * relu(-z)),
     "in scan": lambda z: lax.map(lambda row: relu(row) - 0.2 * relu(-row), z),
     "turned": lambda z: relu(z) - 0.2 * relu(-z.T).T,
+    "by einsum": lambda z: jnp.einsum("s...,s->...", jnp.stack([relu(z), relu(-z)]), SLOPES),
+    "by a product with the last axis": lambda z: jnp.stack([relu(z), relu(-z)], -1) @ SLOPES,
+    "by a matrix of constants": lambda z: jnp.concatenate([relu(z), relu(-z)], -1) @ MATRIX,
+    "by a matrix that jnp makes": lambda z: (
+        jnp.concatenate([relu(z), relu(-z)], -1) @ jnp.concatenate([jnp.eye(8), -0.1 * jnp.eye(8)])
+    ),
+    "by two matrices, one rectifier": lambda z: relu(z @ np.concatenate([np.eye(8), -np.eye(8)], 1)) @ MATRIX,
+    "by identities": lambda z: relu(z) @ np.eye(8) - relu(-z) @ (0.1 * np.eye(8)),
+    "one rectifier of halves": lambda z: jnp.subtract(*jnp.split(relu(jnp.concatenate([z, -z], -1)), 2, -1)),
+    "one rectifier of a stack": lambda z: (relu(jnp.stack([z, -z])) * SLOPES[:, None, None]).sum(0),
+    "one rectifier of signs": lambda z: (relu(z[..., None] * np.float32([1, -1])) * SLOPES).sum(-1),
+    "signs in vmap": lambda z: jax.vmap(lambda s: s * relu(s * z))(np.float32([1, -1])).sum(0),
+    "signs in scan": lambda z: lax.scan(lambda c, s: (c + s * relu(s * z), None), 0 * z, SLOPES)[0],
+    "signs in a loop": lambda z: lax.fori_loop(0, 2, lambda i, c: c + (1 - 1.1 * i) * relu((1 - 2 * i) * z), 0 * z),
+    "of opposite products": lambda z: relu(z @ KERNEL) - 0.1 * relu((-z) @ KERNEL),
+    "of opposite weights": lambda z: relu(z @ KERNEL) - 0.1 * relu(z @ -KERNEL),
+    "of opposite weights that jnp makes": lambda z: (
+        relu(z @ jnp.asarray(KERNEL)) - 0.1 * relu(z @ -jnp.asarray(KERNEL))
+    ),
+    "of opposite layers with bias": lambda z: relu(z @ KERNEL + OTHER[0]) - 0.1 * relu(-z @ KERNEL - OTHER[0]),
+    "of layers of other sizes": lambda z: relu(z @ (2 * KERNEL)) - 0.1 * relu(-z @ KERNEL),
+    "of one layer with opposite columns": lambda z: jnp.subtract(
+        *jnp.split(relu(z @ np.concatenate([KERNEL, -2 * KERNEL], 1)), 2, -1)
+    ),
+    "by a running sum": lambda z: jnp.cumsum(jnp.stack([relu(z), -0.1 * relu(-z)]), 0)[-1],
+    "by a pool": lambda z: lax.reduce_window(
+        jnp.stack([relu(z), -0.1 * relu(-z)]), 0.0, lax.add, (2, 1, 1), (1, 1, 1), "VALID"
+    )[0],
+    "by a convolution of places": lambda z: lax.conv_general_dilated(
+        jnp.concatenate([relu(z), relu(-z)], -1)[:, None],
+        MATRIX[None],
+        (1,),
+        "SAME",
+        dimension_numbers=("NWC", "WIO", "NWC"),
+    )[:, 0],
+    "by a convolution in groups": lambda z: lax.conv_general_dilated(
+        jnp.stack([relu(z), relu(-z)], -1).reshape(3, 1, 16),
+        np.tile(SLOPES[:, None], (1, 8))[None],
+        (1,),
+        "SAME",
+        dimension_numbers=("NWC", "WIO", "NWC"),
+        feature_group_count=8,
+    )[:, 0],
+    "by adding at places": lambda z: relu(z).at[:].add(-0.1 * relu(-z)),
+    "by sums of segments": lambda z: jax.ops.segment_sum(
+        jnp.stack([relu(z), -0.1 * relu(-z)]), jnp.zeros(2, int), num_segments=1
+    )[0],
+    "by reads": lambda z: (
+        (both := jnp.concatenate([relu(z), relu(-z)], -1))[:, jnp.arange(8)] - both[:, jnp.arange(8, 16)]
+    ),
 }
+
+
+def test_opposite_convolutions_are_one_and_refused_like_any_leaky_rectifier():
+    for other in (lambda x: -conv(x), lambda x: conv(-x), lambda x: conv(-3 * x)):
+        (line,) = {one.reason for one in explain_rules(lambda x, f=other: relu(conv(x)) - 0.1 * relu(f(x)), IMAGES)}
+        assert "leaky" in line
 
 
 @pytest.mark.parametrize("form", HARD_SIGMOIDS | COMPOSED)
@@ -293,6 +351,10 @@ TWO_RECTIFIERS = {
     "biases of ones": lambda z: relu(relu(z + jnp.ones(8)) @ KERNEL + jnp.ones(8)),
     "norms": lambda z: relu((h := relu(z)) + (h - h.mean(1, keepdims=True)) * lax.rsqrt(h.var(1, keepdims=True) + 1)),
     "offset afterwards": lambda z: relu((relu(z) - 0.4) @ KERNEL),
+    "opposite products, weighted apart": lambda z: relu(z @ KERNEL) @ OTHER - relu(-z @ KERNEL) @ OTHER[::-1],
+    "of mirrored rows": lambda z: relu(z @ KERNEL) + relu(z[:, ::-1] @ KERNEL),
+    "mean of two heads": lambda z: jnp.stack([relu(z @ KERNEL), relu(z @ OTHER)]).mean(0),
+    "of halves that do not meet": lambda z: jnp.concatenate([relu(z[:, :4]), relu(-z[:, 4:])], -1) @ KERNEL,
 }
 
 

@@ -13,81 +13,33 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from zfjax.anymodel.constants import constant_of, uniform
-from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact
-from zfjax.anymodel.joins import is_joined
-from zfjax.anymodel.rectifiers import MOVES, SHAPES, origin, rectified_operand
-from zfjax.anymodel.weights import OF_EACH
+from zfjax.anymodel.graph import Node, Value, is_inexact
+from zfjax.anymodel.rectifiers import MOVES, origin, rectified_operand
+from zfjax.anymodel.twins import Twins
 
-ELEMENTWISE = OF_EACH | SHAPES - {"slice", "scan_slice", "shard_in", "tile"}
-_PIECES = frozenset("slice split unstack rev gather dynamic_slice".split())  # likewise, of some of the places
 _NEAR = 128  # values that are looked at on each side of a lower bound
-
-
 ONE_ABOVE_ANOTHER = "a lower bound of another with an offset between them: a bound from above, no ReLU"
 MEETS_ITSELF = "meets what it was made of: leaky, absolute value, hard tanh, shrinkage or maxout, no ReLU"
 
 
-class Twins(NamedTuple):
-    """Values that a program computes twice stand for each other."""
-
-    first: dict[Value, Value]
-    members: dict[Value, list[Value]]
-
-    def of(self, value: Value) -> Value:
-        """The first of those that are computed in the same way."""
-        return self.first.get(value, value)
-
-    def users(self, value: Value) -> Iterator[Node]:
-        """The nodes that read it or one of its twins."""
-        for member in self.members.get(value, (value,)):
-            yield from member.users
-
-
-def twins_of(graph: Graph) -> Twins:
-    """Which values of a program are computed in the same way from the same values."""
-    first: dict[Value, Value] = {}
-    members: dict[Value, list[Value]] = defaultdict(list)
-    known: dict[object, list[Value]] = {}
-    for node in graph.nodes:
-        try:
-            key = (node.name, tuple(_name(v, first) for v in node.inputs), tuple(sorted(node.params.items())))
-            outputs = (
-                node.outputs
-                if node.name in ("carry", "scan_slice", "shard_in", "shard_out")
-                else known.setdefault(key, node.outputs)
-            )
-        except TypeError:  # parameters that cannot be compared
-            outputs = node.outputs
-        for value, twin in zip(node.outputs, outputs, strict=False):
-            first[value] = twin
-            members[twin].append(value)
-    return Twins(first, members)
-
-
-def _name(value: Value, first: dict[Value, Value]) -> object:
-    if value.maker is None and value.constant is not None and not value.aval.shape:
-        number = uniform(value)
-        return value if number is None else (number, str(value.aval.dtype))
-    return id(value.constant) if value.maker is None and value.constant is not None else first.get(value, value)
-
-
-def objection_to(node: Node, operand: int, ceiling: float, twins: Twins, flow: Flow) -> str | None:
+def objection_to(node: Node, operand: int, ceiling: float, twins: Twins, met: Container[Value]) -> str | None:
     """Why a lower bound at zero may be part of another activation; None where nothing speaks against a rectifier.
 
     Args:
       node: the lower bound.
       operand: which input it bounds.
       ceiling: its own upper bound.
-      twins, flow: of the program.
+      twins: of the program.
+      met: results that meet what they are made of, the first of their twins.
     """
     below = affine_below(node.inputs[operand])
-    if meets_itself(node, node.inputs[operand], twins, flow):
+    if twins.of(node.outputs[0]) in met:
         return MEETS_ITSELF
     if below.by_number and below.base.maker is not None and rectified_operand(below.base.maker) is not None:
         return ONE_ABOVE_ANOTHER
@@ -141,7 +93,7 @@ def _total(offsets: list[_Offset], twins: Twins) -> tuple[np.ndarray, dict[Value
         factor, value = _plain(*offset)
         numbers = constant_of(value)
         if numbers is None:
-            others[twins.of(value)] += factor
+            others[twins.of(value)] += factor * twins.factor(value)
         else:
             numbers = np.squeeze(numbers).astype(float)
             known = known + factor * numbers if known.shape in ((), numbers.shape) else known
@@ -255,64 +207,6 @@ def _is_number(value: Value) -> bool:
     while value.maker is not None and value.maker.inputs:
         value = value.maker.inputs[0]
     return not value.aval.shape
-
-
-def meets_itself(node: Node, base: Value, twins: Twins, flow: Flow) -> bool:
-    """Above it its result and what it was made of come together, place by place, on another way than through it."""
-    results = {twins.of(v) for v in node.outputs}
-    made_of = _near([twins.of(base)], lambda v: _read_by(v, twins, flow), set())
-    made_with = _near(results, lambda v: [w for u, w in _made_of(v, twins, flow)], set())
-    beside = _near(made_of, lambda v: [w for u, w in _made_of(v, twins, flow)], results)
-    for value in made_with:
-        for user in twins.users(value):
-            is_join = _is_elementwise(user) or (user.name in ("concatenate", "stack") and _is_summed(user, flow))
-            if is_join and ({twins.of(v) for v in user.inputs} - made_with) & beside:
-                return True
-    return False
-
-
-def _is_summed(node: Node, flow: Flow) -> bool:
-    """Values side by side are added later, one to the other; along other axes they are summed over places alone."""
-
-    def up(value: Value) -> list[Value]:
-        return [w for user in value.users if _is_elementwise(user) for w in user.outputs]
-
-    made_of = _near(node.outputs, up, set())
-    pieces = {v for v in made_of if v.maker is not None and v.maker.name in _PIECES}
-    readers = {user for v in made_of for user in v.users}
-    meet = any(len(pieces.intersection(reader.inputs)) > 1 for reader in readers if _is_elementwise(reader))
-    return meet or any(_adds_sides(node, reader, flow) for reader in readers if reader.name == "reduce_sum")
-
-
-def _adds_sides(node: Node, reader: Node, flow: Flow) -> bool:
-    if is_joined(reader.inputs[0], set(reader.params["axes"]), flow, summed=True):
-        return True
-    below, above = node.outputs[0].aval.shape, reader.inputs[0].aval.shape
-    return len(above) > len(below) and reader.inputs[0].maker is not None and reader.inputs[0].maker.name == "reshape"
-
-
-def _near(starts: Iterable[Value], follow: object, without: set[Value]) -> set[Value]:
-    near: dict[Value, None] = dict.fromkeys(v for v in starts if v not in without)
-    waiting = list(near)
-    while waiting and len(near) < _NEAR:
-        for value in follow(waiting.pop(0)):  # type: ignore[operator]
-            if value not in near and value not in without:
-                near[value] = None
-                waiting.append(value)
-    return set(near)
-
-
-def _read_by(value: Value, twins: Twins, flow: Flow) -> list[Value]:
-    node = value.maker
-    return [twins.of(v) for v in node.inputs if v in flow.varying] if node is not None and _is_elementwise(node) else []
-
-
-def _made_of(value: Value, twins: Twins, flow: Flow) -> list[tuple[Node, Value]]:
-    return [(u, twins.of(w)) for u in twins.users(value) if _is_elementwise(u) for w in u.outputs]
-
-
-def _is_elementwise(node: Node) -> bool:
-    return node.name in ELEMENTWISE | _PIECES
 
 
 def is_shifted(node: Node | None) -> bool:

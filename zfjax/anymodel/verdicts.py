@@ -38,13 +38,7 @@ from typing import Literal, NamedTuple
 
 from jax.extend import core
 
-from zfjax.anymodel.compositions import (
-    Twins,
-    is_shifted,
-    meets_itself,
-    objection_to,
-    twins_of,
-)
+from zfjax.anymodel.compositions import is_shifted, objection_to
 from zfjax.anymodel.constants import lower_bound, uniform
 from zfjax.anymodel.graph import Call, Flow, Graph, Node, Place, Value, flow_of, is_inexact
 from zfjax.anymodel.interpreter import Change, Rectify, Region, Skip
@@ -59,12 +53,14 @@ from zfjax.anymodel.norms import (
     is_of_squares,
     kinds_of,
 )
+from zfjax.anymodel.pointwise import met_rectifiers
 from zfjax.anymodel.rectifiers import (
     SHAPES,
     is_beside_rectifier,
     is_under_root,
     rectified_operand,
 )
+from zfjax.anymodel.twins import Twins, twins_of
 from zfjax.anymodel.weights import Layers, bounds_the_input, layers_of
 from zfjax.anymodel.written import Written, within, written_out
 from zfjax.ops import KEPT, SKIPPED
@@ -111,6 +107,7 @@ class Facts(NamedTuple):
     kinds: Kinds
     layers: Layers
     twins: Twins
+    met: set[Value]  # results of rectifiers, or of such stretches, that meet what they are made of on another way
     written: dict[Node, Written]
     within: set[Node]  # what such a stretch accounts for
 
@@ -120,8 +117,11 @@ def facts_of(graph: Graph) -> Facts:
     twins = twins_of(graph)
     flow = flow_of(graph)._replace(first=twins.first)
     written = written_out(graph, flow)
-    written = {n: w for n, w in written.items() if not (w.sign and meets_itself(n, w.base, twins, flow))}
-    return Facts(flow, kinds_of(graph, flow), layers_of(graph, flow), twins, written, within(written))
+    bent = {node for node, stretch in written.items() if stretch.sign}
+    single = {node for node in graph.nodes if rectified_operand(node) is not None} - within(written)
+    met = met_rectifiers(graph, flow, twins, bent | single)
+    written = {n: w for n, w in written.items() if not (w.sign and twins.of(n.outputs[0]) in met)}
+    return Facts(flow, kinds_of(graph, flow), layers_of(graph, flow), twins, met, written, within(written))
 
 
 def classify(node: Node, facts: Facts) -> Verdict | None:
@@ -209,7 +209,7 @@ def _rectifier(node: Node, facts: Facts) -> Verdict | None:
         return _INPUT
     ceiling = uniform(node.inputs[2]) if node.name == "clamp" else None
     ceiling = math.inf if ceiling is None else ceiling
-    objection = objection_to(node, operand, ceiling, facts.twins, facts.flow)
+    objection = objection_to(node, operand, ceiling, facts.twins, facts.met)
     if objection is not None:
         return _unclassified(objection)
     reason = "lower bound at zero" + (f"; above {ceiling:g} nothing passes" if ceiling < math.inf else "")
