@@ -6,7 +6,8 @@ Reads each result.json below --results (default runs/), whatever subset there is
 self-contained report.html to runs/report (or --out). Expected time: seconds.
 Expected page: a table of the claims and their verdicts, each linked to its figure or table of the paper; there one row
 for each claim and each result that speaks to it (what the paper says, its number, ours, on which networks and data,
-whether it holds here and by which rule), and below it those results' pictures or numbers. A claim that does not hold
+whether it holds here and by which rule), and below it those results' pictures or numbers. Of several results of the
+same networks and pictures the one of most images is judged. A claim that does not hold
 here is shown so, one that no test decides as not shown; one that no result speaks to stands in the first table alone,
 as not measured. A result.json that cannot be read, or lacks what this version reads of it, is named at the end of the
 page with what to do; it stops nothing.
@@ -14,7 +15,8 @@ page with what to do; it stops nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,9 +107,26 @@ def judge_all(measurements: Sequence[Measurement]) -> tuple[list[Measurement], l
             rows += of_one
     for one in joined(usable):
         rows += judged(one)
-    spoken = [row for row in rows if row.finding is not None]
+    counted = counted_once(row.measurement for row in rows if row.measurement is not None)
+    spoken = [row for row in rows if row.finding is not None and row.measurement in counted]
     by_claim = [([row for row in spoken if row.claim is claim] or [Row(claim)]) for claim in CLAIMS]
     return usable, [row for of_claim in by_claim for row in of_claim], stale
+
+
+def counted_once(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """Of results of one figure or table that are about the same networks and pictures the one of most images.
+
+    Two drawings say no more than one does, and are no second witness. Of as many images the first counts; a result
+    that does not say what it is about counts by itself.
+    """
+    chosen: dict[Any, Measurement] = {}
+    for one in measurements:
+        about = report_results.identity(one) or one.where
+        number = one.result.get("num_images")
+        largest = chosen.get(about)
+        if largest is None or (isinstance(number, int) and number > largest.result.get("num_images", math.inf)):
+            chosen[about] = one
+    return list(chosen.values())
 
 
 def judged(measurement: Measurement) -> list[Row]:

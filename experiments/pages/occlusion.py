@@ -110,12 +110,17 @@ def caption(result: Mapping[str, Any]) -> list[str]:
         ours, gradient = score["occlusion"], score["gradient"]
         paragraphs.append(
             f"In {score['num_images']} images the largest drop lies on the object in {ours['object']:.0%} "
-            f"(± {ours['standard_error']:.0%}), the largest |gradient|, summed over the same squares, in "
-            f"{gradient['object']:.0%} (± {gradient['standard_error']:.0%}). By chance: the object covers "
+            f"({_interval(ours)}), the largest |gradient|, summed over the same squares, in "
+            f"{gradient['object']:.0%} ({_interval(gradient)}; 95 % intervals). By chance: the object covers "
             f"{score['area']:.0%} of the pixels, and another image's object holds the point in "
             f"{ours['other_object']:.0%} and {gradient['other_object']:.0%}."
         )
     return [*paragraphs, canvas.SWITCHES_NOTE]
+
+
+def _interval(of: Mapping[str, Any]) -> str:
+    low, high = of["interval"]
+    return f"{low:.0%} to {high:.0%}"
 
 
 def square_panel(picture: np.ndarray, fill: np.ndarray, corner: np.ndarray, square: int) -> np.ndarray:

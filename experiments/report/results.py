@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from experiments.report.render import Cell, Table
 from experiments.report.tables import Evaluation
 from experiments.report.transfer import Voc
-from experiments.report.verdicts import Result
+from experiments.report.verdicts import Result, checkpoints_of
 from zfjax.errors import UserError, naming, of_the_system
 from zfjax.files import once
 from zfjax.training.evaluation import Shares
@@ -99,6 +99,16 @@ def joined(measurements: Sequence[Measurement]) -> list[Measurement]:
             where = ", ".join(one.where for one in evaluations)
             together.append(Measurement(where, "Table 2", setting(result), result))
     return together
+
+
+def identity(one: Measurement) -> tuple[Any, ...] | None:
+    """What a result is about: its source, networks and pictures by their fingerprints; None where it names none."""
+    result, of = one.result, one.result.get("data")
+    prints = [checkpoint.get("fingerprint") for checkpoint in checkpoints_of(result)]
+    data = of.get("fingerprint") if isinstance(of, Mapping) else None
+    if not prints or not all(isinstance(each, str) for each in (*prints, data)):
+        return None
+    return one.source, tuple(sorted(prints)), data
 
 
 def setting(result: Result) -> str:

@@ -129,6 +129,12 @@ def below_zero(terms: Sequence[tuple[float, float]], num: int, num_other: int | 
     return Outcome(float(scipy.stats.norm.sf(z)), float(scipy.stats.norm.cdf(z)))
 
 
+def interval(share: float, num: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of `num` cases: also of all or none of them it is no point."""
+    low, high = scipy.stats.binomtest(round(share * num), num).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
+
+
 def more_often(share: float, num: int, chance: float) -> Outcome:
     """Whether something happened more often than by chance: exact binomial test of share * num hits among `num`."""
     sides = (

@@ -62,19 +62,20 @@ IMAGENET = Needs(epochs=1, num_classes=1_000, num_images=1_000_000)  # where acc
 
 
 def trainings(result: Result) -> list[Mapping[str, Any]]:
-    """What each network of a result was trained on: that of its checkpoint or, where it has several, of each."""
-    roles, own = result.get("checkpoints"), result.get("checkpoint")
+    """What each network of a result was trained on; {} where it does not say so."""
+    trained = [checkpoint.get("training") for checkpoint in checkpoints_of(result)]
+    return [training if isinstance(training, Mapping) else {} for training in trained]
+
+
+def checkpoints_of(result: Result) -> list[Mapping[str, Any]]:
+    """Where the networks of a result come from: its checkpoint or, where it compares several, that of each."""
+    roles = result.get("checkpoints")
     several = [*roles.values()] if isinstance(roles, Mapping) else []
     for name in ("members", "rows"):
         listed = result.get(name)
         if isinstance(listed, list):
-            several += [one.get("checkpoint") for one in listed if isinstance(one, Mapping) and "checkpoint" in one]
-    checkpoints = several or [own]
-    return [
-        training if isinstance(training := one.get("training"), Mapping) else {}
-        for one in checkpoints
-        if isinstance(one, Mapping)
-    ]
+            several += [one["checkpoint"] for one in listed if isinstance(one, Mapping) and "checkpoint" in one]
+    return [one for one in (several or [result.get("checkpoint")]) if isinstance(one, Mapping)]
 
 
 Judge = Callable[[Any], Finding | None]  # of a result.json; None where that says nothing to the claim

@@ -189,13 +189,23 @@ def test_the_table_tells_every_row_by_hand():
     signs = signs_of(5, 4, 30)
     signs[0] = signs[0, 0]
     scores = _table(signs)  # each draw is all four images
-    assert scores["nose"] == (0, 0, 0, np.mean(signs[0] != 0), 0.01, None)
+    assert scores["nose"] == (0, 0, 0, np.mean(signs[0] != 0), 0.01, None, 0)
     eye = delta_by_hand(signs[1])
     np.testing.assert_allclose(scores["eye"][:3], [eye, 0, eye], atol=1e-12)
+    pairs = list(itertools.combinations(signs[1], 2))
+    of_touched = [np.mean((a != b)[(a != 0) | (b != 0)]) for a, b in pairs]
+    assert scores["eye"].touched == pytest.approx(np.mean(of_touched))
     assert scores["eye"].p > 0.01 and scores["far"].p is None
     far = [delta_by_hand(signs[m]) for m in (2, 3, 4)]
     assert scores["far"].all == pytest.approx(np.mean(far)) and min(far) <= scores["far"].delta <= max(far)
     assert scores["far"].changed == np.mean(signs[2:] != 0)
+
+
+def test_masks_that_touch_nothing_have_no_score_of_touched_features():
+    signs = signs_of(5, 4, 30)
+    signs[0] = 0
+    score = _table(signs)["nose"]
+    assert (score.delta, score.changed, score.touched) == (0, 0, None)
 
 
 def test_a_part_is_ranked_among_aligned_places():

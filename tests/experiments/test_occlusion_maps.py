@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 import tiny_nets
 from judges import findings
 from PIL import Image
@@ -113,7 +114,9 @@ def test_the_command_writes_page_arrays_and_result_and_overwrites_only_when_told
     assert written["score"]["occlusion"]["object"] == written["score"]["occlusion"]["other_object"]  # one mask for all
     score = written["score"]
     shares = [score["occlusion"]["object"], score["occlusion"]["other_object"], score["gradient"]["object"]]
-    words = "{:.0%} of 4 scenes, by chance {:.0%}; gradient {:.0%}".format(*shares)
+    low, high = score["occlusion"]["interval"]
+    words = "{:.0%} ({:.0%} to {:.0%}) of 4 scenes, by chance {:.0%}; gradient {:.0%}"
+    words = words.format(shares[0], low, high, *shares[1:])
     assert findings(out)["occlusion_finds_the_object"].ours == words
     with Image.open(out / "maps.png") as page:
         assert page.size[0] <= 1500 and (out / "maps.png").stat().st_size < 1_000_000
@@ -196,7 +199,10 @@ def test_the_score_points_at_the_largest_drop_and_the_largest_gradient():
     scores = occlusion.score(_scenes(saliency, masks), Swept(None, probability, None), corners, square=2)
     assert scores["num_images"] == 4 and scores["area"] == 0.5
     assert scores["occlusion"]["object"] == 0.75 and scores["gradient"]["object"] == 0.25
-    np.testing.assert_allclose(scores["occlusion"]["standard_error"], np.sqrt(0.75 * 0.25 / 4))
+    z, middle = scipy.stats.norm.ppf(0.975), 0.75
+    centre, half = middle + z**2 / 8, z * np.sqrt(middle * (1 - middle) / 4 + z**2 / 64)
+    expected = np.array([centre - half, centre + half]) / (1 + z**2 / 4)  # Wilson (1927)
+    np.testing.assert_allclose(scores["occlusion"]["interval"], expected)
     np.testing.assert_allclose(scores["occlusion"]["other_object"], np.mean([1 / 3, 1 / 3, 1 / 3, 2 / 3]))
     np.testing.assert_allclose(scores["gradient"]["other_object"], np.mean([2 / 3, 2 / 3, 1 / 3, 2 / 3]))
 

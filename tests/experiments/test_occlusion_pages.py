@@ -103,10 +103,10 @@ def test_the_words_say_what_was_seen():
     assert "class unknown, most probable: cat" in occlusion_page.heading(
         facts | {"class": "cat", "class_is_known": False}
     )
-    shares = {"object": 0.9, "standard_error": 0.03, "other_object": 0.6}
+    shares = {"object": 0.9, "interval": (0.79, 0.96), "other_object": 0.6}
     result = result_of(layer="conv5", square=18, stride=2, places=(28, 28))
     result["score"] = {"num_images": 50, "area": 0.25, "occlusion": shares, "gradient": {**shares, "object": 0.8}}
     caption = occlusion_page.caption(result)
-    assert "on the object in 90% (± 3%)" in caption[2] and "covers 25% of the pixels" in caption[2]
+    assert "on the object in 90% (79% to 96%)" in caption[2] and "covers 25% of the pixels" in caption[2]
     assert caption[-1] == canvas.SWITCHES_NOTE and "the mean image" in caption[0]
     assert len(occlusion_page.caption({**result, "score": None})) == 3

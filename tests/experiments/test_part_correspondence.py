@@ -131,6 +131,9 @@ def test_the_command_writes_the_table_of_the_nets_signs(trained, tmp_path, capsy
         assert np.mean(sign != arrays[layer][2]) < 0.01
         score = written["layers"][layer]["nose"]
         assert score["all"] == pytest.approx(correspondence.sign_consistency(arrays[layer][2]))
+        pairs = [(a, b) for n, a in enumerate(arrays[layer][2]) for b in arrays[layer][2][:n]]
+        touched = [np.mean((a != b)[(a != 0) | (b != 0)]) for a, b in pairs if ((a != 0) | (b != 0)).any()]
+        assert score["touched"] == pytest.approx(np.mean(touched))
         assert score["changed"] == np.mean(arrays[layer][2] != 0) and 0 < score["p"] <= 1
         others = [correspondence.sign_consistency(of_mask) for of_mask in arrays[layer][5:]]
         assert len(others) == 3 and score["p_aligned"] == (1 + sum(d <= score["all"] for d in others)) / 4
@@ -140,13 +143,11 @@ def test_the_command_writes_the_table_of_the_nets_signs(trained, tmp_path, capsy
         for edge in (sheet[:12], sheet[-12:], sheet[:, :12], sheet[:, -12:]):
             assert (edge == 255).all()
     judged, (below, above) = findings(out), (written["layers"][layer] for layer in ("conv5", "fc7"))
-    deltas = ", ".join(f"{row} {of['delta']:.3f}" for row, of in below.items())
+    deltas = ", ".join(f"{row} {of['delta']:.3f} ({of['touched']:.3f})" for row, of in below.items())
     assert judged["parts_correspond"].ours == deltas
-    gains = [
-        1 - np.mean([of[part]["delta"] for part in demo.PART_NAMES]) / of["random"]["delta"] for of in (below, above)
-    ]
+    ratios = [np.mean([of[part]["delta"] for part in demo.PART_NAMES]) / of["random"]["delta"] for of in (below, above)]
     assert judged["parts_gain_less_above"].ours == (
-        f"conv5: parts {gains[0]:.1%} below random places, fc7: parts {gains[1]:.1%} below random places"
+        f"conv5: parts score {ratios[0]:.3f} of random places, fc7: parts score {ratios[1]:.3f} of random places"
     )
     part_correspondence.report(result)
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("fc7    random"))

@@ -46,7 +46,7 @@ def stability(translation, scale, rotation):
 
 
 def occlusion(own, chance, num=100):
-    score = {"object": own, "other_object": chance, "standard_error": 0.0}
+    score = {"object": own, "other_object": chance}
     return {"score": {"num_images": num, "occlusion": score, "gradient": {"object": 0.5}}}
 
 

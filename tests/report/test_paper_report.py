@@ -173,6 +173,19 @@ def test_networks_evaluated_one_by_one_are_compared_on_the_same_data(results):
     assert report_results.joined(measurements) == []  # they stand side by side already
 
 
+def test_two_drawings_of_one_net_and_set_count_once(results):
+    """The one of more images speaks; another set, or another net, is another witness."""
+    one, again = ({**settled(True, "c", "demo"), "num_images": num} for num in (10, 20))
+    others = {**one, "data": {**one["data"], "fingerprint": "other"}}
+    for name, result in {"1": one, "2": again, "3": others}.items():
+        data = {"fingerprint": "demo", **result["data"]}
+        write(results / "runs/c" / name, {**result, "data": data})
+    made = make(results)
+    first = [claim["result"] for claim in made["claims"] if claim["says"].startswith("The lower layers")]
+    assert first == ["a/figures/evolution", "b/figures/evolution", "c/2", "c/3"]
+    assert "from c/1" in pages(results)[1]  # its pictures are shown
+
+
 @pytest.mark.parametrize(
     ("result", "words"),
     [

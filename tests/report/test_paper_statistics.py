@@ -138,3 +138,9 @@ def test_bounds_decide_where_there_is_no_spread():
     words = [verdicts.bounded("", value, holds_from=0.1, fails_to=0.0).verdict for value in (0.1, 0.05, 0.0, np.nan)]
     assert words == ["holds", "not shown", "does not hold", "not shown"]
     assert verdicts.bounded("", 1.0, holds_from=0.1, fails_to=0.0).words == "holds"
+
+
+def test_an_interval_of_all_cases_is_no_point():
+    low, high = statistics.interval(1.0, 10)
+    assert (low, high) == (pytest.approx(1 / (1 + scipy.stats.norm.ppf(0.975) ** 2 / 10)), 1.0)
+    assert statistics.interval(0.0, 10)[1] == pytest.approx(1 - low)

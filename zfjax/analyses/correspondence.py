@@ -70,13 +70,27 @@ def sign_changes(
 def mismatches(signs: np.ndarray, *, features_at_once: int = FEATURES_AT_ONCE) -> np.ndarray:
     """How many features have unequal signs, for each two of K vectors: int8 [K, D] of -1, 0, 1 -> int32 [K, K].
 
-    Paper is silent: sign is ternary here, as features are often exactly 0; unequal counts 1, also 0 against +-1.
+    Paper is silent: sign is ternary here, as features are often exactly 0; unequal counts 1, also 0 against +-1, and
+    features that neither mask touches count as agreeing. `touched` gives the other reading, without these.
     `features_at_once` bounds the memory, and changes no count.
     """
     total = np.zeros((len(signs), len(signs)), np.int32)
     for start in range(0, signs.shape[1], features_at_once):
         total += np.asarray(_unequal(signs[:, start : start + features_at_once]))
     return total
+
+
+def touched(signs: np.ndarray) -> np.ndarray:
+    """How many features at least one of two masks changes: int8 [K, D] of -1, 0, 1 -> int64 [K, K]."""
+    changed = (signs != 0).sum(axis=1, dtype=np.int64)
+    return (changed[:, None] + changed[None] + mismatches((signs != 0).astype(np.int8))) // 2
+
+
+def _of_touched(unequal: np.ndarray, either: np.ndarray, rows: np.ndarray) -> float | None:
+    """Mean over masks and pairs of images of the share of touched features whose signs differ; None without any."""
+    first, second = np.triu_indices(rows.shape[1], 1)
+    counts, of = unequal[rows[:, first], rows[:, second]], either[rows[:, first], rows[:, second]]
+    return float((counts[of > 0] / of[of > 0]).mean()) if (of > 0).any() else None
 
 
 def consistency(unequal: np.ndarray, chosen: np.ndarray, num_features: int) -> np.ndarray:
@@ -106,6 +120,7 @@ class Score(NamedTuple):
     changed: float  # share of features that the masks change at all: where few change, few can be unequal
     p: float | None  # `permutation_p_value` of a part; None of a control
     p_aligned: float | None  # rank of a part's `all` among aligned masks, over their number + 1; None of a control
+    touched: float | None = None  # as `all`, of the features alone that one of the two masks changes; None: none
 
 
 class ScoreFacts(TypedDict):
@@ -117,6 +132,7 @@ class ScoreFacts(TypedDict):
     changed: float
     p: float | None
     p_aligned: float | None
+    touched: float | None
 
 
 def facts_of(score: Score) -> ScoreFacts:
@@ -157,7 +173,8 @@ def table(
     check_draw(num_images, num)
     if num_draws < 1 or num_permutations < 1:
         raise UserError(f"num_draws={num_draws}, num_permutations={num_permutations}: at least 1 of each is needed")
-    unequal = mismatches(signs.reshape(-1, num_features))
+    flat = signs.reshape(-1, num_features)
+    unequal, either = mismatches(flat), touched(flat)
     row_of, rng, scores = np.arange(len(unequal)).reshape(signs.shape[:2]), np.random.default_rng(seed), {}
     drawn = rng.random((num_draws, num)).argsort(axis=1)[:, :num_images]
     for name, own in masks.items():
@@ -173,7 +190,15 @@ def table(
                 others = consistency(unequal, row_of[np.asarray(masks[aligned])], num_features)
                 aligned_p = (1 + int((others <= whole).sum())) / (1 + len(others))
         changed = float(np.mean(signs[np.asarray(own)] != 0))
-        scores[name] = Score(float(deltas.mean()), float(deltas.std()), float(whole.mean()), changed, p, aligned_p)
+        scores[name] = Score(
+            float(deltas.mean()),
+            float(deltas.std()),
+            float(whole.mean()),
+            changed,
+            p,
+            aligned_p,
+            _of_touched(unequal, either, rows),
+        )
     return scores
 
 
@@ -318,6 +343,7 @@ MEANINGS = {
     "delta": "normalised Hamming distance of sign(x - masked x), mean over pairs, and over draws of pictures",
     "std": "standard deviation over the draws, which share pictures: their spread, no standard error",
     "all": "the same distance over all pictures together; of a control the mean over its masks",
+    "touched": "as all, of the features alone that one of the two masks changes: in delta the others count as agreeing",
     "changed": "share of the features that a mask changes at all: where few change, few can be unequal",
     "p": "one-sided: share of permutations, where each picture takes its part or one of its random places by chance, "
     "whose distance over all pictures is at most the part's",

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypedDict
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 from jax.tree_util import Partial
 from scipy.ndimage import gaussian_filter1d
 
@@ -585,7 +586,7 @@ class Pointing(TypedDict):
     """How often a place lies on the image's object, and on that of another image."""
 
     object: Share
-    standard_error: float
+    interval: tuple[Share, Share]  # Wilson's, of 95 %: all of ten images are 72 to 100 %
     other_object: Share
 
 
@@ -616,8 +617,8 @@ def score(scenes: Scenes, swept: Swept, corners: np.ndarray, *, square: Sides) -
 
     def best(harm: np.ndarray) -> Pointing:
         own, others = pointing(middles[harm.reshape(len(masks), -1).argmax(axis=1)], masks)
-        error = own.std() / len(masks) ** 0.5
-        return {"object": own.mean(), "standard_error": error, "other_object": others.mean()}
+        low, high = scipy.stats.binomtest(int(own.sum()), len(own)).proportion_ci(0.95, method="wilson")
+        return {"object": own.mean(), "interval": (float(low), float(high)), "other_object": others.mean()}
 
     area = masks.mean()
     return {"num_images": len(masks), "area": area, "occlusion": best(-harmed(swept)), "gradient": best(sums)}

@@ -1,4 +1,6 @@
-"""Top-1 and top-5 error over a whole split, from the centre crop or the paper's ten crops (sec. 4.1).
+"""Top-1 and top-5 error over a whole split, from the centre crop or ten crops averaged.
+
+Paper is silent on test crops: that the ten of training are averaged is Krizhevsky's practice.
 
 Networks of a table are measured on all devices; any other network by `errors_of_functions`, on one.
 """

@@ -34,8 +34,10 @@ class Recipe:
     batch_size: int = 128  # images per step, over all devices of all hosts
     num_epochs: int = 70
     learning_rate: float = 1e-2  # at the start
-    momentum: float = 0.9
-    weight_decay: float = 0.0  # of every parameter, biases too; the paper mentions none
+    momentum: float = (
+        0.9  # Paper is silent on its form: v = momentum v + gradient, w -= rate v, without Nesterov's step
+    )
+    weight_decay: float = 0.0  # Paper is silent: it mentions none; of every parameter, biases too
     # Paper is silent on when it annealed "by hand when the validation error plateaus": see `anneal`
     annealing: Literal["plateau", "cosine"] = "plateau"
     patience: int = 3  # plateau: epochs without a better validation error before a drop

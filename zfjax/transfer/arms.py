@@ -88,7 +88,10 @@ def scratch(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, recipe: Recipe,
 
 
 def voc(net: Net, photo_set: PhotoSet, *, layer: str, folder: Path, batch_size: int) -> Arm:
-    """A logistic regression of each class, train to val, by average precision; UserError where one shows none."""
+    """A logistic regression of each class, train to val, by average precision; UserError where one shows none.
+
+    Departure: the paper has a 20-way softmax, which knows one class to a photo; many of VOC's show several.
+    """
     for split, chosen in photo_set.splits.items():
         if not (photo_set.labels[chosen] > 0).any():
             raise UserError(f"{photo_set.name}: no photo of {split} shows a class: of {len(chosen)} photos")
