@@ -24,6 +24,10 @@ def test_every_file_of_the_library_that_is_no_program_is_named_as_package_data()
     assert all(any(fnmatch.fnmatch(file, pattern) for file in files) for pattern in patterns)
 
 
+def test_the_library_alone_is_installed():
+    assert PYPROJECT["tool"]["setuptools"]["packages"]["find"] == {"include": ["zfjax*"]}
+
+
 def test_every_folder_of_the_library_is_a_package():
     folders = {path.parent for path in (ROOT / "zfjax").rglob("*.py")}
     assert len(folders) > 5 and all((folder / "__init__.py").exists() for folder in folders)
