@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from zfjax import leaving as _leaving  # noqa: F401  first: importing what follows may be stopped
 from zfjax.anymodel import (
     as_relu,
     as_relu_guided,

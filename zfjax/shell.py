@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
 
-from zfjax import parallel
+from zfjax import leaving, parallel
 from zfjax.errors import FailedError, UserError, of_the_system
 
 CACHE_VARIABLE = "ZFJAX_COMPILATION_CACHE"
@@ -62,7 +63,12 @@ def use_quick_kernels() -> None:
 
 @contextlib.contextmanager
 def in_one_line() -> Iterator[None]:
-    """End the process in one line where a user or the system caused an error; a mistake of ours keeps its traceback."""
+    """End the process in one line where a user or the system caused an error; a mistake of ours keeps its traceback.
+
+    From here on Ctrl-C is an exception again, which a command meets in its own way.
+    """
+    if signal.getsignal(signal.SIGINT) is leaving.leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     except (UserError, FailedError) as error:

@@ -13,7 +13,7 @@ import pytest
 
 from experiments import benchmark, prepare_imagenet
 from experiments.shell import command
-from zfjax import cli
+from zfjax import cli, leaving
 from zfjax.errors import DivergedError, FailedError, UserError
 
 
@@ -235,6 +235,43 @@ def test_ctrl_c_while_a_command_starts_is_one_line(name, seconds, tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert "Traceback" not in said and said.count("\n") <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("usual_signals")
+@pytest.mark.parametrize("seconds", [0.15, 0.6, 2.0])
+def test_ctrl_c_while_zfjax_starts_is_one_line(seconds, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zfjax", "layers", "nowhere"],
+        env={**os.environ, "PYTHONPATH": os.getcwd()}, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert "Traceback" not in said and said.count("\n") <= 1
+
+
+@pytest.mark.parametrize(
+    ("words", "is_command"),
+    [
+        (["/usr/bin/zfjax", "layers"], True),
+        (["-m", "layers"], True),
+        (["train.py", "zfjax"], False),
+        ([""], False),
+        ([], False),
+    ],
+)
+def test_only_the_command_takes_ctrl_c_while_it_imports(monkeypatch, words, is_command):
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "zfjax", "layers"])
+    assert leaving.is_command() == is_command
+
+
+def test_a_program_of_a_users_keeps_its_ctrl_c():
+    program = "import signal, zfjax; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    run = [sys.executable, "-c", program]
+    usual = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    assert subprocess.run(run, capture_output=True, text=True, check=True, **usual).stdout == "True\n"
 
 
 @pytest.mark.usefixtures("usual_signals")
