@@ -82,7 +82,12 @@ def page(title: str, sections: Sequence[Section], caption: Sequence[str]) -> Fig
 
 def png(figure: Figure, *, max_bytes: int = MAX_BYTES) -> bytes:
     """The figure as a PNG file, FREE pixels without ink around it; in 256 colours beyond `max_bytes`."""
-    image = Image.fromarray(framed(pixels_of(figure)))
+    return png_of(pixels_of(figure), max_bytes=max_bytes)
+
+
+def png_of(pixels: np.ndarray, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """`png` of a picture that is drawn already, uint8 [H, W, 3]."""
+    image = Image.fromarray(framed(pixels))
     if len(_encoded(image, compress_level=1)) <= max_bytes:  # a third of the time, and a tenth larger at most
         return _encoded(image)
     sample = image.resize((-(-image.width // 2), -(-image.height // 2)), Image.Resampling.NEAREST)

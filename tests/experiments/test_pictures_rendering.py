@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import pathlib
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +177,20 @@ def test_numbers_that_are_not_finite_are_null_as_json_has_none(tmp_path):
     assert strict == {"a": None, "b": [None, 1.5], "c": [None, 2.0]}
     with pytest.raises(TypeError, match="result of set"):
         files.save_json(tmp_path / "result.json", {"x": {1}})
+
+
+DOCS = [
+    path for path in (pathlib.Path(__file__).parents[2] / "docs").glob("*.png") if not path.name.startswith("atlas")
+]
+
+
+@pytest.mark.parametrize("path", DOCS, ids=[path.name for path in DOCS])
+def test_no_picture_of_the_documents_has_ink_in_its_outer_12_pixels(path):
+    """Those of the atlas are a browser's window."""
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    ink = (np.abs(pixels - pixels[0, 0]) > 8).any(axis=2)
+    assert ink.sum() == ink[12:-12, 12:-12].sum() and ink.any()
+
+
+def test_the_documents_have_pictures():
+    assert {"figure2.png", "figure7.png"} <= {path.name for path in DOCS}
