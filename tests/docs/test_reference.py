@@ -18,7 +18,7 @@ MODULES = [
     for module in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)
 ]
 # What only the package itself calls: the command line, and what the engine and the atlas are made of
-INSIDE = {"cli", "__main__", "anymodel", "atlas"}
+INSIDE = {"cli", "leaving", "__main__", "anymodel", "atlas"}
 
 
 def home_of(name):
