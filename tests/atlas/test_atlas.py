@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from tiny_run import CENTRES, NET, NUM, PICTURES, make_data, make_net, make_para
 
 import zfjax
 from experiments import atlas as command
-from zfjax import atlas, nets, pixels
+from zfjax import atlas, files, nets, pixels
 from zfjax.analyses import robust_ascent
 from zfjax.architecture import Conv, Dense
 from zfjax.atlas import measures, site, sprites
@@ -413,3 +414,12 @@ def test_tiles_are_as_small_as_told(tmp_path):
     made = make(tmp_path, layers=("conv2",), ways=("deconvnet",), tile=10)
     assert made.facts["layers"][0]["tile"] == (10, 10)
     assert opened(next(tmp_path.glob("img/0/*-patch.webp"))).shape == (20, 20, 3)
+
+
+def test_the_documentation_s_atlas_is_whole_and_small():
+    folder = Path(__file__).parents[2] / "docs" / "atlas"
+    manifest = site.read(folder)["files"]
+    for name, facts in manifest.items():
+        assert files.hash_of((folder / name).read_bytes()) == facts["blake2b"]
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 3_000_000
+    assert manifest.keys() >= {"index.html", "atlas.js", "atlas.css", "data/net.js", "data/layer-5.js"}

@@ -258,7 +258,7 @@ async function unit(layer, text) {
       record.object === null ? null : measure("object", "on the object", `${percent(record.object[0])} (${percent(record.object[1])})`),
       record.parts.map(([share, chance], n) => share === null ? null : measure("part", net.parts[n] ? `near the ${net.parts[n]}` : `near part ${n + 1}`, `${percent(share)} (${percent(chance)})`))),
     record.images.length ? [
-      ways,
+      net.ways.length > 1 ? ways : null,
       h("p", { class: "quiet", role: "status" }, scale),
       h("ol", { class: "nine" }, record.images.map((index, n) => h("li", { class: "card" },
         h("a", { class: "trio", href: address(["~image", index]), "aria-label": `image ${n + 1}: ${images[n].name}` },
