@@ -27,9 +27,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,49 +38,15 @@ from jax import monitoring
 from PIL import Image
 
 from experiments.shell.command import described, first_flags, in_one_line, is_idle
+from experiments.shell.workloads import UNITS, Engine, Workload
 from zfjax import deconvnet, features, network, parallel, training
 from zfjax.analyses import top_activations
 from zfjax.anymodel import rules
-from zfjax.architecture import ALEXNET, ZFNET, Architecture, Conv
+from zfjax.architecture import Architecture, Conv
 from zfjax.data import ImageSet, sets
 from zfjax.data.loader import steps_per_epoch, train_batches
 from zfjax.errors import UserError
 from zfjax.windows import Windows
-
-Work = Callable[[], Any]  # does the work on one batch, or starts it
-Engine = tuple[Work, Callable[[Any], Any]]  # the work, and what waits for its result
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What is measured, and how long."""
-
-    architecture: Literal["zfnet", "alexnet"] = "zfnet"
-    image_size: int = 224
-    """Side of the images in pixels."""
-    width: float = 1.0
-    """Factor on the features of every layer but the last."""
-    num_classes: int = 1000
-    batch_size: int = 32
-    """Images per step."""
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    against: Literal["torch"] | None = None
-    """Measure this one too, in turns."""
-    steps: int = 5
-    """Steps between two readings of the clock."""
-    rounds: int = 5
-    """Readings of the clock; their median is printed."""
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "steps", "rounds", "num_classes"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: at least 1 is needed")
-
-    def table(self) -> Architecture:
-        """The architecture that is measured."""
-        table = {"zfnet": ZFNET, "alexnet": ALEXNET}[self.architecture].scaled(self.width)
-        return table.with_sizes(image=self.image_size, **{table.layer_names[-1]: self.num_classes})
-
 
 UNITS_WORKLOAD = Workload(batch_size=16, steps=1)  # a step of the others takes long
 OWN_SCENES, OWN_COPIES, OWN_SIDE = 64, 32, 256  # of the set that is made where none is named
@@ -216,7 +181,6 @@ def ruled(workload: Workload, layer: str, channel: int) -> Engine:
     return lambda: pixels(params, images), jax.block_until_ready
 
 
-UNITS = 9  # of each image, or of each map
 AT_ONCE = 48  # units that go down together
 
 

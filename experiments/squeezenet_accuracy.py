@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments import evaluate_imagenet
-from experiments.shell import command, figure, results
+from experiments.shell import command, figure, results, scoring
 from zfjax import nets, pretrained
 from zfjax.data import sets
 
@@ -59,7 +58,7 @@ def run(config: Config) -> dict[str, Any]:
         data = sets.official_validation(config.data, caffe.picture_size, Image.Resampling.BILINEAR)
         logits = np.asarray(data.official_labels, np.int32)
         source = sets.validation_of(data)
-        scored = evaluate_imagenet.score([net], source, logits, batch_size=config.batch_size)
+        scored = scoring.score([net], source, logits, batch_size=config.batch_size)
         errors = scored.errors["center"].ensemble.shares()
         result = {
             "accuracy": {"top1": round(1 - errors["top1"], 6), "top5": round(1 - errors["top5"], 6)},

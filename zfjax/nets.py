@@ -32,6 +32,7 @@ from zfjax.anymodel.names import layers as layers_in
 from zfjax.anymodel.rules import Rule, projected_from, with_relu_rule
 from zfjax.architecture import ZFNET, Architecture, Conv, ReceptiveField, receptive_field
 from zfjax.data import Source, archives, name_of
+from zfjax.data import num_channels as num_channels
 from zfjax.deconvnet import WAYS, Seed, Unit, Way, as_unit, check_seed, one_layer, project_places, warn_below_zero
 from zfjax.errors import NotThereError, UserError, check_name
 from zfjax.features import Features
@@ -169,11 +170,6 @@ def shapes_of(net: Net, layers: Sequence[str] | None = None) -> dict[str, tuple[
     fn = net.features(layers)
     features = jax.eval_shape(lambda pictures: fn(net.prepare(pictures)), picture)
     return {layer: tuple(features[layer].shape[1:]) for layer in layers}
-
-
-def num_channels(net: Net) -> int:
-    """Channels of the pictures: 3 of colours, unless the network says another number."""
-    return int(getattr(net, "channels", 3))
 
 
 def map_layers(net: Net) -> tuple[str, ...]:

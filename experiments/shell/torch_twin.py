@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from experiments.benchmark import UNITS, Engine, Workload
+from experiments.shell.workloads import UNITS, Engine, Workload
 from zfjax.architecture import Architecture, Conv, Pool
 from zfjax.extras import extra
 

@@ -21,6 +21,31 @@ class Source(Protocol):
         ...
 
 
+class Viewer(Protocol):
+    """What decides how pictures are opened for a network; every `zfjax.Net` is one."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in errors."""
+
+    @property
+    def image_size(self) -> int | tuple[int, int]:
+        """Side, or (height, width), of what it sees of a picture, pixels."""
+
+    @property
+    def picture_size(self) -> int | tuple[int, int]:
+        """Side, or (height, width), of the pictures."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of its logits; empty where it has no classes."""
+
+
+def num_channels(viewer: Viewer) -> int:
+    """Channels of the pictures: 3 of colours, unless the network says another number."""
+    return int(getattr(viewer, "channels", 3))
+
+
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Labelled pictures of one size.

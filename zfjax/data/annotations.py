@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from zfjax.data import ImageSet, pictures
+from zfjax.data import ImageSet, Viewer, num_channels, pictures
 from zfjax.data.folder import UNKNOWN, FolderSource
 from zfjax.errors import FailedError, NotThereError, UserError, naming
 from zfjax.files import once
-from zfjax.nets import Net, num_channels
 
 
 class AnnotatedSource(FolderSource):
@@ -35,7 +34,7 @@ class AnnotatedSource(FolderSource):
         return {**super().__getitem__(index), "parts": self._parts[index]}
 
 
-def open_annotations(path: Path, net: Net) -> tuple[ImageSet, list[str]]:
+def open_annotations(path: Path, net: Viewer) -> tuple[ImageSet, list[str]]:
     """(the annotated pictures, whose validation examples have "parts"; names of the parts).
 
     Args:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zfjax.data import ImageSet, Source, archives
+from zfjax.data import ImageSet, Source, Viewer, archives, num_channels
 from zfjax.errors import NotThereError, UserError, check_name
-from zfjax.nets import Net, num_channels, size_of
+from zfjax.pixels import size_of
 
 
 def open_data(data: str, *, with_mean: bool = True) -> ImageSet:
@@ -56,7 +56,7 @@ def _folder_and_size(data: str) -> tuple[str, int | None]:
     return data, None
 
 
-def open_images(data: str | None, net: Net, *, skip_bad: bool = False) -> ImageSet:
+def open_images(data: str | None, net: Viewer, *, skip_bad: bool = False) -> ImageSet:
     """The pictures that a figure looks at: those that the net was trained on, another set by name, or a folder.
 
     Args:
@@ -98,7 +98,7 @@ def open_images(data: str | None, net: Net, *, skip_bad: bool = False) -> ImageS
     return check_fit(name, open_data(name, with_mean=False), net)
 
 
-def check_fit(name: str, images: ImageSet, net: Net) -> ImageSet:
+def check_fit(name: str, images: ImageSet, net: Viewer) -> ImageSet:
     """The set `name`; UserError where its pictures are of another size than the net's."""
     needed = size_of(net.picture_size)[0]
     if images.size != needed:
@@ -138,7 +138,7 @@ def official_validation(data: str, size: int, resample: Image.Resampling) -> Ima
     return ImageSet(data, size, synsets, None, source, None, tuple(range(len(synsets))), digest)
 
 
-def labels_for(data: ImageSet, net: Net) -> np.ndarray:
+def labels_for(data: ImageSet, net: Viewer) -> np.ndarray:
     """The net's class of each of the set's, by its name; -1 where the net has none of that name. -> int32 [classes]"""
     number = {name: label for label, name in enumerate(net.class_names)}
     return np.array([number.get(name, -1) for name in data.class_names], np.int32)

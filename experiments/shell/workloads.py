@@ -1,0 +1,45 @@
+"""What `experiments.benchmark` measures, in JAX and in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from zfjax.architecture import ALEXNET, ZFNET, Architecture
+from zfjax.errors import UserError
+
+Work = Callable[[], Any]  # does the work on one batch, or starts it
+Engine = tuple[Work, Callable[[Any], Any]]  # the work, and what waits for its result
+UNITS = 9  # of each image, or of each map
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is measured, and how long."""
+
+    architecture: Literal["zfnet", "alexnet"] = "zfnet"
+    image_size: int = 224
+    """Side of the images in pixels."""
+    width: float = 1.0
+    """Factor on the features of every layer but the last."""
+    num_classes: int = 1000
+    batch_size: int = 32
+    """Images per step."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    against: Literal["torch"] | None = None
+    """Measure this one too, in turns."""
+    steps: int = 5
+    """Steps between two readings of the clock."""
+    rounds: int = 5
+    """Readings of the clock; their median is printed."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "steps", "rounds", "num_classes"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: at least 1 is needed")
+
+    def table(self) -> Architecture:
+        """The architecture that is measured."""
+        table = {"zfnet": ZFNET, "alexnet": ALEXNET}[self.architecture].scaled(self.width)
+        return table.with_sizes(image=self.image_size, **{table.layer_names[-1]: self.num_classes})
