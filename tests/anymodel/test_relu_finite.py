@@ -41,6 +41,13 @@ NORMS = {
 }
 
 ON_REQUEST = {
+    "xlogy": lambda h: jax.scipy.special.xlogy(h, h),
+    "xlog1py": lambda h: jax.scipy.special.xlog1py(h, h - 1),
+    "entropy of scipy": jax.scipy.special.entr,
+    "relative entropy": lambda h: jax.scipy.special.rel_entr(h, h),
+    "product": lambda h: h * jnp.prod(h + 1, axis=1, keepdims=True),
+    "eigenvalues": lambda h: h + jnp.linalg.eigh(h[:, :, None] * h[:, None])[1][:, 0],
+    "gamma": lambda h: jnp.where(h > 0, jax.scipy.special.gammaln(h), 0.0),
     "sum": lambda h: h / jnp.maximum(h.sum(1, keepdims=True), 1e-6),
     "response over its mean": lambda h: h * ((n := jnp.linalg.norm(h, axis=0, keepdims=True)) / (n.mean() + 1e-6)),
     "logarithm": lambda h: h * jnp.log(jnp.maximum(h, 1e-3)),
@@ -57,6 +64,33 @@ ON_REQUEST = {
     "angle": lambda h: jnp.arctan2(h, h),
     "entropy": lambda h: -h * jnp.log(h + 1e-9),
 }
+
+
+@jax.custom_vjp
+def norm_of_its_own(h):
+    return h / jnp.maximum(length(h), 1e-6)
+
+
+def _norm_down(h, incoming):
+    size = length(h)
+    unit = h / size
+    return ((incoming - unit * (incoming * unit).sum(1, keepdims=True)) / size,)
+
+
+norm_of_its_own.defvjp(lambda h: (norm_of_its_own(h), h), _norm_down)
+
+
+@jax.custom_jvp
+def tangent_norm(h):
+    return h / jnp.maximum(length(h), 1e-6)
+
+
+@tangent_norm.defjvp
+def _norm_along(primals, tangents):
+    return jax.jvp(lambda h: jnp.where((n := length(h)) > 0, h / n, 0.0), primals, tangents)
+
+
+NORMS |= {"a derivative of its own": norm_of_its_own, "a tangent of its own": tangent_norm}
 
 
 def dead(x):
@@ -142,3 +176,15 @@ def test_other_floating_types(dtype):
     fn = with_relu_rule(lambda x: NORMS["norm and a number"](dead(x).astype(dtype)), "deconvnet")
     outgoing = jax.vjp(fn, X)[1](INCOMING.astype(dtype))[0]
     assert np.isfinite(outgoing).all()
+
+
+def test_a_picture_that_is_no_number_is_an_error_outside_jit():
+    def model(x):
+        return jax.nn.relu(x @ KERNEL)
+
+    def rule(incoming, x):
+        return incoming / 0
+
+    with pytest.raises(ValueError, match="NaN or infinity, though it starts from numbers"):
+        project_fn(model, X, unit=0, rule=rule, seed="one")
+    assert not np.isfinite(jax.jit(lambda x: project_fn(model, x, unit=0, rule=rule, seed="one"))(X)).all()

@@ -3,8 +3,9 @@
 The root in h / max(norm(h), 1e-6) has an infinite derivative at 0, by which JAX multiplies the 0 that the guard lets
 through. Rules that pass only what a rectifier passed on the way up hide the NaN of this; the deconvnet does not. So an
 operation whose derivative is not finite everywhere passes nothing where nothing comes in, and where numbers come in
-but none would come out: the subgradient of a norm at 0 is 0. Everywhere else it keeps its own derivative. Where the
-result going up is no number, what comes down is none either, and nothing is hidden.
+but none would come out: the subgradient of a norm at 0 is 0. Everywhere else it keeps its own derivative. A function
+with a derivative of its own, and one of whole matrices, passes nothing where it would pass NaN. Where the result going
+up is no number, what comes down is none either, and nothing is hidden.
 """
 
 from __future__ import annotations
@@ -19,20 +20,32 @@ from jax.extend import core
 from zfjax.anymodel.compositions import is_shifted
 from zfjax.anymodel.constants import constant_of, lower_bound, uniform
 from zfjax.anymodel.graph import Flow, Graph, Node, Place, Value, flow_of, graph_of, is_inexact
-from zfjax.anymodel.interpreter import Finite
+from zfjax.anymodel.interpreter import Finite, Guard
 from zfjax.anymodel.rectifiers import SHAPES, is_square, origin
-from zfjax.anymodel.verdicts import is_activation
+from zfjax.anymodel.verdicts import ACTIVATIONS, JAX_RECTIFIERS, is_activation
 from zfjax.ops import KEPT, SKIPPED
 
 # Operations on single elements, the derivative of which is not finite everywhere: at zero, of the input that is
 # numbered here, and elsewhere.
 _AT_ZERO = {"sqrt": 0, "rsqrt": 0, "cbrt": 0, "log": 0, "pow": 0, "div": 1}
-_ELSEWHERE = frozenset("log1p atan2 asin acos atanh acosh exp exp2 expm1 sinh cosh tan".split())
+_ELSEWHERE = frozenset(
+    "log1p atan2 asin acos atanh acosh exp exp2 expm1 sinh cosh tan lgamma digamma polygamma erf_inv igamma igammac "
+    "regularized_incomplete_beta bessel_i0e bessel_i1e zeta".split()
+)
 _UNBOUNDED = frozenset(_AT_ZERO) | _ELSEWHERE | {"integer_pow"}
 _MAKES_INFINITE = _UNBOUNDED - {"sqrt", "cbrt", "asin", "acos", "atan2"}
 
 
-def poles_of(program: core.ClosedJaxpr, graph: Graph, flow: Flow, changes: Iterable[Place]) -> dict[Place, Finite]:
+# Derivatives of whole arrays that are not finite everywhere.
+_OF_ARRAYS = frozenset(
+    "cholesky eigh eig svd qr lu triangular_solve custom_linear_solve reduce_prod cumprod cumlogsumexp log_softmax "
+    "logmeanexp".split()
+)
+
+
+def poles_of(
+    program: core.ClosedJaxpr, graph: Graph, flow: Flow, changes: Iterable[Place]
+) -> dict[Place, Finite | Guard]:
     """{place: change} of the operations on the way down whose derivative is not finite everywhere.
 
     Args:
@@ -41,20 +54,32 @@ def poles_of(program: core.ClosedJaxpr, graph: Graph, flow: Flow, changes: Itera
       changes: places where the rule or the identity goes down: what holds one has no derivative of its own any more.
     """
     inlined = {place[:length] for place in changes for length in range(1, len(place) + 1)}
-    own = {node.place for node in graph.custom} - inlined
+    custom = {node.place: node for node in graph.custom}
     marked = [node.params["places"] for node in graph.nodes if node.name in (KEPT, SKIPPED)]
     skipped = {place for places in marked if not inlined.isdisjoint(places) for place in places}
     if any(inlined.isdisjoint(places) for places in marked):  # look into what is kept
         graph = graph_of(program, opaque=is_activation, marks=False)
         flow = flow_of(graph)
-        own |= {node.place for node in graph.custom} - inlined
+        custom |= {node.place: node for node in graph.custom}
+    own = {place: node for place, node in custom.items() if place not in inlined}
     leaving = skipped | set(changes)
-    poles = {}
+    poles: dict[Place, Finite | Guard] = {}
     for node in graph.nodes:
         around = [node.place[:length] for length in range(1, len(node.place) + 1)]
-        if flow.passes(node) and not own.intersection(around) and not leaving.intersection(around):
-            poles.update({node.place: Finite()} if _has_pole(node, flow) else {})
+        if flow.passes(node) and own.keys().isdisjoint(around) and leaving.isdisjoint(around):
+            if _has_pole(node, flow):
+                poles[node.place] = Finite()
+            elif node.name in _OF_ARRAYS:
+                poles[node.place] = Guard()
+    for place, node in own.items():  # what states its own derivative may state any
+        around = [place[:length] for length in range(1, len(place) + 1)]
+        is_safe = node.calls[-1].by_jax and node.calls[-1].name in _SAFE
+        if flow.passes(node) and not is_safe and own.keys().isdisjoint(around[:-1]) and leaving.isdisjoint(around):
+            poles[place] = Guard()
     return poles
+
+
+_SAFE = ACTIVATIONS | {*JAX_RECTIFIERS, "softmax"}
 
 
 def _has_pole(node: Node, flow: Flow) -> bool:

@@ -55,14 +55,18 @@ class Finite(NamedTuple):
     """The way back is the operation's own; it passes nothing where nothing comes in, or where it would be no number."""
 
 
+class Guard(NamedTuple):
+    """As `Finite`, of what is not computed element by element: where it would be no number, it passes nothing."""
+
+
 class Inner(NamedTuple):
     """Something is to be done inside the programs of a call."""
 
     plans: tuple[Plan, ...]
 
 
-Change = Rectify | Region | Skip | Finite
-Plan = tuple[tuple[int, Any], ...]  # (number of an equation, Rectify | Skip | Finite | Inner), hashable as all of it
+Change = Rectify | Region | Skip | Finite | Guard
+Plan = tuple[tuple[int, Any], ...]  # (number of an equation, a change or Inner), hashable as all of it
 
 
 def plan_of(changes: Mapping[Place, Change]) -> Plan:
@@ -103,6 +107,8 @@ def evaluate(
             outputs = _rectified(_alone(eqn, program), change, change.backward or backward)(*map(read, _variables(eqn)))
         elif isinstance(change, Finite):
             outputs = _finite(_alone(eqn, program))(*map(read, _variables(eqn)))
+        elif isinstance(change, Guard):
+            outputs = _guarded(_alone(eqn, program))(*map(read, _variables(eqn)))
         elif isinstance(change, Inner):
             outputs = _run_inner(eqn, change, backward, [read(atom) for atom in eqn.invars])
         else:
@@ -216,6 +222,41 @@ def _finite(alone: core.ClosedJaxpr) -> Callable[..., Sequence[Any]]:
 
     operation.defvjp(up, down)
     return operation
+
+
+def _guarded(alone: core.ClosedJaxpr) -> Callable[..., Sequence[Any]]:
+    """The one equation of `alone`, as a whole, without NaN on its way back where all that is read of it are numbers."""
+    run = core.jaxpr_as_fun(alone)
+
+    @jax.custom_vjp
+    def operation(*operands: jax.Array) -> list[jax.Array]:
+        return run(*operands)
+
+    def up(*operands: jax.Array) -> tuple[list[jax.Array], Any]:
+        results, back = jax.vjp(run, *operands)
+        return results, (back, [jnp.isfinite(result) for result in results if _is_inexact(result)])
+
+    def down(kept: Any, signals: Sequence[jax.Array]) -> tuple[Any, ...]:
+        back, are_numbers = kept
+        incoming = [signal for signal in signals if _is_inexact(signal)]
+        usual = [
+            (jnp.isfinite(signal) & (is_number | (signal == 0))).all()
+            for signal, is_number in zip(incoming, are_numbers, strict=True)
+        ]
+        is_usual = jnp.all(jnp.array(usual))
+        return tuple(
+            jnp.where(is_usual & ~jnp.isfinite(outgoing), jnp.zeros_like(outgoing), outgoing)
+            if _is_inexact(outgoing)
+            else outgoing
+            for outgoing in back(signals)
+        )
+
+    operation.defvjp(up, down)
+    return operation
+
+
+def _is_inexact(array: jax.Array) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.inexact)
 
 
 @jax.custom_vjp

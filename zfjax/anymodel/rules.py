@@ -135,7 +135,9 @@ def project_fn(
 
     It starts from the activation's own value, as `project` does, and for this library's networks equals `project`;
     with `seed="one"` from 1, as Captum does.
-    Under jit, with `fn` and a constant `unit` closed over, it is compiled once for each shape of `images`.
+    Under jit, with `fn` and a constant `unit` closed over, it is compiled once for each shape of `images`. A
+    picture that is no number, though it starts from one, is a UserError; inside jit, where nobody can look, check it
+    with `jnp.isfinite`.
 
     Args:
       fn: images -> features [B, H, W, C] or [B, C] to look at, with the parameters inside; or {layer: features}, of
@@ -169,7 +171,21 @@ def project_fn(
     """
     check_seed(seed)
     options: dict[str, Any] = {"layer": layer, "rule": rule, "on_unknown": on_unknown, "on_mixing": on_mixing}
-    return projected_from(fn, images, unit=unit, from_one=seed == "one", **options)[0]
+    pixels, top = projected_from(fn, images, unit=unit, from_one=seed == "one", **options)
+    _check_numbers(pixels, top, rule)
+    return pixels
+
+
+def _check_numbers(pixels: jax.Array, top: jax.Array, rule: Rule) -> None:
+    """UserError, outside jit, for a picture that is no number though it starts from one."""
+    if isinstance(pixels, jax.core.Tracer) or isinstance(top, jax.core.Tracer):
+        return
+    if not bool(jnp.isfinite(pixels).all()) and bool(jnp.isfinite(top).all()):
+        raise UserError(
+            f"the picture holds NaN or infinity, though it starts from numbers: under rule={rule!r} an operation of fn "
+            "makes them on the way down, or the model on its way up to what nothing then reads; "
+            "jax.config.update('jax_debug_nans', True) names its line"
+        )
 
 
 def projected_from(

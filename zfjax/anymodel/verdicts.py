@@ -77,7 +77,7 @@ LINEAR = SHAPES | frozenset(
 SELECTIONS = ("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min", "cummax", "cummin", "sort", "top_k")
 READS = ("gather", "dynamic_slice", "dynamic_update_slice", "scatter", "scatter-add")
 _CHOICES = ("argmax", "argmin", "top_k", "sort")  # steps of the input that say where something stands
-_JAX_RECTIFIERS = ("relu", "relu6")
+JAX_RECTIFIERS = ("relu", "relu6")
 
 # JAX's own activations that are no rectifiers: one operation each, under the name that a person knows.
 ACTIVATIONS = frozenset(
@@ -200,7 +200,7 @@ def _rectifier(node: Node, facts: Facts) -> Verdict | None:
     if operand is None:
         return None
     beneath = not bounds_the_input(node.inputs[operand], node.outputs[0], facts.layers)
-    if not any(call.by_jax and call.name in _JAX_RECTIFIERS for call in node.calls):
+    if not any(call.by_jax and call.name in JAX_RECTIFIERS for call in node.calls):
         if is_guard(node, operand, facts.flow, facts.kinds):
             return _GUARD
         if beneath and (is_of_squares(node.inputs[operand], facts.kinds) or is_under_root(node.outputs[0], facts.flow)):
