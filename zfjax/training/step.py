@@ -148,7 +148,8 @@ def init_state(recipe: Recipe, architecture: Architecture) -> TrainState:
     """Fresh parameters by the recipe's rule and seed, and an optimizer at rest."""
     key = jax.random.key(recipe.seed)
     params = init_params(key, architecture=architecture, initialization=recipe.initialization)
-    return TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(recipe).init(params))
+    at_rest = jax.jit(make_optimizer(recipe).init)(params)  # one program, not one for each shape
+    return TrainState(jnp.zeros((), jnp.int32), params, at_rest)
 
 
 def learning_rate(state: TrainState) -> float:
