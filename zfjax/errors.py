@@ -95,6 +95,11 @@ def naming(argument: str, value: Any, way_on: str) -> Iterator[None]:
         where = "" if error.filename is None or file == given else f"{_shortened(file)}: "
         kind = NotThereError if error.errno == errno.ENOENT else UserError
         raise kind(f"{argument}={_shortened(given)!r}: {where}{_OF_NAMES[error.errno]}; {way_on}") from error
+    except ValueError as error:  # a name with a NUL, or with half a surrogate: Python does not ask the system at all
+        is_of_the_name = isinstance(error, UnicodeEncodeError) or "null byte" in str(error)
+        if isinstance(error, UserError) or not is_of_the_name:
+            raise
+        raise UserError(f"{argument}={_shortened(str(value))!r}: {_OF_NAMES[errno.EINVAL]}; {way_on}") from error
 
 
 def check_name(argument: str, value: Any) -> None:

@@ -17,6 +17,7 @@ from experiments import part_correspondence
 from zfjax import nets
 from zfjax.analyses import correspondence
 from zfjax.data import ArraySource, ImageSet, annotations, demo
+from zfjax.errors import FailedError, UserError
 
 NET = zfjax.Architecture(
     name="tiny",
@@ -210,6 +211,12 @@ def test_pictures_of_one_class_are_of_that_class():
 def test_a_file_of_another_form_is_refused_by_name(tmp_path, content, message):
     with pytest.raises(ValueError, match=f"parts.json.*{message}"):
         annotations.open_annotations(annotated(tmp_path, content), _net())
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "\ud800.png", "x" * 400, "0.png/b", ".", ""])
+def test_a_name_that_no_picture_can_have_is_refused_by_name(tmp_path, name):
+    with pytest.raises((UserError, FailedError), match="parts.json"):
+        annotations.open_annotations(annotated(tmp_path, [*faces(num=1), {"file": name, "nose": [20, 20]}]), _net())
 
 
 def test_pictures_that_are_missing_or_none_are_named(tmp_path):
