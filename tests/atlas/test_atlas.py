@@ -346,6 +346,13 @@ def test_a_page_of_somebody_else_is_left_alone(tmp_path):
     assert (tmp_path / "index.html").read_text() == "mine"
 
 
+def test_a_folder_of_somebody_else_s_photos_is_left_alone(tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"mine")
+    with pytest.raises(zfjax.UserError, match="it holds holiday.jpg, and no atlas; give another folder"):
+        make(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
 def test_the_command_writes_a_site_and_says_what_it_took(tmp_path):
     net = make_net(tmp_path)
     config = command.Config(batch_size=8, num_images=4, layers=("conv1",), ways=("deconvnet",))

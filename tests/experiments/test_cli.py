@@ -100,6 +100,14 @@ def test_an_import_is_a_run_that_the_library_opens(here, capsys):
         (["atlas", "cli_nets:NET"], "error: data=None: cli_nets.NET does not say what it was trained on"),
         (["atlas", "cli_nets:NET", "--data", "absent"], "error: data='absent': no such folder"),
         (["atlas", "cli_nets:NET", "--data", "pictures", "--layers", "x"], "error: layer='x': one of stem, logits"),
+        (
+            ["atlas", "cli_nets:NET", "--data", "pictures", "--out", "pictures/atlas"],
+            "out='pictures/atlas': it lies in the",
+        ),
+        (
+            ["atlas", "cli_nets:NET", "--data", "pictures/0.png", "--out", "pictures"],
+            "out='pictures': it holds 0.png, and",
+        ),
         (["import", "absent.npz"], "error: .*absent.npz.*: no such file"),
     ],
 )

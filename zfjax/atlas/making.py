@@ -25,7 +25,6 @@ from zfjax.errors import UserError
 from zfjax.nets import Net
 
 CHUNK = 256  # images whose data are one script
-COMPARED = "compare"  # folder of the second network's site
 
 
 class UnitView(NamedTuple):
@@ -144,6 +143,7 @@ def build(
     folder = Path(out)
     own = _opened(net, images)
     _layers_of(net, options)  # before any work
+    site.check_free(folder)
     common: dict[str, Any] = {"options": options, "work": work, "progress": progress}
     beside = None
     if compare is not None:
@@ -156,7 +156,7 @@ def build(
                 f"compare_images: {len(second.source)} pictures, and {len(own.source)} of the first network"
             )
         common_too = {**common, "options": replace(options, layers=shared)}
-        beside = _build(compare, second, folder / COMPARED, **common_too)
+        beside = _build(compare, second, folder / site.COMPARED, **common_too)
     return _build(net, own, folder, beside=beside, epochs=epochs or {}, **common).atlas
 
 
@@ -254,7 +254,7 @@ def _matched(maxima: Maxima, beside: _Built) -> tuple[dict[str, list[dict[str, A
         known = np.isfinite(correlation)
         mean = records.number_of(correlation[known].mean()) if known.any() else None
         facts[layer] = {"number": number, "mean": mean}
-    return matched, {"name": beside.atlas.facts["name"], "folder": COMPARED, "layers": facts}
+    return matched, {"name": beside.atlas.facts["name"], "folder": site.COMPARED, "layers": facts}
 
 
 def _checked(options: Options, changes: Mapping[str, Any]) -> Options:

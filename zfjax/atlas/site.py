@@ -21,6 +21,9 @@ from zfjax.errors import UserError
 MANIFEST = "manifest.json"
 PAGE = "index.html"
 STATIC = ("atlas.js", "atlas.css")
+COMPARED = "compare"  # folder of the second network's site
+# What stands at the top of a site, and what the command that makes it says of it
+OWN = {PAGE, MANIFEST, *STATIC, COMPARED, "data", "img", "arrays", "scan", "result.json"}
 
 
 class _Manifest(TypedDict):
@@ -57,18 +60,30 @@ def read(folder: Path) -> dict[str, Any]:
     return files.read_json(folder / MANIFEST, _Manifest, "remove it, and build the atlas again")
 
 
+def check_free(folder: Path) -> None:
+    """UserError where a folder that is no atlas, nor one that was begun, holds what no atlas writes, as photos."""
+    if not folder.is_dir() or (folder / MANIFEST).exists():
+        return
+    if (folder / PAGE).exists() and not (folder / "data" / "net.js").exists():
+        raise UserError(f"out={str(folder)!r}: it holds an {PAGE} that is no atlas; give another folder")
+    others = sorted(path.name for path in folder.iterdir() if path.name not in OWN and not files.is_hidden(path.name))
+    if others:
+        raise UserError(
+            f"out={str(folder)!r}: it holds {files.printable(others[0])}, and no atlas; give another folder"
+        )
+
+
 class Site:
     """A folder that an atlas is written into, file by file; `close` writes the manifest and removes what is left over.
 
     Args:
-      folder: made if it is not there. UserError where it holds a page that no atlas wrote.
+      folder: made if it is not there. UserError where it holds what no atlas wrote: see `check_free`.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
+        check_free(folder)
         self._before = set(self._manifest())
-        if (folder / PAGE).exists() and not self._before and not (folder / "data" / "net.js").exists():
-            raise UserError(f"out={str(folder)!r}: it holds an {PAGE} that is no atlas; give another folder")
         self._written: dict[str, dict[str, Any]] = {}
 
     def _manifest(self) -> Mapping[str, object]:
