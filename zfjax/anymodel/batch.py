@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ class Factor(NamedTuple):
 
     size: int
     stride: int = 0  # how many images further one step is; 0 where it counts no images
+    start: int | None = None  # number of the first image, of some of them; None for all
 
 
 Axis = tuple[Factor, ...]  # outermost first
@@ -37,7 +39,10 @@ class Images(NamedTuple):
     """Where an array has its images."""
 
     axes: tuple[Axis, ...]
-    away: tuple[tuple[Any, Axis], ...] = ()  # {scan, or axis of a mesh: what it has one round, or one device, of}
+    away: tuple[tuple[Any, Axis], ...] = ()  # {scan, axis of a mesh, or _ONE: what it has one round, device, image of}
+
+
+_ONE = "image"
 
 
 class Lost(NamedTuple):
@@ -182,10 +187,21 @@ def _made(node: Node, inputs: Sequence[State], num_images: float) -> Sequence[St
         return [Lost()] * len(node.outputs)
     made = rule(node, inputs)
     states = [made] * len(node.outputs) if made is None or isinstance(made, Images | Lost) else list(made)
+    states = [_whole(state, num_images) if isinstance(state, Images) else state for state in states]
     for state in states:
         if isinstance(state, Images) and math.prod(f.size for f in _image_factors(state)) > num_images:
             raise _Mixes("combines every image with every other")
+        if isinstance(state, Images) and _ONE in dict(state.away) and any(map(_has_images, state.axes)):
+            raise _Mixes("combines images with one of them")
     return states
+
+
+def _whole(state: Images, num_images: float) -> Images:
+    """Parts that are all images again are parts no more."""
+    whole = Factor(int(num_images), 1, 0) if math.isfinite(num_images) else None
+    if not any(whole in axis for axis in state.axes):
+        return state
+    return _rebuilt(state, (_axis(*(f._replace(start=None) if f == whole else f for f in axis)) for axis in state.axes))
 
 
 def _axis(*factors: Factor) -> Axis:
@@ -198,7 +214,7 @@ def _axis(*factors: Factor) -> Axis:
         if last is not None and not last.stride and not factor.stride:
             merged[-1] = Factor(last.size * factor.size)
         elif last is not None and factor.stride and last.stride == factor.size * factor.stride:
-            merged[-1] = Factor(last.size * factor.size, factor.stride)
+            merged[-1] = Factor(last.size * factor.size, factor.stride, _added(last.start, factor.start))
         else:
             merged.append(factor)
     return tuple(merged)
@@ -271,8 +287,24 @@ def _spread(state: State, shape: tuple[int, ...]) -> State:
     if not isinstance(state, Images):
         return state
     if len(state.axes) != len(shape):
-        return _rebuilt(state, map(_plain, shape))
-    return _rebuilt(state, (a if _size(a) == n else _plain(n) for a, n in zip(state.axes, shape, strict=True)))
+        return _without(state, state.axes)._replace(axes=tuple(map(_plain, shape)))
+    spread = [axis for axis, n in zip(state.axes, shape, strict=True) if _size(axis) != n]
+    kept = (a if _size(a) == n else _plain(n) for a, n in zip(state.axes, shape, strict=True))
+    return _rebuilt(_without(state, spread), kept)
+
+
+def _without(state: Images, axes: Iterable[Axis]) -> Images:
+    """Of one image, where an axis goes away that has one of several."""
+    ones = [axis for axis in axes if _is_one(axis)]
+    return state._replace(away=tuple({**dict(state.away), _ONE: ones[0]}.items())) if ones else state
+
+
+def _is_one(axis: Axis) -> bool:
+    return len(axis) == 1 and axis[0].size == 1 and axis[0].start is not None
+
+
+def _added(start: int | None, other: int | None) -> int | None:
+    return other if start is None else start + (other or 0)
 
 
 def _each(node: Node, inputs: Sequence[State]) -> Any:
@@ -304,6 +336,8 @@ def _broadcast(node: Node, state: Images) -> Any:
     for axis, above in enumerate(node.params["broadcast_dimensions"]):
         if _size(state.axes[axis]) == node.params["shape"][above]:
             axes[above] = state.axes[axis]
+        else:
+            state = _without(state, [state.axes[axis]])
     return _rebuilt(state, axes)
 
 
@@ -340,7 +374,7 @@ def _reshape(node: Node, state: Images) -> Any:
                 size //= factor.size
             elif factor.size % size == 0:
                 inner = factor.size // size
-                taken.append(Factor(size, factor.stride * inner))
+                taken.append(Factor(size, factor.stride * inner, factor.start))
                 waiting.insert(0, Factor(inner, factor.stride))
                 size = 1
             else:
@@ -357,7 +391,8 @@ def _transpose(node: Node, state: Images) -> Any:
 
 def _squeeze(node: Node, state: Images) -> Any:
     dropped = {axis % len(state.axes) for axis in node.params["dimensions"]}
-    return _rebuilt(state, (axis for number, axis in enumerate(state.axes) if number not in dropped))
+    kept = (axis for number, axis in enumerate(state.axes) if number not in dropped)
+    return _rebuilt(_without(state, (state.axes[axis] for axis in dropped)), kept)
 
 
 def _reverse(node: Node, state: Images) -> Any:
@@ -408,7 +443,7 @@ def _slice(node: Node, state: Images) -> Any:
 
 
 def _sliced(axis: Axis, start: int, limit: int, stride: int) -> Axis:
-    """A part of an axis; of one with images only all, or one of several copies of all."""
+    """A part of an axis; of one with images all, some one after the other, or one of several copies of all."""
     if (start, limit, stride) == (0, _size(axis), 1):
         return axis
     if not _has_images(axis):
@@ -417,6 +452,8 @@ def _sliced(axis: Axis, start: int, limit: int, stride: int) -> Axis:
     inner = _size(rest)
     if not axis[0].stride and stride == 1 and start % inner == 0 and limit % inner == 0:
         return _axis(Factor((limit - start) // inner), *rest)
+    if len(axis) == 1 and stride == 1 and limit > start:
+        return (Factor(limit - start, axis[0].stride, start * axis[0].stride + (axis[0].start or 0)),)
     raise _Mixes("takes some of the images")
 
 
@@ -451,18 +488,39 @@ def _pad(node: Node, state: Images) -> Any:
 
 def _concatenate(node: Node, inputs: Sequence[State]) -> Any:
     along, shape = node.params["dimension"], _shape(node.outputs[0])
-    states = [state for state in inputs if isinstance(state, Images)]
+    states = [_placed(state, along) for state in inputs if isinstance(state, Images)]
     ends = [state.axes[along] for state in states]
     if any(map(_has_images, ends)) and len(inputs) > 1:
-        if len(states) < len(inputs) or len(set(ends)) > 1:
+        if len(states) < len(inputs):
             raise _Mixes("joins images with others")
-        end = _axis(Factor(len(inputs)), *ends[0])
+        end = _following(ends) or _axis(Factor(len(inputs)), *ends[0])
     else:
         end = ends[0] if len(inputs) == 1 else _plain(shape[along])
     others = (_rebuilt(state, (*state.axes[:along], _plain(1), *state.axes[along + 1 :])) for state in states)
     joint = _joint(others)
     assert joint is not None
     return _rebuilt(joint, (*joint.axes[:along], end, *joint.axes[along + 1 :]))
+
+
+def _placed(state: Images, along: int) -> Images:
+    """The one image that an array is of counted by an axis of one element."""
+    one = dict(state.away).get(_ONE)
+    if one is None or _size(state.axes[along]) != 1:
+        return state
+    return _rebuilt(_other(state), (*state.axes[:along], one, *state.axes[along + 1 :]))
+
+
+def _following(ends: Sequence[Axis]) -> Axis | None:
+    """Images and those that follow them, side by side; None for copies of the same. What else there is mixes."""
+    if len(set(ends)) == 1:
+        return None
+    if any(len(axis) != 1 or axis[0].start is None for axis in ends):
+        raise _Mixes("joins images with others")
+    factors = [axis[0] for axis in ends]
+    for one, other in pairwise(factors):
+        if one.stride != other.stride or other.start != (one.start or 0) + one.size * one.stride:
+            raise _Mixes("joins images with others")
+    return (Factor(sum(factor.size for factor in factors), factors[0].stride, factors[0].start),)
 
 
 def _split(node: Node, state: Images) -> Any:
@@ -475,15 +533,29 @@ def _split(node: Node, state: Images) -> Any:
 
 
 def _stack(node: Node, inputs: Sequence[State]) -> Any:
-    joint, along = _joint(inputs), node.params["axis"]
-    return Lost() if joint is None else _rebuilt(joint, (*joint.axes[:along], _plain(len(inputs)), *joint.axes[along:]))
+    along, end = node.params["axis"], _plain(len(inputs))
+    ones = [dict(state.away).get(_ONE) for state in inputs if isinstance(state, Images)]
+    if any(ones):
+        if not all(ones) or len(ones) < len(inputs):
+            raise _Mixes("joins images with others")
+        following = _following([axis for axis in ones if axis is not None])
+        if following is not None:
+            end = following
+            inputs = [_other(state) for state in inputs if isinstance(state, Images)]
+    joint = _joint(inputs)
+    return Lost() if joint is None else _rebuilt(joint, (*joint.axes[:along], end, *joint.axes[along:]))
+
+
+def _other(state: Images) -> Images:
+    """Whatever image it is of."""
+    return state._replace(away=tuple((where, axis) for where, axis in state.away if where != _ONE))
 
 
 def _unstack(node: Node, state: Images) -> Any:
     along = node.params["axis"]
-    if _size(state.axes[along]) > 1:
-        _no_images(state, [along], "takes the images one by one")
-    return _rebuilt(state, (*state.axes[:along], *state.axes[along + 1 :]))
+    size, rest = _size(state.axes[along]), (*state.axes[:along], *state.axes[along + 1 :])
+    parts = [_sliced(state.axes[along], k, k + 1, 1) for k in range(size)]
+    return [_rebuilt(_without(state, [part]), rest) for part in parts]
 
 
 def _dot(node: Node, inputs: Sequence[State]) -> Any:
