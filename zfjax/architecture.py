@@ -203,7 +203,18 @@ class ReceptiveField(NamedTuple):
 
 @dataclass(frozen=True)
 class Architecture:
-    """A convnet as a table: convolutional layers, then dense ones. Hashable; variants by the methods below."""
+    """A convnet as a table: convolutional layers, then dense ones. Hashable; variants by the methods below.
+
+    Examples:
+      >>> import zfjax
+      >>> zfjax.ZFNET.num_parameters()
+      62357608
+      >>> narrow = zfjax.ZFNET.scaled(1 / 4).with_sizes(image=112, fc8=10)
+      >>> narrow.sizes()["conv5"].output
+      (3, 3, 64)
+      >>> zfjax.ALEXNET.without("conv3", "conv4").layer_names
+      ('conv1', 'conv2', 'conv5', 'fc6', 'fc7', 'fc8')
+    """
 
     name: str
     layers: tuple[Layer, ...]
@@ -284,6 +295,12 @@ def receptive_field(
 
     Returns:
       ReceptiveField in pixels; UserError for an unknown layer or stage.
+
+    Examples:
+      >>> import zfjax
+      >>> field = zfjax.receptive_field(zfjax.ZFNET, "conv3")
+      >>> field.size, field.stride
+      (75, 16)
     """
     architecture.layer(layer)
     if stage not in ("output", "filtered"):

@@ -333,9 +333,19 @@ class FunctionNet:
     """Any JAX function as a `Net`, by the any-model engine: Flax Linen and NNX, Equinox, Haiku, Keras, or your own.
 
     Examples:
-      net = FunctionNet(lambda images: {"conv": ..., "logits": ...}, image_size=64)
-      net = FunctionNet(apply, params, image_size=(48, 64), class_names=("cat", "dog"))  # apply(params, images)
-      net = FunctionNet(model, image_size=64, layers=["block_1", "block_2", "logits"])  # model(images) -> logits
+      >>> import jax, jax.numpy as jnp, zfjax
+      >>> def apply(params, images):
+      ...     maps = jax.nn.relu(images[:, ::2, ::2] @ params)
+      ...     return {"conv": maps, "logits": maps.mean((1, 2))}
+      >>> net = zfjax.FunctionNet(apply, jnp.ones((3, 2)), image_size=(8, 12), class_names=("cat", "dog"))
+      >>> net.layers, zfjax.nets.shapes_of(net)
+      (('conv', 'logits'), {'conv': (4, 6, 2), 'logits': (2,)})
+      >>> net.project(jnp.ones((1, 8, 12, 3)), zfjax.Unit(1, layer="conv")).shape
+      (1, 8, 12, 3)
+
+      Of a function of logits alone, by the paths of modules inside it:
+
+        net = FunctionNet(model, image_size=64, layers=["block_1", "block_2", "logits"])
 
     Attributes:
       fn: fn(images) -> {layer: features [B, H, W, C] or [B, C]}, from the image up; or, with `params`,
@@ -693,6 +703,13 @@ def load_net(net: Path | str | None = None) -> Net:
     Raises:
       FileNotFoundError: no such run.
       UserError: a name that is none of these, or a checkpoint that is damaged.
+
+    Examples:
+      >>> import zfjax
+      >>> zfjax.load_net("runs/none")
+      Traceback (most recent call last):
+      ...
+      zfjax.errors.NotThereError: no checkpoint at ...none: a run's folder or one of its checkpoints/<step> is needed
     """
     kind, _, rest = str(net).partition(":")
     check_name("net", net) if net is not None else None

@@ -55,6 +55,15 @@ def forward(
     Returns:
       (logits [B, classes], {layer: LayerTrace}); of a table without dense layers, the last one's features in the
       place of logits. UserError for images of another size or parameters of another architecture.
+
+    Examples:
+      >>> import jax, zfjax
+      >>> table = zfjax.ZFNET.scaled(1 / 16).with_sizes(image=64, fc8=10)
+      >>> images = 50 * jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+      >>> params = zfjax.ConvNet(table).init(jax.random.key(1), images)["params"]
+      >>> logits, trace = zfjax.forward(params, images, architecture=table)
+      >>> logits.shape, trace["conv1"].features.shape, trace["conv1"].switches.shape
+      ((2, 10), (2, 15, 15, 6), (2, 15, 15, 6))
     """
     _check(params, images, architecture)
     if compute_dtype is not None:
@@ -73,7 +82,18 @@ def forward(
 
 
 class ConvNet(nn.Module):
-    """`forward` as a Flax module: `net.init(key, images)["params"]`, `net.apply({"params": params}, images)`."""
+    """`forward` as a Flax module: `net.init(key, images)["params"]`, `net.apply({"params": params}, images)`.
+
+    Examples:
+      >>> import jax, zfjax
+      >>> net = zfjax.ConvNet(zfjax.ZFNET.scaled(1 / 16).with_sizes(image=64, fc8=10))
+      >>> images = 50 * jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+      >>> params = net.init(jax.random.key(1), images)["params"]
+      >>> logits, trace = net.apply({"params": params}, images)
+      >>> logits, _ = net.apply({"params": params}, images, train=True, rngs={"dropout": jax.random.key(2)})
+      >>> params["conv1"]["kernel"].shape  # HWIO
+      (7, 7, 3, 6)
+    """
 
     architecture: Architecture
     # "initialised to 1e-2" (sec. 3): read as the standard deviation, since a constant never breaks symmetry

@@ -73,6 +73,13 @@ def max_pool(maps: jax.Array, *, size: int = 3, stride: int = 2) -> Pooled:
 
     Returns:
       Pooled(values [B, H', W', C], switches uint8 [B, H', W', C]); UserError for a window that does not fit.
+
+    Examples:
+      >>> import jax.numpy as jnp, zfjax
+      >>> maps = jnp.array([[1.0, 9.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 2.0]])[None, :, :, None]
+      >>> values, switches = zfjax.max_pool(maps)
+      >>> values.ravel(), switches.ravel()  # the second of the window's nine places
+      (Array([9.], dtype=float32), Array([1], dtype=uint8))
     """
     if not 1 <= size <= 16 or stride < 1:
         raise UserError(f"size={size}, stride={stride}: a size of 1 to 16 and a stride of at least 1 are needed")
@@ -102,6 +109,15 @@ def unpool(values: jax.Array, switches: jax.Array, *, shape: Shape, size: int = 
 
     Returns:
       [B, H, W, C]; UserError where the shapes do not belong together.
+
+    Examples:
+      >>> import jax.numpy as jnp, zfjax
+      >>> maps = jnp.array([[1.0, 9.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 2.0]])[None, :, :, None]
+      >>> values, switches = zfjax.max_pool(maps)
+      >>> zfjax.unpool(values, switches, shape=(3, 3))[0, :, :, 0]
+      Array([[0., 9., 0.],
+             [0., 0., 0.],
+             [0., 0., 0.]], dtype=float32)
     """
     if values.ndim != 4 or not jnp.issubdtype(values.dtype, jnp.floating):
         raise UserError(f"values of shape {values.shape}, {values.dtype}: floating point [B, H', W', C] is needed")

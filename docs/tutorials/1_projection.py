@@ -6,6 +6,7 @@
 # notebook](1_projection.ipynb).
 
 # %%
+import shutil
 from pathlib import Path
 
 import jax
@@ -45,6 +46,7 @@ for name, size in table.sizes().items():
 # afterwards, here and in the other tutorials.
 
 # %%
+shutil.rmtree("tutorial_run", ignore_errors=True)  # of an earlier time
 run = loop.Run(
     architecture=table,
     recipe=Recipe(batch_size=32, num_epochs=NUM_EPOCHS, initialization="he", annealing="cosine", crops="random"),

@@ -1,7 +1,6 @@
 """The deconvnet: one activation isolated, carried down as the slow reference does it, from any layer of any table."""
 
 import dataclasses
-import doctest
 
 import jax
 import numpy as np
@@ -306,8 +305,3 @@ def test_units_without_of_stand_in_the_one_image_or_each_in_its_own():
     np.testing.assert_allclose(both[0], each[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(one[0], each[0], rtol=1e-5, atol=1e-6)
     assert np.abs(one[1] - each[1]).max() > 0
-
-
-@pytest.mark.slow
-def test_the_examples_of_the_docstrings_run():
-    assert doctest.testmod(zfjax.deconvnet)[0] == 0

@@ -103,7 +103,7 @@ def layers(fn: Callable[[jax.Array], Any], images: Any) -> Layers:
       >>> {path: layer.shape for path, layer in found.items() if layer.is_module}
       {'stem': (2, 4), 'head': (2, 1)}
       >>> [path for path in found if path.startswith("stem")]
-      ['stem/dot_general', 'stem', 'stem/relu']
+      ['stem/dot_general', 'stem/relu', 'stem']
     """
     program, _ = traced(fn, (images,), {})
     return layers_of(program)

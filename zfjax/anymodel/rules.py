@@ -65,6 +65,15 @@ def with_relu_rule(fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown 
     Returns:
       A function of the same arguments. It raises UserError for operations that no rule covers, naming their lines,
       and for a marked region that does not take one array to one of its shape.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, zfjax
+      >>> model = lambda x: jax.nn.relu(x)
+      >>> x, incoming = jnp.array([1.0, -1.0, 1.0]), jnp.array([2.0, 2.0, -2.0])
+      >>> jax.vjp(zfjax.with_relu_rule(model, "deconvnet"), x)[1](incoming)[0]  # relu(incoming), wherever x is
+      Array([2., 2., 0.], dtype=float32)
+      >>> jax.vjp(model, x)[1](incoming)[0]
+      Array([ 2.,  0., -2.], dtype=float32)
     """
     return _ruled(fn, rule, on_unknown, on_mixing="keep")
 
@@ -110,6 +119,12 @@ def explain_rules(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
     Returns:
       A tuple of `Operation`s in the order of the program, unclassified ones included, which prints as a table.
       UserError where no argument is floating, for then nothing has a way back.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, zfjax
+      >>> report = zfjax.explain_rules(lambda x: jnp.tanh(jax.nn.relu(x @ jnp.ones((3, 2)))), jnp.ones((1, 3)))
+      >>> [(line.operation, line.rule) for line in report]
+      [('max in relu', 'rectifier'), ('tanh', 'unclassified')]
     """
     leaves = jax.tree.leaves((args, kwargs))
     if not any(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves):

@@ -25,6 +25,12 @@ def open_data(data: str, *, with_mean: bool = True) -> ImageSet:
     Raises:
       FileNotFoundError: no prepared set there; the message says how to make one.
       UserError: a name that is none of these.
+
+    Examples:
+      >>> import zfjax
+      >>> scenes = zfjax.open_data("demo:16:8:4", with_mean=False)
+      >>> len(scenes.train), len(scenes.class_names), scenes.validation[0]["image"].shape
+      (8, 10, (16, 16, 3))
     """
     check_name("data", data)
     name, *numbers = data.split(":")

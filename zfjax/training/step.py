@@ -290,6 +290,12 @@ def renormalize(params: Params, radius: float = 0.1) -> Params:
 
     Returns:
       The same tree. UserError for a radius that is not above 0.
+
+    Examples:
+      >>> import jax.numpy as jnp, zfjax
+      >>> params = {"conv1": {"kernel": jnp.full((3, 3, 1, 2), jnp.array([0.05, 0.4])), "bias": jnp.ones(2)}}
+      >>> zfjax.renormalize(params, radius=0.1)["conv1"]["kernel"][0, 0, 0]
+      Array([0.05, 0.1 ], dtype=float32)
     """
     if not radius > 0:
         raise UserError(f"radius={radius!r}: a number above 0 is needed")
