@@ -4,13 +4,14 @@
 
 Reads each result.json below --results (default runs/), whatever subset there is, and writes report.md and a
 self-contained report.html to runs/report (or --out). Expected time: seconds.
-Expected page: a table of the claims and their verdicts, each linked to its figure or table of the paper; there one row
-for each claim and each result that speaks to it (what the paper says, its number, ours, on which networks and data,
-whether it holds here and by which rule), and below it those results' pictures or numbers. Of several results of the
-same networks and pictures the one of most images is judged. A claim that does not hold
-here is shown so, one that no test decides as not shown; one that no result speaks to stands in the first table alone,
-as not measured. A result.json that cannot be read, or lacks what this version reads of it, is named at the end of the
-page with what to do; it stops nothing.
+Expected page: a table of the claims, each with one sentence to quote and its verdicts, linked to its figure or table of
+the paper; there one row for each claim and each result that speaks to it: what the paper says, its number, ours, that
+of a null, which can bear nothing out (see `null_claims`), on which networks and data, what these have to be trained on,
+whether it holds here and by which rule; below it those results' pictures or numbers. Of several results of the same
+networks and pictures the one of most images is judged. A claim that does not hold here is shown so, one that no test
+decides, or whose precondition fails, as not shown; one that no result speaks to stands in the first table alone, as not
+measured, with the command that decides it. A result.json that cannot be read, or lacks what this version reads of it,
+is named at the end of the page with what to do; it stops nothing.
 """
 
 from __future__ import annotations
@@ -21,18 +22,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.report import nulls
 from experiments.report import results as report_results
 from experiments.report.figures import CLAIMS, HOW
 from experiments.report.render import Block, Cell, Page, Part, Table, as_html, as_markdown
 from experiments.report.results import Measurement, Unreadable, joined, read_results
-from experiments.report.verdicts import NOT_MEASURED, VERDICTS, Claim, Finding
+from experiments.report.verdicts import FAILS, HOLDS, NOT_MEASURED, NOT_SHOWN, VERDICTS, Claim, Finding
 from experiments.shell import command, results
 from zfjax import nets, schema
 from zfjax.errors import NotThereError, UserError, check_name
 
 COMMAND = "paper_report"
-HEADS = ("The paper says", "Its number", "Ours", "Networks and data", "Verdict here", "Rule")
-OVERVIEW = ("Source", "The paper says", *(verdict.capitalize() for verdict in VERDICTS))
+HEADS = (
+    *(
+        "The paper says",
+        "Its number",
+        "Ours",
+        "The null's",
+        "Networks and data",
+        "Precondition",
+        "Verdict here",
+        "Rule",
+    ),
+)
+OVERVIEW = ("Source", "The paper says", "In one sentence", *(verdict.capitalize() for verdict in VERDICTS))
 UNREADABLE = "Results that could not be read"
 
 
@@ -191,18 +204,61 @@ def overview_cells(claim: Claim, rows: Sequence[Row], sources: Sequence[str]) ->
     if NOT_MEASURED in verdicts:
         marks[-1] = Cell("×", NOT_MEASURED)
     link = claim.source if claim.source in sources else ""
-    return [Cell(claim.source, link=link), Cell(claim.says), *marks]
+    said = sentence(claim, [row for row in rows if row.claim is claim])
+    return [Cell(claim.source, link=link), Cell(claim.says), Cell(said), *marks]
 
 
 def cells(row: Row, finding: Finding) -> list[Cell]:
     """One line of a figure's or table's claims."""
-    plain = [Cell(text) for text in (row.claim.says, row.claim.paper, finding.ours, _setting(row))]
-    return [*plain, Cell(finding.words, finding.verdict), Cell(row.claim.rule)]
+    null = nulls.words(row.claim.judge.__name__)
+    says = (row.claim.says, row.claim.paper, finding.ours, null, _setting(row), row.claim.needs.words)
+    return [*map(Cell, says), Cell(finding.words, finding.verdict), Cell(row.claim.rule)]
+
+
+def sentence(claim: Claim, rows: Sequence[Row]) -> str:
+    """One sentence about a claim that can be quoted: what was found, or the command that decides it."""
+    said = [row for row in rows if row.finding is not None]
+    if not said:
+        return f"Not measured: `{DECIDES[claim.source]}` decides it."
+    by_verdict = [(verdict, [row for row in said if row.verdict == verdict]) for verdict in VERDICTS]
+    (verdict, first), *others = [pair for pair in by_verdict if pair[1]]
+    best = first[0]
+    reason = f" ({best.finding.because})" if best.finding and best.finding.because else ""
+    ours = best.finding.ours if best.finding else ""
+    of = _setting(best) or (best.measurement.where if best.measurement else "")
+    beside = "".join(f"; of {len(more)} other result{'s' * (len(more) != 1)} {word}" for word, more in others)
+    return f"{BEGINS[verdict]}{f' with {ours}' if ours else ''} on {of}{reason}{beside}."
+
+
+BEGINS = {
+    HOLDS: "It holds here",
+    FAILS: "It does not hold here",
+    NOT_SHOWN: "Neither it nor its contrary is shown here",
+}
+_LEARNED = "python -m experiments.{} --net runs/RUN"
+DECIDES = {
+    "Figure 2": _LEARNED.format("deconv_figures"),
+    "Figure 3": "python -m experiments.architecture_diagram",
+    "Figure 4": _LEARNED.format("feature_evolution"),
+    "Figure 5": _LEARNED.format("invariance_curves"),
+    "Figure 6": _LEARNED.format("first_layer") + " --alexnet runs/ALEXNET --unclipped runs/UNCLIPPED",
+    "Figure 7": _LEARNED.format("occlusion_maps"),
+    "Table 1": _LEARNED.format("part_correspondence") + " --annotations FACES.json",
+    "Table 2": "python -m experiments.evaluate_imagenet --net runs/RUN runs/OTHER",
+    "Table 3": "python -m experiments.architecture_ablation --preset paper --data-dir PREPARED",
+    "Table 4": _LEARNED.format("transfer_learning") + " --images 101_ObjectCategories",
+    "Table 5, Figure 9": _LEARNED.format("transfer_learning")
+    + " --dataset caltech256 --images 256_ObjectCategories --curve 1 2 4 6 10",
+    "Table 6": _LEARNED.format("transfer_learning") + " --dataset voc2012 --images VOC2012",
+    "Table 7": _LEARNED.format("layer_analysis") + " --images 101_ObjectCategories",
+}
+"""What decides the claims about a figure or table, given the data that it names."""
 
 
 def facts_of(row: Row) -> dict[str, Any]:
     """What result.json says of a row."""
     of_claim = {name: getattr(row.claim, name) for name in ("source", "says", "paper", "rule")}
+    of_claim |= {"precondition": row.claim.needs.words, "null": nulls.words(row.claim.judge.__name__)}
     finding = row.finding._asdict() if row.finding else {"ours": None, "verdict": NOT_MEASURED, "because": ""}
     return {
         **of_claim,

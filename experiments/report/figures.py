@@ -129,7 +129,8 @@ class Evolution(TypedDict):
     says="The lower layers can be seen to converge within a few epochs, the upper layers only after many.",
     paper="a few epochs against 40 to 50",
     rule="the lower a layer, the nearer it is to its final features, on average over the epochs (Kendall's rank "
-    "correlation over the layers)",
+    "correlation over the layers). An untrained network whose weights go to another draw in equal steps passes too, as "
+    "what changes below changes what is above",
     needs=LONG,
 )
 def lower_layers_settle_first(result: Evolution) -> Finding | None:

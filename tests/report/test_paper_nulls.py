@@ -3,32 +3,27 @@
 import collections
 import functools
 
-import numpy as np
 import pytest
 
-from experiments.report import figures, tables, transfer
-from zfjax.analyses import filters
+from experiments import null_claims
+from experiments.report import figures, nulls, tables, transfer
+from experiments.report.figures import CLAIMS
 
-SEEDS = 20
+SEEDS = 100
 
 
-def shares(claim, make):
+def shares(claim, make, num=SEEDS):
     """{verdict: share of the seeds} of the rule alone."""
-    verdicts = collections.Counter(claim.judge(make(seed)).verdict for seed in range(SEEDS))
-    return {verdict: count / SEEDS for verdict, count in verdicts.items()}
-
-
-def noise(rng, *, side, stride, num=24):
-    kernel = rng.normal(size=(side, side, 3, num)).astype(np.float32)
-    return filters.measure(filters.Bottom("noise", ("conv1",), kernel, np.ones(num, bool), stride, None))
+    verdicts = collections.Counter(claim.judge(make(seed)).verdict for seed in range(num))
+    return {verdict: count / num for verdict, count in verdicts.items()}
 
 
 @functools.cache
 def first_layers(seed):
-    rng = np.random.default_rng(seed)
-    roles = {"clipped": (7, 2), "unclipped": (7, 2), "alexnet": (11, 4)}
-    nets = {role: noise(rng, side=side, stride=stride) for role, (side, stride) in roles.items()}
-    return {"nets": nets, "renormalisation_acted": True}
+    return null_claims.first_layers(seed, num_filters=24)
+
+
+variants = functools.cache(null_claims.variants)
 
 
 FIRST_LAYER = (
@@ -41,50 +36,57 @@ FIRST_LAYER = (
 
 @pytest.mark.parametrize("claim", FIRST_LAYER, ids=lambda claim: claim.judge.__name__)
 def test_white_noise_of_7x7_and_of_11x11_decides_nothing(claim):
-    found = shares(claim, first_layers)
+    found = shares(claim, first_layers, num=20)
     assert found.get("holds", 0) <= 0.15 and found.get("does not hold", 0) <= 0.15
-
-
-def errors(seed, num=2000, share=0.9):
-    """Table 3 of networks that all guess among ten classes."""
-    rng = np.random.default_rng(seed)
-    names = {"alexnet", "zfnet", tables.SHALLOW, "alexnet, no conv3,4", "alexnet, no fc6,7", "zfnet, both"}
-    names |= {f"{net}, fc6,7 of {size}" for net in ("alexnet", "zfnet") for size in (2048, 8192)}
-    names |= {f"zfnet, {transfer.WIDE}"}
-    rows = [{"name": n, "error": {"validation": {"top1": rng.binomial(num, share) / num}}} for n in sorted(names)]
-    return {"rows": rows, "num_images": num}
 
 
 @pytest.mark.parametrize("claim", tables.ARCHITECTURES[:-1], ids=lambda claim: claim.judge.__name__)
 def test_variants_that_guess_decide_nothing(claim):
-    found = shares(claim, errors)
+    found = shares(claim, variants)
     assert found.get("holds", 0) <= 0.15 and found.get("does not hold", 0) <= 0.15
-
-
-def layers(seed):
-    """Table 7 of layers that are alike: folds share what is hard in them."""
-    rng = np.random.default_rng(seed)
-    of_folds = rng.normal(30, 1, 5)
-    names = [("svm", f"conv{n}") for n in range(1, 6)] + [("svm", "fc7"), ("softmax", "fc7")]
-    rows = [{"classifier": c, "layer": n, "folds": (of_folds + rng.normal(0, 1, 5)).tolist()} for c, n in names]
-    for row in rows:
-        row["mean"] = float(np.mean(row["folds"]))
-    return {"rows": rows, "num_train": 30, "num_classes": 102, "num_images": 9144}
 
 
 def test_layers_that_are_alike_do_not_rise():
-    found = shares(transfer.higher_layers_are_better, layers)
+    found = shares(transfer.higher_layers_are_better, null_claims.layers)
     assert found.get("holds", 0) == 0 and found.get("does not hold", 0) <= 0.15
 
 
-def caltech(seed):
-    rng = np.random.default_rng(seed)
-    of_folds = rng.normal(30, 1, 5)
-    arms = {arm: (of_folds + rng.normal(0, 1, 5)).tolist() for arm in ("pretrained", "scratch")}
-    rows = [{"arm": arm, "num_train": 15, "folds": folds, "mean": 30.0} for arm, folds in arms.items()]
-    return {"rows": rows, "paper": {"best earlier": {}}, "num_classes": 102, "num_images": 9144}
-
-
 def test_arms_that_are_alike_decide_nothing():
-    found = shares(transfer.pretrained_beats_scratch_on_101, caltech)
+    found = shares(transfer.pretrained_beats_scratch_on_101, null_claims.arms)
     assert found.get("holds", 0) <= 0.15 and found.get("does not hold", 0) <= 0.15
+
+
+def test_networks_that_guess_err_alike_in_table_2():
+    for claim in tables.ERRORS:
+        assert shares(claim, null_claims.evaluated).get("holds", 0) <= 0.15
+
+
+def test_what_only_untrained_networks_satisfy_is_stopped_by_the_precondition():
+    """A rule that a stored null satisfies more often than a test's 5 % needs a trained network."""
+    stored = nulls.stored()
+    satisfied = [
+        claim
+        for claim in CLAIMS
+        if (null := stored.get(claim.judge.__name__))
+        and null["verdicts"]["holds"] > 0.1 * sum(null["verdicts"].values())
+    ]
+    assert satisfied
+    for claim in satisfied:
+        assert claim.needs.lacking(
+            {"checkpoint": {"training": {"epochs": 0, "num_classes": 1000, "num_images": 10**7}}}
+        )
+
+
+def test_every_claim_but_three_has_a_stored_null():
+    """Figure 3's sizes, jumps over the epochs of a training and VOC's accuracy have none."""
+    without = {claim.judge.__name__ for claim in CLAIMS} - set(nulls.stored())
+    assert without == {"geometry", "jumps_come_from_other_images", "average_precision"}
+    assert nulls.words("geometry") == "no null is measured"
+
+
+@pytest.mark.slow
+def test_the_command_counts_the_verdicts_of_every_null(tmp_path):
+    config = null_claims.Config(out=tmp_path / "nulls", num_simulated=2, num_untrained=1, num_images=24)
+    made = null_claims.run(config)
+    assert set(made["claims"]) == set(nulls.stored())
+    assert {sum(null["verdicts"].values()) for null in made["claims"].values()} == {1, 2}

@@ -334,3 +334,14 @@ def test_verdicts_are_printed_with_what_could_not_be_read(results, capsys):
     paper_report.report(make(results))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(CLAIMS) + 2 and lines[-1].startswith("unreadable: broken: JSONDecodeError")
+
+
+def test_every_claim_has_one_sentence_to_quote_or_the_command_that_decides_it(results):
+    made = make(results)
+    overview = pages(results)[1].split("## ", 1)[0]
+    assert "Not measured: \\`python -m experiments.layer\\_analysis" in overview
+    begun = "It holds here with in 100% of the pairs of 4 layers the lower one is nearer on a; demo, 1,234 images"
+    assert begun in overview and "; of 1 other result does not hold." in overview
+    assert {claim.source for claim in CLAIMS} == set(paper_report.DECIDES)
+    (first, *_) = made["claims"]
+    assert first["precondition"] == "trained: at least 1 epochs" and first["null"].startswith("untrained networks: ")
