@@ -256,6 +256,14 @@ class Pictures:
             r"square=4 at \(top, left\) from \[10, 0\] to \[10, 0\]: squares inside the image of 13x13 pixels",
         ),
         (lambda: occlusion.sweep(linear, IMAGE, CORNERS, square=14, fill=0.0), "square=14 at .*: squares inside"),
+        (
+            lambda: occlusion.sweep(linear, IMAGE, CORNERS, square=SQUARE, fill=np.zeros((3, 5, 1))),
+            r"fill of shape \(3, 5, 1\): the image's",
+        ),
+        (
+            lambda: occlusion.sweep(linear, IMAGE, CORNERS, square=SQUARE, fill=IMAGE[None]),
+            r"fill of shape \(1, .*: the image's",
+        ),
         (lambda: occlusion.sweep(linear, IMAGE, CORNERS[:0], square=4, fill=0.0), "at least one place is needed"),
         (lambda: occlusion.sweep(linear, IMAGE, CORNERS, square=4, fill=0.0, batch_size=0), "batch_size=0: at least 1"),
         (lambda: occlusion.pointing(np.zeros((1, 2), int), np.ones((1, 4, 4), bool)), "at least two images are needed"),

@@ -195,3 +195,6 @@ def test_edges_are_sobels():
         expected = np.hypot(*(ndimage.sobel(grey, axis=axis, mode="nearest") for axis in (0, 1)))
         np.testing.assert_allclose(found, expected, atol=1e-12)
     assert not sanity.edges(np.full((1, 5, 5, 3), 7.0)).any()
+    for dtype in (np.float16, jnp.bfloat16, np.uint8):
+        held = np.asarray(10 * np.abs(images)).astype(dtype)
+        np.testing.assert_allclose(sanity.edges(held), sanity.edges(held.astype(np.float32)), rtol=1e-6)

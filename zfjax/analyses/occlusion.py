@@ -338,8 +338,13 @@ def _arguments(fn: Features, image: np.ndarray, fill: Any, square: Sides) -> tup
 
 
 def in_type_of(image: np.ndarray, fill: Any, *, name: str = "fill") -> np.ndarray:
-    """`fill` broadcast to the image, in its type; UserError where that type cannot hold it, as bytes hold no 0.5."""
+    """`fill` broadcast to the image, in its type; UserError for one of another shape, or that its type cannot hold."""
     held = np.asarray(fill).astype(image.dtype)
+    sides = image.shape[image.ndim - held.ndim :] if held.ndim <= image.ndim else ()
+    if len(sides) != held.ndim or any(n not in (1, side) for n, side in zip(held.shape, sides, strict=True)):
+        raise UserError(
+            f"{name} of shape {held.shape}: the image's, {image.shape}, is needed, or what broadcasts to it"
+        )
     if not jnp.issubdtype(image.dtype, jnp.floating) and (held != fill).any():
         raise UserError(
             f"{name}={fill!r}: values of the image's type, {image.dtype}, or an image of floats, are needed"

@@ -188,7 +188,9 @@ def edges(images: np.ndarray) -> np.ndarray:
 
     if np.ndim(images) != 4:
         raise UserError(f"images of shape {np.shape(images)}: [B, H, W, C] is needed")
-    return np.stack([strength(grey) for grey in np.asarray(images).mean(axis=-1)])
+    held = np.asarray(images)
+    wide = held if held.dtype == np.float64 else held.astype(np.float32)  # SciPy has no smaller floats
+    return np.stack([strength(grey) for grey in wide.mean(axis=-1)])
 
 
 def _unit_size(pictures: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Recognising rectifiers in a program's graph, in whatever way they are written.
 
     max(x, 0)   where(x > 0, x, 0)   where(x <= 0, 0, x)   x * (x > 0)   clamp(0, x, c)
+    where(signbit(x), 0, x)   select([x > 0], [x], 0)
 
 with the operands in either order, `>=` for `>`, the zero given as a number, an array or an operand of the call, the
 mask made a number by `astype` or `where`. relu6 and clip are such a lower bound with an upper bound beside it.
@@ -12,7 +13,7 @@ Whether a lower bound at zero is a rectifier, or guards the variance of a norm, 
 
 from __future__ import annotations
 
-from zfjax.anymodel.constants import uniform
+from zfjax.anymodel.constants import constant_of, uniform
 from zfjax.anymodel.graph import Flow, Node, Value, is_inexact, reached
 
 # Hand on the same numbers, in another shape or order.
@@ -109,12 +110,26 @@ def _side(mask: Value) -> tuple[tuple[Value, Moves], bool] | None:
         return None if side is None else ((side[0][0], _after(side[0][1], moves)), side[1])
     if node.name == "not":
         return _flipped(_side(node.inputs[0]))
+    if node.name == "shift_right_arithmetic" and node.calls and node.calls[-1] == ("signbit", True):
+        number = node.inputs[0].maker
+        return None if number is None else (origin(number.inputs[0]), False)
+    if node.name == "argmax":
+        return _first_of_two(node)
     if node.name == "select_n":
         cases, side = [uniform(value) for value in node.inputs[1:]], _side(node.inputs[0])
         return side if cases == [0, 1] else _flipped(side) if cases == [1, 0] else None
     zeros = [uniform(value) == 0 for value in node.inputs]
     positive = _SIDES.get((node.name, zeros.index(True))) if sum(zeros) == 1 else None
     return None if positive is None else (origin(node.inputs[zeros.index(False)]), positive)
+
+
+def _first_of_two(node: Node) -> tuple[tuple[Value, Moves], bool] | None:
+    """1 where a mask holds, as the place of the largest of [False, mask], by which `jnp.select` chooses."""
+    stack, axes = node.inputs[0].maker, node.params["axes"]
+    if stack is None or stack.name != "stack" or len(stack.inputs) != 2 or (stack.params["axis"],) != tuple(axes):
+        return None
+    never = constant_of(stack.inputs[0])
+    return None if never is None or never.any() else _side(stack.inputs[1])
 
 
 def _flipped(side: tuple[tuple[Value, Moves], bool] | None) -> tuple[tuple[Value, Moves], bool] | None:
