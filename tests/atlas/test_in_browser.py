@@ -188,7 +188,8 @@ def test_deep_links_and_back(reader):
 
 
 def test_the_units_below_are_links(reader, site):
-    shown = reader("#/conv2/3")
+    shown = reader("#/")  # whose layers are loaded before the unit is shown
+    shown.go("#/conv2/3")
     below = site.layers["conv2"][3]["inputs"]
     link = shown.page.locator("section:has(h2:text('Reads most of')) a").first
     assert below["layer"] == "conv1"
@@ -234,6 +235,7 @@ def test_an_occlusion_map_lies_over_its_picture(reader, site):
     shown = reader("#/~image/0")
     squares = shown.page.locator(".shade rect")
     shades = [float(of) for of in squares.evaluate_all("all => all.map(one => one.getAttribute('fill-opacity'))")]
+    assert squares.first.evaluate("one => getComputedStyle(one).fill") == "rgb(208, 2, 27)"  # "the redder"
     assert len(shades) > 100 and 0 <= min(shades) < max(shades) == pytest.approx(0.8)
     picture, shade = (shown.page.locator(f".wide {of}").bounding_box() for of in ("img", "svg"))
     assert shade == pytest.approx(picture, abs=1)

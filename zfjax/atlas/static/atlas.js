@@ -329,7 +329,7 @@ function measure(key, words, value) {
 }
 function await_(promise) {  // a place for what comes later
   const place = h("div");
-  promise.then((element) => place.replaceWith(element));
+  promise.then((element) => place.append(element));
   return place;
 }
 function imageRecord(index) {
