@@ -73,6 +73,7 @@ def test_a_move_scales_turns_and_shifts_and_goes_on_like_a_tile():
     np.testing.assert_allclose(twice[2, 5], image[2, 4], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_each_unit_climbs_from_several_starts_whatever_climbs_beside_it():
     net = make_net()
     climbed = climb(net, [4, 0, 5], "conv1", starts=2, at_once=2)
@@ -85,6 +86,7 @@ def test_each_unit_climbs_from_several_starts_whatever_climbs_beside_it():
     assert pictures.min() >= -0.01 and pictures.max() <= 255.01
 
 
+@pytest.mark.slow
 def test_it_ends_higher_than_it_began_and_knows_the_end():
     net, options = make_net(), Options(steps=30, rate=0.1, jitter=0, turn=0, scaling=0)
     climbed = climb(net, [0, 1], "fc7", options=options, starts=1)
@@ -113,6 +115,7 @@ def test_pictures_of_any_shape_and_number_of_channels():
     assert (climbed.paths[:, -1] > climbed.paths[:, 0]).all()
 
 
+@pytest.mark.slow
 def test_a_second_network_is_asked_for_its_class_of_each_picture():
     """It is shown the pictures at its own size, and says what it says of them."""
     net = dataclasses.replace(make_net(), class_names=("a", "b", "c"))
