@@ -1,5 +1,6 @@
 """Batches: their order depends on the seed and the step, not on hosts, workers or where a run starts."""
 
+import contextlib
 import errno
 import gc
 import multiprocessing
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import grain
 import numpy as np
@@ -93,6 +95,30 @@ def test_dropping_the_iterator_ends_its_workers(source):
     del batches
     gc.collect()
     assert not multiprocessing.active_children()
+
+
+@offspring.needs_proc
+def test_a_signal_for_the_training_kills_no_worker_even_while_it_starts(source):
+    before, ready, told = set(offspring.children(os.getpid())), threading.Event(), set()
+
+    def tell():
+        while not ready.is_set():
+            for child in set(offspring.children(os.getpid())) - before:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGTERM)
+                told.add(child)
+            time.sleep(0.002)
+
+    teller = threading.Thread(target=tell)
+    teller.start()
+    try:
+        batches = loader.eval_batches(source, batch_size=8, num_workers=2)
+        assert next(batches)["index"].tolist() == list(range(8))
+    finally:
+        ready.set()
+        teller.join()
+    batches.close()
+    assert len(told) >= 2
 
 
 @offspring.needs_proc

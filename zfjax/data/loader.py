@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
 import re
 import signal
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -175,7 +177,12 @@ def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:
         dataset = dataset.mp_prefetch(options, _start_worker)
     iterator = iter(dataset)
     try:
-        yield from iterator
+        with _held_back():  # the workers start now
+            batch = next(iterator, None)
+        if batch is not None:
+            yield batch
+            del batch  # its shared memory goes with it
+            yield from iterator
     except (RuntimeError, OSError) as error:
         raise _in_words(error, num_workers) from error
     finally:
@@ -200,9 +207,26 @@ def _in_words(error: Exception, num_workers: int) -> Exception:
 _SMALL_SHM = "make it larger (docker run --shm-size 2g), or decode on threads with --num-workers 0"
 
 
+_FOR_THE_FIRST = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C and Slurm reach every process; the first one decides
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Processes and threads that start within do not die of the signals that are for the first one.
+
+    They begin with what this thread holds back. The first process takes the signals on any of its other threads.
+    """
+    resource_tracker.ensure_running()  # else it starts within, and lets the signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_FIRST)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(worker: int, num_workers: int) -> None:
     """Grain's own workers outlive a training that was killed, and die of the signals that ask it to save first."""
     del worker, num_workers
     end_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and Slurm reach every process; the first one decides
+    for number in _FOR_THE_FIRST:
         signal.signal(number, signal.SIG_IGN)
