@@ -268,10 +268,12 @@ def test_only_the_command_takes_ctrl_c_while_it_imports(monkeypatch, words, is_c
 
 
 def test_a_program_of_a_users_keeps_its_ctrl_c():
-    program = "import signal, zfjax; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    program = (
+        "import signal; usual = signal.default_int_handler; signal.signal(signal.SIGINT, usual)\n"
+        "import zfjax; print(signal.getsignal(signal.SIGINT) is usual)"
+    )
     run = [sys.executable, "-c", program]
-    usual = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
-    assert subprocess.run(run, capture_output=True, text=True, check=True, **usual).stdout == "True\n"
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout == "True\n"
 
 
 @pytest.mark.usefixtures("usual_signals")

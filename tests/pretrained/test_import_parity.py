@@ -8,8 +8,8 @@ import pytest
 from test_import_network import ARCHITECTURE, TABLE, arrays_of, file_of
 
 import zfjax
-from experiments import import_network
 from zfjax import features, pretrained
+from zfjax.pretrained import importing
 
 PICTURES = np.random.default_rng(2).integers(0, 256, (2, 40, 40, 3), np.uint8)
 
@@ -87,7 +87,7 @@ def test_every_layer_agrees_with_pytorch(tmp_path, name, ending):
     twin, inputs = torch_twin(table), np.random.default_rng(1).normal(0, 1, (2, 3, side, side)).astype(np.float32)
     path = file_of(tmp_path, table) if ending == ".npz" else exported(twin, tmp_path / f"net{ending}", inputs)
     np.savez(tmp_path / "outputs.npz", inputs=inputs, **run_twin(twin, inputs))
-    rows = import_network.compared(pretrained.from_file(path, table), tmp_path / "outputs.npz", table)
+    rows = importing.compared(pretrained.from_file(path, table), tmp_path / "outputs.npz", table)
     assert [row.layer for row in rows] == list(table.architecture.layer_names)
     for row in rows:
         assert row.relative < 1e-5 and row.largest > 0, pretrained.parity_lines(rows)
@@ -120,7 +120,7 @@ def write_outputs(folder, weights, **pictures):
 @pytest.mark.parametrize("wrong", [{"channels": "RGB"}, {"std": (1.0, 2.0, 3.0)}, {"mean": (0.0, 0.0, 0.0)}])
 def test_pictures_show_a_wrong_mean_std_or_channel_order(tmp_path, wrong):
     weights, table = file_of(tmp_path, TABLE), dataclasses.replace(TABLE, **wrong)
-    compared = functools.partial(import_network.compared, pretrained.from_file(weights, table), table=table)
+    compared = functools.partial(importing.compared, pretrained.from_file(weights, table), table=table)
     rows = compared(outputs=write_outputs(tmp_path, weights))
     pretrained.check_parity(rows)  # the inputs alone show nothing
     assert "mean, std, channel order: not checked" in pretrained.parity_lines(rows)[-1]
@@ -132,7 +132,7 @@ def test_pictures_show_a_wrong_mean_std_or_channel_order(tmp_path, wrong):
 def test_pictures_agree_under_the_right_table(tmp_path):
     weights = file_of(tmp_path, TABLE)
     net, outputs = pretrained.from_file(weights, TABLE), write_outputs(tmp_path, weights, pictures=PICTURES)
-    rows = import_network.compared(net, outputs, TABLE)
+    rows = importing.compared(net, outputs, TABLE)
     assert [row.layer for row in rows] == ["inputs", "fc6", "fc7"] and max(row.relative for row in rows) < 1e-5
     assert rows[0].largest == np.abs(PICTURES[:, 3:37, 3:37] - np.float32(TABLE.mean)).max()
     assert pretrained.parity_lines(rows)[-1].startswith("fc7 ")

@@ -70,7 +70,7 @@ def read_import(asked: Import) -> Imported:
     size = net.architecture.image_size
     if asked.picture_size < size:
         raise UserError(f"picture_size={asked.picture_size}: at least {size}, the side of the net's input, is needed")
-    rows = [] if asked.outputs is None else _compared(net, asked.outputs, table)
+    rows = [] if asked.outputs is None else compared(net, asked.outputs, table)
     check_parity(rows)
     weights = _identity(asked.weights, net.params, net.notes)
     recipe = Recipe()  # how it was trained is not known
@@ -89,6 +89,19 @@ def read_import(asked: Import) -> Imported:
         "weights": weights,
     }
     return Imported(facts, checkpoint)
+
+
+def compared(net: ImportedNet, outputs: Path, table: ImportTable) -> list[ParityRow]:
+    """How far an imported network is from its exporter, layer by layer.
+
+    Args:
+      net: the network.
+      outputs: .npz of the exporter's run, as `read_exporter_run` reads it.
+      table: what the network was imported by.
+    """
+    exporter = read_exporter_run(outputs)
+    fn = layers_of(net.params, list(exporter.outputs), architecture=net.architecture)
+    return exporter_parity(fn, exporter, as_images=partial(as_images, table=table), preprocess=net.preprocess)
 
 
 def _torchvision(asked: Import) -> Imported:
@@ -171,13 +184,6 @@ def _names_in(path: Path) -> tuple[str, ...]:
     if not names:
         raise UserError(f"class_names={str(path)!r}: one name in each line is needed")
     return names
-
-
-def _compared(net: ImportedNet, outputs: Path, table: ImportTable) -> list[ParityRow]:
-    """The parity report of the layers in the exporter's .npz."""
-    exporter = read_exporter_run(outputs)
-    fn = layers_of(net.params, list(exporter.outputs), architecture=net.architecture)
-    return exporter_parity(fn, exporter, as_images=partial(as_images, table=table), preprocess=net.preprocess)
 
 
 def _chosen(asked: Import) -> dict[str, Any]:
