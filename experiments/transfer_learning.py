@@ -134,7 +134,7 @@ class Result(Setting):
     mean_average_precision: NotRequired[float]
     penalty: NotRequired[float]
     iterations: NotRequired[int]
-    gradient_norm: NotRequired[float]
+    left: NotRequired[float]
     converged: NotRequired[bool]
     seconds: NotRequired[float]
 

@@ -144,4 +144,4 @@ def test_a_classifier_that_had_not_converged_is_recorded_and_told(trained, photo
     assert [record["converged"] for record in told["rows"][0]["records"]] == [True, True, False]
     layer_analysis.report(told)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1].startswith("warning: 1 of 3 linear models had not converged after 1000 steps; see their gradient")
+    assert lines[-1].startswith("warning: 1 of 3 linear models had not converged after 5000 steps; see what was `left`")

@@ -175,7 +175,7 @@ def test_voc_is_scored_by_average_precision(trained, tmp_path):
     judged = findings(result["folder"])["average_precision"]
     assert judged.ours == f"{written['mean_average_precision']:.1f} % on val, trained on train"
     assert judged.because == "2 of VOC's 20 classes"
-    assert written["converged"] is True and written["gradient_norm"] <= 1e-3 and written["iterations"] > 0
+    assert written["converged"] is True and written["left"] <= 1e-3 and written["iterations"] > 0
 
 
 def test_another_split_of_the_same_photos_is_measured_anew(trained, tmp_path):

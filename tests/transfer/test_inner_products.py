@@ -32,7 +32,7 @@ def test_kernel_coordinates_have_the_inner_products_of_normalized_features(num_t
 
 def test_kernel_coordinates_give_the_same_classifier():
     short, outside, train, test = both_ways(6)
-    direct, kernel = (linear_models.fit(x, TARGETS[:6], 0.01, loss="svm", tolerance=1e-5) for x in (train, short))
+    direct, kernel = (linear_models.fit(x, TARGETS[:6], 0.01, loss="svm", tolerance=1e-8) for x in (train, short))
     theirs = linear_models.scores(direct, test)
     np.testing.assert_allclose(linear_models.scores(kernel, outside), theirs, atol=5e-3 * np.abs(theirs).max())
 

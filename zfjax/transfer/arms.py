@@ -30,7 +30,7 @@ from zfjax.transfer import frozen_features, linear_models, protocol
 from zfjax.transfer.protocol import Fold
 
 # Enter the keys of records: to be raised when linear models or nets trained from scratch come to be measured otherwise
-MODEL_VERSION, SCRATCH_VERSION = 1, 1
+MODEL_VERSION, SCRATCH_VERSION = 2, 1
 
 # What the linear models are fitted by
 MODEL = {
@@ -148,7 +148,7 @@ def convergence(records: Iterable[Mapping[str, Any]]) -> list[str]:
     if all(converged):
         return []
     few = f"{converged.count(False)} of {len(converged)} linear models had not converged"
-    return [f"warning: {few} after {linear_models.MAX_ITERATIONS} steps; see their gradient_norm in result.json"]
+    return [f"warning: {few} after {linear_models.MAX_ITERATIONS} steps; see what was `left` in result.json"]
 
 
 def _facts(model: linear_models.LinearModel, penalty: float) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def _facts(model: linear_models.LinearModel, penalty: float) -> dict[str, Any]:
     return {
         "penalty": penalty,
         "iterations": int(model.iterations),
-        "gradient_norm": float(model.gradient_norm),
+        "left": float(model.left),
         "converged": linear_models.converged(model),
     }
 
