@@ -203,7 +203,8 @@ def drawn(net: nets.TrainedNet, data: ImageSet, folder: Path, seed: int) -> Iter
 
 def moved(first: nets.TrainedNet, last: nets.TrainedNet, data: ImageSet, num_steps: int = 8) -> dict[str, Any]:
     """Figure 4's similarities of a network whose weights go from one draw to another in equal steps."""
-    views = nets.read_views(sets.validation_of(data), range(32), first)
+    source = sets.validation_of(data)
+    views = nets.read_views(source, range(min(32, len(source))), first)
     layers = first.layers[:-1]
     steps = []
     for share in np.linspace(0, 1, num_steps + 1)[1:]:
