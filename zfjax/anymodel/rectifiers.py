@@ -125,11 +125,30 @@ def _side(mask: Value) -> tuple[tuple[Value, Moves], bool] | None:
 
 def _first_of_two(node: Node) -> tuple[tuple[Value, Moves], bool] | None:
     """1 where a mask holds, as the place of the largest of [False, mask], by which `jnp.select` chooses."""
-    stack, axes = node.inputs[0].maker, node.params["axes"]
-    if stack is None or stack.name != "stack" or len(stack.inputs) != 2 or (stack.params["axis"],) != tuple(axes):
+    pair = _stacked(node.inputs[0], tuple(node.params["axes"]))
+    if pair is None:
         return None
-    never = constant_of(stack.inputs[0])
-    return None if never is None or never.any() else _side(stack.inputs[1])
+    never = constant_of(pair[0])
+    return None if never is None or never.any() else _side(pair[1])
+
+
+def _stacked(value: Value, axes: tuple[int, ...]) -> tuple[Value, Value] | None:
+    """The two values that a value is the stack of along an axis; older JAX joins copies of one more axis."""
+    node = value.maker
+    if (
+        node is None
+        or len(node.inputs) != 2
+        or axes not in ((node.params.get("axis"),), (node.params.get("dimension"),))
+    ):
+        return None
+    first, last = node.inputs
+    if node.name == "stack":
+        return first, last
+    copied = last.maker
+    if node.name != "concatenate" or value.aval.shape[axes[0]] != 2 or copied is None or copied.name not in _RESHAPES:
+        return None
+    shape = value.aval.shape[: axes[0]] + value.aval.shape[axes[0] + 1 :]
+    return (first, copied.inputs[0]) if copied.inputs[0].aval.shape == shape else None
 
 
 def _flipped(side: tuple[tuple[Value, Moves], bool] | None) -> tuple[tuple[Value, Moves], bool] | None:
