@@ -430,3 +430,7 @@ def test_the_documentation_s_atlas_is_whole_and_small():
         assert files.hash_of((folder / name).read_bytes()) == facts["blake2b"]
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 3_000_000
     assert manifest.keys() >= {"index.html", "atlas.js", "atlas.css", "data/net.js", "data/layer-5.js"}
+    static = Path(site.__file__).parent / "static"
+    for name in ("atlas.js", "atlas.css"):
+        same = (folder / name).read_bytes() == (static / name).read_bytes()
+        assert same, f"{name} has changed since: CONTRIBUTING.md says how docs/atlas is made again"

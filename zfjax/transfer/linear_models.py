@@ -7,9 +7,10 @@ All three minimise
 which is smooth and convex, from W = b = 0 by L-BFGS (optax), on all examples at once. Features are centred and scaled
 to a mean square norm of 1 first, so that one list of penalties serves every layer.
 
-A fit ends by what is left of its objective. With a penalty the objective is strongly convex in the weights, so at a
-gradient g it lies at most |g|^2 / (2 penalty) above its minimum, which is compared with the objective itself: a bound
-on the gradient alone stops weak penalties far too early (softmax on digits at 1e-6: 53 % above the minimum).
+A fit ends by what is left of its objective. With a penalty the objective is strongly convex in the weights, so for the
+same biases it lies at most |g|^2 / (2 penalty) above its minimum where its gradient is g. That is compared with the
+objective itself, the free biases' gradient counted in: a bound on the gradient alone stops weak penalties far too early
+(softmax on digits at 1e-6: 53 % above the minimum).
 
 A layer with more features than there are images (Fig. 3's layer 1 has 290,400) is never held as a whole: linear
 models see features only through their inner products. `gram_matrix` adds these up over blocks of features, and
