@@ -1,5 +1,6 @@
-"""What MkDocs does beyond its plugins: the tutorials, which are scripts, become pages and notebooks."""
+"""What MkDocs does beyond its plugins: tutorials, which are scripts, become pages and notebooks; pictures open."""
 
+import re
 from typing import Any
 
 import jupytext
@@ -14,3 +15,9 @@ def on_files(files: Files, config: Any) -> None:
         for ending, kind in ((".md", "markdown"), (".ipynb", "ipynb")):
             files.append(File.generated(config, name + ending, content=jupytext.writes(notebook, fmt=kind)))
         files.remove(script)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """A picture leads to itself, since a page shows it smaller than it was drawn; a short name stays on one line."""
+    html = re.sub(r'<img [^>]*?src="([^"]+)"[^>]*>', r'<a href="\1">\g<0></a>', html)
+    return re.sub(r"<code>(?=[^<\n]{1,24}</code>)", '<code class="short">', html)

@@ -1,0 +1,47 @@
+"""The built site (`.ci/docs` builds it) in Chromium, opened as files: it is searched there, and asks no host."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install '.[browser]'")
+SITE = Path(__file__).parents[2] / "build/site"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+    pytest.mark.skipif(not (SITE / "index.html").exists(), reason="no built site: .ci/docs"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def test_the_search_finds_and_opens_a_page(browser):
+    page, asked = browser.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((SITE / "guides/run.html").as_uri())
+    page.fill("input.md-search__input", "guided_backprop")
+    page.locator(".md-search-result__item a", has_text="guided_backprop").first.click()
+    page.wait_for_url("**/reference/**")
+    assert asked and [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+@pytest.mark.parametrize("width", [390, 1300])
+def test_no_page_is_wider_than_the_screen_or_lacks_a_file(browser, width):
+    page, lost = browser.new_page(viewport={"width": width, "height": 900}), []
+    page.on("requestfailed", lambda request: lost.append((request.url, request.failure)))
+    pages = [path for path in sorted(SITE.rglob("*.html")) if path.name != "404.html"]
+    wide = []
+    for path in pages:
+        page.goto(path.as_uri())
+        if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
+            wide.append(path.name)
+    assert len(pages) > 30 and wide == []
+    assert [(url, why) for url, why in lost if why != "net::ERR_ABORTED"] == []  # left before its icon had come
