@@ -514,17 +514,19 @@ class FunctionNet:
         check_seed(seed)
         step, starts = self._projection_of(layer, way), np.zeros(num, np.float32)
         crop = self._crop_of(layer, images)
-        for chosen, size, place, corners in _in_crops(crop, places, images.shape[1:3], least=self.units_at_once):
-            for batch in layer_features.full_batches(len(chosen), self.units_at_once):
-                rows = chosen[batch]
-                fed = [
-                    images[n, y : y + size[0], x : x + size[1]]
-                    for n, (y, x) in zip(places["image"][rows], corners[batch], strict=True)
-                ]
-                some = [places["channel"][rows], *place[batch].T]
-                drawn, starts[rows] = step(self.params, np.stack(fed), *some, seed == "one")
-                for n, picture, (y, x) in zip(rows, np.asarray(drawn), corners[batch], strict=True):
-                    pictures[n, y : y + size[0], x : x + size[1]] = picture
+        place, size = np.stack([places["row"], places["column"]], axis=1).astype(np.int32), images.shape[1:3]
+        corners = np.zeros_like(place)
+        if crop is not None:
+            size, (corners, place) = crop.size, crop.around(*place.T)
+        for rows in layer_features.full_batches(num, self.units_at_once):
+            fed = [
+                images[n, y : y + size[0], x : x + size[1]]
+                for n, (y, x) in zip(places["image"][rows], corners[rows], strict=True)
+            ]
+            some = [places["channel"][rows], *place[rows].T]
+            drawn, starts[rows] = step(self.params, np.stack(fed), *some, seed == "one")
+            for n, picture, (y, x) in zip(rows, np.asarray(drawn), corners[rows], strict=True):
+                pictures[n, y : y + size[0], x : x + size[1]] = picture
         warn_below_zero(starts, seed=seed)
         return pictures
 
@@ -596,27 +598,6 @@ class FunctionNet:
 
     def _preprocessed(self, crops: jax.Array) -> jax.Array:
         return crops / 255 if self.preprocess is None else self.preprocess(crops)
-
-
-def _in_crops(
-    crop: Crop | None, places: Mapping[str, np.ndarray], size: tuple[int, ...], *, least: int
-) -> Iterator[tuple[np.ndarray, tuple[int, ...], np.ndarray, np.ndarray]]:
-    """(which units, size of what is fed, their places in it [n, 2], where it begins in the image [n, 2]).
-
-    Fewer than `least` units in crops beside others of whole images are not worth a program of their own.
-    """
-    place = np.stack([places["row"], places["column"]], axis=1).astype(np.int32)
-    inside: Any = np.zeros(len(place), bool)
-    if crop is not None:
-        corners = crop.corners(places["row"], places["column"])
-        inside = np.all((corners >= 0) & (corners + crop.size <= size), axis=1)
-        if inside.any() and (inside.all() or inside.sum() >= least):
-            within = np.broadcast_to(np.array(crop.place, np.int32), (inside.sum(), 2))
-            yield np.flatnonzero(inside), crop.size, within, corners[inside]
-        else:
-            inside[:] = False
-    if not inside.all():
-        yield np.flatnonzero(~inside), size, place[~inside], np.zeros_like(place[~inside])
 
 
 def places_of(units: Unit, images: np.ndarray, *, of: Any, fn: Features, layer: str) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from zfjax import Unit, project_fn
+from zfjax import Unit, max_pool, project_fn
 from zfjax.anymodel.crops import crop_of
 from zfjax.nets import FunctionNet
 
@@ -46,6 +46,9 @@ PROVEN = {
     ),
     "channels first": lambda x: jnp.moveaxis(jnp.moveaxis(below(x), 3, 1), 1, 3),
     "groups of channels": lambda x: below(x).reshape(*below(x).shape[:3], 2, 2).max(-1),
+    "pool with switches": lambda x: max_pool(below(x)).values,  # its last window hangs over
+    "colours turned round": lambda x: below(x[..., ::-1]),
+    "maps in parts": lambda x: jnp.concatenate(jnp.split(below(x), 2, axis=3)[::-1], axis=3),
     "matrix product": lambda x: jax.nn.relu(below(x) @ KERNELS[1][0, 0]),
 }
 UNPROVEN = {
@@ -79,12 +82,15 @@ def test_pictures_of_crops_are_those_of_whole_images(name):
     net = FunctionNet(lambda images: {"map": fn(images)}, image_size=SIDE, units_at_once=3)
     of, channel = np.array([0, 1, 0, 1]), np.array([0, 1, 1, 0])
     inside = np.asarray(fn(IMAGES))[of, 3:-3, 3:-3, channel]
-    row, column = np.unravel_index(inside.reshape(4, -1).argmax(axis=1), inside.shape[1:])
-    row, column = np.append(row[:3] + 3, 0), np.append(column[:3] + 3, 3)  # three inside, one at the border
+    row, column = (3 + of for of in np.unravel_index(inside.reshape(4, -1).argmax(axis=1), inside.shape[1:]))
+    last = fn(IMAGES).shape[1] - 1
+    row, column = np.append(row, [0, 0, last, last, last - 1]), np.append(column, [3, last, 0, last, 1])  # at borders
+    of = np.resize(of, 9)
+    channel = np.append(channel, np.asarray(fn(IMAGES))[of, row, column].argmax(axis=1)[4:])
     units = Unit(channel, (row, column))
     found = net.project(IMAGES, units, layer="map", of=of)
     expected = project_fn(fn, IMAGES[of], unit=units)
-    assert np.any(expected[:3])
+    assert np.any(expected[:4]) and np.any(expected[4:])
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
 
 
@@ -94,12 +100,28 @@ def test_what_does_not_prove_it_takes_the_whole_image(name):
     assert crop_of(UNPROVEN[name], IMAGES.shape[1:], np.float32) is None
 
 
-def test_a_crop_is_fed_where_it_is_enough(monkeypatch):
-    sizes = []
-    fn = PROVEN["pool with padding"]
-    net = FunctionNet(lambda images: sizes.append(images.shape[1]) or {"map": fn(images)}, image_size=SIDE)
-    crop = crop_of(fn, IMAGES.shape[1:], np.float32)
-    net.project(IMAGES[:1], Unit(0, (4, 4)), layer="map")
-    assert sizes[-1] == crop.size[0]
-    net.project(IMAGES[:1], Unit(0, (0, 0)), layer="map")  # it sees the border
-    assert sizes[-1] == SIDE
+def test_a_crop_is_fed_where_it_is_enough():
+    fn, fed = PROVEN["pool with padding"], []
+    net = FunctionNet(lambda images: {"map": fn(images)}, image_size=SIDE)
+    step = net._projection_of("map", "deconvnet")
+    net._compiled["map", "deconvnet"] = lambda params, images, *rest: fed.append(images.shape) or step(
+        params, images, *rest
+    )
+    places = [(4, 4), (0, 0), (9, 2)]  # inside, and over the border
+    for place in places:
+        net.project(IMAGES[:1], Unit(0, place), layer="map")
+    assert fed == [(1, *crop_of(fn, IMAGES.shape[1:], np.float32).size, 3)] * len(places)
+
+
+def test_a_crop_is_as_large_as_layers_above_need():
+    def fn(images):
+        maps = below(images)
+        return {"map": maps, "above": maps[:, 8:9, 8:9].reshape(len(maps), 4)}  # which no image below 17 has
+
+    crop = crop_of(lambda images: fn(images)["map"], IMAGES.shape[1:], np.float32)
+    assert 17 <= crop.size[0] < SIDE
+    net = FunctionNet(fn, image_size=SIDE)
+    units = Unit(np.array([0, 1]), (np.array([0, 7]), np.array([9, 19])))
+    found = net.project(IMAGES[:1], units, layer="map", of=np.zeros(2, int))
+    expected = project_fn(below, IMAGES[[0, 0]], unit=units)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

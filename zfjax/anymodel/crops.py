@@ -2,8 +2,8 @@
 
 A map that is made of the images by convolutions, pools and what looks at each place by itself has places that stand in
 rows and columns as the pixels do: place i of it sees `size` pixels from offset + i * stride on. The program of a
-smaller image is then the same program with shorter rows, so a unit whose field touches no border is the same in a crop,
-and so is all that comes down from it. What is not listed here proves nothing, and the whole image is taken.
+smaller image is then the same program with shorter rows, so a unit is the same in a crop that holds its field, and so
+is all that comes down from it. What is not listed here proves nothing, and the whole image is taken.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from zfjax.anymodel.graph import Graph, Node, Value, graph_of
+from zfjax import ops
+from zfjax.anymodel.graph import Graph, Node, Value, graph_of, programs_of
 from zfjax.anymodel.tracing import traced
 from zfjax.architecture import ReceptiveField
 
@@ -23,15 +24,22 @@ WORTH = 0.9  # side of a crop, as a share of the image's, from which on it saves
 
 
 class Crop(NamedTuple):
-    """Images of `size` whose place `place` is any unit that lies inside far enough."""
+    """A part of the image, of `size`, which holds all that a unit looks at.
+
+    A unit inside stands at `place` of the crop's map; one whose field reaches over a border of the image stands nearer
+    to that border of a crop that ends there too, and what hangs over is the same.
+    """
 
     size: tuple[int, int]  # pixels
-    place: tuple[int, int]  # of the unit in the crop's map
+    place: tuple[int, int]  # of a unit inside, in the crop's map
     stride: tuple[int, int]  # pixels between places
+    steps: tuple[int, int]  # of `stride` from the first crop of the image to the last
 
-    def corners(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """int [N, 2]: the pixel at which the crop of each unit begins, which may lie outside the image."""
-        return (np.stack([row, column], axis=1) - self.place) * self.stride
+    def around(self, row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(pixel at which the crop of each unit begins, the unit's place in the crop's map), int [N, 2] each."""
+        places = np.stack([row, column], axis=1)
+        first = np.clip(places - self.place, 0, self.steps)
+        return first * self.stride, places - first
 
 
 class _Map(NamedTuple):
@@ -59,19 +67,24 @@ def crop_of(fn: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtype:
     whole = _proof_of(fn, shape, dtype)
     if whole is None or whole.map.axes != (1, 2):
         return None
-    place, size = [], []
-    for field, side in zip(whole.map.fields, shape, strict=False):
-        first = max(0, math.ceil(-field.offset / field.stride))
-        needed = field.offset + first * field.stride + field.size
-        place.append(first)
-        size.append(needed + (side - needed) % field.stride)  # for paddings that make the sides even
-    if size[0] * size[1] > WORTH**2 * shape[0] * shape[1] or size[0] > shape[0] or size[1] > shape[1]:
+    fields = whole.map.fields
+    first = [max(0, math.ceil(-field.offset / field.stride)) for field in fields]
+    least = [field.offset + n * field.stride + field.size for n, field in zip(first, fields, strict=True)]
+    strides, sides = np.array([field.stride for field in fields]), np.array(shape[:2])
+    more = 0  # strides, where a model has layers above that need larger images
+    while True:
+        size = np.minimum(least + (sides - least) % strides + more * strides, sides)  # padded as whole images are
+        if size.prod() > WORTH**2 * sides.prod():
+            return None
+        part = _proof_of(fn, (*size.tolist(), *shape[2:]), dtype)
+        if part is not None:
+            break
+        more = 2 * more + 1
+    steps = (sides - size) // strides
+    alike = _is_same_program(whole, part) and (np.array(part.sides) + steps == whole.sides).all()
+    if not alike or (np.array(part.sides) <= first).any():
         return None
-    part = _proof_of(fn, (*size, *shape[2:]), dtype)
-    if part is None or not _is_same_program(whole, part) or any(np.array(part.sides) <= place):
-        return None
-    rows, columns = (field.stride for field in whole.map.fields)
-    return Crop((size[0], size[1]), (place[0], place[1]), (rows, columns))
+    return Crop(*(tuple(map(int, of)) for of in (size, first, strides, steps)))  # type: ignore[arg-type]
 
 
 class _Proof(NamedTuple):
@@ -88,7 +101,7 @@ def _proof_of(fn: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtyp
         return None
     graph = graph_of(program, marks=False)
     nodes, values = _makers_of(graph)
-    if any(not node.calls[-1].by_jax for node in graph.custom if not values.isdisjoint(node.outputs)):
+    if any(not _is_known(node) for node in graph.custom if not values.isdisjoint(node.outputs)):
         return None  # nobody knows what its derivative looks at
     one = ReceptiveField(1, 1, 0)
     states: dict[Value, State] = {graph.inputs[0]: _Map((1, 2), (one, one))}
@@ -102,6 +115,13 @@ def _proof_of(fn: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtyp
     return _Proof(nodes, states, last, graph.outputs[0].aval.shape[1:3]) if isinstance(last, _Map) else None
 
 
+def _is_known(node: Node) -> bool:
+    """The derivative of a call with its own looks at what the call looks at: those of JAX, and pooling with switches."""
+    (program,) = programs_of(node.eqns[0])
+    _, _, place = str(program.jaxpr.debug_info.func_src_info).partition(" at ")
+    return node.calls[-1].by_jax or place.startswith(f"{ops.__file__}:")
+
+
 def _makers_of(graph: Graph) -> tuple[list[Node], set[Value]]:
     """(nodes, values) that the first result is made of."""
     values, nodes = {graph.outputs[0]}, []
@@ -112,7 +132,7 @@ def _makers_of(graph: Graph) -> tuple[list[Node], set[Value]]:
     return nodes[::-1], values
 
 
-_SIDES = frozenset("shape new_sizes limit_indices lhs_shape rhs_shape sharding out_sharding".split())
+_SIDES = frozenset("shape new_sizes limit_indices lhs_shape rhs_shape sharding out_sharding branches".split())
 
 
 def _is_same_program(whole: _Proof, part: _Proof) -> bool:
@@ -317,6 +337,14 @@ def _squeeze(node: Node, inputs: Sequence[State], shape: tuple[int, ...]) -> _Ma
     return of._replace(axes=(rows, columns))
 
 
+def _beside(node: Node, inputs: Sequence[State], shape: tuple[int, ...]) -> _Map:
+    """What takes apart, or turns round, an axis that counts no places."""
+    of = _of_one(inputs)
+    if set(of.axes) & set(np.atleast_1d(node.params["axis" if node.name == "split" else "dimensions"]).tolist()):
+        raise _UnprovenError(node.name)
+    return of
+
+
 def _concatenate(node: Node, inputs: Sequence[State], shape: tuple[int, ...]) -> _Map:
     maps = [state for state in inputs if isinstance(state, _Map)]
     if len(maps) < len(inputs) or node.params["dimension"] in maps[0].axes:
@@ -356,4 +384,7 @@ _RULES: dict[str, Callable[[Node, Sequence[State], tuple[int, ...]], _Map]] = {
     "reshape": _reshape,
     "squeeze": _squeeze,
     "concatenate": _concatenate,
+    "cond": _elementwise,  # of what its branches gave
+    "rev": _beside,
+    "split": _beside,
 }

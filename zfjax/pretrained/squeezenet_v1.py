@@ -86,7 +86,7 @@ class CaffeNet(NamedTuple):
         """The network as a `zfjax.nets.Net`, for every figure: its way down is that of `zfjax.project_fn`."""
         known = caffe.receptive_fields(self.table)
         return FunctionNet(
-            _function_of(self.table, self.maps, self.image_size),
+            _function_of(self.table, self.maps, None),  # of crops too
             self.params,
             image_size=self.image_size,
             picture_size=self.picture_size,
@@ -193,15 +193,17 @@ def _known_rows() -> Iterator[caffe.CaffeLayer]:
 
 @cache
 def _function_of(
-    table: caffe.Table, named: tuple[tuple[str, str], ...], size: int
+    table: caffe.Table, named: tuple[tuple[str, str], ...], size: int | None
 ) -> Callable[[Params, jax.Array], dict[str, jax.Array]]:
-    """One function object for equal arguments, so that JAX finds what it compiled."""
+    """One function object for equal arguments, so that JAX finds what it compiled; `size`: None for images of any."""
+    side = "H, W" if size is None else f"{size}, {size}"
 
     def features(params: Params, images: jax.Array) -> dict[str, jax.Array]:
-        if images.ndim != 4 or images.shape[1:] != (size, size, 3) or not jnp.issubdtype(images.dtype, jnp.floating):
+        fits = images.ndim == 4 and images.shape[3] == 3 and (size is None or images.shape[1:3] == (size, size))
+        if not fits or not jnp.issubdtype(images.dtype, jnp.floating):
             raise UserError(
-                f"images of {images.dtype} {images.shape}: floating point [B, {size}, {size}, 3], pixels minus the "
-                "mean, is needed"
+                f"images of {images.dtype} {images.shape}: floating point [B, {side}, 3], pixels minus the mean, is "
+                "needed"
             )
         maps = caffe.run(table, params, images[..., ::-1])  # Caffe reads pictures with OpenCV, whose colours are BGR
         return {layer: maps[name] for layer, name in named}
