@@ -104,8 +104,8 @@ def test_a_crop_is_fed_where_it_is_enough():
     fn, fed = PROVEN["pool with padding"], []
     net = FunctionNet(lambda images: {"map": fn(images)}, image_size=SIDE)
     step = net._projection_of("map", "deconvnet")
-    net._compiled["map", "deconvnet"] = lambda params, images, *rest: fed.append(images.shape) or step(
-        params, images, *rest
+    net._compiled["map", "deconvnet"] = lambda params, images, *rest: (
+        fed.append(images.shape) or step(params, images, *rest)
     )
     places = [(4, 4), (0, 0), (9, 2)]  # inside, and over the border
     for place in places:
