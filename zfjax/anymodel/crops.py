@@ -116,7 +116,7 @@ def _proof_of(fn: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtyp
 
 
 def _is_known(node: Node) -> bool:
-    """The derivative of a call with its own looks at what the call looks at: those of JAX, and pooling with switches."""
+    """Its derivative looks at no more than the call itself: calls of JAX, and pooling with switches."""
     (program,) = programs_of(node.eqns[0])
     _, _, place = str(program.jaxpr.debug_info.func_src_info).partition(" at ")
     return node.calls[-1].by_jax or place.startswith(f"{ops.__file__}:")
