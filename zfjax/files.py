@@ -174,6 +174,12 @@ class LeftOut:
         if entry["count"] <= self.FIRST:
             entry["first"].append(printable(name))
 
+    def add_hidden(self, path: Path, name: str) -> None:
+        """Count a hidden file, or every file below a hidden folder."""
+        inside = [below for below in path.rglob("*") if below.is_file()] if path.is_dir() else [path]
+        for below in sorted(inside):
+            self.add("hidden files", f"{name}/{below.relative_to(path).as_posix()}" if below != path else name)
+
     def take(self, other: LeftOut, before: str) -> None:
         """Add another's counts, whose names stand below `before`."""
         for reason, entry in other.reasons.items():
@@ -213,7 +219,7 @@ def _walk(folder: Path, root: Path, left_out: LeftOut, above: frozenset[Path]) -
     for path in sorted(folder.iterdir()):
         name = path.relative_to(root).as_posix()
         if is_hidden(path.name):
-            left_out.add("hidden files", name)
+            left_out.add_hidden(path, name)
         elif path.is_dir():
             if path.is_symlink() and path.resolve() in above:
                 left_out.add("links back to a folder above", name)

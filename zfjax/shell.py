@@ -77,7 +77,9 @@ def in_one_line() -> Iterator[None]:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         first = str(error).strip().split("\n")[0]
-        raise SystemExit(f"error: memory ran out ({first}); a smaller --batch-size takes less") from error
+        raise SystemExit(
+            f"error: memory ran out ({first}); fewer images at once (--batch-size), or smaller ones, take less"
+        ) from error
     except OSError as error:
         if (words := of_the_system(error)) is None:  # a name of ours, or no word of the system's
             raise

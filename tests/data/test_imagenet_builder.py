@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tiny_photos import NUMBERS, SIZE, SYNSETS, TRAIN, VAL, photo, prepare, tar_
 
 from experiments import prepare_imagenet
 from zfjax import files
-from zfjax.data import archives, imagenet, imagenet_builder
+from zfjax.data import archives, imagenet, imagenet_builder, preparation
 from zfjax.data.imagenet import open_imagenet
 
 
@@ -103,6 +104,8 @@ def test_wrong_sources_and_arguments_are_named(tmp_path):
     for name in ("size", "workers"):
         with pytest.raises(ValueError, match=f"--{name} must be at least 1, not 0"):
             prepare(source, tmp_path, **{name: 0})
+    with pytest.raises(ValueError, match="--size must be at most 4,096 pixels, not 70,000"):
+        prepare(source, tmp_path, size=70_000)
     (tmp_path / "empty" / "train" / "cat").mkdir(parents=True)
     with pytest.raises(ValueError, match="train/cat has no pictures"):
         prepare(tmp_path / "empty", tmp_path)
@@ -178,6 +181,17 @@ def test_failed_overwrite_keeps_the_set_that_was_there(tmp_path, monkeypatch):
     folder.rename(folder.parent / "incomplete.old")  # as a kill between the two renames leaves it
     files.clear(folder, folder.parent / "incomplete.old")
     assert open_imagenet(data).fingerprint == before
+
+
+def test_nothing_is_left_of_a_preparation_whose_worker_was_killed(tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise BrokenProcessPool("a worker was killed")
+        yield
+
+    monkeypatch.setattr(preparation, "convert", broken)
+    with pytest.raises(BrokenProcessPool):
+        prepare(write_tars(tmp_path / "source"), tmp_path)
+    assert not list(tmp_path.rglob("incomplete.*"))
 
 
 @offspring.needs_proc

@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import shutil
 import sys
 import tarfile
 
@@ -116,6 +117,9 @@ def test_a_share_of_each_class_is_held_out_where_there_is_no_split(tmp_path, fla
     for share in (0, 1, -0.5):
         with pytest.raises(UserError, match="a share between 0 and 1 is needed"):
             prepare(source, tmp_path / "other", val_share=share)
+    (source / "Testing").mkdir()
+    with pytest.raises(UserError, match="Testing seems to be a split and no class: move it away, or rename it"):
+        prepare(source, tmp_path / "other", val_share=0.2)
     with pytest.raises(UserError, match="there is a validation split already"):
         prepare(write_folders(tmp_path / "both"), tmp_path / "other", val_share=0.2)
 
@@ -154,6 +158,57 @@ def test_what_is_not_read_is_counted_by_reason_and_told(tmp_path, monkeypatch, c
     assert "1 links to nothing (train/n01443537/gone.JPEG)" in printed and " = ".join(pair) in printed
 
 
+def test_what_lies_beside_the_splits_is_counted_too(tmp_path):
+    source = write_folders(tmp_path)
+    names = ["loose.jpg", "classx/1.jpg", "classx/deep/2.png", "LOC_val_solution.csv", ".cache/3.jpg", ".cache/4.jpg"]
+    for name in names:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(photo(1))
+    (source / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    (source / "train" / ".a").mkdir()
+    (source / "train" / ".a" / "5.jpg").write_bytes(photo(1))
+    left_out = prepare(source, tmp_path)["left_out"]
+    assert {reason: entry["count"] for reason, entry in left_out.items()} == {
+        "pictures beside the splits": 3,
+        "other files beside the splits": 1,
+        "hidden files": 3,
+        "links to nothing": 1,
+    }
+    assert left_out["pictures beside the splits"]["first"] == ["classx/1.jpg", "classx/deep/2.png", "loose.jpg"]
+    assert left_out["hidden files"]["first"] == ["train/.a/5.jpg", ".cache/3.jpg", ".cache/4.jpg"]
+
+
+GZIP, ZSTD = gzip.compress(b"x"), b"\x28\xb5\x2f\xfd" + bytes(600)
+
+
+@pytest.mark.parametrize(
+    ("missing", "name", "data", "words"),
+    [
+        ("val", "ILSVRC2012_img_val.tar.gz", GZIP, r"is compressed \(gzip\): unpack it.*the validation split"),
+        ("val", "ILSVRC2012_img_val.tar.part", b"", "is no finished download: finish it"),
+        ("val", "ILSVRC2012_img_val.tar.zst", ZSTD, r"is compressed \(zstd\)"),
+        ("val", "val.zip", b"PK\x03\x04", r"is compressed \(zip\)"),
+        ("val", "val.tar", bytes(512), "has another name than the official tar's"),
+        (
+            "val",
+            "validate/a/1.jpg",
+            b"x",
+            "the validation split, which is called val/, validation/, valid/: rename",
+        ),
+        ("val", "Val/a/1.jpg", b"x", "seems to be the validation split"),
+        ("train", "training/a/1.jpg", b"x", "seems to be the train split, which is called train/"),
+        ("train", "ILSVRC2012_img_train.tar.crdownload", b"x", "is no finished download"),
+    ],
+)
+def test_a_split_under_a_name_that_is_not_read_is_told(tmp_path, missing, name, data, words):
+    source = write_folders(tmp_path / "source")
+    shutil.rmtree(source / missing)
+    (source / name).parent.mkdir(parents=True, exist_ok=True)
+    (source / name).write_bytes(data)
+    with pytest.raises(UserError, match=words):
+        prepare(source, tmp_path)
+
+
 @pytest.mark.parametrize("ending", [".jfif", ".jpe", ".JPG", ".avif", ".ppm"])
 def test_pictures_of_every_ending_are_read(tmp_path, ending):
     for kind in "ab":
@@ -173,6 +228,11 @@ def empty_class(root):
 def undecodable_class(root):
     (write_folders(root) / "train" / "n01530575").mkdir()
     (root / "train" / "n01530575" / "1.JPEG").write_bytes(b"x")
+
+
+def undecodable_validation(root):
+    for path in (write_folders(root) / "val" / SYNSETS[0]).iterdir():
+        path.write_bytes(b"x")
 
 
 def one_class(root):
@@ -196,6 +256,7 @@ def val_and_validation(root):
         (dangling_class, "n01530575 is a link to nothing: a whole class would be missing"),
         (empty_class, "n01530575 has no pictures"),
         (undecodable_class, "no train photo of class n01530575 can be decoded"),
+        (undecodable_validation, f"no validation photo of class {SYNSETS[0]} can be decoded"),
         (one_class, "holds one class alone, n01443537"),
         (not_utf8, r"caf\\xe9.JPEG.*the name is not UTF-8"),
         (val_and_validation, "holds both val/ and validation/"),
@@ -247,6 +308,10 @@ def outer(**changed):
         (outer(n01443537=gzip.compress(CLASS["n01443537"])), r"\(n01443537.tar\) is compressed \(gzip\): unpack it"),
         (gzip.compress(outer()), r"train.tar is compressed \(gzip\): unpack it"),
         (outer() + outer(), "goes on after its end"),
+        (ZSTD, r"train.tar is compressed \(zstd\)"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(600), r"train.tar is compressed \(7z\)"),
+        (b"<!DOCTYPE html><html>sign in</html>", "train.tar is a web page and no tar: the download needs an account"),
+        (b"", "train.tar is empty"),
     ],
 )
 def test_tars_that_hold_less_or_more_than_they_seem_to_are_refused(tmp_path, tar, words):

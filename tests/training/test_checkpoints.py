@@ -161,6 +161,12 @@ def test_the_folder_of_a_checkpoint_is_called_by_its_step(copy, name):
     assert checkpoints.find(copy).name == "10"
 
 
+def test_hidden_folders_are_no_checkpoints(copy):
+    (copy / "checkpoints" / ".snapshot").mkdir()
+    checkpoints.check_names(copy / "checkpoints")
+    assert checkpoints.find(copy).name == "20"
+
+
 def test_epochs_of_figure_4_and_the_last_are_the_kept_ones():
     assert checkpoints.EVOLUTION_EPOCHS == (1, 2, 5, 10, 20, 30, 40, 64, 70)
 

@@ -9,7 +9,7 @@ import importlib.resources
 import itertools
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -24,7 +24,25 @@ TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.t
 _NAMES = {"train": ("train",), "validation": ("val", "validation", "valid")}  # of folders
 _ROOTS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")  # above them; the latter as Kaggle's archive has it
 _OFFICIAL = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"PK": "zip"}  # by their first two bytes
+_OF_PHOTOS = "([ _-]?(images|photos|set|data|split))?"
+_LIKE = {  # names that people give to splits
+    "train": re.compile(f"(train|training){_OF_PHOTOS}"),
+    "validation": re.compile(f"(val|valid|validate|validation){_OF_PHOTOS}"),
+    "test": re.compile(f"(test|testing){_OF_PHOTOS}"),
+}
+_COMPRESSED = {  # by their first bytes
+    b"\x1f\x8b\x08": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"PK\x03\x04": "zip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"]\0\0": "lzma",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!": "rar",
+    b"\x04\x22\x4d\x18": "lz4",
+}
+_ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zip", ".zst", ".lzma", ".7z", ".rar", ".lz4")
+_PARTS = (".part", ".crdownload", ".aria2", ".tmp", ".download", ".partial", ".!qb", ".filepart")  # of downloads
 
 
 class AnyPhoto(Protocol):
@@ -84,6 +102,7 @@ class Split:
 
     where: str
     listed: Callable[[LeftOut], Iterator[AnyPhoto]]
+    path: Path  # all that lies at or below it is listed, or counted as left out
 
     def __call__(self, left_out: LeftOut | None = None) -> Iterator[AnyPhoto]:
         """Lists the photos; what lies there and is none of them is counted in `left_out`."""
@@ -112,6 +131,8 @@ def find_splits(source: Path, val_share: float | None = None) -> dict[str, Split
     splits = _of_tfds(source) or _of_tars_and_folders(source)
     if not splits and val_share is not None and source.is_dir():
         splits = _of_one_folder(source)
+    else:
+        _check_misnamed(source, splits)
     if not splits:
         raise NotThereError(_nothing_there(source))
     if val_share is not None:
@@ -122,8 +143,71 @@ def find_splits(source: Path, val_share: float | None = None) -> dict[str, Split
         train = splits["train"]
         for split, name in (("train", "the rest"), ("validation", f"{val_share:.0%} of each class")):
             listed = functools.partial(_share_of, train, val_share, split == "validation")
-            splits[split] = Split(f"{name} of {train.where}", listed)
+            splits[split] = Split(f"{name} of {train.where}", listed, train.path)
     return splits
+
+
+def beside(source: Path, splits: Mapping[str, Split], left_out: LeftOut, *, ours: Path) -> None:
+    """Count what lies in `source` outside of its splits, and of `ours`, the folder that receives the prepared sets."""
+    source = source.resolve()
+    taken = {split.path.resolve() for split in splits.values()} | {ours.resolve()}
+    if source not in taken:
+        _beside(source, source, taken, left_out)
+
+
+def _beside(folder: Path, source: Path, taken: set[Path], left_out: LeftOut) -> None:
+    for path in sorted(folder.iterdir()):
+        name = path.relative_to(source).as_posix()
+        if path in taken:
+            continue
+        if any(path in split.parents for split in taken):
+            _beside(path, source, taken, left_out)
+        elif is_hidden(path.name):
+            left_out.add_hidden(path, name)
+        elif path.is_dir():
+            passed = LeftOut()
+            for below in walk(path, passed):
+                _add_beside(below, below.relative_to(source).as_posix(), left_out)
+            left_out.take(passed, f"{name}/")
+        elif path.is_symlink() and not path.exists():
+            left_out.add(DANGLING, name)
+        else:
+            _add_beside(path, name, left_out)
+
+
+def _add_beside(path: Path, name: str, left_out: LeftOut) -> None:
+    left_out.add("pictures beside the splits" if _is_picture(path) else "other files beside the splits", name)
+
+
+def _check_misnamed(source: Path, splits: Mapping[str, Split]) -> None:
+    """UserError for what seems to be a split that is not there, under a name by which it is not known."""
+    listed = sorted(source.iterdir()) if source.is_dir() else []
+    for split in TARS.keys() - splits.keys():
+        for path in listed:
+            name = path.name.casefold()
+            if path.is_dir() and _LIKE[split].fullmatch(name):
+                known = ", ".join(f"{one}/" for one in _NAMES[split])
+                raise UserError(f"{path} seems to be the {split} split, which is called {known}: rename the folder")
+            stem = re.split(r"\.", name)[0]
+            is_tars = name.startswith(TARS[split].casefold().removesuffix(".tar")) or _LIKE[split].fullmatch(stem)
+            if path.is_file() and is_tars and name.endswith((*_ARCHIVES, *_PARTS)):
+                raise UserError(f"{path} {_whats_wrong(path)} (it seems to be the {split} split)")
+
+
+def _whats_wrong(path: Path) -> str:
+    """Why an archive of a split is not read, and the way on."""
+    with naming("--source", path, "name files that can be read"), open(path, "rb") as stream:
+        first = stream.read(8)
+    if path.name.casefold().endswith(_PARTS):
+        return "is no finished download: finish it"
+    if kind := _compressed(first):
+        return f"is compressed ({kind}): unpack it to a tar or a folder"
+    return "has another name than the official tar's: rename it, or unpack it to a folder"
+
+
+def _compressed(first: bytes) -> str:
+    """What compressed a file that begins so; "" for anything else."""
+    return next((kind for magic, kind in _COMPRESSED.items() if first.startswith(magic)), "")
 
 
 def has_validation(source: Path) -> bool:
@@ -150,7 +234,8 @@ def _of_tars_and_folders(source: Path) -> dict[str, Split]:
             both = " and ".join(str(path.relative_to(source)) + "/" * path.is_dir() for path in places)
             raise UserError(f"--source {source} holds both {both}: leave only one of them there")
         if places:
-            splits[split] = Split(str(places[0]), functools.partial(_LISTS[split, places[0].is_dir()], places[0]))
+            listed = functools.partial(_LISTS[split, places[0].is_dir()], places[0])
+            splits[split] = Split(str(places[0]), listed, places[0])
     return splits
 
 
@@ -163,7 +248,7 @@ def _of_tfds(source: Path) -> dict[str, Split]:
         raise UserError(f"--source {folder} holds TFDS's {info.name!r}: imagenet2012 is needed")
     names = tuple(info.features["label"].names)
     return {
-        split: Split(f"{folder} ({split})", functools.partial(_of_records, info, names, split))
+        split: Split(f"{folder} ({split})", functools.partial(_of_records, info, names, split), source)
         for split in TARS
         if split in info.splits
     }
@@ -186,10 +271,13 @@ def _of_records(info: Any, names: tuple[str, ...], split: str, left_out: LeftOut
 def _of_one_folder(source: Path) -> dict[str, Split]:
     """Class folders without splits, or one flat folder whose file names say the class; {} for a folder of neither."""
     listed = sorted(path for path in source.iterdir() if not is_hidden(path.name))
+    for path in listed:
+        if path.is_dir() and any(like.fullmatch(path.name.casefold()) for like in _LIKE.values()):
+            raise UserError(f"{path} seems to be a split and no class: move it away, or rename it")
     if any(path.is_dir() for path in listed):
-        return {"train": Split(str(source), functools.partial(_class_folders, source))}
+        return {"train": Split(str(source), functools.partial(_class_folders, source), source)}
     if any(_is_picture(path) for path in listed):
-        return {"train": Split(str(source), functools.partial(_flat, source))}
+        return {"train": Split(str(source), functools.partial(_flat, source), source)}
     return {}
 
 
@@ -319,7 +407,7 @@ def _class_folders(root: Path, left_out: LeftOut) -> Iterator[Photo]:
     for path in sorted(root.iterdir()):
         name = f"{root.name}/{path.name}"
         if is_hidden(path.name):
-            left_out.add("hidden files", name)
+            left_out.add_hidden(path, name)
         elif path.is_dir():
             folders.append(path)
         elif path.is_symlink() and not path.exists():
@@ -375,8 +463,13 @@ def members(stream: Any, where: str, left_out: LeftOut | None = None) -> list[ta
     in it, as nothing is unpacked that it could point to, and for a name that stands in it twice.
     """
     left_out = LeftOut() if left_out is None else left_out
-    if kind := _COMPRESSED.get(stream.read(2)):
+    first = stream.read(512)
+    if kind := _compressed(first):
         raise UserError(f"{where} is compressed ({kind}): unpack it to a tar or a folder, to be read in any order")
+    if first.lstrip()[:5].lower() in (b"<html", b"<!doc", b"<?xml"):
+        raise UserError(f"{where} is a web page and no tar: the download needs an account; sign in and repeat it")
+    if not first:
+        raise UserError(f"{where} is empty: copy or download it again")
     stream.seek(0)
     listed = []
     try:

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from zfjax import files
-from zfjax.data import imagenet, pictures, preparation
+from zfjax.data import archives, imagenet, pictures, preparation
 from zfjax.data.archives import AnyPhoto, Split, find_splits, official_synsets
 from zfjax.errors import FailedError, UserError, check_name, naming, of_the_system
 from zfjax.extras import extra
@@ -29,6 +29,7 @@ with extra("train"):
     from array_record.python.array_record_module import ArrayRecordWriter
 
 _EQUAL_NAMED = 20  # groups of photos of equal bytes that are named; all are counted
+MAX_SIZE = 4096  # pixels, of which a worker holds a sum: 400 MB
 PICTURES_PER_SHARD = 8192  # 250 MB at 256 pixels: ImageNet is 157 + 7 files, few enough to hold all of them open
 
 
@@ -186,11 +187,14 @@ class Imagenet(tfds.core.GeneratorBasedBuilder):
         }
 
     def _check_classes(self, infos: list[tfds.core.SplitInfo]) -> None:
-        """UserError for a class that would vanish, as none of its training photos can be decoded."""
-        split = infos[0].name
-        for label, name in enumerate(self._plan.class_names):
-            if not self._tally.stored[split, label]:
-                raise UserError(f"no {split} photo of class {name} can be decoded: mend them, or take the class away")
+        """UserError for a class that would vanish from a split, as none of its photos there can be decoded."""
+        for split in (info.name for info in infos):
+            for label, name in enumerate(self._plan.class_names):
+                absent = split == "validation" and name in self._plan.unseen
+                if not absent and not self._tally.stored[split, label]:
+                    raise UserError(
+                        f"no {split} photo of class {name} can be decoded: mend them, or take the class away"
+                    )
 
     def _equal(self) -> dict[str, Any]:
         """The photos of equal bytes under several names: their number, and the names of the first few groups."""
@@ -272,6 +276,8 @@ def prepare(
     for name, value in (("--size", size), ("--workers", workers), ("pictures_per_shard", pictures_per_shard)):
         if value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
+    if size > MAX_SIZE:
+        raise UserError(f"--size must be at most {MAX_SIZE:,} pixels, not {size:,}")
     folder = imagenet.set_folder(data_dir, size)
     check_name("data_dir", data_dir)
     if folder.exists() and not overwrite:
@@ -287,6 +293,7 @@ def prepare(
             pictures_per_shard=pictures_per_shard,
             val_share=val_share,
         )
+        archives.beside(source, plan.splits, plan.left_out, ours=folder.parents[1])
         workshop, replaced = folder.parent / "incomplete.new", folder.parent / "incomplete.old"
         try:
             files.clear(folder, replaced)
@@ -299,7 +306,11 @@ def prepare(
                 folder.rename(replaced)
             imagenet.set_folder(workshop, size).rename(folder)
             files.clear(folder, replaced)
-        except OSError as error:
+        except Exception as error:
+            with contextlib.suppress(OSError):  # the next preparation removes what this one cannot
+                files.clear(folder, replaced)
+            if not isinstance(error, OSError):
+                raise
             if not isinstance(error, FailedError) and of_the_system(error) is None:
                 raise
             why = error.strerror or error

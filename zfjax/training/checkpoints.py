@@ -220,7 +220,11 @@ def step_of(name: str) -> int | None:
 def check_names(folder: Path) -> None:
     """UserError where something else than checkpoints, and what a kill left of one, lies in a run's `checkpoints`."""
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if entry.is_dir() and step_of(entry.name) is None and _UNFINISHED not in entry.name:
+        if (
+            entry.is_dir()
+            and step_of(entry.name) is None
+            and not (_UNFINISHED in entry.name or files.is_hidden(entry.name))
+        ):
             raise UserError(f"{folder} holds {entry.name!r}, which is no step: move it away, or call it by its step")
 
 
