@@ -17,7 +17,13 @@ from zfjax.errors import UserError
 
 @dataclass(frozen=True)
 class Pool:
-    """Max-pooling; the last window may hang over the bottom and right edge ("ceil" rule), as Fig. 3's sizes need."""
+    """Max-pooling; the last window may hang over the bottom and right edge ("ceil" rule), as Fig. 3's sizes need.
+
+    Examples:
+      >>> import zfjax
+      >>> zfjax.Pool(size=2, stride=2)
+      Pool(size=2, stride=2)
+    """
 
     size: int = 3  # side of the window, pixels, 1 to 16: a switch, dy * size + dx, is a uint8
     stride: int = 2  # pixels
@@ -34,6 +40,11 @@ class ContrastNorm:
 
     Paper is silent on the constants: these are Krizhevsky et al. 2012, section 3.3, where the sum is not divided
     by its number of terms. PyTorch and Caffe divide, so a network imported from them has alpha / num_maps here.
+
+    Examples:
+      >>> import zfjax
+      >>> zfjax.ContrastNorm(alpha=1e-4 / 5)  # what PyTorch calls LocalResponseNorm(5, alpha=1e-4, k=2)
+      ContrastNorm(num_maps=5, k=2.0, alpha=2e-05, beta=0.75)
     """
 
     num_maps: int = 5  # maps in the neighbourhood, odd, for the map itself stands in the middle
@@ -44,7 +55,13 @@ class ContrastNorm:
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolutional layer: filters, bias, ReLU, then the stages of `after` in that order."""
+    """A convolutional layer: filters, bias, ReLU, then the stages of `after` in that order.
+
+    Examples:
+      >>> import zfjax
+      >>> zfjax.Conv("conv1", 96, kernel=7, stride=2, padding=(1, 1), after=(zfjax.Pool(), zfjax.ContrastNorm())).pool
+      Pool(size=3, stride=2)
+    """
 
     name: str
     features: int  # number of filters
@@ -67,7 +84,13 @@ class Conv:
 
 @dataclass(frozen=True)
 class Dense:
-    """A fully connected layer; `hidden` ones are followed by ReLU and dropout, the last one gives the logits."""
+    """A fully connected layer; `hidden` ones are followed by ReLU and dropout, the last one gives the logits.
+
+    Examples:
+      >>> import zfjax
+      >>> zfjax.ZFNET.layers[-1] == zfjax.Dense("fc8", 1000, hidden=False)
+      True
+    """
 
     name: str
     features: int
@@ -83,7 +106,13 @@ Shape = tuple[int, ...]
 
 
 class Sizes(NamedTuple):
-    """Shapes of one layer for one image: [H, W, C] of a `Conv`, [C] of a `Dense`."""
+    """Shapes of one layer for one image: [H, W, C] of a `Conv`, [C] of a `Dense`.
+
+    Examples:
+      >>> import zfjax
+      >>> zfjax.ZFNET.sizes()["conv2"]
+      Sizes(input=(55, 55, 96), filtered=(26, 26, 256), output=(13, 13, 256), kernel=(5, 5, 96, 256))
+    """
 
     input: Shape  # what the layer reads; a Dense layer above a Conv reads its flattened [H, W, C]
     filtered: Shape  # right after the filters, where a pool reads
@@ -189,7 +218,16 @@ _RULES: dict[type, dict[str, FieldRule]] = {
 
 
 class ReceptiveField(NamedTuple):
-    """Place (y, x) of a map sees image rows offset + y * stride up to, not including, that + size; columns alike."""
+    """Place (y, x) of a map sees image rows offset + y * stride up to, not including, that + size; columns alike.
+
+    Examples:
+      >>> import zfjax
+      >>> field = zfjax.receptive_field(zfjax.ZFNET, "conv2")
+      >>> field
+      ReceptiveField(size=43, stride=16, offset=-1)
+      >>> field.box((0, 1))
+      (-1, 15, 42, 58)
+    """
 
     size: int  # pixels
     stride: int  # pixels between the fields of neighbouring places

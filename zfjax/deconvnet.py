@@ -459,6 +459,15 @@ def project_places(
     Returns:
       float32 [N, size, size, 3], signed, in pixels: `way` of each activation by itself. UserError for a place
       outside `images` or the layer, or another way.
+
+    Examples:
+      >>> import jax, numpy as np, zfjax
+      >>> table = zfjax.Architecture("small", (zfjax.Conv("conv1", 4, kernel=3),), image_size=8)
+      >>> images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+      >>> params = zfjax.ConvNet(table).init(jax.random.key(0), images)["params"]
+      >>> units = zfjax.Unit(np.array([0, 1, 2]), (np.array([0, 3, 5]), np.array([0, 3, 5])), "conv1")
+      >>> zfjax.deconvnet.project_places(params, images, units, of=np.array([0, 0, 1]), architecture=table).shape
+      (3, 8, 8, 3)
     """
     places = units
     if isinstance(units, Unit):

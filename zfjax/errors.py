@@ -14,6 +14,14 @@ class UserError(ValueError):
     """An argument, a file or a folder that does not fit; its words name it, its value, the rule and the way on.
 
     A command shows it in one line. Everything else keeps its traceback.
+
+    Examples:
+      >>> import zfjax
+      >>> try:
+      ...     zfjax.receptive_field(zfjax.ZFNET, "conv9")
+      ... except zfjax.UserError as error:
+      ...     print(error)
+      unknown layer 'conv9': zfnet has conv1, conv2, conv3, conv4, conv5, fc6, fc7, fc8
     """
 
 

@@ -49,6 +49,12 @@ def in_batches(fn: Features, images: np.ndarray, *, batch_size: int = 64) -> Any
     """fn(images) as NumPy arrays, `batch_size` images at a time, the last batch filled up: compiled once.
 
     UserError for no image, a batch size below 1, or features without a row for each image.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> images = np.ones((5, 2, 2, 1), np.float32)
+      >>> zfjax.features.in_batches(lambda images: images.sum((1, 2, 3)), images, batch_size=2)
+      array([4., 4., 4., 4., 4.], dtype=float32)
     """
     images = np.asarray(images)
     if not np.ndim(images) or not len(images):

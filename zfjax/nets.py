@@ -52,7 +52,14 @@ LOOKED_AT_ONCE = 16  # images, to find the places of units that do not say their
 
 
 class Net(Protocol):
-    """A network to look at. Images are its input, float [B, H, W, C]; pictures are uint8, as they are stored."""
+    """A network to look at. Images are its input, float [B, H, W, C]; pictures are uint8, as they are stored.
+
+    Examples:
+      >>> import zfjax
+      >>> net: zfjax.Net = zfjax.FunctionNet(lambda images: {"mean": images.mean((1, 2))}, image_size=8, name="mean")
+      >>> net.name, net.layers, net.image_size
+      ('mean', ('mean',), 8)
+    """
 
     @property
     def name(self) -> str:
@@ -137,7 +144,15 @@ def width_of(architecture: Architecture) -> float | None:
 
 
 def class_words(net: Net) -> tuple[str, ...]:
-    """The classes as people call them: "golf ball" where the class is the synset n03445777."""
+    """The classes as people call them: "golf ball" where the class is the synset n03445777.
+
+    Examples:
+      >>> import zfjax
+      >>> fn = lambda images: {"logits": images.mean((1, 2))}
+      >>> names = ("n02099601", "red fox", "b")
+      >>> zfjax.nets.class_words(zfjax.FunctionNet(fn, image_size=8, class_names=names))
+      ('golden retriever', 'red fox', 'b')
+    """
     return archives.class_words(net.class_names)
 
 
@@ -161,7 +176,14 @@ def hidden_layers(net: Net) -> tuple[str, ...]:
 
 
 def shapes_of(net: Net, layers: Sequence[str] | None = None) -> dict[str, tuple[int, ...]]:
-    """{layer: [H, W, C] or [C]}, the shape of each layer's features of one image; nothing is computed."""
+    """{layer: [H, W, C] or [C]}, the shape of each layer's features of one image; nothing is computed.
+
+    Examples:
+      >>> import zfjax
+      >>> fn = lambda images: {"maps": images[:, ::2, ::2], "mean": images.mean((1, 2))}
+      >>> zfjax.nets.shapes_of(zfjax.FunctionNet(fn, image_size=8, name="halves"))
+      {'maps': (4, 4, 3), 'mean': (3,)}
+    """
     layers = net.layers if layers is None else layers
     if isinstance(net, OfTable | FunctionNet):
         shapes = net.shapes
@@ -173,7 +195,14 @@ def shapes_of(net: Net, layers: Sequence[str] | None = None) -> dict[str, tuple[
 
 
 def map_layers(net: Net) -> tuple[str, ...]:
-    """The layers that have places (feature maps), from the image up."""
+    """The layers that have places (feature maps), from the image up.
+
+    Examples:
+      >>> import zfjax
+      >>> fn = lambda images: {"maps": images[:, ::2, ::2], "mean": images.mean((1, 2))}
+      >>> zfjax.nets.map_layers(zfjax.FunctionNet(fn, image_size=8, name="halves"))
+      ('maps',)
+    """
     return tuple(layer for layer, shape in shapes_of(net).items() if len(shape) == 3)
 
 
@@ -304,7 +333,13 @@ class OfTable:
 
 @dataclass(frozen=True, eq=False)
 class TrainedNet(OfTable):
-    """The network of a run's checkpoint, and what belongs to it."""
+    """The network of a run's checkpoint, and what belongs to it.
+
+    Examples:
+      >>> import zfjax
+      >>> net = zfjax.load_net("runs/zfnet")  # doctest: +SKIP
+      >>> net.architecture.name, net.layers[-1], net.params["conv1"]["kernel"].shape  # doctest: +SKIP
+    """
 
     architecture: Architecture
     params: Params
@@ -646,7 +681,14 @@ def _check_range(name: str, values: np.ndarray, limit: int, layer: str) -> None:
 
 
 def features_of_pictures(net: Net, layers: Sequence[str]) -> Features:
-    """fn(pictures uint8 [B, *picture_size, C]) -> {layer: features}, of their centres as `net.prepare` makes them."""
+    """fn(pictures uint8 [B, *picture_size, C]) -> {layer: features}, of their centres as `net.prepare` makes them.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> net = zfjax.FunctionNet(lambda images: {"mean": images.mean((1, 2))}, image_size=8, name="a")
+      >>> zfjax.nets.features_of_pictures(net, ["mean"])(np.full((1, 8, 8, 3), 255, np.uint8))
+      {'mean': Array([[1., 1., 1.]], dtype=float32)}
+    """
     if isinstance(net, OfTable) and net.mean.ndim == 3:
         return layer_features.layers_of_pictures(net.params, net.mean, layers, architecture=net.architecture)
     if isinstance(net, FunctionNet):
@@ -716,6 +758,11 @@ def load_epochs(net: Path | str | None) -> dict[int, Net] | None:
     """{epoch: net}, ascending, where `net` is "module:NAME" of what is, or returns, such a mapping; else None.
 
     UserError for a mapping of something else, or of nets that do not have the same layers.
+
+    Examples:
+      >>> import zfjax
+      >>> epochs = zfjax.nets.load_epochs("runs/zfnet")  # doctest: +SKIP
+      >>> sorted(epochs)  # doctest: +SKIP
     """
     if net is None or Path(net).exists() or not _MODULE_AND_NAME.fullmatch(str(net)):
         return None
@@ -870,7 +917,16 @@ class Views(NamedTuple):
 
 
 def read_views(source: Source, indices: Sequence[int] | np.ndarray, net: Net) -> Views:
-    """The examples at `indices` of a split whose pictures have the net's picture size."""
+    """The examples at `indices` of a split whose pictures have the net's picture size.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> from zfjax.data import demo
+      >>> net = zfjax.FunctionNet(lambda images: {"mean": images.mean((1, 2))}, image_size=64, name="mean")
+      >>> views = zfjax.nets.read_views(demo.DemoSource(1, 4, 64), np.array([0, 3]), net)
+      >>> views.pictures.shape, views.labels.shape
+      ((2, 64, 64, 3), (2,))
+    """
     (height, width), stored_size = size_of(net.image_size), size_of(net.picture_size)
     with ThreadPoolExecutor() as pool:  # Pillow and JAX work without the interpreter's lock
         examples = list(pool.map(source.__getitem__, map(int, indices)))

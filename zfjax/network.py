@@ -20,7 +20,17 @@ Params = Mapping[str, Mapping[str, jax.Array]]  # params[layer]["kernel" | "bias
 
 
 class LayerTrace(NamedTuple):
-    """What the deconvnet and the analyses need of one layer."""
+    """What the deconvnet and the analyses need of one layer.
+
+    Examples:
+      >>> import jax, numpy as np, zfjax
+      >>> table = zfjax.Architecture("small", (zfjax.Conv("conv1", 4, kernel=3, after=(zfjax.Pool(),)),), image_size=9)
+      >>> net = zfjax.ConvNet(table)
+      >>> images = np.ones((1, 9, 9, 3), np.float32)
+      >>> _, trace = net.apply(net.init(jax.random.key(0), images), images)
+      >>> trace["conv1"].features.shape, trace["conv1"].switches.dtype
+      ((1, 3, 3, 4), dtype('uint8'))
+    """
 
     features: jax.Array  # [B, H, W, C] after ReLU, pool and norm; [B, C] of a dense layer; logits of the last one
     switches: jax.Array | None = None  # uint8 [B, H, W, C], dy * size + dx in the pool's window; None without pool

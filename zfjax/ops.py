@@ -23,7 +23,18 @@ KEPT = "kept_on_the_way_down"
 
 
 class Pooled(NamedTuple):
-    """Result of `max_pool`."""
+    """Result of `max_pool`.
+
+    Examples:
+      >>> import jax.numpy as jnp, zfjax
+      >>> pooled = zfjax.max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), size=2, stride=2)
+      >>> pooled.values[0, :, :, 0]
+      Array([[ 5.,  7.],
+             [13., 15.]], dtype=float32)
+      >>> pooled.switches[0, :, :, 0]
+      Array([[3, 3],
+             [3, 3]], dtype=uint8)
+    """
 
     values: jax.Array  # [B, H', W', C] the maximum of each window
     switches: jax.Array  # uint8 [B, H', W', C] its place in the window, dy * size + dx

@@ -33,6 +33,13 @@ def data_parallel(step: Callable[..., Any], *, donate_state: bool = False) -> Ca
 
     Returns:
       A compiled function of (state from `replicate`, batch from `split`), whose result is one value, not a stack.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, zfjax
+      >>> step = lambda total, batch: total + jax.lax.psum(batch.sum(), zfjax.parallel.AXIS)
+      >>> add = zfjax.parallel.data_parallel(step)
+      >>> add(zfjax.parallel.replicate(jnp.zeros(())), zfjax.parallel.split(jnp.ones((8, 2))))
+      Array(16., dtype=float32)
     """
     donated = (0,) if donate_state else ()
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=donated)
@@ -53,6 +60,11 @@ def replicate(state: Any) -> Any:
     """Place a state on all devices of this host, where `data_parallel` keeps it.
 
     Without this a donated state breaks with several hosts: their devices are no single default device.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, zfjax
+      >>> zfjax.parallel.replicate({"total": jnp.zeros(())})["total"].sharding.num_devices == jax.local_device_count()
+      True
     """
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
@@ -62,6 +74,11 @@ def split(batch: Any) -> Any:
     """Give each local device its rows: [b, ...] -> [local devices, b / local devices, ...] of every array.
 
     Devices take consecutive blocks of rows. UserError where the rows do not divide evenly.
+
+    Examples:
+      >>> import jax.numpy as jnp, zfjax
+      >>> zfjax.parallel.split({"image": jnp.ones((8, 4, 4, 3))})["image"].ndim
+      5
     """
     return jax.tree.map(_split_rows, batch)
 

@@ -32,14 +32,28 @@ def size_of(size: Size) -> tuple[int, int]:
 
 
 def subtract_mean(pictures: Pixels, mean: Pixels) -> Pixels:
-    """uint8 [B, S, S, 3] minus the mean image float32 [S, S, 3], both stored at the same size. -> float32"""
+    """uint8 [B, S, S, 3] minus the mean image float32 [S, S, 3], both stored at the same size. -> float32
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.pixels.subtract_mean(np.full((1, 2, 2, 1), 9, np.uint8), np.full((2, 2, 1), 4, np.float32))[0, :, :, 0]
+      array([[5., 5.],
+             [5., 5.]], dtype=float32)
+    """
     if pictures.shape[1:] != mean.shape:
         raise UserError(f"mean of shape {mean.shape}: the pictures are {pictures.shape[1:]}")
     return pictures.astype(jnp.float32) - mean[None]
 
 
 def center_crop(pictures: Pixels, mean: Pixels, size: Size) -> Pixels:
-    """The mean-subtracted centre of each picture. [B, H, W, C] uint8 -> [B, *size, C] float32"""
+    """The mean-subtracted centre of each picture. [B, H, W, C] uint8 -> [B, *size, C] float32
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.pixels.center_crop(np.full((1, 4, 4, 1), 9, np.uint8), np.full((4, 4, 1), 4, np.float32), 2)[0, :, :, 0]
+      array([[5., 5.],
+             [5., 5.]], dtype=float32)
+    """
     (rows, columns), (height, width) = _margins(pictures, size), size_of(size)
     top, left = rows // 2, columns // 2
     return subtract_mean(pictures, mean)[:, top : top + height, left : left + width]
@@ -93,7 +107,15 @@ def as_picture(projection: np.ndarray, scale: float) -> np.ndarray:
 
 
 def cut(picture: np.ndarray, box: tuple[int, int, int, int], fill: float | np.ndarray) -> np.ndarray:
-    """Rows and columns (top, left, bottom, right) of [H, W, C]; what lies outside the picture is `fill`."""
+    """Rows and columns (top, left, bottom, right) of [H, W, C]; what lies outside the picture is `fill`.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.pixels.cut(np.ones((4, 4, 3), np.uint8), (-1, 0, 2, 2), fill=0)[:, :, 0]
+      array([[0, 0],
+             [1, 1],
+             [1, 1]], dtype=uint8)
+    """
     if picture.ndim != 3:
         raise UserError(f"picture of shape {picture.shape}: [H, W, C] is needed")
     top, left, bottom, right = box
@@ -124,7 +146,13 @@ PERCENTILE = 99.5  # of |value|; the few above it are drawn white or black, so t
 
 
 def symmetric_scale(values: np.ndarray) -> float:
-    """The |value| that is drawn white (or black): the PERCENTILE of those that are not zero; 0 where all are."""
+    """The |value| that is drawn white (or black): the PERCENTILE of those that are not zero; 0 where all are.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.pixels.symmetric_scale(np.array([-2.0, 1.0]))
+      1.995
+    """
     size = np.abs(values[values != 0])
     return float(np.percentile(size, PERCENTILE)) if size.size else 0.0
 
@@ -140,7 +168,13 @@ def in_colours(pictures: np.ndarray) -> np.ndarray:
 
 
 def grey(pictures: np.ndarray) -> np.ndarray:
-    """Pictures uint8 [..., H, W, C] without their colours: each pixel's luma (Rec. 601) in all three channels."""
+    """Pictures uint8 [..., H, W, C] without their colours: each pixel's luma (Rec. 601) in all three channels.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.pixels.grey(np.array([[[[255, 0, 0]]]], np.uint8))
+      array([[[[76, 76, 76]]]], dtype=uint8)
+    """
     if pictures.shape[-1] != 3:
         return pictures
     luma = pictures @ np.array([0.299, 0.587, 0.114])
@@ -148,7 +182,13 @@ def grey(pictures: np.ndarray) -> np.ndarray:
 
 
 def signed_pictures(signed: np.ndarray, scale: float) -> np.ndarray:
-    """Signed values [..., H, W, C] on one scale: zero is mid-grey 128, +-scale white and black. -> uint8 [..., 3]"""
+    """Signed values [..., H, W, C] on one scale: zero is mid-grey 128, +-scale white and black. -> uint8 [..., 3]
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.pixels.signed_pictures(np.array([[[[-1.0, 0.0, 1.0]]]]), 1.0)
+      array([[[[  0, 128, 255]]]], dtype=uint8)
+    """
     return np.floor(as_picture(in_colours(signed), scale) * 255 + 0.5).astype(np.uint8)
 
 
@@ -163,6 +203,11 @@ def resized(pictures: np.ndarray, side: int) -> np.ndarray:
 
     Those of at most a third of `side` keep their pixels visible, each as a square of whole pixels, and come out at the
     largest multiple of their size that `side` holds.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.pixels.resized(np.zeros((1, 8, 8, 3), np.uint8), 4).shape
+      (1, 4, 4, 3)
     """
     height, width = pictures.shape[1:3]
     longer = max(height, width)
@@ -174,7 +219,13 @@ def resized(pictures: np.ndarray, side: int) -> np.ndarray:
 
 
 def mosaic(pictures: np.ndarray, columns: int, gap: int = TILE_GAP) -> np.ndarray:
-    """uint8 [N, h, w, 3] in rows of `columns` with white gaps. -> uint8 [H, W, 3]"""
+    """uint8 [N, h, w, 3] in rows of `columns` with white gaps. -> uint8 [H, W, 3]
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.pixels.mosaic(np.zeros((4, 8, 8, 3), np.uint8), columns=2).shape
+      (18, 18, 3)
+    """
     num, height, width, _ = pictures.shape
     rows = -(-num // columns)
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)

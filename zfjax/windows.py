@@ -27,7 +27,16 @@ AT_ONCE = 2**23  # bytes of products that are added up together, of as many unit
 
 
 class Windows(NamedTuple):
-    """What N units show of N images: pictures of one size, each with its place."""
+    """What N units show of N images: pictures of one size, each with its place.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> windows = zfjax.Windows(np.ones((1, 2, 2, 1)), rows=np.array([-1]), columns=np.array([1]))
+      >>> windows.paste((3, 3))[0, :, :, 0]
+      array([[0., 1., 1.],
+             [0., 0., 0.],
+             [0., 0., 0.]])
+    """
 
     pixels: jax.Array | np.ndarray  # [N, h, w, C] signed, in the images' unit; 0 where a window hangs over the border
     rows: jax.Array | np.ndarray  # int32 [N] the image's row at which each window begins; negative where it hangs over

@@ -54,6 +54,15 @@ def sign_changes(
 
     Returns:
       The tree of `fn` with int8 [M, N, D]; UserError as from `mask_squares`, or for features that are not finite.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> images = np.ones((2, 4, 4, 1), np.float32)
+      >>> places = np.full((3, 2, 2), 2.0)  # three masks, each in the middle of both images
+      >>> zfjax.correspondence.sign_changes(lambda images: images.mean((1, 2)), images, places, side=2)[:, :, 0]
+      array([[1, 1],
+             [1, 1],
+             [1, 1]], dtype=int8)
     """
     images, masks = np.asarray(images), np.asarray(masks)
     if masks.ndim != 3 or masks.shape[1:] != (len(images), 2):
@@ -168,6 +177,16 @@ def table(
       num_images: 2 to N, of each draw, which takes the same in every row and one of the row's masks; the paper has 5.
       num_draws, num_permutations: at least 1 of each, else UserError.
       seed: of draws and permutations.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> signs = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), (3, 6, 100))
+      >>> signs[0] = signs[0, :1]  # under the first mask all six images answer alike
+      >>> rows = {"eye": [0], "random": [1, 2]}
+      >>> counts = {"num_images": 5, "num_draws": 20, "num_permutations": 99}
+      >>> scores = zfjax.correspondence.table(signs, rows, controls=["random"], seed=0, **counts)
+      >>> scores["eye"].delta, scores["random"].delta > 0.4
+      (0.0, True)
     """
     _, num, num_features = signs.shape
     check_draw(num_images, num)
@@ -203,7 +222,13 @@ def table(
 
 
 def sign_consistency(differences: ArrayLike) -> float:
-    """Table 1's Delta of e [N, D], finite: the changes of N feature vectors, at least 2 (else UserError)."""
+    """Table 1's Delta of e [N, D], finite: the changes of N feature vectors, at least 2 (else UserError).
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.correspondence.sign_consistency(np.array([[1.0, -2.0], [3.0, -1.0]]))  # the same signs in both images
+      0.0
+    """
     if np.ndim(differences) != 2:
         raise UserError(f"differences of shape {np.shape(differences)}: [N, D], a vector for each image, is needed")
     if not np.isfinite(differences).all():
@@ -276,6 +301,13 @@ def mask_squares(images: ArrayLike, places: ArrayLike, *, side: Size, fill: Arra
 
     Returns:
       [N, H, W, C]; UserError for a place outside its image, or a side that is none of these.
+
+    Examples:
+      >>> import jax.numpy as jnp, zfjax
+      >>> zfjax.correspondence.mask_squares(jnp.ones((1, 3, 3, 1)), [(1.0, 1.0)], side=2)[0, :, :, 0]
+      Array([[0., 0., 1.],
+             [0., 0., 1.],
+             [1., 1., 1.]], dtype=float32)
     """
     images, places = jnp.asarray(images), np.asarray(places, np.float64)
     if images.ndim != 4 or places.shape != (len(images), 2):
@@ -305,6 +337,13 @@ def random_places(parts: np.ndarray, size: Size, *, side: Size, num: int, rng: n
 
     Returns:
       float [num, N, 2], (y, x) in pixels.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> parts = np.full((2, 1, 2), 4.0)
+      >>> places = zfjax.correspondence.random_places(parts, 32, side=8, num=3, rng=np.random.default_rng(0))
+      >>> places.shape
+      (3, 2, 2)
     """
     sides = nets.size_of(side)
     firsts = [np.arange(length - own + 1) for length, own in zip(nets.size_of(size), sides, strict=True)]
@@ -397,6 +436,11 @@ def compare_parts(
 
     Returns:
       Compared; UserError for a number out of range.
+
+    Examples:
+      photos, parts = annotations.open_annotations("faces.json", net)
+      views = zfjax.nets.read_views(photos.validation, range(24), net)
+      correspondence.compare_parts(net, views, parts, side=24).scores["conv5"]
     """
     check_draw(num_images, len(views.images))  # before the work, as `table` comes after it
     if views.parts is None:

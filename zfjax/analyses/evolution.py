@@ -150,6 +150,12 @@ def correlations(features: np.ndarray, final: np.ndarray) -> np.ndarray:
     Returns:
       float64 [C], -1 to 1. A map that does not vary yet (a dead one) has 0: nothing of what it will be is there. One
       whose final self does not vary has NaN: there is nothing to be like. UserError for features of two shapes.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> features = np.random.default_rng(0).normal(size=(4, 3, 3, 2))
+      >>> zfjax.evolution.correlations(features, 5 * features + 1).round(3)
+      array([1., 1.])
     """
     features, final = np.asarray(features), np.asarray(final)
     if features.shape != final.shape or features.ndim < 2:
@@ -159,7 +165,14 @@ def correlations(features: np.ndarray, final: np.ndarray) -> np.ndarray:
 
 
 def similarity(features: np.ndarray, final: np.ndarray) -> float | None:
-    """Mean of `correlations` over the maps whose final self varies; None where none does."""
+    """Mean of `correlations` over the maps whose final self varies; None where none does.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> features = np.random.default_rng(0).normal(size=(4, 3, 3, 2))
+      >>> round(zfjax.evolution.similarity(features, 5 * features + 1), 3)
+      1.0
+    """
     return _mean(correlations(features, final))
 
 
@@ -183,6 +196,11 @@ def settling_epoch(similarities: Sequence[float], epochs: Sequence[int], thresho
     Returns:
       The epoch; None where the last of these similarities is below the threshold. UserError for another number of
       similarities than epochs, none at all, epochs that do not ascend or a threshold out of range.
+
+    Examples:
+      >>> import zfjax
+      >>> zfjax.evolution.settling_epoch([0.1, 0.95, 0.97, 1.0], [1, 5, 10, 20])
+      5
     """
     if len(similarities) != len(epochs) or not epochs:
         raise UserError(f"similarities={list(similarities)}: one for each of the epochs {list(epochs)} is needed")
@@ -209,6 +227,11 @@ def lower_first(similarities: Sequence[Sequence[float | None]]) -> float | None:
 
     Returns:
       The share; None for fewer than two layers.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.evolution.lower_first([[0.2, 0.9, 1.0], [0.1, 0.3, 1.0]])
+      1.0
     """
     means = [float(np.mean(np.asarray(row, np.float64))) for row in similarities]
     pairs = [(low, high) for n, low in enumerate(means) for high in means[n + 1 :]]

@@ -64,6 +64,12 @@ def dominance(kernel: np.ndarray) -> Dominance:
 
     Returns:
       Dominance; UserError for a kernel of another number of axes, or one whose median filter is zero.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> kernel = np.ones((3, 3, 2, 4)) * np.array([1, 1, 1, 5.0])
+      >>> zfjax.filters.dominance(kernel)
+      Dominance(largest_over_median=5.0, energy_share=0.8928571428571429)
     """
     rms = _rms(kernel)
     if not np.median(rms) > 0:
@@ -76,6 +82,12 @@ def weak(kernel: np.ndarray, below: float = DEAD) -> np.ndarray:
 
     Paper is silent on what "dead" means: such a filter is an empty tile of Fig. 6 and adds next to nothing to what
     the layer hands on. A filter can also be dead by activity, as no image excites it: see `top_activations.alive`.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> kernel = np.ones((3, 3, 2, 3)) * np.array([1, 1, 1e-3])
+      >>> zfjax.filters.weak(kernel)
+      array([False, False,  True])
     """
     rms = _rms(kernel)
     return rms < below * np.median(rms)
@@ -92,6 +104,12 @@ def radial_spectrum(kernel: np.ndarray) -> Spectrum:
     """The power spectrum of each filter, summed over input maps and over rings of equal frequency.
 
     The ring of a frequency (fy, fx) is floor(GRID * sqrt(fy^2 + fx^2)).
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> spectrum = zfjax.filters.radial_spectrum(np.random.default_rng(0).normal(size=(7, 7, 3, 4)))
+      >>> spectrum.frequencies.shape, spectrum.energy.shape
+      ((46,), (4, 46))
     """
     power, radius = _power(kernel)
     rings = np.floor(radius * GRID + 1e-9).astype(int)
@@ -101,7 +119,14 @@ def radial_spectrum(kernel: np.ndarray) -> Spectrum:
 
 
 def band_energy(kernel: np.ndarray) -> dict[str, np.ndarray]:
-    """Share of each filter's energy in each of BANDS. -> {band: float [N]}"""
+    """Share of each filter's energy in each of BANDS. -> {band: float [N]}
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> bands = zfjax.filters.band_energy(np.ones((7, 7, 3, 1)))
+      >>> {band: energy.round(2) for band, energy in bands.items()}
+      {'low': array([0.81]), 'middle': array([0.11]), 'high': array([0.09])}
+    """
     spectrum = radial_spectrum(kernel)
     inside = {
         band: (low <= spectrum.frequencies) & (spectrum.frequencies < high) for band, (low, high) in BANDS.items()
@@ -110,7 +135,14 @@ def band_energy(kernel: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def peak_frequency(kernel: np.ndarray) -> np.ndarray:
-    """The frequency at which each filter's power spectrum is largest, cycles per pixel. -> float [N]"""
+    """The frequency at which each filter's power spectrum is largest, cycles per pixel. -> float [N]
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> stripes = np.cos(np.pi * np.arange(8))[:, None, None, None] * np.ones((8, 8, 3, 1))
+      >>> zfjax.filters.peak_frequency(stripes)
+      array([0.5])
+    """
     power, radius = _power(kernel)
     return radius.reshape(-1)[power.reshape(-1, power.shape[-1]).argmax(axis=0)]
 
@@ -128,6 +160,12 @@ def aliased_energy(kernel: np.ndarray, stride: int | tuple[int, int]) -> np.ndar
 
     Returns:
       float [N], 0 to 1; 0 for a filter of zeros. UserError for a stride below 1.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> stripes = np.cos(np.pi * np.arange(8))[:, None, None, None] * np.ones((8, 8, 3, 1))
+      >>> zfjax.filters.aliased_energy(stripes, 4).round(2), zfjax.filters.aliased_energy(stripes, 1).round(2)
+      (array([0.99]), array([0.]))
     """
     strides = size_of(stride)
     if min(strides) < 1:
@@ -230,6 +268,12 @@ def look(net: Net, source: Source, state: State, *, num_maps: int, seed: int = 0
 
     Returns:
       Bottom; UserError where no image excites any map of the second layer.
+
+    Examples:
+      layers = filters.check_bottom(net)
+      state = top_activations.init({layer: zfjax.nets.shapes_of(net)[layer][-1] for layer in layers})
+      state = top_activations.scan(zfjax.nets.features_of_pictures(net, layers), batches, state)
+      filters.look(net, photos, state, num_maps=16).kernel
     """
     first, *rest = layers = check_bottom(net)
     drawn, units = None, []

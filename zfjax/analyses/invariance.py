@@ -36,7 +36,14 @@ class Transform(NamedTuple):
 
 
 def translations(amounts: ArrayLike) -> np.ndarray:
-    """The picture moved down by `amounts` pixels (up where negative): inverse maps float32 [A, 2, 3]."""
+    """The picture moved down by `amounts` pixels (up where negative): inverse maps float32 [A, 2, 3].
+
+    Examples:
+      >>> import zfjax
+      >>> zfjax.invariance.translations([3])[0]
+      array([[ 1.,  0., -3.],
+             [ 0.,  1.,  0.]], dtype=float32)
+    """
     down = _amounts(amounts)
     maps = np.tile(np.eye(2, 3, dtype=np.float32), (len(down), 1, 1))
     maps[:, 0, 2] = -down
@@ -44,7 +51,14 @@ def translations(amounts: ArrayLike) -> np.ndarray:
 
 
 def scalings(amounts: ArrayLike) -> np.ndarray:
-    """The picture enlarged `amounts` times: inverse maps float32 [A, 2, 3]; UserError for 0 or less."""
+    """The picture enlarged `amounts` times: inverse maps float32 [A, 2, 3]; UserError for 0 or less.
+
+    Examples:
+      >>> import zfjax
+      >>> zfjax.invariance.scalings([2])[0]
+      array([[0.5, 0. , 0. ],
+             [0. , 0.5, 0. ]], dtype=float32)
+    """
     factors = _amounts(amounts)
     if (factors <= 0).any():
         raise UserError(f"amounts={factors.tolist()}: scales above 0 are needed")
@@ -52,7 +66,14 @@ def scalings(amounts: ArrayLike) -> np.ndarray:
 
 
 def rotations(amounts: ArrayLike) -> np.ndarray:
-    """The picture turned by `amounts` degrees, the way of np.rot90: inverse maps float32 [A, 2, 3]."""
+    """The picture turned by `amounts` degrees, the way of np.rot90: inverse maps float32 [A, 2, 3].
+
+    Examples:
+      >>> import zfjax
+      >>> zfjax.invariance.rotations([90])[0].round(3)
+      array([[ 0.,  1.,  0.],
+             [-1.,  0.,  0.]], dtype=float32)
+    """
     turns = np.deg2rad(_amounts(amounts))  # float64: quarter turns of the grid land on the grid
     cos, sin, zero = np.cos(turns), np.sin(turns), np.zeros_like(turns)
     return np.moveaxis(np.array([[cos, sin, zero], [-sin, cos, zero]], np.float32), -1, 0)
@@ -83,6 +104,13 @@ def warp(images: jax.Array, maps: jax.Array, *, size: Size) -> jax.Array:
 
     Returns:
       [B, *size, C]; UserError for another size, or images that are not floating point.
+
+    Examples:
+      >>> import jax.numpy as jnp, zfjax
+      >>> images = jnp.arange(16.0).reshape(1, 4, 4, 1)
+      >>> zfjax.invariance.warp(images, zfjax.invariance.translations([1]), size=2)[0, :, :, 0]
+      Array([[1., 2.],
+             [5., 6.]], dtype=float32)
     """
     if images.ndim != 4 or maps.shape != (len(images), 2, 3):
         raise UserError(f"images of shape {images.shape}, maps {maps.shape}: [B, H, W, C] and [B, 2, 3] are needed")
@@ -146,6 +174,15 @@ def curves(
     Returns:
       Curves; UserError for no image, amounts without the identity, logits that `fn` does not return, or features that
       are not finite.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> images = np.random.default_rng(0).normal(size=(2, 12, 12, 3)).astype(np.float32)
+      >>> shift = zfjax.invariance.TRANSFORMS["translation"]
+      >>> fn = lambda images: {"mean": images.mean((1, 2))}
+      >>> measured = zfjax.invariance.curves(fn, images, shift, [-2, 0, 2], size=8)
+      >>> measured.distances["mean"].shape, measured.distances["mean"][:, 1]
+      ((2, 3), array([0., 0.], dtype=float32))
     """
     values = _amounts(amounts)
     if transform.identity not in values:
@@ -178,6 +215,15 @@ def relative(measured: Curves) -> Any:
 
     Paper is silent on a normalisation. Features as long as the untransformed ones that share nothing with them stand
     at sqrt(2). UserError for an image whose features are all 0.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> fn = lambda images: {"mean": images.mean((1, 2))}
+      >>> images = np.random.default_rng(0).normal(size=(2, 12, 12, 3)).astype(np.float32)
+      >>> shift = zfjax.invariance.TRANSFORMS["translation"]
+      >>> measured = zfjax.invariance.curves(fn, images, shift, [-2, 0, 2], size=8)
+      >>> zfjax.invariance.relative(measured)["mean"][:, 1]
+      array([0., 0.], dtype=float32)
     """
     check_finite(measured.norms, "curves")
     for path, norms in tree_leaves_with_path(measured.norms):
@@ -196,6 +242,11 @@ def slope(extents: np.ndarray, values: np.ndarray, *, small: float = SMALL) -> n
 
     Returns:
       [...]: value per unit of extent; UserError where every extent is 0.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> float(zfjax.invariance.slope(np.array([0.0, 1.0, 10.0]), np.array([0.0, 2.0, 5.0])))
+      2.0
     """
     if not (extents > 0).any():
         raise UserError(f"extents={extents.tolist()}: at least one above 0 is needed")
@@ -209,6 +260,11 @@ def linearity(extents: np.ndarray, values: np.ndarray) -> np.ndarray:
 
     1 is a curve that grows in proportion to the transform; a curve that jumps and then stays has 0 or less.
     Arguments and result as of `slope`; 1 for a curve that stays at 0.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> float(zfjax.invariance.linearity(np.array([0.0, 1.0, 2.0]), np.array([0.0, 3.0, 6.0])))
+      1.0
     """
     line = slope(extents, values, small=1.0)[..., None] * extents
     missed = np.square(values - line).sum(axis=-1)
@@ -235,6 +291,11 @@ def quarter_turns(angles: ArrayLike, values: np.ndarray) -> np.ndarray:
 
     Returns:
       [...]; UserError for angles without a quarter turn, or without any between.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> round(float(zfjax.invariance.quarter_turns([0, 45, 90, 135, 180], np.array([1.0, 0.2, 0.6, 0.2, 0.6]))), 3)
+      0.4
     """
     turns = _amounts(angles) % 360
     off = np.abs((turns + 45) % 90 - 45)

@@ -93,6 +93,15 @@ def maximize(
 
     Returns:
       Ascent; UserError naming the argument that does not fit.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, zfjax
+      >>> fn, start = lambda images: images.mean((1, 2)), jnp.zeros((1, 8, 8, 3))
+      >>> ascent = zfjax.maximization.maximize(
+      ...     fn, start, jax.random.key(0), channel=1, steps=4, step_size=0.5, jitter=0
+      ... )
+      >>> bool(ascent.path[-1, 0] > ascent.path[0, 0])
+      True
     """
     fn = as_partial(fn)
     start = jnp.asarray(start)
@@ -119,13 +128,25 @@ def grey_and_noise(
     """The start of the climb: the mean picture, which is grey enough and 0 here, and Gaussian noise. -> [B, H, W, C]
 
     Its standard deviation is `noise`, in pixels; UserError below 0.
+
+    Examples:
+      >>> import jax, zfjax
+      >>> zfjax.maximization.grey_and_noise(jax.random.key(0), (2, 8, 8, 3), noise=1.0).shape
+      (2, 8, 8, 3)
     """
     check_climb(noise=noise)
     return noise * jax.random.normal(key, shape, dtype)
 
 
 def picture_range(mean: np.ndarray) -> Bounds:
-    """The bounds of mean-subtracted pixels: 0 and 255 less the mean picture [H, W, C]."""
+    """The bounds of mean-subtracted pixels: 0 and 255 less the mean picture [H, W, C].
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> low, high = zfjax.maximization.picture_range(np.full((2, 2, 3), 100.0))
+      >>> float(low.min()), float(high.max())
+      (-100.0, 155.0)
+    """
     return np.float32(0) - mean, np.float32(255) - mean
 
 

@@ -47,6 +47,11 @@ def places(size: Sides, square: Sides, stride: Sides) -> np.ndarray:
     Returns:
       int32 [R, C, 2], the corner (top, left) of each square; [*grid, n] of n sides. UserError for a square larger than
       the image or no such stride.
+
+    Examples:
+      >>> import zfjax
+      >>> zfjax.occlusion.places(8, 4, 2)[:, 0].tolist()
+      [[0, 0], [2, 0], [4, 0]]
     """
     num = max([np.size(given) for given in (size, square, stride) if np.ndim(given)], default=2)
     sides, squares, strides = _each("size", size, num), _each("square", square, num), _each("stride", stride, num)
@@ -71,7 +76,14 @@ def _each(name: str, value: Sides, num: int) -> tuple[int, ...]:
 
 
 def centers(corners: np.ndarray, square: Sides) -> np.ndarray:
-    """(y, x) of the pixel in the middle of each square, of an even one the lower right of the four. [..., 2] -> int"""
+    """(y, x) of the pixel in the middle of each square, of an even one the lower right of the four. [..., 2] -> int
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.occlusion.centers(np.array([[0, 0], [2, 4]]), 4)
+      array([[2, 2],
+             [4, 6]])
+    """
     return corners + np.array(_each("square", square, corners.shape[-1]), corners.dtype) // 2
 
 
@@ -92,6 +104,14 @@ def occlude(
 
     Returns:
       [B, H, W, C], of the image's type; UserError for corners of another number of sides.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> hidden = zfjax.occlusion.occlude(np.ones((3, 3, 1)), np.array([[0, 1]]), square=2, fill=np.zeros((3, 3, 1)))
+      >>> hidden[0, :, :, 0]
+      Array([[1., 0., 0.],
+             [1., 0., 0.],
+             [1., 1., 1.]], dtype=float32)
     """
     if corners.ndim != 2 or corners.shape[-1] != image.ndim - 1:
         raise UserError(f"corners of shape {corners.shape}: [B, {image.ndim - 1}] for the image of {image.shape}")
@@ -132,6 +152,15 @@ def sweep(
       The tree of `fn` as NumPy arrays [..., *its own shape for one image]. UserError for a square that reaches beyond
       the image, a grid of another image's, no place at all, a fill that the image's type cannot hold, features
       without a row for each image, or a batch size below 1.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> fn = lambda images: images[:, :2, :2].sum((1, 2, 3))  # looks at the upper left
+      >>> corners = zfjax.occlusion.places(6, 2, 2)
+      >>> zfjax.occlusion.sweep(fn, np.ones((6, 6, 1), np.float32), corners, square=2, fill=0.0)
+      array([[0., 4., 4.],
+             [4., 4., 4.],
+             [4., 4., 4.]], dtype=float32)
     """
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}: at least 1 is needed")
@@ -163,6 +192,12 @@ def batch_size_within(fn: Features, image: np.ndarray, *, memory: int) -> int:
 
     Returns:
       int of at least 1; UserError where a single image needs more.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> image = np.ones((64, 64, 3), np.float32)
+      >>> zfjax.occlusion.batch_size_within(lambda images: images.mean((1, 2)), image, memory=64) > 1
+      True
     """
     corner = np.zeros((1, np.ndim(image) - 1), np.int32)
     planned = _answer.lower(*_arguments(fn, image, 0.0, 1), corner).compile().memory_analysis()
@@ -174,7 +209,13 @@ def batch_size_within(fn: Features, image: np.ndarray, *, memory: int) -> int:
 
 
 def square_sums(maps: jax.Array | np.ndarray, corners: np.ndarray, *, square: Sides) -> np.ndarray:
-    """Sum of `maps` [..., H, W] over the square at each place. -> float64 [..., *corners.shape[:-1]]"""
+    """Sum of `maps` [..., H, W] over the square at each place. -> float64 [..., *corners.shape[:-1]]
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.occlusion.square_sums(np.ones((4, 4)), np.array([[0, 0], [2, 1]]), square=2)
+      array([4., 4.])
+    """
     num = np.shape(corners)[-1]
     corners = _checked(corners, maps.shape[-num:], square, whole=False)
     table = np.pad(np.asarray(maps, np.float64), [(0, 0)] * (maps.ndim - num) + [(1, 0)] * num)
@@ -201,6 +242,15 @@ def on_image(
 
     Returns:
       [H, W]; UserError for values of another shape than the grid, or squares outside an image of this size.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> corners = zfjax.occlusion.places(4, 2, 2)
+      >>> zfjax.occlusion.on_image(np.array([[1.0, 2.0], [3.0, 4.0]]), corners, square=2, size=4, outside=0.0)
+      array([[1., 1., 2., 2.],
+             [1., 1., 2., 2.],
+             [3., 3., 4., 4.],
+             [3., 3., 4., 4.]])
     """
     num = np.shape(corners)[-1]
     sides, squares = _each("size", size, num), _each("square", square, num)
@@ -232,6 +282,13 @@ def pointing(points: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndar
 
     Returns:
       (bool [N], float [N]); UserError for fewer than two images.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> masks = np.zeros((2, 4, 4), bool)
+      >>> masks[:, 1:3, 1:3] = True
+      >>> zfjax.occlusion.pointing(np.array([[1, 1], [0, 0]]), masks)
+      (array([ True, False]), array([1., 0.]))
     """
     if len(masks) < 2:
         raise UserError(f"masks of shape {masks.shape}: at least two images are needed")

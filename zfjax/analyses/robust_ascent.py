@@ -74,6 +74,12 @@ def colours_of(source: Source) -> np.ndarray:
     """The axes in which the colours of a set's pictures vary: the root of their covariance, whose longest axis is 1.
 
     float32 [C, C], of pictures that stand evenly in the set; the identity where they do not vary.
+
+    Examples:
+      >>> from zfjax.analyses import robust_ascent
+      >>> from zfjax.data import demo
+      >>> robust_ascent.colours_of(demo.DemoSource(1, 8, 64)).shape
+      (3, 3)
     """
     places = np.unique(np.linspace(0, len(source) - 1, ASKED).astype(int))
     colours = np.concatenate(
@@ -155,6 +161,10 @@ def agreement(net: Net, climbed: Climbed, *, layer: str, judge: Net) -> float | 
 
     Returns:
       From 0 to 1; None where the two networks share none of the classes.
+
+    Examples:
+      climbed = robust_ascent.climb(net, range(10), layer="fc8", key=jax.random.key(0))
+      robust_ascent.agreement(net, climbed, layer="fc8", judge=zfjax.load_net("runs/other"))
     """
     names, own = nets.logit_names(judge), [nets.unit_name(net, layer, m) for m in climbed.maps]
     shared = [m for m, name in enumerate(own) if name in names]

@@ -71,6 +71,11 @@ def cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     Returns:
       float64 [B].
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.sanity.cosine(np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]])).round(3)
+      array([0.707])
     """
     a, b = _unit_size(first), _unit_size(second)
     return (a * b).sum(axis=1) / np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
@@ -80,6 +85,11 @@ def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Rank correlation of the pictures of each pair, `cosine` of their `ranks`; NaN where one of them is constant.
 
     Of signed pictures it is the signed one, of their absolute values the absolute one (Adebayo et al. 2018).
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.sanity.spearman(np.array([[1.0, 2.0, 3.0]]), np.array([[10.0, 20.0, 99.0]]))
+      array([1.])
     """
     return cosine(ranks(first), ranks(second))
 
@@ -97,6 +107,12 @@ def class_tops(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Signals for the most and the least probable class of each image: 1 there, 0 elsewhere. [B, classes] -> two
 
     Both are asked with the same signal, as the worst class's own logit may be negative and would turn its picture over.
+
+    Examples:
+      >>> import jax.numpy as jnp, zfjax
+      >>> best, worst = zfjax.sanity.class_tops(jnp.array([[1.0, 4.0, -2.0]]))
+      >>> best, worst
+      (Array([[0., 1., 0.]], dtype=float32), Array([[0., 0., 1.]], dtype=float32))
     """
     if logits.ndim != 2:
         raise UserError(f"logits of shape {logits.shape}: [B, classes] is needed")
@@ -114,6 +130,12 @@ def neuron_tops(features: jax.Array) -> tuple[jax.Array, jax.Array]:
     Returns:
       Two of the same shape, each with one activation of each image kept. Where no other unit of the place is active
       the second is zero, and its picture blank.
+
+    Examples:
+      >>> import jax.numpy as jnp, zfjax
+      >>> strong, weak = zfjax.sanity.neuron_tops(jnp.array([[[[1.0, 4.0, 2.0, 0.0]]]]))
+      >>> strong, weak
+      (Array([[[[0., 4., 0., 0.]]]], dtype=float32), Array([[[[1., 0., 0., 0.]]]], dtype=float32))
     """
     batch, *places, channels = check_places(features).shape
     place = features.reshape(batch, -1, channels).max(axis=2).argmax(axis=1)
@@ -129,6 +151,13 @@ def redraw(params: Params, layer: str, key: jax.Array) -> Params:
     """The parameters with one layer as before training: kernel N(0, RMS of the trained one), bias 0.
 
     Its scale stays that of the trained layer, so that the others go on to read signals of the size that they know.
+
+    Examples:
+      >>> import jax, numpy as np, zfjax
+      >>> params = {"conv1": {"kernel": np.ones((3, 3, 3, 4), np.float32), "bias": np.ones(4, np.float32)}}
+      >>> redrawn = zfjax.sanity.redraw(params, "conv1", jax.random.key(0))
+      >>> redrawn["conv1"]["kernel"].shape, redrawn["conv1"]["bias"]
+      ((3, 3, 3, 4), Array([0., 0., 0., 0.], dtype=float32))
     """
     kernel, bias = params[layer]["kernel"], params[layer]["bias"]
     rms = jnp.sqrt(jnp.mean(jnp.square(kernel)))
@@ -140,6 +169,14 @@ def cascade(params: Params, key: jax.Array, *, architecture: Architecture) -> It
     """(layer, parameters) from the top down: that layer and all above it are as before training (Adebayo et al. 2018).
 
     The last of them is an untrained net. A layer's new weights depend on the key and its depth alone.
+
+    Examples:
+      >>> import jax, numpy as np, zfjax
+      >>> small = (zfjax.Conv("conv1", 4, kernel=3), zfjax.Dense("fc2", 2, hidden=False))
+      >>> table = zfjax.Architecture("small", small, image_size=8)
+      >>> params = zfjax.ConvNet(table).init(jax.random.key(0), np.ones((1, 8, 8, 3), np.float32))["params"]
+      >>> [layer for layer, _ in zfjax.sanity.cascade(params, jax.random.key(1), architecture=table)]
+      ['fc2', 'conv1']
     """
     for depth, layer in reversed(list(enumerate(architecture.layer_names))):
         params = redraw(params, layer, jax.random.fold_in(key, depth))
@@ -181,6 +218,13 @@ def edges(images: np.ndarray) -> np.ndarray:
     """Sobel's edge strength of the images' mean over the colours, borders repeated: a picture that knows no net.
 
     [B, H, W, C] -> float [B, H, W]
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> step = np.zeros((1, 5, 5, 3), np.float32)
+      >>> step[:, :, 3:] = 1
+      >>> zfjax.sanity.edges(step)[0, 2].round(2)
+      array([0., 0., 4., 4., 0.], dtype=float32)
     """
 
     def strength(grey: np.ndarray) -> np.ndarray:
@@ -218,6 +262,10 @@ def check_all(net: Net, images: np.ndarray, *, layer: str, seed: int, at_once: i
 
     The last batch is filled up with the first images, so that one compiled function serves all batches, and that each
     image has another one to take switches from.
+
+    Examples:
+      scores, drawn = sanity.check_all(net, net.prepare(pictures), layer="conv5", seed=0)
+      sanity.summarize(scores)
     """
     parts: list[Scores] = []
     first: Drawn = {}
@@ -331,6 +379,12 @@ def shuffled(params: Any, key: jax.Array) -> Any:
     """A tree of arrays, the values of each in another order: weights of the same spread, that have learnt nothing.
 
     Variances stay positive. Arrays of whole numbers, as counters are, stay as they are.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, zfjax
+      >>> shuffled = zfjax.sanity.shuffled({"kernel": jnp.arange(4.0)}, key=jax.random.key(0))
+      >>> sorted(shuffled["kernel"].tolist())
+      [0.0, 1.0, 2.0, 3.0]
     """
     leaves, tree = jax.tree.flatten(params)
     drawn = [

@@ -30,6 +30,13 @@ def choose_maps(top: TopActivations, num: int, seed: int | tuple[int, ...], *, f
     They are chosen among the maps whose nine places all hold at least FAINT of the layer's strongest activation
     (Paper is silent; what excites fainter ones is hard to tell from noise); where there are fewer than `num`, then
     among all that are alive; where every map is dead, the first ones.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> features = np.array([[3.0, 0.0, 1.0, 2.0]], np.float32)
+      >>> top = zfjax.top_activations.update(zfjax.top_activations.init(4, k=1), features, np.array([0]))
+      >>> zfjax.strongest.choose_maps(top, 3, seed=0)  # map 1 is dead
+      array([0, 2, 3])
     """
     if num < 1:
         raise UserError(f"num_maps={num}: at least 1 is needed")
@@ -116,6 +123,18 @@ def project_and_cut(
 
     Returns:
       Strongest. Where there are fewer than k images, or the activation is 0, nothing is drawn.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> from zfjax.data import demo
+      >>> net = zfjax.FunctionNet(lambda images: {"mean": images.mean((1, 2))}, image_size=64, name="mean")
+      >>> scenes = demo.DemoSource(1, 2, 64)
+      >>> batch = {"image": np.stack([scenes[0]["image"], scenes[1]["image"]]), "index": np.arange(2)}
+      >>> fn, state = zfjax.nets.features_of_pictures(net, ["mean"]), zfjax.top_activations.init({"mean": 3}, k=2)
+      >>> top = zfjax.top_activations.scan(fn, [batch], state)
+      >>> shown = zfjax.strongest.project_and_cut(net, scenes, top["mean"], np.array([0]), layer="mean")
+      >>> shown.patches[0][0].shape, shown.projections[0][0].shape
+      ((64, 64, 3), (64, 64, 3))
     """
     values, images, rows, columns = (np.asarray(field)[maps] for field in top)
     drawn = (images >= 0) & (values != 0)

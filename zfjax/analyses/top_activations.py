@@ -28,6 +28,13 @@ class TopActivations(NamedTuple):
     """The strongest activations of each map of one layer, at most one per image, strongest first.
 
     A dead map, which no image excites, holds the first images with the value 0: see `alive`.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> features = np.array([[3.0, 0.0], [1.0, 5.0]], np.float32)  # two images, two units
+      >>> top = zfjax.top_activations.update(zfjax.top_activations.init(2, k=1), features, np.array([7, 8]))
+      >>> top.values[:, 0], top.images[:, 0]
+      (Array([3., 5.], dtype=float32), Array([7, 8], dtype=int32))
     """
 
     values: jax.Array  # float32 [C, k] activations, descending; -inf where there is none yet
@@ -48,6 +55,11 @@ def init(num_maps: Any, k: int = 9) -> State:
 
     Returns:
       The tree with TopActivations; UserError for no layer at all or k below 1.
+
+    Examples:
+      >>> import zfjax
+      >>> zfjax.top_activations.init({"conv5": 256}, k=9)["conv5"].values.shape
+      (256, 9)
     """
     if k < 1:
         raise UserError(f"k={k!r}: at least 1 image per map is needed")
@@ -77,13 +89,27 @@ def update(state: State, features: Any, indices: jax.Array) -> State:
     Returns:
       The new state; UserError where indices and features differ in B, or state and features in their maps, and for
       features whose places are not (y, x).
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> features = np.array([[[[1.0, 0.0], [4.0, 2.0]]]], np.float32)  # one image, 1 x 2 places, two maps
+      >>> top = zfjax.top_activations.update(zfjax.top_activations.init(2, k=1), features, np.array([7]))
+      >>> top.values[:, 0], top.columns[:, 0]
+      (Array([4., 2.], dtype=float32), Array([1, 1], dtype=int32))
     """
     watched = _watched(state, features)
     return _merged(state, jax.tree.map(lambda maps: _strongest_places(maps, indices), watched))
 
 
 def alive(top: TopActivations) -> np.ndarray:
-    """bool [C]: some image excites the map, that is, its strongest activation is above zero."""
+    """bool [C]: some image excites the map, that is, its strongest activation is above zero.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> empty, features = zfjax.top_activations.init(2), np.array([[3.0, 0.0]], np.float32)
+      >>> zfjax.top_activations.alive(zfjax.top_activations.update(empty, features, np.array([0])))
+      array([ True, False])
+    """
     return np.asarray(top.values)[:, 0] > 0
 
 
@@ -111,6 +137,17 @@ def scan(
     Returns:
       The state after the last batch; UserError where `state` is not of the maps that `fn` gives, or for activations
       that are not finite (see `check_finite`).
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> fn = lambda images: {"mean": images.mean((1, 2))}
+      >>> images = np.arange(4.0, dtype=np.float32)[:, None, None, None] * np.ones((1, 2, 2, 3), np.float32)
+      >>> batches = [{"image": images[rows], "index": np.arange(4)[rows]} for rows in (slice(2), slice(2, 4))]
+      >>> top = zfjax.top_activations.scan(fn, batches, zfjax.top_activations.init({"mean": 3}, k=2))
+      >>> top["mean"].images
+      Array([[3, 2],
+             [3, 2],
+             [3, 2]], dtype=int32)
     """
     fn, state = parallel.replicate((as_partial(fn), state))
     for batch in batches:

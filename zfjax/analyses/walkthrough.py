@@ -108,6 +108,11 @@ def walk_down(net: nets.OfTable, views: nets.Views, *, layer: str, channel: int 
 
     Returns:
       Walk; UserError for an unknown layer or map, or one that the image does not excite.
+
+    Examples:
+      views = zfjax.nets.read_views(photos, [0], net)
+      walk = walkthrough.walk_down(net, views, layer="conv3")
+      walk.projection, [stage.title for stage in walk.stages]
     """
     architecture = net.architecture
     architecture.layer(layer)

@@ -48,7 +48,17 @@ _MANY = 4096  # rounds of scans inside each other whose results have names of th
 
 
 class Layer(NamedTuple):
-    """An intermediate of a program."""
+    """An intermediate of a program.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, zfjax
+      >>> def fn(images):
+      ...     with jax.named_scope("stem"):
+      ...         return jax.nn.relu(images @ jnp.ones((3, 4)))
+      >>> layer = zfjax.layers(fn, jnp.ones((1, 2, 2, 3)))["stem"]
+      >>> layer.shape, layer.is_module
+      ((1, 2, 2, 4), True)
+    """
 
     shape: tuple[int, ...]  # the images come first
     dtype: Any
@@ -62,7 +72,16 @@ class Layer(NamedTuple):
 
 
 class Layers(dict[str, Layer]):
-    """{path: Layer} in the order of the program; prints the modules as a table."""
+    """{path: Layer} in the order of the program; prints the modules as a table.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, zfjax
+      >>> def fn(images):
+      ...     with jax.named_scope("stem"):
+      ...         return jax.nn.relu(images @ jnp.ones((3, 4)))
+      >>> [path for path, layer in zfjax.layers(fn, jnp.ones((1, 2, 2, 3))).items() if layer.is_module]
+      ['stem']
+    """
 
     def __str__(self) -> str:
         paths = [path for path, layer in self.items() if layer.is_module] or list(self)

@@ -261,6 +261,13 @@ def skipped_on_the_way_down(function: Function) -> Function:
     "The contrast normalisation is skipped": what comes down at its result goes on at its argument. It has to take one
     array that depends on the input to one array of the same shape. The mark is the `jax.named_scope` of this name: it
     changes nothing of the program that runs, and works in the modules of every framework.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, zfjax
+      >>> norm = zfjax.skipped_on_the_way_down(lambda maps: maps / (1 + maps.mean(axis=-1, keepdims=True)))
+      >>> fn = lambda images: jax.nn.relu(norm(images @ jnp.ones((3, 4))))
+      >>> [line.rule for line in zfjax.explain_rules(fn, jnp.ones((1, 2, 2, 3)))]
+      ['skipped', 'rectifier']
     """
     return _in_scope(SKIPPED, function)
 
@@ -269,6 +276,12 @@ def kept_on_the_way_down(function: Function) -> Function:
     """The same function, all of whose operations, known or not, keep their own gradient under `with_relu_rule`.
 
     For activations that are no ReLU, or a hand-written norm (the whole of it, with the division).
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, zfjax
+      >>> fn = lambda images: zfjax.kept_on_the_way_down(jax.nn.silu)(images @ jnp.ones((3, 4)))
+      >>> zfjax.project_fn(fn, jnp.ones((1, 2, 2, 3)), unit=1).shape
+      (1, 2, 2, 3)
     """
     return _in_scope(KEPT, function)
 
@@ -329,7 +342,14 @@ _FEW = 4  # operations of one kind that are listed one by one
 
 
 class Operation(NamedTuple):
-    """One operation, and what the way back does there."""
+    """One operation, and what the way back does there.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, zfjax
+      >>> (line,) = zfjax.explain_rules(lambda images: jax.nn.relu(images - 1), jnp.ones((1, 2, 2, 3)))
+      >>> line.operation, line.rule, line.shape
+      ('max in relu', 'rectifier', 'float32[1,2,2,3]')
+    """
 
     module: str  # the path of the module that it stands in, as in `zfjax.layers`; "" outside all
     operation: str  # the primitive, and the function that it stands in
@@ -340,7 +360,14 @@ class Operation(NamedTuple):
 
 
 class Report(tuple[Operation, ...]):
-    """The operations in the order of the program; prints as a table, with those alike in one line."""
+    """The operations in the order of the program; prints as a table, with those alike in one line.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, zfjax
+      >>> report = zfjax.explain_rules(lambda images: jax.nn.relu(images - 1), jnp.ones((1, 2, 2, 3)))
+      >>> len(report), report[0].rule
+      (1, 'rectifier')
+    """
 
     def __str__(self) -> str:
         groups = self.groups()

@@ -80,6 +80,13 @@ class ArraySource:
       labels: whole numbers [N], 0 or more.
     Raises:
       UserError: where the arrays do not have these shapes and types.
+
+    Examples:
+      >>> import numpy as np
+      >>> from zfjax.data import ArraySource
+      >>> source = ArraySource(np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 1, 0, 1]))
+      >>> len(source), source[3]["label"]
+      (4, np.int32(1))
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray):

@@ -46,6 +46,10 @@ def open_annotations(path: Path, net: Viewer) -> tuple[ImageSet, list[str]]:
     Raises:
       UserError: a file that is not there or of another form, or a part that the net does not see.
       FailedError: a picture that is damaged.
+
+    Examples:
+      photos, parts = annotations.open_annotations(Path("faces.json"), net)
+      photos.validation[0]["parts"].shape, parts  # (3, 2), ["left_eye", "nose", "right_eye"]
     """
     stored, size = (np.broadcast_to(of, 2)[::-1] for of in (net.picture_size, net.image_size))  # (x, y)
     with naming("annotations", path, "a JSON file of pictures and their parts is needed"):

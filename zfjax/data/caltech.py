@@ -44,6 +44,10 @@ def open_caltech(path: Path, name: str) -> PhotoSet:
       FileNotFoundError: nothing at `path`.
       UserError: no class folders or only one, one without pictures, a class that the set does not have, or a tar
         that is not complete.
+
+    Examples:
+      photos = caltech.open_caltech(Path("101_ObjectCategories.tar"), "caltech101")
+      len(photos.photos), photos.class_names[:3]
     """
     if name not in FOLDERS:
         raise UserError(f"name={name!r}: one of {', '.join(FOLDERS)} is needed")

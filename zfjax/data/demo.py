@@ -89,6 +89,11 @@ def render(seed: Number, index: Number, *, size: int) -> Scene:
 
     Raises:
       UserError: size below 16.
+
+    Examples:
+      >>> from zfjax.data import demo
+      >>> demo.render(0, 3, size=64).image.shape
+      (64, 64, 3)
     """
     x, y = _pixel_centres(size)
     draws, label = _draws(seed, index), scene_label(seed, index)
@@ -112,6 +117,12 @@ def demo_images(seed: int, start: int, count: int, *, size: int) -> dict[str, np
 
     Raises:
       UserError: count below 1, or size below 16.
+
+    Examples:
+      >>> from zfjax.data import demo
+      >>> scenes = demo.demo_images(1, 0, 2, size=64)
+      >>> scenes["image"].shape, scenes["label"].shape
+      ((2, 64, 64, 3), (2,))
     """
     if count < 1:
         raise UserError(f"count={count}: at least one scene must be asked for")
@@ -135,6 +146,12 @@ class DemoSource:
 
     An example has, besides image, label and index: "object" bool [size, size] and "parts" float32 [3, 2], the mask and
     parts of its `Scene`.
+
+    Examples:
+      >>> from zfjax.data import demo
+      >>> source = demo.DemoSource(1, 4, 64)
+      >>> sorted(source[0])
+      ['image', 'index', 'label', 'object', 'parts']
     """
 
     part_names = PART_NAMES
@@ -195,6 +212,12 @@ def demo_set(size: int = 80, num_train: int = 6144, num_validation: int = 1024, 
 
     Returns:
       ImageSet; its mean is that of the first `MEAN_SCENES` training scenes.
+
+    Examples:
+      >>> from zfjax.data import demo
+      >>> scenes = demo.demo_set(64, 8, 4, with_mean=False)
+      >>> len(scenes.train), len(scenes.validation), len(scenes.class_names)
+      (8, 4, 10)
     """
     for name, value, least in [
         ("size", size, MIN_SIZE),

@@ -82,6 +82,15 @@ def open_folder(
     Raises:
       FileNotFoundError: nothing there, or no file with the ending of a picture.
       UserError: later, where a file that is asked for holds no picture, naming it.
+
+    Examples:
+      >>> import pathlib, tempfile, numpy as np
+      >>> from PIL import Image
+      >>> from zfjax.data import folder
+      >>> photos = pathlib.Path(tempfile.mkdtemp())
+      >>> Image.fromarray(np.zeros((9, 16, 3), np.uint8)).save(photos / "a.png")
+      >>> folder.open_folder(photos, 8).validation[0]["image"].shape
+      (8, 8, 3)
     """
     left_out = files.LeftOut()
     paths = []

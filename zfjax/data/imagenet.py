@@ -186,6 +186,10 @@ def open_imagenet(data_dir: str | os.PathLike[str], size: int | None = None) -> 
     Raises:
       FileNotFoundError: where no complete set (of that size) lies there.
       UserError: where several do and `size` is None, or a set has lost files or holds others.
+
+    Examples:
+      photos = imagenet.open_imagenet("data", 256)
+      len(photos.train), photos.validation[0]["image"].shape  # (256, 256, 3)
     """
     check_name("data_dir", data_dir)
     folder = set_folder(data_dir, _choose_size(Path(data_dir), size))
@@ -225,6 +229,9 @@ def verify(data_dir: str | os.PathLike[str], size: int | None = None) -> dict[st
 
     Raises:
       FileNotFoundError, UserError: as `open_imagenet`; for a record that is damaged, or not what was prepared.
+
+    Examples:
+      imagenet.verify("data")["folder"]
     """
     images = open_imagenet(data_dir, size)
     hashed = hashlib.sha256()

@@ -272,6 +272,9 @@ def prepare(
     Raises:
       FileNotFoundError, UserError: what is wrong with an argument or the source (see `survey`).
       OSError: where writing fails, naming the folder.
+
+    Examples:
+      facts = imagenet_builder.prepare(Path("photos"), Path("data"), size=128, workers=4)
     """
     for name, value in (("--size", size), ("--workers", workers), ("pictures_per_shard", pictures_per_shard)):
         if value < 1:

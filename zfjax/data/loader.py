@@ -70,6 +70,14 @@ def train_batches(
       dropping it ends the workers.
     Raises:
       UserError: where an argument is out of its range.
+
+    Examples:
+      >>> import numpy as np
+      >>> from zfjax.data import ArraySource, loader
+      >>> source = ArraySource(np.zeros((4, 8, 8, 3), np.uint8), np.arange(4))
+      >>> batches = loader.train_batches(source, batch_size=2, seed=0, num_epochs=1)
+      >>> sorted(index for batch in batches for index in batch["index"].tolist())
+      [0, 1, 2, 3]
     """
     steps = steps_per_epoch(source, batch_size)
     _check(batch_size, host, num_hosts, num_workers, first_step=first_step)
@@ -103,6 +111,13 @@ def eval_batches(
       Generator of image uint8 [B / num_hosts, S, S, 3], label, index int32 and mask bool [B / num_hosts].
     Raises:
       UserError: where an argument is out of its range.
+
+    Examples:
+      >>> import numpy as np
+      >>> from zfjax.data import ArraySource, loader
+      >>> source = ArraySource(np.zeros((3, 8, 8, 3), np.uint8), np.arange(3))
+      >>> [batch["index"].tolist() for batch in loader.eval_batches(source, batch_size=2)]
+      [[0, 1], [2, -1]]
     """
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, not {batch_size}")

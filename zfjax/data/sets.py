@@ -75,6 +75,13 @@ def open_images(data: str | None, net: Viewer, *, skip_bad: bool = False) -> Ima
     Raises:
       FileNotFoundError: nothing there.
       UserError: a prepared set of another size, or a net that does not say what it was trained on, and no `data`.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> net = zfjax.FunctionNet(lambda images: images.mean((1, 2)), image_size=64, layers=("logits",), name="a")
+      >>> scenes = zfjax.data.sets.open_images("demo", net)
+      >>> scenes.validation[0]["image"].shape
+      (64, 64, 3)
     """
     name = getattr(net, "data", None) if data is None else data
     if name is None:

@@ -33,6 +33,10 @@ def open_voc(path: Path) -> PhotoSet:
       FileNotFoundError: nothing at `path`.
       UserError: no lists of train and val; a photo, list, label or annotation that is missing or damaged; a photo
         that is listed twice; labels of other photos; VOC of another year.
+
+    Examples:
+      photos = voc.open_voc(Path("VOCtrainval_11-May-2012.tar"))
+      photos.labels.shape, photos.splits.keys()
     """
     files = list_files(Path(path))
     root = next((root for root in _ROOTS if f"{root}ImageSets/Main/train.txt" in files), None)

@@ -61,6 +61,10 @@ def read_import(asked: Import) -> Imported:
 
     Raises:
       UserError: a table, file or class names that do not fit, or a network that differs from the exporter's.
+
+    Examples:
+      imported = read_import(Import(weights="alexnet.pth", table="alexnet-torchvision"))
+      imported.checkpoint.architecture
     """
     if asked.table in TORCHVISION:
         return _torchvision(asked)

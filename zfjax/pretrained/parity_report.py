@@ -54,6 +54,13 @@ def parity(fn: Features, images: np.ndarray, outputs: Mapping[str, np.ndarray]) 
 
     Raises:
       UserError: a layer that `fn` does not hand on, or one of another shape.
+
+    Examples:
+      >>> import numpy as np
+      >>> from zfjax import pretrained
+      >>> images, outputs = np.ones((1, 2, 2, 3), np.float32), {"sum": np.full((1, 3), 4.0, np.float32)}
+      >>> pretrained.parity(lambda images: {"sum": images.sum((1, 2))}, images, outputs)
+      [ParityRow(layer='sum', difference=0.0, largest=4.0)]
     """
     ours = in_batches(fn, images)
     rows = []
@@ -93,14 +100,25 @@ def exporter_parity(
 
 
 def parity_lines(rows: Sequence[ParityRow]) -> list[str]:
-    """The report, to print; its last line says so where mean, std and order of colours were not compared."""
+    """The report, to print; its last line says so where mean, std and order of colours were not compared.
+
+    Examples:
+      >>> from zfjax import pretrained
+      >>> pretrained.parity_lines([pretrained.ParityRow("conv1", difference=1e-7, largest=2.0)])[0][:5]
+      'layer'
+    """
     head = f"{'layer':<12}{'largest difference':>20}{'largest value':>16}{'relative':>11}"
     lines = [f"{r.layer:<12}{r.difference:>20.3g}{r.largest:>16.4g}{r.relative:>11.1e}" for r in rows]
     return [head, *lines, *(() if INPUTS in [row.layer for row in rows] else (NOT_CHECKED,))]
 
 
 def check_parity(rows: Sequence[ParityRow]) -> None:
-    """UserError with the report where a layer differs by more than TOLERANCE of its largest value, or is NaN."""
+    """UserError with the report where a layer differs by more than TOLERANCE of its largest value, or is NaN.
+
+    Examples:
+      >>> from zfjax import pretrained
+      >>> pretrained.check_parity([pretrained.ParityRow("conv1", difference=1e-7, largest=2.0)])
+    """
     apart = [row.layer for row in rows if not row.relative <= TOLERANCE]
     if apart:
         raise UserError(

@@ -124,6 +124,10 @@ def squeezenet(path: Path) -> CaffeNet:
     Raises:
       UserError: a file that is not there (then a FileNotFoundError too), is damaged or holds another network, saying
         what was expected and what was found.
+
+    Examples:
+      net = squeezenet("models/squeezenet_v1.0")
+      net.layers_of(["fire8"])(images)["fire8"].shape
     """
     path = Path(path)
     with naming("weights", path, f"a folder with {TABLE} and {WEIGHTS} is needed"):

@@ -47,6 +47,12 @@ class ImportTable:
     """A network as its exporter knew it; nothing here is guessed from sizes.
 
     For a network of your own write one, or take the nearest of `TABLES` and `dataclasses.replace`.
+
+    Examples:
+      >>> import dataclasses, zfjax
+      >>> table = dataclasses.replace(zfjax.pretrained.TABLES["zfnet"], channels="BGR")
+      >>> table.architecture.name, table.channels
+      ('zfnet', 'BGR')
     """
 
     architecture: Architecture  # with the exporter's paddings, order of stages and constants of the contrast norm
@@ -127,6 +133,10 @@ def from_file(
 
     Raises:
       FileNotFoundError, UserError: from `read_weights` and `take`: what was expected, and what was found.
+
+    Examples:
+      net = from_file("alexnet.pth", TABLES["alexnet-torchvision"])
+      logits, trace = zfjax.forward(net.params, images, architecture=net.architecture)
     """
     sizes = table.architecture.sizes()
     shapes: dict[str, Shape] = {}
@@ -148,7 +158,14 @@ def from_file(
 
 
 def as_images(inputs: np.ndarray, table: ImportTable) -> np.ndarray:
-    """What the exporter's network reads, [B, C, H, W], as what ours reads: RGB pixels minus the mean, [B, H, W, C]."""
+    """What the exporter's network reads, [B, C, H, W], as what ours reads: RGB pixels minus the mean, [B, H, W, C].
+
+    Examples:
+      >>> import numpy as np
+      >>> from zfjax import pretrained
+      >>> pretrained.as_images(np.zeros((2, 3, 8, 8), np.float32), pretrained.TABLES["zfnet"]).shape
+      (2, 8, 8, 3)
+    """
     images = np.moveaxis(inputs, 1, 3)[..., _order(table)]
     return np.asarray(images * np.asarray(table.std), np.float32)
 
@@ -230,7 +247,13 @@ _RULES: Mapping[str, FieldRule] = {
 
 
 def by_prefix(**prefixes: str) -> tuple[Names, ...]:
-    """Names as PyTorch gives them: by_prefix(conv1="features.0") -> features.0.weight, features.0.bias."""
+    """Names as PyTorch gives them: by_prefix(conv1="features.0") -> features.0.weight, features.0.bias.
+
+    Examples:
+      >>> from zfjax import pretrained
+      >>> pretrained.by_prefix(conv1="features.0")
+      (Names(layer='conv1', kernel='features.0.weight', bias='features.0.bias'),)
+    """
     return tuple(Names(layer, f"{prefix}.weight", f"{prefix}.bias") for layer, prefix in prefixes.items())
 
 

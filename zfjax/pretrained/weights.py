@@ -53,7 +53,7 @@ def read_weights(path: Path, *, key: str | None = None, prefix: str = "", sha256
       sha256: what the file's has to begin with, hexadecimal.
 
     Examples:
-      >>> read_weights("checkpoint.pth.tar").notes
+      >>> zfjax.pretrained.read_weights("checkpoint.pth.tar").notes  # doctest: +SKIP
       ("'state_dict' was taken; left out: epoch, optimizer",)
 
     Raises:
@@ -86,7 +86,16 @@ def read_weights(path: Path, *, key: str | None = None, prefix: str = "", sha256
 
 
 def read_arrays(path: Path, *, key: str | None = None, prefix: str = "") -> dict[str, np.ndarray]:
-    """{name: array} of a file of weights: `read_weights(path).arrays`."""
+    """{name: array} of a file of weights: `read_weights(path).arrays`.
+
+    Examples:
+      >>> import pathlib, tempfile, numpy as np
+      >>> from zfjax import pretrained
+      >>> file = pathlib.Path(tempfile.mkdtemp()) / "weights.npz"
+      >>> np.savez(file, **{"conv1.weight": np.zeros((4, 3, 7, 7), np.float32)})
+      >>> {name: array.shape for name, array in pretrained.read_arrays(file).items()}
+      {'conv1.weight': (4, 3, 7, 7)}
+    """
     return read_weights(path, key=key, prefix=prefix).arrays
 
 

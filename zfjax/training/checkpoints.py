@@ -199,6 +199,9 @@ def find(path: Path) -> Path:
     Raises:
       NotThereError: where there is none, naming the path.
       UserError: a checkpoint that is not called by its step.
+
+    Examples:
+      zfjax.checkpoints.find(Path("runs/zfnet"))  # runs/zfnet/checkpoints/7000
     """
     check_name("checkpoint", path)
     path = Path(path).absolute()
@@ -246,6 +249,10 @@ def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
       FileNotFoundError: no checkpoint there.
       UserError: it is damaged, it is not the one that its run saved, its arrays are not those of the architecture that
         it names, or a newer version of zfjax wrote it.
+
+    Examples:
+      checkpoint = zfjax.checkpoints.load(Path("runs/zfnet"))
+      checkpoint.architecture, checkpoint.step
     """
     path = find(path)
     parts = ["network", "optimizer"] if with_optimizer else ["network"]

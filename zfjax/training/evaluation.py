@@ -47,7 +47,13 @@ class Errors(NamedTuple):
 
 
 def init() -> Errors:
-    """Nothing seen yet."""
+    """Nothing seen yet.
+
+    Examples:
+      >>> import zfjax
+      >>> zfjax.evaluation.init()
+      Errors(top1=0, top5=0, count=0)
+    """
     return Errors()
 
 
@@ -58,6 +64,13 @@ def update(
 
     Of equal probabilities the lower class ranks first. A row that is not finite counts as wrong, as does a label
     outside the classes; outside of jit, where it can be seen, such a label is a UserError.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> probabilities, labels = np.array([[0.7, 0.3], [0.6, 0.4]], np.float32), np.array([0, 1])
+      >>> errors = zfjax.evaluation.update(zfjax.evaluation.init(), probabilities, labels, np.array([True, True]))
+      >>> errors.top1 / errors.count
+      Array(0.5, dtype=float32)
     """
     check_labels(labels, probabilities.shape[1], mask)
     ranks = _ranks(probabilities, labels)
@@ -72,6 +85,11 @@ def rank_of_label(probabilities: jax.Array, labels: jax.Array | np.ndarray) -> j
     """Number of classes ranked before the true one; at least 5 in a row that is not finite. -> int32 [B]
 
     A label outside the classes has no rank: a UserError, or under jit as in a row that is not finite.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.evaluation.rank_of_label(np.array([[0.1, 0.6, 0.3]]), np.array([2]))
+      Array([1], dtype=int32)
     """
     check_labels(labels, probabilities.shape[1])
     return _ranks(probabilities, labels)
@@ -91,6 +109,7 @@ def check_labels(labels: jax.Array | np.ndarray, num_classes: int, mask: jax.Arr
 
 
 def _ranks(probabilities: jax.Array, labels: jax.Array | np.ndarray) -> jax.Array:
+    labels = jnp.asarray(labels)
     true = jnp.take_along_axis(probabilities, labels[:, None], axis=1)
     classes = jnp.arange(probabilities.shape[1], dtype=labels.dtype)
     before = (probabilities > true) | ((probabilities == true) & (classes[None] < labels[:, None]))
@@ -118,6 +137,15 @@ def probabilities_of(
 
     Returns:
       float32 [B, classes].
+
+    Examples:
+      >>> import jax, numpy as np, zfjax
+      >>> small = (zfjax.Conv("conv1", 4, kernel=3), zfjax.Dense("fc2", 2, hidden=False))
+      >>> table = zfjax.Architecture("small", small, image_size=8)
+      >>> params = zfjax.ConvNet(table).init(jax.random.key(0), np.ones((1, 8, 8, 3), np.float32))["params"]
+      >>> pictures, mean = np.zeros((5, 10, 10, 3), np.uint8), np.zeros((10, 10, 3), np.float32)
+      >>> zfjax.evaluation.probabilities_of(params, pictures, mean, architecture=table).sum(axis=1)
+      Array([1., 1., 1., 1., 1.], dtype=float32)
     """
     if views == "center":
         crops = pixels.center_crop(pictures, mean, architecture.image_size)[None]
@@ -136,7 +164,13 @@ def probabilities_of(
 def make_evaluate(
     architecture: Architecture, mean: np.ndarray, *, views: Crops = "center"
 ) -> Callable[[Params, Iterable[dict[str, Any]]], Errors]:
-    """evaluate(params, batches) -> Errors of one network: see `make_evaluate_ensemble`, of which it is the simplest."""
+    """evaluate(params, batches) -> Errors of one network: see `make_evaluate_ensemble`, of which it is the simplest.
+
+    Examples:
+      evaluate = zfjax.evaluation.make_evaluate(net.architecture, net.mean)
+      errors = evaluate(net.params, loader.eval_batches(photos.validation, batch_size=64))
+      1 - errors.top1 / errors.count  # the share that is right
+    """
     evaluate = make_evaluate_ensemble([Member(architecture, mean)], views=views)
     return lambda params, batches: evaluate([params], batches).ensemble
 
@@ -204,6 +238,15 @@ def errors_of_functions(fns: Sequence[Callable[[Any], jax.Array]], batches: Iter
     Args:
       fns: pictures uint8 [b, H, W, C] -> logits [b, classes], of networks that no table describes.
       batches: {"image": uint8 [b, H, W, C], "label": int [b], "mask": bool [b]}.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> fn = lambda pictures: pictures[:, 0, 0].astype(float)
+      >>> pictures = np.eye(3, dtype=np.uint8)[:, None, None]  # [3, 1, 1, 3]
+      >>> batch = {"image": pictures, "label": np.array([0, 1, 1]), "mask": np.ones(3, bool)}
+      >>> errors = zfjax.evaluation.errors_of_functions([fn], [batch]).ensemble
+      >>> round(float(errors.top1 / errors.count), 3)
+      0.333
     """
     total = EnsembleErrors(init(), tuple(init() for _ in fns), (0,) * len(fns))
     for batch in batches:

@@ -198,6 +198,10 @@ def begin(
 
     Raises:
       UserError: no epoch is left to train, or the checkpoint is of another network or has no optimizer.
+
+    Examples:
+      checkpoint = zfjax.checkpoints.load("runs/zfnet", with_optimizer=True)
+      for event in loop.train(run, loop.begin(run, checkpoint)): ...  # goes on where it stopped
     """
     if annealing is None:
         annealing = Annealing.start(run.recipe) if checkpoint is None else checkpoint.annealing
@@ -230,6 +234,11 @@ def train(
 
     Raises:
       Diverged: the loss or gradient of a step is not finite; the checkpoints stay.
+
+    Examples:
+      for event in loop.train(run):
+          if isinstance(event, loop.EpochDone):
+              print(event.epoch, event.validation_top1_error)
     """
     loop = _Loop(run, begin(run) if progress is None else progress, should_stop)
     try:

@@ -29,7 +29,13 @@ from zfjax.parallel import AXIS
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; the defaults are the paper's (sec. 3)."""
+    """How a network is trained; the defaults are the paper's (sec. 3).
+
+    Examples:
+      >>> from zfjax.training import Recipe
+      >>> Recipe(batch_size=64, num_epochs=10, initialization="he", annealing="cosine").learning_rate
+      0.01
+    """
 
     batch_size: int = 128  # images per step, over all devices of all hosts
     num_epochs: int = 70
@@ -145,7 +151,16 @@ _compiled_init_params = jax.jit(
 
 
 def init_state(recipe: Recipe, architecture: Architecture) -> TrainState:
-    """Fresh parameters by the recipe's rule and seed, and an optimizer at rest."""
+    """Fresh parameters by the recipe's rule and seed, and an optimizer at rest.
+
+    Examples:
+      >>> import zfjax
+      >>> from zfjax.training import Recipe, init_state
+      >>> small = (zfjax.Conv("conv1", 4, kernel=3), zfjax.Dense("fc2", 2, hidden=False))
+      >>> table = zfjax.Architecture("small", small, image_size=8)
+      >>> init_state(Recipe(), table).params["fc2"]["kernel"].shape
+      (144, 2)
+    """
     key = jax.random.key(recipe.seed)
     params = init_params(key, architecture=architecture, initialization=recipe.initialization)
     at_rest = jax.jit(make_optimizer(recipe).init)(params)  # one program, not one for each shape
@@ -180,6 +195,10 @@ def make_train_step(
     Returns:
       step(state, batch) -> (state, Metrics), with batch = {"image": uint8 [b, S, S, 3], "label": int32 [b],
       "position": int32 [b] place of the row in the global batch}. UserError for a table without logits.
+
+    Examples:
+      step = zfjax.parallel.data_parallel(make_train_step(recipe, architecture, mean), donate_state=True)
+      state, metrics = step(zfjax.parallel.replicate(state), zfjax.parallel.split(batch))
     """
     if not architecture.num_classes:
         raise UserError(f"architecture {architecture.name!r}: to be trained it needs a last Dense layer, of logits")
@@ -245,6 +264,14 @@ def anneal(annealing: Annealing, error: float, recipe: Recipe) -> Annealing:
     "plateau": divide by 10 after `patience` epochs in a row without an error at least 0.1 percentage points below
     the best one, at most down to a thousandth of the recipe's rate; then the best error counts anew.
     "cosine": along half a cosine that ends at zero after the recipe's epochs, whatever the error.
+
+    Examples:
+      >>> from zfjax.training import Recipe, step
+      >>> annealing = step.Annealing(learning_rate=0.01)
+      >>> for error in (0.5, 0.5, 0.5, 0.5):
+      ...     annealing = step.anneal(annealing, error, recipe=Recipe())
+      >>> annealing.learning_rate
+      0.001
     """
     return {"plateau": _anneal_on_plateau, "cosine": _anneal_by_cosine}[recipe.annealing](annealing, error, recipe)
 
@@ -303,7 +330,13 @@ def renormalize(params: Params, radius: float = 0.1) -> Params:
 
 
 def filter_rms(kernel: jax.Array | np.ndarray) -> jax.Array:
-    """Root mean square of each filter of an HWIO kernel. -> [O]"""
+    """Root mean square of each filter of an HWIO kernel. -> [O]
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.training.step.filter_rms(np.full((3, 3, 2, 4), 0.5, np.float32))
+      Array([0.5, 0.5, 0.5, 0.5], dtype=float32)
+    """
     return jnp.sqrt(jnp.mean(kernel * kernel, axis=(0, 1, 2)))
 
 

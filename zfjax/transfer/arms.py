@@ -171,6 +171,12 @@ def scratch_recipe(
 
     Departure: the rate falls along a cosine, as there are no validation images to see a plateau on. Paper is silent:
     the number of epochs, the batch, the rate and the decay.
+
+    Examples:
+      >>> from zfjax.training import Recipe
+      >>> from zfjax.transfer import arms
+      >>> arms.scratch_recipe(Recipe(), num_epochs=40, batch_size=32, learning_rate=1e-2, weight_decay=1e-2).annealing
+      'cosine'
     """
     return dataclasses.replace(
         recipe,
@@ -194,6 +200,10 @@ def accuracy(
       architecture: the table, with one logit per class of the set.
       recipe: how it is trained.
       folder: where the training is kept, to go on when it was stopped; None: in memory alone.
+
+    Examples:
+      (fold,) = protocol.folds(photos.labels, num_train=15, num_folds=1, seed=0, class_names=photos.class_names)
+      arms.accuracy(photos, fold, 128, architecture, recipe)
     """
     source: Source = photo_sets.source_of(photo_set, size, fold.train)
     if 3 * size**2 * len(source) <= MAX_BYTES:

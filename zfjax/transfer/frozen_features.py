@@ -39,6 +39,11 @@ def open_photos(
       threshold: normalised correlation from which two pictures count as one; None keeps all.
       folder: keeps what was found, for later calls.
       trained: what the net was trained on, where it is open already.
+
+    Examples:
+      net = zfjax.load_net("runs/zfnet")
+      photos = frozen_features.open_photos("caltech101", Path("101_ObjectCategories.tar"), net=net, threshold=None,
+                                           folder=Path("features"))
     """
     side_of(net)
     photo_set = tfds_sets.open_set(dataset, images)
@@ -93,6 +98,9 @@ def cached(
 
     Raises:
       UserError: an unknown layer, too little space on the disk, or a damaged file, which is named.
+
+    Examples:
+      frozen_features.cached(net, photos, layers=["fc7"], folder=Path("features"), batch_size=64)["fc7"].shape
     """
     for layer in layers:
         nets.check_layer(net, layer)

@@ -59,12 +59,27 @@ class Chosen(NamedTuple):
 
 
 def targets_of(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """float32 [N, classes]: 1 for an example's class, -1 for all others. labels: int [N]"""
+    """float32 [N, classes]: 1 for an example's class, -1 for all others. labels: int [N]
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.linear_models.targets_of(np.array([0, 2]), 3)
+      array([[ 1., -1., -1.],
+             [-1., -1.,  1.]], dtype=float32)
+    """
     return np.where(np.arange(num_classes)[None] == labels[:, None], 1, -1).astype(np.float32)
 
 
 def scores(model: LinearModel, features: np.ndarray) -> np.ndarray:
-    """float32 [N, classes] of features [N, D]; UserError where they are not finite, and so have no order."""
+    """float32 [N, classes] of features [N, D]; UserError where they are not finite, and so have no order.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> weights, bias = np.array([[1.0, -1.0]]), np.array([0.0, 0.5])
+      >>> model = zfjax.linear_models.LinearModel(weights, bias, left=0.0, iterations=0)
+      >>> zfjax.linear_models.scores(model, np.array([[2.0]]))
+      array([[ 2. , -1.5]], dtype=float32)
+    """
     logits = np.asarray(jnp.matmul(features, model.weights, precision="highest") + model.bias[None])
     if not np.isfinite(logits).all():
         raise UserError("features: their scores are not finite; are the features?")
@@ -100,6 +115,14 @@ def fit(
       max_iterations: steps after which to end in any case.
     Raises:
       UserError: a penalty below 0, or a fit that ended in numbers that are not finite, as NaN in the features gives.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> features = np.array([[-1.0], [-1.0], [1.0]], np.float32)
+      >>> targets = zfjax.linear_models.targets_of(np.array([0, 0, 1]), 2)
+      >>> model = zfjax.linear_models.fit(features, targets, 1e-3, loss="softmax")
+      >>> zfjax.linear_models.scores(model, features).argmax(axis=1)
+      array([0, 0, 1])
     """
     if not (np.isfinite(penalty) and penalty >= 0):
         raise UserError(f"penalty={penalty}: a finite number, 0 or more, is needed")
@@ -133,6 +156,16 @@ def fit_chosen(
       loss: as for `fit`.
       quality: (scores, targets) of the held-out examples -> what should be high.
       penalties: those to try, strongest first; at least one.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> features = np.array([[-1.0], [-1.0], [1.0], [1.0]], np.float32)
+      >>> targets = zfjax.linear_models.targets_of(np.array([0, 0, 1, 1]), 2)
+      >>> right = lambda scores, targets: float((scores.argmax(axis=1) == targets.argmax(axis=1)).mean())
+      >>> held = np.array([False, True, False, True])
+      >>> chosen = zfjax.linear_models.fit_chosen(features, targets, held, loss="softmax", quality=right)
+      >>> chosen.penalty
+      0.01
     """
     if not len(penalties):
         raise UserError("penalties=(): at least one is needed")
@@ -149,7 +182,15 @@ def fit_chosen(
 
 
 def normalized(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets of features [N, D] less the training mean, divided by the training images' root mean square norm."""
+    """Both sets of features [N, D] less the training mean, divided by the training images' root mean square norm.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> train, test = zfjax.linear_models.normalized(np.array([[1.0, 1.0], [3.0, 1.0]]), np.array([[2.0, 1.0]]))
+      >>> train, test
+      (array([[-1.,  0.],
+             [ 1.,  0.]]), array([[0., 0.]]))
+    """
     mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
     centred = train - mean
     scale = np.float32(np.sqrt((centred.astype(np.float64) ** 2).sum(axis=1).mean())) or np.float32(1)
@@ -234,6 +275,12 @@ def gram_matrix(
       on_block: called with the number of features after each block, to show progress.
       block_bytes: of a block of features, 256 MB by default.
       rows: of the matrix that are computed together.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.linear_models.gram_matrix(np.array([[1.0, 0.0], [3.0, 0.0]], np.float32))
+      array([[ 1., -1.],
+             [-1.,  1.]], dtype=float32)
     """
     num_images, num_features = features.shape
     width = max(1, block_bytes // (4 * num_images))
@@ -263,6 +310,14 @@ def kernel_coordinates(train: np.ndarray, test: np.ndarray, *, rows: int = ROWS)
     Returns:
       float32 [n, n] and [m, n]. Beside these and the arguments memory holds one matrix of float64 [n, n].
       UserError where one is not finite, or `train` no matrix of inner products.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> features = np.random.default_rng(0).normal(size=(5, 40)).astype(np.float32)
+      >>> gram = zfjax.linear_models.gram_matrix(features)
+      >>> train, test = zfjax.linear_models.kernel_coordinates(gram[:4, :4], gram[4:, :4])
+      >>> train.shape, test.shape
+      ((4, 4), (1, 4))
     """
     if not np.isfinite(test).all():
         raise UserError("test: inner products of finite features are needed")

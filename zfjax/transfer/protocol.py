@@ -49,6 +49,13 @@ def folds(
       num_test: test images per class at most (the paper's 50).
     Raises:
       UserError: a class that has no image left to test on, by name; a number below 1; a label without a name.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> labels, names = np.repeat([0, 1], 5), ("cat", "dog")
+      >>> (fold,) = zfjax.transfer.protocol.folds(labels, num_train=3, num_folds=1, seed=0, class_names=names)
+      >>> len(fold.train), len(fold.test)
+      (6, 4)
     """
     for name, value in (("num_train", num_train), ("num_folds", num_folds), ("num_test", num_test)):
         if value < 1:
@@ -77,6 +84,11 @@ def held_out(labels: np.ndarray) -> np.ndarray:
     """bool [N]: the last third of each class's images, at least one; none of a class that has but one.
 
     Paper is silent: how the regularisation was chosen.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.transfer.protocol.held_out(np.array([0, 0, 0, 1]))
+      array([False, False,  True, False])
     """
     held = np.zeros(len(labels), bool)
     for label in np.unique(labels):
@@ -87,7 +99,13 @@ def held_out(labels: np.ndarray) -> np.ndarray:
 
 
 def mean_class_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over the classes in `labels` of the share of their images that were recognised; ints [N]."""
+    """Mean over the classes in `labels` of the share of their images that were recognised; ints [N].
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.transfer.protocol.mean_class_accuracy(np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1]))
+      0.5
+    """
     if len(labels) == 0 or predicted.shape != labels.shape:
         raise UserError(f"predicted of shape {predicted.shape}: one for each of the {len(labels)} labels is needed")
     return float(np.mean([(predicted[labels == label] == label).mean() for label in np.unique(labels)]))
@@ -105,6 +123,11 @@ def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
     Returns:
       The area; nan where nothing is relevant. UserError for a score that is not finite or another number of them, or
       for numbers where True and False are needed.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.transfer.protocol.average_precision(np.array([0.9, 0.8, 0.1]), np.array([True, False, True]))
+      0.8333333333333333
     """
     if relevant.dtype != bool:
         raise UserError(f"relevant of type {relevant.dtype}: bool is needed")
@@ -129,6 +152,11 @@ def average_precisions(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
       targets: [N, classes], 1 shown, -1 not shown, 0 difficult.
     Returns:
       float [classes]. UserError for other shapes or values.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.transfer.protocol.average_precisions(np.array([[0.9], [0.8], [0.1]]), np.array([[1], [0], [-1]]))
+      array([1.])
     """
     if scores.ndim != 2 or scores.shape != targets.shape:
         raise UserError(f"targets of shape {targets.shape}: one for each of scores {scores.shape}, images by classes")
@@ -141,7 +169,13 @@ def average_precisions(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
-    """Mean of `average_precisions` over the classes that some image shows; nan where there is none."""
+    """Mean of `average_precisions` over the classes that some image shows; nan where there is none.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.transfer.protocol.mean_average_precision(np.array([[0.9], [0.8]]), np.array([[-1], [1]]))
+      0.5
+    """
     precisions = average_precisions(scores, targets)
     precisions = precisions[~np.isnan(precisions)]
     return float(precisions.mean()) if len(precisions) else float("nan")
@@ -201,6 +235,12 @@ def highest_correlations(tested: Iterable[np.ndarray], trained: Iterable[np.ndar
       tested, trained: batches of pictures, uint8 [b, S, S, 3]; the two may differ in size.
     Returns:
       float32 [tested pictures], -1 to 1; -1 where nothing was trained on.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+      >>> zfjax.transfer.protocol.highest_correlations([pictures], [pictures[:1]]).round(1)
+      array([1., 0.], dtype=float32)
     """
     ours = jnp.concatenate([_thumbnails(pictures) for pictures in tested])
     best = jnp.full(len(ours), -1.0)
@@ -214,6 +254,12 @@ def duplicates(tested: Iterable[np.ndarray], trained: Iterable[np.ndarray], thre
 
     The paper found 44 images of Caltech-101 and 243 of Caltech-256 in ImageNet so. Paper is silent: the threshold.
     Of 9,144 photos of Caltech-101 and 9,103 of ImageNet no two different ones reached 0.95.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+      >>> zfjax.transfer.protocol.duplicates([pictures], [pictures[:1]], threshold=0.95)
+      array([ True, False])
     """
     check_threshold(threshold)
     return highest_correlations(tested, trained) >= threshold
