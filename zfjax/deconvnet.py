@@ -14,7 +14,7 @@ with `active` true where the ReLU let something through on the way up. `descend`
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
@@ -512,32 +512,55 @@ def windows_of_layers(
     images: np.ndarray,
     places: Mapping[str, Mapping[str, np.ndarray]],
     *,
-    architecture: Architecture,
     way: WayDown | str = project,
-    seed: Seed = "value",
-    batch_size: int = 16,
-    units_at_once: int = 16,
+    **options: Any,
 ) -> dict[str, Windows]:
     """Units of several layers carried down, each alone; every image goes up once, for all of them.
 
     Args:
-      params, images, architecture, way, seed: as for `project_places`.
+      params, images, way: as for `project_places`.
       places: {layer: places}, those of each layer as for `project_places`.
-      batch_size: images per forward pass.
-      units_at_once: units of one layer per way down.
+      options: as for `windows_of_ways`.
 
     Returns:
       {layer: Windows} of NumPy arrays; UserError as for `project_places`.
     """
+    (by_layer,) = windows_of_ways(params, images, places, ways=(way,), **options).values()
+    return by_layer
+
+
+def windows_of_ways(
+    params: Params,
+    images: np.ndarray,
+    places: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    architecture: Architecture,
+    ways: Sequence[WayDown | str],
+    seed: Seed = "value",
+    batch_size: int = 16,
+    units_at_once: int = 16,
+) -> dict[str, dict[str, Windows]]:
+    """`windows_of_layers` by several ways down; every image goes up once, for all of them.
+
+    Args:
+      params, images, places, architecture, seed: as for `windows_of_layers`.
+      ways: each as for `project_places`.
+      batch_size: images per forward pass.
+      units_at_once: units of one layer per way down.
+
+    Returns:
+      {way: {layer: Windows}} of NumPy arrays; UserError as for `project_places`.
+    """
     for layer in places:
         _check_places(places[layer], len(images), layer, architecture)
     check_seed(seed)
-    options: dict[str, Any] = {"architecture": architecture, "way": _name_of(way)}
+    names = tuple(map(_name_of, ways))
+    trace_of = partial(_trace_below, architecture=architecture, with_norms=any(way != "deconvnet" for way in names))
     indices = {
         layer: {name: np.asarray(index, np.int32) for name, index in of_layer.items()}
         for layer, of_layer in places.items()
     }
-    drawn: dict[str, Windows] = {}
+    drawn: dict[str, dict[str, Windows]] = {way: {} for way in names}
     starts = {layer: np.zeros(len(of_layer["image"]), np.float32) for layer, of_layer in indices.items()}
     top = max(places, key=architecture.layer_names.index)
     for start in range(0, len(images), batch_size):
@@ -547,7 +570,7 @@ def windows_of_layers(
         }
         if not any(map(len, wanted.values())):
             continue
-        trace = _trace_below(params, _fill(images[start : start + batch_size], batch_size), layer=top, **options)
+        trace = trace_of(params, _fill(images[start : start + batch_size], batch_size), layer=top)
         for layer, numbers in wanted.items():
             for first in range(0, len(numbers), units_at_once):
                 chosen = numbers[first : first + units_at_once]
@@ -556,16 +579,21 @@ def windows_of_layers(
                 place = Place(*(jnp.asarray(some[name]) for name in ("image", "channel", "row", "column")))
                 below = {name: trace[name] for name in _names_up_to(layer, architecture)}
                 starts[layer][chosen] = activations_at(trace[layer].features, place)[: len(chosen)]
-                windows = _project_windows(params, below, place, layer=layer, seed=seed, **options)
-                if layer not in drawn:
-                    drawn[layer] = _empty_windows(windows, len(starts[layer]))
-                for field, some_rows in zip(drawn[layer], windows, strict=True):
-                    field[chosen] = np.asarray(some_rows)[: len(chosen)]
+                for way in names:
+                    fed = below if way != "deconvnet" else _without_norms(below)
+                    windows = _project_windows(
+                        params, fed, place, layer=layer, seed=seed, architecture=architecture, way=way
+                    )
+                    if layer not in drawn[way]:
+                        drawn[way][layer] = _empty_windows(windows, len(starts[layer]))
+                    for field, some_rows in zip(drawn[way][layer], windows, strict=True):
+                        field[chosen] = np.asarray(some_rows)[: len(chosen)]
     for values in starts.values():
         warn_below_zero(values, seed=seed)
-    for layer in places.keys() - drawn.keys():
-        drawn[layer] = _no_windows(params, images, layer=layer, **options)
-    return {layer: drawn[layer] for layer in places}
+    for way, by_layer in drawn.items():
+        for layer in places.keys() - by_layer.keys():
+            by_layer[layer] = _no_windows(params, images, layer=layer, architecture=architecture, way=way)
+    return {way: {layer: by_layer[layer] for layer in places} for way, by_layer in drawn.items()}
 
 
 def _pixels(
@@ -738,14 +766,19 @@ def _name_of(way: WayDown | str) -> str:
     raise UserError(f"way={way!r}: one of {', '.join(map(repr, WAYS))} is needed")
 
 
-@partial(jax.jit, static_argnames=("layer", "architecture", "way"))
-def _trace_below(params: Params, images: jax.Array, *, layer: str, architecture: Architecture, way: str) -> Trace:
-    """What the way needs of the trace up to the layer; under jit all else is not computed."""
+@partial(jax.jit, static_argnames=("layer", "architecture", "with_norms"))
+def _trace_below(
+    params: Params, images: jax.Array, *, layer: str, architecture: Architecture, with_norms: bool
+) -> Trace:
+    """The trace up to the layer; what norms read only where a way down needs it."""
     trace = forward(params, images, architecture=architecture)[1]
-    names = _names_up_to(layer, architecture)
-    if way != "deconvnet":
-        return {name: trace[name] for name in names}
-    return {name: LayerTrace(trace[name].features, trace[name].switches) for name in names}
+    below = {name: trace[name] for name in _names_up_to(layer, architecture)}
+    return below if with_norms else _without_norms(below)
+
+
+def _without_norms(trace: Trace) -> Trace:
+    """What the deconvnet needs of a trace."""
+    return {name: LayerTrace(of.features, of.switches) for name, of in trace.items()}
 
 
 def _names_up_to(layer: str, architecture: Architecture) -> tuple[str, ...]:
@@ -764,7 +797,9 @@ def _no_windows(params: Params, images: np.ndarray, **options: Any) -> Windows:
     """Of no unit."""
 
     def windows_of(params: Params, images: jax.Array, index: jax.Array) -> Windows:
-        return carry_down(params, _trace_below(params, images, **options), Place(*[index] * 4), seed="value", **options)
+        of_layer = {name: options[name] for name in ("layer", "architecture")}
+        trace = _trace_below(params, images, with_norms=options["way"] != "deconvnet", **of_layer)
+        return carry_down(params, trace, Place(*[index] * 4), seed="value", **options)
 
     dtype = jax.dtypes.canonicalize_dtype(images.dtype)
     image, index = jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype), jax.ShapeDtypeStruct((1,), np.int32)

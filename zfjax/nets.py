@@ -33,7 +33,7 @@ from zfjax.anymodel.rules import Rule, projected_from, with_relu_rule
 from zfjax.architecture import ZFNET, Architecture, Conv, ReceptiveField, receptive_field
 from zfjax.data import Source, archives, name_of
 from zfjax.data import num_channels as num_channels
-from zfjax.deconvnet import WAYS, Seed, Unit, Way, as_unit, check_seed, one_layer, project_places, warn_below_zero
+from zfjax.deconvnet import WAYS, Seed, Unit, Way, as_unit, check_seed, one_layer, warn_below_zero, windows_of_ways
 from zfjax.errors import NotThereError, UserError, check_name
 from zfjax.features import Features
 from zfjax.files import digest, file_name
@@ -312,13 +312,32 @@ class OfTable:
         seed: Seed = "value",
     ) -> np.ndarray:
         """One signed picture for each unit: see `Net.project`."""
+        return self.project_ways(images, units, ways=(way,), layer=layer, of=of, seed=seed)[way]
+
+    def project_ways(
+        self,
+        images: Any,
+        units: Unit,
+        *,
+        ways: Sequence[Way],
+        layer: str | None = None,
+        of: Any = None,
+        seed: Seed = "value",
+    ) -> dict[Way, np.ndarray]:
+        """{way: one signed picture for each unit}; each image goes up once: see `project_ways`."""
         layer = _layer_of(units, layer)
         self.architecture.layer(layer)
         images = np.asarray(images)
         places = places_of(units, images, of=of, fn=self.features([layer]), layer=layer)
-        return project_places(
-            self.params, images, places, layer=layer, architecture=self.architecture, way=WAYS[_checked(way)], seed=seed
+        windows = windows_of_ways(
+            self.params,
+            images,
+            {layer: places},
+            architecture=self.architecture,
+            ways=tuple(map(_checked, ways)),
+            seed=seed,
         )
+        return {way: windows[way][layer].paste(images.shape[1:3]) for way in ways}
 
     def receptive_field(self, layer: str) -> ReceptiveField:
         """What one place of a layer sees of the images, by the table."""
@@ -540,14 +559,28 @@ class FunctionNet:
         seed: Seed = "value",
     ) -> np.ndarray:
         """One signed picture for each unit, by `zfjax.project_fn`: see `Net.project`."""
+        return self.project_ways(images, units, ways=(way,), layer=layer, of=of, seed=seed)[way]
+
+    def project_ways(
+        self,
+        images: Any,
+        units: Unit,
+        *,
+        ways: Sequence[Way],
+        layer: str | None = None,
+        of: Any = None,
+        seed: Seed = "value",
+    ) -> dict[Way, np.ndarray]:
+        """{way: one signed picture for each unit}; each image goes up once: see `project_ways`."""
         layer = check_layer(self, _layer_of(units, layer))
-        _checked(way)
+        ways = tuple(map(_checked, ways))
         images = np.asarray(images)
         places = places_of(units, images, of=of, fn=self.features([layer]), layer=layer)
         num = len(places["image"])
-        pictures = np.zeros((num, *images.shape[1:]), jax.dtypes.canonicalize_dtype(images.dtype))
+        dtype = jax.dtypes.canonicalize_dtype(images.dtype)
+        pictures = {way: np.zeros((num, *images.shape[1:]), dtype) for way in ways}
         check_seed(seed)
-        step, starts = self._projection_of(layer, way), np.zeros(num, np.float32)
+        step, starts = self._projection_of(layer, ways), np.zeros(num, np.float32)
         crop = self._crop_of(layer, images)
         place, size = np.stack([places["row"], places["column"]], axis=1).astype(np.int32), images.shape[1:3]
         corners = np.zeros_like(place)
@@ -560,8 +593,9 @@ class FunctionNet:
             ]
             some = [places["channel"][rows], *place[rows].T]
             drawn, starts[rows] = step(self.params, np.stack(fed), *some, seed == "one")
-            for n, picture, (y, x) in zip(rows, np.asarray(drawn), corners[rows], strict=True):
-                pictures[n, y : y + size[0], x : x + size[1]] = picture
+            for way, sheet in pictures.items():
+                for n, picture, (y, x) in zip(rows, np.asarray(drawn[way]), corners[rows], strict=True):
+                    sheet[n, y : y + size[0], x : x + size[1]] = picture
         warn_below_zero(starts, seed=seed)
         return pictures
 
@@ -595,24 +629,26 @@ class FunctionNet:
             self._crops[layer, dtype] = crop_of(of_layer, images.shape[1:], dtype)
         return self._crops[layer, dtype]
 
-    def _projection_of(self, layer: str, way: Way) -> Callable[..., Any]:
+    def _projection_of(self, layer: str, ways: tuple[Way, ...]) -> Callable[..., Any]:
         is_dense = len(self.shapes[layer]) == 1
 
         @jax.jit
         def projected(params: Any, images: Any, channel: Any, row: Any, column: Any, from_one: Any) -> Any:
             unit = Unit(channel, None if is_dense else (row, column))
-            pictures, top = projected_from(
-                lambda images: self._called(params, images, (layer,))[layer],
-                images,
-                unit=unit,
-                rule=way,
-                on_unknown=self.on_unknown,
-                on_mixing=self.on_mixing,
-                from_one=from_one,
-            )
+            pictures = {}
+            for way in ways:  # XLA sees that all go up alike
+                pictures[way], top = projected_from(
+                    lambda images: self._called(params, images, (layer,))[layer],
+                    images,
+                    unit=unit,
+                    rule=way,
+                    on_unknown=self.on_unknown,
+                    on_mixing=self.on_mixing,
+                    from_one=from_one,
+                )
             return pictures, top.reshape(len(top), -1).sum(axis=1)
 
-        return self._compiled.setdefault((layer, way), projected)
+        return self._compiled.setdefault((layer, ways), projected)
 
     def _function(self, params: Any) -> Callable[[jax.Array], Any]:
         return self.fn if self.params is None else partial(self.fn, params)
@@ -673,6 +709,26 @@ def places_of(units: Unit, images: np.ndarray, *, of: Any, fn: Features, layer: 
         _check_range("row", row, shape[0], layer)
         _check_range("column", column, shape[1], layer)
     return {"image": image, "channel": channel, "row": row, "column": column}
+
+
+def project_ways(
+    net: Net,
+    images: Any,
+    units: Unit,
+    *,
+    ways: Sequence[Way],
+    layer: str | None = None,
+    of: Any = None,
+    seed: Seed = "value",
+) -> dict[Way, np.ndarray]:
+    """{way: `net.project` by it}; a network with a `project_ways` of its own lets each image go up once for all."""
+    if not ways:
+        raise UserError(f"ways={ways!r}: at least one of {', '.join(WAYS)} is needed")
+    if (own := getattr(net, "project_ways", None)) is not None:
+        pictures: dict[Way, np.ndarray] = own(images, units, ways=ways, layer=layer, of=of, seed=seed)
+        return pictures
+    asked: dict[str, Any] = {} if seed == "value" else {"seed": seed}  # which not every network can be
+    return {way: net.project(images, units, layer=layer, of=of, way=way, **asked) for way in ways}
 
 
 def _check_range(name: str, values: np.ndarray, limit: int, layer: str) -> None:
@@ -899,7 +955,7 @@ def _layer_of(units: Unit, layer: str | None) -> str:
     return named
 
 
-def _checked(way: str) -> str:
+def _checked(way: Way) -> Way:
     if way not in WAYS:
         raise UserError(f"way={way!r}: one of {', '.join(map(repr, WAYS))} is needed")
     return way

@@ -67,14 +67,14 @@ def draw(net: Net, source: Source, layer: str, channels: np.ndarray, measured: M
     inside = cut_all(np.ones((*views.pictures.shape[:3], 1), bool), False)[..., 0]
     objects = None if views.objects is None else cut_all(views.objects[..., None], False)[..., 0]
     names = np.array([[name_of(source, int(index)) if index >= 0 else "" for index in row] for row in measured.images])
-    by_way: dict[Way, Strongest] = {}
-    for way in ways:
+    carried: dict[Way, np.ndarray] = {way: np.zeros((0, *views.images.shape[1:]), np.float32) for way in ways}
+    if len(of):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "seed='value'")  # the page says which activations are below 0
-            if len(of):
-                pictures = net.project(views.images, units, layer=layer, of=which, way=way)
-            else:
-                pictures = np.zeros((0, *views.images.shape[1:]), np.float32)
+            carried = nets.project_ways(net, views.images, units, ways=ways, layer=layer, of=which)
+    by_way: dict[Way, Strongest] = {}
+    for way, pictures in carried.items():
+        nets.check_finite(net, {layer: pictures})
         projections = np.zeros((*drawn.shape, height, width, pictures.shape[-1]), pictures.dtype)
         for place, picture, box in zip(np.argwhere(drawn), pictures, boxes[drawn], strict=True):
             projections[tuple(place)] = cut(picture, tuple(box.tolist()), 0.0)
