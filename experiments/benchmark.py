@@ -6,13 +6,15 @@
     python -m experiments.benchmark project-fn --layer conv5
     python -m experiments.benchmark units --layer conv5 --against torch
     python -m experiments.benchmark atlas --against torch
+    python -m experiments.benchmark occlusion --against torch
     python -m experiments.benchmark start --batch-size 64
     python -m experiments.benchmark loader --data DIR
 
 `--against torch` measures PyTorch (and Captum's Deconvolution for `project`) in the same run, in turns, in both of its
 memory layouts: `pip install -e ".[bench]"`. `units` projects nine units of each image, the forward pass included, and
 `atlas` nine of every map below the dense layers, from the scan of all images on: beside Captum's NeuronDeconvolution,
-which takes one unit of an image at a time. `project-fn` measures `zfjax.project_fn`, the deconvnet of any function, in
+which takes one unit of an image at a time. `occlusion` slides a square over one image, beside Captum's Occlusion, both
+`--batch-size` places at a time. `project-fn` measures `zfjax.project_fn`, the deconvnet of any function, in
 turns with that of our own networks, and says how many times its seconds it takes. `start` tells what the seconds before
 the first training step and the first projections went into. Expected time: half a minute to three
 minutes on two CPU cores. Figures are medians over rounds, as "images_per_second"; compare only lines of one run.
@@ -21,6 +23,7 @@ minutes on two CPU cores. Figures are medians over rounds, as "images_per_second
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import statistics
@@ -40,6 +43,7 @@ from PIL import Image
 from experiments.shell.command import described, first_flags, in_one_line, is_idle
 from experiments.shell.workloads import UNITS, Engine, Workload
 from zfjax import deconvnet, features, network, parallel, training
+from zfjax.analyses import occlusion as sweeps
 from zfjax.analyses import top_activations
 from zfjax.anymodel import rules
 from zfjax.architecture import Architecture, Conv
@@ -49,6 +53,7 @@ from zfjax.errors import UserError
 from zfjax.windows import Windows
 
 UNITS_WORKLOAD = Workload(batch_size=16, steps=1)  # a step of the others takes long
+OCCLUSION_WORKLOAD = Workload(batch_size=64, steps=1, rounds=3)
 OWN_SCENES, OWN_COPIES, OWN_SIDE = 64, 32, 256  # of the set that is made where none is named
 
 
@@ -271,6 +276,30 @@ def whole_atlas(workload: Workload, num: int, layers: list[str]) -> Callable[[in
     return run
 
 
+def occlusion(workload: Workload = OCCLUSION_WORKLOAD, square: int = 44, stride: int = 12) -> list[dict[str, Any]]:
+    """What the network says of an image with a square at each place: all logits by zfjax, the drop of one by Captum.
+
+    Args:
+      workload: what is measured, and how long; a batch is that many places.
+      square: side of the square, pixels.
+      stride: pixels between two places.
+    """
+    if workload.compute_dtype != "float32":
+        raise UserError(f"compute_dtype={workload.compute_dtype!r}: occlusion is measured in float32")
+    corners = sweeps.places(workload.image_size, square, stride)
+    architecture, params, images = network_of(dataclasses.replace(workload, batch_size=1))
+    fn = features.layers_of(params, architecture.layer_names[-1:], architecture=architecture)
+    options: dict[str, Any] = {"square": square, "fill": 0.0, "batch_size": workload.batch_size}
+    ours: Engine = (lambda: sweeps.sweep(fn, np.asarray(images[0]), corners, **options), lambda _: None)
+    records = compare("occlusion", workload, {"zfjax": ours}, square=square, stride=stride)
+    num = corners.shape[0] * corners.shape[1]
+    for record in records:
+        seconds = record["seconds_per_step"]["median"]
+        record |= {"images_per_second": round(1 / seconds, 4), "evaluations_per_second": round(num / seconds, 2)}
+        record |= {"num_places": num}
+    return records
+
+
 # What JAX tells of a program on its way to the first run, by the event that tells it
 STAGES = {
     "/jax/core/compile/jaxpr_trace_duration": "tracing",
@@ -456,6 +485,7 @@ def main() -> None:
         "project-fn": project_fn,
         "units": units,
         "atlas": atlas,
+        "occlusion": occlusion,
         "start": start,
     }
     commands["loader"] = loader

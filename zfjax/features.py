@@ -10,6 +10,7 @@ network compiles nothing anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -131,15 +132,20 @@ def _call(fn: Partial, images: jax.Array) -> Any:
     return fn(images)
 
 
-@cache
-def _function_of(architecture: Architecture, layers: tuple[str, ...]) -> Callable[[Params, jax.Array], Any]:
-    """One function object for equal arguments, so that JAX finds what it compiled."""
+@dataclass(frozen=True)
+class LayersOfTable:
+    """The function that `layers_of` makes a `Partial` of."""
 
-    def features(params: Params, images: jax.Array) -> dict[str, jax.Array]:
-        trace = forward(params, images, architecture=architecture)[1]
-        return {layer: trace[layer].features for layer in layers}
+    architecture: Architecture
+    layers: tuple[str, ...]
 
-    return features
+    def __call__(self, params: Params, images: jax.Array) -> dict[str, jax.Array]:
+        """{layer: features} of images float [B, H, W, C]."""
+        trace = forward(params, images, architecture=self.architecture)[1]
+        return {layer: trace[layer].features for layer in self.layers}
+
+
+_function_of = cache(LayersOfTable)  # one object for equal arguments, so that JAX finds what it compiled
 
 
 @cache

@@ -14,7 +14,7 @@ from zfjax.extras import extra
 
 with extra("bench"):
     import torch
-    from captum.attr import Deconvolution, NeuronDeconvolution
+    from captum.attr import Deconvolution, NeuronDeconvolution, Occlusion
     from torch import nn
     from torch.nn import functional
 
@@ -83,6 +83,7 @@ def engines(name: str, workload: Workload, **more: Any) -> dict[str, Engine]:
         "forward": forward_engine,
         "project": project_engine,
         "units": units_engine,
+        "occlusion": occlusion_engine,
     }
     return {label: makers[name](workload, layout, **more) for label, layout in LAYOUTS.items()}
 
@@ -159,6 +160,26 @@ def units_engine(workload: Workload, layout: torch.memory_format, *, layer: str)
     def advance() -> list[torch.Tensor]:
         with autocast(workload):
             return [attribute(images, channel) for channel in range(UNITS)]
+
+    return advance, wait
+
+
+def occlusion_engine(workload: Workload, layout: torch.memory_format, *, square: int, stride: int) -> Engine:
+    """Captum's Occlusion of one logit and one image, with a square of 0 at every place."""
+    table = workload.table()
+    net = build(table, table.layer_names[-1]).to(device(), memory_format=layout).eval()
+    images, _ = batch_of(workload, layout)
+    occlusion, channels = Occlusion(net), table.channels
+
+    def advance() -> torch.Tensor:
+        with torch.inference_mode():
+            return occlusion.attribute(
+                images[:1],
+                sliding_window_shapes=(channels, square, square),
+                strides=(channels, stride, stride),
+                target=0,
+                perturbations_per_eval=workload.batch_size,
+            )
 
     return advance, wait
 

@@ -6,35 +6,10 @@ import pytest
 import tiny_nets
 
 import zfjax
-from zfjax import ContrastNorm, Conv, Pool, Unit
+from zfjax import Conv, Pool, Unit
 from zfjax.deconvnet import WAYS, project_windows, windows_of_places
 
 NUM = 6  # units of each case
-
-
-def random_table(seed):
-    """Strides, lopsided paddings, groups, pools that hang over or skip pixels, norms before and after them."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for depth in range(3):
-        pool = Pool(int(rng.integers(1, 4)), int(rng.integers(1, 4)))
-        stages = [(), (pool,), (pool, ContrastNorm(3, alpha=1e-3)), (ContrastNorm(5, alpha=1e-2), pool)]
-        kernel = int(rng.integers(1, 6))
-        rows.append(
-            Conv(
-                f"conv{depth}",
-                features=6,
-                kernel=kernel,
-                stride=int(rng.integers(1, 4)) if depth < 2 else 1,
-                padding=tuple(rng.integers(0, 3, 2).tolist()),
-                groups=int(rng.choice([1, 3])) if depth else 1,
-                after=stages[rng.integers(len(stages))],
-            )
-        )
-    try:
-        return zfjax.Architecture(f"random-{seed}", tuple(rows), image_size=48, input_scale=0.5)
-    except zfjax.UserError:  # the image is too small for its strides
-        return random_table(seed + 1000)
 
 
 def units_of(features, seed=0):
@@ -60,7 +35,7 @@ def both(table, layer, way):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("seed", [9, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(10, 23))])
 def test_windows_of_a_random_table_are_its_pictures(seed, way):
-    table = random_table(seed)
+    table = tiny_nets.random_table(seed)
     windows, pictures = both(table, "conv2", way)
     assert tiny_nets.relative_error(windows.paste((48, 48)), pictures) < 1e-6
 

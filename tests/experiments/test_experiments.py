@@ -167,6 +167,13 @@ def test_benchmark_counts_nine_units_of_each_image(monkeypatch, capsys):
     assert len(step().rows) == 18 and np.abs(step().pixels).max(axis=(1, 2, 3)).astype(bool).mean() > 0.5
 
 
+def test_benchmark_of_occlusion_counts_the_places_of_the_square(monkeypatch, capsys):
+    flags = ("--width", 1 / 32, "--image-size", 48, "--num-classes", 10, "--batch-size", 9, "--rounds", 1)
+    record = json.loads(call(monkeypatch, capsys, benchmark, "occlusion", *flags, "--square", 8, "--stride", 20))
+    assert (record["engine"], record["num_places"], record["square"], record["stride"]) == ("zfjax", 9, 8, 20)
+    assert record["evaluations_per_second"] == pytest.approx(9 / record["seconds_per_step"]["median"], rel=0.01)
+
+
 @pytest.mark.slow
 def test_benchmark_of_the_start_divides_its_seconds(monkeypatch, capsys):
     flags = ("--width", 1 / 32, "--image-size", 48, "--num-classes", 10, "--batch-size", 4, "--layer", "conv1")

@@ -54,6 +54,31 @@ def without_norm(table: zfjax.Architecture) -> zfjax.Architecture:
     return replace(table, layers=tuple(layers))
 
 
+def random_table(seed):
+    """Strides, lopsided paddings, groups, pools that hang over or skip pixels, norms before and after them."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for depth in range(3):
+        pool = zfjax.Pool(int(rng.integers(1, 4)), int(rng.integers(1, 4)))
+        stages = [(), (pool,), (pool, zfjax.ContrastNorm(3, alpha=1e-3)), (zfjax.ContrastNorm(5, alpha=1e-2), pool)]
+        kernel = int(rng.integers(1, 6))
+        rows.append(
+            zfjax.Conv(
+                f"conv{depth}",
+                features=6,
+                kernel=kernel,
+                stride=int(rng.integers(1, 4)) if depth < 2 else 1,
+                padding=tuple(rng.integers(0, 3, 2).tolist()),
+                groups=int(rng.choice([1, 3])) if depth else 1,
+                after=stages[rng.integers(len(stages))],
+            )
+        )
+    try:
+        return zfjax.Architecture(f"random-{seed}", tuple(rows), image_size=48, input_scale=0.5)
+    except zfjax.UserError:  # the image is too small for its strides
+        return random_table(seed + 1000)
+
+
 @lru_cache
 def params(table: zfjax.Architecture, seed: int = 0, positive: bool = False) -> dict:
     """Weights of the right size to keep the scale of the signal, and biases that silence many units."""

@@ -19,6 +19,7 @@ from jax.tree_util import Partial
 from scipy.ndimage import gaussian_filter1d
 
 from zfjax import features, nets
+from zfjax.analyses import changed_parts
 from zfjax.analyses.top_activations import TopActivations
 from zfjax.data import ImageSet, Source, sets
 from zfjax.deconvnet import Unit
@@ -131,13 +132,16 @@ def sweep(
     *,
     square: Sides,
     fill: Any,
+    then: Callable[[Any], Any] | None = None,
     batch_size: int = 64,
     on_batch: Callable[[int], None] | None = None,
 ) -> Any:
     """fn of the image with the square at each place, one forward pass per place.
 
     The occluded images are made on the device from the one image, a batch at a time. Compiled once for equal numbers
-    of places, whatever the image, the fill or the values inside a `Partial`.
+    of places, whatever the image, the fill or the values inside a `Partial`. Of a table, as `features.layers_of` and
+    the nets of tables give it, only what a square changes is computed where that saves work: the same up to rounding,
+    compiled once for each size of the square.
 
     Args:
       fn: images [B, H, W, C] -> array, or tree of arrays, each with B rows.
@@ -145,13 +149,14 @@ def sweep(
       corners: int [..., 2] from `places`: a grid [R, C, 2] that spans the image, or a list [N, 2] of any places.
       square: side of the square, pixels, or (height, width) of a rectangle.
       fill: [H, W, C], or what broadcasts to it; see `filler`.
+      then: what `fn` gives -> what is kept of it, where that is less; a row for each image too.
       batch_size: images in memory at the same time, at most; `batch_size_within` derives it from a budget.
       on_batch: called after each batch with the number of places done in it.
 
     Returns:
-      The tree of `fn` as NumPy arrays [..., *its own shape for one image]. UserError for a square that reaches beyond
-      the image, a grid of another image's, no place at all, a fill that the image's type cannot hold, features
-      without a row for each image, or a batch size below 1.
+      The tree of `fn`, or of `then`, as NumPy arrays [..., *its own shape for one image]. UserError for a square that
+      reaches beyond the image, a grid of another image's, no place at all, a fill that the image's type cannot hold,
+      features without a row for each image, or a batch size below 1.
 
     Examples:
       >>> import numpy as np, zfjax
@@ -168,12 +173,11 @@ def sweep(
     flat = corners.reshape(-1, corners.shape[-1])
     num_batches = -(-len(flat) // batch_size)
     batch_size = -(-len(flat) // num_batches)  # equal batches, so that little of the last one is filling
-    arguments = _arguments(fn, image, fill, square)
-    answers = []
+    answer, answers = _answer_to(fn, then, image, fill, square), []
     for start in range(0, len(flat), batch_size):
         rows = flat[start : start + batch_size]
         filled = np.concatenate([rows, np.repeat(rows[:1], batch_size - len(rows), axis=0)])
-        answers.append(features.rows_of(_answer(*arguments, filled), batch_size))
+        answers.append(features.rows_of(answer(filled), batch_size))
         if on_batch is not None:
             on_batch(len(rows))
 
@@ -183,11 +187,11 @@ def sweep(
     return jax.tree.map(whole, *answers)
 
 
-def batch_size_within(fn: Features, image: np.ndarray, *, memory: int) -> int:
+def batch_size_within(fn: Features, image: np.ndarray, *, memory: int, then: Callable[[Any], Any] | None = None) -> int:
     """Images that a batch of `sweep` may hold: the budget over what XLA plans for one image, parameters aside.
 
     Args:
-      fn, image: as for `sweep`.
+      fn, image, then: as for `sweep`.
       memory: budget in MiB.
 
     Returns:
@@ -200,7 +204,7 @@ def batch_size_within(fn: Features, image: np.ndarray, *, memory: int) -> int:
       True
     """
     corner = np.zeros((1, np.ndim(image) - 1), np.int32)
-    planned = _answer.lower(*_arguments(fn, image, 0.0, 1), corner).compile().memory_analysis()
+    planned = _answer.lower(*_arguments(fn, then, image, 0.0, 1), corner).compile().memory_analysis()
     assert planned is not None  # all of JAX's own backends tell
     needed = max(1, planned.temp_size_in_bytes + planned.output_size_in_bytes)
     if needed > memory * MIB:
@@ -389,9 +393,32 @@ def _as_picture(values: np.ndarray) -> np.ndarray:
     return np.clip(values.round(), 0, 255).astype(np.uint8)
 
 
-def _arguments(fn: Features, image: np.ndarray, fill: Any, square: Sides) -> tuple[Any, ...]:
+def _arguments(
+    fn: Features, then: Callable[[Any], Any] | None, image: np.ndarray, fill: Any, square: Sides
+) -> tuple[Any, ...]:
     image, squares = np.asarray(image), _each("square", square, np.ndim(image) - 1)
-    return as_partial(fn), image, in_type_of(image, fill), np.array(squares, np.int32)
+    functions = as_partial(fn), as_partial(_as_it_is if then is None else then)
+    return *functions, image, in_type_of(image, fill), np.array(squares, np.int32)
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
+SAVING = 1.2  # times the work that has to be saved, before parts of maps are computed and not all of them
+
+
+def _answer_to(
+    fn: Features, then: Callable[[Any], Any] | None, image: np.ndarray, fill: Any, square: Sides
+) -> Callable[[np.ndarray], Any]:
+    """What `fn` and `then` give of the image with the square at corners int32 [B, n], by the way that takes less."""
+    *arguments, squares = _arguments(fn, then, image, fill, square)
+    table = arguments[0].func
+    if isinstance(table, features.LayersOfTable) and len(squares) == 2:
+        sides = tuple(squares.tolist())
+        if changed_parts.times_saved(table.architecture, sides) >= SAVING:
+            return lambda corners: _answer_of_parts(*arguments, corners, square=sides)
+    return lambda corners: _answer(*arguments, squares, corners)
 
 
 def in_type_of(image: np.ndarray, fill: Any, *, name: str = "fill") -> np.ndarray:
@@ -410,8 +437,23 @@ def in_type_of(image: np.ndarray, fill: Any, *, name: str = "fill") -> np.ndarra
 
 
 @compiled
-def _answer(fn: Partial, image: jax.Array, fill: jax.Array, square: jax.Array, corners: jax.Array) -> Any:
-    return fn(occlude(image, corners, square=square, fill=fill))
+def _answer(
+    fn: Partial, then: Partial, image: jax.Array, fill: jax.Array, square: jax.Array, corners: jax.Array
+) -> Any:
+    return then(fn(occlude(image, corners, square=square, fill=fill)))
+
+
+def _of_parts(
+    fn: Partial, then: Partial, image: jax.Array, fill: jax.Array, corners: jax.Array, *, square: tuple[int, int]
+) -> Any:
+    """`_answer` of a function that `features.layers_of` made, for one size of the square."""
+    table: Any = fn.func  # a LayersOfTable
+    patches = jax.vmap(lambda corner: jax.lax.dynamic_slice(fill, (*corner, 0), (*square, fill.shape[2])))(corners)
+    (params,), options = fn.args, {"layers": table.layers, "architecture": table.architecture}
+    return then(changed_parts.layers_where_changed(params, image, patches, corners, **options))
+
+
+_answer_of_parts = compiled(_of_parts, partial(jax.jit, static_argnames="square"))
 
 
 def _checked(corners: Any, sides: tuple[int, ...], square: Sides, *, whole: bool = True) -> np.ndarray:
@@ -513,12 +555,9 @@ def look(fn: Features, images: jax.Array, *, layer: str, logits: str | None) -> 
     return Look(jax.nn.softmax(scores), *where, jnp.abs(slope).sum(axis=-1), value)
 
 
-def watch(
-    fn: Features, channel: jax.Array, label: jax.Array, images: jax.Array, *, layer: str, logits: str | None
-) -> Swept:
-    """What the maps show of each occluded image, in N places. `fn`, `layer` and `logits` are as for `look`."""
-    every = fn(images)
-    maps = every[layer].reshape(len(images), -1, every[layer].shape[-1])
+def watch(channel: jax.Array, label: jax.Array, every: Any, *, layer: str, logits: str | None) -> Swept:
+    """What occluded images show in their features {layer: [N, ...]}; `layer` and `logits` as for `look`."""
+    maps = every[layer].reshape(len(every[layer]), -1, every[layer].shape[-1])
     activity = jnp.take(maps, channel, axis=2).sum(axis=1)
     if logits is None:
         return Swept(activity, None, None)
@@ -531,7 +570,7 @@ def choose_scenes(net: Net, data: ImageSet, *, layer: str, num: int, seed: int, 
     source = sets.validation_of(data)
     order = np.random.default_rng(seed).permutation(len(source))[: 2 * num + SPARE]
     views = nets.read_views(source, order, net)
-    looks = features.in_batches(_of_net(look, net, layer), views.images, batch_size=batch_size)
+    looks = features.in_batches(_looking(net, layer), views.images, batch_size=batch_size)
     logits = nets.logits_layer(net)
     nets.check_finite(net, {layer: looks.strongest} | ({} if logits is None else {logits: looks.probabilities}))
     has_classes = looks.probabilities.shape[1] > 0
@@ -555,14 +594,15 @@ def take(scenes: Scenes, rows: np.ndarray) -> Scenes:
 def images_within(net: Net, layer: str, memory: int, *, most: int) -> int:
     """Images of a pass up and back that `memory` MiB hold: `most` at most, and as many on each device."""
     devices = jax.device_count()
-    fitting = min(most, batch_size_within(_of_net(look, net, layer), _empty_image(net), memory=memory))
+    fitting = min(most, batch_size_within(_looking(net, layer), _empty_image(net), memory=memory))
     return max(devices, fitting - fitting % devices)
 
 
 def places_within(net: Net, layer: str, memory: int) -> int:
     """Places of the square that a batch of `sweep_all` may hold within `memory` MiB; UserError where it is not one."""
     number = np.int32(0)  # all maps and classes need the same memory
-    return batch_size_within(_of_net(watch, net, layer, number, number), _empty_image(net), memory=memory)
+    watched = _watching(net, layer, number, number)
+    return batch_size_within(_answers(net, layer), _empty_image(net), memory=memory, then=watched)
 
 
 def sweep_all(
@@ -596,8 +636,8 @@ def sweep_all(
     swept, fn = [], _answers(net, layer)
     for n, (channel, label) in enumerate(zip(scenes.looks.channel, scenes.labels, strict=True)):
         options: dict[str, Any] = {"square": square, "batch_size": batch_size, "on_batch": on_batch}
-        watched = _of_net(watch, net, layer, channel, label, fn=fn)
-        swept.append(sweep(watched, scenes.views.images[n], corners, fill=fill(scenes.views, n).image, **options))
+        options |= {"fill": fill(scenes.views, n).image, "then": _watching(net, layer, channel, label)}
+        swept.append(sweep(fn, scenes.views.images[n], corners, **options))
     whole: Swept = jax.tree.map(lambda *maps: np.stack(maps), *swept)
     logits = nets.logits_layer(net)
     nets.check_finite(net, {layer: whole.activity} | ({} if logits is None else {logits: whole.probability}))
@@ -691,13 +731,14 @@ def harmed(swept: Swept) -> np.ndarray:
     return np.asarray(swept.activity if swept.probability is None else swept.probability)
 
 
-def _of_net(step: Callable[..., Any], net: Net, layer: str, *arguments: Any, fn: Partial | None = None) -> Partial:
-    """`look` or `watch` of a network as a function of images, whose parameters stay arguments of the program.
+def _looking(net: Net, layer: str) -> Partial:
+    """`look` of a network as a function of images, whose parameters stay arguments of the program."""
+    return Partial(bound(look, layer=layer, logits=nets.logits_layer(net)), _answers(net, layer))
 
-    `fn` is `_answers` of the network, where it is asked for more than once: a user's may be another one at every call.
-    """
-    fn = _answers(net, layer) if fn is None else fn
-    return Partial(bound(step, layer=layer, logits=nets.logits_layer(net)), fn, *arguments)
+
+def _watching(net: Net, layer: str, channel: Any, label: Any) -> Partial:
+    """`watch` of what the network's features are."""
+    return Partial(bound(watch, layer=layer, logits=nets.logits_layer(net)), channel, label)
 
 
 def _answers(net: Net, layer: str) -> Partial:
