@@ -16,6 +16,8 @@ EXTRAS = {
     "onnx": ("onnx",),  # weights as ONNX
     "bench": ("torch", "captum"),  # what benchmarks compare with
 }
+# {extra: packages that it brings besides, for which something slower stands in}
+FASTER = {"train": ("simplejpeg",)}
 
 
 class MissingExtraError(UserError, ImportError):

@@ -16,6 +16,7 @@ from zfjax import extras
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ALL = [package for name, packages in extras.EXTRAS.items() if name != "bench" for package in packages]
+ALL += [package for packages in extras.FASTER.values() for package in packages]
 
 
 @pytest.fixture
@@ -34,7 +35,8 @@ def run_without(tmp_path):
 @pytest.mark.parametrize("name", extras.EXTRAS)
 def test_the_packages_of_an_extra_are_those_that_the_project_installs(name):
     installed = [re.match(r"[\w-]+", requirement)[0] for requirement in PROJECT["optional-dependencies"][name]]
-    assert sorted(extras.EXTRAS[name]) == sorted(package.replace("-", "_") for package in installed)
+    named = (*extras.EXTRAS[name], *extras.FASTER.get(name, ()))
+    assert sorted(named) == sorted(package.replace("-", "_") for package in installed)
 
 
 def test_no_extra_is_a_dependency_of_the_core():

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import grain
 import numpy as np
@@ -239,3 +240,10 @@ def test_a_full_shared_memory_is_told(source, monkeypatch):
     monkeypatch.setattr(grain.MapDataset, "to_iter_dataset", lambda *_: Full())
     with pytest.raises(FailedError, match="the shared memory /dev/shm is full"):
         next(loader.train_batches(source, batch_size=1, seed=0, num_epochs=1))
+
+
+@pytest.mark.parametrize("batches", [partial(loader.train_batches, seed=0, num_epochs=1), loader.eval_batches])
+def test_pictures_of_several_shapes_are_named(batches):
+    source = [{"image": np.zeros((4, 4, 3 if index == 2 else 1), np.uint8)} for index in range(4)]
+    with pytest.raises(UserError, match=r"of the source: image has the shape \(4, 4, [13]\), not \(4, 4, [13]\)"):
+        list(batches(source, batch_size=4))

@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import sys
 import types
 import zlib
 
@@ -68,3 +69,29 @@ def test_formats_of_the_list_are_opened(name):
     buffer = io.BytesIO()
     Image.fromarray(np.full((20, 20, 3), 200, np.uint8)).save(buffer, name)
     assert abs(int(pictures.preprocess(buffer.getvalue(), 8).mean()) - 200) <= 1
+
+
+@pytest.mark.parametrize("side", [1, 7, 16, 33, 256])
+def test_stored_photos_have_the_same_pixels_by_both_decoders(side):
+    pytest.importorskip("simplejpeg")
+    assert pictures.decoder() is not pictures.decode_by_pillow
+    rng = np.random.default_rng(side)
+    for pixels in (rng.integers(0, 256, (side, side, 3), np.uint8), pictures.preprocess(photo(side), side)):
+        stored = pictures.encode(pixels)
+        decoded = pictures.decode(stored)
+        assert decoded.dtype == np.uint8 and np.array_equal(decoded, pictures.decode_by_pillow(stored))
+
+
+def test_without_the_fast_decoder_pillow_decodes(monkeypatch):
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    pictures.decoder.cache_clear()
+    assert pictures.decoder() is pictures.decode_by_pillow
+    pictures.decoder.cache_clear()
+
+
+@pytest.mark.parametrize("decode", [pictures.decoder(), pictures.decode_by_pillow])
+@pytest.mark.parametrize("length", [0, 300, -2])
+def test_bytes_that_are_cut_are_no_picture(decode, length):
+    stored = pictures.encode(np.zeros((16, 16, 3), np.uint8))
+    with pytest.raises((ValueError, OSError)):
+        decode(stored[:length])

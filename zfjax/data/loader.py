@@ -11,6 +11,7 @@ import signal
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
@@ -87,9 +88,9 @@ def train_batches(
         import grain
     # Grain shuffles epoch e of seed n as epoch 0 of seed n + e; spread out, neighbouring seeds share no shuffle
     spread = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    examples = grain.MapDataset.source(source).shuffle(spread)[: steps * batch_size][host::num_hosts]
-    batches = examples.batch(batch_size // num_hosts).repeat(num_epochs)
-    return _iterate(batches[first_step:], num_workers)
+    places = grain.MapDataset.range(len(source)).shuffle(spread)[: steps * batch_size][host::num_hosts]
+    batches = places.batch(batch_size // num_hosts).repeat(num_epochs)[first_step:]
+    return _iterate(batches.map(partial(_batch, source)), num_workers)
 
 
 def eval_batches(
@@ -127,8 +128,8 @@ def eval_batches(
         return _on_threads(filled, range(host, len(filled), num_hosts), batch_size // num_hosts, first_batch)
     with extra("train"):
         import grain
-    examples = grain.MapDataset.source(filled)[host::num_hosts]
-    return _iterate(examples.batch(batch_size // num_hosts)[first_batch:], num_workers)
+    places = grain.MapDataset.range(host, len(filled), num_hosts).batch(batch_size // num_hosts)[first_batch:]
+    return _iterate(places.map(partial(_batch, filled)), num_workers)
 
 
 class _Filled:
@@ -159,12 +160,25 @@ def _check(batch_size: int, host: int, num_hosts: int, num_workers: int, **first
             raise UserError(f"{name} must be 0 or more, not {value}")
 
 
+def _batch(source: Source | _Filled, places: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+    """The examples at `places`, stacked; each is copied as it comes, while it is still near the processor."""
+    examples = (source[int(place)] for place in places)
+    first = next(examples)
+    batch = {name: np.empty((len(places), *np.shape(value)), np.asarray(value).dtype) for name, value in first.items()}
+    for row, example in enumerate(itertools.chain([first], examples)):
+        for name, rows in batch.items():
+            if np.shape(example[name]) != rows.shape[1:]:
+                shapes = f"{np.shape(example[name])}, not {rows.shape[1:]} as example {places[0]}"
+                raise UserError(f"example {places[row]} of the source: {name} has the shape {shapes}")
+            rows[row] = example[name]
+    return batch
+
+
 def _on_threads(source: _Filled, places: Sequence[int], rows: int, first_batch: int) -> Batches:
     """Batches of the examples at `places`, in order, made ahead of time on threads; of a batch one thread makes all."""
 
     def batch(start: int) -> dict[str, np.ndarray]:
-        examples = [source[place] for place in places[start : start + rows]]
-        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+        return _batch(source, places[start : start + rows])
 
     threads = min(os.cpu_count() or 1, 16)
     starts = iter(range(first_batch * rows, len(places), rows))
