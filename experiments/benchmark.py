@@ -9,6 +9,7 @@
     python -m experiments.benchmark occlusion --against torch
     python -m experiments.benchmark start --batch-size 64
     python -m experiments.benchmark loader --data DIR
+    python -m experiments.benchmark plan --topology v5e:2x2 --batch-size 512
 
 `--against torch` measures PyTorch (and Captum's Deconvolution for `project`) in the same run, in turns, in both of its
 memory layouts: `pip install -e ".[bench]"`. `units` projects nine units of each image, the forward pass included, and
@@ -40,8 +41,9 @@ import tyro
 from jax import monitoring
 from PIL import Image
 
+from experiments.shell import tpu_plan
 from experiments.shell.command import described, first_flags, in_one_line, is_idle
-from experiments.shell.workloads import UNITS, Engine, Workload
+from experiments.shell.workloads import STORED_MARGIN, UNITS, Engine, Workload
 from zfjax import deconvnet, features, network, parallel, training
 from zfjax.analyses import occlusion as sweeps
 from zfjax.analyses import top_activations
@@ -111,9 +113,6 @@ def own_set(folder: Path) -> ImageSet:
             Image.fromarray(picture).save(place / f"{number}_{copy}.png", compress_level=1)
     imagenet_builder.prepare(folder / "source", folder / "data", size=OWN_SIDE, workers=2)
     return imagenet.open_imagenet(folder / "data")
-
-
-STORED_MARGIN = 32  # pixels by which stored pictures are larger than the crop: 256 for 224
 
 
 def train(workload: Workload) -> list[dict[str, Any]]:
@@ -476,6 +475,11 @@ def run_steps(engine: Engine, steps: int) -> float:
     return time.perf_counter() - began
 
 
+def plan(plan: tpu_plan.Plan) -> list[dict[str, Any]]:
+    """What a training step takes of TPUs that are not here, by their own compiler; nothing is run."""
+    return [tpu_plan.planned(plan)]
+
+
 def main() -> None:
     """The command line."""
     commands: dict[str, Callable[..., list[dict[str, Any]]]] = {
@@ -487,6 +491,7 @@ def main() -> None:
         "atlas": atlas,
         "occlusion": occlusion,
         "start": start,
+        "plan": plan,
     }
     commands["loader"] = loader
     first = first_flags(joins=False, compiles=False)

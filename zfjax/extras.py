@@ -15,6 +15,7 @@ EXTRAS = {
     "h5": ("h5py",),  # weights of Keras
     "onnx": ("onnx",),  # weights as ONNX
     "bench": ("torch", "captum"),  # what benchmarks compare with
+    "tpu": ("libtpu",),  # the compiler of TPUs, which plans for them anywhere
 }
 # {extra: packages that it brings besides, for which something slower stands in}
 FASTER = {"train": ("simplejpeg",)}

@@ -11,6 +11,7 @@ from zfjax.errors import UserError
 
 Work = Callable[[], Any]  # does the work on one batch, or starts it
 Engine = tuple[Work, Callable[[Any], Any]]  # the work, and what waits for its result
+STORED_MARGIN = 32  # pixels by which stored pictures are larger than the crop: 256 for 224
 UNITS = 9  # of each image, or of each map
 
 
