@@ -169,6 +169,7 @@ def program(plan: Plan, devices: list[Any], batch_size: int) -> Program | None:
             raise
         return None
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    assert cost is not None and memory is not None  # as they are where a platform cannot tell
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return Program(cost["flops"], cost["bytes accessed"], held + memory.temp_size_in_bytes)
 
