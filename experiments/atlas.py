@@ -53,6 +53,8 @@ class Config(figure.FigureConfig):
     """Images whose page shows where a square hides what the network says."""
     tile: int = atlas.Options.tile
     """Pixels of the longer side of a tile, at most."""
+    quality: int = atlas.Options.quality
+    """Of the pictures as WebP, 1 to 100; less makes a smaller site."""
     batch_size: int = atlas.Options.batch_size
     """Images at once while the set is looked through."""
     save_every: float = atlas.Options.save_every
@@ -83,6 +85,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             grey=config.grey,
             ascent=config.ascent,
             tile=config.tile,
+            quality=config.quality,
             num_occluded=config.num_occluded,
             save_every=config.save_every,
         )

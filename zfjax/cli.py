@@ -18,6 +18,7 @@ import numpy as np
 
 import zfjax
 from zfjax import files, nets, shell
+from zfjax.deconvnet import WAYS
 from zfjax.errors import UserError, command_line, naming
 
 _NET = "run folder or checkpoint, squeezenet:DIR, torchvision:KIND:FILE, or module:NAME of a zfjax.Net"
@@ -70,10 +71,14 @@ def atlas(chosen: argparse.Namespace) -> None:
             if other is None
             else sets.open_images(chosen.data or getattr(net, "data", None), other, **pictures),
             layers=layers,
+            ways=tuple(chosen.ways),
             num_images=chosen.num_images,
             batch_size=chosen.batch_size,
             grey=chosen.grey,
+            ascent=chosen.ascent,
             num_occluded=chosen.num_occluded,
+            tile=chosen.tile,
+            quality=chosen.quality,
         )
     units = ", ".join(f"{layer} {len(records):,}" for layer, records in made.layers.items())
     print(f"units: {units}\n{EMBEDS}\nopen {made.page}")
@@ -182,10 +187,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", help="folder of pictures, prepared set, or demo; by default what the network was trained on")
     add("--out", type=Path, default=Path("atlas"), help="folder of the site")
     add("--layers", nargs="+", default=[], help="layers to show; none named: all that have maps, and the logits")
+    add(
+        "--ways",
+        nargs="+",
+        choices=WAYS,
+        default=["deconvnet", "guided", "gradient"],
+        help="down to the pixels; the walls show the first",
+    )
     add("--num-images", type=int, default=9, help="strongest images of each unit")
     add("--batch-size", type=int, default=64, help="images at once while the pictures are looked through")
     add("--grey", action="store_true", help="measure what stays of each activation without colours")
     add("--num-occluded", type=int, default=0, help="images whose page shows where a square hides what is said")
+    add("--ascent", type=int, default=0, help="starts of a robust gradient ascent of each unit; 0: none")
+    add("--tile", type=int, default=88, help="pixels of the longer side of a tile, at most")
+    add("--quality", type=int, default=80, help="of the pictures as WebP, 1 to 100; less makes a smaller site")
     add("--compare", metavar="NET", help="a second network, whose units are matched with those of the first")
     add("--skip-bad", action="store_true", help="leave out pictures that cannot be decoded, and name them")
 

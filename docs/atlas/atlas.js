@@ -35,8 +35,14 @@ function fill(element, attributes, children) {
 const h = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
 const g = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 const name = (text) => h("bdi", null, text);
-const say = (value, digits = 2) => (value === null || value === undefined ? "–" : Number(value).toFixed(digits));
-const brief = (value) => (value === null || value === undefined ? "–" : String(Number(Number(value).toPrecision(3))));
+const signed = (text) => text.replace("-", "−");
+const say = (value, digits = 2) => (value === null || value === undefined ? "–" : signed(Number(value).toFixed(digits)));
+function brief(value) {  // three digits: 12.5, 0.00125, 1.25×10⁻⁵
+  if (value === null || value === undefined) return "–";
+  const [digits, power] = Number(value).toExponential(2).split("e").map(Number);
+  if (digits === 0 || (power > -4 && power < 7)) return signed(String(Number(Number(value).toPrecision(3))));
+  return signed(`${digits}×10`) + [...String(power)].map((letter) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(letter)]).join("");
+}
 const percent = (value) => (value === null || value === undefined ? "–" : `${Math.round(100 * value)} %`);
 
 // ---- the state, which is the address: #/LAYER/UNIT?way=guided
@@ -132,8 +138,9 @@ async function overview() {
       h("div", { class: "strip" }, of.strongest.map((unit) => tile(number, unit, units[unit]))));
   }));
   const alike = net.switches;
+  const shown = new Set(net.layers.map((of) => of.name)), hidden = net.net_layers.filter((layer) => !shown.has(layer));
   return [
-    h("h1", null, name(net.name)),
+    h("h1", null, name(net.title)),
     h("p", { class: "lead" }, `Every unit of ${net.layers.length} layers, and what excites it most among ${net.data.num_images.toLocaleString("en")} pictures of `, name(net.data.name), ". A tile shows a unit’s projections; the pointer over it, the patches that it sees."),
     alike && Object.keys(alike.cosine).length ? h("p", { class: "caution" }, h("strong", null, "What a projection tells. "), likeness(alike)) : null,
     rows,
@@ -141,6 +148,7 @@ async function overview() {
       h("h2", null, "This atlas"),
       h("dl", { class: "facts" },
         pair("net", [name(net.name), ", ", h("code", null, net.fingerprint)]),
+        hidden.length ? pair("layers not shown", name(hidden.join(", "))) : null,
         pair("data", [name(net.data.name), `, ${net.data.num_images.toLocaleString("en")} pictures, `, h("code", null, net.data.fingerprint)]),
         pair("made", net.date), pair("with", Object.entries(net.versions).map((pair) => pair.join(" ")).join(", "))),
       h("p", { class: "quiet" }, net.embeds)),
@@ -255,8 +263,8 @@ async function unit(layer, text) {
       measure("sparsity", "sparsity", say(record.sparsity)),
       measure("resemblance", "resemblance", say(record.resemblance)),
       record.grey === null ? null : measure("grey", "stays in grey", percent(record.grey)),
-      record.object === null ? null : measure("object", "on the object", `${percent(record.object[0])} (${percent(record.object[1])})`),
-      record.parts.map(([share, chance], n) => share === null ? null : measure("part", net.parts[n] ? `near the ${net.parts[n]}` : `near part ${n + 1}`, `${percent(share)} (${percent(chance)})`))),
+      record.object === null ? null : measure("object", "on the object (chance)", `${percent(record.object[0])} (${percent(record.object[1])})`),
+      record.parts.map(([share, chance], n) => share === null ? null : measure("part", `near ${net.parts[n] ? `the ${net.parts[n]}` : `part ${n + 1}`} (chance)`, `${percent(share)} (${percent(chance)})`))),
     record.images.length ? [
       net.ways.length > 1 ? ways : null,
       h("p", { class: "quiet", role: "status" }, scale),
@@ -268,7 +276,7 @@ async function unit(layer, text) {
     ] : h("p", null, "No image of the set excites this unit: it is dead."),
     h("div", { class: "charts" },
       chart("Activations", histogram(record.histogram), "strongest activation in each image of the set, images counted on a root scale"),
-      record.classes.length ? chart(`Classes of its ${Math.min(50, net.data.num_images)} strongest images`, bars(record.classes), `most excited by ${classOf(record.class) ?? "none"}`) : null,
+      record.classes.length ? chart(`Classes of its ${Math.min(50, net.data.num_images)} strongest images`, bars(record.classes), `most excited by ${classOf(record.class) ?? "none"}; images that do not excite it are not counted`) : null,
       of.shape.length === 3 ? chart("Where its maximum stands", places(record.where, of.cells), "stronger where more images have it; the frame is the picture") : null,
       net.filters && net.filters.layer === layer ? chart("Its filter", filter(m), `zero is mid-grey; all filters share one scale, ±${brief(net.filters.scale)}`) : null),
     record.ascent ? ascent(number, m, record) : null,
@@ -434,7 +442,7 @@ async function route() {
   if (last !== null) seen.set(last, height);
   last = location.hash;
   main.replaceChildren(...page.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
-  document.title = steps.length ? `${steps.filter((step) => step[0] !== "~").join(" / ")} · ${net.name}` : net.name;
+  document.title = steps.length ? `${steps.filter((step) => step[0] !== "~").join(" / ")} · ${net.title}` : net.title;
   for (const link of document.querySelectorAll("#layers a")) {
     if (link.dataset.layer === first) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");

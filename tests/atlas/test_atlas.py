@@ -18,6 +18,7 @@ from zfjax.analyses import robust_ascent
 from zfjax.architecture import Conv, Dense
 from zfjax.atlas import measures, site, sprites
 from zfjax.data import ArraySource, ImageSet
+from zfjax.deconvnet import WAYS
 
 OPTIONS = {
     "layers": ("conv1", "conv2"),
@@ -238,6 +239,31 @@ def test_any_function_has_an_atlas(tmp_path):
     assert made.unit("a/b", 2)._repr_html_().count("data:image/webp;base64,") == 3
 
 
+def two_labels(labels, **changes):
+    """A small function, and pictures with these labels."""
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 2)).astype(np.float32)
+
+    def fn(images):
+        maps = jax.nn.relu(
+            jax.lax.conv_general_dilated(images, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        )
+        return {"map": maps, "logits": maps.mean(axis=(1, 2))}
+
+    pictures = np.random.default_rng(1).integers(0, 256, (len(labels), 8, 8, 3), np.uint8)
+    return {"net": nets.FunctionNet(fn, image_size=8, **changes), "images": ArraySource(pictures, np.array(labels))}
+
+
+def test_labels_without_names_are_classes_by_number(tmp_path):
+    made = make(tmp_path, **two_labels([0, 2, 2, 0]), layers=(), ways=("gradient",))
+    assert made.facts["data"]["classes"] == ["0", "1", "2"]
+    assert all(sorted(record["classes"]) == [[0, 2], [2, 2]] for record in made.layers["map"])
+
+
+def test_a_label_beyond_the_classes_is_refused(tmp_path):
+    with pytest.raises(zfjax.UserError, match="label 7, where there are 2 classes, 0 to 1"):
+        make(tmp_path, **two_labels([0, 7], class_names=("a", "b")), layers=())
+
+
 NASTY = ("</script><script>alert(1)</script>", "a\"b'c&amp;", "שלום <b>", "🦊\u2028\u2029")
 
 
@@ -327,6 +353,12 @@ def test_the_numbers_lie_beside_the_site(made):
         ({"ways": ("down",)}, "ways="),
         ({"ways": ()}, "ways="),
         ({"num_images": 0}, "num_images=0"),
+        ({"num_images": 2.5}, "num_images=2.5: a whole number"),
+        ({"quality": 101}, "quality=101: 1 to 100"),
+        ({"tile": "36"}, "tile='36': a whole number"),
+        ({"layers": "conv1"}, "layers='conv1': a tuple"),
+        ({"images": [1, 2]}, "entry 0 is a int"),
+        ({"images": 7}, "images of type int"),
         ({"colour": 1}, "colour=1: one of layers"),
         ({"num_occluded": -1}, "num_occluded=-1"),
         ({"images": CENTRES[:2]}, "images of type uint8"),
@@ -430,6 +462,7 @@ def test_the_documentation_s_atlas_is_whole_and_small():
         assert files.hash_of((folder / name).read_bytes()) == facts["blake2b"]
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 3_000_000
     assert manifest.keys() >= {"index.html", "atlas.js", "atlas.css", "data/net.js", "data/layer-5.js"}
+    assert set(json.loads((folder / "data/net.js").read_text()[len("atlas(...") : -3])[1]["ways"]) == set(WAYS)
     static = Path(site.__file__).parent / "static"
     for name in ("atlas.js", "atlas.css"):
         same = (folder / name).read_bytes() == (static / name).read_bytes()

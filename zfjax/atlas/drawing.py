@@ -100,12 +100,12 @@ def _draw_block(
         return kept
     block = sprites.draw(net, source, layer, channels, part, options.ways)
     alive = set(excited.tolist())
-    for m, kind, data in sprites.sheets(block, options.tile):
+    for m, kind, data in sprites.sheets(block, options.tile, options.quality):
         if int(channels[m]) in alive:
             page.write(site.sheet_of(number, int(channels[m]), kind), data)
     for index, picture in zip(block.indices, block.views.pictures, strict=True):
         if not page.has(site.image_of(index)):
-            page.write(site.image_of(index), sprites.webp(picture))
+            page.write(site.image_of(index), sprites.webp(picture, quality=options.quality))
     first, num = block.ways[options.ways[0]], len(channels)
     drawn = {
         "boxes": first.boxes + np.zeros((num, 1, 1), int),
@@ -187,7 +187,7 @@ def draw_ascents(
             climbed = robust_ascent.climb(net, units, key=jax.random.key(0), starts=starts, colours=colours)
             reached[part.strength > 0] = climbed.reached.reshape(len(alive), starts)
             for m, tiles in zip(alive, climbed.patches.reshape(-1, starts, *climbed.patches.shape[1:]), strict=True):
-                page.write(site.sheet_of(number, int(m), "ascent"), sprites.sheet(tiles, options.tile))
+                page.write(site.sheet_of(number, int(m), "ascent"), sprites.sheet(tiles, options.tile, options.quality))
         files.save_arrays(notes, {"reached": reached, "key": np.array(belongs)})
         return {"reached": reached}
 

@@ -203,11 +203,14 @@ def _build(
         save_every=options.save_every,
         progress=progress,
     )
+    classes = _named(classes, maxima.labels)
     clock("scan")
     shapes = nets.shapes_of(net, layers)
     measured = {layer: _measured(maxima, layer, shapes[layer], options.num_images, len(classes)) for layer in layers}
     clock("measures")
-    belongs = json.dumps([key, len(source), options.ways, options.num_images, options.grey, options.tile])
+    belongs = json.dumps(
+        [key, len(source), options.ways, options.num_images, options.grey, options.tile, options.quality]
+    )
     drawn = drawing.draw_all(net, source, page, measured, options, key=belongs, progress=progress)
     units = {layer: records.records_of(net, layer, measured[layer], drawn[layer]) for layer in layers}
     clock("pictures")
@@ -263,14 +266,20 @@ def _checked(options: Options, changes: Mapping[str, Any]) -> Options:
         if name not in known:
             raise UserError(f"{name}={changes[name]!r}: one of {', '.join(known)} is needed")
     options = Options(**{**vars(options), **changes})
+    if isinstance(options.layers, str):
+        raise UserError(f"layers={options.layers!r}: a tuple of names is needed")
     for way in options.ways:
         if way not in WAYS:
             raise UserError(f"ways={options.ways!r}: each one of {', '.join(map(repr, WAYS))} is needed")
     if not options.ways or len(set(options.ways)) != len(options.ways):
         raise UserError(f"ways={options.ways!r}: at least one is needed, each once")
-    for name, least in {"num_images": 1, "batch_size": 1, "tile": 8, "ascent": 0, "num_occluded": 0}.items():
-        if getattr(options, name) < least:
-            raise UserError(f"{name}={getattr(options, name)}: at least {least} is needed")
+    least_of = {"num_images": 1, "batch_size": 1, "tile": 8, "quality": 1, "ascent": 0, "num_occluded": 0}
+    for name, least in least_of.items():
+        value = getattr(options, name)
+        if not isinstance(value, int | np.integer) or value < least:
+            raise UserError(f"{name}={value!r}: a whole number of at least {least} is needed")
+    if options.quality > 100:
+        raise UserError(f"quality={options.quality}: 1 to 100 is needed")
     return options
 
 
@@ -310,23 +319,35 @@ def _opened(net: Net, images: ImageSet | Source | np.ndarray) -> _Opened:
         source, classes, of = (
             _Pictures(array),
             (),
-            {"name": f"{len(array)} pictures", "fingerprint": files.digest(array)},
+            {"name": "an array", "fingerprint": files.digest(array)},
         )
     else:
+        if not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
+            raise UserError(f"images of type {type(images).__name__}: a data set, a Source or an array is needed")
         source, classes = images, nets.class_words(net)
-        of = {"name": type(source).__name__, "fingerprint": _digest_of(source)}
+        of = {"name": type(source).__name__, "fingerprint": ""}
     if not len(source):
         raise UserError("images: at least one picture is needed")
+    if not isinstance(source[0], Mapping) or "image" not in source[0]:
+        raise UserError(f"images: entry 0 is a {type(source[0]).__name__}: {{'image': ...}} is needed, as of a Source")
     shape, needed = source[0]["image"].shape, (*nets.size_of(net.picture_size), nets.num_channels(net))
     if shape != needed:
         raise UserError(f"images of shape {shape}: {needed} is needed, the size of the pictures of {net.name}")
-    return _Opened(source, classes, of)
+    return _Opened(source, classes, {**of, "fingerprint": of["fingerprint"] or _digest_of(source)})
 
 
 def _digest_of(source: Source) -> str:
     """Of a source that does not say which it is: its length and its first, middle and last pictures."""
     places = sorted({0, len(source) // 2, len(source) - 1})
     return files.digest([np.array(len(source)), *(source[place]["image"] for place in places)])
+
+
+def _named(classes: tuple[str, ...], labels: np.ndarray) -> tuple[str, ...]:
+    """The classes of the labels, by number where they have no names; UserError for a label beyond them."""
+    num = int(labels.max(initial=-1)) + 1
+    if classes and num > len(classes):
+        raise UserError(f"images: label {num - 1}, where there are {len(classes)} classes, 0 to {len(classes) - 1}")
+    return classes or tuple(map(str, range(num)))
 
 
 def _measured(maxima: Maxima, layer: str, shape: tuple[int, ...], k: int, num_classes: int) -> Measured:
@@ -365,5 +386,5 @@ def _write(
     page.write("data/net.js", site.script("net", {**facts, "chunk": CHUNK}))
     for name in site.STATIC:
         page.write(name, site.static(name))
-    page.write(site.PAGE, site.page("index.html.j2", title=net.name).encode())
+    page.write(site.PAGE, site.page("index.html.j2", title=facts["title"]).encode())
     page.close({"atlas": facts, "options": options})

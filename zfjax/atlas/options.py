@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zfjax.atlas.sprites import TILE
+from zfjax.atlas.sprites import QUALITY, TILE
 from zfjax.deconvnet import Way
 
 
@@ -28,5 +28,7 @@ class Options:
     """Images whose page shows where a grey square hides what the network says, from the first one on."""
     tile: int = TILE
     """Pixels of the longer side of a tile, at most."""
+    quality: int = QUALITY
+    """Of the pictures as WebP, 1 to 100; less makes a smaller site."""
     save_every: float = 30.0
     """Seconds between two savings of the scan."""

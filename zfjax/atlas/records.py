@@ -22,7 +22,7 @@ from zfjax.atlas.scan import Maxima
 from zfjax.data import Source, name_of
 from zfjax.errors import UserError
 from zfjax.features import jitted
-from zfjax.nets import Net, OfTable
+from zfjax.nets import Net, OfTable, TrainedNet
 from zfjax.programs import as_partial
 
 STRIP = 8  # strongest units of a layer on the overview
@@ -136,6 +136,7 @@ def facts_of(
         )
     return {
         "name": net.name,
+        "title": title_of(net),
         "fingerprint": net.fingerprint,
         "image_size": [height, width],
         "net_layers": net.layers,
@@ -158,13 +159,18 @@ def facts_of(
     }
 
 
+def title_of(net: Net) -> str:
+    """The network's name, of a run's without the folders above it."""
+    return f"{net.run.name} at step {net.path.name}" if isinstance(net, TrainedNet) else net.name
+
+
 def _likeness(net: Net, source: Source, measured: Mapping[str, Measured]) -> dict[str, Any] | None:
     """How alike the pictures of two units of one place are, the strongest and the weakest active one: mean cosine."""
     hidden = [layer for layer in nets.hidden_layers(net) if layer in measured]
     if not hidden:
         return None
     layer = hidden[-1]
-    chosen = np.unique(measured[layer].images[measured[layer].images >= 0])
+    chosen = np.unique(measured[layer].images[(measured[layer].images >= 0) & (measured[layer].values > 0)])
     if not len(chosen):
         return None
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(ASKED, len(chosen))).astype(int)]

@@ -172,22 +172,23 @@ def tile_size(height: int, width: int, longest: int = TILE) -> tuple[int, int]:
     return max(1, round(height * shrink)), max(1, round(width * shrink))
 
 
-def sheets(block: Block, longest: int = TILE) -> Iterator[tuple[int, str, bytes]]:
+def sheets(block: Block, longest: int = TILE, quality: int = QUALITY) -> Iterator[tuple[int, str, bytes]]:
     """(number of the unit in the block, "patch" or the way, WebP) of all sheets."""
     patches = next(iter(block.ways.values())).patches
     for m in range(len(patches)):
-        yield m, "patch", sheet(patches[m], longest)
+        yield m, "patch", sheet(patches[m], longest, quality)
         for way, projected in block.ways.items():
-            yield m, way, sheet(pixels.signed_pictures(projected.projections[m], float(projected.scales[m])), longest)
+            tiles = pixels.signed_pictures(projected.projections[m], float(projected.scales[m]))
+            yield m, way, sheet(tiles, longest, quality)
 
 
-def sheet(tiles: np.ndarray, longest: int = TILE) -> bytes:
+def sheet(tiles: np.ndarray, longest: int = TILE, quality: int = QUALITY) -> bytes:
     """Tiles uint8 [k, h, w, 3] in a square of rows, without gaps, as WebP; each at most `longest` pixels a side."""
     height, width = tile_size(tiles.shape[1], tiles.shape[2], longest)
     if (height, width) != tiles.shape[1:3]:
         look = Image.Resampling.LANCZOS
         tiles = np.stack([np.asarray(Image.fromarray(tile).resize((width, height), look)) for tile in tiles])
-    return webp(in_square(tiles), fine=max(height, width) <= FINE)
+    return webp(in_square(tiles), fine=max(height, width) <= FINE, quality=quality)
 
 
 def in_square(tiles: np.ndarray) -> np.ndarray:
