@@ -70,7 +70,7 @@ def cache():
 
 def start(*flags, moment="none", devices=4, environment=(), **popen):
     """The training command in a process of its own, which leads its own group as under a shell or Slurm."""
-    xla = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"  # compiles faster
+    xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"  # the last one counts
     paths = {"PYTHONPATH": str(Path(__file__).parents[2]), "XLA_FLAGS": xla}
     return subprocess.Popen(
         [sys.executable, __file__, moment, *map(str, flags)],
