@@ -61,7 +61,7 @@ ON_REQUEST = {
     "by a power of minus one": lambda h: jnp.where(h > 0, h**-1, 0.0),
     "arc sine": lambda h: jnp.arcsin(jnp.minimum(h, 1.0)),
     "exponential": lambda h: jnp.where(h > 0.05, 0.0, jnp.exp(1000 * h)),
-    "angle": lambda h: jnp.arctan2(h, h),
+    "angle": lambda h: jnp.arctan2(h, h * h),
     "entropy": lambda h: -h * jnp.log(h + 1e-9),
 }
 
