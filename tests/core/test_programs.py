@@ -45,15 +45,6 @@ ANALYSES = {
 }
 
 
-@pytest.fixture
-def only_new_objects_are_collected():
-    """A collection of all that a session of tests has made takes seconds."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("only_new_objects_are_collected")
 @pytest.mark.parametrize("analysis", ANALYSES)
 def test_no_analysis_keeps_a_function_that_is_gone(analysis):
     left = []
