@@ -28,6 +28,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.pages import lettering
 from experiments.pages import maximization as maximization_page
 from experiments.shell import command, figure, results, scans
 from zfjax import files, nets, parallel
@@ -242,7 +243,10 @@ def report(result: Result) -> None:
     """Print how far each layer's climbs came."""
     for layer, facts in result["layers"].items():
         ratio = "-" if facts["median_ratio"] is None else f"{facts['median_ratio']:.2f}"
-        print(f"{layer}: climbs end at {ratio} times the strongest seen; {facts['rising']:.0%} of the steps rise")
+        print(
+            f"{lettering.on_console(layer)}: climbs end at {ratio} times the strongest seen; "
+            f"{facts['rising']:.0%} of the steps rise"
+        )
         if facts["robust"] is not None and facts["robust"]["median_ratio"] is not None:
             print(f"  robust climbs end at {facts['robust']['median_ratio']:.2f} times the strongest seen")
         if (said := facts["judged"]) is not None:

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypedDict
 from matplotlib.figure import Figure
 
 from experiments.pages import deconv as deconv_page
+from experiments.pages import lettering
 from experiments.shell import command, figure, results, scans
 from zfjax import files, nets, parallel
 from zfjax.analyses import strongest, top_activations
@@ -206,7 +207,7 @@ def report(result: Result) -> None:
     """Print a line for each layer."""
     for layer, facts in result["layers"].items():
         value, chance = facts["resemblance"]["value"], facts["resemblance"]["by_chance"]
-        print(f"{deconv_page.summary_line(layer, facts)}")
+        print(f"{deconv_page.summary_line(lettering.on_console(layer), facts)}")
         print("".join(f"  {line}\n" for line in strongest.warnings_of(facts)), end="")
         if value is not None:
             beside = "" if chance is None else f", by chance {chance:.2f}"

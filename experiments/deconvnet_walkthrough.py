@@ -93,7 +93,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             raise UserError(f"image={image}: the validation split of {data.name!r} has {len(source)}, counted from 0")
         walk = walkthrough.walk_down(net, nets.read_views(source, [image], net), layer=layer, channel=config.map)
         result = summarize(config, net, data, image, walk)
-        return results.write(out, COMMAND, result, contents(walk))
+        return results.write(out, COMMAND, result, contents(walk, result))
 
 
 def summarize(config: Config, net: nets.Net, data: ImageSet, image: int, walk: Walk) -> Result:
@@ -111,7 +111,7 @@ def summarize(config: Config, net: nets.Net, data: ImageSet, image: int, walk: W
     }
 
 
-def contents(walk: Walk) -> dict[str, Figure | dict[str, np.ndarray]]:
+def contents(walk: Walk, result: Result) -> dict[str, Figure | dict[str, np.ndarray]]:
     """{file: picture or arrays}."""
     maps = {
         f"{stage.layer}/{name}": field
@@ -119,7 +119,8 @@ def contents(walk: Walk) -> dict[str, Figure | dict[str, np.ndarray]]:
         for name, field in stage._asdict().items()
         if isinstance(field, np.ndarray)
     }
-    arrays = {**maps, "picture": walk.picture, "projection": walk.projection}
+    named = {"name": np.array(result["picture"]), "index": np.array(result["image"])}
+    arrays = {**maps, **named, "picture": walk.picture, "projection": walk.projection}
     return {"walkthrough.npz": arrays, "walkthrough.png": walkthrough_page.draw(walk)}
 
 

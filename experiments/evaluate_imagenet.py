@@ -25,8 +25,9 @@ import jax
 import numpy as np
 import tyro
 
+from experiments.pages.lettering import counted
 from experiments.shell import command, figure, results
-from experiments.shell.scoring import Scored, score
+from experiments.shell.scoring import Scored, check_classes, score
 from zfjax import files, nets, parallel
 from zfjax.data import ImageSet, sets
 from zfjax.errors import UserError
@@ -102,11 +103,12 @@ def run(config: Config) -> Result:
     check_different(networks)
     with figure.claimed(config, COMMAND, nets.home_of(networks[0]) / "evaluation") as out:
         data = sets.open_images(config.data, networks[0], skip_bad=config.skip_bad)
-        print(f"data: {data.name}, {len(data.class_names)} classes")
+        print(f"data: {data.name}, {counted(len(data.class_names), 'class')}")
         for line in files.lines_of(data.left_out):
             print(f"  left out: {line}")
         source = sets.validation_of(data)
         logits = logits_of(data, networks)
+        check_classes(source, data.name, networks[0])
         began = time.monotonic()
         options = {"batch_size": config.batch_size, "num_workers": config.num_workers}
         scored = score(networks, source, logits, **options)
@@ -174,7 +176,7 @@ def facts_of(net: Net, number: int, scored: Scored) -> MemberFacts:
 
 def report(result: Result) -> None:
     """Print the errors."""
-    images = f"{result['num_images']:,} images of {result['num_classes']:,} classes"
+    images = f"{counted(result['num_images'], 'image')} of {counted(result['num_classes'], 'class')}"
     several = len(result["members"]) > 1
     ranks: tuple[Literal["top1", "top5"], ...] = (
         ("top1", "top5") if result["num_classes"] > 5 else ("top1",)

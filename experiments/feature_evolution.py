@@ -27,6 +27,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.pages import evolution as evolution_page
+from experiments.pages import lettering
 from experiments.shell import command, figure, results, scans
 from experiments.shell.epochs import KeptNets, nets_of_epochs
 from zfjax import files, nets, parallel
@@ -206,7 +207,7 @@ def report(result: Result) -> None:
     print(f"similarity to the final features after the epochs {', '.join(map(str, result['epochs']))}:")
     for layer, facts in result["layers"].items():
         curve = ", ".join("none" if value is None else f"{value:.2f}" for value in facts["similarity"])
-        print(f"{evolution_page.heading(layer, result)}: {curve}")
+        print(f"{evolution_page.heading(layer, result, named=lettering.on_console(layer))}: {curve}")
     share = result["lower_layers_first"]
     print(f"lower layers first: {'unknown' if share is None else f'{share:.0%} of the pairs of layers'}")
 

@@ -23,6 +23,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from experiments.pages import invariance as invariance_page
+from experiments.pages import lettering
 from experiments.shell import command, figure, results
 from zfjax import nets
 from zfjax.analyses import invariance
@@ -156,7 +157,7 @@ def without_classes(net: nets.Net) -> dict[str, str]:
 def report(result: Result) -> None:
     """Print the numbers of each transform."""
     for name, of in result["transforms"].items():
-        slopes = ", ".join(f"{slope:.3g} in {layer}" for layer, slope in of["slope"].items())
+        slopes = ", ".join(f"{slope:.3g} in {lettering.on_console(layer)}" for layer, slope in of["slope"].items())
         print(f"A small {name} moves features, per {of['per']}, by this share of their length: {slopes}.")
         if (kept := of["label_stability"]) is not None:
             print(f"  The most probable class stays the same at {kept['mean']:.0%} of the amounts.")

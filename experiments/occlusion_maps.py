@@ -26,6 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.pages import occlusion as occlusion_page
+from experiments.pages.lettering import counted
 from experiments.shell import command, figure, results, scans
 from zfjax import nets, parallel
 from zfjax.analyses import occlusion
@@ -216,7 +217,9 @@ def report(result: Result) -> None:
     for part, reason in result["not_applicable"].items():
         print(f"no {part}: {reason}")
     if (score := result["score"]) is not None:
-        print(f"on the object in {score['num_images']} images (its share of the pixels: {score['area']:.1%}):")
+        print(
+            f"on the object in {counted(score['num_images'], 'image')} (its share of the pixels: {score['area']:.1%}):"
+        )
         for name, share in (("occlusion", score["occlusion"]), ("gradient", score["gradient"])):
             print(f"  {name}: {share['object']:.1%} (another image's object: {share['other_object']:.1%})")
 

@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.pages import correspondence as correspondence_page
+from experiments.pages import lettering
 from experiments.pages.correspondence import PAPER, score_words
 from experiments.shell import command, figure, results
 from zfjax import nets
@@ -38,6 +39,7 @@ from zfjax.errors import UserError
 from zfjax.nets import Net
 
 COMMAND = "part_correspondence"
+WITHOUT_PARTS = "data={!r} does not say where parts are: take the demo set, or give --annotations"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,8 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
     """
     if config.annotations is not None and (config.data is not None or config.class_name is not None):
         raise UserError("annotations name their own pictures: no data and no class_name can go with them")
+    figure.check_numbers(config)
+    correspondence.check_draw(config.num_images, None if config.annotations is not None else config.num_pictures)
     names = ("signs.npz", "table1.png")
     with figure.opened(config, COMMAND, folder="figures/correspondence", net=net, names=names) as (net, out):
         side = mask_side(config, min(nets.size_of(net.image_size)))
@@ -158,10 +162,13 @@ def read_parts(config: Config, net: Net, data: ImageSet | None = None) -> tuple[
         data, names = open_annotations(config.annotations, net)
         source = sets.validation_of(data)
         return data, names, in_single_precision(nets.read_views(source, range(len(source)), net))
+    name = config.data or getattr(net, "data", None) if data is None else data.name
+    if data is None and name is not None and not sets.is_demo(name) and Path(name).exists():
+        raise UserError(WITHOUT_PARTS.format(name))  # before a long folder is read
     data = figure.open_images(config, net, data)
     source = sets.validation_of(data)
     if "parts" not in source[0]:
-        raise UserError(f"data={data.name!r} does not say where parts are: take the demo set, or give --annotations")
+        raise UserError(WITHOUT_PARTS.format(name))
     classes = [data.class_names[source[index]["label"]] for index in range(len(source))]
     of_class = [index for index, name in enumerate(classes) if config.class_name in (None, name)]
     if not of_class:
@@ -179,9 +186,8 @@ def report(result: Result) -> None:
     """Print the table."""
     for layer, rows in result["layers"].items():
         for row, score in rows.items():
-            print(
-                f"{layer:6} {row:18} {score_words(layer, row, score)}; {score['changed']:.0%} of the features changed"
-            )
+            named = f"{lettering.on_console(layer):6} {lettering.on_console(row):18}"
+            print(f"{named} {score_words(layer, row, score)}; {score['changed']:.0%} of the features changed")
 
 
 def main() -> None:

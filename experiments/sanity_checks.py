@@ -20,6 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from experiments.pages import sanity as sanity_page
 from experiments.shell import command, figure, results
 from zfjax import nets, parallel
@@ -97,6 +99,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             for row, cells in rows.items()
             for method, values in cells.items()
         }
+        arrays |= {"names": np.array(result["images"]), "indices": np.asarray(chosen)}
         pages = {
             "table.png": sanity_page.table_page(result),
             "pictures.png": sanity_page.pictures_page(drawn, views.pictures[: sanity.SHOWN], result),

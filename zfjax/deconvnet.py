@@ -37,7 +37,8 @@ class Unit(NamedTuple):
 
     It stands wherever a unit is named: in `isolate`, `project`, `gradient`, `guided_backprop` and `project_fn`. Arrays
     [N] name N units: on one image each of them gives a picture; on N images unit n belongs to image n. Numbers stand
-    for all of them. It passes through `jax.jit` and `jax.vmap` as an argument, in which `layer` is static.
+    for all of them. A list of Units of one layer is the same. It passes through `jax.jit` and `jax.vmap` as an
+    argument, in which `layer` is static.
 
     Examples:
       >>> import numpy as np, zfjax
@@ -139,9 +140,29 @@ def warn_below_zero(starts: Any, *, seed: str) -> None:
         )
 
 
-def as_unit(unit: Unit | Index | tuple[Index | None, ...]) -> Unit:
-    """What names a unit, as a Unit: a number is its channel, a plain tuple (channel, position)."""
-    return unit if isinstance(unit, Unit) else Unit(*unit) if isinstance(unit, tuple) else Unit(unit)
+def as_unit(unit: Unit | Index | tuple[Index | None, ...] | Sequence[Unit]) -> Unit:
+    """What names a unit, as a Unit: a number is its channel, a plain tuple (channel, position); a list as `joined`."""
+    named = joined(unit)
+    return named if isinstance(named, Unit) else Unit(*named) if isinstance(named, tuple) else Unit(named)
+
+
+def joined(units: Any) -> Any:
+    """A list of Units, each of one channel of one layer, as the one Unit of all of them; what is none, as it is."""
+    if isinstance(units, Unit) or not isinstance(units, (list, tuple)):
+        return units
+    if not any(isinstance(unit, Unit) for unit in units):
+        return units
+    layers = {unit.layer if isinstance(unit, Unit) else None for unit in units}
+    rows = [jax.tree.leaves(unit) for unit in units]  # channel, and row and column where they are named
+    alike = len({jax.tree.structure(unit) for unit in units}) == 1 and all(np.ndim(n) == 0 for row in rows for n in row)
+    if not alike or len(layers) > 1 or units[0].channel is None:
+        raise UserError(
+            f"units={units}: of a list each needs to be a Unit of one channel, all of one layer and all with a place "
+            "or none; Unit([1, 2], layer=...) is two units"
+        )
+    stack = jnp.stack if any(isinstance(n, jax.core.Tracer) for row in rows for n in row) else np.stack
+    channels, *places = (stack(column) for column in zip(*rows, strict=True))
+    return Unit(channels, (places[0], places[1]) if places else None, *layers)
 
 
 def _axes_of(features: jax.Array) -> dict[str, int]:
@@ -469,7 +490,7 @@ def project_places(
       >>> zfjax.deconvnet.project_places(params, images, units, of=np.array([0, 0, 1]), architecture=table).shape
       (3, 8, 8, 3)
     """
-    places = units
+    places = units = joined(units)
     if isinstance(units, Unit):
         layer = _layer_of(units, layer, architecture)
         places = _places_of(units, of, len(images), layer, architecture)
@@ -608,6 +629,7 @@ def _standing(
 ) -> tuple[jax.Array, str]:
     """(top, layer), both known: outside jit, where a Unit's numbers can be looked at."""
     check_seed(seed)
+    top = joined(top)
     layer = _layer_of(top, layer, architecture)
     if isinstance(top, Unit):
         return isolate(_features(trace.get(layer), layer), top, seed=seed), layer

@@ -521,7 +521,8 @@ class FunctionNet:
         return other
 
     def prepare(self, pictures: Any) -> jax.Array:
-        """The centre of pictures uint8 [B, *picture_size, C], preprocessed."""
+        """The centre of pictures uint8 [B, *picture_size, C], preprocessed. UserError for pictures of another shape."""
+        _check_shape("pictures", pictures, (*size_of(self.picture_size), self.channels), self.name)
         (height, width), (high, wide) = size_of(self.image_size), pictures.shape[1:3]
         top, left = (high - height) // 2, (wide - width) // 2
         crops = jnp.asarray(pictures)[:, top : top + height, left : left + width]
@@ -575,6 +576,7 @@ class FunctionNet:
         layer = check_layer(self, _layer_of(units, layer))
         ways = tuple(map(_checked, ways))
         images = np.asarray(images)
+        _check_shape("images", images, self._prepared_shape.shape[1:], self.name)
         places = places_of(units, images, of=of, fn=self.features([layer]), layer=layer)
         num = len(places["image"])
         dtype = jax.dtypes.canonicalize_dtype(images.dtype)
@@ -953,6 +955,15 @@ def _layer_of(units: Unit, layer: str | None) -> str:
     if named is None:
         raise UserError("layer=None: say in which layer the units stand")
     return named
+
+
+def _check_shape(argument: str, given: Any, needed: Sequence[int], net: str) -> None:
+    """UserError for pictures or images [B, ...] that are not of the network's shape."""
+    if tuple(given.shape[1:]) != tuple(needed):
+        raise UserError(
+            f"{argument} of shape {tuple(given.shape)}: [B, {', '.join(map(str, needed))}] is needed, as {net} takes "
+            "them"
+        )
 
 
 def _checked(way: Way) -> Way:

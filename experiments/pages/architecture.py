@@ -13,6 +13,7 @@ from matplotlib.transforms import IdentityTransform
 
 from experiments.pages import canvas
 from experiments.pages.canvas import Panel, Section
+from experiments.pages.lettering import counted
 
 WIDTH, NAMES, COLUMNS = 1440, 104, 9  # pixels of the drawing and of the rows' names; columns in a row, image included
 TALLEST, WIDEST, TALLEST_DENSE = 190, 46, 150  # pixels: side of the largest map, widest block, tallest dense block
@@ -42,7 +43,7 @@ def draw(result: Mapping[str, Any]) -> Figure:
     name = result["architecture"]
     what = NETWORKS[name] if result["paper"] else f"{name} in sizes of its own"
     size = result["image_size"]
-    heading = f"{result['num_parameters']:,} parameters; images of {size}x{size} pixels"
+    heading = f"{counted(result['num_parameters'], 'parameter')}; images of {size}x{size} pixels"
     return canvas.page(f"Figure 3: {what}", [Section(heading, panels, 1)], caption())
 
 
@@ -77,7 +78,7 @@ def strip(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, first
         _draw_block(figure, below, IMAGE, str(result["image_size"]))
         left += COLUMN
     for row in rows:
-        canvas.write(figure, left, 0, row["layer"], kind="heading")
+        canvas.write(figure, left, 0, row["layer"], kind="heading", room=COLUMN - 6)
         below = _draw_layer(figure, result, row, left, middle, below)
         for top, text in zip(tops, words(row, result["image_size"]), strict=True):
             _lines(figure, left, top, text)

@@ -6,30 +6,29 @@ for pictures in which panels, words and arrows stand side by side.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import io
 import math
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.path import Path
 from matplotlib.transforms import IdentityTransform
 from PIL import Image
 
-DPI = 120  # pixels per inch: type of 9 points is 15 pixels high
+from experiments.pages import lettering
+from experiments.pages.lettering import DPI as DPI
+from experiments.pages.lettering import SIZES as SIZES
+
 MARGIN, GAP = 20, 14  # pixels: around the page, between panels
 MIN_WIDTH = 600  # pixels of a page, for its words
 FREE = 12  # pixels along every edge of a saved picture that hold no ink
-LABEL_WIDTH = 420  # pixels that a label may take beyond its panel; a longer one ends in an ellipsis
-SIZES = {"title": 13.0, "heading": 10.5, "caption": 9.0, "label": 8.0}  # points
+LABEL_WIDTH, LABEL_LINES = 140, 3  # pixels that a label may take where its panel is narrower; its lines at most
+HEADING_LINES = 6  # of a title or a heading at most
 MAX_BYTES = 1_000_000  # a larger PNG is saved in the 256 colours that suit it best
 
 EXACT = (255, 128)  # greys that stay what they are among few colours: the page, and the zero of a projection
@@ -44,11 +43,11 @@ class Panel(NamedTuple):
     """One picture of a page."""
 
     pixels: np.ndarray  # uint8 [H, W, 3]
-    label: str = ""  # one line above it
+    label: str = ""  # above it, in lines of its width
 
 
 class Section(NamedTuple):
-    """Panels in rows of `columns`, under one heading."""
+    """Panels in rows of `columns` that stand below each other, under one heading."""
 
     heading: str
     panels: Sequence[Panel]
@@ -60,21 +59,22 @@ def page(title: str, sections: Sequence[Section], caption: Sequence[str]) -> Fig
 
     The page is as wide as its widest row, panels and labels, and as high as it needs.
     """
-    rows = [row for section in sections for row in _rows(section)]
-    width = max(MIN_WIDTH, 2 * MARGIN - GAP + max(sum(_slot(panel) for panel in row) for row in rows))
+    widths = [_column_widths(section) for section in sections]
+    width = max(MIN_WIDTH, 2 * MARGIN - GAP + max(sum(columns) for columns in widths))
     pictures: list[tuple[int, int, np.ndarray]] = []  # left, top, pixels
     words: list[tuple[int, int, str, str]] = []  # left, top, kind, text
     top = _write(words, width, MARGIN, "title", title)
-    for section in sections:
+    for section, columns in zip(sections, widths, strict=True):
         top = _write(words, width, top + GAP // 2, "heading", section.heading)
         for row in _rows(section):
-            left, label_height = MARGIN, _line_height("label") if any(panel.label for panel in row) else 0
-            for panel in row:
-                if panel.label:
-                    words.append((left, top, "label", _label(panel)))
-                pictures.append((left, top + label_height, panel.pixels))
-                left += _slot(panel)
-            top += label_height + max(panel.pixels.shape[0] for panel in row) + GAP
+            left, labels = MARGIN, [_label(panel) for panel in row]
+            below = top + _line_height("label") * max(map(len, labels))
+            for panel, label, column in zip(row, labels, columns, strict=False):
+                first = below - _line_height("label") * len(label)
+                words += [(left, first + n * _line_height("label"), "label", line) for n, line in enumerate(label)]
+                pictures.append((left, below, panel.pixels))
+                left += column
+            top = below + max(panel.pixels.shape[0] for panel in row) + GAP
     for paragraph in caption:
         top = _write(words, width, top, "caption", paragraph)
     return _draw(width, top + MARGIN, pictures, words)
@@ -101,9 +101,10 @@ def png_of(pixels: np.ndarray, *, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def pixels_of(figure: Figure) -> np.ndarray:
-    """The drawn figure. -> uint8 [H, W, 3]"""
+    """The drawn figure, the words of its plots in the room that they have. -> uint8 [H, W, 3]"""
     canvas = FigureCanvasAgg(figure)
-    with _missing_letters_as_boxes():
+    with lettering.missing_letters_as_boxes():
+        lettering.fit_plots(figure)
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -116,45 +117,23 @@ def framed(pixels: np.ndarray) -> np.ndarray:
     return np.pad(pixels, ((short[0], short[1]), (short[2], short[3]), (0, 0)), constant_values=255)
 
 
-def fitted(text: str, kind: str, width: float) -> str:
-    """The text, or as much of it as fits into so many pixels with an ellipsis."""
-    if text_width(text, kind) <= width:
-        return text
-    kept = next(n for n in range(len(text) - 1, -1, -1) if not n or text_width(f"{text[:n]}…", kind) <= width)
-    return f"{text[:kept].rstrip()}…"
-
-
-@functools.lru_cache(maxsize=4096)
-def text_width(text: str, kind: str) -> float:
-    """Pixels that a line takes, by the renderer that draws it."""
-    with _missing_letters_as_boxes():
-        return float(_renderer().get_text_width_height_descent(text, _font(kind), ismath=False)[0])
-
-
-@contextlib.contextmanager
-def _missing_letters_as_boxes() -> Iterator[None]:
-    """Names of classes and files may be in scripts that the font has no letters of."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        yield
-
-
-@functools.cache
-def _renderer() -> RendererAgg:
-    return FigureCanvasAgg(Figure(dpi=DPI)).get_renderer()
-
-
-def _label(panel: Panel) -> str:
-    return fitted(panel.label, "label", max(panel.pixels.shape[1], LABEL_WIDTH))
-
-
 def _rows(section: Section) -> list[Sequence[Panel]]:
     return [section.panels[n : n + section.columns] for n in range(0, len(section.panels), section.columns)]
 
 
-def _slot(panel: Panel) -> int:
-    """Pixels of a row that a panel takes with its label and the gap after it."""
-    return max(panel.pixels.shape[1], math.ceil(text_width(_label(panel), "label"))) + GAP
+def _label(panel: Panel) -> list[str]:
+    """The lines of a panel's label; none without one."""
+    room = max(panel.pixels.shape[1], LABEL_WIDTH)
+    return lettering.lines(panel.label, "label", room, most=LABEL_LINES) if panel.label else []
+
+
+def _column_widths(section: Section) -> list[int]:
+    """Pixels of each column of a section: its widest panel or line of a label, and the gap after it."""
+    needed = [
+        max([panel.pixels.shape[1], *(math.ceil(lettering.text_width(line, "label")) for line in _label(panel))])
+        for panel in section.panels
+    ]
+    return [max(needed[n :: section.columns]) + GAP for n in range(min(section.columns, len(needed)))]
 
 
 def _line_height(kind: str) -> int:
@@ -163,30 +142,11 @@ def _line_height(kind: str) -> int:
 
 def _write(words: list[tuple[int, int, str, str]], width: int, top: int, kind: str, text: str) -> int:
     """Note the lines of `text`, wrapped inside the margins, and return where the next thing may begin."""
-    line = ""
-    for word in _pieces(text, kind, width - 2 * MARGIN):
-        longer = f"{line} {word}".strip()
-        if line and text_width(longer, kind) > width - 2 * MARGIN:
-            words.append((MARGIN, top, kind, line))
-            top, line = top + _line_height(kind), word
-        else:
-            line = longer
-    words.append((MARGIN, top, kind, line))
-    return top + _line_height(kind)
-
-
-def _pieces(text: str, kind: str, width: float) -> Iterator[str]:
-    """The words of a text, one that is wider than a line in parts."""
-    for word in text.split():
-        rest = word
-        while rest:
-            kept = next((n for n in range(len(rest), 1, -1) if text_width(rest[:n], kind) <= width), 1)
-            yield rest[:kept]
-            rest = rest[kept:]
-
-
-def _font(kind: str) -> FontProperties:
-    return FontProperties(size=SIZES[kind], weight="bold" if kind in ("title", "heading") else "normal")
+    most = None if kind == "caption" else HEADING_LINES
+    for line in lettering.lines(text, kind, width - 2 * MARGIN, most=most):
+        words.append((MARGIN, top, kind, line))
+        top += _line_height(kind)
+    return top
 
 
 def _draw(
@@ -200,7 +160,7 @@ def _draw(
         figure.figimage(pixels, xo=left, yo=height - top - pixels.shape[0], origin="upper")
     for left, top, kind, text in words:
         place = (left / width, 1 - top / height)
-        figure.text(*place, text, fontproperties=_font(kind), ha="left", va="top", parse_math=False)
+        figure.text(*place, text, fontproperties=lettering.font(kind), ha="left", va="top", parse_math=False)
     return figure
 
 
@@ -227,14 +187,24 @@ def show(figure: Figure, left: float, top: float, side: int, sheet: np.ndarray) 
     return axes
 
 
-def write(figure: Figure, left: float, top: float, text: str, *, kind: str = "label", **style: Any) -> None:
-    """A line of text, or several, in one of the sizes of `pictures.SIZES`; `style` as of matplotlib's Text."""
+def write(
+    figure: Figure,
+    left: float,
+    top: float,
+    text: str,
+    *,
+    kind: str = "label",
+    room: float | None = None,
+    **style: Any,
+) -> None:
+    """A line of text, or several, in one of `SIZES`; shortened to `room` pixels; `style` as of matplotlib's Text."""
+    text = text if room is None else lettering.fitted(text, kind, room)
     width, height = figure.bbox.size
     look: dict[str, Any] = {
         "fontsize": SIZES[kind],
         "ha": "left",
         "va": "top",
-        "weight": "bold" if kind == "heading" else "normal",
+        "weight": "bold" if lettering.is_bold(kind) else "normal",
     }
     figure.text(left / width, 1 - top / height, text, parse_math=False, **(look | style))
 

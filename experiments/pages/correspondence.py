@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.pages import canvas
+from experiments.pages import canvas, lettering
 from experiments.pages.canvas import Panel, Section
+from experiments.pages.lettering import counted
 from zfjax import pixels
 from zfjax.analyses.correspondence import CONTROLS, Compared, mask_squares
 from zfjax.nets import Size, Views, size_of
@@ -23,7 +24,7 @@ PAPER = {  # Table 1: mean and spread
 }
 
 WIDTH, RANDOM_SHOWN = 1460, 3  # pixels of a page, masks of a control in Figure 8
-LETTER = 9  # pixels, what a letter of a label takes
+PARTS = 180  # pixels of the parts' names beside a plot
 
 
 def draw(views: Views, compared: Compared, side: int, result: Mapping[str, Any]) -> Figure:
@@ -59,7 +60,8 @@ def draw_table(layers: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section
                 mean, std = np.array(cell) / (cells[CONTROLS[0]][0] or 1.0)
                 plot.errorbar(mean, list(rows).index(row) + offset, xerr=std, fmt="o", capsize=3, **look)
         words = [score_words(layer, row, score) for row, score in rows.items()]
-        plot.set(ylim=(len(rows) - 0.3, -0.7), yticks=range(len(rows)), yticklabels=rows)
+        plot.set_ylim(len(rows) - 0.3, -0.7)
+        plot.set_yticks(range(len(rows)), [lettering.fitted(row, "label", PARTS) for row in rows], parse_math=False)
         plot.set_title(layer, fontsize=canvas.SIZES["heading"])
         plot.tick_params(labelsize=canvas.SIZES["label"], labelbottom=True)
         plot.secondary_yaxis("right").set_yticks(range(len(rows)), words, fontsize=canvas.SIZES["label"])
@@ -83,7 +85,7 @@ def draw_masks(views: Views, compared: Compared, side: int, num: int) -> Section
     panels = []
     for n, row in enumerate(rows):
         name = views.names[n] if views.names else f"{n}"
-        labels = [name if len(name) <= wide // LETTER else f"{name[: wide // LETTER - 1]}…", *named[1:]]
+        labels = [name, *named[1:]]
         looks = pixels.resized(row, wide)
         panels += [
             Panel(look, label if n == 0 or not c else "")
@@ -100,7 +102,8 @@ def caption(result: Mapping[str, Any]) -> str:
     """
     paper = "hollow: the paper's, of 5 dogs. " if set(result["layers"]) & set(PAPER) else ""
     return (
-        f"Filled: mean ± spread over {result['num_draws']} draws of {result['num_images']} of {result['num_pictures']} "
+        f"Filled: mean ± spread over {counted(result['num_draws'], 'draw')} of {result['num_images']} of "
+        f"{result['num_pictures']} "
         f"pictures; {paper}p: whether the part is more consistent than random places, and than "
         f"{result['num_aligned']} places that are the same in every picture (aligned), one-sided. "
         f"Squares of {result['mask_pixels']} of {size_words(result['image_size'])} pixels show {result['mask_shows']}."

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments.pages import canvas
 from experiments.pages.canvas import Panel, Section
+from experiments.pages.lettering import counted
 from zfjax import pixels
 from zfjax.analyses.strongest import Strongest
 from zfjax.nets import size_of
@@ -87,18 +88,18 @@ def summary_line(layer: str, facts: Mapping[str, Any]) -> str:
         sees = f"a unit sees {field}x{field} pixels"
     else:
         sees = f"a unit sees the whole picture of {height}x{width} pixels"
-    units = f"{facts['num_maps']} {facts['kind']}{'s' * (facts['num_maps'] != 1)}"
+    units = counted(facts["num_maps"], facts["kind"])
     return f"{layer}: {units}, {facts['num_dead']} of them dead; {sees}"
 
 
-def caption(num_images: int, images: str = "images", *, rounding: bool = False) -> list[str]:
+def caption(num_images: int, image: str = "image", *, rounding: bool = False) -> list[str]:
     """What the blocks are, what the grey is, and what such pictures do not show.
 
-    `images` were looked through; with `rounding`, some of the maps show nothing else.
+    So many images, each an `image`, were looked through; with `rounding`, some of the maps show nothing else.
     """
     grey = " Grey alone, 'nothing but rounding': the way down cancels, as under a norm whose mean is all that is read."
     return [
-        f"Left of each pair: the strongest activation in each of the nine images of {num_images:,} {images} "
+        f"Left of each pair: the strongest activation in each of the nine images of {counted(num_images, image)} "
         "that excite it most, strongest first, projected to the pixels alone. Right: what its unit sees there.",
         "Zero is mid-grey. The nine projections of a map share one scale, the 99.5th percentile of their |values|; "
         "maps have scales of their own, as their activations differ in size. Light grey: no picture there."

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from experiments.pages import canvas
+from experiments.pages import canvas, lettering
 from experiments.pages.canvas import Panel, Section
 from experiments.pages.deconv import PAGE
+from experiments.pages.lettering import counted
 from zfjax import pixels
 from zfjax.analyses.evolution import Drawn
 from zfjax.analyses.strongest import Strongest
@@ -54,19 +55,19 @@ def strips_per_row(num_epochs: int) -> int:
     return max(1, (PAGE + canvas.GAP) // (num_epochs * (TILE + 2 * BAR) + WORDS + canvas.GAP))
 
 
-def heading(layer: str, result: Mapping[str, Any]) -> str:
-    """When the layer settled."""
+def heading(layer: str, result: Mapping[str, Any], *, named: str | None = None) -> str:
+    """When the layer, `named` so or by its name, settled."""
     settled = result["layers"][layer]["settling_epoch"]
     when = f"from epoch {settled} on" if settled is not None else "only at the end"
-    return f"{layer}: its features are like the final ones (similarity {result['threshold']} or more) {when}"
+    return f"{named or layer}: its features are like the final ones (similarity {result['threshold']} or more) {when}"
 
 
 def caption(result: Mapping[str, Any]) -> list[str]:
     """What the tiles are, how they are scaled, and what such pictures do not show."""
-    last = result["epochs"][-1]
+    last, images = result["epochs"][-1], counted(result["num_images"], "training image")
     return [
-        f"Each tile: the strongest activation of a map among {result['num_images']:,} training images after the epoch "
-        f"above it, projected to the pixels alone. Maps were chosen among those that are alive after epoch {last}. "
+        f"Each tile: the strongest activation of a map among {images} after the epoch above it, projected to the "
+        f"pixels alone. Maps were chosen among those that are alive after epoch {last}. "
         "Orange bar: between these two epochs another image became the strongest one.",
         "Zero is mid-grey. Each tile has a scale of its own, the 99.5th percentile of its |values|: it shows what the "
         "map sees, not how strongly. On one scale the early epochs would be grey, for activations grow (curves.png). "
@@ -101,7 +102,7 @@ def strip(tiles: np.ndarray, name: str, *, epochs: Iterable[int]) -> np.ndarray:
     figure = Figure(figsize=tuple(size / canvas.DPI), dpi=canvas.DPI, facecolor="white")
     figure.figimage(pixels.mosaic(tiles, columns=num, gap=0), xo=WORDS, yo=0, origin="upper")
     style: dict[str, Any] = {"fontsize": canvas.SIZES["label"], "ha": "center", "va": "center", "parse_math": False}
-    upright = canvas.fitted(name, "label", height - 2 * BAR)
+    upright = lettering.fitted(name, "label", height - 2 * BAR)
     figure.text(WORDS / 2 / size[0], height / 2 / size[1], upright, rotation="vertical", **style)
     for n, epoch in enumerate(epochs):
         figure.text((WORDS + (n + 0.5) * width) / size[0], 1 - WORDS / 2 / size[1], f"epoch {epoch}", **style)
@@ -128,5 +129,5 @@ def curves_figure(result: Mapping[str, Any]) -> Figure:
         axes.set_ylim(0, None if name == "growth" else 1.03)
         axes.grid(alpha=0.3)
     panels[0].axhline(result["threshold"], color="0.4", linestyle="--", linewidth=1, label="settled")
-    panels[0].legend(fontsize=8)
+    lettering.legend(panels[0], panels[0].get_lines(), fontsize=8)
     return figure

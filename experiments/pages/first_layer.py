@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.pages import canvas
+from experiments.pages import canvas, lettering
 from experiments.pages.canvas import Panel, Section
 from experiments.pages.deconv import PAGE
+from experiments.pages.lettering import counted
 from zfjax import pixels
 from zfjax.analyses import filters
 from zfjax.analyses.filters import Bottom
@@ -81,6 +82,7 @@ def second_layer_panel(title: str, bottom: Bottom, facts: Mapping[str, Any]) -> 
 def caption(result: Mapping[str, Any]) -> list[str]:
     """How panels are scaled, what the numbers mean, and what is left out."""
     notes = [f"Left out: {MISSING[role]}; result.json holds the command that trains it." for role in result["missing"]]
+    num = result["num_images"]
     if result["renormalisation_acted"] is False:
         notes.append(
             "(a) and (b) are the same: no filter's RMS came up to the radius, so renormalisation changed nothing."
@@ -89,8 +91,8 @@ def caption(result: Mapping[str, Any]) -> list[str]:
         "Zero is mid-grey. (a), (b): white is the panel's largest weight, so a filter that dominates leaves the others "
         "grey. (c), (d): white is the largest weight of the median filter, so what is grey is dead; stronger filters "
         "are cut off. Dead: an RMS below a twentieth of the median filter's.",
-        f"(e), (f): for each map the {min(9, result['num_images'])} of {result['num_images']:,} validation images that "
-        "excite it most, on one scale, the 99.5th percentile of its |values|; light grey where there is none. Too "
+        f"(e), (f): for each map the {min(9, num)} of {counted(num, 'validation image')} "
+        "that excite it most, on one scale, the 99.5th percentile of its |values|; light grey where there is none. Too "
         "fine: beyond 1 / (2 stride) cycles per pixel, where the grid takes it for something coarser (aliasing), so "
         "that it comes back as blocks and repeated dots.",
         canvas.SWITCHES_NOTE,
@@ -157,5 +159,5 @@ def numbers_figure(bottoms: Mapping[str, Bottom], result: Mapping[str, Any]) -> 
     for axes, title in ((strength, "RMS of the filters / median"), (spectrum, "Energy of layer 1's filters (%)")):
         axes.set_title(title, fontsize=11)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        lettering.legend(axes, axes.get_lines(), fontsize=8)
     return figure

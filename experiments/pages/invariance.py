@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from experiments.pages import canvas
+from experiments.pages import canvas, lettering
 from experiments.pages.canvas import Panel, Section
+from experiments.pages.lettering import counted
 from zfjax import pixels
 from zfjax.analyses import invariance
 from zfjax.analyses.invariance import TRANSFORMS, Chosen, Curves, label_probability
@@ -18,8 +19,9 @@ from zfjax.nets import Size
 
 AXES = {"translation": "translation downwards (pixels)", "scale": "scale", "rotation": "rotation (degrees)"}
 COLOURS, EXAMPLES = [f"C{n}" for n in range(10)], 5  # of the images drawn, the first ten; amounts of each shown
+OWN = "the net's answer"  # what a class is that no set says
 WIDTH, TILE = 1460, 80  # pixels: of the curves, of an example
-LONGEST = 28  # letters of an entry of the legend
+LEGEND, SIGN = (5, 3), 110  # entries in a row of the legend, at most and at least; pixels of one beside its words
 
 
 def draw(
@@ -41,31 +43,48 @@ def draw(
         if (shares := label_probability(of, chosen.labels)) is not None:
             panels["probability of the label"] = (shares, 1.04)
         for plot, (title, (values, top)) in zip(plots, panels.items(), strict=True):
-            for colour, line in zip(COLOURS, values, strict=False):
-                plot.plot(amounts[name], line, color=colour, linewidth=1.5)
+            for colour, line, words in zip(COLOURS, values, legend_words(chosen), strict=False):
+                plot.plot(amounts[name], line, color=colour, linewidth=1.5, label=words)
             plot.set(xlim=amounts[name][[0, -1]], ylim=(0, top))
             plot.locator_params("x", nbins=4, steps=[1, 1.5, 2, 3, 5, 9, 10])
             plot.set_title(title, fontsize=canvas.SIZES["heading"])
             plot.set_xlabel(AXES[name], fontsize=canvas.SIZES["label"])
             plot.tick_params(labelsize=canvas.SIZES["label"])
             plot.grid(alpha=0.3)
-    legend: dict[str, Any] = {"loc": "outside upper center", "ncols": 5, "fontsize": canvas.SIZES["caption"]}
-    figure.legend(figure.axes[1].get_lines(), legend_words(chosen), **legend)
-    section = Section(f"{len(chosen.labels)} pictures", [Panel(canvas.pixels_of(figure))], 1)
+    widest = max(lettering.text_width(words, "caption") for words in legend_words(chosen))
+    columns = min(LEGEND[0], int(WIDTH / (widest + SIGN)))
+    legend: dict[str, Any] = {"loc": "outside upper center", "ncols": columns, "fontsize": canvas.SIZES["caption"]}
+    lettering.legend(figure, figure.axes[1].get_lines(), **legend)
+    section = Section(counted(len(chosen.labels), "picture"), [Panel(canvas.pixels_of(figure))], 1)
     return canvas.page("Figure 5: invariance to translation, scale and rotation", [section], [caption(chosen)])
 
 
 def legend_words(chosen: Chosen) -> list[str]:
-    """What each of the drawn pictures is called, and its class, cut to what the legend holds."""
-    classes = chosen.names or ("",) * len(chosen.pictures)
-    words = [f"{name}: {of}" if of else name for name, of in zip(chosen.pictures, classes, strict=True)]
-    return [word if len(word) <= LONGEST else f"{word[: LONGEST - 1]}…" for word in words[: len(COLOURS)]]
+    """What each of the drawn pictures is called, and its class, shortened to what the legend holds."""
+    room = WIDTH / LEGEND[1] - SIGN
+    marks = ["" if known else f" ({OWN})" for known in chosen.known] if chosen.names else [""] * len(chosen.pictures)
+    named = zip(chosen.pictures, chosen.names or marks, marks, strict=True)
+    return [_entry([f"{name}: ", of] if of else [name], mark, room) for name, of, mark in named][: len(COLOURS)]
+
+
+def _entry(parts: Sequence[str], mark: str, room: float) -> str:
+    """An entry of the legend, of whose parts each has its share of the room where they are too long."""
+    if lettering.text_width(whole := lettering.plain("".join(parts)) + mark, "caption") <= room:
+        return whole
+    share = (room - lettering.text_width(mark, "caption")) / len(parts)
+    return "".join(lettering.fitted(part, "caption", share) for part in parts) + mark
 
 
 def caption(chosen: Chosen) -> str:
     """What the panels show."""
-    label = "true class" if chosen.known.all() else "true class, or of the most probable one where it is not known"
-    shares = f"right, the probability of the {label}. " if chosen.names else ""
+    label = (
+        "the true class"
+        if chosen.known.all()
+        else f"the true class, or of {OWN} where that is not known"
+        if chosen.known.any()
+        else f"{OWN}, as the true class is not known"
+    )
+    shares = f"right, the probability of {label}. " if chosen.names else ""
     return (
         "Left: each picture at five amounts of the transform, in the colour of its curves. Then the Euclidean distance "
         "of a layer's features from those of the untransformed picture, over their length, on one scale for all layers "

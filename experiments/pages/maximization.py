@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from experiments.pages import canvas
+from experiments.pages import canvas, lettering
 from experiments.pages import deconv as deconv_page
 from experiments.pages.canvas import Panel, Section
+from experiments.pages.lettering import counted
 from zfjax import pixels
 from zfjax.analyses.maximization import Climbed
 from zfjax.analyses.strongest import Strongest
@@ -88,9 +89,10 @@ def caption(settings: Mapping[str, Any]) -> list[str]:
         else ""
     )
     of = "the unit in the middle of its map" if settings["climb"] == "unit" else "the mean of its map"
+    steps = counted(settings["steps"], "step")
     value = "before the ReLU" if settings["before_relu"] else "as the layer hands it on"
     return [
-        f"Left: {settings['steps']} steps of {settings['step_size']:g} px RMS along the gradient of {of}, {value}, "
+        f"Left: {steps} of {settings['step_size']:g} px RMS along the gradient of {of}, {value}, "
         f"from {settings['start']} and noise of {settings['noise']:g} px; jitter {settings['jitter']} px, blur "
         f"{settings['blur']:g} px, decay {settings['decay']:g}; kept in the range of pictures, 0 to 255. {robust}"
         "Middle: the strongest activation of the validation set, projected by the deconvnet; zero is mid-grey, each on "
@@ -117,8 +119,7 @@ def paths_figure(climbed: Mapping[str, Climbed], result: Mapping[str, Any]) -> F
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
-        for text in axes.legend(fontsize=6).get_texts():
-            text.set_parse_math(False)
+        lettering.legend(axes, axes.get_lines(), fontsize=canvas.SIZES["small"])
     value = "activation before the ReLU" if result["settings"]["before_relu"] else "activation"
     for axes in panels[:, 0]:
         axes.set_ylabel(value, fontsize=8)

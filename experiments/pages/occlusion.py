@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from experiments.pages import canvas
+from experiments.pages import canvas, lettering
 from experiments.pages.canvas import Panel, Section
+from experiments.pages.lettering import counted
 from zfjax import pixels
 from zfjax.analyses import occlusion
 from zfjax.analyses.occlusion import Projected, Swept
@@ -23,7 +24,7 @@ SIDE, BAR, LEGEND = 230, 72, 130  # pixels: a panel (at most), its colour bar, i
 FRAME = 0.88  # light grey, along the image's frame, where no square's centre can stand
 RED = (230, 30, 30)
 OTHERS = (0.5, 0.5, 0.5)  # grey, of all classes beyond the nine that have colours of their own
-LONGEST = 16  # letters of a class name in a legend
+NAME = 200  # pixels of a class in a heading
 LINE = 22  # pixels, an entry of the legend
 
 
@@ -65,11 +66,11 @@ def draw(
             probability = occlusion.on_image(swept.probability[n], **frame, outside=np.nan)
             predicted = occlusion.on_image(swept.predicted[n], **frame, outside=-1)
             panels += [
-                Panel(value_panel(probability, 1.0, **over), f"(d) probability of {short(facts['class'])}"),
+                Panel(value_panel(probability, 1.0, **over), f"(d) probability of {facts['class']}"),
                 Panel(class_panel(predicted, colours, class_names), "(e) most probable class"),
             ]
         sections.append(Section(heading(facts), panels, len(panels)))
-    title = f"Figure 7: what a square of {square} pixels, sliding over the image, does to the net's answer"
+    title = f"Figure 7: what a square of {counted(square, 'pixel')}, sliding over the image, does to the net's answer"
     return canvas.page(title, sections, caption(result))
 
 
@@ -86,8 +87,8 @@ def heading(facts: Mapping[str, Any]) -> str:
     elif facts["predicted"] != facts["class"]:
         who = f"{who}, taken for {short(facts['predicted'])}"
     return (
-        f"Image {facts['image']}, {who}: probability {facts['probability']:.2f}, at least "
-        f"{facts['lowest_probability']:.2f} with the square; another class wins at {facts['other_class']:.0%} of places"
+        f"Image {facts['image']}, {who}: probability {facts['probability']:.2f}, with the square "
+        f"{facts['lowest_probability']:.2f} at its lowest; another class wins at {facts['other_class']:.0%} of places"
     )
 
 
@@ -97,8 +98,9 @@ def caption(result: Mapping[str, Any]) -> list[str]:
     has_classes = not result["not_applicable"]
     cross = "(d)" if has_classes else "(b)"
     scales = "(b) has a scale for each image, (d) one for all." if has_classes else "(b) has a scale for each image."
+    apart = counted(result["stride"], "pixel")
     paragraphs = [
-        f"One forward pass for each of {rows} x {columns} places of the square, {result['stride']} pixels apart, which "
+        f"One forward pass for each of {rows} x {columns} places of the square, {apart} apart, which "
         f"shows {result['fill']}. A value is drawn at the square's centre; light grey: none can stand there. "
         f"Cross: where {cross} is lowest. White line: the object's outline, where the set knows it.",
         f"(b) Sum over the map of {result['layer']} that holds the strongest activation of the image without a square. "
@@ -109,7 +111,7 @@ def caption(result: Mapping[str, Any]) -> list[str]:
     if (score := result["score"]) is not None:
         ours, gradient = score["occlusion"], score["gradient"]
         paragraphs.append(
-            f"In {score['num_images']} images the largest drop lies on the object in {ours['object']:.0%} "
+            f"In {counted(score['num_images'], 'image')} the largest drop lies on the object in {ours['object']:.0%} "
             f"({_interval(ours)}), the largest |gradient|, summed over the same squares, in "
             f"{gradient['object']:.0%} ({_interval(gradient)}; 95 % intervals). By chance: the object covers "
             f"{score['area']:.0%} of the pixels, and another image's object holds the point in "
@@ -165,17 +167,18 @@ def class_panel(predicted: np.ndarray, colours: Mapping[int, tuple[float, ...]],
     """(e) Classes [H, W], -1 along the frame, with those of this image named. -> uint8 [h, w + LEGEND, 3]"""
     axes, beside = _canvas(predicted.shape, LEGEND)
     coloured = np.full((*predicted.shape, 3), FRAME)
-    entries = {}  # words of the legend -> colour, in the order of the classes' areas
+    entries: dict[tuple[float, ...], str] = {}  # colour -> words of the legend, in the order of the classes' areas
     for label in by_area(predicted[predicted >= 0]):
         coloured[predicted == label] = colours[label]
-        entries[short(names[label]) if colours[label] != OTHERS else "others"] = colours[label]
+        entries[colours[label]] = names[label] if colours[label] != OTHERS else "others"
     axes.imshow(coloured)
     room = (panel_size(predicted.shape)[0] - 8) // LINE
     if len(entries) > room:
         kept = dict(list(entries.items())[: room - 1])
-        entries = {**kept, f"and {len(entries) - len(kept)} more": (1.0, 1.0, 1.0)}
-    for row, (words, colour) in enumerate(entries.items()):
+        entries = {**kept, (1.0, 1.0, 1.0): f"and {len(entries) - len(kept)} more"}
+    for row, (colour, words) in enumerate(entries.items()):
         beside.add_patch(Rectangle((8, 8 + LINE * row), 12, 12, color=colour))
+        words = lettering.fitted(words, "label", LEGEND - 30)
         beside.text(26, 14 + LINE * row, words, va="center", size=canvas.SIZES["label"], parse_math=False)
     return canvas.pixels_of(cast(Figure, axes.figure))
 
@@ -194,8 +197,8 @@ def by_area(classes: jax.Array | np.ndarray) -> list[int]:
 
 
 def short(name: str) -> str:
-    """A class's name, cut to what a legend holds."""
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    """A class's name, shortened to what a heading holds."""
+    return lettering.fitted(name, "heading", NAME)
 
 
 def panel_size(size: Size) -> tuple[int, int]:

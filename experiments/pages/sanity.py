@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from experiments.pages import canvas
+from experiments.pages import canvas, lettering
 from experiments.pages.canvas import Panel, Section
+from experiments.pages.lettering import counted
 from zfjax import pixels
 from zfjax.analyses.sanity import ALL_LAYERS, UNITS, Checks, Drawn, Pictures
 
@@ -36,8 +38,11 @@ VERDICTS = {  # (two units look alike, other switches give another picture)
 }
 
 HALF = 0.5  # a cosine from here on counts as alike
-LABEL, CELL, ROW = 400, 150, 27  # pixels: the words of a row, a cell, their height
+LABEL, CELL, GAP = 400, 150, 16  # pixels: the words of a row, a cell at least, free between two
+ROW, LINE, ROW_LINES = 27, 18, 3  # pixels: a row, each further line of its words; lines at most
+NAME = 48  # letters of a row's name on the console
 TILE = 142  # pixels of a picture
+OWN = "own switches"
 
 
 def sentence(checks: Checks) -> str:
@@ -87,12 +92,14 @@ def table_rows(checks: Checks) -> Iterator[tuple[str, dict[str, str], dict[str, 
 
 
 def table_lines(checks: Checks) -> list[str]:
-    """The table as lines of text."""
-    lines = ["".join([" " * 48, *(f"{method:>18}" for method in METHODS)])]
-    for words, cells, _ in table_rows(checks):
-        columns = "".join(f"{cells.get(method, '-'):>18}" for method in METHODS)
-        lines.append(f"{words:48}{columns}" if cells else f"\n{words}")
-    return lines
+    """The table as lines of text: a column is as wide as what stands in it, a longer name of a row shortened."""
+    rows = [("", {method: method for method in METHODS}, {}), *table_rows(checks)]
+    wide = {method: 2 + max(16, *(len(cells.get(method, "")) for _, cells, _ in rows)) for method in METHODS}
+    text = []
+    for words, cells, _ in rows:
+        columns = "".join(f"{cells.get(method, '-'):>{wide[method]}}" for method in METHODS)
+        text.append(f"{lettering.on_console(words, NAME):{NAME}}{columns}" if cells else f"\n{words}")
+    return text
 
 
 def table_page(result: Mapping[str, Any]) -> Figure:
@@ -115,7 +122,7 @@ def table_page(result: Mapping[str, Any]) -> Figure:
         words.append("In the middle: every maximum of a pool put at the middle of its window.")
     words.append("Edges alone: Sobel's edge strength, a picture that looks at no net.")
     caption = [" ".join(words), result["sentence"], left_out(result["not_applicable"])]
-    heading = f"Means over {len(result['images'])} validation images"
+    heading = f"Means over {counted(len(result['images']), 'validation image')}"
     section = Section(heading, [Panel(table_panel(result["checks"]))], 1)
     return canvas.page("Sanity checks: what the pictures depend on", [section], [words for words in caption if words])
 
@@ -123,38 +130,54 @@ def table_page(result: Mapping[str, Any]) -> Figure:
 def table_panel(checks: Checks) -> np.ndarray:
     """The table in pixels. -> uint8 [H, W, 3]"""
     rows = [("", {method: method for method in METHODS}, {}), *table_rows(checks)]
-    width, height = LABEL + CELL * len(METHODS), ROW * len(rows)
-    figure = Figure(figsize=(width / canvas.DPI, height / canvas.DPI), dpi=canvas.DPI, facecolor="white")
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    columns = [
+        max(CELL, *(GAP + math.ceil(lettering.text_width(cells.get(method, "–"), "caption")) for _, cells, _ in rows))
+        for method in METHODS
+    ]
+    width = LABEL + sum(columns)
+    broken = [
+        lettering.lines(words, "caption", LABEL - GAP, most=ROW_LINES)
+        if cells
+        else lettering.lines(words, "strong", width - GAP)
+        for words, cells, _ in rows
+    ]
+    heights = [ROW + LINE * (len(lines) - 1) for lines in broken]
+    figure = canvas.blank(width, sum(heights))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(sum(heights), 0))
     axes.set_axis_off()
-    size, shades = canvas.SIZES["caption"], matplotlib.colormaps["Blues"]
-    for number, (words, cells, darkness) in enumerate(rows):
-        middle, is_heading = (number + 0.5) * ROW, not cells
-        axes.text(0, middle, words, va="center", size=size, weight="bold" if is_heading else "normal")
-        for column, method in enumerate(METHODS):
-            left = LABEL + column * CELL
+    shades, top = matplotlib.colormaps["Blues"], 0
+    for (_, cells, darkness), lines, height in zip(rows, broken, heights, strict=True):
+        middle, left = top + height / 2, LABEL
+        for n, line in enumerate(lines):
+            place = middle + LINE * (n - (len(lines) - 1) / 2)
+            canvas.write(figure, 0, place, line, kind="caption" if cells else "strong", va="center")
+        for method, column in zip(METHODS, columns, strict=True):
             if method in darkness:
-                box = Rectangle((left + 1, number * ROW + 1), CELL - 2, ROW - 2, color=shades(0.6 * darkness[method]))
-                axes.add_patch(box)
-            number_in_words = "" if is_heading else cells.get(method, "–")
-            axes.text(left + CELL / 2, middle, number_in_words, va="center", ha="center", size=size)
+                shade = shades(0.6 * darkness[method])
+                axes.add_patch(Rectangle((left + 1, top + 1), column - 2, height - 2, color=shade))
+            number = cells.get(method, "–") if cells else ""
+            canvas.write(figure, left + column / 2, middle, number, kind="caption", ha="center", va="center")
+            left += column
+        top += height
     return canvas.pixels_of(figure)
 
 
 def pictures_page(drawn: Drawn, photos: np.ndarray, result: Mapping[str, Any]) -> Figure:
     """Some of the pictures that the table compares; `photos` uint8 [N, H, W, 3] are the images."""
-    layer, units, asked = result["layer"], drawn["units"], result["asked"]
+    layer, units, asked, names = result["layer"], drawn["units"], result["asked"], result["images"]
     sections = []
     if UNITS[0] in units:
-        sections.append(Section("Best and worst class", pair_panels(units, photos, UNITS[:2]), 7))
-    sections.append(Section(f"Two active units of one place of {layer}", pair_panels(units, photos, UNITS[2:]), 7))
+        sections.append(Section("Best and worst class", pair_panels(units, photos, names, UNITS[:2]), 7))
+    sections.append(
+        Section(f"Two active units of one place of {layer}", pair_panels(units, photos, names, UNITS[2:]), 7)
+    )
     if drawn["anew"]:
         stages = {"trained": units[asked], **drawn["anew"]}
         which = "all weights" if ALL_LAYERS in stages else "that layer and all above it"
-        heading = f"{asked.capitalize()}, with {which} drawn anew"
+        heading = f"{asked.capitalize()}, with {which} drawn anew, on {names[0]}"
         sections.append(Section(heading, stage_panels(stages), len(stages)))
     if drawn["switches"]:
-        sections.append(Section(f"Strongest unit of {layer}, by the deconvnet", switch_panels(drawn), 9))
+        sections.append(Section(f"Strongest unit of {layer}, by the deconvnet", switch_panels(drawn, names), 9))
     caption = [
         "Zero is mid-grey; each picture has a scale of its own, the 99.5th percentile of its |values|: cosines and "
         "ranks do not see the scale either.",
@@ -163,11 +186,13 @@ def pictures_page(drawn: Drawn, photos: np.ndarray, result: Mapping[str, Any]) -
     return canvas.page("Sanity checks: the pictures that were compared", sections, caption)
 
 
-def pair_panels(units: Mapping[str, Pictures], photos: np.ndarray, pair: Sequence[str]) -> list[Panel]:
-    """For each image: itself, and the pictures of two units by three methods; methods stand above the first row."""
+def pair_panels(
+    units: Mapping[str, Pictures], photos: np.ndarray, names: Sequence[str], pair: Sequence[str]
+) -> list[Panel]:
+    """For each image: itself by its name, and the pictures of two units by three methods, named in the first row."""
     panels = []
-    for n, photo in enumerate(pixels.resized(photos, TILE)):
-        panels.append(Panel(photo))
+    for n, (photo, name) in enumerate(zip(pixels.resized(photos, TILE), names, strict=False)):
+        panels.append(Panel(photo, name))
         for method in METHODS[:3]:
             above = [f"{method.split()[0]}: {unit.split()[0]}" if n == 0 else "" for unit in pair]
             panels += [Panel(tile(units[unit][method][n]), words) for unit, words in zip(pair, above, strict=True)]
@@ -183,13 +208,17 @@ def stage_panels(stages: Mapping[str, Pictures]) -> list[Panel]:
     ]
 
 
-def switch_panels(drawn: Drawn) -> list[Panel]:
-    """For each image a unit's picture with its own switches and under every wrong kind of them."""
+def switch_panels(drawn: Drawn, names: Sequence[str]) -> list[Panel]:
+    """For each image, by its name, a unit's picture with its own switches and under every wrong kind of them."""
     unit = UNITS[2]
     wrong = {row: of for row, of in drawn["switches"].items() if row.startswith(unit)}
-    kinds = {"own switches": drawn["units"][unit], **{row.rpartition("switches ")[2]: of for row, of in wrong.items()}}
+    kinds = {OWN: drawn["units"][unit], **{row.rpartition("switches ")[2]: of for row, of in wrong.items()}}
     num = len(drawn["units"][unit]["deconvnet"])
-    return [Panel(tile(of["deconvnet"][n]), words) for n in range(num) for words, of in kinds.items()]
+    return [
+        Panel(tile(of["deconvnet"][n]), f"{names[n]}: {OWN}" if words == OWN else words)
+        for n in range(num)
+        for words, of in kinds.items()
+    ]
 
 
 def tile(picture: np.ndarray) -> np.ndarray:

@@ -7,7 +7,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.pages import canvas
+from experiments.pages import canvas, lettering
+from experiments.pages.lettering import counted
+
+TICKS, GAP = 800, 10  # pixels of an axis of layers; between two names
 
 
 def draw_curve(result: Mapping[str, Any]) -> Figure:
@@ -27,7 +30,9 @@ def draw_curve(result: Mapping[str, Any]) -> Figure:
     axes.set_ylabel("mean per-class accuracy (%)")
     axes.set_ylim(0, 100)
     axes.set_xlim(left=0)
-    axes.set_title(f"{result['data']['name']}: {result['num_classes']} classes, {result['num_images']:,} images")
+    axes.set_title(
+        f"{result['data']['name']}: {counted(result['num_classes'], 'class')}, {counted(result['num_images'], 'image')}"
+    )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
@@ -49,10 +54,13 @@ def draw_layers(result: Mapping[str, Any]) -> Figure:
         if known:
             label = f"{name}, paper (ImageNet, full width, {result['paper']['num_train']} per class)"
             axes.plot(*zip(*known, strict=True), f"C{colour}s--", alpha=0.5, label=label)
-    axes.set_xticks(range(len(layers)), layers)
+    room = (TICKS - GAP * len(layers)) / len(layers)  # of a layer's name, below the axis
+    names = ["\n".join(lettering.lines(layer, "label", room, most=4)) for layer in layers]
+    axes.set_xticks(range(len(layers)), names, parse_math=False, fontsize=canvas.SIZES["label"])
     axes.set_ylabel("mean per-class accuracy (%)")
     axes.set_ylim(0, 100)
-    axes.set_title(f"{result['data']['name']}: {result['num_classes']} classes, {result['num_train']} images per class")
+    of_class = f"{counted(result['num_train'], 'image')} per class"
+    axes.set_title(f"{result['data']['name']}: {counted(result['num_classes'], 'class')}, {of_class}")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure

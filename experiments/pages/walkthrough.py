@@ -23,7 +23,7 @@ LARGEST_TILE = 200
 LENS_TILE, LENS_PLACES = 250, 5  # pixels; windows of the pool along each side
 DOWN, UP, SWITCH = "#1f5fbf", "0.55", "#e07b00"  # the deconvnet's way, the convnet's way, the switches
 OUTSIDE = 224  # light grey, where what a unit sees reaches beyond the picture
-NO_POOL = {"ha": "center", "va": "center", "color": "0.6"}
+NO_POOL: dict[str, Any] = {"ha": "center", "va": "center", "color": "0.6"}
 ROWS = ("the map on\nthe way up", "switches\nof its pool", "from above", "unpooled\nat the switches", "rectified")
 
 
@@ -156,9 +156,9 @@ def grey(values: np.ndarray, scale: float) -> np.ndarray:
 def _draw_stage(
     figure: Figure, stage: Stage, removed: float, left: int, tops: Sequence[int], tile: int, place: tuple[int, ...]
 ) -> None:
-    canvas.write(figure, left, tops[0] - LABEL - 22, stage.layer, kind="heading")
+    canvas.write(figure, left, tops[0] - LABEL - 22, stage.layer, kind="heading", room=tile + GUTTER - 6)
     up, scale = float(np.abs(stage.handed_on).max()), _scale(stage)
-    canvas.write(figure, left, tops[0] - LABEL, stage.title)
+    canvas.write(figure, left, tops[0] - LABEL, stage.title, room=tile + GUTTER - 6)
     canvas.write(figure, left, tops[2] - LABEL, f"white = +{scale:.2g}")
     canvas.write(figure, left, tops[4] - LABEL, f"{removed:.0%} removed")
     axes = [canvas.show(figure, left, tops[0], tile, grey(stage.handed_on, up))]

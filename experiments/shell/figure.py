@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 import tyro
 
+from experiments.pages.lettering import counted, on_console
 from experiments.shell import results
 from zfjax import files, nets
 from zfjax.data import ImageSet, sets
@@ -137,8 +138,10 @@ def folder_of(config: OutConfig, folder: Path) -> Path:
 def open_images(config: FigureConfig, net: Net, data: ImageSet | None = None) -> ImageSet:
     """The pictures to look at, those that are open already or those that the flags name; says which they are."""
     data = sets.open_images(config.data, net, skip_bad=config.skip_bad) if data is None else data
-    pictures = "no" if data.validation is None else f"{len(data.validation):,}"
-    print(f"data: {data.name}, {len(data.class_names)} classes, {pictures} validation pictures")
+    pictures = (
+        "no validation pictures" if data.validation is None else counted(len(data.validation), "validation picture")
+    )
+    print(f"data: {data.name}, {counted(len(data.class_names), 'class')}, {pictures}")
     for line in files.lines_of(data.left_out):
         print(f"  left out: {line}")
     return data
@@ -146,9 +149,9 @@ def open_images(config: FigureConfig, net: Net, data: ImageSet | None = None) ->
 
 def describe(net: Net) -> str:
     """A net in one line."""
-    classes = f"{len(net.class_names)} classes" if net.class_names else "no classes"
+    classes = counted(len(net.class_names), "class") if net.class_names else "no classes"
     size = "x".join(map(str, nets.size_of(net.image_size)))
-    return f"{net.name}, {len(net.layers)} layers, images of {size}, {classes}"
+    return f"{on_console(net.name)}, {counted(len(net.layers), 'layer')}, images of {size}, {classes}"
 
 
 def asked_for(config: OutConfig) -> str:

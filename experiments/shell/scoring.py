@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from experiments.pages.lettering import counted, on_console
 from zfjax import features, nets, parallel
-from zfjax.data import Source
+from zfjax.data import Source, name_of
 from zfjax.data.loader import eval_batches
 from zfjax.errors import UserError
 from zfjax.nets import Net
@@ -43,6 +44,20 @@ def score(networks: Sequence[Net], source: Source, logits: np.ndarray, **options
     return Scored({"center": errors}, {"ten": why})
 
 
+def check_classes(source: Source, data: str, net: Net) -> None:
+    """UserError, before any picture is opened, where pictures of a folder have no class of the network."""
+    without = np.flatnonzero(np.asarray(getattr(source, "labels", ())) < 0)
+    if len(without):
+        named = f"{name_of(source, int(without[0]))!r}" + (
+            f" and {len(without) - 1:,} more" if len(without) > 1 else ""
+        )
+        classes = ", ".join([*net.class_names[:5], *(["..."] if len(net.class_names) > 5 else [])])
+        raise UserError(
+            f"data={data!r}: of its {counted(len(source), 'picture')} {named} lie in no folder that is called as a "
+            f"class of {on_console(net.name)} ({classes}); put each into the folder of its class, or leave it out"
+        )
+
+
 def logits_function(net: Net) -> Callable[[Any], jax.Array]:
     """pictures uint8 [B, H, W, C] -> logits [B, classes] of their centres."""
     last = net.layers[-1]
@@ -68,7 +83,5 @@ def batches_of(source: Source, logits: np.ndarray, views: str, **options: int) -
     host, num_hosts = options.get("host", 0), options.get("num_hosts", 1)
     with tqdm(total=len(source), desc=f"{views} crop(s)", unit="img", disable=host > 0) as bar:
         for batch in eval_batches(source, **options):
-            if (batch["label"][batch["mask"]] < 0).any():
-                raise UserError("data: a picture of no class of the net; put each into a folder called as its class")
             yield {**batch, "label": logits[batch["label"]]}
             bar.update(int(batch["mask"].sum()) * num_hosts)

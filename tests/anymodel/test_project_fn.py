@@ -137,9 +137,18 @@ def test_a_units_layer_names_one_of_the_features_that_a_model_gives():
 
     expected = project_fn(maps_of, IMAGES, unit=2)
     np.testing.assert_array_equal(project_fn(model, IMAGES, unit=Unit(2, layer="maps")), expected)
-    np.testing.assert_array_equal(project_fn(maps_of, IMAGES, unit=Unit(2, layer="maps")), expected)
-    with pytest.raises(ValueError, match="unit's layer='map': fn gives maps, above"):
+    with pytest.raises(ValueError, match="layer='map': fn has none of this name .near: 'maps'"):
         project_fn(model, IMAGES, unit=Unit(2, layer="map"))
+
+
+def test_a_units_layer_says_the_same_as_layer():
+    """Where `fn` gives one array too: nothing that a user names is passed over."""
+    scoped = lambda images: 2 * jax.named_call(maps_of, name="maps")(images)  # noqa: E731
+    by_unit = project_fn(scoped, IMAGES, unit=Unit(2, layer="maps"))
+    np.testing.assert_array_equal(by_unit, project_fn(scoped, IMAGES, unit=2, layer="maps"))
+    assert not np.array_equal(by_unit, project_fn(scoped, IMAGES, unit=2))
+    with pytest.raises(ValueError, match="layer='zz': fn has none of this name"):
+        project_fn(scoped, IMAGES, unit=Unit(2, layer="zz"))
 
 
 def test_it_starts_from_the_activation_itself():

@@ -216,3 +216,68 @@ def test_what_a_network_was_trained_on_is_told_as_far_as_it_is_known():
 def test_the_width_is_that_of_the_first_layer_beside_the_papers():
     assert nets.width_of(zfjax.ZFNET) == nets.width_of(zfjax.ALEXNET) == 1
     assert nets.width_of(zfjax.ZFNET.scaled(0.5)) == 0.5
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 4, 4, 3), (1, 7, 12, 3), (1, 8, 12, 1), (1, 12, 8, 3), (8, 12, 3), (1, 9, 12, 3)]
+)
+def test_a_function_takes_pictures_and_images_of_its_own_shape_alone(shape):
+    net = nets.FunctionNet(lambda params, x: {"a": x[:, ::2, ::2] @ params}, np.ones((3, 2)), image_size=(8, 12))
+    with pytest.raises(zfjax.UserError, match=r"pictures of shape .*: \[B, 8, 12, 3\] is needed"):
+        net.prepare(np.zeros(shape, np.uint8))
+    with pytest.raises(zfjax.UserError, match=r"images of shape .*: \[B, 8, 12, 3\] is needed"):
+        net.project(np.zeros(shape, np.float32), Unit(0), layer="a")
+
+
+def test_the_pictures_of_a_function_may_be_larger_than_its_images():
+    net = nets.FunctionNet(lambda images: {"a": images}, image_size=(2, 3), picture_size=(4, 5), channels=1)
+    pictures = np.arange(20, dtype=np.uint8).reshape(1, 4, 5, 1)
+    np.testing.assert_allclose(net.prepare(pictures)[..., 0] * 255, [[[6, 7, 8], [11, 12, 13]]], rtol=1e-6)
+    with pytest.raises(zfjax.UserError, match=r"pictures of shape .*: \[B, 4, 5, 1\] is needed"):
+        net.prepare(pictures[:, 1:-1, 1:-1])
+
+
+UNITS = [Unit(1, layer="a"), Unit(0, layer="a")]
+
+
+def _ways_to_name_units():
+    """What takes units of a net of one 1x1 layer, and its answer."""
+    net = nets.FunctionNet(lambda params, x: {"a": x @ params}, jnp.arange(6.0).reshape(3, 2), image_size=2)
+    image = jnp.arange(12.0).reshape(1, 2, 2, 3)
+    return {
+        "isolate": lambda units: zfjax.isolate(image @ net.params, units),
+        "project_fn": lambda units: zfjax.project_fn(net.features(["a"]), image, unit=units),
+        "Net.project": lambda units: net.project(image, units),
+    }
+
+
+@pytest.mark.parametrize("takes", ["isolate", "project_fn", "Net.project"])
+def test_a_list_of_units_is_one_unit_of_them_all(takes):
+    answer = _ways_to_name_units()[takes]
+    assert np.any(answer(UNITS))
+    np.testing.assert_array_equal(answer(UNITS), answer(Unit(np.array([1, 0]), layer="a")))
+    placed = [unit._replace(position=(n, 1)) for n, unit in enumerate(UNITS)]
+    np.testing.assert_array_equal(answer(placed), answer(Unit(np.array([1, 0]), (np.arange(2), 1), "a")))
+
+
+@pytest.mark.parametrize("takes", ["isolate", "project_fn", "Net.project"])
+@pytest.mark.parametrize(
+    "units",
+    [
+        [Unit(1, layer="a"), Unit(1, layer="b")],
+        [Unit(1), Unit(0, (0, 0))],
+        [Unit(np.arange(2))],
+        [Unit(1), 2],
+        [Unit(None, (0, 0))],
+    ],
+)
+def test_a_list_of_units_that_are_no_row_of_one_layer_says_how_to_name_them(takes, units):
+    with pytest.raises(zfjax.UserError, match=r"Unit\(\[1, 2\], layer=...\) is two units"):
+        _ways_to_name_units()[takes](units)
+
+
+def test_a_list_of_units_goes_down_a_table_too():
+    images = np.random.default_rng(0).normal(size=(1, MINI.image_size, MINI.image_size, 3)).astype(np.float32)
+    trace = zfjax.forward(TABLE.params, images, architecture=MINI)[1]
+    down = lambda units: zfjax.project(TABLE.params, trace, units, layer="conv2", architecture=MINI)  # noqa: E731
+    np.testing.assert_array_equal(down([Unit(1), Unit(0)]), down(Unit(np.array([1, 0]))))

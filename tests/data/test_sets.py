@@ -125,3 +125,20 @@ def test_bad_pictures_of_a_folder_are_left_out_counted_and_named_where_that_is_a
         sets.open_images(str(photos), trained()).train[1]
     with pytest.raises(UserError, match="none of its 1 pictures can be decoded"):
         sets.open_images(str(photos / "c" / "bad.jpg"), trained(), skip_bad=True)
+
+
+@pytest.mark.parametrize("data", ["demo", None])
+def test_pictures_that_the_demo_set_cannot_have_are_named_with_net_and_set(data):
+    net = zfjax.FunctionNet(lambda images: {"a": images}, image_size=12, name="mine", data="demo")
+    with pytest.raises(
+        UserError, match="data='demo': its scenes have 16 pixels a side or more, .* of mine 12; give a f"
+    ):
+        sets.open_images(data, net)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"), [("demo:8:1:1", "size=8: at least 16"), ("demo:16:0:1", "num_train=0: at")]
+)
+def test_a_demo_set_that_cannot_be_is_named(data, message):
+    with pytest.raises(UserError, match=f"data='{data}': {message}"):
+        sets.open_data(data)

@@ -2,13 +2,14 @@
 
 import json
 import pathlib
+import shutil
 
 import foreign_nets
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import activation_maximization, deconv_figures, occlusion_maps, sanity_checks
+from experiments import activation_maximization, deconv_figures, evaluate_imagenet, occlusion_maps, sanity_checks
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared"
 SQUEEZENET = SHARED / "models" / "squeezenet_v1.0"
@@ -99,3 +100,17 @@ def test_squeezenet_by_command(command, monkeypatch, tmp_path, pictures):
     }
     flags = ("--net", f"squeezenet:{SQUEEZENET}", "--data", pictures, *quick[command])
     assert result_of(command, monkeypatch, tmp_path / "out", *flags)["net"]["name"] == "squeezenet"
+
+
+def test_pictures_of_no_class_are_named_before_any_is_opened(monkeypatch, tmp_path, pictures, capsys):
+    strays = tmp_path / "strays"
+    shutil.copytree(pictures, strays)
+    for name in ("elsewhere/a.png", "b.png"):
+        (strays / name).parent.mkdir(exist_ok=True)
+        (strays / name).write_bytes(b"no picture, and not looked at")
+    with pytest.raises(SystemExit) as ended:
+        result_of(evaluate_imagenet, monkeypatch, tmp_path / "out", "--net", "foreign_nets:SMALL", "--data", strays)
+    assert (
+        "of its 8 pictures 'b.png' and 1 more lie in no folder that is called as a class of small (cat, dog, "
+        in str(ended.value) + capsys.readouterr().err
+    )

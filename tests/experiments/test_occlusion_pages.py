@@ -94,15 +94,23 @@ def test_a_class_has_one_colour_in_all_images_and_the_rarest_share_a_grey():
 
 
 def test_the_words_say_what_was_seen():
-    facts = {"image": "7", "class": "elephant-of-the-sea", "class_is_known": True, "predicted": "cat"}
+    facts = {
+        "image": "7",
+        "class": "a sea elephant of the southern islands",
+        "class_is_known": True,
+        "predicted": "cat",
+    }
     facts |= {"probability": 0.25, "lowest_probability": 0.031, "other_class": 0.5}
     assert occlusion_page.heading(facts) == (
-        "Image 7, elephant-of-the…, taken for cat: probability 0.25, at least 0.03 with the square; "
+        "Image 7, a sea ele…n islands, taken for cat: probability 0.25, with the square 0.03 at its lowest; "
         "another class wins at 50% of places"
     )
     assert "class unknown, most probable: cat" in occlusion_page.heading(
         facts | {"class": "cat", "class_is_known": False}
     )
+    rising = occlusion_page.heading(facts | {"probability": 0.45, "lowest_probability": 0.47})
+    assert "probability 0.45, with the square 0.47 at its lowest" in rising
+    assert ", 1 pixel apart" in occlusion_page.caption(result_of(stride=1))[0]
     shares = {"object": 0.9, "interval": (0.79, 0.96), "other_object": 0.6}
     result = result_of(layer="conv5", square=18, stride=2, places=(28, 28))
     result["score"] = {"num_images": 50, "area": 0.25, "occlusion": shares, "gradient": {**shares, "object": 0.8}}

@@ -235,6 +235,8 @@ def test_pictures_that_are_missing_or_none_are_named(tmp_path):
         ({"num_random": 0}, "num_random=0: at least 1 is needed"),
         ({"num_pictures": 0}, "num_pictures=0: at least 1 is needed"),
         ({"num_pictures": 3}, "num_images=5: 2 to 3, the number of images"),
+        ({"num_images": 1}, "num_images=1: 2 to 24, the number of images"),
+        ({"num_images": 1, "annotations": Path("x.json")}, "num_images=1: 2 or more is needed"),
         ({"num_draws": 0}, "num_draws=0: at least 1 is needed"),
         ({"layers": ("conv9",)}, "layer='conv9': one of conv5, fc7, fc8"),
         ({"class_name": "cow"}, "class_name='cow': one of bear, .* is needed"),
@@ -281,3 +283,9 @@ def test_any_function_of_images_that_are_not_square_makes_a_table(tmp_path):
 def test_the_square_of_a_net_without_a_mean_is_named_for_what_it_is():
     assert part_correspondence.mask_words(foreign_nets.SMALL) == "the mean colour of the pictures"
     assert part_correspondence.mask_words(_net()) == "the mean picture, which is 0 to the network"
+
+
+def test_a_folder_has_no_parts_and_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(part_correspondence.figure, "open_images", lambda *_: pytest.fail("read"))
+    with pytest.raises(ValueError, match=f"data='{tmp_path}' does not say where parts are: take the demo set"):
+        part_correspondence.read_parts(part_correspondence.Config(data=str(tmp_path)), _net())

@@ -112,12 +112,6 @@ def test_no_page_has_ink_in_its_outer_12_pixels(name, width):
         assert text.get_window_extent().x1 <= figure.bbox.width - canvas.MARGIN + 2
 
 
-def test_a_label_ends_in_an_ellipsis_where_it_is_longer_than_its_panel():
-    long = canvas.fitted("n" * 300, "label", 200)
-    assert long.endswith("…") and 150 < canvas.text_width(long, "label") <= 200
-    assert canvas.fitted("short", "label", 200) == "short"
-
-
 def test_a_picture_whose_ink_touches_its_edge_is_widened():
     pixels = np.full((40, 50, 3), 255, np.uint8)
     pixels[0, 20], pixels[30, 45] = 0, 0

@@ -171,6 +171,7 @@ def test_the_command_writes_table_pictures_and_result_and_overwrites_only_when_t
     assert written["checks"]["signed"]["conv1"]["edges alone"]["mean"] == pytest.approx(1)
     assert written["sentence"] == sanity_page.sentence(result["checks"]) and "1.00" in written["sentence"]
     arrays = np.load(out / "scores.npz")
+    assert arrays["names"].tolist() == written["images"] and arrays["indices"].tolist() == written["indices"]
     values = arrays["switches / best class, switches of another image / deconvnet"]
     row = written["checks"]["switches"]["best class, switches of another image"]["deconvnet"]
     assert len(values) == 4 and row["mean"] == pytest.approx(np.nanmean(values))
@@ -249,7 +250,7 @@ def test_every_page_says_what_such_pictures_do_not_show():
         "layer": "conv2",
         "asked": "best class",
         "sentence": "A sentence.",
-        "images": [0],
+        "images": ["a.png", "b.png", "c.png", "d.png"],
         "checks": checks(0.5, 0.5),
     }
     page = sanity_page.pictures_page(drawn(), CENTRES[:4], result)

@@ -216,6 +216,7 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
     assert written["paper"] is None and written["data"]["fingerprint"] == "data" and "jax" in written["versions"]
     arrays = np.load(out / "walkthrough.npz")
     np.testing.assert_array_equal(arrays["picture"], CENTRES[image])
+    assert (arrays["name"], arrays["index"]) == (written["picture"], image)
     _, trace = zfjax.forward(make_params(), jnp.asarray(CENTRES[image] - np.float32(120))[None], architecture=NET)
     top = zfjax.isolate(trace["conv2"].features, channel=written["map"])
     projection = zfjax.project(make_params(), trace, top, layer="conv2", architecture=NET)[0]

@@ -149,10 +149,11 @@ def facts_of(score: Score) -> ScoreFacts:
     return cast(ScoreFacts, score._asdict())
 
 
-def check_draw(num_images: int, num: int) -> None:
-    """UserError unless pairs can be made of `num_images` of `num` images."""
-    if not 2 <= num_images <= num:
-        raise UserError(f"num_images={num_images}: 2 to {num}, the number of images, is needed")
+def check_draw(num_images: int, num: int | None) -> None:
+    """UserError unless pairs can be made of `num_images` of `num` images; None where their number is not yet known."""
+    if num_images < 2 or (num is not None and num_images > num):
+        most = "or more" if num is None else f"to {num}, the number of images,"
+        raise UserError(f"num_images={num_images}: 2 {most} is needed")
 
 
 def table(

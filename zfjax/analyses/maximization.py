@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 from zfjax import nets
 from zfjax.analyses.strongest import OUTSIDE
 from zfjax.architecture import Architecture, Conv, FieldRule
-from zfjax.deconvnet import Index, Unit, one_layer
+from zfjax.deconvnet import Index, Unit, joined, one_layer
 from zfjax.errors import UserError
 from zfjax.features import Features, in_batches
 from zfjax.nets import Net
@@ -375,6 +375,7 @@ def climb(
 
 def checked_units(net: Net, units: Unit | Any, layer: str | None, at_once: int) -> tuple[str, np.ndarray]:
     """(layer, int [M]) of units that `climb` can climb; UserError otherwise."""
+    units = joined(units)
     unit = units if isinstance(units, Unit) else Unit(units)
     if unit.position is not None:
         raise UserError(f"units={units}: the unit in the middle of each map is climbed; leave the position out")

@@ -21,7 +21,7 @@ functions of your own; the other two are derivatives and do not skip.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial, wraps
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -158,8 +158,8 @@ def project_fn(
       fn: images -> features [B, H, W, C] or [B, C] to look at, with the parameters inside; or {layer: features}, of
         which the unit or `layer` names one. With a `layer` inside it, anything.
       images: float [B, ...], as the model reads them.
-      unit: `Unit(channel, position, layer)`; a channel alone stands for its strongest place in each image. Where `fn`
-        gives one array, it is the unit's layer, whatever that is called.
+      unit: `Unit(channel, position, layer)`; a channel alone stands for its strongest place in each image. Its
+        layer says the same as `layer`; where neither is named, `fn` gives one array, and the unit stands there.
       layer: a key of what `fn` gives, or the path of a module inside it, of those that `zfjax.layers(fn, images)`
         lists: its result is looked at, channels last, and nothing above it is run.
       rule, on_unknown: as for `with_relu_rule`.
@@ -218,14 +218,12 @@ def projected_from(
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"images of type {images.dtype}: floating point, as the model reads them, is needed")
     unit = as_unit(unit)
-    one_layer(unit, layer)
+    layer = one_layer(unit, layer)
     looked: Callable[[jax.Array], Any] = fn
     choices = choices_of(on_unknown)
     if layer is not None:
         looked = partial(_inside, fn, layer)
         choices = checked_in(traced(fn, (images,), {})[0], choices) if choices.patterns else choices
-    elif unit.layer is not None:
-        looked = partial(_of_layer, fn, unit.layer)
     features, down = jax.vjp(_ruled(looked, rule, choices, on_mixing), images)
     if not isinstance(features, jax.Array) or not jnp.issubdtype(features.dtype, jnp.floating):
         given = getattr(features, "dtype", jax.tree.structure(features))
@@ -244,15 +242,6 @@ def projected_from(
 
 def _inside(fn: Callable[[jax.Array], Any], layer: str, images: jax.Array) -> Any:
     return features_of(fn, [layer], images)[layer]
-
-
-def _of_layer(fn: Callable[[jax.Array], Any], layer: str, images: jax.Array) -> Any:
-    features = fn(images)
-    if not isinstance(features, Mapping):
-        return features
-    if layer not in features:
-        raise UserError(f"unit's layer={layer!r}: fn gives {', '.join(map(str, features))}")
-    return features[layer]
 
 
 def skipped_on_the_way_down(function: Function) -> Function:

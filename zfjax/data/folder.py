@@ -37,7 +37,7 @@ class FolderSource:
         root: Path | None = None,
     ):
         self._root = root
-        self._files, self._labels, self._size, self._channels = tuple(paths), labels, size, channels
+        self._files, self.labels, self._size, self._channels = tuple(paths), labels, size, channels
 
     def __len__(self) -> int:
         return len(self._files)
@@ -51,7 +51,7 @@ class FolderSource:
             raise
         except ValueError as error:
             raise UserError(f"{self._files[index]}: {error}{self.way_on}") from error
-        return {"image": image, "label": self._labels[index], "index": np.int32(index)}
+        return {"image": image, "label": self.labels[index], "index": np.int32(index)}
 
     def name(self, index: int) -> str:
         """The file's path below the folder, or its own name where there is none: it names one picture alone."""

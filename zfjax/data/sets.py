@@ -39,10 +39,18 @@ def open_data(data: str, *, with_mean: bool = True) -> ImageSet:
 
         if len(numbers) not in (0, 3) or not all(number.isdigit() for number in numbers):
             raise UserError(f"data={data!r}: 'demo', 'demo:SIZE:TRAIN:VALIDATION', 'DIR' or 'DIR:SIZE' is needed")
-        return demo.demo_set(*(int(number) for number in numbers), with_mean=with_mean)
+        try:
+            return demo.demo_set(*(int(number) for number in numbers), with_mean=with_mean)
+        except UserError as error:
+            raise UserError(f"data={data!r}: {error}") from error
     from zfjax.data import imagenet
 
     return imagenet.open_imagenet(*_folder_and_size(data))
+
+
+def is_demo(data: str) -> bool:
+    """Whether the name of a set is that of the demo set, which knows the parts of its creatures."""
+    return data.split(":")[0] == "demo"
 
 
 def _folder_and_size(data: str) -> tuple[str, int | None]:
@@ -89,11 +97,10 @@ def open_images(data: str | None, net: Viewer, *, skip_bad: bool = False) -> Ima
             f"data=None: {net.name} does not say what it was trained on; name a set, or a folder of pictures"
         )
     check_name("data", name)
-    is_demo = name.split(":")[0] == "demo"
-    path, (folder_named, size) = Path(name), (name, None) if is_demo else _folder_and_size(name)
-    if data is not None and not is_demo and not Path(folder_named).exists():
+    path, (folder_named, size) = Path(name), (name, None) if is_demo(name) else _folder_and_size(name)
+    if data is not None and not is_demo(name) and not Path(folder_named).exists():
         raise NotThereError(f"data={name!r}: no such folder")
-    if not is_demo and size is None and (path.is_file() or (path.is_dir() and not _is_prepared(path))):
+    if not is_demo(name) and size is None and (path.is_file() or (path.is_dir() and not _is_prepared(path))):
         from zfjax.data import folder
 
         channels = num_channels(net)
@@ -107,6 +114,11 @@ def open_images(data: str | None, net: Viewer, *, skip_bad: bool = False) -> Ima
     if name == "demo":
         from zfjax.data import demo
 
+        if needed < demo.MIN_SIZE:
+            raise UserError(
+                f"data={name!r}: its scenes have {demo.MIN_SIZE} pixels a side or more, the pictures of {net.name} "
+                f"{needed}; give a folder of pictures"
+            )
         return demo.demo_set(needed, with_mean=False)
     return check_fit(name, open_data(name, with_mean=False), net)
 
