@@ -128,8 +128,8 @@ def project_and_cut(
       >>> import numpy as np, zfjax
       >>> from zfjax.data import demo
       >>> net = zfjax.FunctionNet(lambda images: {"mean": images.mean((1, 2))}, image_size=64, name="mean")
-      >>> scenes = demo.DemoSource(1, 2, 64)
-      >>> batch = {"image": np.stack([scenes[0]["image"], scenes[1]["image"]]), "index": np.arange(2)}
+      >>> scenes = demo.DemoSource(1, 8, 64)
+      >>> batch = {"image": np.stack([scenes[index]["image"] for index in range(8)]), "index": np.arange(8)}
       >>> fn, state = zfjax.nets.features_of_pictures(net, ["mean"]), zfjax.top_activations.init({"mean": 3}, k=2)
       >>> top = zfjax.top_activations.scan(fn, [batch], state)
       >>> shown = zfjax.strongest.project_and_cut(net, scenes, top["mean"], np.array([0]), layer="mean")

@@ -141,13 +141,13 @@ def scan(
     Examples:
       >>> import numpy as np, zfjax
       >>> fn = lambda images: {"mean": images.mean((1, 2))}
-      >>> images = np.arange(4.0, dtype=np.float32)[:, None, None, None] * np.ones((1, 2, 2, 3), np.float32)
-      >>> batches = [{"image": images[rows], "index": np.arange(4)[rows]} for rows in (slice(2), slice(2, 4))]
+      >>> images = np.arange(16.0, dtype=np.float32)[:, None, None, None] * np.ones((1, 2, 2, 3), np.float32)
+      >>> batches = [{"image": images[rows], "index": np.arange(16)[rows]} for rows in (slice(8), slice(8, 16))]
       >>> top = zfjax.top_activations.scan(fn, batches, zfjax.top_activations.init({"mean": 3}, k=2))
       >>> top["mean"].images
-      Array([[3, 2],
-             [3, 2],
-             [3, 2]], dtype=int32)
+      Array([[15, 14],
+             [15, 14],
+             [15, 14]], dtype=int32)
     """
     fn, state = parallel.replicate((as_partial(fn), state))
     for batch in batches:
