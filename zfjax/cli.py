@@ -139,8 +139,16 @@ def _opened(chosen: argparse.Namespace) -> Any:
 def _function(net: Any, chosen: argparse.Namespace) -> tuple[Callable[[Any], Any], jax.ShapeDtypeStruct]:
     """The function of images that a network is, and the shape of one image."""
     if chosen.image_size is not None and callable(net):
-        height, width = nets.size_of(chosen.image_size)
-        return net, jax.ShapeDtypeStruct((1, height, width, chosen.channels), np.float32)
+        images = jax.ShapeDtypeStruct((1, *nets.size_of(chosen.image_size), chosen.channels), np.float32)
+        try:
+            jax.eval_shape(net, images)
+        except Exception as error:  # of the user's function; two flags say what it reads
+            kind, words = type(error).__name__, str(error).split("\n")[0]
+            raise UserError(
+                f"net={chosen.net}: it does not take images {list(images.shape)}, {kind}: {words}; --image-size and "
+                "--channels say what it reads"
+            ) from error
+        return net, images
     picture = jax.ShapeDtypeStruct((1, *nets.size_of(net.picture_size), nets.num_channels(net)), np.uint8)
     images = jax.eval_shape(net.prepare, picture)
     if isinstance(net, nets.FunctionNet):

@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import inspect
 import re
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -877,7 +878,7 @@ def _data_of(settings: Mapping[str, Any], mean: np.ndarray) -> str:
 
 
 def object_of(net: str) -> Any:
-    """What "module:NAME" names; UserError where there is no such module, or no such name in it."""
+    """What "module:NAME" names; UserError where there is no such module or name, or with the line that asks amiss."""
     if not _MODULE_AND_NAME.fullmatch(net):
         raise UserError(f"net={net!r}: module:NAME of a Python object is needed")
     module, _, name = net.partition(":")
@@ -887,6 +888,9 @@ def object_of(net: str) -> Any:
         if error.name is None or not (module + ".").startswith(error.name + "."):
             raise
         raise UserError(f"net={module}:{name}: there is no module {error.name!r} here") from error
+    except UserError as error:  # of what the module itself asks of zfjax
+        line = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"][-1]
+        raise UserError(f"net={module}:{name}: {line.filename}, line {line.lineno}: {error}") from error
     if not hasattr(room, name):
         raise UserError(f"net={module}:{name}: module {module!r} has no attribute {name!r}")
     return getattr(room, name)
@@ -907,7 +911,8 @@ def _made(module: str, name: str) -> Any:
     if needed := _arguments_of(value):
         raise UserError(
             f"net={module}:{name}: a {type(value).__name__} that takes {', '.join(needed)} is no Net; make "
-            "one with zfjax.FunctionNet, or a function without arguments that returns one"
+            "one with zfjax.FunctionNet, or a function without arguments that returns one; `zfjax layers` and `zfjax "
+            "explain` take a function of images with --image-size"
         )
     return value()
 

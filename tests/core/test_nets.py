@@ -189,6 +189,13 @@ def test_a_bug_in_a_users_module_keeps_its_traceback(tmp_path, monkeypatch):
         nets.load_net("broken_net:NET")
 
 
+def test_what_a_users_module_asks_amiss_is_told_with_its_line(tmp_path, monkeypatch):
+    (tmp_path / "asks_amiss.py").write_text("import zfjax\nNET = zfjax.FunctionNet(lambda x: x, image_size=8)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"net=asks_amiss:NET: .*asks_amiss\.py, line 2: fn returns an array"):
+        nets.load_net("asks_amiss:NET")
+
+
 def test_a_table_without_dense_layers_is_an_architecture_too():
     table = zfjax.Architecture("maps", MINI.layers[:3], image_size=MINI.image_size)
     assert table.num_classes == 0 and not any(isinstance(row, Dense) for row in table.layers)

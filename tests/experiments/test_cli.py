@@ -96,6 +96,11 @@ def test_an_import_is_a_run_that_the_library_opens(here, capsys):
     ("words", "message"),
     [
         (["layers", "nothing:NET"], "error: net=nothing:NET: there is no module 'nothing' here"),
+        (
+            ["layers", "cli_nets:fn", "--image-size", "8", "--channels", "1"],
+            r"error: net=cli_nets:fn: it does not take images \[1, 8, 8, 1\], \w+: .*; --image-size and --channels say",
+        ),
+        (["layers", "cli_nets:fn"], "error: .* take a function of images with --image-size"),
         (["explain", "runs/x", "--image-size", "8"], "error: net='runs/x': module:NAME of a Python object is needed"),
         (["atlas", "cli_nets:NET"], "error: data=None: cli_nets.NET does not say what it was trained on"),
         (["atlas", "cli_nets:NET", "--data", "absent"], "error: data='absent': no such folder"),
