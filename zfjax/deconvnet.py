@@ -293,6 +293,8 @@ def project(
       >>> others = zfjax.project(params, trace, units, architecture=table)
       >>> others.shape, np.allclose(others[0], pixels[0])
       ((2, 64, 64, 3), True)
+      >>> zfjax.project(params, trace, zfjax.Unit(3, layer="fc7"), architecture=table).shape  # a dense unit
+      (1, 64, 64, 3)
     """
     return _pixels(params, trace, top, layer, architecture, "deconvnet", seed)
 

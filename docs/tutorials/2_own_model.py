@@ -6,6 +6,7 @@
 
 # %%
 import importlib.util
+import os
 
 import flax.linen as nn
 import jax
@@ -102,10 +103,28 @@ if importlib.util.find_spec("equinox"):
     assert zfjax.project_fn(equinox, images, unit=5).shape == images.shape
 
 # %% [markdown]
-# ## Keras, on its JAX backend (`KERAS_BACKEND=jax`)
+# ## Keras, on its JAX backend
 #
-# A model is a function as it is: `fn = lambda images: keras_model(images, training=False)`. Its softmax at the end is
-# refused, as nothing says what its way down is: look at a layer below it, by its path.
+# A model is a function as it is.
+
+# %%
+if importlib.util.find_spec("keras"):
+    os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
+    import keras
+
+    stages = [
+        keras.Input((SIZE, SIZE, 3)),
+        keras.layers.Conv2D(8, 3, activation="relu", name="last"),
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(5, activation="softmax"),
+    ]
+    keras_model = keras.Sequential(stages, name="small")
+    of_keras = lambda images: keras_model(images, training=False)
+    assert zfjax.project_fn(of_keras, images, unit=5, layer="small/last").shape == images.shape
+
+# %% [markdown]
+# Its softmax at the end is refused, as that of any model, for nothing says what its way down is: look at a layer below
+# it, by its path.
 
 # %%
 softmax = lambda images: jax.nn.softmax(fn(images))

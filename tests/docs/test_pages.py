@@ -86,7 +86,8 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, runs, monk
     for block in blocks(page, "python"):
         needed = [name for name in FRAMEWORKS if re.search(rf"^import {name}\b", block, re.MULTILINE)]
         if all(importlib.util.find_spec(name) for name in needed):
-            exec(compile(block, str(page), "exec"), names)
+            with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # as a reader's JAX
+                exec(compile(block, str(page), "exec"), names)
 
 
 @pytest.mark.slow
