@@ -8,6 +8,7 @@
     python -m experiments.benchmark atlas --against torch
     python -m experiments.benchmark occlusion --against torch
     python -m experiments.benchmark start --batch-size 64
+    python -m experiments.benchmark step
     python -m experiments.benchmark loader --data DIR
     python -m experiments.benchmark plan --topology v5e:2x2 --batch-size 512
 
@@ -17,7 +18,8 @@ memory layouts: `pip install -e ".[bench]"`. `units` projects nine units of each
 which takes one unit of an image at a time. `occlusion` slides a square over one image, beside Captum's Occlusion, both
 `--batch-size` places at a time. `project-fn` measures `zfjax.project_fn`, the deconvnet of any function, in
 turns with that of our own networks, and says how many times its seconds it takes. `start` tells what the seconds before
-the first training step and the first projections went into. Expected time: half a minute to three
+the first training step and the first projections went into, and `step` what a training step consists of: each operation
+by itself, with the speed of its products beside that of a matrix product. Expected time: half a minute to three
 minutes on two CPU cores. Figures are medians over rounds, as "images_per_second"; compare only lines of one run.
 """
 
@@ -31,6 +33,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +44,9 @@ import tyro
 from jax import monitoring
 from PIL import Image
 
-from experiments.shell import tpu_plan
+from experiments.shell import operations, tpu_plan
 from experiments.shell.command import described, first_flags, in_one_line, is_idle
-from experiments.shell.workloads import STORED_MARGIN, UNITS, Engine, Workload
+from experiments.shell.workloads import STORED_MARGIN, UNITS, Engine, Work, Workload
 from zfjax import deconvnet, features, network, parallel, training
 from zfjax.analyses import occlusion as sweeps
 from zfjax.analyses import top_activations
@@ -55,6 +58,7 @@ from zfjax.errors import UserError
 from zfjax.windows import Windows
 
 UNITS_WORKLOAD = Workload(batch_size=16, steps=1)  # a step of the others takes long
+STEP_WORKLOAD = Workload(steps=1, rounds=3)
 OCCLUSION_WORKLOAD = Workload(batch_size=64, steps=1, rounds=3)
 OWN_SCENES, OWN_COPIES, OWN_SIDE = 64, 32, 256  # of the set that is made where none is named
 
@@ -349,6 +353,57 @@ def start(workload: Workload, layer: str = "conv5") -> list[dict[str, Any]]:
     return records
 
 
+def step(workload: Workload = STEP_WORKLOAD) -> list[dict[str, Any]]:
+    """The operations of a training step, each compiled and run by itself, in turns, beside the whole step.
+
+    On CPU seconds are processor seconds, of all cores together, which other work on the machine does not lengthen by
+    its own. Compiled as one, a step saves what neighbouring operations read and write twice, and computes some of them
+    twice.
+
+    Args:
+      workload: what is measured, and in how many rounds.
+    """
+    if workload.against is not None:
+        raise UserError(f"against={workload.against!r}: the operations are those of zfjax alone")
+    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
+    architecture, params, _ = network_of(workload)
+    listed = list(operations.of_step(workload, architecture, params))
+    programs = [jax.jit(operation.fn) for operation in listed]
+    engines: list[Work] = [partial(fn, *of.arguments) for fn, of in zip(programs, listed, strict=True)]
+    engines.append(train_step(workload)[0])
+    taken: list[list[float]] = [[] for _ in engines]
+    for turn in range(workload.rounds + 1):
+        for work, seconds in zip(engines, taken, strict=True):
+            began = clock()
+            jax.block_until_ready(work())
+            if turn:  # the first one compiles
+                seconds.append(clock() - began)
+    medians = [statistics.median(seconds) for seconds in taken]
+    whole = medians.pop()
+    peak = listed[-1].flop / medians[-1]
+    common = {**described_workload(workload), **device_facts()}
+    records = [
+        {
+            "name": "step",
+            "engine": "zfjax",
+            "layer": of.layer,
+            "operation": of.name,
+            "seconds": round(seconds, 5),
+            "share_of_step": None if of is listed[-1] else round(seconds / whole, 3),
+            "gflop": round(of.flop / 1e9, 6),
+            "gflop_per_second": round(of.flop / 1e9 / seconds, 1),
+            "share_of_peak": round(of.flop / seconds / peak, 3),
+            **common,
+        }
+        for of, seconds in zip(listed, medians, strict=True)
+    ]
+    gflop = sum(of.flop for of in listed[:-1]) / 1e9
+    speeds = {"gflop": round(gflop, 6), "gflop_per_second": round(gflop / whole, 1)}
+    speeds |= {"share_of_peak": round(gflop * 1e9 / whole / peak, 3)}
+    step_ = {"layer": None, "operation": "whole step", "seconds": round(whole, 5), "share_of_step": 1.0}
+    return [*records, {"name": "step", "engine": "zfjax", **step_, **speeds, **common}]
+
+
 @contextlib.contextmanager
 def stages() -> Iterator[dict[str, list[tuple[float, float]]]]:
     """When JAX traced, lowered and compiled meanwhile: {stage: (begin, end) of each, in seconds}."""
@@ -492,6 +547,7 @@ def main() -> None:
         "occlusion": occlusion,
         "start": start,
         "plan": plan,
+        "step": step,
     }
     commands["loader"] = loader
     first = first_flags(joins=False, compiles=False)

@@ -16,6 +16,7 @@ from judges import findings, findings_of
 import zfjax
 from experiments import benchmark, demo_scenes, evaluate_imagenet
 from experiments.benchmark import Workload
+from experiments.shell import operations
 from zfjax import nets, pixels, training
 from zfjax.data import demo, sets
 from zfjax.training import checkpoints
@@ -183,6 +184,21 @@ def test_benchmark_of_the_start_divides_its_seconds(monkeypatch, capsys):
         parts = [record[f"seconds_{stage}"] for stage in ("tracing", "lowering", "compiling", "running")]
         assert min(parts) > 0 and sum(parts) == pytest.approx(record["seconds"], abs=0.01)
         assert record["num_programs"] >= 2  # initial parameters, and what is begun
+
+
+@pytest.mark.slow
+def test_benchmark_of_the_step_lists_every_operation_and_its_products(monkeypatch, capsys):
+    monkeypatch.setattr(operations, "MATRIX", 64)
+    flags = ("--width", 1 / 32, "--image-size", 48, "--num-classes", 10, "--batch-size", 4, "--rounds", 1)
+    records = [json.loads(line) for line in call(monkeypatch, capsys, benchmark, "step", *flags).splitlines()]
+    listed = {(record["layer"], record["operation"]): record for record in records}
+    assert len(listed) == len(records) and {layer for layer, _ in listed} == {None, *zfjax.ZFNET.layer_names}
+    size = Workload(width=1 / 32, image_size=48, num_classes=10).table().sizes()["conv2"]
+    by_hand = 2 * 4 * size.filtered[0] ** 2 * np.prod(size.kernel) / 1e9
+    for way in ("filters", "filters, gradient of the kernel", "filters, gradient of the maps"):
+        assert listed["conv2", way]["gflop"] == pytest.approx(by_hand, abs=1e-6)
+    assert ("conv1", "filters, gradient of the maps") not in listed and ("conv1", "pool, gradient") in listed
+    assert listed[None, "matrix product"]["share_of_peak"] == 1 and listed[None, "whole step"]["share_of_step"] == 1
 
 
 def test_spans_inside_one_another_are_counted_once():
