@@ -57,8 +57,7 @@ def of_step(workload: Workload, architecture: Architecture, params: Params) -> I
         for stage in row.after:
             of = noise(shape)
             if isinstance(stage, Pool):
-                pool = partial(ops.max_pool, size=stage.size, stride=stage.stride)
-                yield from _stage(row.name, "pool", lambda maps, pool=pool: pool(maps).values, of, 0.0)
+                yield from _stage(row.name, "pool", partial(_pooled, stage), of, 0.0)
                 shape = sizes.output
             else:
                 assert isinstance(stage, ContrastNorm)
@@ -67,6 +66,10 @@ def of_step(workload: Workload, architecture: Architecture, params: Params) -> I
     yield Operation(None, "update", *_update(params), 0.0)
     square = jax.random.normal(key, (MATRIX, MATRIX), workload.compute_dtype)
     yield Operation(None, "matrix product", jnp.matmul, (square, square), 2.0 * MATRIX**3)
+
+
+def _pooled(pool: Pool, maps: jax.Array) -> jax.Array:
+    return ops.max_pool(maps, size=pool.size, stride=pool.stride).values
 
 
 def _there_and_back(
@@ -99,11 +102,10 @@ def _stage(
 
 def _update(params: Params) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """Momentum, the step and the renormalisation of the filters."""
-    recipe = training.Recipe()
-    optimizer = training.make_optimizer(recipe)
+    optimizer = training.make_optimizer(training.Recipe())
 
     def update(params: Params, state: Any, gradient: Params) -> Any:
         change, state = optimizer.update(gradient, state, params)
-        return training.renormalize(optax.apply_updates(params, change), recipe.renormalize_radius), state
+        return training.renormalize(optax.apply_updates(params, change)), state
 
     return update, (params, optimizer.init(params), params)
