@@ -8,6 +8,7 @@ import json
 import logging
 import platform
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
@@ -38,15 +39,15 @@ def train(run: Run, progress: Progress, stop: StopRequest, folder: Path) -> dict
       Stopped: a signal asked to leave; everything is saved.
     """
     first = parallel.host_count()[0] == 0
-    log, record = TrainingLog(folder), {}
+    log, record, begun = TrainingLog(folder), {}, int(progress.state.step)
     if first:
-        log.rewind(int(progress.state.step), progress.annealing.epoch)
+        log.rewind(begun, progress.annealing.epoch)
     events = loop.train(run, progress, should_stop=lambda: stop.signal_number > 0)
     with progress_bar(run, progress, is_drawn=first) as bar, contextlib.closing(events):
         try:
             for event in events:
                 if isinstance(event, Stepped):
-                    show_step(bar, event)
+                    show_step(bar, event, is_first=event.step == begun + 1)
                     if first and event.step % LOG_STEPS == 0:
                         log.append(step_record(event, run.epoch_steps))
                 elif isinstance(event, EpochDone):
@@ -79,11 +80,14 @@ def progress_bar(run: Run, progress: Progress, *, is_drawn: bool) -> tqdm:
         disable=not is_drawn,
         mininterval=0.5 if sys.stderr.isatty() else 30.0,  # seconds; a log file wants few lines
         dynamic_ncols=True,
+        smoothing=0,  # the mean pace: a log file shows the bar too seldom for a recent one
     )
 
 
-def show_step(bar: tqdm, event: Stepped) -> None:
-    """Advance a bar over images by a step."""
+def show_step(bar: tqdm, event: Stepped, *, is_first: bool = False) -> None:
+    """Advance a bar over images by a step; its pace is that of the steps after the first, which compiles."""
+    if is_first:
+        bar.initial, bar.start_t = bar.n + event.num_images, time.time()
     bar.set_postfix_str(f"loss {event.loss:.3f}, accuracy {event.accuracy:.1%}", refresh=False)
     bar.update(event.num_images)
 

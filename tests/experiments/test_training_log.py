@@ -1,14 +1,19 @@
 """metrics.jsonl: a run goes on from whatever a kill, or another hand, left there, and nothing is lost."""
 
+import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from experiments.pages.training import draw_curves
+from experiments.shell import training_log
 from experiments.shell.training_log import TrainingLog, epoch_line
 from zfjax.errors import UserError
+from zfjax.training import Recipe
+from zfjax.training.loop import Stepped
 
 EPOCH = {
     "kind": "epoch",
@@ -80,3 +85,17 @@ def test_the_curves_have_a_margin(tmp_path):
     frame = np.ones(pixels.shape[:2], bool)
     frame[12:-12, 12:-12] = False
     assert (pixels[frame] >= 250).all() and (pixels < 250).any()
+
+
+def test_the_time_that_is_left_does_not_count_the_first_step_which_compiles(monkeypatch):
+    run = SimpleNamespace(recipe=Recipe(batch_size=64, num_epochs=2), epoch_steps=10)
+    progress = SimpleNamespace(annealing=SimpleNamespace(epoch=0), state=SimpleNamespace(step=0))
+    now = [0.0]
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    with training_log.progress_bar(run, progress, is_drawn=True) as bar:
+        monkeypatch.setattr(bar, "_time", lambda: now[0])
+        monkeypatch.setattr(training_log.time, "time", lambda: now[0])
+        for step, moment in ((1, 90.0), (2, 92.0), (3, 94.0)):
+            now[0] = moment
+            training_log.show_step(bar, Stepped(step, 1.0, 0.5, 1.0, 64), is_first=step == 1)
+        assert "32.00 images/s, 00:34 left" in bar.format_meter(**bar.format_dict)
