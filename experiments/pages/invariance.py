@@ -64,15 +64,19 @@ def legend_words(chosen: Chosen) -> list[str]:
     room = WIDTH / LEGEND[1] - SIGN
     marks = ["" if known else f" ({OWN})" for known in chosen.known] if chosen.names else [""] * len(chosen.pictures)
     named = zip(chosen.pictures, chosen.names or marks, marks, strict=True)
-    return [_entry([f"{name}: ", of] if of else [name], mark, room) for name, of, mark in named][: len(COLOURS)]
+    return [entry_of(name, of, mark, room) for name, of, mark in named][: len(COLOURS)]
 
 
-def _entry(parts: Sequence[str], mark: str, room: float) -> str:
-    """An entry of the legend, of whose parts each has its share of the room where they are too long."""
-    if lettering.text_width(whole := lettering.plain("".join(parts)) + mark, "caption") <= room:
-        return whole
-    share = (room - lettering.text_width(mark, "caption")) / len(parts)
-    return "".join(lettering.fitted(part, "caption", share) for part in parts) + mark
+def entry_of(picture: str, of_class: str, mark: str, room: float) -> str:
+    """An entry of the legend: where it is too long, the longer of the two names is shortened first."""
+    after = f": {of_class}{mark}" if of_class else ""
+    if lettering.text_width(whole := lettering.plain(f"{picture}{after}"), "caption") <= room or not of_class:
+        return lettering.fitted(whole, "caption", room)
+    room -= lettering.text_width(f": {mark}", "caption")
+    widths = [lettering.text_width(lettering.plain(name), "caption") for name in (picture, of_class)]
+    own = [max(room / 2, room - other) for other in reversed(widths)]
+    picture, of_class = (lettering.fitted(*of) for of in zip((picture, of_class), ("caption",) * 2, own, strict=True))
+    return f"{picture}: {of_class}{mark}"
 
 
 def caption(chosen: Chosen) -> str:

@@ -25,6 +25,7 @@ FRAME = 0.88  # light grey, along the image's frame, where no square's centre ca
 RED = (230, 30, 30)
 OTHERS = (0.5, 0.5, 0.5)  # grey, of all classes beyond the nine that have colours of their own
 NAME = 200  # pixels of a class in a heading
+HALF_LINE = 8  # pixels, of a number beside a bar
 LINE = 22  # pixels, an entry of the legend
 
 
@@ -149,7 +150,8 @@ def value_panel(values: np.ndarray, highest: float, *, outline: np.ndarray | Non
             np.arange(width) + 0.5, np.arange(height) + 0.5, outline, levels=[0.5], colors="white", linewidths=1
         )
     axes.plot(cross[1] + 0.5, cross[0] + 0.5, "x", color=np.array(RED) / 255, markersize=9, markeredgewidth=2)
-    scale = beside.inset_axes((8 / BAR, 0.04, 10 / BAR, 0.92))
+    free = max(0.04, HALF_LINE / panel_size((height, width))[0])  # for the upper half of the highest number
+    scale = beside.inset_axes((8 / BAR, free, 10 / BAR, 1 - 2 * free))
     axes.figure.colorbar(drawn, cax=scale).ax.tick_params(labelsize=canvas.SIZES["label"] - 1)
     return canvas.pixels_of(cast(Figure, axes.figure))
 

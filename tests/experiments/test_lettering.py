@@ -217,3 +217,19 @@ def test_figure_5_says_whose_class_is_the_nets_own_answer(known, words, of):
         np.arange(2), pictures, np.arange(2), np.array(known), np.array(known), ("cat", "dog"), ("a.png", "b.png")
     )
     assert invariance.legend_words(chosen)[: len(words)] == words and of in invariance.caption(chosen)
+
+
+def test_an_entry_of_figure_5_shortens_the_longer_of_its_names():
+    mark = f" ({invariance.OWN})"
+    for picture, of_class in ((NAMES[2], "cat"), ("cat.png", NAMES[2]), (NAMES[2], NAMES[2]), (NAMES[4], NAMES[4])):
+        entry = invariance.entry_of(picture, of_class, mark, 360)
+        first, second = entry.removesuffix(mark).split(": ")
+        assert 300 < lettering.text_width(entry, "caption") <= 360
+        assert ("…" in first, "…" in second) == (len(picture) > 10, len(of_class) > 10)
+
+
+def test_the_numbers_beside_a_low_panel_are_whole(checked):
+    occlusion.value_panel(np.ones((4, 20)), 1.0, outline=None, cross=np.array([1, 1]))
+    bar = checked[0].axes[1].child_axes[0]
+    drawn = [text.get_window_extent() for text in bar.get_yticklabels() if text.get_text()]
+    assert all(0 <= box.y0 and box.y1 <= checked[0].bbox.y1 for box in drawn) and len(drawn) >= 2

@@ -116,7 +116,7 @@ def maximize(
     channel, position, _ = Unit(channel, position) if unit is None else unit
     if channel is None:
         raise UserError(f"unit={unit}: a channel is needed")
-    place = place_of(fn, start, channel, position)
+    place = place_of(fn, start, channel=channel, position=position)
     return _ascend(
         fn, start, key, place, step_size, decay, bounds, steps=int(steps), jitter=int(jitter), blur=float(blur)
     )
@@ -244,7 +244,9 @@ def _only_array(features: Any) -> Any:
     return arrays[0]
 
 
-def place_of(fn: Features, images: Any, channel: Index, position: tuple[Index, Index] | None) -> tuple[jax.Array, ...]:
+def place_of(
+    fn: Features, images: Any, *, channel: Index, position: tuple[Index, Index] | None
+) -> tuple[jax.Array, ...]:
     """(channel,) or (channel, row, column), each int32 [B]; UserError where they do not fit what `fn` gives."""
     shape, batch = _only_array(jax.eval_shape(fn, images)).shape, images.shape[0]
     if len(shape) not in (2, 4) or shape[0] != batch:
@@ -368,9 +370,8 @@ def climb(
         ascent = maximize(climbed, start, climb_key, **where, **options)
         for rows, new in ((starts, start), (ends, ascent.images), (paths, ascent.path.T)):
             rows.append(np.asarray(new)[: len(channels) - first])
-    return climbed_to(
-        net, layer, channels, *map(np.concatenate, (starts, ends, paths)), whole=of == "map", at_once=at_once
-    )
+    climbs = {name: np.concatenate(of) for name, of in (("starts", starts), ("ends", ends), ("paths", paths))}
+    return climbed_to(net, layer, maps=channels, **climbs, whole=of == "map", at_once=at_once)
 
 
 def checked_units(net: Net, units: Unit | Any, layer: str | None, at_once: int) -> tuple[str, np.ndarray]:
@@ -394,11 +395,11 @@ def checked_units(net: Net, units: Unit | Any, layer: str | None, at_once: int) 
 def climbed_to(
     net: Net,
     layer: str,
+    *,
     maps: np.ndarray,
     starts: np.ndarray,
     ends: np.ndarray,
     paths: np.ndarray,
-    *,
     whole: bool,
     at_once: int,
 ) -> Climbed:

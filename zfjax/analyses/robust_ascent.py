@@ -139,15 +139,13 @@ def climb(
     moves = Moves(options.jitter, np.deg2rad(options.turn), options.scaling)
     for first in range(0, len(maps), num):
         chosen = np.resize(np.arange(first, min(first + num, len(maps))), num)  # filled up: compiled once
-        place = maximization.place_of(
-            fns[-1], jax.ShapeDtypeStruct((num, *mean.shape), mean.dtype), maps[chosen], position
-        )
+        start = jax.ShapeDtypeStruct((num, *mean.shape), mean.dtype)
+        place = maximization.place_of(fns[-1], start, channel=maps[chosen], position=position)
         ascent = _ascend(fns, keys[chosen], place, mean, axes, options.rate, moves, steps=int(options.steps))
         for rows, new in ((begun, ascent.starts), (ends, ascent.ends), (paths, ascent.path.T)):
             rows.append(np.asarray(new)[: len(maps) - first])
-    return maximization.climbed_to(
-        net, layer, maps, *map(np.concatenate, (begun, ends, paths)), whole=position is None, at_once=at_once
-    )
+    climbs = {name: np.concatenate(of) for name, of in (("starts", begun), ("ends", ends), ("paths", paths))}
+    return maximization.climbed_to(net, layer, maps=maps, **climbs, whole=position is None, at_once=at_once)
 
 
 def agreement(net: Net, climbed: Climbed, *, layer: str, judge: Net) -> float | None:

@@ -160,7 +160,9 @@ def project_and_cut(
         )  # one program
         some = Unit(*jax.tree.map(lambda index: index[chosen], (units.channel, units.position)))
         options: dict[str, Any] = {"layer": layer, "of": which[chosen], "way": way}
-        again = is_rounding(net, views.images, some, pictures[chosen], values[drawn][chosen], **options)
+        again = is_rounding(
+            net, views.images, units=some, pictures=pictures[chosen], values=values[drawn][chosen], **options
+        )
         rounding[first] = again[: len(first)]
     boxes = boxes_of(net.receptive_field(layer), nets.size_of(net.image_size), rows, columns)
 
@@ -189,7 +191,7 @@ def project_and_cut(
 
 
 def is_rounding(
-    net: Net, images: np.ndarray, units: Unit, pictures: np.ndarray, values: np.ndarray, **options: Any
+    net: Net, images: np.ndarray, *, units: Unit, pictures: np.ndarray, values: np.ndarray, **options: Any
 ) -> np.ndarray:
     """Whether pictures are nothing but rounding, as those of a mean over what a norm gave a fixed mean.
 

@@ -144,7 +144,9 @@ def walk_down(net: nets.OfTable, views: nets.Views, *, layer: str, channel: int 
         "layers": {name: conserved(trace[name].features, signals[name], steps[name]) for name in down},
         **energy(projection, box, None if views.objects is None else views.objects[0]),
     }
-    stages = [stage_of(net, views.images, trace, name, signals[name], steps[name]) for name in down]
+    stages = [
+        stage_of(net, views.images, name=name, trace=trace, above=signals[name], step=steps[name]) for name in down
+    ]
     name = views.names[0] if views.names else ""
     return Walk(title_of(numbers, name), stages, place, views.pictures[0], projection, box, numbers)
 
@@ -182,7 +184,7 @@ def energy(projection: np.ndarray, box: tuple[int, ...] | None, on_object: np.nd
 
 
 def stage_of(
-    net: nets.OfTable, images: np.ndarray, trace: ReadTrace, name: str, above: np.ndarray, step: Step
+    net: nets.OfTable, images: np.ndarray, *, name: str, trace: ReadTrace, above: np.ndarray, step: Step
 ) -> Stage:
     """The map of one layer that carries most of the signal; of a dense layer all units, in rows."""
     row, handed_on = net.architecture.layer(name), trace[name].features

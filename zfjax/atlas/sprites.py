@@ -125,7 +125,7 @@ def _rounding(
         some = Unit(np.asarray(units.channel)[chosen], place)
         values = measured.values[drawn][chosen]
         again = strongest.is_rounding(
-            net, images, some, pictures[chosen], values, layer=layer, of=which[chosen], way=way
+            net, images, units=some, pictures=pictures[chosen], values=values, layer=layer, of=which[chosen], way=way
         )
         rounding[first] = again[: len(first)]
     return rounding
