@@ -27,7 +27,7 @@ from jax.tree_util import Partial
 from zfjax import features as layer_features
 from zfjax import schema
 from zfjax.anymodel.choices import OnUnknown
-from zfjax.anymodel.crops import Crop, crop_of
+from zfjax.anymodel.crops import Crop, crop_of, field_of
 from zfjax.anymodel.names import features_of
 from zfjax.anymodel.names import layers as layers_in
 from zfjax.anymodel.rules import Rule, projected_from, with_relu_rule
@@ -417,7 +417,7 @@ class FunctionNet:
       data: what it was trained on, for `zfjax.open_data`; None where a figure is to be told.
       mean_colour: of the training pictures, 0 to 255 for each channel, which an occluding square shows; None where it
         is not known.
-      receptive_fields: {layer: ReceptiveField} as far as they are known.
+      receptive_fields: {layer: ReceptiveField} of layers of which the program does not prove it.
       first_filters: float32 [h, w, C, N], the filters of the first layer, to be drawn; None where there are none.
       on_unknown: as for `zfjax.with_relu_rule`; of a mapping its pairs are kept, in their order.
       on_mixing: as for `zfjax.project_fn`.
@@ -603,9 +603,14 @@ class FunctionNet:
         return pictures
 
     def receptive_field(self, layer: str) -> ReceptiveField | None:
-        """What was said of it; None where nothing was."""
+        """What was said of it, or else what the program proves; None where neither is."""
         check_layer(self, layer)
-        return (self.receptive_fields or {}).get(layer)
+        if layer in (self.receptive_fields or {}):
+            return (self.receptive_fields or {})[layer]
+        if layer not in self._fields:
+            shape, is_map = (*size_of(self.image_size), self.channels), len(self.shapes[layer]) == 3
+            self._fields[layer] = field_of(self._map_of(layer), shape, np.float32) if is_map else None
+        return self._fields[layer]
 
     @cached_property
     def _compiled(self) -> dict[Any, Callable[..., Any]]:
@@ -614,6 +619,13 @@ class FunctionNet:
     @cached_property
     def _crops(self) -> dict[Any, Crop | None]:
         return {}  # by layer and type: what `crop_of` could prove
+
+    @cached_property
+    def _fields(self) -> dict[str, ReceptiveField | None]:
+        return {}  # by layer: what `field_of` could prove
+
+    def _map_of(self, layer: str) -> Callable[[jax.Array], jax.Array]:
+        return lambda images: self._called(self.params, images, (layer,))[layer]
 
     def _function_of(self, layers: tuple[str, ...], rule: Rule | None = None) -> Callable[..., Any]:
         def chosen(params: Any, images: jax.Array) -> dict[str, jax.Array]:
@@ -628,8 +640,7 @@ class FunctionNet:
             return None
         dtype = jax.dtypes.canonicalize_dtype(images.dtype)
         if (layer, dtype) not in self._crops:
-            of_layer = lambda fed: self._called(self.params, fed, (layer,))[layer]  # noqa: E731
-            self._crops[layer, dtype] = crop_of(of_layer, images.shape[1:], dtype)
+            self._crops[layer, dtype] = crop_of(self._map_of(layer), images.shape[1:], dtype)
         return self._crops[layer, dtype]
 
     def _projection_of(self, layer: str, ways: tuple[Way, ...]) -> Callable[..., Any]:

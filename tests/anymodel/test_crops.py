@@ -8,6 +8,7 @@ from jax import lax
 
 from zfjax import Unit, max_pool, nets, project_fn
 from zfjax.anymodel.crops import crop_of
+from zfjax.architecture import ReceptiveField
 from zfjax.nets import FunctionNet
 
 SIDE = 40
@@ -92,6 +93,33 @@ def test_pictures_of_crops_are_those_of_whole_images(name):
     expected = project_fn(fn, IMAGES[of], unit=units)
     assert np.any(expected[:4]) and np.any(expected[4:])
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", [*PROVEN, "the image's size", "sees it all"])
+def test_the_field_of_a_place_holds_the_pixels_that_change_it_and_no_other_rows(name):
+    fn = {**PROVEN, **UNPROVEN}[name]
+    net = FunctionNet(lambda images: {"map": fn(images), "mean": fn(images).mean((1, 2))}, image_size=SIDE)
+    field = net.receptive_field("map")
+    marked = np.repeat(IMAGES[:1], SIDE, axis=0)
+    marked[np.arange(SIDE), np.arange(SIDE)] = np.nan  # row n of image n
+    seen = np.asarray(fn(marked) != fn(np.repeat(IMAGES[:1], SIDE, axis=0))).any(axis=(2, 3))
+    for place in (0, 1, seen.shape[1] // 2, seen.shape[1] - 1):
+        top, bottom = np.clip(field.box((place, 0))[::2], 0, SIDE)
+        np.testing.assert_array_equal(np.flatnonzero(seen[:, place]), np.arange(top, bottom))
+    assert net.receptive_field("mean") is None
+
+
+@pytest.mark.parametrize("name", ["norm over the map", "turned round", "dense", "larger", "a derivative of its own"])
+def test_a_field_that_is_not_proved_is_not_known_unless_it_is_given(name):
+    given = ReceptiveField(11, 2, 0)
+    of_map = lambda images: {"map": UNPROVEN[name](images)}  # noqa: E731
+    assert FunctionNet(of_map, image_size=SIDE).receptive_field("map") is None
+    assert FunctionNet(of_map, image_size=SIDE, receptive_fields={"map": given}).receptive_field("map") is given
+
+
+def test_a_field_is_not_one_where_rows_are_seen_otherwise_than_columns():
+    uneven = lambda images: {"map": lax.reduce_window(images, 0.0, lax.add, (1, 3, 5, 1), (1, 1, 1, 1), "SAME")}  # noqa: E731
+    assert FunctionNet(uneven, image_size=SIDE).receptive_field("map") is None
 
 
 @pytest.mark.parametrize("name", UNPROVEN)

@@ -87,6 +87,17 @@ def crop_of(fn: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtype:
     return Crop(*(tuple(map(int, of)) for of in (size, first, strides, steps)))  # type: ignore[arg-type]
 
 
+def field_of(fn: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtype: Any) -> ReceptiveField | None:
+    """What one place of the map fn(images) sees of images of `shape`; None where the program does not prove it.
+
+    None too where rows are seen otherwise than columns. Args as of `crop_of`.
+    """
+    proof = _proof_of(fn, shape, dtype)
+    if proof is None or proof.map.axes != (1, 2) or len(set(proof.map.fields)) > 1:
+        return None
+    return proof.map.fields[0]
+
+
 class _Proof(NamedTuple):
     nodes: list[Node]  # that the map is made by, in their order
     states: dict[Value, State]
