@@ -102,3 +102,11 @@ def test_places_tied_at_the_maximum_are_counted():
 def test_a_warning_agrees_with_its_number(num, lines):
     facts = {"num_below_zero": num, "rounding": np.arange(3) < num, "tied": np.array([num, 0])}
     assert strongest.warnings_of(facts) == lines
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_maps_that_are_asked_for_take_the_place_of_no_others(seed):
+    values = jnp.array([[3.0], [1.0], [2.0], [2.5]])
+    top = top_activations.TopActivations(values, *(jnp.zeros((4, 1), jnp.int32),) * 3)
+    chosen = strongest.choose_maps(top, 3, seed, first=(3,)).tolist()
+    assert chosen[0] == 3 and len(set(chosen)) == 3

@@ -25,7 +25,7 @@ HEAVY = {  # they compile a network, or look for prepared data
     *"ConvNet forward isolate project project_windows project_places gradient guided_backprop maximize curves".split(),
     *"relative project_and_cut sign_changes probabilities_of cascade init_state LayerTrace read_views".split(),
     *"fit fit_chosen errors_of_functions neuron_tops choose_maps TopActivations update alive occlude".split(),
-    *"demo_images demo_set render DemoSource open_images colours_of warp scan".split(),
+    *"demo_images demo_set render DemoSource open_images colours_of warp scan filler".split(),
 }
 
 

@@ -346,6 +346,15 @@ def filler(net: Net, views: Views, fill: str, *, square: Sides) -> Callable[[Vie
         standard deviation is a quarter of the square. Paper is silent on its grey.
       square: side of the square, pixels.
 
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> from zfjax.data import demo
+      >>> net = zfjax.FunctionNet(lambda images: {"mean": images.mean((1, 2))}, image_size=64, name="mean")
+      >>> views = zfjax.nets.read_views(demo.DemoSource(1, 1, 64), [0], net)
+      >>> grey = zfjax.occlusion.filler(net, views, "grey", square=16)(views, 0)
+      >>> grey.image.shape, np.unique(grey.picture)
+      ((64, 64, 3), array([128], dtype=uint8))
+
     Raises:
       UserError: no such fill.
     """

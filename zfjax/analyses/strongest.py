@@ -40,11 +40,12 @@ def choose_maps(top: TopActivations, num: int, seed: int | tuple[int, ...], *, f
     """
     if num < 1:
         raise UserError(f"num_maps={num}: at least 1 is needed")
-    alive = top_activations.alive(top)
     values = np.asarray(top.values)
+    free = ~np.isin(np.arange(len(values)), first)
+    alive = top_activations.alive(top) & free
     full = alive & (values[:, -1] > FAINT * values.max())
     wanted = max(1, num - len(first))
-    candidates = np.flatnonzero(full if full.sum() >= wanted else alive if alive.any() else np.ones_like(alive))
+    candidates = np.flatnonzero(full if full.sum() >= wanted else alive if alive.any() else free)
     others = np.sort(np.random.default_rng(seed).permutation(candidates)[:wanted])
     return np.array(list(dict.fromkeys([*map(int, first), *others.tolist()]))[:num])
 
