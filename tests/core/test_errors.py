@@ -233,6 +233,7 @@ CASES = [
     (lambda: isolate(position=(0, -1)), "position column=-1: a whole number from 0 to 3 is needed"),
     (lambda: isolate(channel=np.array([0, 1, 2])), "channel of shape (3,): one index, or one for each of the 2 images"),
     (lambda: isolate(zfjax.Unit(1), channel=1), "unit=Unit(channel=1, position=None, layer=None), channel=1"),
+    (lambda: isolate([zfjax.Unit(1), zfjax.Unit(0, (0, 0))]), "Unit([1, 2], layer=...) is two units"),
     (lambda: isolate(position=(np.array([0, 1]), np.array([0]))), "position column of shape (1,): one index, or one"),
     (
         lambda: one_image(zfjax.Unit(np.array([0, 1]), (np.array([0, 1, 2]), 0))),
