@@ -130,7 +130,7 @@ def test_the_command_writes_page_arrays_and_result_and_overwrites_only_when_told
 
 def test_every_pass_stays_within_the_budget(trained, monkeypatch):
     """Of a budget for ten images of `look`, the most hungry one, eight are taken, as there are four devices."""
-    monkeypatch.setattr(occlusion_maps.occlusion, "batch_size_within", lambda fn, image, *, memory: memory)
+    monkeypatch.setattr(occlusion_maps.occlusion, "batch_size_within", lambda fn, image, *, memory, **then: memory)
     within = functools.partial(occlusion.images_within, trained, "conv2")
     assert [within(memory, most=16) for memory in (1, 10, 100)] == [4, 8, 16]
     passes, scan = [], occlusion_maps.scans.scan
