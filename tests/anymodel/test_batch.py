@@ -106,6 +106,7 @@ MIXED = {
 }
 
 ALONE = {
+    "edges repeated": (lambda x: jnp.pad(x, ((0, 0), (1, 1), (2, 0), (0, 0)), mode="edge"), MAPS),
     "convolution": (conv, MAPS),
     "convolution under vmap": (jax.vmap(lambda image: conv(image[None])[0]), MAPS),
     "kernels of each image's own": (jax.vmap(dynamic_kernels), MAPS),

@@ -488,6 +488,8 @@ def _pad(node: Node, state: Images) -> Any:
 
 def _concatenate(node: Node, inputs: Sequence[State]) -> Any:
     along, shape = node.params["dimension"], _shape(node.outputs[0])
+    # nothing comes of a part of no elements, as where jnp.pad repeats the edges of some axes only
+    inputs = [state for value, state in zip(node.inputs, inputs, strict=True) if _shape(value)[along]] or inputs
     states = [_placed(state, along) for state in inputs if isinstance(state, Images)]
     ends = [state.axes[along] for state in states]
     if any(map(_has_images, ends)) and len(inputs) > 1:
