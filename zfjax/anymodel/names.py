@@ -118,10 +118,10 @@ def layers(fn: Callable[[jax.Array], Any], images: Any) -> Layers:
       ...         hidden = jax.nn.relu(images @ jnp.ones((3, 4)))
       ...     with jax.named_scope("head"):
       ...         return hidden.sum(axis=-1, keepdims=True)
-      >>> found = zfjax.layers(model, jnp.ones((2, 3)))
-      >>> {path: layer.shape for path, layer in found.items() if layer.is_module}
+      >>> inner = zfjax.layers(model, jnp.ones((2, 3)))
+      >>> {path: layer.shape for path, layer in inner.items() if layer.is_module}
       {'stem': (2, 4), 'head': (2, 1)}
-      >>> [path for path in found if path.startswith("stem")]
+      >>> [path for path in inner if path.startswith("stem")]
       ['stem/dot_general', 'stem/relu', 'stem']
     """
     program, _ = traced(fn, (images,), {})
