@@ -252,6 +252,8 @@ class Architecture:
       (3, 3, 64)
       >>> zfjax.ALEXNET.without("conv3", "conv4").layer_names
       ('conv1', 'conv2', 'conv5', 'fc6', 'fc7', 'fc8')
+      >>> zfjax.ZFNET.upto("conv5").layer_names
+      ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
     """
 
     name: str
@@ -313,8 +315,23 @@ class Architecture:
         """The table with these layers, and the pools and norms inside them, left out (Table 3's ablations)."""
         _check_names(self, names)
         if self.layer_names[-1] in names:
-            raise UserError(f"without({self.layer_names[-1]!r}): the last layer gives the result and has to stay")
+            raise UserError(
+                f"without({self.layer_names[-1]!r}): the last layer gives the result and has to stay; a table that ends "
+                "with a layer below is made by upto(layer)"
+            )
         return dataclasses.replace(self, layers=tuple(layer for layer in self.layers if layer.name not in names))
+
+    def upto(self, name: str) -> Architecture:
+        """The table up to and with this convolutional layer: `upto("conv5")` has no dense layers, and no classes."""
+        row = self.layer(name)
+        if isinstance(row, Dense) and row.hidden:
+            ends = [layer.name for layer in self.layers if isinstance(layer, Conv)]
+            raise UserError(
+                f"upto({name!r}): a hidden dense layer cannot be the last; one of {', '.join(ends)} is needed"
+                if ends
+                else f"upto({name!r}): a hidden dense layer cannot be the last"
+            )
+        return dataclasses.replace(self, layers=self.layers[: self.layers.index(row) + 1])
 
 
 def receptive_field(
