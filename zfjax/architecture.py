@@ -316,8 +316,8 @@ class Architecture:
         _check_names(self, names)
         if self.layer_names[-1] in names:
             raise UserError(
-                f"without({self.layer_names[-1]!r}): the last layer gives the result and has to stay; a table that ends "
-                "with a layer below is made by upto(layer)"
+                f"without({self.layer_names[-1]!r}): the last layer gives the result and has to stay; a table that "
+                "ends with a layer below is made by upto(layer)"
             )
         return dataclasses.replace(self, layers=tuple(layer for layer in self.layers if layer.name not in names))
 

@@ -608,8 +608,9 @@ class FunctionNet:
         if layer in (self.receptive_fields or {}):
             return (self.receptive_fields or {})[layer]
         if layer not in self._fields:
-            shape, is_map = (*size_of(self.image_size), self.channels), len(self.shapes[layer]) == 3
-            self._fields[layer] = field_of(self._map_of(layer), shape, np.float32) if is_map else None
+            is_map, shape = len(self.shapes[layer]) == 3, getattr(self._prepared_shape, "shape", ())
+            proved = is_map and self._keeps_places and field_of(self._map_of(layer), shape[1:], np.float32)
+            self._fields[layer] = proved or None
         return self._fields[layer]
 
     @cached_property
@@ -619,6 +620,19 @@ class FunctionNet:
     @cached_property
     def _crops(self) -> dict[Any, Crop | None]:
         return {}  # by layer and type: what `crop_of` could prove
+
+    @cached_property
+    def _keeps_places(self) -> bool:
+        """Whether a pixel of a picture changes the image at its own place alone: preprocessing may move pixels."""
+        if self.preprocess is None:
+            return True
+        height, width = size_of(self.image_size)
+        place = (height // 3, width // 4)
+        black = jnp.zeros((1, height, width, self.channels), jnp.float32)
+        before, after = (self._preprocessed(crops) for crops in (black, black.at[(0, *place)].set(255)))
+        if np.shape(before)[:3] != (1, height, width):
+            return False
+        return np.argwhere(np.any(before != after, axis=(0, 3))).tolist() == [list(place)]
 
     @cached_property
     def _fields(self) -> dict[str, ReceptiveField | None]:

@@ -117,6 +117,21 @@ def test_a_field_that_is_not_proved_is_not_known_unless_it_is_given(name):
     assert FunctionNet(of_map, image_size=SIDE, receptive_fields={"map": given}).receptive_field("map") is given
 
 
+@pytest.mark.parametrize(
+    ("preprocess", "size"),
+    [
+        (lambda crops: (crops - np.full((1, SIDE, SIDE, 3), 99.0, np.float32))[..., ::-1] / 58, 3),  # mean picture, BGR
+        (lambda crops: crops[:, ::-1], None),
+        (lambda crops: crops - crops.mean(axis=(1, 2), keepdims=True), None),
+        (lambda crops: jax.image.resize(crops, (len(crops), 20, 20, 3), "linear"), None),
+    ],
+)
+def test_fields_are_in_pictures_so_preprocessing_keeps_pixels_in_their_places(preprocess, size):
+    net = FunctionNet(lambda images: {"map": below(images)}, image_size=SIDE, preprocess=preprocess)
+    field = net.receptive_field("map")
+    assert field == (None if size is None else ReceptiveField(size, 2, 0))
+
+
 def test_a_field_is_not_one_where_rows_are_seen_otherwise_than_columns():
     uneven = lambda images: {"map": lax.reduce_window(images, 0.0, lax.add, (1, 3, 5, 1), (1, 1, 1, 1), "SAME")}  # noqa: E731
     assert FunctionNet(uneven, image_size=SIDE).receptive_field("map") is None

@@ -168,3 +168,17 @@ def test_architecture_works_where_jax_does_not_exist(monkeypatch):
         monkeypatch.setitem(sys.modules, absent, None)
     alone = importlib.import_module("zfjax.architecture")
     assert alone.ZFNET is not zfjax.ZFNET and alone.ZFNET.num_parameters() == 62_357_608
+
+
+def test_a_table_up_to_a_layer_has_that_one_last():
+    table = zfjax.ZFNET.upto("conv5")
+    assert table == dataclasses.replace(zfjax.ZFNET, layers=zfjax.ZFNET.layers[:5]) and table.num_classes == 0
+    assert zfjax.ZFNET.upto("fc8") == zfjax.ZFNET
+    with pytest.raises(
+        zfjax.UserError, match="hidden dense layer cannot be the last; one of conv1, conv2, conv3, conv4, conv5"
+    ):
+        zfjax.ZFNET.upto("fc6")
+    with pytest.raises(zfjax.UserError, match="conv9"):
+        zfjax.ZFNET.upto("conv9")
+    with pytest.raises(zfjax.UserError, match=r"is made by upto\(layer\)"):
+        zfjax.ZFNET.without("fc6", "fc7", "fc8")

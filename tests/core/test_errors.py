@@ -134,6 +134,7 @@ CASES = [
     (lambda: zfjax.receptive_field(zfjax.ZFNET, "conv0"), "unknown layer 'conv0'"),
     (lambda: zfjax.receptive_field(zfjax.ZFNET, "conv1", stage="pool"), "stage='pool': one of 'output', 'filtered'"),
     (lambda: zfjax.ZFNET.without("fc8"), "without('fc8'): the last layer gives the result"),
+    (lambda: zfjax.ZFNET.upto("fc6"), "upto('fc6'): a hidden dense layer cannot be the last; one of conv1, conv2"),
     # architecture and layers: numbers
     (lambda: zfjax.ZFNET.scaled(0), "width=0: a finite factor above 0"),
     (lambda: zfjax.ZFNET.scaled(math.inf), "width=inf: a finite factor above 0"),

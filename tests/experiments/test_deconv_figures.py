@@ -200,16 +200,19 @@ def test_default_folders_are_named_by_what_was_asked(trained):
 
 
 def test_a_net_that_is_none_of_ours_is_drawn_too(tmp_path, monkeypatch):
-    """Not square, its field of view unknown, its pictures in a folder and called by their files' names."""
+    """Not square, its fields proved by its program, its pictures in a folder and called by their files' names."""
     data = foreign_nets.folder(tmp_path / "pictures")
     monkeypatch.chdir(tmp_path)
     config = {"net": "foreign_nets:SMALL", "data": str(data), "out": tmp_path / "out", "batch_size": 4}
     result = deconv_figures.run(deconv_figures.Config(**config, layers=("conv1", "logits"), maps=("logits:0,1,2",)))
     assert result["layers"]["logits"]["units"] == ["cat", "dog", "owl"] and result["layers"]["logits"]["kind"] == "unit"
-    assert result["layers"]["conv1"]["receptive_field"] is None
+    assert result["layers"]["conv1"]["receptive_field"] == 4  # 3x3 filters and a pool of 2x2
+    assert result["layers"]["logits"]["receptive_field"] is None
     assert "cat/picture 0.png" in {name for row in result["layers"]["conv1"]["images"] for name in row}
     arrays = np.load(tmp_path / "out" / "conv1.npz")
-    assert arrays["projections"].shape[2:] == (20, 28, 3) and arrays["patches"].shape[2:] == (20, 28, 3)
+    assert arrays["projections"].shape[2:] == (4, 4, 3) and arrays["patches"].shape[2:] == (4, 4, 3)
+    whole = np.load(tmp_path / "out" / "logits.npz")
+    assert whole["projections"].shape[2:] == (20, 28, 3) and whole["patches"].shape[2:] == (20, 28, 3)
 
 
 def test_a_set_that_cannot_be_searched_is_refused(trained):
