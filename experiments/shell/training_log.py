@@ -88,6 +88,7 @@ def show_step(bar: tqdm, event: Stepped, *, is_first: bool = False) -> None:
     """Advance a bar over images by a step; its pace is that of the steps after the first, which compiles."""
     if is_first:
         bar.initial, bar.start_t = bar.n + event.num_images, time.time()
+        bar.last_print_t = bar.start_t  # it has been drawn: a bar that seems not to have been is not cleared at the end
     bar.set_postfix_str(f"loss {event.loss:.3f}, accuracy {event.accuracy:.1%}", refresh=False)
     bar.update(event.num_images)
 

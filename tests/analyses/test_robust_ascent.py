@@ -111,7 +111,7 @@ def test_a_silent_unit_of_any_function_is_woken():
 
 def test_pictures_of_any_shape_and_number_of_channels():
     climbed = climb(foreign_nets.GREY, [1, 2], "conv2", starts=1)
-    assert climbed.patches.shape == (2, 20, 28, 3) and climbed.images.shape == (2, 20, 28, 1)
+    assert climbed.patches.shape == (2, 10, 10, 3) and climbed.images.shape == (2, 20, 28, 1)
     assert (climbed.paths[:, -1] > climbed.paths[:, 0]).all()
 
 

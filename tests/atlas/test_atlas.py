@@ -233,9 +233,12 @@ def test_any_function_has_an_atlas(tmp_path):
     made = make(tmp_path, net=net, images=pictures, layers=())
     net_facts = read(made, "net")
     assert [layer["name"] for layer in net_facts["layers"]] == ["a/b", "logits"]
-    assert net_facts["layers"][0]["field"] is None and net_facts["layers"][0]["sees_all"]
-    assert read(made, "layer-0")[0]["boxes"][0] == [0, 0, 12, 16] and "inputs" not in read(made, "layer-0")[0]
-    assert opened(tmp_path / "img/0/0-patch.webp").shape == (24, 32, 3)
+    assert net_facts["layers"][0]["field"] == 3 and not net_facts["layers"][0]["sees_all"]  # by its program
+    assert net_facts["layers"][1]["field"] is None and net_facts["layers"][1]["sees_all"]
+    top, left, bottom, right = read(made, "layer-0")[0]["boxes"][0]
+    assert (bottom - top, right - left) == (3, 3) and "inputs" not in read(made, "layer-0")[0]
+    assert read(made, "layer-1")[0]["boxes"][0] == [0, 0, 12, 16]
+    assert opened(tmp_path / "img/1/0-patch.webp").shape == (24, 32, 3)
     assert made.unit("a/b", 2)._repr_html_().count("data:image/webp;base64,") == 3
 
 

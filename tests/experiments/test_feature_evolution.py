@@ -246,7 +246,7 @@ def test_epochs_of_a_net_that_is_none_of_ours_are_compared_and_drawn(tmp_path):
     assert evolution.follow(tops)["conv1"]["growth"][1] == 1
     maps = {"conv1": np.array([0, 3]), "logits": np.array([2])}
     drawn = evolution.project(by_epoch, pictures, tops=tops, maps=maps)
-    assert list(drawn["conv1"]) == [1, 3] and drawn["conv1"][1].projections.shape == (2, 1, 20, 28, 3)
+    assert list(drawn["conv1"]) == [1, 3] and drawn["conv1"][1].projections.shape == (2, 1, 4, 4, 3)
     assert drawn["logits"][3].names[0, 0].split("/")[-1].startswith("picture ")
     assert set(evolution.continuities(drawn)) == {"conv1", "logits"}
     for layer, numbers in maps.items():

@@ -159,7 +159,7 @@ def test_what_is_watched_of_an_occluded_photo_is_the_nets_answer(net, caffe, all
     assert layer == "fire9"  # the last layer whose maps are features; those of conv10 are classes
     images, fn = caffe.preprocess(VALIDATION), net.features([layer, "logits"])
     options = {"layer": layer, "logits": "logits"}
-    watched = jax.jit(partial(occlusion.watch, **options))(fn, np.int32(2), np.int32(574), images)
+    watched = jax.jit(partial(occlusion.watch, **options))(np.int32(2), np.int32(574), fn(images))
     logits = all_features["logits"][5:]
     np.testing.assert_allclose(watched.probability, jax.nn.softmax(logits)[:, 574], rtol=1e-3)
     np.testing.assert_allclose(watched.activity, all_features["fire9"][5:, ..., 2].sum(axis=(1, 2)), rtol=1e-4)

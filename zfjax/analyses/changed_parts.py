@@ -135,10 +135,10 @@ def _next(stage: Stage, params: Mapping[str, jax.Array], part: _Part, one: jax.A
     reached = [look.reached(side, all_) for side, all_ in zip(part.values.shape[1:3], places, strict=True)]
     firsts = [look.first(*of) for of in zip(starts, reached, places, strict=True)]
     corner = [first * look.stride - look.before for first in firsts]
-    seen = _seen(part, one, corner, [look.rows(num) for num in reached], look.outside)
+    below = _seen(part, one, corner, [look.rows(num) for num in reached], look.outside)
     whole = _Part(one, *(jnp.zeros(1, jnp.int32),) * 2)
-    seen_of_one = _seen(whole, one, [jnp.array([-look.before])] * 2, [look.rows(num) for num in places], look.outside)
-    return _Part(_run(stage, params, seen), *firsts), _run(stage, params, seen_of_one)
+    below_one = _seen(whole, one, [jnp.array([-look.before])] * 2, [look.rows(num) for num in places], look.outside)
+    return _Part(_run(stage, params, below), *firsts), _run(stage, params, below_one)
 
 
 def _run(stage: Conv | Pool, params: Mapping[str, jax.Array], maps: jax.Array) -> jax.Array:

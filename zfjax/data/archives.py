@@ -31,7 +31,7 @@ _LIKE = {  # names that people give to splits
     "test": re.compile(f"(test|testing){_OF_PHOTOS}"),
 }
 _COMPRESSED = {  # by their first bytes
-    b"\x1f\x8b\x08": "gzip",
+    b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
     b"\xfd7zXZ\0": "xz",
     b"PK\x03\x04": "zip",
