@@ -7,6 +7,7 @@
     python -m experiments.benchmark units --layer conv5 --against torch
     python -m experiments.benchmark atlas --against torch
     python -m experiments.benchmark occlusion --against torch
+    python -m experiments.benchmark scan --data DIR
     python -m experiments.benchmark start --batch-size 64
     python -m experiments.benchmark step
     python -m experiments.benchmark loader --data DIR
@@ -15,7 +16,9 @@
 `--against torch` measures PyTorch (and Captum's Deconvolution for `project`) in the same run, in turns, in both of its
 memory layouts: `pip install -e ".[bench]"`. `units` projects nine units of each image, the forward pass included, and
 `atlas` nine of every map below the dense layers, from the scan of all images on: beside Captum's NeuronDeconvolution,
-which takes one unit of an image at a time. `occlusion` slides a square over one image, beside Captum's Occlusion, both
+which takes one unit of an image at a time. `scan` looks through stored photos for the strongest of every map of all
+layers, in turns with the bare forward pass of a batch that is in memory, and says how much memory it holds on its way.
+`occlusion` slides a square over one image, beside Captum's Occlusion, both
 `--batch-size` places at a time. `project-fn` measures `zfjax.project_fn`, the deconvnet of any function, in
 turns with that of our own networks, and says how many times its seconds it takes. `start` tells what the seconds before
 the first training step and the first projections went into, and `step` what a training step consists of: each operation
@@ -29,6 +32,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import resource
 import statistics
 import tempfile
 import time
@@ -52,13 +56,14 @@ from zfjax.analyses import occlusion as sweeps
 from zfjax.analyses import top_activations
 from zfjax.anymodel import rules
 from zfjax.architecture import Architecture, Conv
-from zfjax.data import ImageSet, sets
-from zfjax.data.loader import steps_per_epoch, train_batches
+from zfjax.data import ImageSet, Source, sets
+from zfjax.data.loader import eval_batches, steps_per_epoch, train_batches
 from zfjax.errors import UserError
 from zfjax.windows import Windows
 
 UNITS_WORKLOAD = Workload(batch_size=16, steps=1)  # a step of the others takes long
 STEP_WORKLOAD = Workload(steps=1, rounds=3)
+SCAN_WORKLOAD = Workload(steps=4)
 OCCLUSION_WORKLOAD = Workload(batch_size=64, steps=1, rounds=3)
 OWN_SCENES, OWN_COPIES, OWN_SIDE = 64, 32, 256  # of the set that is made where none is named
 
@@ -74,10 +79,18 @@ def loader(
       num_workers: processes that decode; 0 decodes on threads of this one.
       seconds: how long to measure.
     """
+    with named_or_own(data) as images:
+        return [measure(images, batch_size, num_workers, seconds)]
+
+
+@contextlib.contextmanager
+def named_or_own(data: str | None) -> Iterator[ImageSet]:
+    """The set that is named, or one of our own, as long as it is needed."""
     if data is not None:
-        return [measure(sets.open_data(data), batch_size, num_workers, seconds)]
+        yield sets.open_data(data)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        return [measure(own_set(Path(folder)), batch_size, num_workers, seconds)]
+        yield own_set(Path(folder))
 
 
 def measure(images: ImageSet, batch_size: int, num_workers: int, seconds: float) -> dict[str, Any]:
@@ -126,13 +139,18 @@ def train(workload: Workload) -> list[dict[str, Any]]:
 
 def forward(workload: Workload) -> list[dict[str, Any]]:
     """Images to logits, as at test time."""
-    architecture, params, images = network_of(workload)
+    engine = forward_pass(*network_of(workload), workload.compute_dtype)
+    return compare("forward", workload, {"zfjax": engine})
+
+
+def forward_pass(architecture: Architecture, params: network.Params, images: jax.Array, compute_dtype: str) -> Engine:
+    """Logits of one batch that is in memory."""
 
     @jax.jit
     def logits(params: network.Params, images: jax.Array) -> jax.Array:
-        return network.forward(params, images, architecture=architecture, compute_dtype=workload.compute_dtype)[0]
+        return network.forward(params, images, architecture=architecture, compute_dtype=compute_dtype)[0]
 
-    return compare("forward", workload, {"zfjax": (lambda: logits(params, images), jax.block_until_ready)})
+    return lambda: logits(params, images), jax.block_until_ready
 
 
 def project(workload: Workload, layer: str = "conv5", channel: int = 0) -> list[dict[str, Any]]:
@@ -301,6 +319,103 @@ def occlusion(workload: Workload = OCCLUSION_WORKLOAD, square: int = 44, stride:
         record |= {"images_per_second": round(1 / seconds, 4), "evaluations_per_second": round(num / seconds, 2)}
         record |= {"num_places": num}
     return records
+
+
+def scan(
+    workload: Workload = SCAN_WORKLOAD, data: str | None = None, images: int = 1000, num_workers: int = 0
+) -> list[dict[str, Any]]:
+    """The nine strongest images of every map of all layers, the loader in front, beside the bare forward pass.
+
+    Args:
+      workload: what is measured; `rounds` does not matter, there are as many as the images take.
+      data: a prepared set, DIR or DIR:SIZE; None prepares a temporary one of 2,048 demo scenes of 256 pixels.
+      images: how many are looked through, those of the training split from the first on, again and again.
+      num_workers: processes that decode; 0 decodes on threads of this one.
+    """
+    if workload.against is not None:
+        raise UserError(f"against={workload.against!r}: the scan is measured beside our own forward pass")
+    if workload.compute_dtype != "float32":
+        raise UserError(f"compute_dtype={workload.compute_dtype!r}: scans compute in float32")
+    if images < 1:
+        raise UserError(f"images={images}: at least 1 is needed")
+    with named_or_own(data) as photos:
+        if photos.train is None or photos.mean is None:
+            raise UserError(f"data={photos.name!r} has no train split, which is looked through")
+        seconds, memory = timed_scan(workload, photos.train, photos.mean, images, num_workers)
+    rates = {label: workload.batch_size / statistics.median(taken) for label, taken in seconds.items()}
+    ratios = [bare / whole for whole, bare in zip(seconds["zfjax"], seconds["zfjax forward"], strict=True)]
+    return [
+        {
+            "name": "scan",
+            "engine": label,
+            "images_per_second": round(rate, 2),
+            "seconds_per_step": {"min": min(taken), "median": statistics.median(taken), "max": max(taken)},
+            **(
+                {
+                    "times_the_rate_of_forward": round(statistics.median(ratios), 3),
+                    "num_images": images,
+                    "resident_mb": memory,
+                    "num_workers": num_workers,
+                    "data": photos.name,
+                }
+                if label == "zfjax"
+                else {}
+            ),
+            **described_workload(workload),
+            **device_facts(),
+        }
+        for (label, taken), rate in zip(seconds.items(), rates.values(), strict=True)
+    ]
+
+
+def timed_scan(
+    workload: Workload, source: Source, mean: np.ndarray, images: int, num_workers: int
+) -> tuple[dict[str, list[float]], dict[str, float | None]]:
+    """Seconds of a step of each engine, by rounds in turns, and the megabytes held after so many images."""
+    architecture, params, noise = network_of(workload)
+    fn = features.layers_of_pictures(params, mean, architecture.layer_names, architecture=architecture)
+    state = top_activations.init({layer: of.output[-1] for layer, of in architecture.sizes().items()}, k=UNITS)
+    engine = forward_pass(architecture, params, noise, workload.compute_dtype)
+    in_round = workload.batch_size * workload.steps
+    seconds: dict[str, list[float]] = {"zfjax": [], "zfjax forward": []}
+    memory: dict[str, float | None] = {}
+    for first in range(-in_round, images, in_round):  # the first round compiles
+        photos = Repeated(source, range(max(first, 0), max(first, 0) + in_round))
+        began = time.perf_counter()
+        batches = eval_batches(photos, batch_size=workload.batch_size, num_workers=num_workers)
+        scanned = top_activations.scan(fn, batches, state)
+        taken = time.perf_counter() - began
+        bare = run_steps(engine, workload.steps)
+        if first >= 0:
+            state = scanned
+            seconds["zfjax"].append(taken / workload.steps)
+            seconds["zfjax forward"].append(bare / workload.steps)
+            memory[str(first + in_round)] = resident_mb()
+    tenth = next(count for count in memory if int(count) >= len(memory) * in_round / 10)
+    return seconds, {count: memory[count] for count in dict.fromkeys([tenth, str(len(memory) * in_round)])}
+
+
+class Repeated:
+    """Some of the places of a source that begins anew at its end, as if it were that long: a `Source`."""
+
+    def __init__(self, source: Source, places: range):
+        self._source, self._places = source, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        place = self._places[index]
+        return {**self._source[place % len(self._source)], "index": np.int32(place)}
+
+
+def resident_mb() -> float | None:
+    """Megabytes of memory that this process holds now; None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return None
+    return round(pages * resource.getpagesize() / 1e6, 1)
 
 
 # What JAX tells of a program on its way to the first run, by the event that tells it
@@ -545,6 +660,7 @@ def main() -> None:
         "units": units,
         "atlas": atlas,
         "occlusion": occlusion,
+        "scan": scan,
         "start": start,
         "plan": plan,
         "step": step,

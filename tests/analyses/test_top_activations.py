@@ -120,6 +120,40 @@ def test_ties_go_to_the_lower_image_in_any_order():
         np.testing.assert_array_equal(state["conv1"].rows[0], [0, 0, 0, 0])
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_strongest_place_is_the_same_by_turns_and_by_reduction(dtype):
+    flat = np.random.default_rng(0).integers(-3, 3, (5, 7, 400)).astype(np.float32)  # many are equal
+    for place, value in enumerate([np.nan, np.inf, -np.inf, np.nan]):
+        flat[place, place :: place + 1, place::9] = value
+    turns, reduced = (
+        fn(jnp.asarray(flat, dtype))
+        for fn in (top_activations.strongest_by_turns, top_activations.strongest_by_reduction)
+    )
+    for one, other in zip(turns, reduced, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(turns[1], flat.argmax(axis=1))
+
+
+def test_merging_is_a_stable_sort_of_what_is_held_and_offered():
+    rng = np.random.default_rng(0)
+    state = top_activations.init(6, 4)
+    held: list[list[tuple]] = [[] for _ in range(6)]
+    for batch in range(5):
+        values = rng.integers(0, 3, (3, 2, 2, 6)).astype(np.float32)
+        values[rng.random(values.shape) < 0.1] = rng.choice([np.nan, np.inf, -np.inf])
+        indices = rng.permutation(3) + 3 * (4 - batch)  # later batches have lower indices
+        state = top_activations.update(state, jnp.asarray(values), jnp.asarray(indices, jnp.int32))
+        for channel, image in np.ndindex(6, 3):
+            flat = values[image, :, :, channel].ravel()
+            place = int(flat.argmax())
+            held[channel].append((flat[place], indices[image], *divmod(place, 2)))
+    for channel, offered in enumerate(held):
+        wanted = sorted(offered, key=lambda entry: (-np.inf if np.isnan(entry[0]) else -entry[0], entry[1]))[:4]
+        for field, want in zip(state, zip(*wanted, strict=True), strict=True):
+            np.testing.assert_array_equal(field[channel], want)
+
+
 def test_fewer_images_than_k_leave_empty_places():
     top = top_activations.update(_state(4), _map([[[1.0]], [[9.0]], [[2.0]]]), jnp.array([8, -1, 4], jnp.int32))[
         "conv1"

@@ -201,6 +201,19 @@ def test_benchmark_of_the_step_lists_every_operation_and_its_products(monkeypatc
     assert listed[None, "matrix product"]["share_of_peak"] == 1 and listed[None, "whole step"]["share_of_step"] == 1
 
 
+def test_benchmark_of_the_scan_looks_through_photos_again_and_says_what_it_holds(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(benchmark, "own_set", lambda folder: demo.demo_set(80, 10, 1))
+    flags = ("--width", 1 / 32, "--image-size", 48, "--num-classes", 10, "--batch-size", 4, "--steps", 2)
+    found, forward = map(json.loads, call(monkeypatch, capsys, benchmark, "scan", *flags, "--images", 24).splitlines())
+    assert (found["name"], found["engine"], forward["engine"]) == ("scan", "zfjax", "zfjax forward")
+    assert found["images_per_second"] == pytest.approx(4 / found["seconds_per_step"]["median"], rel=0.01)
+    assert list(found["resident_mb"]) == ["8", "24"] and min(found["resident_mb"].values()) > 50
+    assert 0 < found["times_the_rate_of_forward"] and "resident_mb" not in forward
+    photos = benchmark.Repeated(demo.demo_set(16, 3, 1).train, range(2, 5))
+    assert [photos[index]["index"] for index in range(3)] == [2, 3, 4]
+    np.testing.assert_array_equal(photos[1]["image"], demo.demo_set(16, 3, 1).train[0]["image"])
+
+
 def test_spans_inside_one_another_are_counted_once():
     assert benchmark.covered([(5.0, 6.0), (0.0, 3.0), (1.0, 2.0), (2.5, 4.0)]) == 5
     assert benchmark.covered([]) == 0
