@@ -175,10 +175,10 @@ class LeftOut:
             entry["first"].append(printable(name))
 
     def add_hidden(self, path: Path, name: str) -> None:
-        """Count a hidden file, or every file below a hidden folder."""
-        inside = [below for below in path.rglob("*") if below.is_file()] if path.is_dir() else [path]
-        for below in sorted(inside):
-            self.add("hidden files", f"{name}/{below.relative_to(path).as_posix()}" if below != path else name)
+        """Count a hidden file, or each file in a hidden folder, but none deeper: it may be a disk's snapshots."""
+        inside = sorted(below.name for below in path.glob("*") if below.is_file()) if path.is_dir() else []
+        for one in [f"{name}/{below}" for below in inside] or [name]:
+            self.add("hidden files", one)
 
     def take(self, other: LeftOut, before: str) -> None:
         """Add another's counts, whose names stand below `before`."""

@@ -605,13 +605,12 @@ class FunctionNet:
     def receptive_field(self, layer: str) -> ReceptiveField | None:
         """What was said of it, or else what the program proves; None where neither is."""
         check_layer(self, layer)
-        if layer in (self.receptive_fields or {}):
-            return (self.receptive_fields or {})[layer]
-        if layer not in self._fields:
-            is_map, shape = len(self.shapes[layer]) == 3, getattr(self._prepared_shape, "shape", ())
-            proved = is_map and self._keeps_places and field_of(self._map_of(layer), shape[1:], np.float32)
-            self._fields[layer] = proved or None
-        return self._fields[layer]
+        given = self.receptive_fields or {}
+        if layer not in given and layer not in self._fields:
+            known = len(self.shapes[layer]) == 3 and self._keeps_places
+            shape = self._prepared_shape.shape[1:]
+            self._fields[layer] = field_of(self._map_of(layer), shape, np.float32) if known else None
+        return given[layer] if layer in given else self._fields[layer]
 
     @cached_property
     def _compiled(self) -> dict[Any, Callable[..., Any]]:

@@ -161,6 +161,7 @@ def test_what_is_not_read_is_counted_by_reason_and_told(tmp_path, monkeypatch, c
 def test_what_lies_beside_the_splits_is_counted_too(tmp_path):
     source = write_folders(tmp_path)
     names = ["loose.jpg", "classx/1.jpg", "classx/deep/2.png", "LOC_val_solution.csv", ".cache/3.jpg", ".cache/4.jpg"]
+    names.append(".snapshot/monday/1.jpg")  # of a disk: what lies deeper is not looked for
     for name in names:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(photo(1))
@@ -171,11 +172,11 @@ def test_what_lies_beside_the_splits_is_counted_too(tmp_path):
     assert {reason: entry["count"] for reason, entry in left_out.items()} == {
         "pictures beside the splits": 3,
         "other files beside the splits": 1,
-        "hidden files": 3,
+        "hidden files": 4,
         "links to nothing": 1,
     }
     assert left_out["pictures beside the splits"]["first"] == ["classx/1.jpg", "classx/deep/2.png", "loose.jpg"]
-    assert left_out["hidden files"]["first"] == ["train/.a/5.jpg", ".cache/3.jpg", ".cache/4.jpg"]
+    assert left_out["hidden files"]["first"] == ["train/.a/5.jpg", ".cache/3.jpg", ".cache/4.jpg", ".snapshot"]
 
 
 GZIP, ZSTD = gzip.compress(b"x"), b"\x28\xb5\x2f\xfd" + bytes(600)

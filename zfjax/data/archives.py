@@ -182,24 +182,24 @@ def _add_beside(path: Path, name: str, left_out: LeftOut) -> None:
 def _check_misnamed(source: Path, splits: Mapping[str, Split]) -> None:
     """UserError for what seems to be a split that is not there, under a name by which it is not known."""
     listed = sorted(source.iterdir()) if source.is_dir() else []
-    for split in TARS.keys() - splits.keys():
+    for split in (split for split in TARS if split not in splits):
         for path in listed:
             name = path.name.casefold()
             if path.is_dir() and _LIKE[split].fullmatch(name):
                 known = ", ".join(f"{one}/" for one in _NAMES[split])
                 raise UserError(f"{path} seems to be the {split} split, which is called {known}: rename the folder")
-            stem = re.split(r"\.", name)[0]
-            is_tars = name.startswith(TARS[split].casefold().removesuffix(".tar")) or _LIKE[split].fullmatch(stem)
-            if path.is_file() and is_tars and name.endswith((*_ARCHIVES, *_PARTS)):
+            official = name.startswith(TARS[split].casefold().removesuffix(".tar"))
+            is_meant = official or _LIKE[split].fullmatch(name.partition(".")[0])
+            if path.is_file() and is_meant and name.endswith((*_ARCHIVES, *_PARTS)):
                 raise UserError(f"{path} {_whats_wrong(path)} (it seems to be the {split} split)")
 
 
 def _whats_wrong(path: Path) -> str:
     """Why an archive of a split is not read, and the way on."""
-    with naming("--source", path, "name files that can be read"), open(path, "rb") as stream:
-        first = stream.read(8)
     if path.name.casefold().endswith(_PARTS):
         return "is no finished download: finish it"
+    with naming("--source", path, "name files that can be read"), open(path, "rb") as stream:
+        first = stream.read(8)
     if kind := _compressed(first):
         return f"is compressed ({kind}): unpack it to a tar or a folder"
     return "has another name than the official tar's: rename it, or unpack it to a folder"
