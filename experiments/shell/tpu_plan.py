@@ -16,9 +16,8 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments.shell.workloads import STORED_MARGIN
+from experiments.shell.workloads import STORED_MARGIN, Table
 from zfjax import extras, parallel, training
-from zfjax.architecture import ALEXNET, ZFNET, Architecture
 from zfjax.errors import UserError
 
 
@@ -43,25 +42,14 @@ _TOPOLOGY = re.compile(r"(v\w+):([1-9]\d*(?:x[1-9]\d*)+)")
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Table):
     """A training that is planned, not run."""
 
     topology: str = "v5e:2x2"
     """Generation and layout of the chips: v5e:2x2, v5e:16x16, v4:2x2x1, v6e:2x4, ..."""
     batch_size: int = 512
     """Images per step, over all chips."""
-    architecture: Literal["zfnet", "alexnet"] = "zfnet"
-    image_size: int = 224
-    """Side of the images in pixels."""
-    width: float = 1.0
-    """Factor on the features of every layer but the last."""
-    num_classes: int = 1000
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-
-    def table(self) -> Architecture:
-        """The architecture that is trained."""
-        table = {"zfnet": ZFNET, "alexnet": ALEXNET}[self.architecture].scaled(self.width)
-        return table.with_sizes(image=self.image_size, **{table.layer_names[-1]: self.num_classes})
 
 
 class Program(NamedTuple):

@@ -16,8 +16,8 @@ UNITS = 9  # of each image, or of each map
 
 
 @dataclass(frozen=True)
-class Workload:
-    """What is measured, and how long."""
+class Table:
+    """Which of the paper's networks, and its sizes."""
 
     architecture: Literal["zfnet", "alexnet"] = "zfnet"
     image_size: int = 224
@@ -25,6 +25,17 @@ class Workload:
     width: float = 1.0
     """Factor on the features of every layer but the last."""
     num_classes: int = 1000
+
+    def table(self) -> Architecture:
+        """The architecture that is meant."""
+        table = {"zfnet": ZFNET, "alexnet": ALEXNET}[self.architecture].scaled(self.width)
+        return table.with_sizes(image=self.image_size, **{table.layer_names[-1]: self.num_classes})
+
+
+@dataclass(frozen=True)
+class Workload(Table):
+    """What is measured, and how long."""
+
     batch_size: int = 32
     """Images per step."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -39,8 +50,3 @@ class Workload:
         for name in ("batch_size", "steps", "rounds", "num_classes"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: at least 1 is needed")
-
-    def table(self) -> Architecture:
-        """The architecture that is measured."""
-        table = {"zfnet": ZFNET, "alexnet": ALEXNET}[self.architecture].scaled(self.width)
-        return table.with_sizes(image=self.image_size, **{table.layer_names[-1]: self.num_classes})

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 
+import browsers
 import jax
 import numpy as np
 import pytest
@@ -14,12 +15,7 @@ from zfjax import atlas, nets
 from zfjax.atlas import site as pages
 from zfjax.data import ArraySource, ImageSet
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install '.[browser]'")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
-]
+pytestmark = browsers.MARKS
 NASTY = ("<script>alert(1)</script>", "שלום \"b\" & 'c'", "🦊\u2028fox", "plain")
 
 
@@ -42,10 +38,8 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with browsers.chromium() as browser:
         yield browser
-        browser.close()
 
 
 class Reader:

@@ -1,26 +1,21 @@
 """The built site (`.ci/docs` builds it) in Chromium, opened as files: it is searched there, and asks no host."""
 
-import shutil
 from pathlib import Path
 
+import browsers
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install '.[browser]'")
 SITE = Path(__file__).parents[2] / "build/site"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+    *browsers.MARKS,
     pytest.mark.skipif(not (SITE / "index.html").exists(), reason="no built site: .ci/docs"),
 ]
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with browsers.chromium() as browser:
         yield browser
-        browser.close()
 
 
 def test_the_search_finds_and_opens_a_page(browser):
