@@ -145,9 +145,9 @@ def test_what_does_not_prove_it_takes_the_whole_image(name):
 
 def test_a_crop_is_fed_where_it_is_enough(monkeypatch):
     fn, fed = PROVEN["pool with padding"], []
-    project = nets.projected_from
+    project = nets.functions.projected_from
     spy = lambda fn, images, **rest: fed.append(images.shape) or project(fn, images, **rest)  # noqa: E731
-    monkeypatch.setattr(nets, "projected_from", spy)
+    monkeypatch.setattr(nets.functions, "projected_from", spy)
     net = FunctionNet(lambda images: {"map": fn(images)}, image_size=SIDE)
     for place in ((4, 4), (0, 0), (9, 2)):  # inside, and over the border
         net.project(IMAGES[:1], Unit(0, place), layer="map")

@@ -1,0 +1,66 @@
+"""Net: what every analysis, figure and page asks of a network, and the networks that answer it.
+
+A trained run (`load_net("runs/x")`), an imported network, SqueezeNet and any JAX function (`FunctionNet`) are all
+looked at in the same words: `net.prepare` makes the network's input of pictures, `net.features` gives a function of
+images that every analysis takes, `net.project` carries single units down to pixels.
+"""
+
+from zfjax.data import num_channels
+from zfjax.nets.functions import FunctionNet
+from zfjax.nets.opening import load_epochs, load_net, newest_run, object_of
+from zfjax.nets.places import places_of
+from zfjax.nets.protocol import Net, Training, check_layer
+from zfjax.nets.questions import (
+    RUNS,
+    check_finite,
+    check_weights,
+    class_words,
+    features_of_pictures,
+    hidden_layers,
+    home_of,
+    logit_names,
+    logits_layer,
+    map_layers,
+    project_ways,
+    shapes_of,
+    training_of,
+    unit_name,
+    width_of,
+)
+from zfjax.nets.tables import OfTable, TrainedNet
+from zfjax.nets.views import Views, read_views
+from zfjax.pixels import Size, size_of
+
+__all__ = [
+    "FunctionNet",
+    "Net",
+    "OfTable",
+    "RUNS",
+    "Size",
+    "TrainedNet",
+    "Training",
+    "Views",
+    "check_finite",
+    "check_layer",
+    "check_weights",
+    "class_words",
+    "features_of_pictures",
+    "hidden_layers",
+    "home_of",
+    "load_epochs",
+    "load_net",
+    "logit_names",
+    "logits_layer",
+    "map_layers",
+    "newest_run",
+    "num_channels",
+    "object_of",
+    "places_of",
+    "project_ways",
+    "read_views",
+    "shapes_of",
+    "size_of",
+    "training_of",
+    "unit_name",
+    "width_of",
+]
