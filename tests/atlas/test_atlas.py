@@ -470,3 +470,14 @@ def test_the_documentation_s_atlas_is_whole_and_small():
     for name in ("atlas.js", "atlas.css"):
         same = (folder / name).read_bytes() == (static / name).read_bytes()
         assert same, f"{name} has changed since: CONTRIBUTING.md says how docs/atlas is made again"
+
+
+def test_pictures_of_other_content_are_looked_through_anew(tmp_path):
+    labels, out = np.zeros(NUM, int), tmp_path / "out"
+    make(out, images=ArraySource(PICTURES, labels))
+    others = PICTURES.copy()
+    others[3] = 255 - others[3]  # neither the first, the middle nor the last
+    again, anew = (make(folder, images=ArraySource(others, labels)) for folder in (out, tmp_path / "new"))
+    assert again.facts["data"] == anew.facts["data"]
+    np.testing.assert_array_equal(again.arrays("conv1")["values"], anew.arrays("conv1")["values"])
+    assert (out / site.image_of(3)).read_bytes() == (tmp_path / "new" / site.image_of(3)).read_bytes()

@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -337,9 +338,13 @@ def _opened(net: Net, images: ImageSet | Source | np.ndarray) -> _Opened:
 
 
 def _digest_of(source: Source) -> str:
-    """Of a source that does not say which it is: its length and its first, middle and last pictures."""
-    places = sorted({0, len(source) // 2, len(source) - 1})
-    return files.digest([np.array(len(source)), *(source[place]["image"] for place in places)])
+    """Of every entry of a source that has no fingerprint, read once: a scan of other pictures must not go on."""
+    digests: list[str] = []
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(source), CHUNK):  # so many in memory
+            chunk = range(start, min(start + CHUNK, len(source)))
+            digests += pool.map(lambda index: files.digest(source[index]), chunk)
+    return files.hash_of(" ".join(digests).encode())
 
 
 def _named(classes: tuple[str, ...], labels: np.ndarray) -> tuple[str, ...]:
