@@ -22,17 +22,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
-import numpy as np
-import scipy.stats
-
-from experiments import train_imagenet
 from experiments.pages import ablation as ablation_page
-from experiments.shell import command, figure, results
+from experiments.shell import command, figure, results, training_run
 from experiments.shell.command import Stopped
 from zfjax import files, nets, training
-from zfjax.architecture import ALEXNET, ZFNET, Architecture
+from zfjax.analyses import ablation
+from zfjax.analyses.ablation import Variant, choose_variants, folder_name
+from zfjax.architecture import Architecture
 from zfjax.data import ImageSet, sets
 from zfjax.data.loader import eval_batches
 from zfjax.errors import UserError
@@ -41,75 +39,8 @@ from zfjax.training import evaluation
 COMMAND = "architecture_ablation"
 
 
-class Variant(NamedTuple):
-    """One row of Table 3."""
-
-    name: str
-    table: Architecture  # at full width with 1,000 classes
-    paper: tuple[float, float, float] | None  # error in percent: training top-1, validation top-1, validation top-5
-    as_large_as: Architecture | None = None  # widened until it has this one's number of parameters
-
-
-FOUR_LAYERS = ALEXNET.without("conv3", "conv4", "fc6", "fc7")
-WIDE_MAPS = {"conv3": 512, "conv4": 1024, "conv5": 512}
-
-VARIANTS = (
-    Variant("alexnet", ALEXNET, (35.1, 40.5, 18.1)),
-    Variant("alexnet, no conv3,4", ALEXNET.without("conv3", "conv4"), (41.8, 45.4, 22.1)),
-    Variant("alexnet, no fc7", ALEXNET.without("fc7"), (27.4, 40.0, 18.4)),
-    Variant("alexnet, no fc6,7", ALEXNET.without("fc6", "fc7"), (27.4, 44.8, 22.4)),
-    Variant("alexnet, no conv3,4,fc6,7", FOUR_LAYERS, (71.1, 71.3, 50.1)),
-    Variant("alexnet, fc6,7 of 2048", ALEXNET.with_sizes(fc6=2048, fc7=2048), (40.3, 41.7, 18.8)),
-    Variant("alexnet, fc6,7 of 8192", ALEXNET.with_sizes(fc6=8192, fc7=8192), (26.8, 40.0, 18.1)),
-    Variant("zfnet", ZFNET, (33.1, 38.4, 16.5)),
-    Variant("zfnet, fc6,7 of 2048", ZFNET.with_sizes(fc6=2048, fc7=2048), (38.2, 40.2, 17.6)),
-    Variant("zfnet, fc6,7 of 8192", ZFNET.with_sizes(fc6=8192, fc7=8192), (22.0, 38.8, 17.0)),
-    Variant("zfnet, conv3,4,5 of 512,1024,512", ZFNET.with_sizes(**WIDE_MAPS), (18.8, 37.5, 16.0)),
-    Variant("zfnet, both", ZFNET.with_sizes(**WIDE_MAPS, fc6=8192, fc7=8192), (10.0, 38.3, 16.9)),
-    # Beyond the paper: is it depth that the four-layer net lacks, or parameters?
-    Variant("four layers, widened", FOUR_LAYERS, None, as_large_as=ALEXNET),
-)
-
-
-def choose_variants(names: Sequence[str]) -> list[Variant]:
-    """The variants called so, or all; UserError for an unknown name."""
-    known = {variant.name: variant for variant in VARIANTS}
-    for name in names:
-        if name not in known:
-            raise UserError(f"variants={name!r}: one of {'; '.join(known)} is needed")
-    return [known[name] for name in names] or list(VARIANTS)
-
-
-def table_of(variant: Variant, settings: train_imagenet.Config, num_classes: int) -> Architecture:
-    """The variant at the width, image size and input scale of the settings; the classes are no matter of width."""
-
-    def fitted(table: Architecture) -> Architecture:
-        return table.scaled(settings.width).with_sizes(image=settings.image_size, fc8=num_classes)
-
-    table = fitted(variant.table)
-    if variant.as_large_as is not None:
-        table = widened(table, fitted(variant.as_large_as).num_parameters())
-    scale = training.INITIALIZATIONS[settings.recipe.initialization].input_scale
-    return dataclasses.replace(table, name=folder_name(variant), input_scale=scale)
-
-
-def widened(table: Architecture, num_parameters: int) -> Architecture:
-    """The table at the largest width that has no more than so many parameters, found by bisection."""
-    low, high = 1.0, 64.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if table.scaled(middle).num_parameters() > num_parameters else (middle, high)
-    return table.scaled(low)
-
-
-def folder_name(variant: Variant) -> str:
-    """The variant's name without what folders do not like."""
-    return variant.name.replace(", ", "-").replace(",", "+").replace(" ", "-")
-
-
 # At 1e-2, which reduced nets of full depth are trained with, AlexNet without layers 3 and 4 never leaves ln(classes)
 LEARNING_RATES = {"demo": 3e-3, "reduced": 3e-3, "paper": 1e-2}
-NUM_ORDERS = 9_999  # of the variants, for the p-value; all of them where there are fewer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,22 +85,13 @@ class Row(Measured):
     paper: tuple[float, float, float] | None
 
 
-class Ranking(TypedDict):
-    """Spearman's rank correlation with the paper's order; None where all errors are the same."""
-
-    rho: float | None
-    p_value: float | None
-    p_contrary: float | None
-    num_variants: int
-
-
 class Result(results.Written):
     """What result.json holds."""
 
     table: str
     rows: list[Row]
     diverged: dict[str, str]  # why a variant was left out
-    rank_correlation: Ranking | None  # None for fewer than three variants
+    rank_correlation: ablation.Ranking | None  # None for fewer than three variants
     unit: str
     num_images: int  # of validation
     data: results.DataFacts
@@ -193,12 +115,12 @@ def run(config: Config, *, data: ImageSet | None = None) -> Result:
     of_batch = "" if config.batch_size is None else f"batch-size{config.batch_size}"  # here it changes the result
     folder = figure.folder_of(config, nets.RUNS / "ablation" / of_batch)
     with results.claimed(folder, COMMAND, overwrite=True, names=["table.png"]) as out:  # it goes on where it stopped
-        images = train_imagenet.open_images(settings, data)
+        images = training_run.open_images(settings, data)
         return train_and_write(config, chosen, settings, images, out)
 
 
 def train_and_write(
-    config: Config, chosen: Sequence[Variant], settings: train_imagenet.Config, images: ImageSet, out: Path
+    config: Config, chosen: Sequence[Variant], settings: training_run.Config, images: ImageSet, out: Path
 ) -> Result:
     """The same, in a folder that was claimed."""
     rows: list[Row] = []
@@ -218,7 +140,7 @@ def train_and_write(
         "table": "Table 3",
         "rows": rows,
         "diverged": diverged,
-        "rank_correlation": rank_correlation(rows),
+        "rank_correlation": ablation.rank_correlation(rows),
         "unit": "shares of the images; the paper's in percent: training top-1, validation top-1, validation top-5",
         "num_images": len(sets.validation_of(images)),
         "data": {"name": images.name, "fingerprint": images.fingerprint, "num_classes": len(images.class_names)},
@@ -230,9 +152,9 @@ def train_and_write(
     return results.write(out, COMMAND, result, {"table.png": ablation_page.draw(rows)} if rows else {})
 
 
-def settings_of(config: Config) -> train_imagenet.Config:
+def settings_of(config: Config) -> training_run.Config:
     """The settings that every variant is trained with."""
-    preset = train_imagenet.PRESETS[config.preset]
+    preset = training_run.PRESETS[config.preset]
     rate = LEARNING_RATES[config.preset] if config.learning_rate is None else config.learning_rate
     recipe = dataclasses.replace(preset.recipe, seed=config.seed, learning_rate=rate)
     recipe = dataclasses.replace(recipe, **_given(config, "num_epochs", "batch_size"))
@@ -245,7 +167,15 @@ def _given(config: Config, *names: str) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(config, name)) is not None}
 
 
-def measured(variant: Variant, settings: train_imagenet.Config, images: ImageSet, out: Path) -> Measured:
+def table_of(variant: Variant, settings: training_run.Config, num_classes: int) -> Architecture:
+    """The variant as the settings train it."""
+    scale = training.INITIALIZATIONS[settings.recipe.initialization].input_scale
+    return ablation.table_of(
+        variant, num_classes, width=settings.width, image_size=settings.image_size, input_scale=scale
+    )
+
+
+def measured(variant: Variant, settings: training_run.Config, images: ImageSet, out: Path) -> Measured:
     """The variant's row: recorded where it is done, else trained, from where it stopped, and measured.
 
     UserError where `out` holds a run of it with other settings; FloatingPointError where it diverges.
@@ -262,7 +192,7 @@ def measured(variant: Variant, settings: train_imagenet.Config, images: ImageSet
 
 
 def record_of(
-    variant: Variant, settings: train_imagenet.Config, images: ImageSet, out: Path
+    variant: Variant, settings: training_run.Config, images: ImageSet, out: Path
 ) -> tuple[Path, dict[str, Any]]:
     """(where the variant is recorded, the record, whose "row" is None before it is measured).
 
@@ -286,9 +216,9 @@ def _read_record(path: Path) -> dict[str, Any]:
     return files.read_json(path, _Record, "remove it, and the variant is trained anew")
 
 
-def train(settings: train_imagenet.Config, table: Architecture, images: ImageSet) -> None:
+def train(settings: training_run.Config, table: Architecture, images: ImageSet) -> None:
     """Train `table` in the folder of the settings, from where it stopped if it was begun there."""
-    train_imagenet.run(settings, table=table, data=images)
+    training_run.run(settings, table=table, data=images)
 
 
 def errors_of(folder: Path, images: ImageSet, batch_size: int) -> dict[str, Any]:
@@ -305,38 +235,6 @@ def errors_of(folder: Path, images: ImageSet, batch_size: int) -> dict[str, Any]
             for name, source in splits.items()
         },
         "checkpoint": results.checkpoint_of(net),
-    }
-
-
-def rank_correlation(rows: Sequence[Row]) -> Ranking | None:
-    """Spearman's rho of our validation top-1 errors and the paper's, over the rows that the paper has; None below 3.
-
-    The p-values, of this order and of the contrary one, are exact for up to seven variants, of `NUM_ORDERS` random
-    orders for more; all are None where all errors are the same.
-    """
-    pairs = [(row["error"]["validation"]["top1"], row["paper"][1]) for row in rows if row["paper"]]
-    if len(pairs) < 3:
-        return None
-    ours, papers = (scipy.stats.rankdata(errors) - (len(pairs) + 1) / 2 for errors in zip(*pairs, strict=True))
-    scale = np.sqrt((ours**2).sum() * (papers**2).sum())
-    if scale == 0:
-        return {"rho": None, "p_value": None, "p_contrary": None, "num_variants": len(pairs)}
-    options: dict[str, Any] = {"permutation_type": "pairings", "n_resamples": NUM_ORDERS, "vectorized": True}
-    same, contrary = (
-        scipy.stats.permutation_test(
-            (ours,),
-            lambda ours, axis: (ours * papers).sum(axis=axis) / scale,
-            alternative=side,
-            rng=np.random.default_rng(0),
-            **options,
-        )
-        for side in ("greater", "less")
-    )
-    return {
-        "rho": float(same.statistic),
-        "p_value": float(same.pvalue),
-        "p_contrary": float(contrary.pvalue),
-        "num_variants": len(pairs),
     }
 
 

@@ -27,9 +27,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import train_imagenet
 from experiments.pages import first_layer as first_layer_page
-from experiments.shell import command, figure, results, scans
+from experiments.shell import command, figure, results, scans, training_run
 from zfjax import nets, parallel
 from zfjax.analyses import filters, strongest
 from zfjax.analyses.filters import Bottom
@@ -209,13 +208,13 @@ def train_command(net: TrainedNet, role: str) -> str:
     checkpoint = checkpoints.load(net.path)
     if "config" not in checkpoint.settings:
         return "python -m experiments.train_imagenet; how to set it is unknown, as the net was imported"
-    stored = dataclasses.replace(train_imagenet.stored_config(checkpoint), recipe=checkpoint.recipe)
+    stored = dataclasses.replace(training_run.stored_config(checkpoint), recipe=checkpoint.recipe)
     wanted = settings_of(stored) | CHANGES[role] | {"out": net.run.with_name(f"{net.run.name}-{role}")}
     if stored.data == "demo":
         del wanted["data_dir"]  # of this machine, and not read
     flags = {
         preset: {name: value for name, value in wanted.items() if value != settings_of(config)[name]}
-        for preset, config in train_imagenet.PRESETS.items()
+        for preset, config in training_run.PRESETS.items()
     }
     preset = min(flags, key=lambda name: len(flags[name]))
     words = ["--preset", preset]
@@ -225,7 +224,7 @@ def train_command(net: TrainedNet, role: str) -> str:
     return command_line("python -m experiments.train_imagenet", *words)
 
 
-def settings_of(config: train_imagenet.Config) -> dict[str, Any]:
+def settings_of(config: training_run.Config) -> dict[str, Any]:
     """The fields of a training configuration, those of its recipe as recipe.NAME."""
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "recipe"}
     return fields | {f"recipe.{name}": value for name, value in dataclasses.asdict(config.recipe).items()}

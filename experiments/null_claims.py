@@ -24,13 +24,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import architecture_ablation, deconv_figures, invariance_curves, occlusion_maps, part_correspondence
+from experiments import deconv_figures, invariance_curves, occlusion_maps, part_correspondence
 from experiments.report import nulls
 from experiments.report.figures import CLAIMS
 from experiments.report.verdicts import Claim
 from experiments.shell import command, figure, results
 from zfjax import nets, training
-from zfjax.analyses import evolution, filters
+from zfjax.analyses import ablation, evolution, filters
 from zfjax.architecture import ZFNET
 from zfjax.data import ImageSet, demo, sets
 
@@ -99,7 +99,7 @@ def first_layers(seed: int, num_filters: int = 96) -> dict[str, Any]:
 def evaluated(seed: int) -> dict[str, Any]:
     """Table 2 of networks that all guess."""
     rng = np.random.default_rng(seed)
-    names = [architecture_ablation.folder_name(one) for one in architecture_ablation.VARIANTS if one.paper]
+    names = [ablation.folder_name(one) for one in ablation.VARIANTS if one.paper]
 
     def error() -> dict[str, Any]:
         return {views: {"top1": rng.binomial(NUM_IMAGES, GUESSING) / NUM_IMAGES} for views in ("center", "ten")}
@@ -114,12 +114,12 @@ def variants(seed: int) -> dict[str, Any]:
     rows: list[Any] = [
         {"name": one.name, "paper": one.paper, "error": {"validation": {"top1": share}}}
         for one, share in zip(
-            architecture_ablation.VARIANTS,
-            rng.binomial(NUM_IMAGES, GUESSING, len(architecture_ablation.VARIANTS)) / NUM_IMAGES,
+            ablation.VARIANTS,
+            rng.binomial(NUM_IMAGES, GUESSING, len(ablation.VARIANTS)) / NUM_IMAGES,
             strict=True,
         )
     ]
-    return {"rows": rows, "num_images": NUM_IMAGES, "rank_correlation": architecture_ablation.rank_correlation(rows)}
+    return {"rows": rows, "num_images": NUM_IMAGES, "rank_correlation": ablation.rank_correlation(rows)}
 
 
 def arms(seed: int) -> dict[str, Any]:

@@ -9,8 +9,10 @@ import pytest
 import runs
 from judges import findings, findings_of
 
-from experiments import architecture_ablation, train_imagenet
+from experiments import architecture_ablation
+from experiments.shell import training_run
 from experiments.shell.command import Stopped
+from zfjax.analyses import ablation
 from zfjax.training import loop
 
 COUNTS = {  # paper.md's list, at 1,000 classes
@@ -44,13 +46,13 @@ def run(config):
 
 
 def test_the_variants_are_those_of_table_3():
-    assert {v.name: v.table.num_parameters() for v in architecture_ablation.VARIANTS if v.paper} == COUNTS
+    assert {v.name: v.table.num_parameters() for v in ablation.VARIANTS if v.paper} == COUNTS
 
 
 @pytest.mark.parametrize("width", [1.0, 0.25])
 def test_the_four_layers_are_widened_to_the_parameters_of_the_whole_net(width):
-    settings = dataclasses.replace(train_imagenet.PRESETS["reduced"], width=width)
-    tables = {v.name: architecture_ablation.table_of(v, settings, 1000) for v in architecture_ablation.VARIANTS}
+    settings = dataclasses.replace(training_run.PRESETS["reduced"], width=width)
+    tables = {v.name: architecture_ablation.table_of(v, settings, 1000) for v in ablation.VARIANTS}
     wide, full = tables["four layers, widened"], tables["alexnet"]
     assert wide.layer_names == ("conv1", "conv2", "conv5", "fc8")
     assert 0.98 * full.num_parameters() < wide.num_parameters() <= full.num_parameters()
@@ -71,7 +73,7 @@ def test_each_variant_is_trained_and_measured_once(tiny, monkeypatch):
     rho = written["rank_correlation"]["rho"]
     assert judged["same_order"].ours == ("3 variants" if rho is None else f"Spearman's rho {rho:.2f}, 3 variants")
     assert judged["depth_matters"] is None  # not all of its variants were trained
-    monkeypatch.setattr(train_imagenet, "run", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(training_run, "run", lambda *_, **__: pytest.fail("trained again"))
     assert run(tiny)["rows"] == result["rows"]
     with pytest.raises(ValueError, match="alexnet was begun with other settings; name another"):
         run(dataclasses.replace(tiny, seed=1))
@@ -130,7 +132,7 @@ def test_a_variant_that_diverges_is_named_and_the_others_are_measured(tiny, monk
     assert result["diverged"] == {"alexnet": "loss=nan at step 7"}
     assert [row["name"] for row in result["rows"]] == ["alexnet, no fc6,7"]
     assert set(findings(tiny.out).values()) == {None}  # one variant is compared with nothing
-    shifts = {variant.name: number / 50 for number, variant in enumerate(architecture_ablation.VARIANTS)}
+    shifts = {variant.name: number / 50 for number, variant in enumerate(ablation.VARIANTS)}
     (row,) = json.loads((tiny.out / "result.json").read_text())["rows"]
     named = [{**row, "name": name, "error": {"validation": {"top1": shift}}} for name, shift in shifts.items()]
     judged = findings_of(tiny.out, rows=named)
@@ -154,9 +156,9 @@ def test_the_rank_correlation_is_spearmans_with_the_share_of_orders_that_agree_a
     same, opposite, half = ((0.9, 0.5, 0.1, 0.0), (0.1, 0.5, 0.9, 0.0), (0.5, 0.9, 0.1, 0.0))
     for errors, rho, *p in ((same, 1, 1 / 6, 1), (opposite, -1, 1, 1 / 6), (half, 0.5, 3 / 6, 5 / 6)):
         expected = {"rho": rho, "p_value": p[0], "p_contrary": p[1], "num_variants": 3}
-        assert architecture_ablation.rank_correlation(rows(*errors)) == pytest.approx(expected)
-    assert architecture_ablation.rank_correlation(rows(*half)[1:3]) is None
-    assert architecture_ablation.rank_correlation(rows(0.9, 0.9, 0.9, 0.1))["rho"] is None
+        assert ablation.rank_correlation(rows(*errors)) == pytest.approx(expected)
+    assert ablation.rank_correlation(rows(*half)[1:3]) is None
+    assert ablation.rank_correlation(rows(0.9, 0.9, 0.9, 0.1))["rho"] is None
 
 
 def test_an_unknown_variant_is_refused_with_the_known_ones(tiny):

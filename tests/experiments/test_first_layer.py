@@ -17,6 +17,7 @@ import zfjax
 from experiments import first_layer, train_imagenet
 from experiments.pages import canvas
 from experiments.pages import first_layer as first_layer_page
+from experiments.shell import training_run
 from zfjax import nets, pixels
 from zfjax.analyses import filters
 from zfjax.architecture import ReceptiveField
@@ -52,7 +53,7 @@ def params(architecture, strengths):
 
 
 RECIPE = train_imagenet.PRESETS["demo"].recipe
-CONFIG = train_imagenet.config_to_json(train_imagenet.PRESETS["demo"])
+CONFIG = training_run.config_to_json(train_imagenet.PRESETS["demo"])
 KINDS = {  # run: architecture, data, radius
     "ours": (OURS, "data", 0.1),
     "other": (OTHER, "data", 0.1),
@@ -184,7 +185,7 @@ def test_a_renormalisation_that_never_acted_is_told(runs):
 @pytest.mark.parametrize("preset", ["demo", "paper"])
 def test_the_command_trains_the_other_net_as_this_one_was_trained(tmp_path, role, preset):
     stored = train_imagenet.parse(train_imagenet.PRESETS[preset], ["--seed", "5", "--demo-sizes", "40", "50", "19"])
-    settings = {"config": train_imagenet.config_to_json(stored), "recipe": stored.recipe}
+    settings = {"config": training_run.config_to_json(stored), "recipe": stored.recipe}
     words = shlex.split(first_layer.train_command(nets.load_net(save(tmp_path / "ours", **settings)), role))
     assert words[:5] == ["python", "-m", "experiments.train_imagenet", "--preset", preset]
     parsed = train_imagenet.parse(train_imagenet.PRESETS[preset], words[5:])

@@ -10,7 +10,7 @@ import pytest
 import runs
 
 from experiments import train_imagenet
-from experiments.shell import run_folders
+from experiments.shell import run_folders, training_run
 from zfjax import files as files_of_zfjax
 from zfjax import parallel, training
 from zfjax.architecture import ZFNET
@@ -208,7 +208,7 @@ def test_without_a_preset_the_paper_is_trained():
     config = train_imagenet.parse(train_imagenet.PRESETS["paper"], [])
     assert config == train_imagenet.Config()
     assert (config.data, config.image_size, config.width) == ("imagenet", 224, 1.0)
-    assert train_imagenet.build_architecture(config, 1000) == ZFNET
+    assert training_run.build_architecture(config, 1000) == ZFNET
 
 
 def test_help_lists_the_flags_that_choose_the_settings_too(monkeypatch, capsys):

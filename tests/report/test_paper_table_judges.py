@@ -2,9 +2,9 @@
 
 import pytest
 
-from experiments import architecture_ablation
 from experiments.report import tables as report_tables
 from experiments.report.tables import TABLES
+from zfjax.analyses import ablation
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not shown"
 SHALLOW, WIDE = "alexnet, no conv3,4,fc6,7", "zfnet, conv3,4,5 of 512,1024,512"
@@ -161,12 +161,12 @@ def test_ten_crops_are_worded_as_what_is_judged():
 
 
 def test_names_are_those_that_the_experiments_write():
-    names = {variant.name for variant in architecture_ablation.VARIANTS}
+    names = {variant.name for variant in ablation.VARIANTS}
     assert {SHALLOW, WIDE, "alexnet, no conv3,4", "alexnet, no fc6,7", "zfnet, both"} <= names
     every = variants(**dict.fromkeys(names, 0.4))
     judged = [claim for claim in TABLES if claim.source == "Table 3" and claim is not report_tables.same_order]
     assert len(judged) == 7 and all(claim.judge(every) is not None for claim in judged)
-    folders = [architecture_ablation.folder_name(variant) for variant in architecture_ablation.VARIANTS]
+    folders = [ablation.folder_name(variant) for variant in ablation.VARIANTS]
     members = evaluated(None, *[0.4] * len(folders), names=folders)
     of_nets = [claim for claim in TABLES if claim.source == "Table 2"][2:]
     assert len(of_nets) == 2 and all(claim.judge(members) is not None for claim in of_nets)

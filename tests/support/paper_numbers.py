@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.architecture_ablation import VARIANTS, rank_correlation
+from zfjax.analyses.ablation import VARIANTS, rank_correlation
 
 TRAINING = {"num_classes": 1000, "num_images": 1_281_167, "epochs": 70.0, "width": 1.0}
 CHECKPOINT = {"path": "the paper's", "fingerprint": "", "training": TRAINING}
