@@ -192,14 +192,16 @@ def names_of(layer: str) -> tuple[str, str]:
 
 def contents(net: nets.Net, drawn: Drawn, result: Result) -> dict[str, Figure | dict[str, Any]]:
     """{file: page or arrays}: two for each layer, and the overview."""
-    facts, first = result["layers"], getattr(net, "first_filters", None)
+    facts, first = result["layers"], nets.own_filters(net)
     written: dict[str, Figure | dict[str, Any]] = {}
     for layer, of in drawn.items():
-        filters = first if layer == net.layers[0] else None
+        filters = first if layer == nets.lowest_layer(net) else None
         arrays, page = names_of(layer)
         written[arrays] = dict(strongest.arrays(of))
         written[page] = deconv_page.layer_page(filters, layer, of, facts[layer])
-    written["overview.png"] = deconv_page.overview_page(None if first is None else (net.layers[0], first), drawn, facts)
+    written["overview.png"] = deconv_page.overview_page(
+        None if first is None else (nets.lowest_layer(net), first), drawn, facts
+    )
     return written
 
 

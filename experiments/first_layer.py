@@ -11,7 +11,8 @@ renormalisation a few filters dominate, unless none ever reached the radius (so 
 nets of half width on photos of ten classes: too fine for its own grid is 44 % of the energy of AlexNet's filters, 20 %
 of ZFNet's; 15 % and 25 % of the filters peak at middle frequencies.
 
-Any net that shows its first filters can be drawn alone; how a net was trained is known of runs only.
+Any net can be drawn alone: its first filters are read from its program, as its images meet them, or are what it says
+(`FunctionNet(..., first_filters=)`). How a net was trained is known of runs only, so that only they are compared.
 Writes to <run>/figures/first_layer (or --out): first_layer.png, numbers.png, result.json, and for each net <net>.npz
 with filters and projections. The strongest activations stay in <run>/scans, and later calls start from them.
 """
@@ -139,8 +140,8 @@ def load_nets(config: Config, net: Net | None = None) -> dict[str, Net]:
             )
     if "clipped" in trained:
         check_roles(config, trained)
-    else:
-        filters.check_bottom(by_role["clipped"])
+    for one in by_role.values():
+        filters.check_bottom(one)
     return by_role
 
 
@@ -160,10 +161,10 @@ def check_roles(config: Config, by_role: Mapping[str, TrainedNet]) -> None:
             raise UserError(f"{named_net}: {wanted} renormalisation (--renormalize-radius) is needed")
     if "unclipped" in by_role and by_role["unclipped"].architecture != ours.architecture:
         raise UserError(f"unclipped={str(config.unclipped)!r}: the architecture of {ours.path} is needed")
-    strides = {role: filters.stride_of(net) or 0 for role, net in by_role.items()}
-    if "alexnet" in by_role and strides["alexnet"] <= strides["clipped"]:
+    strides = {role: nets.size_of(filters.stride_of(net) or 0) for role, net in by_role.items()}
+    if "alexnet" in by_role and min(strides["alexnet"]) <= min(strides["clipped"]):
         raise UserError(
-            f"alexnet={str(config.alexnet)!r}: a first layer of a stride above {strides['clipped']} is needed"
+            f"alexnet={str(config.alexnet)!r}: a first layer of a stride above {min(strides['clipped'])} is needed"
         )
 
 
@@ -191,8 +192,15 @@ def not_applicable(net: Net, bottom: Bottom) -> dict[str, str]:
     parts = {}
     if not isinstance(net, TrainedNet):
         parts["renormalisation"] = f"{net.name} is no training run, so that its recipe and its data are not known"
+        parts["the comparison with AlexNet"] = "only runs that were trained on the same data are compared"
     if bottom.stride is None:
-        parts["aliasing"] = "the stride of the first filters is not known"
+        whole = bottom.kernel.shape[:2] == nets.size_of(net.image_size)
+        sees = "each of the first filters is as large as the image, so that they stand on no grid"
+        parts["aliasing"] = sees if whole else "the stride of the first filters is not known"
+    if bottom.alive is None:
+        parts["filters that no image excites"] = (
+            f"{nets.lowest_layer(net)}, the lowest layer of {net.name}, is not made of the first filters alone"
+        )
     if bottom.second is None:
         parts["the second layer"] = "no second layer has maps"
     return parts
@@ -235,7 +243,8 @@ def contents(bottoms: Mapping[str, Bottom], result: Result) -> dict[str, Figure 
     files: dict[str, Figure | dict[str, np.ndarray]] = {}
     for role, one in bottoms.items():
         second = {} if one.second is None else dict(strongest.arrays(one.second))
-        files[f"{role}.npz"] = {"kernel": one.kernel, "alive": one.alive, **second}
+        alive = {} if one.alive is None else {"alive": one.alive}
+        files[f"{role}.npz"] = {"kernel": one.kernel, **alive, **second}
     files["first_layer.png"] = first_layer_page.filters_page(bottoms, result)
     files["numbers.png"] = first_layer_page.numbers_figure(bottoms, result)
     return files

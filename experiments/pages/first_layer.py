@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from zfjax import pixels
 from zfjax.analyses import filters
 from zfjax.analyses.filters import Bottom
 from zfjax.analyses.strongest import OUTSIDE, Strongest
-from zfjax.nets import size_of
+from zfjax.nets import Size, size_of
 from zfjax.training import filter_rms
 
 HALF = (PAGE - canvas.GAP) // 2  # pixels, the width of a panel
@@ -96,8 +97,18 @@ def caption(result: Mapping[str, Any]) -> list[str]:
         "fine: beyond 1 / (2 stride) cycles per pixel, where the grid takes it for something coarser (aliasing), so "
         "that it comes back as blocks and repeated dots.",
         canvas.SWITCHES_NOTE,
+        *(channels_note(result["nets"]["clipped"]["channels"])),
         *notes,
         *(f"Left out: {part}, as {reason}." for part, reason in result["not_applicable"].items()),
+    ]
+
+
+def channels_note(channels: int) -> list[str]:
+    """How filters of other channels than those of colours are drawn."""
+    if channels in (1, 3):
+        return ["The images have one channel: filters are drawn in grey."] if channels == 1 else []
+    return [
+        f"The images have {channels} channels: a filter is drawn as {channels} tiles in grey, one a channel, in rows."
     ]
 
 
@@ -105,16 +116,33 @@ def summary_line(facts: Mapping[str, Any]) -> str:
     """The filters of one net: their size, how many are dead, how many lie at middle frequencies."""
     (height, width), middle = size_of(facts["size"]), facts["band_peaks"]["middle"]
     dead = f"{facts['dead_by_weight']['count']} of {facts['num_filters']} dead"
-    stride = "" if facts["stride"] is None else f", stride {facts['stride']}"
+    stride = "" if facts["stride"] is None else f", stride {_stride_words(facts['stride'])}"
     return f"{height}x{width}{stride}; {dead}; {middle:.0%} peak at middle frequencies"
 
 
+def _stride_words(stride: Size) -> str:
+    """ "2", or "2 down, 3 across"."""
+    down, across = size_of(stride)
+    return f"{down}" if down == across else f"{down} down, {across} across"
+
+
 def filter_sheet(kernel: np.ndarray, scale: float) -> np.ndarray:
-    """Filters [h, w, C, N], all with `scale` as white, in a sheet HALF wide. -> uint8"""
-    columns = int(np.ceil(np.sqrt(8 / 3 * kernel.shape[-1])))  # 96 filters: 6 rows of 16
-    side = (HALF + pixels.TILE_GAP) // columns - pixels.TILE_GAP
-    tiles = pixels.resized(pixels.signed_pictures(np.moveaxis(kernel, -1, 0), scale), side)
-    return _widened(pixels.mosaic(tiles, columns))
+    """Filters [h, w, C, N], all with `scale` as white, in a sheet HALF wide. -> uint8
+
+    Three channels are colours, one is grey; of any other number each is a grey tile of its filter's block.
+    """
+    height, width, channels, num = kernel.shape
+    apart = 1 if channels in (1, 3) else math.ceil(channels**0.5)  # tiles in a row of a filter's block
+    columns = max(1, min(num, int(np.ceil(np.sqrt(8 / 3 * num)))))  # 96 filters: 6 rows of 16
+    gap = pixels.TILE_GAP if apart == 1 else 3 * pixels.TILE_GAP
+    side = max(1, ((HALF + gap) // columns - gap - (apart - 1)) // apart)
+    if apart == 1:
+        blocks = pixels.resized(pixels.signed_pictures(np.moveaxis(kernel, -1, 0), scale), side)
+    else:
+        each = kernel.transpose(3, 2, 0, 1).reshape(num * channels, height, width, 1)
+        tiles = pixels.resized(pixels.signed_pictures(each, scale), side)
+        blocks = np.stack([pixels.mosaic(of, apart, 1) for of in tiles.reshape(num, channels, *tiles.shape[1:])])
+    return _widened(pixels.mosaic(blocks, columns, gap))
 
 
 def projection_sheet(strongest: Strongest) -> np.ndarray:
@@ -131,7 +159,7 @@ def projection_sheet(strongest: Strongest) -> np.ndarray:
 
 def _widened(sheet: np.ndarray) -> np.ndarray:
     """White at the right up to HALF, so that the panels below each other align."""
-    return np.pad(sheet, ((0, 0), (0, HALF - sheet.shape[1]), (0, 0)), constant_values=255)
+    return np.pad(sheet, ((0, 0), (0, max(0, HALF - sheet.shape[1])), (0, 0)), constant_values=255)
 
 
 def numbers_figure(bottoms: Mapping[str, Bottom], result: Mapping[str, Any]) -> Figure:
@@ -149,7 +177,7 @@ def numbers_figure(bottoms: Mapping[str, Bottom], result: Mapping[str, Any]) -> 
             spectrum.plot(centres, 100 * of_filters.energy.mean(axis=0), COLOURS[role], label=label)
             if (stride := result["nets"][role]["stride"]) is not None:
                 dashed = {"color": COLOURS[role], "linestyle": "--", "linewidth": 1}
-                spectrum.axvline(1 / (2 * stride), **dashed, label=f"1 / (2 stride), {one.title}")
+                spectrum.axvline(1 / (2 * max(size_of(stride))), **dashed, label=f"1 / (2 stride), {one.title}")
     strength.axhline(filters.DEAD, color="0.4", linestyle=":", linewidth=1, label="dead below")
     strength.set_yscale("log")
     strength.set_xlabel("filters, strongest first (%)")

@@ -309,7 +309,7 @@ class FirstLayer(TypedDict):
     num_filters: int
     dominance: Dominance
     dead_by_weight: Dead
-    dead_by_activity: Dead
+    dead_by_activity: NotRequired[Dead]  # absent where the network has no layer of the filters' maps
     band_energy: Bands
     of_filters: NotRequired[SingleFilters]  # earlier versions did not write it
     # absent where the filters' stride is not known

@@ -6,6 +6,7 @@ import shlex
 import shutil
 
 import foreign_nets
+import jax
 import numpy as np
 import pytest
 from judges import findings
@@ -288,7 +289,7 @@ def test_a_net_that_is_none_of_ours_stands_alone_and_says_what_is_not_known(fore
     assert facts["dominance"] == filters.dominance(kernel)._asdict()
     assert (facts["architecture"], facts["size"], facts["stride"], facts["num_filters"]) == ("small", 3, None, 4)
     assert "aliased_energy" not in facts and result["missing"] == {} and result["renormalisation_acted"] is None
-    assert set(result["not_applicable"]) == {"renormalisation", "aliasing"}
+    assert set(result["not_applicable"]) == {"renormalisation", "the comparison with AlexNet", "aliasing"}
     assert all(name.split("/")[-1].startswith("picture ") for row in facts["images_of_layer_2"] for name in row if name)
     with np.load(foreign["out"] / "clipped.npz") as saved:
         np.testing.assert_array_equal(saved["kernel"], kernel)
@@ -319,9 +320,70 @@ def test_nets_whose_first_filters_are_not_there_or_not_of_the_first_layer_are_re
         with pytest.raises(ValueError, match=message):
             first_layer.run(first_layer.Config(**foreign), net=small(**changes))
 
-    refused("net='small': the filters of a convolution at its bottom are needed", first_filters=None)
+    resized = lambda params, images: foreign_nets.forward(  # noqa: E731
+        params, jax.image.resize(jax.image.resize(images, (len(images), 30, 42, 3), "linear"), images.shape, "linear")
+    )
+    refused("its first filters cannot be read, as its first weights meet", first_filters=None, fn=resized)
     refused(r"first_filters of shape \(3, 3, 3, 5\); its first layer has 4 maps", first_filters=np.zeros((3, 3, 3, 5)))
     assert not foreign["out"].exists()
+
+
+def test_the_filters_of_any_net_are_read_from_its_program(foreign, capsys):
+    result = first_layer.run(first_layer.Config(**foreign), net=foreign_nets.SMALL)
+    kernel, facts = np.asarray(foreign_nets.SMALL.params["conv1"]), result["nets"]["clipped"]
+    assert facts["dominance"] == filters.dominance(kernel)._asdict()
+    assert (facts["size"], facts["stride"], facts["channels"], facts["num_filters"]) == (3, 1, 3, 4)
+    assert facts["aliased_energy"] == 0 and set(result["not_applicable"]) == {
+        "renormalisation",
+        "the comparison with AlexNet",
+    }
+    with np.load(foreign["out"] / "clipped.npz") as saved:
+        np.testing.assert_array_equal(saved["kernel"], kernel)
+        assert saved["alive"].shape == (4,)
+    first_layer.report(result)
+    assert "left out: the comparison with AlexNet, as only runs" in capsys.readouterr().out
+
+
+def test_a_net_that_has_no_layer_of_its_first_filters_draws_them_and_says_so(foreign):
+    def upper(params, images):
+        every = foreign_nets.forward(params, images)
+        return {name: every[name] for name in ("conv2", "logits")}
+
+    result = first_layer.run(first_layer.Config(**foreign), net=small(fn=upper, layers=(), first_filters=None))
+    facts = result["nets"]["clipped"]
+    assert facts["num_filters"] == 4 and "dead_by_activity" not in facts
+    assert result["not_applicable"]["filters that no image excites"].startswith("conv2, the lowest layer of small, is")
+    assert len(facts["maps_of_layer_2"]) == 2
+    with np.load(foreign["out"] / "clipped.npz") as saved:
+        assert "alive" not in saved and saved["projections"].shape[:2] == (2, 9)
+
+
+def test_units_of_a_dense_net_are_filters_as_large_as_the_image(foreign):
+    weights = np.random.default_rng(0).normal(size=(6 * 8 * 3, 5)).astype(np.float32)
+
+    def dense(images):
+        hidden = jax.nn.relu(images.reshape(len(images), -1) @ weights)
+        return {"hidden": hidden, "logits": hidden[:, :2]}
+
+    net = nets.FunctionNet(dense, image_size=(6, 8), name="dense")
+    result = first_layer.run(first_layer.Config(**foreign), net=net)
+    assert result["nets"]["clipped"]["size"] == (6, 8) and result["nets"]["clipped"]["stride"] is None
+    assert result["not_applicable"]["aliasing"].startswith("each of the first filters is as large as the image")
+    with np.load(foreign["out"] / "clipped.npz") as saved:
+        np.testing.assert_array_equal(saved["kernel"], weights.reshape(6, 8, 3, 5))
+
+
+def test_channels_other_than_colours_are_tiles_of_grey_beside_each_other():
+    kernel = np.zeros((2, 2, 4, 3), np.float32)
+    for channel in range(4):
+        kernel[:, :, channel] = channel / 3
+    sheet = first_layer_page.filter_sheet(kernel, 1.0)
+    assert sheet.shape[1] == first_layer_page.HALF and (sheet == sheet[..., :1]).all()
+    side = next(n for n in range(1, 200) if sheet[5, n + 1, 0] == 255)  # up to the gap after the first tile
+    corners = [int(sheet[5 + down, 5 + across, 0]) for down in (0, side + 3) for across in (0, side + 3)]
+    assert corners == [128, 170, 213, 255]
+    assert "4 channels: a filter is drawn as 4 tiles in grey" in first_layer_page.channels_note(4)[0]
+    assert first_layer_page.channels_note(3) == []
 
 
 def test_only_trained_runs_are_compared(runs):

@@ -15,7 +15,6 @@ from zfjax import nets
 from zfjax.analyses import strongest, top_activations
 from zfjax.analyses.strongest import Strongest
 from zfjax.analyses.top_activations import State
-from zfjax.architecture import Conv
 from zfjax.data import Source
 from zfjax.errors import UserError
 from zfjax.nets import Net, Size
@@ -212,10 +211,10 @@ class Bottom(NamedTuple):
     """The bottom of one net: its first filters, and some maps of the layer above."""
 
     name: str  # its architecture's, or what the net itself is called
-    layers: tuple[str, ...]  # the first, and the second where there is one
+    layers: tuple[str, ...]  # what the filters are called, and the second layer where there is one
     kernel: np.ndarray  # float32 [h, w, C, N], the first layer's filters
-    alive: np.ndarray  # bool [N], some image excites the filter
-    stride: int | None  # pixels between two places of the filters; None where it is not known
+    alive: np.ndarray | None  # bool [N], some image excites the filter; None where the net has no layer of their maps
+    stride: Size | None  # pixels between two places of the filters; None where it is not known
     second: Strongest | None  # some maps of layer 2 and the images that excite each most; None without a layer 2
     units: tuple[str, ...] = ()  # what these maps are called
 
@@ -226,42 +225,27 @@ class Bottom(NamedTuple):
 
 
 def check_bottom(net: Net) -> tuple[str, ...]:
-    """The two lowest layers that have maps, or the one; UserError where the net does not show its first filters."""
-    kernel = _first_filters(net)
-    if kernel is None:
-        raise UserError(
-            f"net={net.name!r}: the filters of a convolution at its bottom are needed; of a function they are what "
-            "`FunctionNet(..., first_filters=)` says, [h, w, C, N]"
-        )
-    nets.check_weights(net)
-    layers = nets.map_layers(net)[:2]
-    num_maps = nets.shapes_of(net, layers[:1])[layers[0]][-1] if layers else 0
-    if kernel.ndim != 4 or kernel.shape[-1] != num_maps:
-        raise UserError(
-            f"net={net.name!r}: first_filters of shape {kernel.shape}; its first layer has {num_maps} maps, so "
-            f"[h, w, C, {num_maps}] is needed"
-        )
-    return layers
+    """The layers that are looked at, from the image up: that of the first filters' maps, and the next one with maps.
 
-
-def stride_of(net: Net) -> int | None:
-    """Pixels between two places of the net's first filters; None where that cannot be known.
-
-    A table says it. Of any other net it is known where the field of the first layer's places is no larger than the
-    filters, for then nothing but them lies between.
+    UserError where the net's first filters cannot be read, in words that say why. Where the lowest layer stands above
+    more weights than theirs, it is the next one, and the filters have no layer of their own.
     """
-    if isinstance(net, nets.OfTable):
-        row = net.architecture.layers[0]
-        return row.stride if isinstance(row, Conv) else None
-    kernel, field = _first_filters(net), net.receptive_field(check_bottom(net)[0])
-    return field.stride if field is not None and kernel is not None and field.size == max(kernel.shape[:2]) else None
+    nets.check_weights(net)
+    is_own, maps = nets.first_filters(net).is_own, nets.map_layers(net)
+    return (maps[:2] or (nets.lowest_layer(net),)) if is_own else maps[:1]
+
+
+def stride_of(net: Net) -> Size | None:
+    """Pixels between two places of the net's first filters, or (down, across); None where that cannot be known."""
+    stride = nets.first_filters(net).stride
+    return stride if stride is None or stride[0] != stride[1] else stride[0]
 
 
 def look(net: Net, source: Source, state: State, *, num_maps: int, seed: int = 0) -> Bottom:
     """The net's first filters, which of them are alive, and some maps of its second layer, projected.
 
     Args:
-      net: any network that shows its first filters.
+      net: any network whose first filters can be read.
       source: the split that `state` was scanned from.
       state: {layer: TopActivations} of the layers of `check_bottom`.
       num_maps, seed: how many maps of the second layer are drawn, and which.
@@ -275,18 +259,20 @@ def look(net: Net, source: Source, state: State, *, num_maps: int, seed: int = 0
       state = top_activations.scan(zfjax.nets.features_of_pictures(net, layers), batches, state)
       filters.look(net, photos, state, num_maps=16).kernel
     """
-    first, *rest = layers = check_bottom(net)
+    layers, first = check_bottom(net), nets.first_filters(net)
+    own, above = (layers[:1], layers[1:]) if first.is_own else ((), layers)
     drawn, units = None, []
-    if rest:
-        (second,) = rest
+    if above:
+        (second,) = above
         if not top_activations.alive(state[second]).any():
             raise UserError(f"{net.name}: no validation image excites any map of {second}, so there is nothing to draw")
         maps = strongest.choose_maps(state[second], num_maps, seed)
         drawn = strongest.project_and_cut(net, source, state[second], maps, layer=second)
         units = [nets.unit_name(net, second, number) for number in maps]
-    name, kernel = net.architecture.name if isinstance(net, nets.OfTable) else net.name, _first_filters(net)
-    assert kernel is not None  # check_bottom refused it else
-    return Bottom(name, layers, kernel, top_activations.alive(state[first]), stride_of(net), drawn, tuple(units))
+    name = net.architecture.name if isinstance(net, nets.OfTable) else net.name
+    called = own or (first.module or "the first weights",)
+    alive = top_activations.alive(state[own[0]]) if own else None
+    return Bottom(name, (*called, *above), first.kernel, alive, stride_of(net), drawn, tuple(units))
 
 
 class Filters(TypedDict):
@@ -316,12 +302,13 @@ class Numbers(TypedDict):
 
     architecture: str
     num_filters: int
+    channels: int  # of the images
     size: Size  # pixels
-    stride: int | None  # pixels; None where it is not known
+    stride: Size | None  # pixels; None where it is not known
     dominance: DominanceFacts
     largest_rms: float
     dead_by_weight: Filters
-    dead_by_activity: Filters
+    dead_by_activity: NotRequired[Filters]  # absent where the net has no layer of the filters' maps
     band_energy: dict[str, float]  # by BANDS
     band_peaks: dict[str, float]
     of_filters: OfFilters
@@ -345,16 +332,18 @@ def measure(bottom: Bottom) -> Numbers:
     facts: Numbers = {
         "architecture": bottom.name,
         "num_filters": kernel.shape[-1],
+        "channels": kernel.shape[2],
         "size": height if height == width else (height, width),
         "stride": bottom.stride,
         "dominance": {"largest_over_median": spread.largest_over_median, "energy_share": spread.energy_share},
         "largest_rms": float(np.max(filter_rms(kernel))),
         "dead_by_weight": {"count": int(is_weak.sum()), "share": float(is_weak.mean())},
-        "dead_by_activity": {"count": int((~bottom.alive).sum()), "share": float((~bottom.alive).mean())},
         "band_energy": {band: float(share.mean()) for band, share in energy.items()},
         "band_peaks": {band: float(inside.mean()) for band, inside in in_band.items()},
         "of_filters": {"rms": _rms(kernel).tolist(), "middle": energy["middle"].tolist()},
     }
+    if bottom.alive is not None:
+        facts["dead_by_activity"] = {"count": int((~bottom.alive).sum()), "share": float((~bottom.alive).mean())}
     if bottom.stride is not None:
         aliased = aliased_energy(kernel[..., ~is_weak], bottom.stride)
         facts["aliased_energy"] = float(aliased.mean())
@@ -366,9 +355,3 @@ def measure(bottom: Bottom) -> Numbers:
         facts["images_of_layer_2"] = bottom.second.names.tolist()
         facts["projections_of_layer_2"] = strongest.notes(bottom.second)
     return facts
-
-
-def _first_filters(net: Net) -> np.ndarray | None:
-    """float32 [h, w, C, N] of a net that shows them."""
-    kernel = getattr(net, "first_filters", None)
-    return None if kernel is None else np.asarray(kernel, np.float32)

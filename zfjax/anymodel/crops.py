@@ -399,3 +399,5 @@ _RULES: dict[str, Callable[[Node, Sequence[State], tuple[int, ...]], _Map]] = {
     "rev": _beside,
     "split": _beside,
 }
+# Operations that leave each channel by itself, or look at several without making others of them.
+KEEP_CHANNELS = frozenset(_RULES) - {"conv_general_dilated", "dot_general", "cond"} | {"reduce_precision", "copy_p"}

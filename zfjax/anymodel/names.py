@@ -202,7 +202,7 @@ def features_at(
     """
     layers = layers_of(program) if layers is None else layers
     places = {(layers[path].place, layers[path].result) for path in paths}
-    values = _values_at(program, jax.tree.leaves(images), places) if places else {}
+    values = values_at(program, jax.tree.leaves(images), places) if places else {}
     features = {}
     for path in paths:
         value, axis = values[layers[path].place, layers[path].result], layers[path].batch_axis
@@ -309,7 +309,7 @@ def _in_round(place: Place, rounds: Mapping[int, int]) -> Place:
 _Target = tuple[Place, int]  # place of an operation with the numbers of rounds, number of its result
 
 
-def _values_at(
+def values_at(
     program: core.ClosedJaxpr, operands: Sequence[Any], targets: Collection[_Target]
 ) -> dict[_Target, jax.Array]:
     """The results of operations anywhere in a program; of the rest only what they need is run."""
@@ -359,7 +359,7 @@ def _values_in(eqn: core.JaxprEqn, operands: Sequence[Any], targets: Collection[
         some = [(place[1:], result) for place, result in targets if place[0] == number]
         is_scan = eqn.primitive.name == "scan"
         inputs = _operands_of_round(eqn, operands, number) if is_scan else operands
-        values = _values_at(programs[0 if is_scan else number], inputs, some)
+        values = values_at(programs[0 if is_scan else number], inputs, some)
         results |= {((number, *place), result): value for (place, result), value in values.items()}
     return results
 

@@ -385,8 +385,8 @@ def _write(
         chunks.setdefault(index // CHUNK, {})[str(index)] = record
     for number, chunk in chunks.items():
         page.write(f"data/images-{number}.js", site.script(f"images-{number}", chunk))
-    if facts["filters"] is not None:
-        pictures = pixels.filter_pictures(net.first_filters)[0]  # type: ignore[attr-defined]
+    if facts["filters"] is not None and (kernel := nets.own_filters(net)) is not None:
+        pictures = pixels.filter_pictures(kernel)[0]
         page.write("img/filters.webp", sprites.webp(sprites.in_square(pictures), fine=True))
     page.write("data/net.js", site.script("net", {**facts, "chunk": CHUNK}))
     for name in site.STATIC:

@@ -187,11 +187,11 @@ def _likeness(net: Net, source: Source, measured: Mapping[str, Measured]) -> dic
 
 def _filter_size(net: Net, layers: Sequence[str]) -> dict[str, Any] | None:
     """Where the filters of the first layer stand on their sheet."""
-    kernel = getattr(net, "first_filters", None)
-    if kernel is None or net.layers[0] not in layers:
+    kernel = nets.own_filters(net) if nets.lowest_layer(net) in layers else None
+    if kernel is None:
         return None
     return {
-        "layer": net.layers[0],
+        "layer": nets.lowest_layer(net),
         "size": kernel.shape[:2],
         "columns": sprites.num_columns(kernel.shape[3]),
         "scale": number_of(pixels.filter_pictures(kernel)[1]),

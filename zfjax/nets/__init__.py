@@ -5,7 +5,9 @@ looked at in the same words: `net.prepare` makes the network's input of pictures
 images that every analysis takes, `net.project` carries single units down to pixels.
 """
 
+from zfjax.anymodel.first_filters import FirstFilters
 from zfjax.data import num_channels
+from zfjax.nets.beginning import first_filters, lowest_layer, own_filters
 from zfjax.nets.functions import FunctionNet
 from zfjax.nets.opening import load_epochs, load_net, newest_run, object_of
 from zfjax.nets.places import places_of
@@ -32,6 +34,7 @@ from zfjax.nets.views import Views, read_views
 from zfjax.pixels import Size, size_of
 
 __all__ = [
+    "FirstFilters",
     "FunctionNet",
     "Net",
     "OfTable",
@@ -45,16 +48,19 @@ __all__ = [
     "check_weights",
     "class_words",
     "features_of_pictures",
+    "first_filters",
     "hidden_layers",
     "home_of",
     "load_epochs",
     "load_net",
     "logit_names",
     "logits_layer",
+    "lowest_layer",
     "map_layers",
     "newest_run",
     "num_channels",
     "object_of",
+    "own_filters",
     "places_of",
     "project_ways",
     "read_views",

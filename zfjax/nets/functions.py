@@ -65,7 +65,7 @@ class FunctionNet:
       mean_colour: of the training pictures, 0 to 255 for each channel, which an occluding square shows; None where it
         is not known.
       receptive_fields: {layer: ReceptiveField} of layers of which the program does not prove it.
-      first_filters: float32 [h, w, C, N], the filters of the first layer, to be drawn; None where there are none.
+      first_filters: float32 [h, w, C, N], the filters of the first layer, to be drawn; None: those of the program.
       on_unknown: as for `zfjax.with_relu_rule`; of a mapping its pairs are kept, in their order.
       on_mixing: as for `zfjax.project_fn`.
       layers: from the image up; keys of what `fn` gives, paths of modules inside it, of those that `zfjax.layers`
@@ -164,7 +164,7 @@ class FunctionNet:
 
     def with_params(self, params: Any) -> FunctionNet:
         """The same function with other parameters: another epoch, weights drawn anew. Their training is not known."""
-        other = replace(self, params=params, training=None)
+        other = replace(self, params=params, training=None, first_filters=None)  # they are read off the program
         object.__setattr__(other, "_compiled", self._compiled)  # the same function, so the same programs
         return other
 
