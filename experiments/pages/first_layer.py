@@ -121,7 +121,7 @@ def summary_line(facts: Mapping[str, Any]) -> str:
 
 
 def _stride_words(stride: Size) -> str:
-    """ "2", or "2 down, 3 across"."""
+    """The stride in words: "2", or "2 down, 3 across" where they differ."""
     down, across = size_of(stride)
     return f"{down}" if down == across else f"{down} down, {across} across"
 
