@@ -162,7 +162,9 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
                 "units": [nets.unit_name(net, layer, number) for number in of.maps],
                 "images": drawn[layer].names[:, 0].tolist(),
                 "robust": maximization.score(robust[layer], best) if robust else None,
-                "judged": judged(net, asked, layer, of, robust.get(layer)) if asked is not None else None,
+                "judged": judged(net, asked, layer=layer, plain=of, robust=robust.get(layer))
+                if asked is not None
+                else None,
             }
         result: Result = {
             "figure": "gradient ascent beside the deconvnet",
@@ -174,10 +176,12 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             "seed": config.seed,
             **results.provenance(net, data, config),
         }
-        return results.write(out, COMMAND, result, contents(climbed, robust, drawn, result))
+        return results.write(
+            out, result, command=COMMAND, contents=contents(climbed, robust, drawn=drawn, result=result)
+        )
 
 
-def judged(net: Net, judge: Net, layer: str, plain: Climbed, robust: Climbed | None) -> Judged:
+def judged(net: Net, judge: Net, *, layer: str, plain: Climbed, robust: Climbed | None) -> Judged:
     """What the second network says of the climbed classes."""
     of_plain, of_robust = (
         None if of is None else robust_ascent.agreement(net, of, layer=layer, judge=judge) for of in (plain, robust)
@@ -223,7 +227,7 @@ def arrays_of(layer: str) -> str:
 
 
 def contents(
-    climbed: Mapping[str, Climbed], robust: Mapping[str, Climbed], drawn: Mapping[str, Strongest], result: Result
+    climbed: Mapping[str, Climbed], robust: Mapping[str, Climbed], *, drawn: Mapping[str, Strongest], result: Result
 ) -> dict[str, Figure | dict[str, np.ndarray]]:
     """{file: page or arrays}: the arrays of each layer, and the two pages."""
     written: dict[str, Figure | dict[str, np.ndarray]] = {
@@ -234,7 +238,7 @@ def contents(
         }
         for layer, of in climbed.items()
     }
-    written["climbs.png"] = maximization_page.climbs_page(climbed, robust, drawn, result)
+    written["climbs.png"] = maximization_page.climbs_page(climbed, robust, drawn=drawn, result=result)
     written["paths.png"] = maximization_page.paths_figure(climbed, result)
     return written
 
@@ -259,7 +263,9 @@ def report(result: Result) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report, when_stopped="the same command goes on where the scan was last saved")
+    command.main(
+        Config, run, doc=__doc__, report=report, when_stopped="the same command goes on where the scan was last saved"
+    )
 
 
 if __name__ == "__main__":

@@ -116,21 +116,21 @@ def run(config: Config, *, data: ImageSet | None = None) -> Result:
     folder = figure.folder_of(config, nets.RUNS / "ablation" / of_batch)
     with results.claimed(folder, COMMAND, overwrite=True, names=["table.png"]) as out:  # it goes on where it stopped
         images = training_run.open_images(settings, data)
-        return train_and_write(config, chosen, settings, images, out)
+        return train_and_write(config, chosen, settings=settings, images=images, out=out)
 
 
 def train_and_write(
-    config: Config, chosen: Sequence[Variant], settings: training_run.Config, images: ImageSet, out: Path
+    config: Config, chosen: Sequence[Variant], *, settings: training_run.Config, images: ImageSet, out: Path
 ) -> Result:
     """The same, in a folder that was claimed."""
     rows: list[Row] = []
     diverged = {}
     for variant in chosen:  # all of them first: what cannot be measured is refused before hours of training
-        record_of(variant, settings, images, out)
+        record_of(variant, settings, images=images, out=out)
     for number, variant in enumerate(chosen, start=1):
         print(f"{number} of {len(chosen)}: {variant.name}")
         try:
-            row = measured(variant, settings, images, out)
+            row = measured(variant, settings, images=images, out=out)
         except FloatingPointError as error:
             print(error)
             diverged[variant.name] = str(error)
@@ -149,7 +149,7 @@ def train_and_write(
         "config": config,
         "versions": results.versions(),
     }
-    return results.write(out, COMMAND, result, {"table.png": ablation_page.draw(rows)} if rows else {})
+    return results.write(out, result, command=COMMAND, contents={"table.png": ablation_page.draw(rows)} if rows else {})
 
 
 def settings_of(config: Config) -> training_run.Config:
@@ -175,12 +175,12 @@ def table_of(variant: Variant, settings: training_run.Config, num_classes: int) 
     )
 
 
-def measured(variant: Variant, settings: training_run.Config, images: ImageSet, out: Path) -> Measured:
+def measured(variant: Variant, settings: training_run.Config, *, images: ImageSet, out: Path) -> Measured:
     """The variant's row: recorded where it is done, else trained, from where it stopped, and measured.
 
     UserError where `out` holds a run of it with other settings; FloatingPointError where it diverges.
     """
-    folder, (path, record) = out / folder_name(variant), record_of(variant, settings, images, out)
+    folder, (path, record) = out / folder_name(variant), record_of(variant, settings, images=images, out=out)
     if record["row"] is None:
         files.save_json(path, record)  # before it begins, so that no other settings go on with it
         began = time.monotonic()
@@ -192,7 +192,7 @@ def measured(variant: Variant, settings: training_run.Config, images: ImageSet, 
 
 
 def record_of(
-    variant: Variant, settings: training_run.Config, images: ImageSet, out: Path
+    variant: Variant, settings: training_run.Config, *, images: ImageSet, out: Path
 ) -> tuple[Path, dict[str, Any]]:
     """(where the variant is recorded, the record, whose "row" is None before it is measured).
 
@@ -253,7 +253,7 @@ def report(result: Result) -> None:
 def main() -> None:
     """The command line."""
     try:
-        command.main(Config, run, __doc__, report, when_stopped="the same command goes on")
+        command.main(Config, run, doc=__doc__, report=report, when_stopped="the same command goes on")
     except Stopped as stopped:
         print("stopped; the same command goes on")
         raise SystemExit(stopped.exit_status) from None

@@ -96,7 +96,9 @@ def run(config: Config, *, net: nets.Net | None = None) -> Result:
             "config": config,
             "versions": results.versions(),
         }
-        return results.write(out, COMMAND, result, {"architecture.png": architecture_page.draw(result)})
+        return results.write(
+            out, result, command=COMMAND, contents={"architecture.png": architecture_page.draw(result)}
+        )
 
 
 def table_of(net: nets.Net) -> Architecture:
@@ -169,7 +171,7 @@ def report(result: Result) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report)
+    command.main(Config, run, doc=__doc__, report=report)
 
 
 if __name__ == "__main__":

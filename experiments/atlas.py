@@ -101,7 +101,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             options=options,
             work=nets.home_of(net) / "scans",
         )
-        return results.write(out, COMMAND, summarize(config, net, data, made), {})
+        return results.write(out, summarize(config, net, data=data, made=made), command=COMMAND, contents={})
 
 
 def data_of(config: Config, net: Net) -> str | None:
@@ -109,7 +109,7 @@ def data_of(config: Config, net: Net) -> str | None:
     return getattr(net, "data", None) if config.data is None else config.data
 
 
-def summarize(config: Config, net: Net, data: ImageSet, made: atlas.Atlas) -> dict[str, Any]:
+def summarize(config: Config, net: Net, *, data: ImageSet, made: atlas.Atlas) -> dict[str, Any]:
     """What result.json says."""
     written = list(site.read(made.folder)["files"].values())
     if made.facts["compare"] is not None:
@@ -141,7 +141,7 @@ def report(result: dict[str, Any]) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report, when_stopped="the same command goes on where it was")
+    command.main(Config, run, doc=__doc__, report=report, when_stopped="the same command goes on where it was")
 
 
 if __name__ == "__main__":

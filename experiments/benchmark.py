@@ -69,7 +69,7 @@ OWN_SCENES, OWN_COPIES, OWN_SIDE = 64, 32, 256  # of the set that is made where 
 
 
 def loader(
-    data: str | None = None, batch_size: int = 128, num_workers: int = 0, seconds: float = 10.0
+    data: str | None = None, *, batch_size: int = 128, num_workers: int = 0, seconds: float = 10.0
 ) -> list[dict[str, Any]]:
     """Shuffled training batches, decoded.
 
@@ -80,7 +80,7 @@ def loader(
       seconds: how long to measure.
     """
     with named_or_own(data) as images:
-        return [measure(images, batch_size, num_workers, seconds)]
+        return [measure(images, batch_size=batch_size, num_workers=num_workers, seconds=seconds)]
 
 
 @contextlib.contextmanager
@@ -93,7 +93,7 @@ def named_or_own(data: str | None) -> Iterator[ImageSet]:
         yield own_set(Path(folder))
 
 
-def measure(images: ImageSet, batch_size: int, num_workers: int, seconds: float) -> dict[str, Any]:
+def measure(images: ImageSet, *, batch_size: int, num_workers: int, seconds: float) -> dict[str, Any]:
     """The record of one measurement: wall clock, and processor time of this process where it does the decoding."""
     if images.train is None:
         raise UserError(f"data={images.name!r} has no train split, whose batches are measured")
@@ -139,11 +139,13 @@ def train(workload: Workload) -> list[dict[str, Any]]:
 
 def forward(workload: Workload) -> list[dict[str, Any]]:
     """Images to logits, as at test time."""
-    engine = forward_pass(*network_of(workload), workload.compute_dtype)
+    engine = forward_pass(*network_of(workload), compute_dtype=workload.compute_dtype)
     return compare("forward", workload, {"zfjax": engine})
 
 
-def forward_pass(architecture: Architecture, params: network.Params, images: jax.Array, compute_dtype: str) -> Engine:
+def forward_pass(
+    architecture: Architecture, params: network.Params, images: jax.Array, *, compute_dtype: str
+) -> Engine:
     """Logits of one batch that is in memory."""
 
     @jax.jit
@@ -322,7 +324,7 @@ def occlusion(workload: Workload = OCCLUSION_WORKLOAD, square: int = 44, stride:
 
 
 def scan(
-    workload: Workload = SCAN_WORKLOAD, data: str | None = None, images: int = 1000, num_workers: int = 0
+    workload: Workload = SCAN_WORKLOAD, *, data: str | None = None, images: int = 1000, num_workers: int = 0
 ) -> list[dict[str, Any]]:
     """The nine strongest images of every map of all layers, the loader in front, beside the bare forward pass.
 
@@ -341,7 +343,7 @@ def scan(
     with named_or_own(data) as photos:
         if photos.train is None or photos.mean is None:
             raise UserError(f"data={photos.name!r} has no train split, which is looked through")
-        seconds, memory = timed_scan(workload, photos.train, photos.mean, images, num_workers)
+        seconds, memory = timed_scan(workload, photos.train, mean=photos.mean, images=images, num_workers=num_workers)
     rates = {label: workload.batch_size / statistics.median(taken) for label, taken in seconds.items()}
     ratios = [bare / whole for whole, bare in zip(seconds["zfjax"], seconds["zfjax forward"], strict=True)]
     return [
@@ -369,13 +371,13 @@ def scan(
 
 
 def timed_scan(
-    workload: Workload, source: Source, mean: np.ndarray, images: int, num_workers: int
+    workload: Workload, source: Source, *, mean: np.ndarray, images: int, num_workers: int
 ) -> tuple[dict[str, list[float]], dict[str, float | None]]:
     """Seconds of a step of each engine, by rounds in turns, and the megabytes held after so many images."""
     architecture, params, noise = network_of(workload)
     fn = features.layers_of_pictures(params, mean, architecture.layer_names, architecture=architecture)
     state = top_activations.init({layer: of.output[-1] for layer, of in architecture.sizes().items()}, k=UNITS)
-    engine = forward_pass(architecture, params, noise, workload.compute_dtype)
+    engine = forward_pass(architecture, params, noise, compute_dtype=workload.compute_dtype)
     in_round = workload.batch_size * workload.steps
     seconds: dict[str, list[float]] = {"zfjax": [], "zfjax forward": []}
     memory: dict[str, float | None] = {}

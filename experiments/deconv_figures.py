@@ -129,8 +129,8 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             seed, first = (config.seed, number), own_classes(net, layer, data)
             maps = named[layer] if layer in named else choose_maps(state[layer], wanted, seed, first=first)
             drawn[layer] = strongest.project_and_cut(net, source, state[layer], maps, layer=layer)
-        result = summarize(config, net, data, state, drawn)
-        return results.write(out, COMMAND, result, contents(net, drawn, result))
+        result = summarize(config, net, data=data, state=state, drawn=drawn)
+        return results.write(out, result, command=COMMAND, contents=contents(net, drawn, result))
 
 
 def source_of(config: Config, data: ImageSet) -> Source:
@@ -146,13 +146,15 @@ def own_classes(net: nets.Net, layer: str, data: ImageSet) -> list[int]:
     return [int(label) for label in sets.labels_for(data, net) if label >= 0]
 
 
-def summarize(config: Config, net: nets.Net, data: ImageSet, state: State, drawn: Drawn) -> Result:
+def summarize(config: Config, net: nets.Net, *, data: ImageSet, state: State, drawn: Drawn) -> Result:
     """What result.json says."""
     num_images = len(source_of(config, data))
     return {
         "figure": "Figure 2",
         "num_images": num_images,
-        "layers": {layer: facts_of(net, layer, state, of, num_images) for layer, of in drawn.items()},
+        "layers": {
+            layer: facts_of(net, layer, state=state, drawn=of, num_images=num_images) for layer, of in drawn.items()
+        },
         "meanings": strongest.MEANINGS,
         "paper": None,  # its figure gives no number
         "seed": config.seed,
@@ -160,7 +162,7 @@ def summarize(config: Config, net: nets.Net, data: ImageSet, state: State, drawn
     }
 
 
-def facts_of(net: nets.Net, layer: str, state: State, drawn: strongest.Strongest, num_images: int) -> LayerFacts:
+def facts_of(net: nets.Net, layer: str, *, state: State, drawn: strongest.Strongest, num_images: int) -> LayerFacts:
     """What result.json says of one layer."""
     field = net.receptive_field(layer)
     scores, notes = strongest.scores(drawn), strongest.notes(drawn)
@@ -198,7 +200,7 @@ def contents(net: nets.Net, drawn: Drawn, result: Result) -> dict[str, Figure | 
         filters = first if layer == nets.lowest_layer(net) else None
         arrays, page = names_of(layer)
         written[arrays] = dict(strongest.arrays(of))
-        written[page] = deconv_page.layer_page(filters, layer, of, facts[layer])
+        written[page] = deconv_page.layer_page(layer, of, filters=filters, facts=facts[layer])
     written["overview.png"] = deconv_page.overview_page(
         None if first is None else (nets.lowest_layer(net), first), drawn, facts
     )
@@ -218,7 +220,9 @@ def report(result: Result) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report, when_stopped="the same command goes on where the scan was last saved")
+    command.main(
+        Config, run, doc=__doc__, report=report, when_stopped="the same command goes on where the scan was last saved"
+    )
 
 
 if __name__ == "__main__":

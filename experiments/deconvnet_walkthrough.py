@@ -92,11 +92,11 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         if not 0 <= image < len(source):
             raise UserError(f"image={image}: the validation split of {data.name!r} has {len(source)}, counted from 0")
         walk = walkthrough.walk_down(net, nets.read_views(source, [image], net), layer=layer, channel=config.map)
-        result = summarize(config, net, data, image, walk)
-        return results.write(out, COMMAND, result, contents(walk, result))
+        result = summarize(config, net, data=data, image=image, walk=walk)
+        return results.write(out, result, command=COMMAND, contents=contents(walk, result))
 
 
-def summarize(config: Config, net: nets.Net, data: ImageSet, image: int, walk: Walk) -> Result:
+def summarize(config: Config, net: nets.Net, *, data: ImageSet, image: int, walk: Walk) -> Result:
     """What result.json says."""
     return {
         "figure": "Figure 1",
@@ -136,7 +136,7 @@ def report(result: Result) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report)
+    command.main(Config, run, doc=__doc__, report=report)
 
 
 if __name__ == "__main__":

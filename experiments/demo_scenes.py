@@ -51,11 +51,11 @@ def measure_and_write(config: Config, out: Path) -> dict[str, Any]:
     backgrounds = [
         background_images(seed, len(scenes["label"]), config.size) for seed, scenes in enumerate((train, test))
     ]
-    labels = train["label"], test["label"]
+    labels = {"train_labels": train["label"], "test_labels": test["label"]}
     accuracy = {
-        "linear_on_pixels": linear_accuracy(flat(train["image"]), flat(test["image"]), *labels),
-        "colour_histogram": linear_accuracy(histograms(train["image"]), histograms(test["image"]), *labels),
-        "background_without_creature": linear_accuracy(flat(backgrounds[0]), flat(backgrounds[1]), *labels),
+        "linear_on_pixels": linear_accuracy(flat(train["image"]), flat(test["image"]), **labels),
+        "colour_histogram": linear_accuracy(histograms(train["image"]), histograms(test["image"]), **labels),
+        "background_without_creature": linear_accuracy(flat(backgrounds[0]), flat(backgrounds[1]), **labels),
     }
     result = {
         "accuracy": accuracy,  # shares of the fresh scenes
@@ -64,7 +64,7 @@ def measure_and_write(config: Config, out: Path) -> dict[str, Any]:
         "config": config,
         "versions": results.versions(),
     }
-    return results.write(out, COMMAND, result, {"scenes.png": demo_page.draw(test)})
+    return results.write(out, result, command=COMMAND, contents={"scenes.png": demo_page.draw(test)})
 
 
 def background_images(seed: int, count: int, size: int) -> np.ndarray:
@@ -86,7 +86,7 @@ def histograms(images: np.ndarray) -> np.ndarray:
     return 10 * np.sqrt(counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def linear_accuracy(train: np.ndarray, test: np.ndarray, train_labels: np.ndarray, test_labels: np.ndarray) -> float:
+def linear_accuracy(train: np.ndarray, test: np.ndarray, *, train_labels: np.ndarray, test_labels: np.ndarray) -> float:
     """Accuracy of ridge regression onto the classes, at the best of `PENALTIES`; solved over the examples."""
     mean = train.mean(axis=0)
     train, test = train - mean, test - mean
@@ -107,7 +107,7 @@ def report(result: dict[str, Any]) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report)
+    command.main(Config, run, doc=__doc__, report=report)
 
 
 if __name__ == "__main__":

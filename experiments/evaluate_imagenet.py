@@ -127,7 +127,7 @@ def run(config: Config) -> Result:
         }
         if parallel.host_count()[0] > 0:
             return result
-        return results.write(out, COMMAND, result, {})
+        return results.write(out, result, command=COMMAND, contents={})
 
 
 def check_different(networks: Sequence[Net]) -> None:
@@ -197,7 +197,7 @@ def report(result: Result) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report, joins=True)
+    command.main(Config, run, doc=__doc__, report=report, joins=True)
 
 
 if __name__ == "__main__":

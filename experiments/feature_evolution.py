@@ -135,13 +135,14 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         images = nets.read_views(probes, sets.choose(probes, config.num_probes, config.seed), net).images
         hidden = net.layers[:-1]
         settling = evolution.measure(by_epoch, images, [*hidden, *(layer for layer in layers if layer not in hidden)])
-        result = summarize(config, by_epoch[max(by_epoch)], data, tops, drawn, settling)
-        return results.write(out, COMMAND, result, contents(drawn, result, config.patches))
+        result = summarize(config, by_epoch[max(by_epoch)], data=data, tops=tops, drawn=drawn, layers=settling)
+        return results.write(out, result, command=COMMAND, contents=contents(drawn, result, config.patches))
 
 
 def summarize(
     config: Config,
     net: Net,
+    *,
     data: ImageSet,
     tops: Mapping[int, State],
     drawn: Drawn,
@@ -214,7 +215,9 @@ def report(result: Result) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report, when_stopped="the same command goes on where the scan was last saved")
+    command.main(
+        Config, run, doc=__doc__, report=report, when_stopped="the same command goes on where the scan was last saved"
+    )
 
 
 if __name__ == "__main__":

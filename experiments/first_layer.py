@@ -123,7 +123,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             **results.provenance(net, data, config),
             "checkpoints": {role: results.checkpoint_of(one) for role, one in by_role.items()},
         }
-        return results.write(out, COMMAND, result, contents(bottoms, result))
+        return results.write(out, result, command=COMMAND, contents=contents(bottoms, result))
 
 
 def load_nets(config: Config, net: Net | None = None) -> dict[str, Net]:
@@ -269,7 +269,9 @@ def report(result: Result) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report, when_stopped="the same command goes on where the scan was last saved")
+    command.main(
+        Config, run, doc=__doc__, report=report, when_stopped="the same command goes on where the scan was last saved"
+    )
 
 
 if __name__ == "__main__":

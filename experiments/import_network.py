@@ -50,9 +50,9 @@ def run(config: Config) -> dict[str, Any]:
         facts, checkpoint = pretrained.read_import(config)
         result = {"paper": None, **facts, "config": config, "versions": results.versions()}
         if checkpoint is None:
-            return results.write(folder, COMMAND, result, {})
+            return results.write(folder, result, command=COMMAND, contents={})
         with pretrained.replacing(folder, checkpoint):
-            return results.write(folder, COMMAND, result, {})
+            return results.write(folder, result, command=COMMAND, contents={})
 
 
 def report(result: dict[str, Any]) -> None:
@@ -69,7 +69,7 @@ def report(result: dict[str, Any]) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report)
+    command.main(Config, run, doc=__doc__, report=report)
 
 
 if __name__ == "__main__":

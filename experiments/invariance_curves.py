@@ -130,9 +130,9 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             "seed": config.seed,
             **results.provenance(net, data, config),
         }
-        page = invariance_page.draw(chosen, amounts, measured, layers, size)
+        page = invariance_page.draw(chosen, measured, amounts=amounts, layers=layers, size=size)
         arrays = invariance.arrays(chosen, amounts, measured)
-        return results.write(out, COMMAND, result, {"curves.npz": arrays, "figure5.png": page})
+        return results.write(out, result, command=COMMAND, contents={"curves.npz": arrays, "figure5.png": page})
 
 
 def facts_of(chosen: Chosen, n: int) -> PictureFacts:
@@ -167,7 +167,7 @@ def report(result: Result) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report)
+    command.main(Config, run, doc=__doc__, report=report)
 
 
 if __name__ == "__main__":

@@ -113,10 +113,10 @@ def run(config: Config) -> Result:
     """
     with figure.opened(config, COMMAND, folder=f"layers/{config.dataset}", names=["layers.png"]) as (net, out):
         check(config, net)
-        return measure_and_write(config, net, out, nets.home_of(net))
+        return measure_and_write(config, net, out=out, home=nets.home_of(net))
 
 
-def measure_and_write(config: Config, net: Net, out: Path, home: Path) -> Result:
+def measure_and_write(config: Config, net: Net, *, out: Path, home: Path) -> Result:
     """The same, in a folder that was claimed; `home` keeps features, and records of folds."""
     kept = home / "features"
     of_net: dict[str, Any] = {"net": net, "threshold": config.remove_duplicates, "folder": kept}
@@ -130,7 +130,7 @@ def measure_and_write(config: Config, net: Net, out: Path, home: Path) -> Result
         seed=config.seed,
         class_names=photo_set.class_names,
     )
-    measured = measure(config, net, photo_set, folds, home / "layers" / "records", kept)
+    measured = measure(config, net, photo_set=photo_set, folds=folds, records=home / "layers" / "records", kept=kept)
     rows: list[Row] = [
         {"layer": layer, "classifier": classifier, **facts, "paper": PAPER[config.dataset][classifier].get(layer)}
         for (layer, classifier), facts in measured.items()
@@ -146,7 +146,7 @@ def measure_and_write(config: Config, net: Net, out: Path, home: Path) -> Result
         "seed": config.seed,
         **results.provenance(net, photo_set, config),
     }
-    return results.write(out, COMMAND, result, {"layers.png": transfer_page.draw_layers(result)})
+    return results.write(out, result, command=COMMAND, contents={"layers.png": transfer_page.draw_layers(result)})
 
 
 def check(config: Config, net: Net) -> None:
@@ -158,7 +158,7 @@ def check(config: Config, net: Net) -> None:
 
 
 def measure(
-    config: Config, net: Net, photo_set: PhotoSet, folds: Sequence[Fold], records: Path, kept: Path
+    config: Config, net: Net, *, photo_set: PhotoSet, folds: Sequence[Fold], records: Path, kept: Path
 ) -> dict[tuple[str, linear_models.Loss], Measured]:
     """{(layer, classifier): accuracy over the folds}; each fold is recorded, and `kept` keeps features."""
     both: tuple[linear_models.Loss, ...] = ("svm", "softmax")
@@ -172,9 +172,19 @@ def measure(
         for layer in layers:
             bar.set_description(layer)
             # all layers in one pass over the pictures, where any is missing
-            features = partial(cached_layer, net, photo_set, layers, layer, config.batch_size, kept)
+            features = partial(
+                cached_layer, net, photo_set, layers=layers, layer=layer, batch_size=config.batch_size, kept=kept
+            )
             key = {"features": frozen_features.features_key(net, photo_set, layer), **common}
-            of_layer = measure_layer(features, photo_set, folds, wanted[layer], key, records / layer, bar.update)
+            of_layer = measure_layer(
+                features,
+                photo_set,
+                folds=folds,
+                classifiers=wanted[layer],
+                key=key,
+                records=records / layer,
+                on_fold=bar.update,
+            )
             for name, of_folds in of_layer.items():
                 num_features = math.prod(shapes[layer])
                 rows[layer, name] = {"num_features": num_features, **over_folds(of_folds)}
@@ -182,7 +192,7 @@ def measure(
 
 
 def cached_layer(
-    net: Net, photo_set: PhotoSet, layers: Sequence[str], layer: str, batch_size: int, kept: Path
+    net: Net, photo_set: PhotoSet, *, layers: Sequence[str], layer: str, batch_size: int, kept: Path
 ) -> np.ndarray:
     """One layer's features of every photo, on disk in `kept`."""
     return frozen_features.cached(net, photo_set, layers=layers, folder=kept, batch_size=batch_size)[layer]
@@ -191,6 +201,7 @@ def cached_layer(
 def measure_layer(
     features: Callable[[], np.ndarray],
     photo_set: PhotoSet,
+    *,
     folds: Sequence[Fold],
     classifiers: Sequence[linear_models.Loss],
     key: Mapping[str, Any],
@@ -203,7 +214,7 @@ def measure_layer(
     for number, fold in enumerate(folds):
         coordinates = cache(partial(coordinates_of, gram, fold))
         for name in classifiers:
-            measure_fold = partial(classify, coordinates, photo_set, fold, name)
+            measure_fold = partial(classify, coordinates, photo_set, fold=fold, loss=name)
             of_fold = {**key, "classifier": name, "fold": number}
             rows[name].append(recorded(records, f"{name}-{number}", of_fold, measure_fold))
             on_fold()
@@ -223,7 +234,11 @@ def coordinates_of(gram: Callable[[], np.ndarray], fold: Fold) -> tuple[np.ndarr
 
 
 def classify(
-    coordinates: Callable[[], tuple[np.ndarray, np.ndarray]], photo_set: PhotoSet, fold: Fold, loss: linear_models.Loss
+    coordinates: Callable[[], tuple[np.ndarray, np.ndarray]],
+    photo_set: PhotoSet,
+    *,
+    fold: Fold,
+    loss: linear_models.Loss,
 ) -> dict[str, Any]:
     """What is recorded of one classifier on one fold."""
     return transfer_arms.classify(*coordinates(), photo_set, fold, loss)
@@ -242,7 +257,7 @@ def report(result: Result) -> None:
 def main() -> None:
     """The command line."""
     stopped = "the same command goes on after the last fold that was recorded"
-    command.main(Config, run, __doc__, report, when_stopped=stopped)
+    command.main(Config, run, doc=__doc__, report=report, when_stopped=stopped)
 
 
 if __name__ == "__main__":

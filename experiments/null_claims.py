@@ -73,7 +73,7 @@ def run(config: Config) -> Result:
             "config": config,
             "versions": results.versions(),
         }
-        return results.write(out, COMMAND, result, {})
+        return results.write(out, result, command=COMMAND, contents={})
 
 
 def simulated(num: int) -> Iterator[tuple[str, nulls.NullOfClaim]]:
@@ -167,7 +167,10 @@ def untrained(config: Config) -> Iterator[tuple[str, nulls.NullOfClaim]]:
     for seed in range(config.num_untrained):
         with tempfile.TemporaryDirectory() as folder:
             net = untrained_net(seed, data, Path(folder))
-            for result in (*drawn(net, data, Path(folder), seed), moved(net, untrained_net(seed + 1000, data), data)):
+            for result in (
+                *drawn(net, data, folder=Path(folder), seed=seed),
+                moved(net, untrained_net(seed + 1000, data), data),
+            ):
                 for claim in claims_of(result.get("figure") or result.get("table")):
                     findings.setdefault(claim.judge.__name__, []).append(claim.judge(result))
     for name, of_seeds in findings.items():
@@ -188,7 +191,7 @@ def untrained_net(seed: int, data: ImageSet, folder: Path = Path()) -> nets.Trai
     return nets.TrainedNet(table, params, data.mean, path, folder, data.name, data.class_names, f"{seed}", known)
 
 
-def drawn(net: nets.TrainedNet, data: ImageSet, folder: Path, seed: int) -> Iterator[Any]:
+def drawn(net: nets.TrainedNet, data: ImageSet, *, folder: Path, seed: int) -> Iterator[Any]:
     """The results of Figures 2, 5, 7 and Table 1."""
     common: dict[str, Any] = {"seed": seed}
     yield deconv_figures.run(
@@ -201,7 +204,7 @@ def drawn(net: nets.TrainedNet, data: ImageSet, folder: Path, seed: int) -> Iter
     yield part_correspondence.run(part_correspondence.Config(out=folder / "1", **common), net=net, data=data)
 
 
-def moved(first: nets.TrainedNet, last: nets.TrainedNet, data: ImageSet, num_steps: int = 8) -> dict[str, Any]:
+def moved(first: nets.TrainedNet, last: nets.TrainedNet, data: ImageSet, *, num_steps: int = 8) -> dict[str, Any]:
     """Figure 4's similarities of a network whose weights go from one draw to another in equal steps."""
     source = sets.validation_of(data)
     views = nets.read_views(source, range(min(32, len(source))), first)
@@ -231,7 +234,7 @@ def report(result: Result) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report)
+    command.main(Config, run, doc=__doc__, report=report)
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             "square": square,
             "stride": stride,
             "fill": occlusion.fill_words(net, config.fill),
-            "images": [facts_of(net, layer, drawn, swept, n) for n in range(len(drawn.labels))],
+            "images": [facts_of(net, layer, drawn=drawn, swept=swept, n=n) for n in range(len(drawn.labels))],
             "score": None if coarsely is None else occlusion.score(scored, coarsely, coarse, square=square),
             "num_images": len(drawn.labels),
             "not_applicable": without_classes(net),
@@ -160,10 +160,18 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             **results.provenance(net, data, config),
         }
         fills = np.stack([fill(drawn.views, n).picture for n in range(len(drawn.labels))])
-        page = occlusion_page.draw(drawn.views, fills, swept, projected, corners, nets.logit_names(net), result)
+        page = occlusion_page.draw(
+            drawn.views,
+            swept,
+            fills=fills,
+            projected=projected,
+            corners=corners,
+            class_names=nets.logit_names(net),
+            result=result,
+        )
         arrays = {"corners": corners, "images": drawn.indices, "names": np.array(drawn.views.names)}
         arrays |= {name: field for name, field in swept._asdict().items() if field is not None}
-        return results.write(out, COMMAND, result, {"maps.npz": arrays, "maps.png": page})
+        return results.write(out, result, command=COMMAND, contents={"maps.npz": arrays, "maps.png": page})
 
 
 def complete(config: Config, net: nets.Net) -> Config:
@@ -188,7 +196,7 @@ def without_classes(net: nets.Net) -> dict[str, str]:
     return {"probability (d)": reason, "most probable class (e)": reason}
 
 
-def facts_of(net: nets.Net, layer: str, drawn: Scenes, swept: Swept, n: int) -> ImageFacts:
+def facts_of(net: nets.Net, layer: str, *, drawn: Scenes, swept: Swept, n: int) -> ImageFacts:
     """What result.json says of image number n; what needs classes is None without them."""
     label, names, probabilities = drawn.labels[n], nets.logit_names(net), drawn.looks.probabilities[n]
     has_classes = swept.probability is not None and swept.predicted is not None
@@ -226,7 +234,7 @@ def report(result: Result) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report)
+    command.main(Config, run, doc=__doc__, report=report)
 
 
 if __name__ == "__main__":

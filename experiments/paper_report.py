@@ -104,7 +104,7 @@ def judge_and_write(config: Config, out: Path) -> dict[str, Any]:
     }
     texts = {"report.md": as_markdown(page, out), "report.html": as_html(page)}
     contents = {name: text.encode(errors="replace") for name, text in texts.items()}
-    return results.write(out, COMMAND, result, contents)
+    return results.write(out, result, command=COMMAND, contents=contents)
 
 
 def judge_all(measurements: Sequence[Measurement]) -> tuple[list[Measurement], list[Row], list[Unreadable]]:
@@ -282,7 +282,7 @@ def report(result: dict[str, Any]) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report)
+    command.main(Config, run, doc=__doc__, report=report)
 
 
 if __name__ == "__main__":

@@ -135,9 +135,9 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             "seed": config.seed,
             **results.provenance(net, data, config),
         }
-        page = correspondence_page.draw(views, compared, side, result)
+        page = correspondence_page.draw(views, compared, side=side, result=result)
         arrays = {"places": compared.places, "pictures": np.array(views.names), **compared.signs}
-        return results.write(out, COMMAND, result, {"signs.npz": arrays, "table1.png": page})
+        return results.write(out, result, command=COMMAND, contents={"signs.npz": arrays, "table1.png": page})
 
 
 def mask_side(config: Config, size: int) -> int:
@@ -192,7 +192,7 @@ def report(result: Result) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report)
+    command.main(Config, run, doc=__doc__, report=report)
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             "table.png": sanity_page.table_page(result),
             "pictures.png": sanity_page.pictures_page(drawn, views.pictures[: sanity.SHOWN], result),
         }
-        return results.write(out, COMMAND, result, {"scores.npz": arrays, **pages})
+        return results.write(out, result, command=COMMAND, contents={"scores.npz": arrays, **pages})
 
 
 def report(result: Result) -> None:
@@ -117,7 +117,7 @@ def report(result: Result) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report)
+    command.main(Config, run, doc=__doc__, report=report)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def run(config: Config) -> dict[str, Any]:
             "parity": [row._asdict() | {"relative": row.relative} for row in rows],
             **results.provenance(net, data, config),
         }
-        return results.write(out, COMMAND, result, {})
+        return results.write(out, result, command=COMMAND, contents={})
 
 
 def compared(caffe: pretrained.CaffeNet, outputs: Path) -> list[pretrained.ParityRow]:
@@ -95,7 +95,7 @@ def report(result: dict[str, Any]) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, __doc__, report)
+    command.main(Config, run, doc=__doc__, report=report)
 
 
 if __name__ == "__main__":

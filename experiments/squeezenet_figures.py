@@ -128,7 +128,7 @@ def report(figures: dict[str, Any]) -> None:
 def main() -> None:
     """The command line."""
     when_stopped = "the same command goes on where the scan was last saved"
-    command.main(Config, run, __doc__, report, when_stopped=when_stopped)
+    command.main(Config, run, doc=__doc__, report=report, when_stopped=when_stopped)
 
 
 if __name__ == "__main__":

@@ -154,10 +154,12 @@ def run(config: Config) -> Result:
                 f"arms='scratch': {net.name} is no run of train_imagenet, so that how to train it is not known; "
                 "--arms pretrained measures its features"
             )
-        return measure_and_write(config, sizes, net, out, nets.home_of(net))
+        return measure_and_write(config, net, sizes=sizes, out=out, home=nets.home_of(net))
 
 
-def measure_and_write(config: Config, sizes: Sequence[tuple[ArmName, int]], net: Net, out: Path, home: Path) -> Result:
+def measure_and_write(
+    config: Config, net: Net, *, sizes: Sequence[tuple[ArmName, int]], out: Path, home: Path
+) -> Result:
     """The same, in a folder that was claimed; `home` keeps features, and records of folds."""
     kept, records = home / "features", home / "transfer" / "records"
     of_net: dict[str, Any] = {"net": net, "threshold": config.remove_duplicates, "folder": kept}
@@ -171,8 +173,8 @@ def measure_and_write(config: Config, sizes: Sequence[tuple[ArmName, int]], net:
     else:
         arms = {"pretrained": lambda _, fold: transfer_arms.pretrained(net, photo_set, fold, **frozen)}
         if isinstance(net, nets.TrainedNet):
-            arms["scratch"] = scratch_arm(config, net, photo_set, out / "unfinished")
-        measured = {"rows": measure_folds(config, photo_set, sizes, arms, records)}
+            arms["scratch"] = scratch_arm(config, net, photo_set=photo_set, folder=out / "unfinished")
+        measured = {"rows": measure_folds(config, photo_set, sizes=sizes, arms=arms, records=records)}
     setting: Setting = {
         "unit": "percent",
         "num_images": len(photo_set.photos),
@@ -183,11 +185,16 @@ def measure_and_write(config: Config, sizes: Sequence[tuple[ArmName, int]], net:
     }
     result = cast(Result, {"table": PAPER[config.dataset]["table"], **measured, **setting})
     return results.write(
-        out, COMMAND, result, {"curve.png": transfer_page.draw_curve(result)} if "rows" in result else {}
+        out,
+        result,
+        command=COMMAND,
+        contents={"curve.png": transfer_page.draw_curve(result)} if "rows" in result else {},
     )
 
 
-def scratch_arm(config: Config, net: nets.TrainedNet, photo_set: PhotoSet, folder: Path) -> Callable[[int, Fold], Arm]:
+def scratch_arm(
+    config: Config, net: nets.TrainedNet, *, photo_set: PhotoSet, folder: Path
+) -> Callable[[int, Fold], Arm]:
     """(number, fold) -> the arm that trains from scratch, in `folder`; each fold has a seed of its own."""
     recipe = transfer_arms.scratch_recipe(
         checkpoints.load(net.path).recipe,
@@ -217,6 +224,7 @@ def planned(config: Config) -> list[tuple[ArmName, int]]:
 def measure_folds(
     config: Config,
     photo_set: PhotoSet,
+    *,
     sizes: Sequence[tuple[ArmName, int]],
     arms: Mapping[str, Callable[[int, Fold], Arm]],
     records: Path,
@@ -261,7 +269,7 @@ def report(result: Result) -> None:
 def main() -> None:
     """The command line."""
     stopped = "the same command goes on after the last fold that was recorded, or epoch that was saved"
-    command.main(Config, run, __doc__, report, when_stopped=stopped)
+    command.main(Config, run, doc=__doc__, report=report, when_stopped=stopped)
 
 
 if __name__ == "__main__":

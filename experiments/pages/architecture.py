@@ -69,19 +69,19 @@ def strip(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, first
     for top, name in zip(tops, TEXT_ROWS, strict=True):
         ruler = np.array([(0, top), (WIDTH, top)])
         _polygon(figure, ruler, closed=False, fill=False, edgecolor="0.88", linewidth=0.6)
-        _lines(figure, 0, top, name, color="0.4")
+        _lines(figure, name, left=0, top=top, color="0.4")
     left, below = NAMES, None
     if first:
         channels = result["layers"][0]["input"][-1]
         below = Block(left, middle, _proportions(result)[1] * channels**0.5, TALLEST, TALLEST)
-        canvas.write(figure, left, 0, "image", kind="heading")
-        _draw_block(figure, below, IMAGE, str(result["image_size"]))
+        canvas.write(figure, "image", left=left, top=0, kind="heading")
+        _draw_block(figure, below, colour=IMAGE, label=str(result["image_size"]))
         left += COLUMN
     for row in rows:
-        canvas.write(figure, left, 0, row["layer"], kind="heading", room=COLUMN - 6)
-        below = _draw_layer(figure, result, row, left, middle, below)
+        canvas.write(figure, row["layer"], left=left, top=0, kind="heading", room=COLUMN - 6)
+        below = _draw_layer(figure, result, row=row, left=left, middle=middle, below=below)
         for top, text in zip(tops, words(row, result["image_size"]), strict=True):
-            _lines(figure, left, top, text)
+            _lines(figure, text, left=left, top=top)
         left += COLUMN
     return canvas.pixels_of(figure)
 
@@ -108,7 +108,7 @@ def words(row: Mapping[str, Any], image_size: int) -> list[str]:
     ]
 
 
-def blocks_of(result: Mapping[str, Any], row: Mapping[str, Any], left: float, middle: float) -> list[Block]:
+def blocks_of(result: Mapping[str, Any], *, row: Mapping[str, Any], left: float, middle: float) -> list[Block]:
     """The blocks of one layer: one, or two where a pool makes its maps smaller."""
     per_place, per_map = _proportions(result)
     if len(row["output"]) == 1:
@@ -140,20 +140,28 @@ def _proportions(result: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _draw_layer(
-    figure: Figure, result: Mapping[str, Any], row: Mapping[str, Any], left: float, middle: float, below: Block | None
+    figure: Figure,
+    result: Mapping[str, Any],
+    *,
+    row: Mapping[str, Any],
+    left: float,
+    middle: float,
+    below: Block | None,
 ) -> Block:
     """Draw the blocks of a layer, and its filter on the block that it reads; return the block that it hands on."""
-    blocks, dense = blocks_of(result, row, left, middle), len(row["output"]) == 1
+    blocks, dense = blocks_of(result, row=row, left=left, middle=middle), len(row["output"]) == 1
     stages = ("filtered", "output")[-len(blocks) :]
     for block, stage in zip(blocks, stages, strict=True):
         colour = DENSE if dense else POOLED if stage == "output" else MAPS
-        _draw_block(figure, block, colour, f"{row[stage][0]:,}")
+        _draw_block(figure, block, colour=colour, label=f"{row[stage][0]:,}")
     if below is not None:
-        _draw_filter(figure, below, blocks[0], 1.0 if dense else min(row["kernel"][0] / row["input"][0], 1.0))
+        _draw_filter(
+            figure, blocks[0], below=below, share=1.0 if dense else min(row["kernel"][0] / row["input"][0], 1.0)
+        )
     return blocks[-1]
 
 
-def _draw_block(figure: Figure, block: Block, colour: str, label: str) -> None:
+def _draw_block(figure: Figure, block: Block, *, colour: str, label: str) -> None:
     """Front, top and right face, the light from above; under it the side of its maps, or its units."""
     away = DEPTH * block.depth
     top, bottom = block.middle - block.height / 2, block.middle + block.height / 2
@@ -165,10 +173,10 @@ def _draw_block(figure: Figure, block: Block, colour: str, label: str) -> None:
         ((far, far + away, far + away + down, far + down), -0.18),
     ):
         _polygon(figure, corners, facecolor=_lit(colour, light), edgecolor="0.3", linewidth=0.6)
-    canvas.write(figure, block.left, bottom + 3, label)
+    canvas.write(figure, label, left=block.left, top=bottom + 3)
 
 
-def _draw_filter(figure: Figure, below: Block, block: Block, share: float) -> None:
+def _draw_filter(figure: Figure, block: Block, *, below: Block, share: float) -> None:
     """A window of `share` of the face of the block below, and lines from its corners to where it is read."""
     face = np.array([below.left + below.width, below.middle - below.height / 2])
     across, down = DEPTH * below.depth, np.array([0, below.height])
@@ -185,10 +193,10 @@ def _polygon(figure: Figure, corners: Sequence[np.ndarray] | np.ndarray, *, clos
     figure.add_artist(Polygon(flipped, closed=closed, transform=IdentityTransform(), joinstyle="round", **style))
 
 
-def _lines(figure: Figure, left: float, top: float, text: str, **style: Any) -> None:
+def _lines(figure: Figure, text: str, *, left: float, top: float, **style: Any) -> None:
     """Lines of text that stand on the same lines in every column."""
     for n, line in enumerate(text.split("\n")):
-        canvas.write(figure, left, top + (n + 0.75) * LINE, line, va="baseline", **style)
+        canvas.write(figure, line, left=left, top=top + (n + 0.75) * LINE, va="baseline", **style)
 
 
 def _lit(colour: str, light: float) -> np.ndarray:

@@ -63,9 +63,9 @@ def page(title: str, sections: Sequence[Section], caption: Sequence[str]) -> Fig
     width = max(MIN_WIDTH, 2 * MARGIN - GAP + max(sum(columns) for columns in widths))
     pictures: list[tuple[int, int, np.ndarray]] = []  # left, top, pixels
     words: list[tuple[int, int, str, str]] = []  # left, top, kind, text
-    top = _write(words, width, MARGIN, "title", title)
+    top = _write(words, title, width=width, top=MARGIN, kind="title")
     for section, columns in zip(sections, widths, strict=True):
-        top = _write(words, width, top + GAP // 2, "heading", section.heading)
+        top = _write(words, section.heading, width=width, top=top + GAP // 2, kind="heading")
         for row in _rows(section):
             left, labels = MARGIN, [_label(panel) for panel in row]
             below = top + _line_height("label") * max(map(len, labels))
@@ -76,8 +76,8 @@ def page(title: str, sections: Sequence[Section], caption: Sequence[str]) -> Fig
                 left += column
             top = below + max(panel.pixels.shape[0] for panel in row) + GAP
     for paragraph in caption:
-        top = _write(words, width, top, "caption", paragraph)
-    return _draw(width, top + MARGIN, pictures, words)
+        top = _write(words, paragraph, width=width, top=top, kind="caption")
+    return _draw(pictures, words, width=width, height=top + MARGIN)
 
 
 def png(figure: Figure, *, max_bytes: int = MAX_BYTES) -> bytes:
@@ -140,7 +140,7 @@ def _line_height(kind: str) -> int:
     return round(SIZES[kind] * DPI / 72 * 1.35)
 
 
-def _write(words: list[tuple[int, int, str, str]], width: int, top: int, kind: str, text: str) -> int:
+def _write(words: list[tuple[int, int, str, str]], text: str, *, width: int, top: int, kind: str) -> int:
     """Note the lines of `text`, wrapped inside the margins, and return where the next thing may begin."""
     most = None if kind == "caption" else HEADING_LINES
     for line in lettering.lines(text, kind, width - 2 * MARGIN, most=most):
@@ -150,10 +150,11 @@ def _write(words: list[tuple[int, int, str, str]], width: int, top: int, kind: s
 
 
 def _draw(
-    width: int,
-    height: int,
     pictures: Iterable[tuple[int, int, np.ndarray]],
     words: Iterable[tuple[int, int, str, str]],
+    *,
+    width: int,
+    height: int,
 ) -> Figure:
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     for left, top, pixels in pictures:
@@ -175,7 +176,7 @@ def blank(width: int, height: int) -> Figure:
     return Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
 
 
-def show(figure: Figure, left: float, top: float, side: int, sheet: np.ndarray) -> Axes:
+def show(figure: Figure, sheet: np.ndarray, *, left: float, top: float, side: int) -> Axes:
     """A picture in a square of `side` pixels, its own pixels as squares; (left, top) from the figure's corner."""
     width, height = figure.bbox.size
     axes = figure.add_axes((left / width, 1 - (top + side) / height, side / width, side / height))
@@ -189,10 +190,10 @@ def show(figure: Figure, left: float, top: float, side: int, sheet: np.ndarray) 
 
 def write(
     figure: Figure,
-    left: float,
-    top: float,
     text: str,
     *,
+    left: float,
+    top: float,
     kind: str = "label",
     room: float | None = None,
     **style: Any,

@@ -27,7 +27,7 @@ WIDTH, RANDOM_SHOWN = 1460, 3  # pixels of a page, masks of a control in Figure 
 PARTS = 180  # pixels of the parts' names beside a plot
 
 
-def draw(views: Views, compared: Compared, side: int, result: Mapping[str, Any]) -> Figure:
+def draw(views: Views, compared: Compared, *, side: int, result: Mapping[str, Any]) -> Figure:
     """The page: the table, and below it what the network sees.
 
     Args:
@@ -36,7 +36,7 @@ def draw(views: Views, compared: Compared, side: int, result: Mapping[str, Any])
       side: of the squares, pixels.
       result: what result.json will hold: "layers", and what `caption` reads.
     """
-    sections = [draw_table(result["layers"]), draw_masks(views, compared, side, result["num_images"])]
+    sections = [draw_table(result["layers"]), draw_masks(views, compared, side=side, num=result["num_images"])]
     return canvas.page(TITLE, sections, [caption(result)])
 
 
@@ -70,7 +70,7 @@ def draw_table(layers: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section
     return Section(heading, [Panel(canvas.pixels_of(figure))], 1)
 
 
-def draw_masks(views: Views, compared: Compared, side: int, num: int) -> Section:
+def draw_masks(views: Views, compared: Compared, *, side: int, num: int) -> Section:
     """Figure 8: what the network sees of `num` pictures, whole and under the masks of each row."""
     pictures = views.pictures[:num].astype(np.float32)
     sheets, named = [pictures], [""]

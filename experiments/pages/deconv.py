@@ -20,7 +20,7 @@ FILTER_SIDE, FILTERS_PER_ROW = 42, 24  # layer 1's filters: pixels, number
 OVERVIEW_MAPS = 4  # maps of each layer on the overview
 
 
-def layer_page(filters: np.ndarray | None, layer: str, strongest: Strongest, facts: Mapping[str, Any]) -> Figure:
+def layer_page(layer: str, strongest: Strongest, *, filters: np.ndarray | None, facts: Mapping[str, Any]) -> Figure:
     """One layer's page: its maps, and above them the layer's filters [h, w, C, N] where they are given.
 
     `facts`: see `summary_line`; its "units" are what the layer's units are called.

@@ -43,7 +43,9 @@ def evolution_page(drawn: Drawn, result: Mapping[str, Any], *, patches: bool) ->
         for m, name in enumerate(result["layers"][layer]["units"]):
             images = [of.images[m, 0] for of in at.values()]
             changed = [n > 0 and images[n] != images[n - 1] for n in range(num)]
-            tiles = [tile(of, m, side, c, patches=patches) for of, c in zip(at.values(), changed, strict=True)]
+            tiles = [
+                tile(of, m, side=side, changed=c, patches=patches) for of, c in zip(at.values(), changed, strict=True)
+            ]
             strips.append(Panel(strip(np.stack(tiles), name, epochs=at if m < columns else ())))
         sections.append(Section(heading(layer, result), strips, columns))
     title = "Figure 4: a map's strongest activation, projected to the pixels, as the network trains"
@@ -76,7 +78,7 @@ def caption(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def tile(strongest: Strongest, m: int, side: int, changed: bool, *, patches: bool) -> np.ndarray:
+def tile(strongest: Strongest, m: int, *, side: int, changed: bool, patches: bool) -> np.ndarray:
     """Projection number `m`, its patch below it where wanted, a bar left of it where the image changed. -> uint8"""
     pictures = [pixels.signed_pictures(strongest.projections[m], strongest.scales[m])]
     pictures += [strongest.patches[m]] if patches else []

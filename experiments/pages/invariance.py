@@ -25,7 +25,12 @@ LEGEND, SIGN = (5, 3), 110  # entries in a row of the legend, at most and at lea
 
 
 def draw(
-    chosen: Chosen, amounts: Mapping[str, np.ndarray], measured: Mapping[str, Curves], layers: Sequence[str], size: Size
+    chosen: Chosen,
+    measured: Mapping[str, Curves],
+    *,
+    amounts: Mapping[str, np.ndarray],
+    layers: Sequence[str],
+    size: Size,
 ) -> Figure:
     """The page: a row for each transform, with examples, distances on one scale, and the label's probability.
 
@@ -38,7 +43,7 @@ def draw(
     relative = {name: invariance.relative(of) for name, of in measured.items()}
     highest = 1.04 * (max(of[layer].max() for of in relative.values() for layer in layers) or 1.0)
     for (name, of), (examples, *plots) in zip(measured.items(), rows, strict=True):
-        _draw_examples(examples, chosen, name, amounts[name], size)
+        _draw_examples(examples, chosen, name=name, amounts=amounts[name], size=size)
         panels = {f"{layer}: distance / length": (relative[name][layer], highest) for layer in layers}
         if (shares := label_probability(of, chosen.labels)) is not None:
             panels["probability of the label"] = (shares, 1.04)
@@ -64,10 +69,10 @@ def legend_words(chosen: Chosen) -> list[str]:
     room = WIDTH / LEGEND[1] - SIGN
     marks = ["" if known else f" ({OWN})" for known in chosen.known] if chosen.names else [""] * len(chosen.pictures)
     named = zip(chosen.pictures, chosen.names or marks, marks, strict=True)
-    return [entry_of(name, of, mark, room) for name, of, mark in named][: len(COLOURS)]
+    return [entry_of(name, of, mark=mark, room=room) for name, of, mark in named][: len(COLOURS)]
 
 
-def entry_of(picture: str, of_class: str, mark: str, room: float) -> str:
+def entry_of(picture: str, of_class: str, *, mark: str, room: float) -> str:
     """An entry of the legend: where it is too long, the longer of the two names is shortened first."""
     after = f": {of_class}{mark}" if of_class else ""
     if lettering.text_width(whole := lettering.plain(f"{picture}{after}"), "caption") <= room or not of_class:
@@ -97,7 +102,7 @@ def caption(chosen: Chosen) -> str:
     )
 
 
-def _draw_examples(axes: Any, chosen: Chosen, name: str, amounts: np.ndarray, size: Size) -> None:
+def _draw_examples(axes: Any, chosen: Chosen, *, name: str, amounts: np.ndarray, size: Size) -> None:
     drawn = amounts[np.ceil(np.linspace(0, len(amounts) - 1, EXAMPLES)).astype(int)]
     tiles, frame = [], TILE // 20
     for colour, picture in zip(COLOURS, chosen.stored, strict=False):

@@ -40,7 +40,7 @@ def lines(text: str, kind: str, width: float, *, most: int | None = None) -> lis
 
     What needs more than `most` lines is left out in the middle.
     """
-    return _lines(text, functools.partial(text_width, kind=kind), width, most)
+    return _lines(text, measure=functools.partial(text_width, kind=kind), width=width, most=most)
 
 
 def text_width(text: str, kind: str) -> float:
@@ -98,7 +98,9 @@ def fit_plots(figure: Figure) -> None:
     if (around or entries) and (engine := figure.get_layout_engine()) is not None:
         engine.execute(figure)
     for axes, text, words in around:
-        text.set_text("\n".join(_lines(words, _as_drawn(text, figure), axes.bbox.width, TITLE_LINES)))
+        text.set_text(
+            "\n".join(_lines(words, measure=_as_drawn(text, figure), width=axes.bbox.width, most=TITLE_LINES))
+        )
     for axes, text, words in entries:
         room = 0.8 * axes.bbox.width - HANDLE * float(text.get_fontsize()) * figure.dpi / 72
         text.set_text(_fitted(words, _as_drawn(text, figure), room))
@@ -134,7 +136,7 @@ def _as_drawn(text: Text, figure: Figure) -> Measure:
     return lambda words: _width(words, points, bold=bold) * figure.dpi / DPI
 
 
-def _lines(text: str, measure: Measure, width: float, most: int | None = None) -> list[str]:
+def _lines(text: str, *, measure: Measure, width: float, most: int | None = None) -> list[str]:
     broken = list(_broken(plain(text), measure, width))
     if most is None or len(broken) <= most:
         return broken
@@ -179,7 +181,7 @@ def _broken(text: str, measure: Measure, width: float) -> Iterator[str]:
     line = ""
     for word in text.split():
         between = " " if line else ""
-        for piece in _pieces(word, measure, width):
+        for piece in _pieces(word, measure=measure, width=width):
             if line and measure(line + between + piece) > width:
                 yield line
                 line, between = "", ""
@@ -187,13 +189,13 @@ def _broken(text: str, measure: Measure, width: float) -> Iterator[str]:
     yield line
 
 
-def _pieces(word: str, measure: Measure, width: float, ends: Sequence[str] = ("/", "_.:-")) -> Iterator[str]:
+def _pieces(word: str, *, measure: Measure, width: float, ends: Sequence[str] = ("/", "_.:-")) -> Iterator[str]:
     """A word, or the parts of one that is wider than a line: up to a slash, else up to another sign, else letters."""
     if measure(word) <= width:
         yield word
     elif ends:
         for part in re.findall(f"[^{ends[0]}]*[{ends[0]}]+|[^{ends[0]}]+", word):
-            yield from _pieces(part, measure, width, ends[1:])
+            yield from _pieces(part, measure=measure, width=width, ends=ends[1:])
     else:
         low, high = 1, len(word)
         while low < high:
@@ -201,7 +203,7 @@ def _pieces(word: str, measure: Measure, width: float, ends: Sequence[str] = ("/
             low, high = (middle, high) if measure(word[:middle]) <= width else (low, middle - 1)
         yield word[:low]
         if low < len(word):
-            yield from _pieces(word[low:], measure, width, ())
+            yield from _pieces(word[low:], measure=measure, width=width, ends=())
 
 
 @functools.lru_cache(maxsize=4096)

@@ -24,6 +24,7 @@ PATHS_PER_ROW, PATHS_SIZE, PATHS_PAD = 6, (12.4, 2.6), 0.12  # panels; inches of
 def climbs_page(
     climbed: Mapping[str, Climbed],
     robust: Mapping[str, Climbed],
+    *,
     drawn: Mapping[str, Strongest],
     result: Mapping[str, Any],
 ) -> Figure:
@@ -39,13 +40,15 @@ def climbs_page(
             heading += f": climbs end at {facts['median_ratio']:.2g} times the strongest activation seen (median)"
         if layer in robust and facts["robust"]["median_ratio"] is not None:
             heading += f", robust ones at {facts['robust']['median_ratio']:.2g}"
-        panels = unit_panels(of, robust.get(layer), drawn[layer], facts["strongest"], facts["units"])
+        panels = unit_panels(
+            of, robust.get(layer), drawn=drawn[layer], strongest=facts["strongest"], names=facts["units"]
+        )
         sections.append(Section(heading, panels, COLUMNS if layer not in robust else COLUMNS // 2))
     return canvas.page("Gradient ascent from noise, beside the deconvnet", sections, caption(result["settings"]))
 
 
 def unit_panels(
-    climbed: Climbed, robust: Climbed | None, drawn: Strongest, strongest: np.ndarray, names: Sequence[str]
+    climbed: Climbed, robust: Climbed | None, *, drawn: Strongest, strongest: np.ndarray, names: Sequence[str]
 ) -> list[Panel]:
     """One panel for each unit, called by its name."""
     columns, starts = COLUMNS, 0

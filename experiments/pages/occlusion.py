@@ -31,8 +31,9 @@ LINE = 22  # pixels, an entry of the legend
 
 def draw(
     views: Views,
-    fills: np.ndarray,
     swept: Swept,
+    *,
+    fills: np.ndarray,
     projected: Sequence[Projected],
     corners: np.ndarray,
     class_names: Sequence[str],
@@ -59,7 +60,7 @@ def draw(
         activity = occlusion.on_image(swept.activity[n], **frame, outside=np.nan)
         lowest = "(a) the square where (d) is lowest" if colours else "(a) the square where (b) is lowest"
         panels = [
-            Panel(square_panel(views.pictures[n], fills[n], corner, square), lowest),
+            Panel(square_panel(views.pictures[n], fills[n], corner=corner, square=square), lowest),
             Panel(value_panel(activity, np.nanmax(activity), **over), f"(b) activity of {facts['unit']}"),
             Panel(projection_panel(projected[n].projections), f"(c) {facts['unit']}, projected"),
         ]
@@ -126,7 +127,7 @@ def _interval(of: Mapping[str, Any]) -> str:
     return f"{low:.0%} to {high:.0%}"
 
 
-def square_panel(picture: np.ndarray, fill: np.ndarray, corner: np.ndarray, square: int) -> np.ndarray:
+def square_panel(picture: np.ndarray, fill: np.ndarray, *, corner: np.ndarray, square: int) -> np.ndarray:
     """(a) The picture with `fill` in the square at `corner`, its edge in red. uint8 [H, W, 3] -> [h, w, 3] enlarged"""
     hidden, (first, last) = picture.copy(), (corner, corner + square)
     hidden[first[0] : last[0], first[1] : last[1]] = fill[first[0] : last[0], first[1] : last[1]]

@@ -150,13 +150,13 @@ def table_panel(checks: Checks) -> np.ndarray:
         middle, left = top + height / 2, LABEL
         for n, line in enumerate(lines):
             place = middle + LINE * (n - (len(lines) - 1) / 2)
-            canvas.write(figure, 0, place, line, kind="caption" if cells else "strong", va="center")
+            canvas.write(figure, line, left=0, top=place, kind="caption" if cells else "strong", va="center")
         for method, column in zip(METHODS, columns, strict=True):
             if method in darkness:
                 shade = shades(0.6 * darkness[method])
                 axes.add_patch(Rectangle((left + 1, top + 1), column - 2, height - 2, color=shade))
             number = cells.get(method, "–") if cells else ""
-            canvas.write(figure, left + column / 2, middle, number, kind="caption", ha="center", va="center")
+            canvas.write(figure, number, left=left + column / 2, top=middle, kind="caption", ha="center", va="center")
             left += column
         top += height
     return canvas.pixels_of(figure)
@@ -167,9 +167,9 @@ def pictures_page(drawn: Drawn, photos: np.ndarray, result: Mapping[str, Any]) -
     layer, units, asked, names = result["layer"], drawn["units"], result["asked"], result["images"]
     sections = []
     if UNITS[0] in units:
-        sections.append(Section("Best and worst class", pair_panels(units, photos, names, UNITS[:2]), 7))
+        sections.append(Section("Best and worst class", pair_panels(units, photos, names=names, pair=UNITS[:2]), 7))
     sections.append(
-        Section(f"Two active units of one place of {layer}", pair_panels(units, photos, names, UNITS[2:]), 7)
+        Section(f"Two active units of one place of {layer}", pair_panels(units, photos, names=names, pair=UNITS[2:]), 7)
     )
     if drawn["anew"]:
         stages = {"trained": units[asked], **drawn["anew"]}
@@ -187,7 +187,7 @@ def pictures_page(drawn: Drawn, photos: np.ndarray, result: Mapping[str, Any]) -
 
 
 def pair_panels(
-    units: Mapping[str, Pictures], photos: np.ndarray, names: Sequence[str], pair: Sequence[str]
+    units: Mapping[str, Pictures], photos: np.ndarray, *, names: Sequence[str], pair: Sequence[str]
 ) -> list[Panel]:
     """For each image: itself by its name, and the pictures of two units by three methods, named in the first row."""
     panels = []

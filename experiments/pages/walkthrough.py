@@ -75,15 +75,15 @@ def ladder(walk: Walk) -> np.ndarray:
     tops = [24 + LABEL + row * (tile + LABEL + 4) for row in range(len(ROWS))]
     figure = canvas.blank(WIDTH, tops[-1] + tile + 4)
     for top, name in zip(tops, ROWS, strict=True):
-        canvas.write(figure, 0, top + tile / 2, name, va="center")
+        canvas.write(figure, name, left=0, top=top + tile / 2, va="center")
     pools = [stage.pool for stage in walk.stages if stage.pool]
     if pools:
-        canvas.show(figure, 0, tops[1] + tile // 2 + 24, 48, switch_colours(pools[-1].size))
+        canvas.show(figure, switch_colours(pools[-1].size), left=0, top=tops[1] + tile // 2 + 24, side=48)
     for n, stage in enumerate(walk.stages):
         removed = walk.numbers["layers"][stage.layer]["removed"]
-        _draw_stage(figure, stage, removed, lefts[n], tops, tile, () if n else walk.place)
-        _connect(figure, stage, lefts[n], tops, tile)
-    _draw_pixels(figure, walk, lefts[-1], tops, tile)
+        _draw_stage(figure, stage, removed=removed, left=lefts[n], tops=tops, tile=tile, place=() if n else walk.place)
+        _connect(figure, stage, left=lefts[n], tops=tops, tile=tile)
+    _draw_pixels(figure, walk, left=lefts[-1], tops=tops, tile=tile)
     return canvas.pixels_of(figure)
 
 
@@ -111,11 +111,11 @@ def lens(stage: Stage) -> np.ndarray:
     frames = []
     for n, (label, values, white) in enumerate(tiles):
         left = n * (LENS_TILE + gap)
-        canvas.write(figure, left, 0, f"{label}  (white = +{white:.2g})")
-        frames.append(canvas.show(figure, left, LABEL, LENS_TILE, grey(values, white)))
+        canvas.write(figure, f"{label}  (white = +{white:.2g})", left=left, top=0)
+        frames.append(canvas.show(figure, grey(values, white), left=left, top=LABEL, side=LENS_TILE))
     for axes in (frames[0], frames[3]):
         axes.scatter(x - pixels[1][0], y - pixels[0][0], s=30, facecolors="none", edgecolors=colours, linewidths=1.6)
-    _draw_arrows(frames[1], switches[windows], pool.size, colours)
+    _draw_arrows(frames[1], switches[windows], size=pool.size, colours=colours)
     middle = LABEL + LENS_TILE / 2
     for n, colour in ((0, UP), (2, DOWN), (3, DOWN)):
         start = n * (LENS_TILE + gap) + LENS_TILE
@@ -154,29 +154,29 @@ def grey(values: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _draw_stage(
-    figure: Figure, stage: Stage, removed: float, left: int, tops: Sequence[int], tile: int, place: tuple[int, ...]
+    figure: Figure, stage: Stage, *, removed: float, left: int, tops: Sequence[int], tile: int, place: tuple[int, ...]
 ) -> None:
-    canvas.write(figure, left, tops[0] - LABEL - 22, stage.layer, kind="heading", room=tile + GUTTER - 6)
+    canvas.write(figure, stage.layer, left=left, top=tops[0] - LABEL - 22, kind="heading", room=tile + GUTTER - 6)
     up, scale = float(np.abs(stage.handed_on).max()), _scale(stage)
-    canvas.write(figure, left, tops[0] - LABEL, stage.title, room=tile + GUTTER - 6)
-    canvas.write(figure, left, tops[2] - LABEL, f"white = +{scale:.2g}")
-    canvas.write(figure, left, tops[4] - LABEL, f"{removed:.0%} removed")
-    axes = [canvas.show(figure, left, tops[0], tile, grey(stage.handed_on, up))]
-    axes.append(canvas.show(figure, left, tops[2], tile, grey(stage.above, scale)))
+    canvas.write(figure, stage.title, left=left, top=tops[0] - LABEL, room=tile + GUTTER - 6)
+    canvas.write(figure, f"white = +{scale:.2g}", left=left, top=tops[2] - LABEL)
+    canvas.write(figure, f"{removed:.0%} removed", left=left, top=tops[4] - LABEL)
+    axes = [canvas.show(figure, grey(stage.handed_on, up), left=left, top=tops[0], side=tile)]
+    axes.append(canvas.show(figure, grey(stage.above, scale), left=left, top=tops[2], side=tile))
     if place:
         for each in axes:
             corner = (place[1] - 0.5, place[0] - 0.5)
             each.add_patch(Rectangle(corner, 1, 1, fill=False, color=SWITCH, linewidth=2))
     if stage.pool:
-        canvas.show(figure, left, tops[1], tile, switch_picture(stage))
-        canvas.show(figure, left, tops[3], tile, grey(stage.unpooled, scale))
+        canvas.show(figure, switch_picture(stage), left=left, top=tops[1], side=tile)
+        canvas.show(figure, grey(stage.unpooled, scale), left=left, top=tops[3], side=tile)
     else:
         for row in (1, 3):
-            canvas.write(figure, left + tile / 2, tops[row] + tile / 2, "no pool", **NO_POOL)
-    canvas.show(figure, left, tops[4], tile, grey(stage.rectified, scale))
+            canvas.write(figure, "no pool", left=left + tile / 2, top=tops[row] + tile / 2, **NO_POOL)
+    canvas.show(figure, grey(stage.rectified, scale), left=left, top=tops[4], side=tile)
 
 
-def _connect(figure: Figure, stage: Stage, left: int, tops: Sequence[int], tile: int) -> None:
+def _connect(figure: Figure, stage: Stage, *, left: int, tops: Sequence[int], tile: int) -> None:
     """The arrows of one column, and the one that leads to the next."""
     right, half = left + tile, tile / 2
     canvas.arrow(figure, [(right + GUTTER - 4, tops[0] + half), (right + 4, tops[0] + half)], UP)
@@ -197,27 +197,29 @@ def _connect(figure: Figure, stage: Stage, left: int, tops: Sequence[int], tile:
         ],
         DOWN,
     )
-    canvas.write(figure, bend + 3, tops[4] + half, stage.leaves, rotation=90, ha="left", va="bottom", color=DOWN)
+    canvas.write(
+        figure, stage.leaves, left=bend + 3, top=tops[4] + half, rotation=90, ha="left", va="bottom", color=DOWN
+    )
 
 
-def _draw_pixels(figure: Figure, walk: Walk, left: int, tops: Sequence[int], tile: int) -> None:
+def _draw_pixels(figure: Figure, walk: Walk, *, left: int, tops: Sequence[int], tile: int) -> None:
     scale = pixels.symmetric_scale(walk.projection)
     projected = pixels.signed_pictures(walk.projection, scale)
-    canvas.write(figure, left, tops[0] - LABEL - 22, "pixels", kind="heading")
-    canvas.write(figure, left, tops[0] - LABEL, "the image")
-    canvas.write(figure, left, tops[2] - LABEL, f"white = +{scale:.2g}")
+    canvas.write(figure, "pixels", left=left, top=tops[0] - LABEL - 22, kind="heading")
+    canvas.write(figure, "the image", left=left, top=tops[0] - LABEL)
+    canvas.write(figure, f"white = +{scale:.2g}", left=left, top=tops[2] - LABEL)
     for row, sheet in ((0, walk.picture), (2, projected)):
-        axes = canvas.show(figure, left, tops[row], tile, sheet)
+        axes = canvas.show(figure, sheet, left=left, top=tops[row], side=tile)
         if walk.box is None:
             continue
         top, edge, bottom, right = walk.box
         frame = Rectangle((edge - 0.5, top - 0.5), right - edge, bottom - top, fill=False, color=SWITCH, linewidth=1.5)
         axes.add_patch(frame)
-        canvas.write(figure, left, tops[row + 1] - LABEL, ("what the unit sees", "", "its projection")[row])
-        canvas.show(figure, left, tops[row + 1], tile, cut(sheet, walk.box, OUTSIDE))
+        canvas.write(figure, ("what the unit sees", "", "its projection")[row], left=left, top=tops[row + 1] - LABEL)
+        canvas.show(figure, cut(sheet, walk.box, OUTSIDE), left=left, top=tops[row + 1], side=tile)
 
 
-def _draw_arrows(axes: Axes, switches: np.ndarray, size: int, colours: np.ndarray) -> None:
+def _draw_arrows(axes: Axes, switches: np.ndarray, *, size: int, colours: np.ndarray) -> None:
     """In each pooled place an arrow to where its maximum stood in the window; a dot for the middle."""
     for (row, column), colour in zip(np.ndindex(switches.shape), colours, strict=True):
         toward = (np.array(divmod(int(switches[row, column]), size)) - (size - 1) / 2) / size

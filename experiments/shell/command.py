@@ -60,9 +60,9 @@ def in_one_line() -> Iterator[None]:
 def main(
     config_type: type[Any],
     run: Callable[[Any], Result | None],
+    *,
     doc: str | None,
     report: Callable[[Result], None],
-    *,
     when_stopped: str = "nothing was written",
     joins: bool = False,
 ) -> None:

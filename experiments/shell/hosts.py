@@ -85,7 +85,7 @@ def join(chosen: argparse.Namespace) -> None:
     try:
         parallel.connect_hosts(*named, timeout=chosen.host_timeout)
     except (RuntimeError, ValueError) as error:
-        raise FailedError(_missing(number, total, chosen.host_timeout, str(error))) from error
+        raise FailedError(_missing(str(error), number=number, total=total, timeout=chosen.host_timeout)) from error
     note(joined=True)
 
 
@@ -202,7 +202,7 @@ class _Parent:
         if status == -signal.SIGKILL and not self._dying:
             return f"host {self._number} was killed (out of memory?){self._go_on()}"
         if "joined" not in self._facts:
-            return _missing(self._number, self._total, self._timeout, said)
+            return _missing(said, number=self._number, total=self._total, timeout=self._timeout)
         lost = sorted({int(task) for task in re.findall(r"task:(\d+)", said)} - {self._number})
         if not lost and self._total == 2:
             lost = [1 - self._number]
@@ -222,7 +222,7 @@ class _Parent:
         return f"; what was saved stays; go on, on all hosts or on one: {command}" if command else ""
 
 
-def _missing(number: int, total: int, timeout: int, said: str) -> str:
+def _missing(said: str, *, number: int, total: int, timeout: int) -> str:
     """What to do where the hosts did not come together."""
     if "Unexpected task" in said:
         return f"host {number} of {total}: host 0 counts fewer hosts than {total}: give every host the same --num-hosts"

@@ -47,22 +47,22 @@ def of_step(workload: Workload, architecture: Architecture, params: Params) -> I
         filters = partial(ops.conv, layer=row) if isinstance(row, Conv) else jnp.matmul
         places = math.prod(sizes.filtered[:2]) if isinstance(row, Conv) else 1
         flop = 2.0 * rows * places * math.prod(sizes.kernel)
-        yield from _there_and_back(row.name, filters, (noise(below), kernel), flop, is_first=number == 0)
+        yield from _there_and_back(filters, (noise(below), kernel), layer=row.name, flop=flop, is_first=number == 0)
         if isinstance(row, Dense):
             if row.hidden:
-                yield from _stage(row.name, "ReLU", jax.nn.relu, noise(sizes.output), 0.0)
+                yield from _stage(jax.nn.relu, noise(sizes.output), layer=row.name, name="ReLU", flop=0.0)
             continue
         shape = sizes.filtered
-        yield from _stage(row.name, "ReLU", jax.nn.relu, noise(shape), 0.0)
+        yield from _stage(jax.nn.relu, noise(shape), layer=row.name, name="ReLU", flop=0.0)
         for stage in row.after:
             of = noise(shape)
             if isinstance(stage, Pool):
-                yield from _stage(row.name, "pool", partial(_pooled, stage), of, 0.0)
+                yield from _stage(partial(_pooled, stage), of, layer=row.name, name="pool", flop=0.0)
                 shape = sizes.output
             else:
                 assert isinstance(stage, ContrastNorm)
                 flop = 2.0 * of.size * shape[-1]
-                yield from _stage(row.name, "norm", partial(ops.contrast_norm, norm=stage), of, flop)
+                yield from _stage(partial(ops.contrast_norm, norm=stage), of, layer=row.name, name="norm", flop=flop)
     yield Operation(None, "update", *_update(params), 0.0)
     square = jax.random.normal(key, (MATRIX, MATRIX), workload.compute_dtype)
     yield Operation(None, "matrix product", jnp.matmul, (square, square), 2.0 * MATRIX**3)
@@ -73,7 +73,7 @@ def _pooled(pool: Pool, maps: jax.Array) -> jax.Array:
 
 
 def _there_and_back(
-    layer: str, fn: Callable[..., jax.Array], arguments: tuple[jax.Array, jax.Array], flop: float, *, is_first: bool
+    fn: Callable[..., jax.Array], arguments: tuple[jax.Array, jax.Array], *, layer: str, flop: float, is_first: bool
 ) -> Iterator[Operation]:
     """The filters or the product of a layer, and its gradients; that of the image is not needed."""
     maps, kernel = arguments
@@ -91,7 +91,7 @@ def _there_and_back(
 
 
 def _stage(
-    layer: str, name: str, fn: Callable[[jax.Array], jax.Array], maps: jax.Array, flop: float
+    fn: Callable[[jax.Array], jax.Array], maps: jax.Array, *, layer: str, name: str, flop: float
 ) -> Iterator[Operation]:
     """A stage, and its way there and back in one: the gradient needs again what was seen on the way up."""
     yield Operation(layer, name, fn, (maps,), flop)

@@ -149,8 +149,9 @@ def read(folder: Path) -> dict[str, Any]:
 
 def write(
     folder: Path,
-    command: str,
     result: Whole,
+    *,
+    command: str,
     contents: Mapping[str, Figure | Mapping[str, np.ndarray] | bytes],
 ) -> Whole:
     """Write the files of a result, and last result.json, which names them with their sizes and digests.

@@ -44,7 +44,7 @@ def claimed(resume: Path | None, out: Path | None, data: str) -> Iterator[Place]
     with contextlib.ExitStack() as held:
 
         def claim() -> tuple[str, str | None]:
-            folder, checkpoint = _claim(held, resume, out, data)
+            folder, checkpoint = _claim(held, resume=resume, out=out, data=data)
             return str(folder), None if checkpoint is None else checkpoint.name
 
         name, step = parallel.of_host_0(claim)
@@ -57,7 +57,7 @@ def claimed(resume: Path | None, out: Path | None, data: str) -> Iterator[Place]
         yield place
 
 
-def _claim(held: contextlib.ExitStack, resume: Path | None, out: Path | None, data: str) -> tuple[Path, Path | None]:
+def _claim(held: contextlib.ExitStack, *, resume: Path | None, out: Path | None, data: str) -> tuple[Path, Path | None]:
     """(the folder, locked, the newest checkpoint in it or None)."""
     if resume is None and out is None:
         return _claim_new(held, nets.RUNS / f"{data}-{time.strftime('%Y%m%d-%H%M%S')}"), None

@@ -40,15 +40,17 @@ def scan(
     name = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
     path = nets.home_of(net) / "scans" / f"{name}.npz" if path is None else path
     fn = nets.features_of_pictures(net, layers)
-    return scan_with(fn, num_maps, source, path, of=(net.fingerprint, of), name=f"net={net.name!r}", **options)
+    return scan_with(
+        fn, source, num_maps=num_maps, path=path, of=(net.fingerprint, of), name=f"net={net.name!r}", **options
+    )
 
 
 def scan_with(
     fn: features.Features,
-    num_maps: Mapping[str, int],
     source: Source,
-    path: Path,
     *,
+    num_maps: Mapping[str, int],
+    path: Path,
     of: Sequence[str],
     k: int = NUM_KEPT,
     batch_size: int = 128,
@@ -76,7 +78,7 @@ def scan_with(
     key = json.dumps([*of, list(num_maps), k])
     empty = top_activations.init(num_maps, k)
     state, done = load(path, key) or (empty, 0)
-    if not 0 <= done <= len(source) or not _fits(state, num_maps, k, source):
+    if not 0 <= done <= len(source) or not _fits(state, num_maps=num_maps, k=k, source=source):
         raise UserError(f"{path} is a scan of other maps or images; remove it, and the scan begins anew")
     if done < len(source) and done % batch_size:  # it stopped at a batch of another size
         state, done = empty, 0
@@ -88,7 +90,7 @@ def scan_with(
         done = min(done + batch_size, len(source))
         bar.update(done - bar.n)
         if host == 0 and time.monotonic() - last_saved > save_every:
-            save(path, key, state, done)
+            save(path, state, key=key, done=done)
             last_saved = time.monotonic()
 
     with bar:
@@ -97,12 +99,12 @@ def scan_with(
             batches = eval_batches(source, batch_size=batch_size, **rows)
             state = top_activations.scan(fn, batches, state, on_batch=on_batch, name=name)
             if host == 0:
-                save(path, key, state, done)
+                save(path, state, key=key, done=done)
     whole: State = jax.tree.map(np.asarray, state)
     return top_activations.check_finite(whole, name)
 
 
-def _fits(state: State, num_maps: Mapping[str, int], k: int, source: Source) -> bool:
+def _fits(state: State, *, num_maps: Mapping[str, int], k: int, source: Source) -> bool:
     """Whether a state is one of these maps, and of images that there are."""
     num_images = max(source.places, default=-1) + 1 if isinstance(source, Subset) else len(source)
     shapes = {layer: {np.shape(field) for field in top} for layer, top in state.items()}
@@ -111,7 +113,7 @@ def _fits(state: State, num_maps: Mapping[str, int], k: int, source: Source) -> 
     )
 
 
-def save(path: Path, key: str, state: State, done: int) -> None:
+def save(path: Path, state: State, *, key: str, done: int) -> None:
     """Write the state of a scan, what it belongs to, how many images it has seen, and a digest of all of it."""
     fields = {
         f"{layer}/{name}": np.asarray(field) for layer, top in state.items() for name, field in top._asdict().items()

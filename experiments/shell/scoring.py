@@ -36,7 +36,9 @@ def score(networks: Sequence[Net], source: Source, logits: np.ndarray, **options
     """
     tables = [net for net in networks if isinstance(net, nets.OfTable)]
     if len(tables) == len(networks):
-        return Scored({views: errors_of(tables, source, logits, views, **options) for views in ("center", "ten")}, {})
+        return Scored(
+            {views: errors_of(tables, source, logits=logits, views=views, **options) for views in ("center", "ten")}, {}
+        )
     other = next(net for net in networks if not isinstance(net, nets.OfTable))
     fns = [logits_function(net) for net in networks]
     errors = evaluation.errors_of_functions(fns, batches_of(source, logits, "center", **options))
@@ -66,7 +68,7 @@ def logits_function(net: Net) -> Callable[[Any], jax.Array]:
 
 
 def errors_of(
-    networks: Sequence[nets.OfTable], source: Source, logits: np.ndarray, views: evaluation.Crops, **options: int
+    networks: Sequence[nets.OfTable], source: Source, *, logits: np.ndarray, views: evaluation.Crops, **options: int
 ) -> evaluation.EnsembleErrors:
     """Errors of networks of tables, on all devices, averaging the softmax over `views` and nets."""
     host, num_hosts = parallel.host_count()

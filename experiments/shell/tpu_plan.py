@@ -79,8 +79,8 @@ def planned(plan: Plan) -> dict[str, Any]:
     of_weights = gradient_bytes(plan)
     largest = largest_batch(
         compiled,
-        plan.batch_size,
-        len(devices),
+        batch_size=plan.batch_size,
+        num_devices=len(devices),
         memory=(chip.memory - KEPT_BYTES) / per_chip,
         always=3 * of_weights,  # with momentum and gradient
     )
@@ -163,7 +163,7 @@ def program(plan: Plan, devices: list[Any], batch_size: int) -> Program | None:
 
 
 def largest_batch(
-    compiled: Callable[[int], Program | None], batch_size: int, num_devices: int, memory: float, always: float
+    compiled: Callable[[int], Program | None], *, batch_size: int, num_devices: int, memory: float, always: float
 ) -> int:
     """The largest batch that fits, to a sixteenth of itself; 0 where none does.
 

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 LOG_STEPS = 20  # steps between the "step" records of metrics.jsonl
 
 
-def train(run: Run, progress: Progress, stop: StopRequest, folder: Path) -> dict[str, Any]:
+def train(run: Run, progress: Progress, *, stop: StopRequest, folder: Path) -> dict[str, Any]:
     """Train to the end, showing and recording what happens; host 0 does that for all.
 
     Returns:

@@ -123,7 +123,7 @@ def run(
             print(summary(prepared.images, prepared.run, prepared.progress))
         hosts.note(folder=place.folder, go_on=training_log.resume_command(place.folder))
         with StopRequest() as stop:
-            record = training_log.train(prepared.run, prepared.progress, stop, place.folder)
+            record = training_log.train(prepared.run, prepared.progress, stop=stop, folder=place.folder)
     return {**record, "folder": str(place.folder)}
 
 

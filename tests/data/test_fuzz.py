@@ -93,7 +93,7 @@ def read_annotations(folder):
 def write_scan(folder):
     rng = np.random.default_rng(0)
     fields = [rng.integers(0, 9, (3, 4)).astype(dtype) for dtype in (np.float32, np.int32, np.int32, np.int32)]
-    scans.save(folder / "scan.npz", "key", {"conv1": TopActivations(*fields)}, 40)
+    scans.save(folder / "scan.npz", {"conv1": TopActivations(*fields)}, key="key", done=40)
 
 
 def read_scan(folder):

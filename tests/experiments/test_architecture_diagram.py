@@ -66,7 +66,7 @@ def test_every_block_keeps_the_rule_and_the_largest_just_fit():
     """Squares of heights go like the maps' sides, squares of widths like their number; a dense block stands upright."""
     result = result_of(zfjax.ZFNET)
     rows = {row["layer"]: row for row in result["layers"]}
-    blocks = {name: architecture_page.blocks_of(result, row, 100.0, 0.0) for name, row in rows.items()}
+    blocks = {name: architecture_page.blocks_of(result, row=row, left=100.0, middle=0.0) for name, row in rows.items()}
     per_place = architecture_page.TALLEST**2 / 224
     first, pooled = blocks["conv1"]
     assert (first.height**2, pooled.height**2) == pytest.approx((110 * per_place, 55 * per_place))
@@ -81,7 +81,7 @@ def test_every_block_keeps_the_rule_and_the_largest_just_fit():
     for name, table in tiny_nets.TABLES.items():
         some = result_of(table)
         for row in some["layers"]:
-            last = architecture_page.blocks_of(some, row, 0.0, 0.0)[-1]
+            last = architecture_page.blocks_of(some, row=row, left=0.0, middle=0.0)[-1]
             assert last.left + last.width + architecture_page.DEPTH[0] * last.depth <= architecture_page.COLUMN, name
 
 

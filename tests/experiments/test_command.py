@@ -32,7 +32,7 @@ def alone(monkeypatch):
 
 def call(monkeypatch, run, *flags):
     monkeypatch.setattr(sys, "argv", ["something", *flags])
-    command.main(Config, run, "Doc.", lambda result: print(f"value {result['value']}"))
+    command.main(Config, run, doc="Doc.", report=lambda result: print(f"value {result['value']}"))
 
 
 def raising(error):
@@ -177,7 +177,9 @@ def test_alone_a_command_runs_in_any_process(monkeypatch, tmp_path, main):
 
 def joining(monkeypatch, *flags):
     monkeypatch.setattr(sys, "argv", ["something", *flags])
-    command.main(Config, lambda config: {"value": 3}, "Doc.", lambda result: print(result["value"]), joins=True)
+    command.main(
+        Config, lambda config: {"value": 3}, doc="Doc.", report=lambda result: print(result["value"]), joins=True
+    )
 
 
 @pytest.mark.parametrize("environment", [{"SLURM_STEP_NUM_TASKS": "1"}, {"SLURM_STEPID": "4294967290"}])

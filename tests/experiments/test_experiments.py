@@ -276,8 +276,10 @@ def test_workload_is_the_table_that_it_names():
 def test_linear_baseline_solves_what_is_linear_and_only_that():
     labels = np.arange(200) % demo.NUM_CLASSES
     codes = np.eye(demo.NUM_CLASSES, dtype=np.float32)[labels] * 50
-    assert demo_scenes.linear_accuracy(codes, codes, labels, labels) == 1
-    assert demo_scenes.linear_accuracy(codes[:, :1] * 0, codes[:, :1] * 0, labels, labels) == 0.1
+    assert demo_scenes.linear_accuracy(codes, codes, train_labels=labels, test_labels=labels) == 1
+    assert (
+        demo_scenes.linear_accuracy(codes[:, :1] * 0, codes[:, :1] * 0, train_labels=labels, test_labels=labels) == 0.1
+    )
 
 
 def test_histogram_counts_colours():

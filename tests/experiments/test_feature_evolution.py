@@ -276,11 +276,13 @@ def projected_with(factor, image):
 
 
 def test_every_tile_has_its_own_scale_and_a_bar_where_the_image_changed():
-    weak, strong = (evolution_page.tile(projected_with(f, 0), 0, 24, False, patches=False) for f in (0.01, 5.0))
+    weak, strong = (
+        evolution_page.tile(projected_with(f, 0), 0, side=24, changed=False, patches=False) for f in (0.01, 5.0)
+    )
     np.testing.assert_array_equal(weak, strong)
     bar = evolution_page.BAR
     assert set(weak[bar:-bar, bar + 2 : bar + 26].ravel()) == {0, 255}
-    changed = evolution_page.tile(projected_with(1.0, 0), 0, 24, True, patches=True)
+    changed = evolution_page.tile(projected_with(1.0, 0), 0, side=24, changed=True, patches=True)
     assert (changed[bar:-bar, :bar] == evolution_page.CHANGED).all()
     assert (weak[:, :bar] == 255).all() and (changed[bar + 26 : bar + 50, bar + 2 : bar + 26] == 7).all()
 

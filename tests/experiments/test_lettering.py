@@ -87,7 +87,9 @@ def test_figure_5_keeps_every_title_in_its_column(checked, name):
     stored = np.zeros((2, 12, 16, 3), np.uint8)
     known = np.array([True, False])
     chosen = Chosen(np.arange(2), stored, np.arange(2), known, known, (name, "b"), (f"{name}.png", "b.png"))
-    canvas.pixels_of(invariance.draw(chosen, amounts, dict.fromkeys(amounts, curves), layers, (8, 12)))
+    canvas.pixels_of(
+        invariance.draw(chosen, dict.fromkeys(amounts, curves), amounts=amounts, layers=layers, size=(8, 12))
+    )
     assert len(checked) == 2
 
 
@@ -222,7 +224,7 @@ def test_figure_5_says_whose_class_is_the_nets_own_answer(known, words, of):
 def test_an_entry_of_figure_5_shortens_the_longer_of_its_names():
     mark = f" ({invariance.OWN})"
     for picture, of_class in ((NAMES[2], "cat"), ("cat.png", NAMES[2]), (NAMES[2], NAMES[2]), (NAMES[4], NAMES[4])):
-        entry = invariance.entry_of(picture, of_class, mark, 360)
+        entry = invariance.entry_of(picture, of_class, mark=mark, room=360)
         first, second = entry.removesuffix(mark).split(": ")
         assert 300 < lettering.text_width(entry, "caption") <= 360
         assert ("…" in first, "…" in second) == (len(picture) > 10, len(of_class) > 10)

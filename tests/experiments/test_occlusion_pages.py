@@ -14,7 +14,7 @@ FILL = np.full_like(CENTRES[0], 120)  # the mean image
 
 
 def test_the_square_is_drawn_where_it_stood():
-    panel = occlusion_page.square_panel(CENTRES[0], FILL, np.array([5, 10]), 5)
+    panel = occlusion_page.square_panel(CENTRES[0], FILL, corner=np.array([5, 10]), square=5)
     scale = occlusion_page.panel_size(20)[0] // 20
     assert panel.shape[0] == 20 * scale
     inside = panel[5 * scale + 2 : 10 * scale - 2, 10 * scale + 2 : 15 * scale - 2]
@@ -24,7 +24,7 @@ def test_the_square_is_drawn_where_it_stood():
 
 
 def test_panels_of_a_picture_that_is_not_square_keep_its_sides():
-    panel = occlusion_page.square_panel(CENTRES[0, :10], FILL, np.array([2, 10]), 5)
+    panel = occlusion_page.square_panel(CENTRES[0, :10], FILL, corner=np.array([2, 10]), square=5)
     height, width = occlusion_page.panel_size((10, 20))
     scale = width // 20
     assert panel.shape == (height, width, 3) and height == 10 * scale
@@ -53,7 +53,9 @@ def test_square_and_cross_stand_where_the_probability_is_lowest(monkeypatch):
         occlusion_page, "value_panel", lambda *a, **k: crosses.append(k["cross"].tolist()) or real(*a, **k)
     )
     projected = [Projected(np.array([4]), IMAGES[:1])]
-    page = occlusion_page.draw(views, FILL[None], swept, projected, corners, ("a", "b"), result_of())
+    page = occlusion_page.draw(
+        views, swept, fills=FILL[None], projected=projected, corners=corners, class_names=("a", "b"), result=result_of()
+    )
     assert crosses == [[5 + 2, 10 + 2]] * 2
     sheet, scale = canvas.pixels_of(page), occlusion_page.panel_size(20)[0] // 20
     red = np.argwhere((sheet == occlusion_page.RED).all(axis=-1))

@@ -15,12 +15,14 @@ from zfjax.errors import UserError
 
 
 def write(folder, names, command="figure_a", **facts):
-    return results.write(folder, command, facts, {name: {"x": np.arange(3)} for name in names})
+    return results.write(folder, facts, command=command, contents={name: {"x": np.arange(3)} for name in names})
 
 
 def test_result_json_names_every_file_with_its_size_and_digest(tmp_path):
     figure = Figure(figsize=(1, 1))
-    written = results.write(tmp_path, "figure_a", {"value": 1}, {"a.npz": {"x": np.arange(3)}, "b.png": figure})
+    written = results.write(
+        tmp_path, {"value": 1}, command="figure_a", contents={"a.npz": {"x": np.arange(3)}, "b.png": figure}
+    )
     read = json.loads((tmp_path / "result.json").read_text())
     assert read["command"] == "figure_a" and read["value"] == 1 and read["folder"] == str(tmp_path)
     assert {name: facts["bytes"] for name, facts in read["files"].items()} == {
@@ -75,7 +77,7 @@ def test_a_failed_write_leaves_the_earlier_result_whole(tmp_path):
     write(tmp_path, ["a.npz"], value=1)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(TypeError):
-        results.write(tmp_path, "figure_a", {}, {"a.npz": {"x": np.arange(9)}, "b.npz": 5})
+        results.write(tmp_path, {}, command="figure_a", contents={"a.npz": {"x": np.arange(9)}, "b.npz": 5})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

@@ -26,19 +26,19 @@ def compiler(of_image, always, memory):
 @pytest.mark.parametrize("begin", [8, 512, 1 << 20])
 def test_the_largest_batch_fits_and_one_a_sixteenth_larger_does_not(begin):
     compiled = compiler(8e6, 7.5e8, 16 * GIB)
-    largest = tpu_plan.largest_batch(compiled, begin, 4, memory=16 * GIB, always=7.5e8)
+    largest = tpu_plan.largest_batch(compiled, batch_size=begin, num_devices=4, memory=16 * GIB, always=7.5e8)
     assert largest % 4 == 0 and compiled(largest) is not None
     assert compiled(int(largest * 17 / 16) // 4 * 4) is None
 
 
 def test_where_an_image_takes_more_than_it_seemed_to_the_batch_is_lowered_until_it_fits():
     compiled = compiler(8e6, 5e8, 16 * GIB)
-    largest = tpu_plan.largest_batch(compiled, 512, 4, memory=16 * GIB, always=7.5e8)
+    largest = tpu_plan.largest_batch(compiled, batch_size=512, num_devices=4, memory=16 * GIB, always=7.5e8)
     assert compiled(largest) is not None and compiled(int(largest * 17 / 16) // 4 * 4) is None
 
 
 def test_where_nothing_fits_the_largest_batch_is_0():
-    assert tpu_plan.largest_batch(compiler(1, 2 * GIB, GIB), 512, 4, memory=GIB, always=0) == 0
+    assert tpu_plan.largest_batch(compiler(1, 2 * GIB, GIB), batch_size=512, num_devices=4, memory=GIB, always=0) == 0
 
 
 def test_a_ring_of_chips_sends_an_array_nearly_twice():

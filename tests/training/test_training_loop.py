@@ -227,7 +227,7 @@ def test_the_command_s_log_holds_the_loop_s_own_numbers(tmp_path, capsys):
     recipe = dataclasses.replace(RECIPE, num_epochs=1)
     run = tiny_run(num_train=168, recipe=recipe, save_steps=None)
     events = list(train(run))
-    record = training_log.train(run, begin(run), StopRequest(), tmp_path)
+    record = training_log.train(run, begin(run), stop=StopRequest(), folder=tmp_path)
     step, epoch = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
     twentieth = {name: value for name, value in events[19]._asdict().items() if name != "num_images"}
     assert step == {"kind": "step", "epoch_done": 20 / 21, **twentieth} and step["step"] == 20
