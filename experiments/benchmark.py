@@ -568,8 +568,8 @@ def network_of(workload: Workload) -> tuple[Architecture, network.Params, jax.Ar
     architecture = workload.table()
     recipe = training.Recipe(initialization="he")
     params = training.init_state(recipe, architecture).params
-    side = architecture.image_size
-    images = 58 * jax.random.normal(jax.random.key(1), (workload.batch_size, side, side, 3), jnp.float32)
+    shape = (workload.batch_size, *architecture.image_shape)
+    images = 58 * jax.random.normal(jax.random.key(1), shape, jnp.float32)
     return architecture, params, images
 
 
@@ -578,14 +578,15 @@ def train_step(workload: Workload) -> Engine:
     architecture = workload.table()
     recipe = training.Recipe(batch_size=workload.batch_size, compute_dtype=workload.compute_dtype, learning_rate=1e-4)
     parallel.check_batch_size(recipe.batch_size)
-    side = architecture.image_size + STORED_MARGIN
+    height, width, channels = architecture.image_shape
+    stored = (height + STORED_MARGIN, width + STORED_MARGIN, channels)
     rng = np.random.default_rng(0)
     batch = {
-        "image": rng.integers(0, 256, (recipe.batch_size, side, side, 3), np.uint8),
+        "image": rng.integers(0, 256, (recipe.batch_size, *stored), np.uint8),
         "label": rng.integers(0, workload.num_classes, recipe.batch_size, np.int32),
         "position": np.arange(recipe.batch_size, dtype=np.int32),
     }
-    mean = np.full((side, side, 3), 127.0, np.float32)
+    mean = np.full(stored, 127.0, np.float32)
     step = parallel.data_parallel(training.make_train_step(recipe, architecture, mean), donate_state=True)
     state = parallel.replicate(training.init_state(recipe, architecture))
 

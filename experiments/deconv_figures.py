@@ -66,7 +66,7 @@ class LayerFacts(TypedDict):
     kind: str  # map or unit
     num_maps: int
     num_dead: int
-    receptive_field: int | None  # pixels; None where it is not known
+    receptive_field: nets.Size | None  # pixels; None where it is not known
     image_size: nets.Size
     num_images: int
     strongest: Any  # float [M]

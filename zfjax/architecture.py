@@ -103,6 +103,7 @@ class Dense:
 
 Layer = Conv | Dense
 Shape = tuple[int, ...]
+Size = int | tuple[int, int]  # a side of squares, or (height, width), pixels
 
 
 class Sizes(NamedTuple):
@@ -126,26 +127,26 @@ def sizes_of(layer: Layer, shape: Shape) -> Sizes:
         return Sizes(shape, (layer.features,), (layer.features,), (math.prod(shape), layer.features))
     if len(shape) != 3:
         raise UserError(f"layer {layer.name!r}: a convolution cannot stand above a dense layer")
-    height, _, channels = shape
+    channels = shape[2]
     if channels % layer.groups or layer.features % layer.groups:
         raise UserError(
             f"layer {layer.name!r}: {channels} input maps and {layer.features} filters "
             f"cannot be split into {layer.groups} groups"
         )
-    side = (height + sum(layer.padding) - layer.kernel) // layer.stride + 1
-    if side < 1:
+    filtered = [(side + sum(layer.padding) - layer.kernel) // layer.stride + 1 for side in shape[:2]]
+    if min(filtered) < 1:
         raise UserError(
-            f"layer {layer.name!r}: its input of {height}x{height}, padded by {layer.padding}, is smaller than its "
+            f"layer {layer.name!r}: its input of {shape[0]}x{shape[1]}, padded by {layer.padding}, is smaller than its "
             f"{layer.kernel}x{layer.kernel} filter: the image is too small"
         )
-    pooled = pooled_size(side, layer.pool) if layer.pool else side
-    if layer.pool and pooled < 1:
+    pooled = [pooled_size(side, layer.pool) if layer.pool else side for side in filtered]
+    if layer.pool and min(pooled) < 1:
         raise UserError(
-            f"layer {layer.name!r}: its map of {side}x{side} holds no window of {layer.pool}, which needs a side of "
-            f"at least max(1, size - stride + 1) = {layer.pool.smallest}: the image is too small"
+            f"layer {layer.name!r}: its map of {filtered[0]}x{filtered[1]} holds no window of {layer.pool}, which "
+            f"needs a side of at least max(1, size - stride + 1) = {layer.pool.smallest}: the image is too small"
         )
     kernel = (layer.kernel, layer.kernel, channels // layer.groups, layer.features)
-    return Sizes(shape, (side, side, layer.features), (pooled, pooled, layer.features), kernel)
+    return Sizes(shape, (*filtered, layer.features), (*pooled, layer.features), kernel)
 
 
 def pooled_size(side: int, pool: Pool) -> int:
@@ -186,7 +187,12 @@ def _is_padding(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and all(_is_int(side) and side >= 0 for side in value)
 
 
+def _is_size(value: Any) -> bool:
+    return COUNT.holds(value) or (isinstance(value, tuple) and len(value) == 2 and all(map(COUNT.holds, value)))
+
+
 COUNT = FieldRule("a Python int of at least 1", lambda value: _is_int(value) and value >= 1)
+SIZE = FieldRule("a Python int of at least 1, or a tuple (height, width) of two of them,", _is_size)
 POSITIVE = FieldRule("a finite Python number above 0", lambda value: _is_real(value) and value > 0)
 _FROM_0 = FieldRule("a finite Python number of at least 0", lambda value: _is_real(value) and value >= 0)
 
@@ -217,8 +223,19 @@ _RULES: dict[type, dict[str, FieldRule]] = {
 }
 
 
+class Span(NamedTuple):
+    """What the places of a map see along one axis: place n the pixels offset + n * stride up to that + size."""
+
+    size: int
+    stride: int
+    offset: int
+
+
 class ReceptiveField(NamedTuple):
     """Place (y, x) of a map sees image rows offset + y * stride up to, not including, that + size; columns alike.
+
+    The stride and the offset are those of rows and of columns. The size is one number where it is that of both; a
+    dense layer sees an image that is no square as (height, width).
 
     Examples:
       >>> import zfjax
@@ -229,14 +246,24 @@ class ReceptiveField(NamedTuple):
       (-1, 15, 42, 58)
     """
 
-    size: int  # pixels
+    size: Size  # pixels
     stride: int  # pixels between the fields of neighbouring places
     offset: int  # first row (column) of the field of place 0; negative where it begins in the padding
 
     def box(self, position: Sequence[int]) -> tuple[int, int, int, int]:
         """Rows and columns (top, left, bottom, right) that `position` sees; may reach beyond the image."""
         top, left = (self.offset + int(place) * self.stride for place in position)
-        return top, left, top + self.size, left + self.size
+        height, width = self.sides
+        return top, left, top + height, left + width
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """(height, width), pixels."""
+        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
+
+    def holds(self, size: Sequence[int]) -> bool:
+        """Whether it is no smaller than images of this (height, width), along either side."""
+        return all(own >= side for own, side in zip(self.sides, size, strict=True))
 
 
 @dataclass(frozen=True)
@@ -254,17 +281,27 @@ class Architecture:
       ('conv1', 'conv2', 'conv5', 'fc6', 'fc7', 'fc8')
       >>> zfjax.ZFNET.upto("conv5").layer_names
       ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
+      >>> zfjax.ZFNET.with_sizes(image=(224, 160)).sizes()["conv5"].output
+      (6, 4, 256)
     """
 
     name: str
     layers: tuple[Layer, ...]
-    image_size: int = 224  # side of the square input, pixels
+    image_size: Size = 224  # side of the square input, or its (height, width), pixels; (224, 224) is kept as 224
     channels: int = 3
     input_scale: float = 1.0  # images are multiplied by this inside the network, so that outside they stay in pixels
 
     def __post_init__(self) -> None:
         _check_table(self)
+        if isinstance(self.image_size, tuple) and len(set(self.image_size)) == 1:
+            object.__setattr__(self, "image_size", self.image_size[0])  # equal tables are equal, and hash alike
         self.sizes()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """[H, W, C] of an image."""
+        height, width = self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
+        return height, width, self.channels
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -285,7 +322,7 @@ class Architecture:
     def sizes(self) -> dict[str, Sizes]:
         """Shapes of every layer, by rule from the image up; a geometry that cannot work is a UserError."""
         sizes: dict[str, Sizes] = {}
-        shape: Shape = (self.image_size, self.image_size, self.channels)
+        shape: Shape = self.image_shape
         for layer in self.layers:
             sizes[layer.name] = sizes_of(layer, shape)
             shape = sizes[layer.name].output
@@ -295,8 +332,11 @@ class Architecture:
         """Number of weights and biases."""
         return sum(math.prod(size.kernel) + size.kernel[-1] for size in self.sizes().values())
 
-    def with_sizes(self, image: int | None = None, **features: int) -> Architecture:
-        """The same table with another image size and other widths: `with_sizes(image=112, conv3=512, fc8=10)`."""
+    def with_sizes(self, image: Size | None = None, **features: int) -> Architecture:
+        """The same table with another image size and other widths: `with_sizes(image=112, conv3=512, fc8=10)`.
+
+        Images that are no squares are `image=(height, width)`.
+        """
         _check_names(self, features)
         layers = tuple(
             dataclasses.replace(layer, features=features.get(layer.name, layer.features)) for layer in self.layers
@@ -363,21 +403,22 @@ def receptive_field(
     field = ReceptiveField(size=1, stride=1, offset=0)
     for row in architecture.layers:
         if isinstance(row, Conv):
-            field = _widen(field, row.kernel, row.stride, row.padding[0])
+            field = _widen(field, (row.kernel, row.kernel), row.stride, row.padding[0])
             last = row.name == layer and stage == "filtered"
             if row.pool and not last:
-                field = _widen(field, row.pool.size, row.pool.stride, 0)
+                field = _widen(field, (row.pool.size, row.pool.size), row.pool.stride, 0)
         else:
             shape = architecture.sizes()[row.name].input
-            field = _widen(field, shape[0] if len(shape) == 3 else 1, 1, 0)
+            field = _widen(field, (shape[0], shape[1]) if len(shape) == 3 else (1, 1), 1, 0)
         if row.name == layer:
             break
     return field
 
 
-def _widen(field: ReceptiveField, size: int, stride: int, padding: int) -> ReceptiveField:
+def _widen(field: ReceptiveField, window: tuple[int, int], stride: int, padding: int) -> ReceptiveField:
+    height, width = (own + (side - 1) * field.stride for own, side in zip(field.sides, window, strict=True))
     return ReceptiveField(
-        size=field.size + (size - 1) * field.stride,
+        size=height if height == width else (height, width),
         stride=field.stride * stride,
         offset=field.offset - padding * field.stride,
     )
@@ -407,7 +448,7 @@ def _are_layers(value: object) -> bool:
 
 _TABLE_RULES = {
     "layers": FieldRule("a tuple of Conv and Dense", _are_layers),
-    "image_size": COUNT,
+    "image_size": SIZE,
     "channels": COUNT,
     "input_scale": POSITIVE,
 }

@@ -18,8 +18,10 @@ import numpy as np
 
 import zfjax
 from zfjax import files, nets, shell
+from zfjax.architecture import Size
 from zfjax.deconvnet import WAYS
 from zfjax.errors import UserError, command_line, naming
+from zfjax.pixels import size_of_words
 
 _NET = "run folder or checkpoint, squeezenet:DIR, torchvision:KIND:FILE, or module:NAME of a zfjax.Net"
 _FUNCTION = f"{_NET}, or, with --image-size, of a function of images"
@@ -169,12 +171,12 @@ def _claimed(folder: Path) -> Iterator[None]:
         yield
 
 
-def _size(words: str) -> int | tuple[int, int]:
+def _size(words: str) -> Size:
     """64, or 48x64 for height and width."""
-    numbers = [int(word) for word in words.split("x")]
-    if len(numbers) > 2 or min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"{words!r}: 64, or 48x64 for height and width, is needed")
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+    try:
+        return size_of_words(words)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _parser() -> argparse.ArgumentParser:

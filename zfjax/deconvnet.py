@@ -276,7 +276,7 @@ def project(
       seed: where a Unit starts, as for `isolate`; an array starts from its own values.
 
     Returns:
-      [B, image_size, image_size, channels], signed, in pixels. UserError for an unknown layer, or two of them, another
+      [B, H, W, C], signed, in pixels. UserError for an unknown layer, or two of them, another
       shape, parameters of another architecture, or a trace without the switches of a pool.
 
     Examples:
@@ -319,7 +319,7 @@ def gradient(
         of a pass without dropout are used.
 
     Returns:
-      [B, image_size, image_size, channels], signed; UserError as for `project`, or for a trace without the features
+      [B, H, W, C], signed; UserError as for `project`, or for a trace without the features
       of a layer or the inputs of a norm.
 
     Examples:
@@ -354,7 +354,7 @@ def guided_backprop(
       params, trace, top, layer, architecture, seed: as for `gradient`.
 
     Returns:
-      [B, image_size, image_size, channels], signed; UserError as for `gradient`.
+      [B, H, W, C], signed; UserError as for `gradient`.
 
     Examples:
       >>> import jax, numpy as np, zfjax
@@ -469,7 +469,7 @@ def project_places(
 
     Args:
       params: the network's parameters.
-      images: float32 [U, size, size, 3], network input, each picture once.
+      images: float32 [U, H, W, C], network input, each picture once.
       units: a `Unit` whose channel and place (y, x), None in a dense layer, are numbers or [N]; or
         {"image", "channel", "row", "column"}, integers [N] each.
       layer: where the activations stand, unless the units say it.
@@ -480,7 +480,7 @@ def project_places(
       batch_size: images per forward pass.
 
     Returns:
-      float32 [N, size, size, 3], signed, in pixels: `way` of each activation by itself. UserError for a place
+      float32 [N, H, W, C], signed, in pixels: `way` of each activation by itself. UserError for a place
       outside `images` or the layer, or another way.
 
     Examples:

@@ -56,7 +56,7 @@ def forward(
 
     Args:
       params: {layer: {"kernel": HWIO, or [in, out] with `in` flattened from NHWC, "bias": [out]}}.
-      images: float [B, H, W, C], mean-subtracted raw pixels, H = W = architecture.image_size.
+      images: float [B, H, W, C], mean-subtracted raw pixels, [H, W, C] = architecture.image_shape.
       architecture: the table.
       dropout_key: given = training: dropout after the hidden dense layers. One key, or one per image ([B]), so that
         an image's mask need not depend on its place in the batch.
@@ -166,11 +166,9 @@ def _key_per_image(key: jax.Array, batch: int) -> jax.Array:
 
 
 def _check(params: Params, images: jax.Array, architecture: Architecture) -> None:
-    side = architecture.image_size
-    if images.ndim != 4 or images.shape[1:] != (side, side, architecture.channels):
-        raise UserError(
-            f"images of shape {images.shape}: {architecture.name} reads [B, {side}, {side}, {architecture.channels}]"
-        )
+    shape = architecture.image_shape
+    if images.ndim != 4 or images.shape[1:] != shape:
+        raise UserError(f"images of shape {images.shape}: {architecture.name} reads [B, {', '.join(map(str, shape))}]")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"images of type {images.dtype}: floating point, with the mean subtracted, is needed")
     for name in architecture.layer_names:

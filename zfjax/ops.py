@@ -42,10 +42,13 @@ class Pooled(NamedTuple):
 
 def conv(images: jax.Array, kernel: jax.Array, layer: Conv) -> jax.Array:
     """Filter [B, H, W, C] with `layer`'s stride, padding and groups; no bias. -> [B, H', W', layer.features]"""
+    padding = layer.padding
+    if max(padding) >= layer.kernel:  # its transpose cuts one border; where it pads the other, XLA on CPU reads amiss
+        images, padding = jnp.pad(images, ((0, 0), padding, padding, (0, 0))), (0, 0)
     filter_group = partial(
         lax.conv_general_dilated,
         window_strides=(layer.stride, layer.stride),
-        padding=(layer.padding, layer.padding),
+        padding=(padding, padding),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     # One convolution for each group, as XLA takes ten times as long on CPU for the kernel's gradient of a grouped one

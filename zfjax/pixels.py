@@ -7,6 +7,7 @@ zero as mid-grey, and `mosaic` lays pictures out side by side.
 
 from __future__ import annotations
 
+import re
 from typing import Literal, TypeVar
 
 import jax
@@ -15,11 +16,12 @@ import numpy as np
 from jax import lax
 from PIL import Image
 
+from zfjax.architecture import Size
 from zfjax.errors import UserError
 
 Crops = Literal["ten", "random"]
 Pixels = TypeVar("Pixels", jax.Array, np.ndarray)  # traced or NumPy's
-Size = int | tuple[int, int]  # a side of squares, or (height, width), pixels
+_IS_PIXELS = re.compile("[1-9][0-9]{0,5}")
 
 
 def size_of(size: Size) -> tuple[int, int]:
@@ -31,8 +33,28 @@ def size_of(size: Size) -> tuple[int, int]:
     return height, width
 
 
+def size_words(size: Size) -> str:
+    """A size in words, "224", or "48x64" of a height and another width: what `size_of_words` reads."""
+    height, width = size_of(size)
+    return f"{height}" if height == width else f"{height}x{width}"
+
+
+def size_of_words(words: str) -> Size:
+    """The size that "224", or "48x64" for a height and a width, names; UserError for other words.
+
+    Examples:
+      >>> zfjax.pixels.size_of_words("48x64"), zfjax.pixels.size_of_words("64x64")
+      ((48, 64), 64)
+    """
+    numbers = words.split("x")
+    if len(numbers) > 2 or not all(map(_IS_PIXELS.fullmatch, numbers)):
+        raise UserError(f"{words!r}: a number of pixels, as 64, or HEIGHTxWIDTH, as 48x64, is needed")
+    height, width = int(numbers[0]), int(numbers[-1])
+    return height if height == width else (height, width)
+
+
 def subtract_mean(pictures: Pixels, mean: Pixels) -> Pixels:
-    """uint8 [B, S, S, 3] minus the mean image float32 [S, S, 3], both stored at the same size. -> float32
+    """uint8 [B, H, W, C] minus the mean image float32 [H, W, C], both stored at the same size. -> float32
 
     Examples:
       >>> import numpy as np, zfjax
@@ -73,15 +95,15 @@ def training_crops(
     """One sub-crop of each picture, mirrored half of the time, drawn with the picture's own key.
 
     Args:
-      pictures: uint8 [B, S, S, 3].
-      mean: float32 [S, S, 3].
+      pictures: uint8 [B, H, W, C].
+      mean: float32 [H, W, C].
       keys: typed keys [B].
       size: side of the crop, or (height, width), at most the picture's.
       crops: "ten", one of the paper's ten fixed sub-crops (4 corners and centre, mirrored or not; sec. 3);
         "random", a place anywhere.
 
     Returns:
-      float32 [B, size, size, 3]; UserError for a crop larger than the picture or an unknown rule.
+      float32 [B, *size, C]; UserError for a crop larger than the picture or an unknown rule.
     """
     if crops not in ("ten", "random"):
         raise UserError(f"crops={crops!r}: one of 'ten', 'random' is needed")

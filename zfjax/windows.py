@@ -212,9 +212,9 @@ def _num_products(row: Layer, values: jax.Array, kernel: jax.Array) -> int:
     """How many products are added up for each unit, at most."""
     if not isinstance(row, Conv):
         return len(kernel)
-    side = values.shape[1]
-    side = (side - 1) * row.pool.stride + row.pool.size if row.pool else side
-    return side**2 * math.prod(kernel.shape[:3]) * row.groups
+    sides = values.shape[1:3]
+    sides = tuple((side - 1) * row.pool.stride + row.pool.size for side in sides) if row.pool else sides
+    return math.prod(sides) * math.prod(kernel.shape[:3]) * row.groups
 
 
 Tree = TypeVar("Tree")
@@ -243,7 +243,8 @@ def _steps(start: jax.Array, length: int) -> jax.Array:
 
 def _look(maps: jax.Array, signal: _Signal) -> jax.Array:
     """What the maps [B, H, W, C] of the whole images hold in the windows; outside, something."""
-    rows, columns = (_steps(start, signal.values.shape[1]) for start in (signal.row, signal.column))
+    sides = signal.values.shape[1:3]
+    rows, columns = (_steps(start, side) for start, side in zip((signal.row, signal.column), sides, strict=True))
     rows, columns = jnp.clip(rows, 0, maps.shape[1] - 1), jnp.clip(columns, 0, maps.shape[2] - 1)
     return maps[signal.image[:, None, None], rows[:, :, None], columns[:, None, :]]
 

@@ -13,7 +13,8 @@ from experiments.pages.canvas import Panel, Section
 from experiments.pages.lettering import counted
 from zfjax import pixels
 from zfjax.analyses.correspondence import CONTROLS, Compared, mask_squares
-from zfjax.nets import Size, Views, size_of
+from zfjax.nets import Views
+from zfjax.pixels import size_words
 
 TITLE = "Table 1: correspondence of parts"
 ROWS = ("right eye", "left eye", "nose", "random")
@@ -108,9 +109,3 @@ def caption(result: Mapping[str, Any]) -> str:
         f"{result['num_aligned']} places that are the same in every picture (aligned), one-sided. "
         f"Squares of {result['mask_pixels']} of {size_words(result['image_size'])} pixels show {result['mask_shows']}."
     )
-
-
-def size_words(size: Size) -> str:
-    """Sides of pictures: "224", or "48x64" where they are not square."""
-    height, width = size_of(size)
-    return f"{height}" if height == width else f"{height}x{width}"

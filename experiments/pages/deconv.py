@@ -84,10 +84,10 @@ def summary_line(layer: str, facts: Mapping[str, Any]) -> str:
     field, (height, width) = facts["receptive_field"], size_of(facts["image_size"])
     if field is None:
         sees = f"what a {facts['kind']} sees is not known: the whole picture of {height}x{width} pixels is shown"
-    elif field < max(height, width):
-        sees = f"a unit sees {field}x{field} pixels"
-    else:
+    elif size_of(field)[0] >= height and size_of(field)[1] >= width:
         sees = f"a unit sees the whole picture of {height}x{width} pixels"
+    else:
+        sees = f"a unit sees {'x'.join(map(str, size_of(field)))} pixels"
     units = counted(facts["num_maps"], facts["kind"])
     return f"{layer}: {units}, {facts['num_dead']} of them dead; {sees}"
 

@@ -14,13 +14,13 @@ RNG = np.random.default_rng(3)
 
 def corners_of(size, sides):
     """Every corner of the image, its middle, and places in between."""
-    last = np.array([size - side for side in sides])
+    last = np.array(zfjax.nets.size_of(size)) - sides
     return np.concatenate([[[0, 0], last, last * [0, 1], last * [1, 0], last // 2], RNG.integers(0, last + 1, (4, 2))])
 
 
 def both_ways(table, sides):
     """{layer: features} by parts and by whole passes."""
-    params, image = tiny_nets.params(table), 50 * RNG.normal(size=(table.image_size,) * 2 + (table.channels,))
+    params, image = tiny_nets.params(table), 50 * RNG.normal(size=table.image_shape)
     corners = corners_of(table.image_size, sides).astype(np.int32)
     patches = 50 * RNG.normal(size=(len(corners), *sides, table.channels))
     pasted = np.stack([image] * len(corners))
@@ -45,6 +45,19 @@ def assert_alike(ways):
 @pytest.mark.parametrize(("seed", "sides"), [(0, (9, 14)), (1, (1, 1)), (2, (7, 3)), (4, (12, 12)), (6, (20, 2))])
 def test_parts_of_a_random_table_are_those_of_whole_passes(seed, sides):
     assert_alike(both_ways(tiny_nets.random_table(seed), sides))
+
+
+@pytest.mark.parametrize(("seed", "size", "sides"), [(1, (33, 60), (9, 14)), (4, (64, 31), (20, 4))])
+def test_parts_of_images_that_are_no_squares_are_those_of_whole_passes(seed, size, sides):
+    table = tiny_nets.random_table(seed, size, zfjax.Dense("fc3", 4, hidden=False))
+    assert_alike(both_ways(table, sides))
+    assert changed_parts.times_saved(table, sides) > 1
+
+
+def test_a_patch_costs_as_many_products_as_it_changes():
+    """Of 4 x 8 places a patch of 2 x 3 pixels changes 3 x 4, as the filters of 2 look into it from one more."""
+    table = zfjax.Architecture("one", (zfjax.Conv("conv1", 1, kernel=2),), image_size=(5, 9))
+    assert changed_parts.times_saved(table, (2, 3)) == 4 * 8 / (3 * 4)
 
 
 @pytest.mark.parametrize("name", ["zfnet", "alexnet"])

@@ -176,6 +176,16 @@ def test_a_middle_outside_the_map_moves_to_its_last_row():
         np.testing.assert_array_equal(maps[0, ..., 0], expected)
 
 
+def test_a_middle_is_looked_for_along_both_sides_of_a_map_that_is_no_square():
+    table = zfjax.Architecture("long", (zfjax.Conv("conv1", 1, 1, after=(zfjax.Pool(6, 4),)),), (7, 12), 1)
+    trace = {"conv1": zfjax.LayerTrace(np.zeros((1, 2, 3, 1)), np.zeros((1, 2, 3, 1), np.uint8))}
+    switches = sanity.centered(trace, architecture=table)["conv1"].switches
+    maps = zfjax.unpool(np.ones((1, 2, 3, 1), np.float32), switches, shape=(7, 12), size=6, stride=4)
+    expected = np.zeros((7, 12))
+    expected[np.ix_([3, 6], [3, 7, 11])] = 1
+    np.testing.assert_array_equal(maps[0, ..., 0], expected)
+
+
 def test_exchanged_switches_are_those_of_the_image_before():
     trace = tiny_nets.forward(tiny_nets.params(TABLE), tiny_nets.images(34, batch=3), architecture=TABLE)[1]
     changed = sanity.exchanged(trace)

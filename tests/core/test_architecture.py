@@ -119,6 +119,34 @@ def test_dense_layers_see_everything_their_map_sees():
         assert zfjax.receptive_field(zfjax.ZFNET, name).box((0, 0)) == (*first[:2], *last[2:])
 
 
+@pytest.mark.parametrize("image", [(224, 160), (150, 300)])
+def test_map_sizes_of_a_rectangle_are_those_of_the_squares_of_its_sides(image):
+    of_each = [zfjax.ZFNET.with_sizes(image=side).sizes() for side in image]
+    for name, size in zfjax.ZFNET.with_sizes(image=image).sizes().items():
+        for of, *squares in zip(size[:3], *(sizes[name][:3] for sizes in of_each), strict=True):
+            if len(of) == 3:
+                assert of == (squares[0][0], squares[1][1], squares[0][2])
+    assert zfjax.ZFNET.with_sizes(image=(224, 160)).sizes()["fc6"].kernel == (6 * 4 * 256, 4096)
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv5", "fc6", "fc8"])
+def test_receptive_field_of_a_rectangle_is_that_of_the_squares_of_its_sides(layer):
+    """Rows as in 224 pixels, columns as in 160; one number where both are alike."""
+    field = zfjax.receptive_field(zfjax.ZFNET.with_sizes(image=(224, 160)), layer)
+    rows, columns = (zfjax.receptive_field(zfjax.ZFNET.with_sizes(image=side), layer) for side in (224, 160))
+    assert field.sides == (rows.size, columns.size) and field[1:] == rows[1:] == columns[1:]
+    top, left, bottom, right = field.box((0, 0))
+    assert (top, bottom) == rows.box((0, 0))[::2] and (left, right) == columns.box((0, 0))[1::2]
+    assert (field.size == rows.size) == layer.startswith("conv")
+    assert field.holds((224, 160)) == layer.startswith("fc")
+
+
+def test_a_square_by_its_two_sides_is_the_square():
+    square = zfjax.ZFNET.with_sizes(image=(224, 224))
+    assert (square, hash(square), repr(square)) == (zfjax.ZFNET, hash(zfjax.ZFNET), repr(zfjax.ZFNET))
+    assert zfjax.ZFNET.with_sizes(image=(160, 224)).image_shape == (160, 224, 3) != square.image_shape
+
+
 def test_with_sizes_changes_what_it_names_and_nothing_else():
     small = zfjax.ZFNET.with_sizes(image=112, conv3=512, fc8=10)
     assert (small.image_size, small.layer("conv3").features, small.num_classes) == (112, 512, 10)

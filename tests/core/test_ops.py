@@ -17,6 +17,7 @@ CONVS = {
     "fig3-conv2": (zfjax.Conv("c", 4, kernel=5, stride=2), (11, 11, 2)),
     "rows-unread": (zfjax.Conv("c", 4, kernel=5, stride=4, padding=(2, 2)), (14, 14, 3)),
     "grouped": (zfjax.Conv("c", 6, kernel=3, padding=(1, 1), groups=2), (5, 7, 4)),
+    "padded-beyond": (zfjax.Conv("c", 4, kernel=2, padding=(2, 0)), (9, 6, 2)),
     "grouped-strided": (zfjax.Conv("c", 6, kernel=3, stride=2, padding=(0, 2), groups=3), (8, 8, 3)),
 }
 

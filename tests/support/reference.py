@@ -88,42 +88,72 @@ def contrast_norm(maps, norm: ContrastNorm) -> np.ndarray:
     return out
 
 
+def contrast_norm_transpose(signal, maps, norm: ContrastNorm) -> np.ndarray:
+    """What each of `maps` changes of all that `contrast_norm` gives, times the signal there, added up.
+
+    b_i = a_i / d_i ** beta changes with its own a_i, and with every a_j of its neighbourhood by way of d_i.
+    """
+    maps, signal = np.asarray(maps, np.float64), np.asarray(signal, np.float64)
+    out = np.zeros_like(maps)
+    last = maps.shape[3] - 1
+    for i in range(last + 1):
+        neighbours = range(max(0, i - norm.num_maps // 2), min(last, i + norm.num_maps // 2) + 1)
+        divisor = norm.k + norm.alpha * sum(maps[..., j] ** 2 for j in neighbours)
+        out[..., i] += signal[..., i] / divisor**norm.beta
+        for j in neighbours:
+            slope = -norm.beta * maps[..., i] / divisor ** (norm.beta + 1) * 2 * norm.alpha * maps[..., j]
+            out[..., j] += signal[..., i] * slope
+    return out
+
+
 def forward(params, images, table: Architecture) -> dict[str, dict]:
-    """Every layer's input shape, map before the pool, switches and features, going up."""
+    """Every layer's input shape, map before the pool, switches, what its ReLU and norms saw, and features, going up."""
     maps = np.asarray(images, np.float64) * table.input_scale
     trace = {}
     for row in table.layers:
         kernel, bias = (np.asarray(params[row.name][part], np.float64) for part in ("kernel", "bias"))
-        seen = {"input": maps.shape[1:], "filtered": None, "switches": None}
+        seen = {"input": maps.shape[1:], "filtered": None, "switches": None, "norm_inputs": {}}
         if isinstance(row, Conv):
-            maps = np.maximum(conv(maps, kernel, row) + bias, 0)
-            for stage in row.after:
+            maps = seen["rectified"] = np.maximum(conv(maps, kernel, row) + bias, 0)
+            for place, stage in enumerate(row.after):
                 if isinstance(stage, ContrastNorm):
+                    seen["norm_inputs"][place] = maps
                     maps = contrast_norm(maps, stage)
                 else:
                     seen["filtered"] = maps.shape[1:]
                     maps, seen["switches"] = max_pool(maps, stage.size, stage.stride)
         else:
             maps = maps.reshape(len(maps), -1) @ kernel + bias
-            maps = np.maximum(maps, 0) if row.hidden else maps
+            maps = seen["rectified"] = np.maximum(maps, 0) if row.hidden else maps
         trace[row.name] = {**seen, "features": maps}
     return trace
 
 
-def project(params, trace: dict[str, dict], top, layer: str, table: Architecture) -> np.ndarray:
+RELUS = {
+    "deconvnet": lambda signal, active: np.maximum(signal, 0),
+    "gradient": lambda signal, active: signal * active,
+    "guided": lambda signal, active: np.maximum(signal, 0) * active,
+}
+
+
+def project(params, trace: dict[str, dict], top, layer: str, table: Architecture, way="deconvnet") -> np.ndarray:
     """Sec. 2.1: unpool at the switches, rectify, filter with the transposed filters, layer by layer to pixels.
 
-    No bias, no contrast norm, no ReLU after the last filtering; the logits, which no ReLU made, meet none.
+    No bias, no contrast norm, no ReLU after the last filtering; the logits, which no ReLU made, meet none. The two
+    other ways go through the norms, and a ReLU's place passes nothing that was silent on the way up.
     """
     names = [row.name for row in table.layers]
     signal = np.asarray(top, np.float64)
     for row in table.layers[names.index(layer) :: -1]:
         kernel, seen = np.asarray(params[row.name]["kernel"], np.float64), trace[row.name]
         if isinstance(row, Conv):
-            if row.pool:
-                signal = unpool(signal, seen["switches"], seen["filtered"], row.pool.size, row.pool.stride)
-            signal = conv_transpose(np.maximum(signal, 0), kernel, row, seen["input"])
+            for place, stage in reversed(list(enumerate(row.after))):
+                if not isinstance(stage, ContrastNorm):
+                    signal = unpool(signal, seen["switches"], seen["filtered"], stage.size, stage.stride)
+                elif way != "deconvnet":
+                    signal = contrast_norm_transpose(signal, seen["norm_inputs"][place], stage)
+            signal = conv_transpose(RELUS[way](signal, seen["rectified"] > 0), kernel, row, seen["input"])
         else:
-            signal = np.maximum(signal, 0) if row.hidden else signal
+            signal = RELUS[way](signal, seen["rectified"] > 0) if row.hidden else signal
             signal = (signal @ kernel.T).reshape(len(signal), *seen["input"])
     return signal * table.input_scale

@@ -37,6 +37,7 @@ DENSE = zfjax.Architecture(
 
 TABLES = {
     "mini": MINI,
+    "mini-40x27": MINI.with_sizes(image=(40, 27)),
     "zfnet-112": zfjax.ZFNET.with_sizes(image=112, **WIDTHS),
     "zfnet-113": zfjax.ZFNET.with_sizes(image=113, **WIDTHS),
     "zfnet-224": zfjax.ZFNET.with_sizes(**WIDTHS),
@@ -54,7 +55,7 @@ def without_norm(table: zfjax.Architecture) -> zfjax.Architecture:
     return replace(table, layers=tuple(layers))
 
 
-def random_table(seed):
+def random_table(seed, image_size=48, *dense):
     """Strides, lopsided paddings, groups, pools that hang over or skip pixels, norms before and after them."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -74,9 +75,9 @@ def random_table(seed):
             )
         )
     try:
-        return zfjax.Architecture(f"random-{seed}", tuple(rows), image_size=48, input_scale=0.5)
+        return zfjax.Architecture(f"random-{seed}", (*rows, *dense), image_size=image_size, input_scale=0.5)
     except zfjax.UserError:  # the image is too small for its strides
-        return random_table(seed + 1000)
+        return random_table(seed + 1000, image_size, *dense)
 
 
 @lru_cache
@@ -92,9 +93,9 @@ def params(table: zfjax.Architecture, seed: int = 0, positive: bool = False) -> 
 
 
 @lru_cache
-def images(size: int, batch: int = 2, seed: int = 0) -> np.ndarray:
+def images(size: zfjax.nets.Size, batch: int = 2, seed: int = 0) -> np.ndarray:
     """Mean-subtracted pixels as the network reads them: float32 in about [-128, 128]."""
-    return np.random.default_rng(seed).normal(0, 60, (batch, size, size, 3)).astype(np.float32)
+    return np.random.default_rng(seed).normal(0, 60, (batch, *zfjax.nets.size_of(size), 3)).astype(np.float32)
 
 
 forward = jax.jit(zfjax.forward, static_argnames=("architecture", "compute_dtype"))

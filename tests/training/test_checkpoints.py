@@ -329,7 +329,7 @@ def with_format(run, number):
     (run / "checkpoints" / checkpoints.RECORD).unlink()
     path = run / "checkpoints" / "20" / "meta" / "metadata"
     meta = json.loads(path.read_text())
-    assert meta.pop("format") == checkpoints.FORMAT == 1
+    assert meta.pop("format") == 1 and checkpoints.FORMAT == 2  # of square images, and the newest
     if number is not None:
         meta["format"] = number
     assert sealed(meta) != meta
@@ -343,10 +343,10 @@ def test_a_checkpoint_from_before_formats_had_numbers_is_read(copy):
 
 @pytest.mark.parametrize("parts", [["network", "optimizer"], []])
 def test_a_checkpoint_of_a_newer_version_says_so_whatever_else_changed(copy, parts):
-    with_format(copy, 2)
+    with_format(copy, 3)
     for part in parts:
         shutil.rmtree(copy / "checkpoints" / "20" / part)
-    with pytest.raises(ValueError, match="20 is of format 2: it was written by a newer version of zfjax") as raised:
+    with pytest.raises(ValueError, match="20 is of format 3: it was written by a newer version of zfjax") as raised:
         checkpoints.load(copy)
     assert "update zfjax" in str(raised.value) and "damaged" not in str(raised.value)
 
@@ -401,3 +401,17 @@ def test_a_mistake_of_ours_is_not_called_damage(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "_decode", mistaken)
     with pytest.raises(NameError):
         checkpoints.load(tmp_path)
+
+
+def test_a_network_of_images_that_are_no_squares_is_stored_whole_by_a_format_of_its_own(tmp_path):
+    table = TINY.with_sizes(image=(9, 8))
+    state = training.init_state(RECIPE, table)
+    kept = checkpoints.to_checkpoint(
+        state, architecture=table, mean=MEAN[:, :9], recipe=RECIPE, annealing=ANNEALING, settings=SETTINGS
+    )
+    store = Checkpoints(tmp_path)
+    store.save(kept)
+    store.close()
+    assert json.loads((tmp_path / "0" / "meta" / "metadata").read_text())["format"] == 2
+    assert same(checkpoints.load(tmp_path, with_optimizer=True), kept)
+    assert checkpoints.load(tmp_path).architecture.image_size == (9, 8)

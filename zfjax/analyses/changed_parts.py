@@ -61,8 +61,10 @@ def layers_where_changed(
         features[row.name] = _pasted(part, one)
     if above := architecture.layers[len(features) :]:
         maps = _pasted(part, one)
-        side, channels = maps.shape[2:]
-        rest = dataclasses.replace(architecture, layers=above, image_size=side, channels=channels, input_scale=1.0)
+        _, height, width, channels = maps.shape
+        rest = dataclasses.replace(
+            architecture, layers=above, image_size=(height, width), channels=channels, input_scale=1.0
+        )
         features |= {name: of.features for name, of in forward(params, maps, architecture=rest)[1].items()}
     return {name: features[name] for name in layers}
 
@@ -72,15 +74,15 @@ def times_saved(architecture: Architecture, sides: Sequence[int]) -> float:
     whole = changed = 0
     for row in architecture.layers:
         sizes = architecture.sizes()[row.name]
-        products, above = math.prod(sizes.kernel), sizes.input[0]
+        products, above = math.prod(sizes.kernel), sizes.input[:2]
         if not isinstance(row, Conv):
             whole, changed = whole + products, changed + products
             continue
         for stage in (row, *row.after):
-            above = _places(stage, above)
-            sides = [_look_of(stage).reached(side, above) for side in sides]
+            above = tuple(_places(stage, side) for side in above)
+            sides = [_look_of(stage).reached(side, places) for side, places in zip(sides, above, strict=True)]
             if stage is row:
-                whole, changed = whole + products * above**2, changed + products * math.prod(sides)
+                whole, changed = whole + products * math.prod(above), changed + products * math.prod(sides)
     return whole / changed
 
 

@@ -415,7 +415,7 @@ def climbed_to(
     for answer in (before, after, paths):
         nets.check_finite(net, {layer: answer})
     field, size = net.receptive_field(layer), nets.size_of(net.image_size)
-    whole = whole or place is None or field is None or field.size >= max(size)
+    whole = whole or place is None or field is None or field.holds(size)
     box = (0, 0, *size) if whole or field is None or place is None else field.box(place)
     pictures = in_colours(np.floor(np.clip(ends + mean, 0, 255) + 0.5).astype(np.uint8))
     rows = np.arange(len(maps))

@@ -192,9 +192,12 @@ def centered(trace: Trace, *, architecture: Architecture) -> Trace:
     for row in architecture.layers:
         switches = trace[row.name].switches if row.name in trace else None
         if isinstance(row, Conv) and row.pool and switches is not None:
-            size, stride, side = row.pool.size, row.pool.stride, architecture.sizes()[row.name].filtered[0]
-            inside = np.minimum(size // 2, side - 1 - stride * np.arange(switches.shape[1])).astype(np.uint8)
-            middle = inside[:, None] * np.uint8(size) + inside[None]
+            size, stride = row.pool.size, row.pool.stride
+            rows, columns = (
+                np.minimum(size // 2, side - 1 - stride * np.arange(windows)).astype(np.uint8)
+                for side, windows in zip(architecture.sizes()[row.name].filtered, switches.shape[1:3], strict=False)
+            )
+            middle = rows[:, None] * np.uint8(size) + columns[None]
             filled = jnp.broadcast_to(jnp.asarray(middle)[None, :, :, None], switches.shape)
             changed[row.name] = trace[row.name]._replace(switches=filled)
     return changed

@@ -319,7 +319,7 @@ def arrays(strongest: Strongest) -> Iterator[tuple[str, np.ndarray]]:
 
 def boxes_of(field: ReceptiveField | None, size: tuple[int, int], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """int [M, k, 4]: the receptive field of each place, or the picture of `size` where that is not larger."""
-    if field is None or field.size >= max(size):
+    if field is None or field.holds(size):
         return np.broadcast_to([0, 0, *size], (*rows.shape, 4))
     return np.moveaxis(np.array(field.box((0, 0)))[:, None, None] + field.stride * np.stack([rows, columns] * 2), 0, -1)
 

@@ -224,7 +224,7 @@ def pool_input(net: nets.OfTable, images: np.ndarray, trace: ReadTrace, name: st
 def box_of(architecture: Architecture, layer: str, place: tuple[int, ...]) -> tuple[int, int, int, int] | None:
     """(top, left, bottom, right) that the unit sees; None where that is the whole picture."""
     field = receptive_field(architecture, layer)
-    return None if not place or field.size >= architecture.image_size else field.box(place)
+    return None if not place or field.holds(architecture.image_shape[:2]) else field.box(place)
 
 
 def unit_of(net: nets.OfTable, layer: str, channel: int) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from zfjax import ops
 from zfjax.anymodel.graph import Graph, Node, Value, graph_of, programs_of
 from zfjax.anymodel.tracing import traced
-from zfjax.architecture import ReceptiveField
+from zfjax.architecture import ReceptiveField, Span
 
 WORTH = 0.9  # side of a crop, as a share of the image's, from which on it saves too little
 
@@ -46,7 +46,7 @@ class _Map(NamedTuple):
     """An array of the images' rows and columns."""
 
     axes: tuple[int, int]
-    fields: tuple[ReceptiveField, ReceptiveField]
+    fields: tuple[Span, Span]
 
 
 State = _Map | frozenset[int]  # of what does not come from the images: the axes along which it is the same everywhere
@@ -95,7 +95,7 @@ def field_of(fn: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtype
     proof = _proof_of(fn, shape, dtype)
     if proof is None or proof.map.axes != (1, 2) or len(set(proof.map.fields)) > 1:
         return None
-    return proof.map.fields[0]
+    return ReceptiveField(*proof.map.fields[0])
 
 
 class _Proof(NamedTuple):
@@ -114,7 +114,7 @@ def _proof_of(fn: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtyp
     nodes, values = _makers_of(graph)
     if any(not _is_known(node) for node in graph.custom if not values.isdisjoint(node.outputs)):
         return None  # nobody knows what its derivative looks at
-    one = ReceptiveField(1, 1, 0)
+    one = Span(1, 1, 0)
     states: dict[Value, State] = {graph.inputs[0]: _Map((1, 2), (one, one))}
     try:
         for node in nodes:
@@ -216,11 +216,11 @@ def _elementwise(node: Node, inputs: Sequence[State], shape: tuple[int, ...]) ->
     return _Map(axes, (_joined(rows), _joined(columns)))
 
 
-def _joined(fields: Sequence[ReceptiveField]) -> ReceptiveField:
+def _joined(fields: Sequence[Span]) -> Span:
     if len({field.stride for field in fields}) > 1:
         raise _UnprovenError("places that do not stand on one another")
     first = min(field.offset for field in fields)
-    return ReceptiveField(max(field.offset + field.size for field in fields) - first, fields[0].stride, first)
+    return Span(max(field.offset + field.size for field in fields) - first, fields[0].stride, first)
 
 
 def _of_one(inputs: Sequence[State], index: int = 0) -> _Map:
@@ -231,16 +231,14 @@ def _of_one(inputs: Sequence[State], index: int = 0) -> _Map:
     return state
 
 
-def _slid(
-    field: ReceptiveField, length: int, side: int, *, size: int = 1, stride: int = 1, dilation: int = 1, pad: Any
-) -> ReceptiveField:
+def _slid(field: Span, length: int, side: int, *, size: int = 1, stride: int = 1, dilation: int = 1, pad: Any) -> Span:
     """Of windows along an axis of `length` places; what they see of the padding has to lie outside the image."""
     before, after = map(int, pad)
     if (before > 0 and field.offset >= field.stride) or (
         after > 0 and field.offset + length * field.stride + field.size <= side
     ):
         raise _UnprovenError("padding inside the image")
-    return ReceptiveField(
+    return Span(
         size=field.size + (size - 1) * dilation * field.stride,
         stride=field.stride * stride,
         offset=field.offset - before * field.stride,

@@ -116,8 +116,8 @@ def facts_of(
     facts = []
     for layer in layers:
         field, of_layer = net.receptive_field(layer), measured[layer]
-        whole = field is None or field.size >= max(height, width)
-        patch = (height, width) if field is None or whole else (field.size, field.size)
+        whole = field is None or field.holds((height, width))
+        patch = (height, width) if field is None or whole else field.sides
         tile = sprites.tile_size(*patch, options.tile)
         order = np.argsort(-of_layer.strength, kind="stable")
         facts.append(

@@ -6,6 +6,7 @@ images that every analysis takes, `net.project` carries single units down to pix
 """
 
 from zfjax.anymodel.first_filters import FirstFilters
+from zfjax.architecture import Size
 from zfjax.data import num_channels
 from zfjax.nets.beginning import first_filters, lowest_layer, own_filters
 from zfjax.nets.functions import FunctionNet
@@ -31,7 +32,7 @@ from zfjax.nets.questions import (
 )
 from zfjax.nets.tables import OfTable, TrainedNet
 from zfjax.nets.views import Views, read_views
-from zfjax.pixels import Size, size_of
+from zfjax.pixels import size_of
 
 __all__ = [
     "FirstFilters",

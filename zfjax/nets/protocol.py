@@ -8,11 +8,10 @@ from typing import Any, Protocol, TypedDict
 import jax
 import numpy as np
 
-from zfjax.architecture import ReceptiveField
+from zfjax.architecture import ReceptiveField, Size
 from zfjax.deconvnet import Seed, Unit, Way
 from zfjax.errors import UserError
 from zfjax.features import Features
-from zfjax.pixels import Size
 
 
 class Net(Protocol):

@@ -13,14 +13,14 @@ import numpy as np
 from jax.tree_util import Partial
 
 from zfjax import features as layer_features
-from zfjax.architecture import Architecture, Conv, ReceptiveField, receptive_field
+from zfjax.architecture import Architecture, Conv, ReceptiveField, Size, receptive_field
 from zfjax.data import archives
 from zfjax.deconvnet import Seed, Unit, Way, windows_of_ways
 from zfjax.errors import UserError
 from zfjax.nets.places import check_way, layer_of, places_of
 from zfjax.nets.protocol import Training
 from zfjax.network import Params
-from zfjax.pixels import Size, center_crop
+from zfjax.pixels import center_crop
 
 
 class OfTable:
@@ -28,7 +28,7 @@ class OfTable:
 
     architecture: Architecture
     params: Params
-    mean: np.ndarray  # float32 [S, S, 3], or [3] of one colour
+    mean: np.ndarray  # float32 [H, W, C], or [C] of one colour
 
     if TYPE_CHECKING:  # what each kind of such a network says itself
 
@@ -41,13 +41,16 @@ class OfTable:
 
     @property
     def image_size(self) -> Size:
-        """Side of the images."""
+        """Side of the images, or their (height, width)."""
         return self.architecture.image_size
 
     @property
     def picture_size(self) -> Size:
-        """Side of the pictures; that of the mean."""
-        return len(self.mean) if self.mean.ndim == 3 else self.architecture.image_size
+        """Side of the pictures, or their (height, width): those of the mean."""
+        if self.mean.ndim != 3:
+            return self.architecture.image_size
+        height, width, _ = self.mean.shape
+        return height if height == width else (height, width)
 
     @property
     def channels(self) -> int:
@@ -65,7 +68,7 @@ class OfTable:
         return {layer: size.output for layer, size in self.architecture.sizes().items()}
 
     def prepare(self, pictures: Any) -> jax.Array:
-        """The centre of pictures uint8 [B, S, S, 3], minus the mean."""
+        """The centre of pictures uint8 [B, H, W, C], minus the mean."""
         if self.mean.ndim == 3 and pictures.shape[1:] != self.mean.shape:
             raise UserError(
                 f"pictures of shape {pictures.shape}: [B, {', '.join(map(str, self.mean.shape))}] is needed, "
@@ -139,7 +142,7 @@ class TrainedNet(OfTable):
 
     architecture: Architecture
     params: Params
-    mean: np.ndarray  # float32 [S, S, 3], mean training picture
+    mean: np.ndarray  # float32 [H, W, C], mean training picture
     path: Path  # of the checkpoint
     run: Path  # folder of the run
     data: str  # what it was trained on, for `zfjax.open_data`

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from zfjax import files
-from zfjax.architecture import COUNT, Conv, FieldRule, ReceptiveField, Shape, check_fields
+from zfjax.architecture import COUNT, Conv, FieldRule, ReceptiveField, Shape, Span, check_fields
 from zfjax.errors import UserError
 from zfjax.network import Params
 from zfjax.ops import conv, max_pool
@@ -143,7 +143,7 @@ def receptive_fields(table: Table) -> dict[str, ReceptiveField]:
 
     Where rows work in place the field is that of the last. Branches that meet see the union of their fields.
     """
-    fields = {DATA: ReceptiveField(size=1, stride=1, offset=0)}
+    fields = {DATA: Span(size=1, stride=1, offset=0)}
     for row in table:
         if row.global_pooling or not set(row.bottom) <= set(fields):
             continue
@@ -153,8 +153,8 @@ def receptive_fields(table: Table) -> dict[str, ReceptiveField]:
         if row.kernel is not None and row.type in ("Convolution", "Pooling"):
             size, start = size + (row.kernel - 1) * stride, start - row.pad * stride
             stride *= row.stride
-        fields[row.top[0]] = ReceptiveField(size, stride, start)
-    return fields
+        fields[row.top[0]] = Span(size, stride, start)
+    return {name: ReceptiveField(*field) for name, field in fields.items()}
 
 
 Operation = Callable[[CaffeLayer, Mapping[str, jax.Array], list[jax.Array]], jax.Array]

@@ -71,7 +71,7 @@ def read_import(asked: Import) -> Imported:
     table = table_of(asked.table)
     names = _class_names(asked, table)
     net = from_file(asked.weights, table.with_classes(len(names)), **_chosen(asked))
-    size = net.architecture.image_size
+    size = max(net.architecture.image_shape[:2])
     if asked.picture_size < size:
         raise UserError(f"picture_size={asked.picture_size}: at least {size}, the side of the net's input, is needed")
     rows = [] if asked.outputs is None else compared(net, asked.outputs, table)

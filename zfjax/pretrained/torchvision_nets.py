@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from zfjax.architecture import Conv, ReceptiveField, Shape
+from zfjax.architecture import Conv, ReceptiveField, Shape, Span
 from zfjax.data.archives import official_synsets
 from zfjax.errors import UserError
 from zfjax.nets import FunctionNet, size_of
@@ -83,7 +83,7 @@ class Filters(NamedTuple):
             maps = maps * norm["scale"] + norm["shift"]
         return jax.nn.relu(maps) if self.relu else maps
 
-    def field(self, below: ReceptiveField) -> ReceptiveField:
+    def field(self, below: Span) -> Span:
         """What one place sees of the image."""
         return _windows(below, self.kernel, self.stride, self.padding)
 
@@ -115,7 +115,7 @@ class MaxPool(NamedTuple):
             maps = maps[:, :rows, :columns]
         return max_pool(maps, size=self.size, stride=self.stride).values
 
-    def field(self, below: ReceptiveField) -> ReceptiveField:
+    def field(self, below: Span) -> Span:
         """What one place sees of the image."""
         return _windows(below, self.size, self.stride, self.padding)
 
@@ -143,7 +143,7 @@ class AveragePool(NamedTuple):
                 maps = jnp.moveaxis(jnp.tensordot(maps, _shares(maps.shape[axis], self.size), (axis, 0)), -1, axis)
         return maps
 
-    def field(self, below: ReceptiveField) -> ReceptiveField | None:
+    def field(self, below: Span) -> Span | None:
         """Not known where it is not the same for all places."""
         return None
 
@@ -178,7 +178,7 @@ class Dense(NamedTuple):
         outputs = maps.reshape(len(maps), -1) @ params[self.module]["kernel"] + params[self.module]["bias"][None]
         return jax.nn.relu(outputs) if self.relu else outputs
 
-    def field(self, below: ReceptiveField) -> ReceptiveField | None:
+    def field(self, below: Span) -> Span | None:
         """It sees all places."""
         return None
 
@@ -216,7 +216,7 @@ class Branches(NamedTuple):
             outputs.append(end)
         return jax.nn.relu(outputs[0] + outputs[1]) if self.added else jnp.concatenate(outputs, axis=-1)
 
-    def field(self, below: ReceptiveField) -> ReceptiveField:
+    def field(self, below: Span) -> Span:
         """The union of the branches'."""
         ends = []
         for branch in self.branches:
@@ -225,7 +225,7 @@ class Branches(NamedTuple):
                 end = row.field(end)
             ends.append(end)
         start = min(end.offset for end in ends)
-        return ReceptiveField(max(end.offset + end.size for end in ends) - start, ends[0].stride, start)
+        return Span(max(end.offset + end.size for end in ends) - start, ends[0].stride, start)
 
 
 Row = Filters | MaxPool | AveragePool | Dense | Branches
@@ -310,7 +310,7 @@ class TorchvisionNet:
             class_maps=tuple(row.layer for row in self.table[-2:] if row.layer == "classifier.2"),
             name=self.kind,
             mean_colour=tuple(255 * mean for mean in MEAN),
-            receptive_fields=dict(_fields(self.table)),
+            receptive_fields={layer: ReceptiveField(*field) for layer, field in _fields(self.table)},
             first_filters=np.asarray(self.params[first.module]["kernel"]),
         )
 
@@ -528,14 +528,12 @@ def _folded(table: Table, weights: Weights) -> tuple[Table, Weights]:
     return tuple(rows), weights._replace(arrays=arrays, notes=(*weights.notes, *notes))
 
 
-def _windows(below: ReceptiveField, size: int, stride: int, padding: int) -> ReceptiveField:
-    return ReceptiveField(
-        below.size + (size - 1) * below.stride, below.stride * stride, below.offset - padding * below.stride
-    )
+def _windows(below: Span, size: int, stride: int, padding: int) -> Span:
+    return Span(below.size + (size - 1) * below.stride, below.stride * stride, below.offset - padding * below.stride)
 
 
-def _fields(table: Table) -> Iterator[tuple[str, ReceptiveField]]:
-    field: ReceptiveField | None = ReceptiveField(size=1, stride=1, offset=0)
+def _fields(table: Table) -> Iterator[tuple[str, Span]]:
+    field: Span | None = Span(size=1, stride=1, offset=0)
     for row in table:
         field = row.field(field) if field is not None else None
         if field is None:

@@ -26,7 +26,8 @@ from zfjax.network import Params
 from zfjax.training.step import Annealing, Recipe, TrainState
 
 EVOLUTION_EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64, 70)  # Fig. 4's, and the last
-FORMAT = 1  # of what is written; 0, before there were numbers, differs by nothing but the number itself
+FORMAT = 2  # the newest of what is written; 0, before there were numbers, differs by nothing but the number itself
+_OF_SQUARES = 1  # that of networks of square images, which versions before format 2 read too
 _PARTS = ("network", "optimizer", "meta")
 _UNFINISHED = "orbax-checkpoint-tmp"  # in the name of one that is being written
 _UNFIT = (LookupError, TypeError, ValueError, AttributeError)  # of reading what holds something else than was written
@@ -53,7 +54,7 @@ class Checkpoint(NamedTuple):
 
     architecture: Architecture
     params: Params  # NumPy arrays
-    mean: np.ndarray  # float32 [S, S, 3], mean training picture
+    mean: np.ndarray  # float32 [H, W, C], mean training picture
     recipe: Recipe
     annealing: Annealing
     step: int  # steps done; with the recipe and the data it says which images come next
@@ -95,7 +96,7 @@ class Checkpoints:
             return
         network = {"params": dict(checkpoint.params), "mean": checkpoint.mean}
         meta = {
-            "format": FORMAT,
+            "format": _OF_SQUARES if isinstance(checkpoint.architecture.image_size, int) else FORMAT,
             "architecture": _encode(checkpoint.architecture),
             "recipe": _encode(checkpoint.recipe),
             "annealing": _encode(checkpoint.annealing),

@@ -130,8 +130,8 @@ def probabilities_of(
 
     Args:
       params: the network's parameters.
-      pictures: uint8 [B, S, S, 3].
-      mean: float32 [S, S, 3].
+      pictures: uint8 [B, H, W, C].
+      mean: float32 [H, W, C].
       architecture: the table.
       views: "center" crop, or the "ten" crops: four corners and centre, and their mirror images.
 
@@ -179,7 +179,7 @@ class Member(NamedTuple):
     """One network of an ensemble, without its parameters."""
 
     architecture: Architecture
-    mean: np.ndarray  # float32 [S, S, 3], the mean training picture; S is that of the pictures that all members see
+    mean: np.ndarray  # float32 [H, W, C], the mean training picture, of the size of those that all members see
 
 
 class EnsembleErrors(NamedTuple):
@@ -198,7 +198,7 @@ def make_evaluate_ensemble(
     The softmax is averaged over the views of each member, then over the members, which may be of different
     architectures. Compiled once for many calls; each member sees each picture once.
 
-    The batches are {"image": uint8 [b, S, S, 3], "label": int32 [b], "mask": bool [b]}; each host passes its own
+    The batches are {"image": uint8 [b, H, W, C], "label": int32 [b], "mask": bool [b]}; each host passes its own
     rows and gets the counts of all. UserError for no member, or members with different numbers of classes.
     """
     classes = {member.architecture.num_classes for member in members}

@@ -58,6 +58,7 @@ from zfjax.architecture import Architecture
 from zfjax.data import Source
 from zfjax.data.loader import eval_batches, steps_per_epoch, train_batches
 from zfjax.errors import DivergedError, UserError
+from zfjax.pixels import size_words
 from zfjax.training import checkpoints, evaluation, step
 from zfjax.training.step import Annealing, Metrics, Recipe, TrainState
 
@@ -71,7 +72,7 @@ class Run:
     architecture: Architecture
     recipe: Recipe
     train: Source  # pictures of one size, at least a batch of them
-    mean: np.ndarray  # float32 [S, S, 3], mean training picture
+    mean: np.ndarray  # float32 [H, W, C], mean training picture
     validation: Source | None = None  # pictures of the same size; None: no error is measured
     folder: Path | None = None  # its folder `checkpoints` gets the checkpoints; None: none are written
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # JSON that every checkpoint keeps for you
@@ -84,10 +85,16 @@ class Run:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"{name}={value}: at least {least} is needed")
-        if self.architecture.image_size > len(self.mean):
+        height, width, channels = self.architecture.image_shape
+        if self.mean.ndim != 3 or self.mean.shape[2] != channels:
             raise UserError(
-                f"image_size={self.architecture.image_size}: crops of at most {len(self.mean)} pixels, "
-                f"the size of the pictures, are needed"
+                f"mean of shape {self.mean.shape}: {self.architecture.name} has {channels} channels, so pictures of "
+                f"[H, W, {channels}] are needed"
+            )
+        if height > self.mean.shape[0] or width > self.mean.shape[1]:
+            raise UserError(
+                f"image_size={self.architecture.image_size}: crops of at most "
+                f"{size_words(self.mean.shape[:2])} pixels, the size of the pictures, are needed"
             )
         if self.validation is None and self.recipe.annealing == "plateau":
             raise UserError("validation=None: annealing='plateau' watches its error; give one, or annealing='cosine'")

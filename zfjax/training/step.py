@@ -133,9 +133,8 @@ def init_params(key: jax.Array, *, architecture: Architecture, initialization: s
 
 
 def _init_params(key: jax.Array, *, architecture: Architecture, initialization: str) -> Params:
-    side = architecture.image_size
     rule = INITIALIZATIONS[initialization]
-    images = jnp.zeros((1, side, side, architecture.channels), jnp.float32)
+    images = jnp.zeros((1, *architecture.image_shape), jnp.float32)
     params = ConvNet(architecture, kernel_init=rule.kernel).init(key, images)["params"]
     first = architecture.layer_names[0]
     return {**params, first: {**params[first], "kernel": params[first]["kernel"] * rule.first_layer}}
@@ -190,10 +189,10 @@ def make_train_step(
     Args:
       recipe: batch size, dtype, crops, seed and optimizer.
       architecture: the table.
-      mean: float32 [S, S, 3], mean image of the training split.
+      mean: float32 [H, W, C], mean image of the training split; no smaller than the images of the table.
 
     Returns:
-      step(state, batch) -> (state, Metrics), with batch = {"image": uint8 [b, S, S, 3], "label": int32 [b],
+      step(state, batch) -> (state, Metrics), with batch = {"image": uint8 [b, H, W, C], "label": int32 [b],
       "position": int32 [b] place of the row in the global batch}. UserError for a table without logits.
 
     Examples:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zfjax.architecture import Size
 from zfjax.errors import UserError
 from zfjax.features import Features, jitted
 from zfjax.pixels import center_crop
@@ -186,7 +187,7 @@ def features_of(
     batches: Iterable[Mapping[str, np.ndarray]],
     *,
     mean: np.ndarray | None = None,
-    size: int | None = None,
+    size: Size | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The features of pictures, or of their centre crops, batch by batch, in one pass for all layers.
 
@@ -195,7 +196,7 @@ def features_of(
         and a size, a function of the pictures themselves, such as `nets.features_of_pictures` makes.
       batches: {"image": uint8 [b, S, S, 3], "mask": bool [b]}, False for rows that only fill the batch.
       mean: float32 [S, S, 3].
-      size: side of the crop, pixels.
+      size: side of the crop, or its (height, width), pixels.
     Yields:
       {name: float32 [rows of the mask, features]}, maps flattened.
     """
