@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from zfjax import schema
-from zfjax.errors import HeldError, NotThereError, UserError
+from zfjax.errors import FailedError, HeldError, NotThereError, UserError
 
 try:
     import fcntl
@@ -33,7 +33,9 @@ except ImportError:  # Windows
 _LONGEST = 150  # characters of a file's name; systems take 255, of which endings and locks need some
 _END = 22  # bytes of the record that ends a zip
 LOCK = ".lock"  # the file that a process holds while it writes into a folder; it says which process
-_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # of some Lustre and NFS mounts
+# What a file system, or a sandbox, without locks says of one: some Lustre, NFS and FUSE mounts
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EPERM}
+_TAKEN = {errno.EWOULDBLOCK, errno.EACCES}  # by another process; the latter says SMB
 
 
 def file_name(text: str) -> str:
@@ -289,14 +291,18 @@ def locked(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     Raises:
       HeldError: another one holds it; its words say which.
       UserError: a system without such locks (Windows).
+      FailedError: the lock failed otherwise, as on a disk that is broken.
     """
     if fcntl is None:
         raise UserError(
             f"{folder} cannot be kept from other processes: this system has no flock. zfjax is tested on Linux; "
             "on Windows use WSL"
         )
-    with _taken(folder, patience):
+    with _taken(folder, patience) as lock:
         try:
+            with naming(folder / LOCK):
+                lock.truncate(0)
+                lock.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             yield
         finally:
             with contextlib.suppress(OSError):  # gone with the folder, or the disk is no longer there
@@ -327,42 +333,48 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def _taken(folder: Path, patience: float) -> IO[str]:
+def _taken(folder: Path, patience: float) -> IO[bytes]:
     """The open lock file of `folder`, which is ours until it is closed."""
     last = time.monotonic() + patience
     while True:
         folder.mkdir(parents=True, exist_ok=True)  # again, where its holder has taken it away
-        lock = open(folder / LOCK, "a+")  # noqa: SIM115  stays open; not "w": what it says of its holder stays
+        lock = open(folder / LOCK, "ab+", buffering=0)  # noqa: SIM115  stays open; what it says of its holder stays
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(lock, folder / LOCK):
-                lock.truncate(0)
-                lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-                lock.flush()
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                logging.getLogger(__name__).warning(
+                    "%s: its file system has no locks (%s); see to it that no other process writes there",
+                    folder,
+                    error.strerror,
+                )
                 return lock
-            lock.close()  # its holder has taken it away since it was opened
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "which does not say its name"
-            lock.close()
+            with lock:
+                holder = _holder(lock)
+            if error.errno not in _TAKEN:
+                why = f"{folder} cannot be kept from other processes ({error.strerror})"
+                raise FailedError(f"{why}; name a folder on another disk") from error
             if time.monotonic() >= last:
                 raise HeldError(
                     f"another process is writing into {folder} ({holder}); wait for it, or take another folder"
                 ) from None
             time.sleep(0.1)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                lock.close()
-                raise
-            logging.getLogger(__name__).warning(
-                "%s: its file system has no locks (%s); see to it that no other process writes there",
-                folder,
-                error.strerror,
-            )
-            return lock
+        else:
+            if _is_at(lock, folder / LOCK):
+                return lock
+            lock.close()  # its holder has taken it away since it was opened
 
 
-def _is_at(file: IO[str], path: Path) -> bool:
+def _holder(lock: IO[bytes]) -> str:
+    """What the holder wrote into its lock; on SMB nobody else can read it."""
+    with contextlib.suppress(OSError):
+        lock.seek(0)
+        if words := lock.read(_LONGEST).decode(errors="replace").strip():
+            return words
+    return "which does not say its name"
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

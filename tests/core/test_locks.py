@@ -4,6 +4,7 @@ import errno
 import fcntl
 import logging
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from zfjax import files
-from zfjax.errors import HeldError, UserError
+from zfjax.errors import FailedError, HeldError, UserError
 
 HOLD = "import sys, time; from pathlib import Path; from zfjax import files\n"
 HOLD += "with files.locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
@@ -53,7 +54,9 @@ def test_a_patient_process_gets_the_lock_when_it_is_let_go(tmp_path):
     assert order == ["first", "second"]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EPERM]
+)
 def test_where_the_file_system_has_no_locks_a_warning_is_logged_and_the_work_goes_on(
     monkeypatch, tmp_path, caplog, number
 ):
@@ -66,13 +69,38 @@ def test_where_the_file_system_has_no_locks_a_warning_is_logged_and_the_work_goe
     assert f"{tmp_path}: its file system has no locks" in caplog.text
 
 
-def test_another_error_of_the_lock_is_not_hidden(monkeypatch, tmp_path):
+def failing(number):
     def fail(*_):
-        raise OSError(errno.EIO, "input/output error")
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(fcntl, "flock", fail)
-    with pytest.raises(OSError, match="input/output error"), files.locked(tmp_path):
+    return fail
+
+
+def test_another_error_of_the_lock_names_the_folder_and_the_way_on(monkeypatch, tmp_path):
+    monkeypatch.setattr(fcntl, "flock", failing(errno.EIO))
+    words = rf"{tmp_path} cannot be kept from other processes \(Input/output error\); name a folder on another disk"
+    with pytest.raises(FailedError, match=words), files.locked(tmp_path):
         pass
+
+
+def test_a_lock_that_another_machine_holds_is_told_so_where_smb_says_that_it_is_denied(monkeypatch, tmp_path):
+    (tmp_path / files.LOCK).write_text("process 7 on elsewhere\n")
+    monkeypatch.setattr(fcntl, "flock", failing(errno.EACCES))
+    with pytest.raises(HeldError, match=r"another process is writing .* \(process 7 on elsewhere\)"):
+        with files.locked(tmp_path, patience=0.2):
+            pass
+    assert (tmp_path / files.LOCK).read_text() == "process 7 on elsewhere\n"
+
+
+def test_a_lock_that_the_disk_does_not_take_is_named(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(OSError, match=rf"File too large: '{tmp_path}/{files.LOCK}'"), files.locked(tmp_path):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_system_without_flock_is_told_what_to_do(monkeypatch, tmp_path):

@@ -236,7 +236,8 @@ def _in_words(error: Exception, num_workers: int) -> Exception:
 _SMALL_SHM = "make it larger (docker run --shm-size 2g), or decode on threads with --num-workers 0"
 
 
-_FOR_THE_FIRST = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C and Slurm reach every process; the first one decides
+# Ctrl-C, a closed terminal and Slurm reach every process; the first one decides
+_FOR_THE_FIRST = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 
 
 @contextlib.contextmanager
@@ -245,9 +246,10 @@ def _held_back() -> Iterator[None]:
 
     They begin with what this thread holds back. The first process takes the signals on any of its other threads.
     """
-    resource_tracker.ensure_running()  # else it starts within, and lets the signals through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_FIRST)
     try:
+        resource_tracker.ensure_running()  # starting, it lets SIGINT and SIGTERM through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_FIRST)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
