@@ -56,7 +56,7 @@ def main(data: ImageSet | None = None) -> None:
         raise SystemExit("stopped; what was saved before stays") from None
     top1 = record["validation_top1_error"]
     print(f"done: validation top-1 error {top1:.1%} (accuracy {1 - top1:.1%}); the run is in {record['folder']}")
-    print(f"look at it: {command_line('python -m experiments.deconv_figures', '--net', record['folder'])}")
+    print(f"look at it: {command_line('python -m experiments.deconv_figures', '--net', Path(record['folder']))}")
 
 
 def own_flags() -> argparse.ArgumentParser:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shlex
+import string
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,8 +44,24 @@ class DivergedError(UserError, FloatingPointError):
 
 
 def command_line(program: str, *words: object) -> str:
-    """A command as a shell reads it, for a user to copy: "python -m experiments.NAME" and what follows, quoted."""
-    return " ".join((program, *(shlex.quote(str(word)) for word in words)))
+    """A command as a shell reads it, for a user to copy: "python -m experiments.NAME" and what follows, quoted.
+
+    It is one line of printable characters, whatever the names in it, and a name that begins with "-" is no flag in it.
+    """
+    return " ".join((program, *map(_quoted, words)))
+
+
+def _quoted(word: object) -> str:
+    text = str(word)
+    if text.startswith("-") and not (isinstance(word, str) and _FLAG.fullmatch(text)):
+        text = f"./{text}"
+    if text.isprintable():
+        return shlex.quote(text)
+    kept = {ord(character): character for character in string.printable.strip() if character not in "'\\"} | {32: " "}
+    return "$'" + "".join(kept.get(byte, f"\\x{byte:02x}") for byte in os.fsencode(text)) + "'"
+
+
+_FLAG = re.compile("--[a-z][a-z0-9-]*")
 
 
 # What the system says of a name that it cannot open. A name is the user's where the user gave it, else ours
@@ -114,6 +132,19 @@ def check_name(argument: str, value: Any) -> None:
     """UserError where the system takes no file or folder of this name; whether there is one, is not asked."""
     with naming(argument, value, "give another"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.stat(value)
+
+
+def check_utf8(argument: str, path: str | os.PathLike[str]) -> None:
+    """UserError where a path, made absolute, is not UTF-8: what is written in C++ takes no other, as Orbax does."""
+    absolute = os.path.abspath(path)
+    try:
+        absolute.encode()
+    except UnicodeEncodeError as error:
+        shown = absolute.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        raise UserError(
+            f"{argument}='{_shortened(shown)}': its name is not UTF-8, which checkpoints and prepared sets need; "
+            "rename it, or all by convmv -t utf8"
+        ) from error
 
 
 def _shortened(text: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -69,6 +71,8 @@ def in_one_line() -> Iterator[None]:
     """
     if signal.getsignal(signal.SIGINT) is leaving.leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for ends no work
     try:
         yield
     except (UserError, FailedError) as error:

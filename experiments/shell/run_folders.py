@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zfjax import files, nets, parallel
-from zfjax.errors import HeldError, UserError, naming
+from zfjax.errors import HeldError, UserError, check_utf8, naming
 from zfjax.training import checkpoints
 
 PATIENCE = 10.0  # seconds that a run waits for an earlier process of its folder, which may still be saving
@@ -60,8 +60,10 @@ def claimed(resume: Path | None, out: Path | None, data: str) -> Iterator[Place]
 def _claim(held: contextlib.ExitStack, *, resume: Path | None, out: Path | None, data: str) -> tuple[Path, Path | None]:
     """(the folder, locked, the newest checkpoint in it or None)."""
     if resume is None and out is None:
+        check_utf8("out", nets.RUNS)
         return _claim_new(held, nets.RUNS / f"{data}-{time.strftime('%Y%m%d-%H%M%S')}"), None
     folder = _asked(resume, out)
+    check_utf8("out", folder)
     with naming("out" if resume is None else "resume", folder, "name another folder"):
         held.enter_context(files.claimed(folder, patience=PATIENCE))
     checkpoints.check_names(folder / "checkpoints")

@@ -20,6 +20,7 @@ from experiments import prepare_imagenet
 from zfjax import files
 from zfjax.data import archives, imagenet, imagenet_builder, preparation
 from zfjax.data.imagenet import open_imagenet
+from zfjax.errors import UserError
 
 
 def cut_at_end_mark(tar):
@@ -45,6 +46,16 @@ def test_undecodable_file_stops_with_its_name(tmp_path):
     with pytest.raises(ValueError, match=r"train photo n01440764/n01440764_9.JPEG in .*train.tar: no readable picture"):
         prepare(write_tars(tmp_path / "source", train=bad), tmp_path / "data")
     assert nothing_is_left(tmp_path / "data")
+
+
+def test_a_data_dir_whose_name_is_not_utf8_is_told_so(tmp_path):
+    strange = tmp_path / os.fsdecode(b"no \xff letters")
+    with pytest.raises(UserError, match=r"data_dir='.*no \\xff letters': its name is not UTF-8"):
+        prepare(write_tars(tmp_path / "source"), strange)
+    prepare(tmp_path / "source", tmp_path / "data")
+    (tmp_path / "data").rename(strange)
+    with pytest.raises(UserError, match=r"no \\xff letters.*': its name is not UTF-8"):
+        open_imagenet(strange)
 
 
 def test_skipped_files_are_counted_and_listed_with_the_set(tmp_path, monkeypatch, capsys):

@@ -2,11 +2,13 @@
 
 import dataclasses
 import errno
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import pytest
@@ -28,6 +30,14 @@ class Config:
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     monkeypatch.setattr("zfjax.parallel.connect_hosts", lambda *_: None)
+
+
+def test_a_name_without_letters_for_the_terminal_ends_no_command(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    call(monkeypatch, lambda config: {"value": 1, "folder": Path(os.fsdecode(b"no \xff letters"))})
+    terminal.seek(0)
+    assert terminal.read().endswith("written to no \\udcff letters\n")
 
 
 def call(monkeypatch, run, *flags):

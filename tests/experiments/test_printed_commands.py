@@ -1,6 +1,8 @@
 """Commands that are printed for a user to copy: a shell reads out of them the folder that was meant."""
 
+import os
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,16 @@ FOLDERS = [Path("my runs/a"), Path("it's here"), Path("$HOME/a;b"), Path("plain"
 def test_what_follows_a_command_is_quoted(folder):
     words = shlex.split(command_line("python -m experiments.atlas", "--net", folder, "--num-images", 9))
     assert words == ["python", "-m", "experiments.atlas", "--net", str(folder), "--num-images", "9"]
+
+
+@pytest.mark.parametrize(
+    "name", [b"two\nlines", b"no \xff\xfe letters", b"it's a \\ \t", b"-x", b"--net", "Ä".encode()]
+)
+def test_a_command_is_one_line_that_a_shell_reads_whatever_the_name(name):
+    line = command_line("printf '%s '", "--net", Path(os.fsdecode(name)))
+    assert line.isprintable()
+    read = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout
+    assert read == b"--net " + b"./" * name.startswith(b"-") + name + b" "
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=str)

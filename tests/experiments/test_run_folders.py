@@ -1,5 +1,7 @@
 """A run's folder: begun, gone on with or refused."""
 
+import os
+
 import pytest
 
 from experiments.shell import run_folders
@@ -25,4 +27,16 @@ def test_what_a_run_leaves_before_its_first_checkpoint_is_begun_anew(tmp_path):
         assert (place.folder, place.checkpoint) == (tmp_path, None)
     (tmp_path / "notes").touch()
     with pytest.raises(UserError, match="'notes' is there"), run_folders.claimed(None, tmp_path, "demo"):
+        pass
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_written(monkeypatch, tmp_path):
+    strange = tmp_path / os.fsdecode(b"no \xff letters")
+    with pytest.raises(UserError, match=r"out='.*no \\xff letters': its name is not UTF-8"):
+        with run_folders.claimed(None, strange, "demo"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+    strange.mkdir()
+    monkeypatch.chdir(strange)
+    with pytest.raises(UserError, match="its name is not UTF-8"), run_folders.claimed(None, None, "demo"):
         pass

@@ -161,6 +161,13 @@ def test_the_folder_of_a_checkpoint_is_called_by_its_step(copy, name):
     assert checkpoints.find(copy).name == "10"
 
 
+def test_a_folder_whose_name_is_not_utf8_is_told_so_and_not_called_damaged(copy):
+    strange = copy.rename(copy.with_name(os.fsdecode(b"no \xff letters")))
+    for open_it in (checkpoints.load, Checkpoints):
+        with pytest.raises(UserError, match=r"no \\xff letters': its name is not UTF-8"):
+            open_it(strange)
+
+
 def test_hidden_folders_are_no_checkpoints(copy):
     (copy / "checkpoints" / ".snapshot").mkdir()
     checkpoints.check_names(copy / "checkpoints")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from zfjax import files
 from zfjax.data import ImageSet, pictures, tfds_records
-from zfjax.errors import NotThereError, UserError, check_name, command_line
+from zfjax.errors import NotThereError, UserError, check_name, check_utf8, command_line
 from zfjax.schema import Count, Range, faults
 
 NAME, VERSION = "imagenet", "1.0.0"  # as in <data dir>/imagenet/256px/1.0.0, TFDS's layout
@@ -192,6 +192,7 @@ def open_imagenet(data_dir: str | os.PathLike[str], size: int | None = None) -> 
       len(photos.train), photos.validation[0]["image"].shape  # (256, 256, 3)
     """
     check_name("data_dir", data_dir)
+    check_utf8("data_dir", data_dir)
     folder = set_folder(data_dir, _choose_size(Path(data_dir), size))
     facts = read_facts(folder)
     side, class_names = facts["size"], tuple(facts["class_names"])

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from zfjax import files
 from zfjax.data import archives, imagenet, pictures, preparation
 from zfjax.data.archives import AnyPhoto, Split, find_splits, official_synsets
-from zfjax.errors import FailedError, UserError, check_name, naming, of_the_system
+from zfjax.errors import FailedError, UserError, check_name, check_utf8, naming, of_the_system
 from zfjax.extras import extra
 
 with extra("train"):
@@ -283,6 +283,7 @@ def prepare(
         raise UserError(f"--size must be at most {MAX_SIZE:,} pixels, not {size:,}")
     folder = imagenet.set_folder(data_dir, size)
     check_name("data_dir", data_dir)
+    check_utf8("data_dir", data_dir)
     if folder.exists() and not overwrite:
         return {**imagenet.read_facts(folder), "folder": folder, "fresh": False}
     with contextlib.ExitStack() as held:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zfjax.errors import UserError
+from zfjax.errors import UserError, check_utf8
 from zfjax.extras import extra
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ def open_array_records(files: Sequence[str]) -> Any:
     """Random access to the records of files, as "FILE", or "FILE[0:COUNT]", which are opened at the first read."""
     with extra("train"):
         from array_record.python.array_record_data_source import ArrayRecordDataSource
+    for file in files:
+        check_utf8("file", file)
     _example_of_bytes()  # what reads the records is there too
     return ArrayRecordDataSource(list(files))
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from zfjax.errors import UserError
+from zfjax.errors import UserError, check_utf8
 from zfjax.extras import extra
 from zfjax.files import once
 from zfjax.pretrained.words import Found, listed
@@ -110,6 +110,7 @@ def read_orbax(path: Path, key: str | None) -> Found:
     """A checkpoint of Orbax, its newest step where `path` is a manager's folder, and its one item of arrays."""
     import orbax.checkpoint as ocp
 
+    check_utf8("weights", path)
     folder, notes = _orbax_item(path)
     checkpointer = ocp.PyTreeCheckpointer()
     with warnings.catch_warnings():

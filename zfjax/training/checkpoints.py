@@ -20,7 +20,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from zfjax import files, parallel, schema
 from zfjax.architecture import Architecture, ContrastNorm, Conv, Dense, Pool
-from zfjax.errors import FailedError, NotThereError, UserError, check_name
+from zfjax.errors import FailedError, NotThereError, UserError, check_name, check_utf8
 from zfjax.files import digest as digest
 from zfjax.network import Params
 from zfjax.training.step import Annealing, Recipe, TrainState
@@ -72,6 +72,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, kept_steps: Sequence[int] = ()):
+        check_utf8("folder", folder)
         check_names(folder)
         for rest in folder.glob(f".{RECORD}.*"):  # of a kill
             rest.unlink(missing_ok=True)
@@ -205,6 +206,7 @@ def find(path: Path) -> Path:
       zfjax.checkpoints.find(Path("runs/zfnet"))  # runs/zfnet/checkpoints/7000
     """
     check_name("checkpoint", path)
+    check_utf8("checkpoint", path)
     path = Path(path).absolute()
     if any((path / part).is_dir() for part in _PARTS):
         if step_of(path.name) is None:
