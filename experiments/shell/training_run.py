@@ -159,9 +159,10 @@ def prepare(
     images = open_images(config, data)
     if config.data == "imagenet":  # the answer, not the question: another size may come to lie beside it
         config = dataclasses.replace(config, data_size=nets.size_of(images.size)[0])
-    architecture = table or build_architecture(config, len(images.class_names))
     recipe, annealing = config.recipe, Annealing.start(config.recipe)
-    if checkpoint is not None:
+    if checkpoint is None:
+        architecture = table or build_architecture(config, len(images.class_names))
+    else:
         architecture = checkpoint.architecture
         if checkpoint.settings["data_fingerprint"] != images.fingerprint:
             raise UserError(f"data={data_name(config)!r}: not the pictures that {place.folder} was trained on")
