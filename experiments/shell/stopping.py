@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
+from collections.abc import Iterator
+from typing import NoReturn
 
 
 class Stopped(Exception):
@@ -17,6 +20,31 @@ class Stopped(Exception):
 # What a terminal, Slurm (--signal=USR1@300), a scheduler and a closed connection send; Windows has the first two alone
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 ONE_REQUEST = 1.0  # seconds within which signals are one request: launchers pass on what also reached us directly
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal came where a run saves nothing, as before its first step: its folder is left as it was found."""
+
+    def __init__(self, signal_number: int):
+        super().__init__()
+        self.exit_status = 128 + signal_number
+
+
+@contextlib.contextmanager
+def interrupting() -> Iterator[None]:
+    """While entered, and outside of a `StopRequest`, the signals of `STOPPING` raise as Ctrl-C does: `Interrupted`."""
+
+    def interrupt(number: int, _frame: object) -> NoReturn:
+        raise Interrupted(number)
+
+    others = [number for number in STOPPING if signal.getsignal(number) == signal.SIG_DFL]  # not under nohup, say
+    for number in others:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in others:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class StopRequest:

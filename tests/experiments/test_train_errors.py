@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import signal
 import socket
 import sys
 
@@ -68,6 +69,19 @@ def files(folder):
 def test_a_new_run_with_an_impossible_setting_writes_nothing(monkeypatch, tmp_path, flags, message):
     assert message in error_of(monkeypatch, *runs.FLAGS, "--out", tmp_path / "run", *flags)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGHUP"])
+def test_a_signal_before_the_first_step_is_one_line_and_leaves_nothing(monkeypatch, tmp_path, capsys, name):
+    def interrupted(*_):
+        signal.raise_signal(getattr(signal, name))
+
+    monkeypatch.setattr(training_run, "open_images", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        runs.train(monkeypatch, *runs.FLAGS, "--out", tmp_path / "run")
+    assert ended.value.code == 128 + getattr(signal, name)
+    assert capsys.readouterr().err == "stopped; what was saved before stays\n"
+    assert not (tmp_path / "run").exists() and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize(
@@ -193,6 +207,7 @@ def test_a_run_goes_on_with_the_network_that_it_holds_whatever_today_s_defaults_
     stored = checkpoints.load(finished).architecture.input_scale
     monkeypatch.setitem(training.INITIALIZATIONS, "he", he._replace(input_scale=stored / 2))
     monkeypatch.setattr(loop, "begin", refuse)
+    monkeypatch.delattr(training_run, "build_architecture")  # it is not asked for
     assert error_of(monkeypatch, "--resume", finished) == f"error: {stored}"
 
 
