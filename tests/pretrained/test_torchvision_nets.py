@@ -158,6 +158,21 @@ def test_deep_projections_agree_with_hooks(tmp_path, kind, layer, way):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+def test_onnx_files_of_a_fresh_network_leave_out_its_biases_of_zero(tmp_path):
+    models = pytest.importorskip("torchvision_models")
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package)
+    arrays = {name: array * (array.ndim > 1) for name, array in drawn.arrays_of("squeezenet1_1").items()}
+    twin, inputs = models.twin("squeezenet1_1", arrays), drawn.inputs_of(39)
+    models.torch.onnx.export(twin, (models.torch.tensor(inputs),), str(tmp_path / "net.onnx"), verbose=False)
+    net = pretrained.torchvision("squeezenet1_1", tmp_path / "net.onnx", image_size=39)
+    assert net.notes[-1] == "26 biases that the exporter left out are 0"
+    np.savez(tmp_path / "o.npz", inputs=inputs, **models.outputs_of(twin, net.layers, inputs))
+    assert max(row.relative for row in net.parity(tmp_path / "o.npz")) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("dynamo", [True, False])
 def test_onnx_files_with_folded_norms_give_the_same_network(tmp_path, dynamo):
     models = pytest.importorskip("torchvision_models")

@@ -73,10 +73,11 @@ def test_every_layout_gives_the_arrays_as_they_were_saved(tmp_path, ending):
     assert is_checked != any("no checksum" in note for note in found.notes)
 
 
-@pytest.mark.parametrize("ending", ["pth", "old.pth", "safetensors", "npz"])
+@pytest.mark.parametrize("ending", ["pth", "old.pth", "safetensors", "npz", "msgpack"])
 def test_the_content_says_what_a_file_is_and_not_its_ending(tmp_path, ending):
     data, arrays, _ = LAYOUTS[ending]
-    assert_same(pretrained.read_arrays(file_of(tmp_path, "pytorch_model.bin", data())), arrays)
+    for name in ("pytorch_model.bin", "checkpoint_100"):
+        assert_same(dotted(pretrained.read_arrays(file_of(tmp_path, name, data()))), arrays)
 
 
 def test_a_folder_of_orbax_is_read_as_itself_and_by_its_newest_step(tmp_path):
@@ -100,6 +101,46 @@ def test_a_folder_of_orbax_is_read_as_itself_and_by_its_newest_step(tmp_path):
     (tmp_path / "run/12/default/_METADATA").write_text("{")
     with pytest.raises(UserError, match="run is not a whole checkpoint of Orbax .default/_METADATA is damaged"):
         pretrained.read_weights(tmp_path / "run")
+
+
+def test_what_training_keeps_is_left_out_of_a_state_within_a_checkpoint(tmp_path):
+    state = {"params": made.nested(PLAIN), "opt_state": {"mu": np.ones(3)}, "step": np.int64(3)}
+    tree = {"state": state, "net": {"step": np.ones(2)}, "rng": np.ones(2, np.uint32)}
+    path = file_of(tmp_path, "w.msgpack", serialization.msgpack_serialize(tree))
+    found = pretrained.read_weights(path)
+    assert found.notes[0] == "left out: rng, state/opt_state, state/step"
+    assert_same(
+        dotted(found.arrays), {f"state.params.{name}": PLAIN[name] for name in PLAIN} | {"net.step": np.ones(2)}
+    )
+    assert_same(dotted(pretrained.read_arrays(path, key="state/params")), PLAIN)
+    with pytest.raises(UserError, match="key='state/x': it holds opt_state, params, step"):
+        pretrained.read_weights(path, key="state/x")
+
+
+def test_one_item_of_several_of_orbax_is_asked_for(tmp_path):
+    import orbax.checkpoint as ocp
+
+    saved = {"ema": made.nested(ARRAYS), "state": {"params": made.nested(PLAIN)}}
+    items = ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in saved.items()})
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(tmp_path / "c", args=items)
+    assert_same(dotted(pretrained.read_arrays(tmp_path / "c", key="ema")), ARRAYS)
+    assert_same(dotted(pretrained.read_arrays(tmp_path / "c", key="state/params")), PLAIN)
+    with pytest.raises(UserError, match="key=None: c holds ema, state; give one of these"):
+        pretrained.read_weights(tmp_path / "c")
+
+
+@needs_h5py
+def test_shards_of_keras_are_put_together_by_their_groups(tmp_path):
+    names = [name for name in PLAIN if name != "steps"]
+    for n, inside in enumerate((names[:1], names[1:])):
+        file_of(tmp_path, f"s{n}.weights.h5", made.keras_h5({name: PLAIN[name] for name in inside}))
+    table = {"/conv": ["s0.weights.h5", "s1.weights.h5"], "/head": ["s1.weights.h5"]}
+    index = file_of(tmp_path, "model.weights.json", json.dumps({"weight_map": table}).encode())
+    assert_same(dotted(pretrained.read_arrays(index)), {name: PLAIN[name] for name in names})
+    index.write_text(json.dumps({"weight_map": {"/head": ["s0.weights.h5"]}}))
+    with pytest.raises(UserError, match="shard s0.weights.h5 does not hold /head"):
+        pretrained.read_weights(index)
 
 
 def test_shards_are_put_together_by_their_index(tmp_path):
@@ -139,6 +180,11 @@ def test_shards_are_put_together_by_their_index(tmp_path):
         (renamed("_orig_mod.{}"), "'_orig_mod.' was left out of names"),
         ({"n_averaged": STATE["steps"], **renamed("module.{}")}, "'module.' was left out of names"),
         ({**STATE, "step": 3, "note": "mine"}, "left out, as no tensors: step, note"),
+        ({"num_updates": STATE["steps"], "shadow": STATE}, "'shadow' was taken; left out: num_updates"),
+        (
+            {"run": {"model": STATE, "ema": STATE}},
+            "'run' was taken|'model' was taken; left out: ema; key='run/ema' takes the other",
+        ),
         (WHOLE, "it is a whole pickled mine.Net: its parameters and buffers alone are taken, its code is not run"),
         ({"state_dict": STATE, "args": NAMESPACE}, "'state_dict' was taken; left out: args"),
         ({"state_dict": STATE, "out": PATH}, "'state_dict' was taken; left out: out"),
@@ -159,6 +205,10 @@ def test_an_entry_and_a_prefix_can_be_asked_for(tmp_path):
     assert pretrained.read_weights(path).notes == ("'model' was taken; left out: ema; key='ema' takes the other",)
     with pytest.raises(UserError, match="missing: conv.weight.*stand there below 'model.': give prefix='model.'"):
         weights.take(path, pretrained.read_arrays(path, key="ema"), SHAPES)
+    nested = file_of(tmp_path, "n.pt", made.torch_zip({"run": {"a/b": {"ema": STATE}}}, ARRAYS))
+    assert_same(pretrained.read_arrays(nested, key="run/a/b/ema"), ARRAYS)
+    with pytest.raises(UserError, match="key='run/a': it holds a/b"):
+        pretrained.read_arrays(nested, key="run/a")
     for key, message in (("emma", "key='emma': it holds model, ema"), (None, "prefix='model.': its names are a")):
         with pytest.raises(UserError, match=f"c.pt is not .*{message}"):
             pretrained.read_weights(path, key=key, prefix="model.")
@@ -172,6 +222,7 @@ def test_an_entry_and_a_prefix_can_be_asked_for(tmp_path):
         ({"optimizer": OPTIMIZER, "epoch": 1}, "an optimizer's state, and no network's weights"),
         ({"a": STATE, "b": STATE}, "tensors stand in a, b; give key=, one of these"),
         ({**STATE, "gan": STATE}, "tensors by name and more of them in gan; give key="),
+        ({"net": {"a": STATE, "b": STATE}}, "tensors stand in net/a, net/b; give key=, one of these"),
         ({"epoch": 3}, "it holds epoch, and no tensors"),
         ({"w": made.Reduce(made.Global("torch._utils", "_rebuild_qtensor"), ())}, "a quantized tensor; save the"),
         ({"w": made.Reduce(made.Global("os", "system"), ("touch executed",))}, "it would call os.system, and nothing"),
@@ -242,6 +293,10 @@ def test_tensors_are_views_of_storages_that_they_may_share(tmp_path):
         ("w.pth", b"epoch 3 loss 0.1\n", ".*it holds text that begins with 'epoch 3 loss"),
         ("w.pth", b"\x01\x02\xff" * 9, ".*it holds bytes that begin with 01 02 ff"),
         ("w.msgpack", b"\xc1" * 9, "a whole msgpack of Flax's"),
+        ("w.bin", b"GGUF\3\0\0\0", ".*it is a model of llama.cpp"),
+        ("w.mat", b"MATLAB 5.0 MAT-file", ".*it is a file of MATLAB: save its arrays as .npz"),
+        ("w.safetensors", b'\7\0\0\0\0\0\0\0{"a": 1', ".*its header is no JSON"),
+        ("w.safetensors", b'\x08\0\0\0\0\0\0\0{"a": 1}', ".*the row of a in its header lacks dtype, shape or"),
     ],
 )
 def test_what_is_no_file_of_weights_is_named(tmp_path, name, data, message):
@@ -270,6 +325,13 @@ def test_a_zip_of_something_and_a_folder_are_named(tmp_path):
     with pytest.raises(UserError, match="w.pth is not a whole state dict.*it is a zip archive of photo.jpg"):
         pretrained.read_weights(tmp_path / "w.pth")
     with pytest.raises(UserError, match="it is a folder and no checkpoint of Orbax; name one of its files, w.pth"):
+        pretrained.read_weights(tmp_path)
+    with zipfile.ZipFile(tmp_path / "w.zip", "w") as archive:
+        archive.writestr("nets/resnet.pth", b"x")
+    with pytest.raises(UserError, match="it is a zip archive that holds nets/resnet.pth: unpack it"):
+        pretrained.read_weights(tmp_path / "w.zip")
+    (tmp_path / "saved_model.pb").write_bytes(b"\x08\1")
+    with pytest.raises(UserError, match="no checkpoint of Orbax: a SavedModel of TensorFlow, whose variables"):
         pretrained.read_weights(tmp_path)
 
 
@@ -354,6 +416,21 @@ def test_a_flip_in_the_numbers_of_an_archive_is_seen_each_time(tmp_path):
 def test_numbers_that_are_no_weights_are_named(array, message):
     with pytest.raises(UserError, match=f"wrong: a {message}"):
         weights.take("w.npz", {"a": array}, {"a": (3,)})
+
+
+def test_all_prefixes_below_which_the_weights_stand_are_named():
+    arrays = {f"{prefix}.{name}": ARRAYS[name] for prefix in ("online", "ema") for name in SHAPES}
+    with pytest.raises(UserError, match="they stand there below 'online.', 'ema.': give prefix=, one of these"):
+        weights.take("w.npz", arrays, SHAPES)
+
+
+def test_a_bias_that_an_onnx_exporter_left_out_was_zero():
+    read = weights.Weights("w.onnx", "ONNX", {"conv.weight": ARRAYS["conv.weight"]}, ())
+    layers = [("conv.weight", "conv.bias"), ("head.weight", "head.bias")]
+    found = weights.with_zero_biases(read, layers)
+    assert_same(found.arrays, read.arrays | {"conv.bias": np.zeros(2, np.float32)})
+    assert found.notes == ("1 biases that the exporter left out are 0",)
+    assert weights.with_zero_biases(read._replace(format="safetensors"), layers).arrays == read.arrays
 
 
 def test_names_in_a_table_may_keep_the_wrapper(tmp_path):

@@ -19,15 +19,20 @@ def picture(build, model, images, channel):
     return np.moveaxis(down.detach().numpy(), 1, 3)
 
 
+def numbers(variable):
+    """Those of a weight of Keras, whose own `numpy()` warns beside NumPy 2."""
+    return np.array(variable.value)
+
+
 def conv(layer, padding=0):
-    kernel, bias = map(np.array, layer.get_weights())
+    kernel, bias = map(numbers, layer.weights)
     made = nn.Conv2d(*kernel.shape[2:], kernel.shape[:2], layer.strides, padding)
     made.weight.data, made.bias.data = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy()), torch.from_numpy(bias)
     return made
 
 
 def dense(layer):
-    kernel, bias = map(np.array, layer.get_weights())
+    kernel, bias = map(numbers, layer.weights)
     made = nn.Linear(*kernel.shape)
     made.weight.data, made.bias.data = torch.from_numpy(kernel.T.copy()), torch.from_numpy(bias)
     return made
@@ -37,7 +42,7 @@ def norm(layer):
     made = nn.BatchNorm2d(layer.gamma.shape[0], layer.epsilon)
     names = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
     for ours, theirs in names.items():
-        getattr(made, ours).data = torch.from_numpy(np.array(getattr(layer, theirs)))
+        getattr(made, ours).data = torch.from_numpy(numbers(getattr(layer, theirs)))
     return made
 
 

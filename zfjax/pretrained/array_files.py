@@ -17,7 +17,7 @@ import numpy as np
 from zfjax.errors import UserError, check_utf8
 from zfjax.extras import extra
 from zfjax.files import once
-from zfjax.pretrained.words import Found, listed
+from zfjax.pretrained.words import Found, entry, listed
 
 NO_CHECKSUM = "the format holds no checksum: damage inside its numbers cannot be seen; sha256= compares the whole file"
 
@@ -31,6 +31,7 @@ _SAFETENSORS = {
     "BOOL": "bool",
 }
 _TRAINING = ("opt_state", "optimizer", "optimizer_weights", "opt_vars", "rng", "step")  # beside weights, in a tree
+_OF_A_STATE = {"params", *_TRAINING[:4]}  # a mapping within a tree that holds one of these is a training's state
 
 
 def read_npz(archive: zipfile.ZipFile) -> Found:
@@ -51,8 +52,7 @@ def read_safetensors(path: Path, key: str | None) -> Found:
     end = 8 + int.from_bytes(data[:8], "little")
     if end > len(data):
         raise UserError(f"its header ends at byte {end}, and the file at {len(data)}: a download that broke off?")
-    header = json.loads(data[8:end], object_pairs_hook=once)
-    header.pop("__metadata__", None)
+    header = _header(data[8:end])
     arrays, expected = {}, end
     for name, row in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         if row["dtype"] not in _SAFETENSORS:
@@ -70,17 +70,36 @@ def read_safetensors(path: Path, key: str | None) -> Found:
     return arrays, [NO_CHECKSUM]
 
 
+def _header(text: bytes) -> dict[str, Any]:
+    """{name: row} of safetensors; UserError where it is none."""
+    try:
+        header = json.loads(text, object_pairs_hook=once)
+    except ValueError as error:
+        raise UserError(f"its header is no JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise UserError(f"its header is a {type(header).__name__}, not a row for each name")
+    header.pop("__metadata__", None)
+    for name, row in header.items():
+        if not isinstance(row, dict) or not {"dtype", "shape", "data_offsets"} <= set(row):
+            raise UserError(f"the row of {name} in its header lacks dtype, shape or data_offsets")
+    return header
+
+
 def shards_of(path: Path, text: bytes) -> dict[str, list[str]]:
-    """{file: names of its arrays} of an index, `model.safetensors.index.json` or `pytorch_model.bin.index.json`."""
+    """{file: names of its arrays} of an index, as model.safetensors.index.json, or Keras's model.weights.json.
+
+    Keras's names are groups of arrays, "/layers/conv2d/vars", and each may lie in several files.
+    """
     index = json.loads(text, object_pairs_hook=once)
     names = index.get("weight_map") if isinstance(index, Mapping) else None
     if not isinstance(names, Mapping) or not names:
         raise UserError("it is JSON without a 'weight_map', which says in which file each array lies")
     files: dict[str, list[str]] = {}
-    for name, file in names.items():
-        if not isinstance(file, str) or Path(file).name != file or file in ("", ".", "..") or "\\" in file:
-            raise UserError(f"{name} lies in {file!r}: the name of a file beside the index is needed")
-        files.setdefault(file, []).append(name)
+    for name, where in names.items():
+        for file in where if isinstance(where, list) else [where]:
+            if not isinstance(file, str) or Path(file).name != file or file in ("", ".", "..") or "\\" in file:
+                raise UserError(f"{name} lies in {file!r}: the name of a file beside the index is needed")
+            files.setdefault(file, []).append(name)
     if missing := [file for file in files if not (path.parent / file).is_file()]:
         raise UserError(f"{len(missing)} of its {len(files)} shards are not beside it: {listed(missing)}")
     return files
@@ -111,7 +130,7 @@ def read_orbax(path: Path, key: str | None) -> Found:
     import orbax.checkpoint as ocp
 
     check_utf8("weights", path)
-    folder, notes = _orbax_item(path)
+    folder, notes, key = _orbax_item(path, key)
     checkpointer = ocp.PyTreeCheckpointer()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that the shards of other devices come to this one
@@ -130,18 +149,25 @@ def is_orbax(folder: Path) -> bool:
     return any(next(folder.glob(f"{below}{mark}"), None) for below in ("", "*/", "*/*/") for mark in marks)
 
 
-def _orbax_item(path: Path) -> tuple[Path, list[str]]:
+def _orbax_item(path: Path, key: str | None) -> tuple[Path, list[str], str | None]:
+    """The folder of an item, how it was come by, and what of the key is left for what it holds."""
     notes: list[str] = []
     folder = path.absolute()
     for _ in range(3):
         if (folder / "_METADATA").is_file():
-            return folder, notes
+            return folder, notes, key
         below = [child for child in folder.iterdir() if child.is_dir()]
         steps = sorted((child for child in below if re.fullmatch(r"(\w+_)?[0-9]+", child.name)), key=_step)
         items = steps[-1:] or [child for child in below if (child / "_METADATA").is_file()]
-        if len(items) != 1:
-            names = ", ".join(sorted(child.name for child in items)) or "none"
-            raise UserError(f"one item of arrays (a folder with _METADATA) is needed in {folder.name}, found {names}")
+        if not items:
+            raise UserError(f"{folder.name} holds no item of arrays, a folder with _METADATA")
+        if len(items) > 1:
+            first, _, rest = (key or "").partition("/")
+            names = listed(sorted(child.name for child in items))
+            items = [child for child in items if child.name == first]
+            if not items:
+                raise UserError(f"key={key!r}: {folder.name} holds {names}; give one of these")
+            key = rest or None
         (folder,) = items
         notes.append(f"{folder.name!r} was taken")
     raise UserError("no folder with _METADATA is in it")
@@ -194,14 +220,30 @@ def _of_tree(tree: Any, key: str | None) -> Found:
     if not isinstance(tree, Mapping):
         raise UserError(f"it holds a {type(tree).__name__}, not arrays by name")
     if key is not None:
-        if not isinstance(tree.get(key), Mapping):
-            raise UserError(f"key={key!r}: it holds {listed(map(str, tree))}")
-        return dict(_leaves(tree[key])), [f"{key!r} was taken, as asked"]
-    left = [str(name) for name in tree if name in _TRAINING]
-    arrays = dict(_leaves({name: value for name, value in tree.items() if name not in _TRAINING}))
+        chosen = entry(tree, key)
+        if not isinstance(chosen, Mapping):
+            raise UserError(f"key={key!r} is a {type(chosen).__name__}, and it holds {listed(map(str, tree))}")
+        return dict(_leaves(chosen)), [f"{key!r} was taken, as asked"]
+    kept, left = _without_training(tree)
+    arrays = dict(_leaves(kept))
     if not arrays and left:
         raise UserError(f"it holds {listed(left)}, and no network's weights")
     return arrays, [f"left out: {listed(left)}"] if left else []
+
+
+def _without_training(tree: Mapping[Any, Any], place: str = "") -> tuple[dict[Any, Any], list[str]]:
+    """The tree without what training keeps beside weights, at its top and in states within, and its names."""
+    is_state = not place or not _OF_A_STATE.isdisjoint(tree)
+    left = [f"{place}{name}" for name in tree if is_state and name in _TRAINING]
+    kept = {}
+    for name, value in tree.items():
+        if is_state and name in _TRAINING:
+            continue
+        if isinstance(value, Mapping):
+            value, more = _without_training(value, f"{place}{name}/")
+            left += more
+        kept[name] = value
+    return kept, left
 
 
 def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:

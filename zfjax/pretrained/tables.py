@@ -31,7 +31,7 @@ from zfjax.files import digest
 from zfjax.nets import OfTable
 from zfjax.network import Params
 from zfjax.pixels import center_crop
-from zfjax.pretrained.weights import read_weights, take
+from zfjax.pretrained.weights import read_weights, take, with_zero_biases
 
 
 class Names(NamedTuple):
@@ -146,6 +146,7 @@ def from_file(
         shapes |= {row.kernel: theirs if table.layout == "OIHW" else kernel}
         shapes |= {row.bias: kernel[-1:]}
     read = read_weights(path, key=key, prefix=prefix, sha256=sha256)
+    read = with_zero_biases(read, [(row.kernel, row.bias) for row in table.names])
     ignored = (*table.ignored, *_constants_of_norms(read.arrays, table.architecture))
     weights = take(path, read.arrays, shapes, ignored=ignored, notes=read.notes)
     params: dict[str, Any] = {

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zfjax.errors import UserError
-from zfjax.pretrained.words import Found, listed
+from zfjax.pretrained.words import Found, entry, listed
 
 MAGIC = b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # how a file from before 1.6 begins
 CONTAINERS = (  # where training scripts put the weights, the first that is there being taken
@@ -410,11 +410,10 @@ def _check_opcodes(stream: io.BytesIO) -> None:
 def _taken(content: Any, key: str | None) -> tuple[dict[str, Any], list[str]]:
     """{name: tensor}, and what was chosen and left out."""
     notes: list[str] = []
+    place = ""  # what a key of an entry here begins with
     if key is not None:
-        if not isinstance(content, Mapping) or key not in content:
-            names = listed(map(str, content)) if isinstance(content, Mapping) else f"a {_kind(content)}"
-            raise UserError(f"key={key!r}: it holds {names}")
-        content = content[key]
+        content = entry(content, key)
+        place = f"{key}/"
         notes.append(f"{key!r} was taken, as asked")
     for _ in range(_DEEPEST):
         if isinstance(content, StandIn):
@@ -424,40 +423,49 @@ def _taken(content: Any, key: str | None) -> tuple[dict[str, Any], list[str]]:
         if _is_optimizer(content):
             raise UserError("it holds an optimizer's state, and no network's weights")
         tensors = {name: value for name, value in content.items() if isinstance(value, Tensor | _NumpyArray)}
-        if tensors and not any(_holds_tensors(content.get(name)) for name in CONTAINERS):
-            return _of_names(content, tensors, notes)
-        content = _inside(content, notes)
+        nested = [str(name) for name, value in content.items() if _holds_tensors(value)]
+        known = [name for name in CONTAINERS if name in nested]
+        if tensors and not known and (not nested or not all(map(_is_number, tensors.values()))):
+            return _of_names(content, tensors, nested, place, notes)
+        content, place = _inside(content, nested, known, place, notes)
     raise UserError("it holds dicts within dicts, and no tensor")
 
 
 def _of_names(
-    content: Mapping[Any, Any], tensors: dict[Any, Any], notes: list[str]
+    content: Mapping[Any, Any], tensors: dict[Any, Any], nested: list[str], place: str, notes: list[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    rest = [name for name in content if name not in tensors]
-    nested = [str(name) for name in rest if _holds_tensors(content[name])]
     if nested:
-        raise UserError(f"it holds tensors by name and more of them in {listed(nested)}; give key=, one of these")
+        keys = listed(f"{place}{name}" for name in nested)
+        raise UserError(f"it holds tensors by name and more of them in {keys}; give key=, one of these")
+    rest = [name for name in content if name not in tensors]
     if rest:
         notes.append(f"left out, as no tensors: {listed(map(str, rest))}")
     return {str(name): value for name, value in tensors.items()}, notes
 
 
-def _inside(content: Mapping[Any, Any], notes: list[str]) -> Any:
-    """What holds the weights among the entries of a training script's checkpoint."""
+def _inside(
+    content: Mapping[Any, Any], nested: list[str], known: list[str], place: str, notes: list[str]
+) -> tuple[Any, str]:
+    """What holds the weights among the entries of a training script's checkpoint, and where it stands."""
     inside = [name for name, value in content.items() if _holds_tensors(value)]
-    known = [name for name in CONTAINERS if name in inside]
     if not inside:
         if any(_is_optimizer(value) for value in content.values()):
             raise UserError("it holds an optimizer's state, and no network's weights")
         raise UserError(f"it holds {listed(map(str, content)) or 'nothing'}, and no tensors")
     if not known and len(inside) > 1:
-        raise UserError(f"tensors stand in {listed(map(str, inside))}; give key=, one of these")
+        raise UserError(f"tensors stand in {listed(f'{place}{name}' for name in nested)}; give key=, one of these")
     (chosen, *_) = known or inside
     others = [str(name) for name in content if name != chosen]
     also = f"; left out: {listed(others)}" if others else ""
-    hint = f"; key={str(next(name for name in inside if name != chosen))!r} takes the other" if len(inside) > 1 else ""
+    other = next((name for name in nested if name != str(chosen)), None)
+    hint = "" if other is None else f"; key={f'{place}{other}'!r} takes the other"
     notes.append(f"{chosen!r} was taken{also}{hint}")
-    return content[chosen]
+    return content[chosen], f"{place}{chosen}/"
+
+
+def _is_number(tensor: Tensor | _NumpyArray) -> bool:
+    """Of no axis: a counter or a score, where weights stand beside it."""
+    return not (tensor.array.shape if isinstance(tensor, _NumpyArray) else tensor.shape)
 
 
 def _is_optimizer(value: Any) -> bool:

@@ -31,7 +31,7 @@ from zfjax.network import Params
 from zfjax.ops import conv, max_pool
 from zfjax.pretrained.parity_report import ParityRow, exporter_parity, read_exporter_run
 from zfjax.pretrained.pictures import resized
-from zfjax.pretrained.weights import Weights, read_weights, take
+from zfjax.pretrained.weights import Weights, read_weights, take, with_zero_biases
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB, of pixels of 0 to 1, with which all were trained
 _NORM = ("weight", "bias", "running_mean", "running_var")
@@ -348,7 +348,9 @@ def torchvision(
     if kind not in TORCHVISION:
         raise UserError(f"kind={kind!r}: one of {', '.join(TORCHVISION)} is needed")
     weights = read_weights(path, key=key, prefix=prefix, sha256=sha256)
-    last = f"{TORCHVISION[kind](1000)[-1 if kind[:7] != 'squeeze' else -2].module}.bias"  # type: ignore[union-attr]
+    modules = list(_with_bias(TORCHVISION[kind](1000)))  # the last one gives the logits
+    weights = with_zero_biases(weights, [(f"{module}.weight", f"{module}.bias") for module in modules])
+    last = f"{modules[-1]}.bias"
     num_classes = len(weights.arrays[last]) if last in weights.arrays and weights.arrays[last].ndim == 1 else 1000
     table = TORCHVISION[kind](num_classes)
     if weights.format == "ONNX":
@@ -502,6 +504,15 @@ def _filters(table: Table) -> Iterator[Filters]:
         elif isinstance(row, Branches):
             for branch in row.branches:
                 yield from branch
+
+
+def _with_bias(table: Table) -> Iterator[str]:
+    """The modules that have a bias, from the image up."""
+    for row in table:
+        if isinstance(row, Dense):
+            yield row.module
+        else:
+            yield from (filters.module for filters in _filters((row,)) if filters.bias)
 
 
 def _folded(table: Table, weights: Weights) -> tuple[Table, Weights]:

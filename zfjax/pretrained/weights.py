@@ -9,7 +9,7 @@ import hashlib
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -48,7 +48,7 @@ def read_weights(path: Path, *, key: str | None = None, prefix: str = "", sha256
 
     Args:
       path: of the file, or a folder of Orbax.
-      key: which entry of a checkpoint to take, as "ema"; by default the weights as trained: `notes` say which.
+      key: which entry of a checkpoint to take, as "ema", "run/ema"; by default the weights as trained, as `notes` say.
       prefix: takes what is called so alone, without it, as "model." of a network within another.
       sha256: what the file's has to begin with, hexadecimal.
 
@@ -137,6 +137,21 @@ def take(
     return {name: np.array(arrays[names[name]], np.float32) for name in shapes}
 
 
+def with_zero_biases(weights: Weights, layers: Iterable[tuple[str, str]]) -> Weights:
+    """The weights of an ONNX model with the biases that its exporter left out, as they were 0; others as they are.
+
+    Args:
+      weights: of any file.
+      layers: (kernel, bias) of each layer that has a bias, by their names.
+    """
+    if weights.format != _FORMATS["onnx"].name:
+        return weights
+    missing = {bias: weights.arrays[kernel] for kernel, bias in layers if kernel in weights.arrays}
+    zeros = {bias: np.zeros(len(kernel), np.float32) for bias, kernel in missing.items() if bias not in weights.arrays}
+    notes = (f"{len(zeros)} biases that the exporter left out are 0",) if zeros else ()
+    return weights._replace(arrays=weights.arrays | zeros, notes=(*weights.notes, *notes))
+
+
 def _problem(array: np.ndarray, shape: Shape) -> str:
     """What is wrong with an array of which this shape is expected; nothing if it is right."""
     if array.shape != tuple(shape):
@@ -164,7 +179,9 @@ def _prefix_hint(shapes: Mapping[str, Shape], arrays: Mapping[str, np.ndarray]) 
     first = next(iter(shapes), "")
     prefixes = [name.removesuffix(first) for name in arrays if name.endswith((f".{first}", f"/{first}"))]
     fitting = [prefix for prefix in prefixes if all(f"{prefix}{name}" in arrays for name in shapes)]
-    return "".join(f"; they stand there below {prefix!r}: give prefix={prefix!r}" for prefix in fitting[:1])
+    if len(fitting) > 1:
+        return f"; they stand there below {listed(map(repr, fitting))}: give prefix=, one of these"
+    return "".join(f"; they stand there below {prefix!r}: give prefix={prefix!r}" for prefix in fitting)
 
 
 # Names
@@ -288,11 +305,21 @@ def _read_index(path: Path, key: str | None) -> Found:
             raise
         except Exception as error:
             raise UserError(f"shard {file}: {_first_line(error)}") from error
-        if missing := [name for name in names if name not in shard]:
+        found = {name: _of_shard(name, shard) for name in names}
+        if missing := [name for name in names if not found[name]]:
             raise UserError(f"shard {file} does not hold {listed(missing)}")
-        arrays |= {name: shard[name] for name in names}
+        for inside in found.values():
+            arrays |= inside
         notes += [note for note in more if note not in notes]
     return arrays, [f"put together of {len(files)} shards", *notes]
+
+
+def _of_shard(name: str, shard: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The array of this name, or those of the group that Keras's index names, "/layers/conv2d/vars"."""
+    if name in shard:
+        return {name: shard[name]}
+    group = f"{name.removeprefix('/')}/"
+    return {path: array for path, array in shard.items() if name.startswith("/") and path.startswith(group)}
 
 
 _TORCH = "a whole state dict of PyTorch, tensors by name and nothing to execute"
@@ -317,12 +344,18 @@ _BY_ENDING = {
     **{f".{name}": name for name in ("npz", "safetensors", "onnx", "keras", "msgpack")},
     **dict.fromkeys((".pt", ".pth", ".bin", ".pth.tar", ".pt.tar", ".ckpt", ".torch"), "torch"),
     **dict.fromkeys((".h5", ".hdf5"), "hdf5"),
-    ".index.json": "index",
+    **dict.fromkeys((".index.json", ".weights.json"), "index"),
 }
 _READ_ZIP: dict[str, Callable[[zipfile.ZipFile, str | None], Found]] = {
     "npz": _read_npz,
     "torch": torch_files.read_zip,
     "keras": array_files.read_keras,
+}
+
+# How two formats begin that have no mark of their own
+_BEGINNINGS = {
+    "onnx": rb"\x08[\x03-\x1f][\x12\x1a\x22\x3a\x42]",  # its version, then who made it, or the graph
+    "msgpack": rb"[\x81-\x8f][\xa1-\xbf]|[\x81-\x8f\xde\xdf]\x00*.?\xd9",  # a map, then its first name
 }
 
 # How files begin that are none of weights, and what they are
@@ -332,6 +365,9 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (rb"\x1f\x8b", "compressed by gzip: unpack it"),
     (rb"BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd", "a compressed archive: unpack it"),
     (rb"%PDF|\x89PNG|\xff\xd8\xff|GIF8", "a picture or document"),
+    (rb"GGUF|ggml|ggjt", "a model of llama.cpp, of another kind of network"),
+    (rb"MATLAB 5", "a file of MATLAB: save its arrays as .npz, scipy.io.loadmat reads them"),
+    (rb"PAR1|ARROW1", "a table of Arrow or Parquet"),
     (rb"\x93NUMPY", "a single array of NumPy's: np.savez writes arrays with names"),
     (rb"(?s).{257}ustar", "a tar archive: unpack it"),
     (rb"TFL3|(?s:.{4})TFL3", "a model of TensorFlow Lite, whose weights have no names of layers"),
@@ -351,6 +387,8 @@ def _format_by_content(path: Path) -> Format:
         inside = sorted(child.name for child in path.iterdir())
         usable = [name for name in inside if _format_by_name(Path(name))]
         hint = f"; name one of its files, {listed(usable)}" if usable else ""
+        if "saved_model.pb" in inside:
+            hint = ": a SavedModel of TensorFlow, whose variables are not read: save the weights as .npz, .h5 or .keras"
         raise UserError(f"it is a folder and no checkpoint of Orbax{hint}")
     with open(path, "rb") as stream:
         head = stream.read(_HEAD)
@@ -385,6 +423,10 @@ def _format_by_content(path: Path) -> Format:
     by_name = _format_by_name(path)
     if by_name in (_FORMATS["onnx"], _FORMATS["msgpack"]):
         return by_name  # they begin in many ways
+    if path.suffix != ".pb" and (
+        other := next((kind for kind in _BEGINNINGS if re.match(_BEGINNINGS[kind], head)), "")
+    ):
+        return _FORMATS[other]
     if path.suffix in (".caffemodel", ".pb", ".tflite", ".ckpt-1", ".index", ".mlmodel"):
         raise UserError(f"{path.suffix} is a format that is not known here: convert it, to .npz or ONNX")
     text = re.fullmatch(rb"[\x09\x0a\x0d\x20-\x7e]+", head[:200])
@@ -407,6 +449,8 @@ def _kind_of_zip(names: Sequence[str]) -> str:
         raise UserError("it is a program of torch.export, whose weights are not read: save its state_dict()")
     if any(".data/" in name for name in names):
         raise UserError("it is a torch.package, whose weights are not read: save the network's state_dict()")
+    if inside := [name for name in names if _format_by_name(Path(name))]:
+        raise UserError(f"it is a zip archive that holds {listed(inside)}: unpack it")
     if not names:
         return "npz"
     raise UserError(f"it is a zip archive of {listed(names)}")
