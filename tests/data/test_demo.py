@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zfjax.data import demo
+from zfjax.data import creatures, demo
 
 SIZE = 32
 TRAIN = 500  # of the 600 scenes of the baselines
@@ -196,3 +196,8 @@ def test_scenes_are_kept_beside_compiled_programs_and_a_damaged_file_is_rendered
         np.testing.assert_array_equal(example["image"], plain["image"][-1])
         np.testing.assert_array_equal(example["object"], plain["mask"][-1])
         np.testing.assert_array_equal(example["parts"], plain["parts"][-1])
+
+
+def test_the_cosine_of_the_skins_is_the_cosine():
+    turns = np.random.default_rng(0).uniform(-40, 40, 100_000).astype(np.float32)
+    np.testing.assert_allclose(creatures.cosine(turns), np.cos(2 * np.pi * turns.astype(float)), atol=1e-6)

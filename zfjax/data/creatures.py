@@ -168,12 +168,24 @@ def pattern(x: jax.Array, y: jax.Array, skin: Numbers, pixel: Number) -> jax.Arr
     """Share of the second colour, 0..1 [H, W], of a texture (see Creature.skin), soft over one pixel."""
     turn, cycles, fold, across, along, product, rings, constant = skin
     x = x + fold * (jnp.abs(x) - x)
-    omega = 2 * np.pi * cycles
-    a = jnp.cos(omega * (jnp.cos(turn) * x + jnp.sin(turn) * y))
-    b = jnp.cos(omega * (jnp.cos(turn) * y - jnp.sin(turn) * x))
-    ring = jnp.cos(omega * jnp.sqrt(x * x + y * y + 1e-8))
+    a = cosine(cycles * (jnp.cos(turn) * x + jnp.sin(turn) * y))
+    b = cosine(cycles * (jnp.cos(turn) * y - jnp.sin(turn) * x))
+    ring = cosine(cycles * jnp.sqrt(x * x + y * y + 1e-8))
     wave = across * a + along * b + product * a * b + rings * ring + constant
-    return jnp.clip(0.5 + wave / (omega * pixel), 0, 1)
+    return jnp.clip(0.5 + wave / (2 * np.pi * cycles * pixel), 0, 1)
+
+
+# Of (turns from the nearest whole one)^2: Chebyshev's interpolation of the cosine between minus half a turn and half
+_COSINE = (1.0, -19.739204, 64.93912, -85.45011, 60.16743, -25.966885, 6.527706)
+
+
+def cosine(turns: jax.Array) -> jax.Array:
+    """cos(2 pi turns) within 1e-6: products and sums alone, as XLA's cosine takes twenty times as long on CPU."""
+    square = (turns - jnp.round(turns)) ** 2
+    value = jnp.full_like(square, _COSINE[-1])
+    for coefficient in _COSINE[-2::-1]:
+        value = value * square + coefficient
+    return value
 
 
 def hsv(hue: jax.Array, saturation: Number, value: Number) -> jax.Array:
