@@ -189,6 +189,20 @@ def in_colours(pictures: np.ndarray) -> np.ndarray:
     return np.broadcast_to(grey, (*pictures.shape[:-1], 3))
 
 
+def as_seen(pictures: np.ndarray) -> np.ndarray:
+    """Pictures uint8 [..., H, W, C] as a reader sees them: four channels, RGBA, laid over white. -> [..., H, W, 3]
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> zfjax.pixels.as_seen(np.array([[[[200, 100, 0, 0], [200, 100, 0, 255]]]], np.uint8)).tolist()
+      [[[[255, 255, 255], [200, 100, 0]]]]
+    """
+    if pictures.ndim < 3 or pictures.shape[-1] != 4:
+        return in_colours(pictures)
+    cover = pictures[..., 3:].astype(np.float64) / 255
+    return np.floor(pictures[..., :3] * cover + 255 * (1 - cover) + 0.5).astype(np.uint8)
+
+
 def grey(pictures: np.ndarray) -> np.ndarray:
     """Pictures uint8 [..., H, W, C] without their colours: each pixel's luma (Rec. 601) in all three channels.
 

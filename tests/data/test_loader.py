@@ -196,7 +196,7 @@ def test_wrong_argument_is_named_at_the_call(source, arguments, message):
 
 
 def test_arrays_of_wrong_shape_are_named():
-    with pytest.raises(ValueError, match=r"images must be uint8 \[N, size, size, 3\], not float64 \[2, 4, 4, 3\]"):
+    with pytest.raises(ValueError, match=r"images must be uint8 \[N, H, W, C\], not float64 \[2, 4, 4, 3\]"):
         ArraySource(np.ones((2, 4, 4, 3)), np.zeros(2, int))
     with pytest.raises(ValueError, match=r"labels must be whole numbers \[2\], one per image, not int64 \[3\]"):
         ArraySource(np.ones((2, 4, 4, 3), np.uint8), np.zeros(3, int))

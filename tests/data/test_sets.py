@@ -128,12 +128,16 @@ def test_bad_pictures_of_a_folder_are_left_out_counted_and_named_where_that_is_a
 
 
 @pytest.mark.parametrize("data", ["demo", None])
-def test_pictures_that_the_demo_set_cannot_have_are_named_with_net_and_set(data):
+def test_the_demo_set_is_there_for_nets_of_few_pixels(data):
     net = zfjax.FunctionNet(lambda images: {"a": images}, image_size=12, name="mine", data="demo")
-    with pytest.raises(
-        UserError, match="data='demo': its scenes have 16 pixels a side or more, .* of mine 12; give a f"
-    ):
-        sets.open_images(data, net)
+    assert sets.open_images(data, net).validation[0]["image"].shape == (12, 12, 3)
+
+
+def test_a_net_of_channels_that_no_picture_has_is_named(tmp_path):
+    net = zfjax.FunctionNet(lambda images: {"a": images}, image_size=12, channels=5, name="mine")
+    for data in ("demo", str(tmp_path)):
+        with pytest.raises(UserError, match="mine takes images of 5 channels: figures by command need pictures of 1"):
+            sets.open_images(data, net, skip_bad=True)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from zfjax.features import Features, in_batches
 from zfjax.nets import Net
 from zfjax.network import Params, forward
 from zfjax.ops import conv
-from zfjax.pixels import cut, in_colours
+from zfjax.pixels import as_seen, cut
 from zfjax.programs import as_partial, compiled
 
 Bounds = tuple[Any, Any]  # (lowest, highest) value of each pixel, [H, W, C]
@@ -417,7 +417,7 @@ def climbed_to(
     field, size = net.receptive_field(layer), nets.size_of(net.image_size)
     whole = whole or place is None or field is None or field.holds(size)
     box = (0, 0, *size) if whole or field is None or place is None else field.box(place)
-    pictures = in_colours(np.floor(np.clip(ends + mean, 0, 255) + 0.5).astype(np.uint8))
+    pictures = as_seen(np.floor(np.clip(ends + mean, 0, 255) + 0.5).astype(np.uint8))
     rows = np.arange(len(maps))
     return Climbed(
         maps=maps,

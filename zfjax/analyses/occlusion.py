@@ -26,7 +26,7 @@ from zfjax.deconvnet import Unit
 from zfjax.errors import UserError
 from zfjax.features import Features
 from zfjax.nets import Net, Views
-from zfjax.pixels import in_colours
+from zfjax.pixels import as_seen
 from zfjax.programs import as_partial, compiled
 from zfjax.schema import Count, Share
 
@@ -369,7 +369,7 @@ def filler(net: Net, views: Views, fill: str, *, square: Sides) -> Callable[[Vie
             np.asarray(colour, np.uint8), (1, *nets.size_of(net.picture_size), nets.num_channels(net))
         )
         prepared = np.asarray(net.prepare(stored))[0]
-        picture = in_colours(stored[0, : shape[0], : shape[1]])
+        picture = as_seen(stored[0, : shape[0], : shape[1]])
         return lambda *_: Filling(prepared, picture)
     if isinstance(net, nets.OfTable):
         zero = np.zeros(shape, views.images.dtype)  # the mean is subtracted

@@ -76,7 +76,7 @@ class ArraySource:
     """A source over arrays in memory.
 
     Args:
-      images: uint8 [N, size, size, 3].
+      images: uint8 [N, H, W, C].
       labels: whole numbers [N], 0 or more.
     Raises:
       UserError: where the arrays do not have these shapes and types.
@@ -91,8 +91,8 @@ class ArraySource:
 
     def __init__(self, images: np.ndarray, labels: np.ndarray):
         images, labels = np.asarray(images), np.asarray(labels)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
-            raise UserError(f"images must be uint8 [N, size, size, 3], not {images.dtype} {list(images.shape)}")
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise UserError(f"images must be uint8 [N, H, W, C], not {images.dtype} {list(images.shape)}")
         if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
             raise UserError(
                 f"labels must be whole numbers [{len(images)}], one per image, not {labels.dtype} {list(labels.shape)}"

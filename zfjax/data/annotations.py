@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from zfjax.data import ImageSet, Viewer, num_channels, pictures
+from zfjax.data import ImageSet, Viewer, num_channels, pictures, sets
 from zfjax.data.folder import UNKNOWN, FolderSource
 from zfjax.errors import FailedError, NotThereError, UserError, naming
 from zfjax.files import once
@@ -51,6 +51,7 @@ def open_annotations(path: Path, net: Viewer) -> tuple[ImageSet, list[str]]:
       photos, parts = annotations.open_annotations(Path("faces.json"), net)
       photos.validation[0]["parts"].shape, parts  # (3, 2), ["left_eye", "nose", "right_eye"]
     """
+    sets.check_channels(net)
     stored, size = (np.broadcast_to(of, 2)[::-1] for of in (net.picture_size, net.image_size))  # (x, y)
     with naming("annotations", path, "a JSON file of pictures and their parts is needed"):
         text = path.read_bytes()

@@ -22,7 +22,7 @@ class FolderSource:
       paths: the pictures.
       labels: int32, one for each.
       size: side, or (height, width), that they are brought to, pixels, as `prepare_imagenet` does.
-      channels: 3 of colours, or 1 of grey.
+      channels: 3 of colours, 1 of grey, or 4 with transparency.
       root: the folder that they were found below, for their names.
     """
 
@@ -76,7 +76,7 @@ def open_folder(
       path: a folder with .jpg, .png and other pictures, at any depth, or one such file.
       size: side of the square pictures that it yields, or their (height, width), pixels.
       class_names: label -> name, of the net that will look at them.
-      channels: 3 of colours, or 1 of grey.
+      channels: 3 of colours, 1 of grey, or 4 with transparency.
       skip_bad: decode every picture once, and leave out, counted and named, those that cannot be.
 
     Raises:

@@ -50,29 +50,53 @@ def preprocess(
     Args:
       data: the bytes of the photo's file, in one of `FORMATS` and any mode.
       size: side of the result, or its (height, width), pixels.
-      channels: 3 of colours, or 1 of grey.
+      channels: 3 of colours, 1 of grey, or 4 of colours and how far they cover what is behind (RGBA).
       resample: the filter.
     Returns:
       uint8 [size, size, channels], or [height, width, channels].
     Raises:
       UserError: where the bytes are no complete picture.
     """
-    image = load(data)
+    return fitted(load(data, transparent=channels == 4), size, channels, resample=resample)
+
+
+def fitted(
+    image: Image.Image,
+    size: int | tuple[int, int],
+    channels: int = 3,
+    *,
+    resample: Image.Resampling = Image.Resampling.BICUBIC,
+) -> np.ndarray:
+    """A picture's centre, of the shape of `size`, resized to it, in so many `CHANNELS`: uint8 [height, width, C]."""
+    if channels not in CHANNELS:
+        raise UserError(f"channels={channels}: photos have 3 of colours, 1 of grey, or 4 with transparency")
     height, width = (size, size) if isinstance(size, int) else size
-    scale = min(image.width / width, image.height / height)  # pixels of the photo for one of the result
-    wide, high = round(width * scale), round(height * scale)
-    left, top = (image.width - wide) // 2, (image.height - high) // 2
-    centre = image.crop((left, top, left + wide, top + high)).resize((width, height), resample)
-    if channels not in (1, 3):
-        raise UserError(f"channels={channels}: photos have 3 of colours, or 1 of grey")
-    return np.asarray(centre) if channels == 3 else np.asarray(centre.convert("L"))[..., None]
+    centre = image.crop(centre_of(image.size, (height, width))).resize((width, height), resample)
+    pixels = np.asarray(centre if centre.mode == CHANNELS[channels] else centre.convert(CHANNELS[channels]))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def load(data: bytes) -> Image.Image:
+CHANNELS = {3: "RGB", 1: "L", 4: "RGBA"}  # what photos can be read as, and Pillow's names of it
+
+
+def centre_of(whole: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the largest centre of a picture, `whole` (width, height), of `size`'s shape.
+
+    `size` is (height, width).
+    """
+    (height, width), (wide, high) = size, whole
+    scale = min(wide / width, high / height)  # pixels of the photo for one of the result
+    across, down = round(width * scale), round(height * scale)
+    left, top = (wide - across) // 2, (high - down) // 2
+    return left, top, left + across, top + down
+
+
+def load(data: bytes, *, transparent: bool = False) -> Image.Image:
     """A photo decoded, upright, in 8-bit RGB: the one place where a picture of unknown origin is opened.
 
     Args:
       data: the bytes of its file, in one of `FORMATS`.
+      transparent: RGBA instead: transparency is kept, and what has none covers all.
 
     Raises:
       UserError: no complete picture, another format, or more than `MAX_PIXELS`.
@@ -83,7 +107,8 @@ def load(data: bytes) -> Image.Image:
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=_formats())
             _check_pixels(image.width * image.height)
-            return _to_rgb(_upright(image))
+            upright = _upright(image)
+            return upright.convert("RGBA") if transparent and upright.has_transparency_data else _to_rgb(upright)
     except UnidentifiedImageError:
         raise UserError(f"no readable picture (none of {', '.join(_formats())})") from None
     except Image.DecompressionBombError:

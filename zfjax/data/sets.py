@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zfjax.data import ImageSet, Source, Viewer, archives, num_channels
+from zfjax.data import ImageSet, Source, Viewer, archives, num_channels, pictures
 from zfjax.errors import NotThereError, UserError, check_name
 from zfjax.pixels import size_of
 
@@ -76,13 +76,14 @@ def open_images(data: str | None, net: Viewer, *, skip_bad: bool = False) -> Ima
     Args:
       data: None for the net's own set, or as for `open_data`, where "demo" is rendered at the net's size; or a folder
         of pictures, or one picture, which stand for both splits and are brought to the net's size
-        (`zfjax.data.folder`).
+        (`zfjax.data.folder`). A set's square pictures in colours are converted for a net of others as photos are.
       net: it says how large its pictures are, and what its classes are called.
       skip_bad: leave out pictures of a folder that cannot be decoded; they are counted in the set's `left_out`.
 
     Raises:
       FileNotFoundError: nothing there.
-      UserError: a prepared set of another size, or a net that does not say what it was trained on, and no `data`.
+      UserError: a prepared set of another size, a net of images with another number of channels than 1, 3 or 4, or
+        one that does not say what it was trained on, and no `data`.
 
     Examples:
       >>> import numpy as np, zfjax
@@ -100,34 +101,37 @@ def open_images(data: str | None, net: Viewer, *, skip_bad: bool = False) -> Ima
     path, (folder_named, size) = Path(name), (name, None) if is_demo(name) else _folder_and_size(name)
     if data is not None and not is_demo(name) and not Path(folder_named).exists():
         raise NotThereError(f"data={name!r}: no such folder")
+    check_channels(net)
     if not is_demo(name) and size is None and (path.is_file() or (path.is_dir() and not _is_prepared(path))):
         from zfjax.data import folder
 
         channels = num_channels(net)
         return folder.open_folder(path, net.picture_size, net.class_names, channels=channels, skip_bad=skip_bad)
-    needed, width = size_of(net.picture_size)
-    if needed != width or num_channels(net) != 3:
-        raise UserError(
-            f"data={name!r}: its pictures are square and in colours, those of {net.name} are not; give a folder of "
-            "pictures"
-        )
+    from zfjax.data import fitted
+
     if name == "demo":
         from zfjax.data import demo
 
-        if needed < demo.MIN_SIZE:
-            raise UserError(
-                f"data={name!r}: its scenes have {demo.MIN_SIZE} pixels a side or more, the pictures of {net.name} "
-                f"{needed}; give a folder of pictures"
-            )
-        return demo.demo_set(needed, with_mean=False)
-    return check_fit(name, open_data(name, with_mean=False), net)
+        return fitted.fitted(demo.demo_set(max(demo.MIN_SIZE, *size_of(net.picture_size)), with_mean=False), net)
+    return fitted.fitted(check_fit(name, open_data(name, with_mean=False), net), net)
+
+
+def check_channels(net: Viewer) -> None:
+    """UserError for a network of images with another number of channels than pictures have."""
+    channels = num_channels(net)
+    if channels not in pictures.CHANNELS:
+        raise UserError(
+            f"{net.name} takes images of {channels} channels: figures by command need pictures of 1, 3 or 4 "
+            "channels; from Python, `run(config, net=..., data=...)` takes a set of arrays (zfjax.data.ArraySource)"
+        )
 
 
 def check_fit(name: str, images: ImageSet, net: Viewer) -> ImageSet:
-    """The set `name`; UserError where its pictures are of another size than the net's."""
-    needed = size_of(net.picture_size)[0]
-    if images.size != needed:
-        raise UserError(f"data={name!r}: its pictures have {images.size} pixels a side, the net's {needed}")
+    """The set `name`; UserError where its pictures are of another size than the net's, whose centre may be narrower."""
+    needed = size_of(net.picture_size)
+    if size_of(images.size) not in (needed, (max(needed),) * 2):
+        sides = f"{needed[0]}" if needed[0] == needed[1] else f"{needed[0]}x{needed[1]}"
+        raise UserError(f"data={name!r}: its pictures have {images.size} pixels a side, the net's {sides}")
     return images
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from zfjax.data import Source, name_of, num_channels
 from zfjax.nets.protocol import Net
-from zfjax.pixels import in_colours, size_of
+from zfjax.pixels import as_seen, size_of
 
 
 class Views(NamedTuple):
@@ -49,7 +49,7 @@ def read_views(source: Source, indices: Sequence[int] | np.ndarray, net: Net) ->
     objects, parts = known("object"), known("parts")
     return Views(
         images=np.asarray(net.prepare(stored)),
-        pictures=in_colours(stored[crop]),
+        pictures=as_seen(stored[crop]),
         labels=np.array([example["label"] for example in examples], np.int32),
         objects=None if objects is None else objects[crop],
         parts=None if parts is None else parts - np.array([top, left], np.float32),
