@@ -36,9 +36,9 @@ from zfjax.analyses import maximization, robust_ascent, strongest
 from zfjax.analyses.maximization import MEANINGS, Climbed
 from zfjax.analyses.strongest import Strongest
 from zfjax.data import ImageSet, sets
-from zfjax.deconvnet import Unit
 from zfjax.errors import UserError
 from zfjax.nets import Net
+from zfjax.units import Unit
 
 COMMAND = "activation_maximization"
 

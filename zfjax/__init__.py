@@ -26,10 +26,11 @@ from zfjax.anymodel import (
     with_relu_rule,
 )
 from zfjax.architecture import ALEXNET, ZFNET, Architecture, ContrastNorm, Conv, Dense, Pool, receptive_field
-from zfjax.deconvnet import Unit, gradient, guided_backprop, isolate, project, project_windows
+from zfjax.deconvnet import gradient, guided_backprop, project, project_windows
 from zfjax.errors import UserError
 from zfjax.network import ConvNet, LayerTrace, forward
 from zfjax.ops import max_pool, unpool
+from zfjax.units import Unit, isolate
 from zfjax.windows import Windows
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         pretrained,
         training,
         transfer,
+        units,
         windows,
     )
     from zfjax.analyses import (
@@ -135,6 +137,7 @@ __all__ = [
     "transfer",
     "unpool",
     "walkthrough",
+    "units",
     "windows",
     "with_relu_rule",
 ]

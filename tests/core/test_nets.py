@@ -13,9 +13,9 @@ import tiny_nets
 import zfjax
 from zfjax import nets
 from zfjax.architecture import Dense
-from zfjax.deconvnet import Unit
 from zfjax.errors import UserError
 from zfjax.nets import FunctionNet
+from zfjax.units import Unit
 
 MINI = tiny_nets.MINI
 

@@ -21,7 +21,6 @@ from jax.typing import DTypeLike
 from zfjax import nets
 from zfjax.analyses.strongest import OUTSIDE
 from zfjax.architecture import Architecture, Conv, FieldRule
-from zfjax.deconvnet import Index, Unit, joined, one_layer
 from zfjax.errors import UserError
 from zfjax.features import Features, in_batches
 from zfjax.nets import Net
@@ -29,6 +28,7 @@ from zfjax.network import Params, forward
 from zfjax.ops import conv
 from zfjax.pixels import as_seen, cut
 from zfjax.programs import as_partial, compiled
+from zfjax.units import Index, Unit, joined, one_layer
 
 Bounds = tuple[Any, Any]  # (lowest, highest) value of each pixel, [H, W, C]
 BLUR_REACH = 3  # the blur's filter ends after this many sigma

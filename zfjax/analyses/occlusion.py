@@ -22,13 +22,13 @@ from zfjax import features, nets
 from zfjax.analyses import changed_parts
 from zfjax.analyses.top_activations import TopActivations
 from zfjax.data import ImageSet, Source, sets
-from zfjax.deconvnet import Unit
 from zfjax.errors import UserError
 from zfjax.features import Features
 from zfjax.nets import Net, Views
 from zfjax.pixels import as_seen
 from zfjax.programs import as_partial, compiled
 from zfjax.schema import Count, Share
+from zfjax.units import Unit
 
 GREY = 128  # of a stored picture
 MIB = 2**20

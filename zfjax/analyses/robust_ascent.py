@@ -25,11 +25,11 @@ from zfjax.analyses import maximization
 from zfjax.analyses.maximization import AT_ONCE, Climbed
 from zfjax.architecture import FieldRule
 from zfjax.data import Source
-from zfjax.deconvnet import Unit
 from zfjax.errors import UserError
 from zfjax.features import in_batches
 from zfjax.nets import Net
 from zfjax.programs import compiled
+from zfjax.units import Unit
 
 COLOURS = np.array(
     [[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]], np.float32

@@ -24,12 +24,13 @@ from zfjax import nets
 from zfjax.anymodel import with_relu_rule
 from zfjax.anymodel.choices import OnUnknown
 from zfjax.architecture import Architecture, Conv
-from zfjax.deconvnet import Unit, Way, gradient, guided_backprop, isolate, project
+from zfjax.deconvnet import Way, gradient, guided_backprop, project
 from zfjax.errors import UserError
 from zfjax.features import check_places, full_batches
 from zfjax.nets import FunctionNet, Net, OfTable
 from zfjax.network import Params, Trace, forward
 from zfjax.programs import as_partial, compiled
+from zfjax.units import Unit, isolate
 
 Pictures = dict[str, np.ndarray]  # method -> float [B, H, W, C] signed
 Drawn = dict[str, dict[str, Pictures]]  # group -> what was drawn -> its pictures

@@ -15,10 +15,11 @@ from zfjax.analyses import top_activations
 from zfjax.analyses.top_activations import TopActivations
 from zfjax.architecture import ReceptiveField
 from zfjax.data import Source, name_of
-from zfjax.deconvnet import Unit, Way
+from zfjax.deconvnet import Way
 from zfjax.errors import UserError
 from zfjax.nets import Net
 from zfjax.pixels import cut
+from zfjax.units import Unit
 
 NUM_IMAGES = 9  # strongest images of each map, as in the paper
 FAINT = 0.05  # share of a layer's strongest activation, below which a map is drawn only where it is named

@@ -12,10 +12,11 @@ import numpy as np
 from zfjax import nets
 from zfjax.analyses.strongest import ByChance
 from zfjax.architecture import Architecture, ContrastNorm, Conv, Pool, receptive_field
-from zfjax.deconvnet import Step, descend, isolate
+from zfjax.deconvnet import Step, descend
 from zfjax.errors import UserError
 from zfjax.network import forward
 from zfjax.ops import contrast_norm, conv
+from zfjax.units import isolate
 
 _forward = jax.jit(forward, static_argnames="architecture")
 ReadTrace = Mapping[str, Any]  # a `Trace` whose arrays are NumPy's

@@ -17,7 +17,7 @@ from zfjax.anymodel.rules import (
     skipped_on_the_way_down,
     with_relu_rule,
 )
-from zfjax.deconvnet import Unit
+from zfjax.units import Unit
 
 __all__ = [
     "Layer",

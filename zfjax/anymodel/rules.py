@@ -36,9 +36,10 @@ from zfjax.anymodel.interpreter import Backward, evaluate, plan_of
 from zfjax.anymodel.names import features_of
 from zfjax.anymodel.tracing import source_line, traced
 from zfjax.anymodel.verdicts import STEP, Facts, Verdict, classify, facts_of, is_activation
-from zfjax.deconvnet import Index, Seed, Unit, as_unit, check_seed, isolate, one_layer, rectify
+from zfjax.deconvnet import rectify
 from zfjax.errors import UserError
 from zfjax.ops import KEPT, SKIPPED
+from zfjax.units import Index, Seed, Unit, as_unit, check_seed, isolate, one_layer
 
 Rule = Literal["deconvnet", "guided", "gradient"] | Backward
 OnMixing = Literal["error", "keep"]

@@ -18,10 +18,10 @@ from zfjax.atlas.measures import Measured
 from zfjax.atlas.options import Options
 from zfjax.atlas.scan import maxima_of
 from zfjax.data import Source
-from zfjax.deconvnet import Unit
 from zfjax.features import full_batches
 from zfjax.nets import Net
 from zfjax.programs import as_partial
+from zfjax.units import Unit
 
 AT_ONCE = 16  # images or units that go through the network together
 MOST = 128  # units drawn together, at most

@@ -16,9 +16,10 @@ from zfjax.analyses import strongest
 from zfjax.analyses.strongest import OUTSIDE, Strongest
 from zfjax.atlas.measures import Measured
 from zfjax.data import Source, name_of
-from zfjax.deconvnet import Unit, Way
+from zfjax.deconvnet import Way
 from zfjax.nets import Net, Views
 from zfjax.pixels import cut
+from zfjax.units import Unit
 
 TILE = 88  # pixels of the longer side of a tile, at most, unless told
 FINE = 32  # below it a sheet is kept to the pixel

@@ -20,12 +20,13 @@ from zfjax.anymodel.names import features_of
 from zfjax.anymodel.names import layers as layers_in
 from zfjax.anymodel.rules import Rule, projected_from, with_relu_rule
 from zfjax.architecture import ReceptiveField, Size
-from zfjax.deconvnet import Seed, Unit, Way, check_seed, warn_below_zero
+from zfjax.deconvnet import Way
 from zfjax.errors import UserError
 from zfjax.files import digest
 from zfjax.nets.places import check_shape, check_way, layer_of, places_of
 from zfjax.nets.protocol import Training, check_layer
 from zfjax.pixels import size_of
+from zfjax.units import Seed, Unit, check_seed, warn_below_zero
 
 _SHOWN = 8  # layers that a message names
 

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from zfjax import features as layer_features
-from zfjax.deconvnet import WAYS, Unit, Way, as_unit, one_layer
+from zfjax.deconvnet import WAYS, Way
 from zfjax.errors import UserError
 from zfjax.features import Features
+from zfjax.units import Unit, as_unit, one_layer
 
 LOOKED_AT_ONCE = 16  # images, to find the places of units that do not say theirs
 

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from zfjax.architecture import ReceptiveField, Size
-from zfjax.deconvnet import Seed, Unit, Way
+from zfjax.deconvnet import Way
 from zfjax.errors import UserError
 from zfjax.features import Features
+from zfjax.units import Seed, Unit
 
 
 class Net(Protocol):

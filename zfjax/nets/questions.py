@@ -13,7 +13,7 @@ import numpy as np
 from zfjax import features as layer_features
 from zfjax.architecture import ZFNET, Architecture, Conv
 from zfjax.data import archives, num_channels
-from zfjax.deconvnet import WAYS, Seed, Unit, Way
+from zfjax.deconvnet import WAYS, Way
 from zfjax.errors import UserError
 from zfjax.features import Features
 from zfjax.files import file_name
@@ -21,6 +21,7 @@ from zfjax.nets.functions import FunctionNet
 from zfjax.nets.protocol import Net, Training, check_layer
 from zfjax.nets.tables import OfTable
 from zfjax.pixels import size_of
+from zfjax.units import Seed, Unit
 
 RUNS = Path("runs")  # where runs are written and looked for, below the current directory
 

@@ -15,12 +15,13 @@ from jax.tree_util import Partial
 from zfjax import features as layer_features
 from zfjax.architecture import Architecture, Conv, ReceptiveField, Size, receptive_field
 from zfjax.data import archives
-from zfjax.deconvnet import Seed, Unit, Way, windows_of_ways
+from zfjax.deconvnet import Way, windows_of_ways
 from zfjax.errors import UserError
 from zfjax.nets.places import check_way, layer_of, places_of
 from zfjax.nets.protocol import Training
 from zfjax.network import Params
 from zfjax.pixels import center_crop
+from zfjax.units import Seed, Unit
 
 
 class OfTable:
