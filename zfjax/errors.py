@@ -140,9 +140,9 @@ def check_utf8(argument: str, path: str | os.PathLike[str]) -> None:
     try:
         absolute.encode()
     except UnicodeEncodeError as error:
-        shown = absolute.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        in_words = absolute.encode(errors="surrogateescape").decode(errors="backslashreplace")
         raise UserError(
-            f"{argument}='{_shortened(shown)}': its name is not UTF-8, which checkpoints and prepared sets need; "
+            f"{argument}='{_shortened(in_words)}': its name is not UTF-8, which checkpoints and prepared sets need; "
             "rename it, or all by convmv -t utf8"
         ) from error
 

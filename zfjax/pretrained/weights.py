@@ -305,10 +305,10 @@ def _read_index(path: Path, key: str | None) -> Found:
             raise
         except Exception as error:
             raise UserError(f"shard {file}: {_first_line(error)}") from error
-        found = {name: _of_shard(name, shard) for name in names}
-        if missing := [name for name in names if not found[name]]:
+        by_name = {name: _of_shard(name, shard) for name in names}
+        if missing := [name for name in names if not by_name[name]]:
             raise UserError(f"shard {file} does not hold {listed(missing)}")
-        for inside in found.values():
+        for inside in by_name.values():
             arrays |= inside
         notes += [note for note in more if note not in notes]
     return arrays, [f"put together of {len(files)} shards", *notes]
