@@ -24,7 +24,7 @@ from experiments.pages import deconv as deconv_page
 from experiments.pages import lettering
 from experiments.shell import command, figure, results, scans
 from zfjax import files, nets, parallel
-from zfjax.analyses import strongest, top_activations
+from zfjax.analyses import sanity, strongest, top_activations
 from zfjax.analyses.strongest import NUM_IMAGES, choose_maps, parse_maps
 from zfjax.analyses.top_activations import State
 from zfjax.data import Concatenated, ImageSet, Source, sets
@@ -34,6 +34,8 @@ COMMAND = "deconv_figures"
 NUM_MAPS = {"conv1": 16, "conv2": 16, "conv3": 12, "conv4": 10, "conv5": 11}  # Paper is silent; counted in its figure
 OTHER_NUM_MAPS = 9
 SPLITS = {"validation": "validation", "both": "train and validation"}  # as a scan is called
+
+NUM_CONTROL = 3  # of the strongest images, drawn once more with other weights
 
 Drawn = Mapping[str, strongest.Strongest]  # by layer
 
@@ -123,13 +125,17 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         )
         if parallel.host_count()[0] > 0:
             return None  # one host draws
-        drawn = {}
+        drawn, untrained = {}, {}
+        twin = sanity.untrained(net, config.seed)
         for number, layer in enumerate(layers):
             wanted = NUM_MAPS.get(layer, OTHER_NUM_MAPS) if config.num_maps is None else config.num_maps
             seed, first = (config.seed, number), own_classes(net, layer, data)
             maps = named[layer] if layer in named else choose_maps(state[layer], wanted, seed, first=first)
             drawn[layer] = strongest.project_and_cut(net, source, state[layer], maps, layer=layer)
-        result = summarize(config, net, data=data, state=state, drawn=drawn)
+            if twin is not None:
+                top = strongest.best(state[layer], NUM_CONTROL)
+                untrained[layer] = strongest.project_and_cut(twin, source, top, maps, layer=layer)
+        result = summarize(config, net, data=data, state=state, drawn=drawn, untrained=untrained)
         return results.write(out, result, command=COMMAND, contents=contents(net, drawn, result))
 
 
@@ -146,14 +152,15 @@ def own_classes(net: nets.Net, layer: str, data: ImageSet) -> list[int]:
     return [int(label) for label in sets.labels_for(data, net) if label >= 0]
 
 
-def summarize(config: Config, net: nets.Net, *, data: ImageSet, state: State, drawn: Drawn) -> Result:
-    """What result.json says."""
+def summarize(config: Config, net: nets.Net, *, data: ImageSet, state: State, drawn: Drawn, untrained: Drawn) -> Result:
+    """What result.json says; `untrained` is what the same units draw with other weights."""
     num_images = len(source_of(config, data))
     return {
         "figure": "Figure 2",
         "num_images": num_images,
         "layers": {
-            layer: facts_of(net, layer, state=state, drawn=of, num_images=num_images) for layer, of in drawn.items()
+            layer: facts_of(net, layer, state=state, drawn=of, num_images=num_images, untrained=untrained.get(layer))
+            for layer, of in drawn.items()
         },
         "meanings": strongest.MEANINGS,
         "paper": None,  # its figure gives no number
@@ -162,10 +169,19 @@ def summarize(config: Config, net: nets.Net, *, data: ImageSet, state: State, dr
     }
 
 
-def facts_of(net: nets.Net, layer: str, *, state: State, drawn: strongest.Strongest, num_images: int) -> LayerFacts:
+def facts_of(
+    net: nets.Net,
+    layer: str,
+    *,
+    state: State,
+    drawn: strongest.Strongest,
+    num_images: int,
+    untrained: strongest.Strongest | None,
+) -> LayerFacts:
     """What result.json says of one layer."""
     field = net.receptive_field(layer)
     scores, notes = strongest.scores(drawn), strongest.notes(drawn)
+    other_weights = None if untrained is None else strongest.resemblance(untrained)
     return {
         "maps": drawn.maps,
         "units": [nets.unit_name(net, layer, number) for number in drawn.maps],
@@ -182,7 +198,7 @@ def facts_of(net: nets.Net, layer: str, *, state: State, drawn: strongest.Strong
         "rounding": notes["rounding"],
         "tied": notes["tied"],
         "images": drawn.names.tolist(),
-        "resemblance": scores["resemblance"],
+        "resemblance": {**scores["resemblance"], "untrained": other_weights},
         "energy_on_object": scores["energy_on_object"],
     }
 

@@ -9,8 +9,9 @@ the net of preset `demo`, half of it to render its pictures. Expected figure: lo
 later; a sudden change of appearance where another training image became the strongest one (orange bar). Expected
 result: with a net of half width on photos of ten classes conv1 settles by epoch 10 of 40, conv5 only at the end, and
 the lower of two layers is nearer to its end in 76 % of the pairs; on the demo set, which is learnt in a few epochs, in
-62 %: there conv2 is the last to settle. Their null is no half: of an untrained network whose weights go to another
-draw in equal steps it is 95 % (`experiments.null_claims`), as what changes below changes what is above.
+62 %: there conv2 is the last to settle. Their null is no half, as what changes below changes what is above: were all
+weights of the demo net to go one straight way, it would be 76 % (`zfjax.analyses.evolution.straight`). Dashes on
+curves.png are that way's.
 
 Writes to <run>/figures/evolution (or --out): evolution.png, curves.png, result.json, and <layer>.npz with what the
 figure shows. The strongest activations of all maps stay in <run>/scans, and later calls for other maps start from them.
@@ -69,6 +70,7 @@ class Config(figure.FigureConfig):
 class LayerFacts(evolution.Settling):
     """What result.json says of a layer; where its strongest images were followed, and where it is drawn, more."""
 
+    straight: NotRequired[list[float]]  # by epoch, were all weights to go one straight way
     growth: NotRequired[list[float | None]]  # by epoch
     changed: NotRequired[list[float | None]]  # from the second epoch on
     maps: NotRequired[Any]  # int [M]
@@ -135,7 +137,16 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         images = nets.read_views(probes, sets.choose(probes, config.num_probes, config.seed), net).images
         hidden = net.layers[:-1]
         settling = evolution.measure(by_epoch, images, [*hidden, *(layer for layer in layers if layer not in hidden)])
-        result = summarize(config, by_epoch[max(by_epoch)], data=data, tops=tops, drawn=drawn, layers=settling)
+        straight = evolution.straight(by_epoch, images, hidden)
+        result = summarize(
+            config,
+            by_epoch[max(by_epoch)],
+            data=data,
+            tops=tops,
+            drawn=drawn,
+            layers=settling,
+            straight=straight,
+        )
         return results.write(out, result, command=COMMAND, contents=contents(drawn, result, config.patches))
 
 
@@ -147,8 +158,9 @@ def summarize(
     tops: Mapping[int, State],
     drawn: Drawn,
     layers: Mapping[str, evolution.Settling],
+    straight: Mapping[str, list[float]] | None,
 ) -> Result:
-    """What result.json holds; `layers` from `evolution.measure`."""
+    """What result.json holds; `layers` from `evolution.measure`, `straight` from the function of that name."""
     facts: dict[str, LayerFacts] = {
         layer: {
             "similarity": settling["similarity"],
@@ -157,6 +169,8 @@ def summarize(
         }
         for layer, settling in layers.items()
     }
+    for layer, values in (straight or {}).items():
+        facts[layer]["straight"] = values
     for layer, followed in evolution.follow(tops).items():
         facts[layer].update({"growth": followed["growth"], "changed": followed["changed"]})
     for layer, continuity in evolution.continuities(drawn).items():

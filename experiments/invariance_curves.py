@@ -26,9 +26,10 @@ from experiments.pages import invariance as invariance_page
 from experiments.pages import lettering
 from experiments.shell import command, figure, results
 from zfjax import nets
-from zfjax.analyses import invariance
+from zfjax.analyses import invariance, sanity
 from zfjax.analyses.invariance import TRANSFORMS, Chosen
 from zfjax.data import ImageSet
+from zfjax.errors import UserError
 from zfjax.nets import Net
 
 COMMAND = "invariance_curves"
@@ -47,6 +48,8 @@ MEANINGS = {
     "linearity": "R^2 of the best line through zero against |pixels|, scale - 1, or degrees up to 180; mean likewise",
     "of_images": "slope and linearity of each image",
     "label_stability": "share of the amounts at which the most probable class is that of the untransformed image",
+    "untrained": "translation and scale of the same pictures by the same network with its weights drawn anew; null "
+    "where they are not at hand",
     "quarter_turn_gain": "each image: its label's probability at 90, 180, 270 degrees minus that 30 or more from them",
 }
 
@@ -80,6 +83,7 @@ class Result(results.Result):
     images: list[PictureFacts]
     layers: tuple[str, ...]
     transforms: dict[str, invariance.Numbers]  # translation, scale, rotation
+    untrained: dict[str, invariance.Numbers] | None  # translation and scale; None where no weights are at hand
     meanings: dict[str, str]
     num_images: int
     not_applicable: dict[str, str]
@@ -111,18 +115,36 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             "batch_size": BATCH_SIZE,
             "name": f"net={net.name!r}",
         }
+        stored = chosen.stored.astype(np.float32)
         measured = {
-            name: invariance.curves(fn, chosen.stored.astype(np.float32), transform, amounts[name], **options)
+            name: invariance.curves(fn, stored, transform, amounts[name], **options)
             for name, transform in TRANSFORMS.items()
         }
+
+        def numbers_of(name: str, of: invariance.Curves) -> invariance.Numbers:
+            return invariance.numbers(of, transform=name, amounts=amounts[name], layers=layers, labels=chosen.labels)
+
+        def numbers_of_untrained() -> dict[str, invariance.Numbers] | None:
+            if (twin := sanity.untrained(net, config.seed)) is None:
+                return None
+            features = invariance.features_of_crops(twin, layers)
+            without: dict[str, Any] = {**options, "logits": None}
+            try:
+                return {
+                    name: numbers_of(
+                        name, invariance.curves(features, stored, TRANSFORMS[name], amounts[name], **without)
+                    )
+                    for name in ("translation", "scale")
+                }
+            except UserError:  # such weights may answer nothing, which is no fault of the network's
+                return None
+
         result: Result = {
             "figure": "Figure 5",
             "images": [facts_of(chosen, n) for n in range(len(chosen.indices))],
             "layers": layers,
-            "transforms": {
-                name: invariance.numbers(of, transform=name, amounts=amounts[name], layers=layers, labels=chosen.labels)
-                for name, of in measured.items()
-            },
+            "transforms": {name: numbers_of(name, of) for name, of in measured.items()},
+            "untrained": numbers_of_untrained(),
             "meanings": MEANINGS,
             "num_images": len(chosen.labels),
             "not_applicable": without_classes(net),

@@ -1,12 +1,13 @@
 """The nulls: how often the rule of each claim of the paper is satisfied by networks that can bear none out.
 
-    python -m experiments.null_claims
+    python -m experiments.null_claims --nets runs/ONE runs/OTHER
 
 Figures 2, 5, 7 and Table 1 are made of untrained networks (Fig. 3's at a quarter of its width, 64 pixels) on the demo
-set, one for each seed; Figure 4 of one whose weights go from one random draw to another in equal steps; Figure 6 of
-white noise; Tables 2 to 5 and 7 of networks, arms and layers that differ by chance alone. Expected time: 3 minutes on
-two CPU cores. Expected result: a rule that nulls often satisfy, as that of Figure 2, needs its precondition, a trained
-network; every other holds for 5 % of them or so. Lower layers are nearer to their end in 95 % of the pairs.
+set, one for each seed; Figure 4 of such whose weights walk at random; Figure 6 of white noise; Tables 2 to 5 and 7 of
+networks, arms and layers that differ by chance alone, and of classifiers that differ by as much as is not alike. --nets
+are two or more runs of one recipe and several seeds: what Figure 6 and Tables 2 and 3 say of different recipes is said
+of each two of them. Expected time: 4 minutes on two CPU cores. Expected result: no rule holds for more than one in ten
+of its nulls.
 
 Writes result.json to runs/nulls (or --out); experiments/report/nulls.json, which the report reads, holds its "claims"
 beside the command that made them.
@@ -15,8 +16,9 @@ beside the command that made them.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,19 +29,23 @@ import numpy as np
 from experiments import deconv_figures, invariance_curves, occlusion_maps, part_correspondence
 from experiments.report import nulls
 from experiments.report.figures import CLAIMS
+from experiments.report.transfer import ALIKE_PERCENT
 from experiments.report.verdicts import Claim
-from experiments.shell import command, figure, results
-from zfjax import nets, training
+from experiments.shell import command, figure, results, scans
+from zfjax import features, nets, training
 from zfjax.analyses import ablation, evolution, filters
 from zfjax.architecture import ZFNET
-from zfjax.data import ImageSet, demo, sets
+from zfjax.data import ImageSet, Subset, demo, sets
+from zfjax.errors import UserError
 
 COMMAND = "null_claims"
 SIDE, PICTURE = 64, 72  # pixels
 GUESSING = 0.9  # top-1 error among ten classes
 NUM_IMAGES = 2_000  # of validation
 POINTS = 1.0  # of accuracy: the spread of folds for what is hard in them, and as much for a classifier's own
-MOVING = "an untrained network whose weights go to another draw in equal steps"
+FRESH = 0.5  # of the weights' size: what each step of a random walk adds
+MOVING = "untrained networks whose weights walk at random"
+ALIKE = "two trainings that differ by their seed alone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +58,15 @@ class Config(figure.ResultConfig):
     """Seeds of untrained networks."""
     num_images: int = 64
     """Validation images of the demo set."""
+    nets: tuple[str, ...] = ()
+    """Runs that differ by their seed alone."""
 
 
 class Result(results.Written):
     """What result.json holds."""
 
     nulls: dict[str, int]  # seeds of each kind
-    claims: dict[str, nulls.NullOfClaim]  # by the name of the judge
+    claims: dict[str, list[nulls.NullOfClaim]]  # by the name of the judge
 
 
 def run(config: Config) -> Result:
@@ -66,9 +74,15 @@ def run(config: Config) -> Result:
     figure.check_numbers(config)
     folder = figure.folder_of(config, nets.RUNS / "nulls")
     with results.claimed(folder, COMMAND, overwrite=config.overwrite) as out:
-        counted = dict(simulated(config.num_simulated)) | dict(untrained(config))
+        counted: dict[str, list[nulls.NullOfClaim]] = {}
+        for name, null in itertools.chain(alike(config), simulated(config.num_simulated), untrained(config)):
+            counted.setdefault(name, []).append(null)
         result: Result = {
-            "nulls": {"simulated": config.num_simulated, "untrained": config.num_untrained},
+            "nulls": {
+                "simulated": config.num_simulated,
+                "untrained": config.num_untrained,
+                "trained": len(config.nets),
+            },
             "claims": {name: counted[name] for name in sorted(counted)},
             "config": config,
             "versions": results.versions(),
@@ -78,10 +92,11 @@ def run(config: Config) -> Result:
 
 def simulated(num: int) -> Iterator[tuple[str, nulls.NullOfClaim]]:
     """(name of the judge, its null) of what is drawn by chance."""
-    for source, (words, make) in SIMULATED.items():
+    for source, words, make, names in SIMULATED:
         made = [make(seed) for seed in range(num)]
         for claim in claims_of(source):
-            if null := nulls.counted([claim.judge(one) for one in made], words):
+            is_meant = not names or claim.judge.__name__ in names
+            if is_meant and (null := nulls.counted([claim.judge(one) for one in made], words)):
                 yield claim.judge.__name__, null
 
 
@@ -144,20 +159,82 @@ def layers(seed: int) -> dict[str, Any]:
     return {"rows": rows, "num_train": 30, "num_classes": 102, "num_images": 9144}
 
 
+def apart(seed: int) -> dict[str, Any]:
+    """Table 7 of a layer 7 as far below layer 5, and a softmax as far below the SVM on it, as is no longer alike."""
+    svm, lower = _of_folds(seed, 2)
+    named = [("svm", "conv5", svm), ("svm", "fc7", lower - ALIKE_PERCENT), ("softmax", "fc7", svm - 2 * ALIKE_PERCENT)]
+    rows = [
+        {"classifier": classifier, "layer": layer, "folds": of.tolist(), "mean": float(of.mean())}
+        for classifier, layer, of in named
+    ]
+    return {"rows": rows, "num_train": 30, "num_classes": 102, "num_images": 9144}
+
+
 def _of_folds(seed: int, number: int) -> np.ndarray:
     """Percent [number, 5]: classifiers of one quality, around 30."""
     rng = np.random.default_rng(seed)
     return np.asarray(30 + rng.normal(0, POINTS, 5) + rng.normal(0, POINTS, (number, 5)))
 
 
-SIMULATED = {
-    "Figure 6": ("filters of white noise", first_layers),
-    "Table 2": ("networks that guess", evaluated),
-    "Table 3": ("networks that guess", variants),
-    "Table 4": ("arms that are alike", arms),
-    "Table 5, Figure 9": ("arms that are alike", arms),
-    "Table 7": ("layers that are alike", layers),
-}
+AS_GOOD = ("top_layer_is_as_good", "classifiers_agree")
+SIMULATED: tuple[tuple[str, str, Callable[[int], dict[str, Any]], tuple[str, ...]], ...] = (
+    ("Figure 6", "filters of white noise", first_layers, ()),
+    ("Table 2", "networks that guess", evaluated, ()),
+    ("Table 3", "networks that guess", variants, ()),
+    ("Table 4", "arms that are alike", arms, ()),
+    ("Table 5, Figure 9", "arms that are alike", arms, ()),
+    ("Table 7", "layers that are alike", layers, ("higher_layers_are_better",)),
+    ("Table 7", f"classifiers that are {ALIKE_PERCENT:g} points apart", apart, AS_GOOD),
+)
+"""(source, what its nulls are, how each is made of a seed, the judges that they are for; none: all of the source)."""
+
+
+def alike(config: Config) -> Iterator[tuple[str, nulls.NullOfClaim]]:
+    """The same of trained networks that differ by their seed alone, each two of them in both orders."""
+    findings: dict[str, list[Any]] = {}
+    opened = [nets.load_net(name) for name in config.nets]
+    if len(opened) == 1 or not all(isinstance(net, nets.TrainedNet) for net in opened):
+        raise UserError(f"nets={config.nets}: two runs or more are needed, of one recipe and several seeds")
+    measured = [(filters_of(net), error_of(net)) for net in opened]
+    for (first, wrong), (second, others_wrong) in itertools.permutations(measured, 2):
+        for result in (
+            {"figure": "Figure 6", **roles_of(first, second)},
+            {"table": "Table 2", **members_of(wrong, others_wrong)},
+        ):
+            for claim in claims_of(result.get("figure") or result.get("table")):
+                findings.setdefault(claim.judge.__name__, []).append(claim.judge(result))
+    for name, of_pairs in findings.items():
+        if null := nulls.counted(of_pairs, ALIKE):
+            yield name, null
+
+
+def filters_of(net: Any) -> filters.Numbers:
+    """Figure 6's numbers of a run's first filters, on 256 validation images of its data."""
+    source = sets.validation_of(sets.open_data(net.data))
+    some = Subset(source, sets.choose(source, 256, seed=0))
+    state = scans.scan(net, some, filters.check_bottom(net), of="nulls", path=None, k=9, batch_size=64, num_workers=0)
+    return filters.measure(filters.look(net, source, state, num_maps=1, seed=0))
+
+
+def error_of(net: Any) -> tuple[float, int]:
+    """(top-1 error of the centre crop, images) on the validation images of a run's data, at most NUM_IMAGES."""
+    source = sets.validation_of(sets.open_data(net.data))
+    views = nets.read_views(source, range(min(NUM_IMAGES, len(source))), net)
+    logits = features.in_batches(net.features(net.layers[-1:]), views.images, batch_size=64)[net.layers[-1]]
+    return float((np.asarray(logits).argmax(axis=1) != views.labels).mean()), len(views.labels)
+
+
+def roles_of(first: filters.Numbers, second: filters.Numbers) -> dict[str, Any]:
+    """Figure 6, where the second stands for the network without renormalisation and for AlexNet."""
+    roles = {"clipped": first, "unclipped": second, "alexnet": second}
+    return {"nets": roles, "renormalisation_acted": True}
+
+
+def members_of(first: tuple[float, int], second: tuple[float, int]) -> dict[str, Any]:
+    """Table 2, where the first stands for ours and the second for AlexNet, and for ours with wide layers."""
+    errors = {"zfnet": first, "alexnet": second, "zfnet-conv3+4+5-of-512+1024+512": second}
+    members = [{"name": name, "checkpoint": {}, "error": {"ten": {"top1": of}}} for name, (of, _) in errors.items()]
+    return {"members": members, "num_images": first[1]}
 
 
 def untrained(config: Config) -> Iterator[tuple[str, nulls.NullOfClaim]]:
@@ -167,10 +244,7 @@ def untrained(config: Config) -> Iterator[tuple[str, nulls.NullOfClaim]]:
     for seed in range(config.num_untrained):
         with tempfile.TemporaryDirectory() as folder:
             net = untrained_net(seed, data, Path(folder))
-            for result in (
-                *drawn(net, data, folder=Path(folder), seed=seed),
-                moved(net, untrained_net(seed + 1000, data), data),
-            ):
+            for result in (*drawn(net, data, folder=Path(folder), seed=seed), walked(net, data, seed)):
                 for claim in claims_of(result.get("figure") or result.get("table")):
                     findings.setdefault(claim.judge.__name__, []).append(claim.judge(result))
     for name, of_seeds in findings.items():
@@ -204,20 +278,28 @@ def drawn(net: nets.TrainedNet, data: ImageSet, *, folder: Path, seed: int) -> I
     yield part_correspondence.run(part_correspondence.Config(out=folder / "1", **common), net=net, data=data)
 
 
-def moved(first: nets.TrainedNet, last: nets.TrainedNet, data: ImageSet, *, num_steps: int = 8) -> dict[str, Any]:
-    """Figure 4's similarities of a network whose weights go from one draw to another in equal steps."""
+def walked(last: nets.TrainedNet, data: ImageSet, seed: int, *, num_steps: int = 6) -> dict[str, Any]:
+    """Figure 4 of a network whose weights came to where they are by a walk at random, each layer's alike."""
     source = sets.validation_of(data)
-    views = nets.read_views(source, range(min(32, len(source))), first)
-    layers = first.layers[:-1]
-    steps = []
-    for share in np.linspace(0, 1, num_steps + 1)[1:]:
-        params = jax.tree.map(lambda a, b, share=share: a + share * (b - a), first.params, last.params)
-        net = dataclasses.replace(first, params=params)
-        steps.append({name: np.asarray(of) for name, of in net.features(layers)(views.images).items()})
-    curves = {layer: [evolution.similarity(step[layer], steps[-1][layer]) for step in steps] for layer in layers}
-    share = evolution.lower_first(list(curves.values()))
-    of_layers = {layer: {"similarity": curve} for layer, curve in curves.items()}
-    return {"figure": "Figure 4", "lower_layers_first": share, "layers": of_layers}
+    images = nets.read_views(source, range(min(32, len(source))), last).images
+    params = [last.params]
+    for step in range(num_steps - 1):
+        fresh = untrained_net(1000 * (step + 1) + seed, data).params
+        params.append(jax.tree.map(_stepped, params[-1], fresh))
+    by_epoch = {epoch: dataclasses.replace(last, params=of) for epoch, of in enumerate(reversed(params), start=1)}
+    layers = last.layers[:-1]
+    settling, straight = evolution.measure(by_epoch, images, layers), evolution.straight(by_epoch, images, layers)
+    assert straight is not None  # their weights are at hand
+    curves = [of["similarity"] for of in settling.values()]
+    of_layers = {
+        layer: {"similarity": settling[layer]["similarity"], "straight": way} for layer, way in straight.items()
+    }
+    return {"figure": "Figure 4", "lower_layers_first": evolution.lower_first(curves), "layers": of_layers}
+
+
+def _stepped(weights: jax.Array, fresh: jax.Array) -> jax.Array:
+    """Weights of the same size that share the less with those given, the larger FRESH is."""
+    return (weights + FRESH * fresh) / (1 + FRESH**2) ** 0.5
 
 
 def claims_of(source: Any) -> list[Claim]:
@@ -227,7 +309,7 @@ def claims_of(source: Any) -> list[Claim]:
 
 def report(result: Result) -> None:
     """Print how often each rule is satisfied."""
-    for name, null in result["claims"].items():
+    for name, null in ((name, null) for name, of in result["claims"].items() for null in of):
         counts = ", ".join(f"{verdict} {count}" for verdict, count in null["verdicts"].items())
         print(f"{name:34} {null['null']}: {counts}; {null['ours']}")
 

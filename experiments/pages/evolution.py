@@ -112,7 +112,10 @@ def strip(tiles: np.ndarray, name: str, *, epochs: Iterable[int]) -> np.ndarray:
 
 
 def curves_figure(result: Mapping[str, Any]) -> Figure:
-    """Against epochs: similarity to the final features, growth of the strongest activation, changes of its image."""
+    """Against epochs: similarity to the final features, growth of the strongest activation, changes of its image.
+
+    Dashes: the similarity, were all weights to go one straight way.
+    """
     epochs, layers = result["epochs"], result["layers"]
     figure = Figure(figsize=(12.5, 4.2), layout="constrained")
     panels = figure.subplots(1, len(CURVES))
@@ -122,6 +125,8 @@ def curves_figure(result: Mapping[str, Any]) -> Figure:
                 colour = colormaps["viridis"](0.95 * depth / max(1, len(layers) - 1))
                 values = [np.nan if value is None else value for value in facts[name]]
                 axes.plot(epochs[-len(values) :], values, "o-", color=colour, markersize=4, label=layer)
+                if name == "similarity" and "straight" in facts:
+                    axes.plot(epochs, facts["straight"], "--", color=colour, linewidth=1)
         axes.set_title(title, fontsize=11)
         axes.set_xscale("log")
         axes.set_xlim(epochs[0] / 1.1, epochs[-1] * 1.1)

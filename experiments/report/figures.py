@@ -17,12 +17,12 @@ from experiments.report.statistics import (
     Outcome,
     every,
     falling,
-    interval,
     more_often,
     paired,
     smaller,
     unpaired,
     untested,
+    with_interval,
 )
 from experiments.report.tables import TABLES
 from experiments.report.verdicts import (
@@ -38,17 +38,24 @@ from experiments.report.verdicts import (
     claim,
     tested,
 )
+from zfjax.analyses import evolution
 from zfjax.analyses.evolution import ContinuityFacts
 from zfjax.analyses.strongest import ByChance
 from zfjax.errors import UserError
 from zfjax.schema import Count, Share, entry
 
-CLEAR = 0.1  # a correlation this much larger is clearly so
-QUASI_LINEAR = 0.9  # R^2 of a line through zero; Paper is silent on what is quasi-linear
+# Margins of what has no spread to test by, each larger than what the nulls of `null_claims` come to by chance alone:
+CLEAR = (
+    0.1  # of correlation: above layer 1, whose filters choose among edges, two draws of weights differ by .03 at most
+)
+AHEAD = 0.1  # of similarity: half the layers of a network whose weights walk at random are ahead by less than .04
+DOMINATES = 2.0  # times: in two networks that were drawn, or trained, alike the strongest filters differ by 1.1 at most
+# Paper is silent on what is quasi-linear: here a line leaves less than a third of a curve's size, sqrt(1 - .9), over
+QUASI_LINEAR = 0.9  # R^2 of a line through zero
 
+DRAWN_ANEW = "the same network with its weights drawn anew"
 OVER_IMAGES = "sign-flip permutation test over the images"
 OVER_FILTERS = "Welch's t-test over the filters"
-DOMINATES = 2.0  # times: two networks that were drawn or trained alike differ by less
 
 
 class ProjectedLayer(TypedDict):
@@ -67,22 +74,34 @@ class Projections(TypedDict):
     "Figure 2",
     says="Projections of the strongest activations show the structures in the patches that excite a map.",
     paper="shown",
-    rule="a projection correlates more with its own patch than with another map's (in brackets), in every layer by "
-    f"{CLEAR:g} at least: holds; in some layer not at all: does not hold; between: not shown. An untrained network "
-    "passes too, as the switches carry much of the patch: what the unit decides is measured by the sanity checks",
+    rule="a projection correlates more with its own patch than with another map's (first in brackets), and than the "
+    "projection of the same place by the network with its weights drawn anew (second), as switches alone carry much of "
+    f"the patch, in every layer by {CLEAR:g} at least: holds; in some layer no more than with another map's: does not "
+    "hold; between, or without the second: not shown",
     needs=TRAINED,
 )
 def resemblance(result: Projections) -> Finding | None:
-    """Projections and their patches correlate, more than with the patches of another map."""
-    pairs = {
-        layer: (facts["resemblance"]["value"], facts["resemblance"]["by_chance"])
-        for layer, facts in result["layers"].items()
-    }
-    known = {layer: (own, other) for layer, (own, other) in pairs.items() if own is not None and other is not None}
+    """Projections and their patches correlate, more than with another map's patches, and more than untrained ones."""
+    known = {layer: of for layer, facts in result["layers"].items() if None not in (of := _of_projections(facts))[:2]}
     if not known:
         return None
-    ours = ", ".join(f"{layer} {own:.2f} ({other:.2f})" for layer, (own, other) in known.items())
-    return bounded(ours, min(own - other for own, other in known.values()), holds_from=CLEAR, fails_to=0.0)
+    own, others, untrained = np.array([*known.values()], np.float64).T  # NaN for None
+    ours = ", ".join(f"{layer} {_beside(*of)}" for layer, of in known.items())
+    finding = bounded(ours, float(min(own - others)), holds_from=CLEAR, fails_to=0.0)
+    if finding.verdict != HOLDS:
+        return finding
+    if np.isnan(untrained).any():
+        return Finding(ours, NOT_SHOWN, f"not held against {DRAWN_ANEW}")
+    return bounded(ours, float(min(own - untrained)), holds_from=CLEAR, fails_to=-np.inf)
+
+
+def _of_projections(facts: ProjectedLayer) -> tuple[float | None, float | None, float | None]:
+    of = facts["resemblance"]
+    return of["value"], of["by_chance"], of.get("untrained")
+
+
+def _beside(value: float | None, by_chance: float | None, untrained: float | None) -> str:
+    return f"{value:.2f} ({by_chance:.2f}{'' if untrained is None else f', {untrained:.2f}'})"
 
 
 class Diagram(TypedDict):
@@ -114,6 +133,7 @@ class EvolvedLayer(TypedDict):
     """One layer of Figure 4."""
 
     similarity: list[float | None]  # to its final features, at each epoch
+    straight: NotRequired[list[float]]  # the same, were all weights to go one straight way; earlier versions lack it
     continuity: NotRequired[ContinuityFacts]  # of the layers that are drawn
 
 
@@ -128,19 +148,38 @@ class Evolution(TypedDict):
     "Figure 4",
     says="The lower layers can be seen to converge within a few epochs, the upper layers only after many.",
     paper="a few epochs against 40 to 50",
-    rule="the lower a layer, the nearer it is to its final features, on average over the epochs (Kendall's rank "
-    "correlation over the layers). An untrained network whose weights go to another draw in equal steps passes too, as "
-    "what changes below changes what is above",
+    rule="the lower a layer, the further its features, on average over the epochs, are ahead of what they were if all "
+    "weights went one straight way (Kendall's rank correlation over the layers), as there lower layers are nearer to "
+    "their end too: what changes below changes what is above; and the lower half of the layers is ahead of the upper "
+    f"half by {AHEAD:g} at least: holds; the contrary of both: does not hold; else: not shown",
     needs=LONG,
 )
 def lower_layers_settle_first(result: Evolution) -> Finding | None:
-    """Share of the pairs of layers whose lower one is nearer to its final features over the epochs."""
+    """How far layers are ahead of the straight way, beside the share of pairs whose lower one is nearer to its end."""
     share = result["lower_layers_first"]
     if share is None or share != share:
         return None
-    curves = [facts["similarity"] for facts in result["layers"].values()]
-    means = [float(np.mean([value for value in curve if value is not None])) for curve in curves if None not in curve]
-    return tested(f"in {share:.0%} of the pairs of {len(means)} layers the lower one is nearer", falling(means))
+    ours = f"in {share:.0%} of the pairs of layers the lower one is nearer"
+    ways = {layer: facts["straight"] for layer, facts in result["layers"].items() if "straight" in facts}
+    if len(ways) < 2:
+        return Finding(ours, NOT_SHOWN, "not held against a straight way of the weights")
+    ahead = [_ahead(layer, result["layers"][layer]["similarity"], way) for layer, way in ways.items()]
+    half = len(ahead) // 2
+    by = float(np.mean(ahead[:half]) - np.mean(ahead[-half:]))
+    alone = evolution.lower_first([*ways.values()])
+    ours += f" (on the straight way {alone:.0%}); the lower half is ahead of it by {by:+.2f} more than the upper half"
+    finding = tested(ours, falling(ahead))
+    if finding.verdict != NOT_SHOWN and abs(by) < AHEAD:
+        return Finding(ours, NOT_SHOWN, f"the halves differ by less than {AHEAD:g}")
+    return finding
+
+
+def _ahead(layer: str, similarity: Sequence[float | None], straight: Sequence[float]) -> float:
+    """Mean over the epochs between the first and the last, where the straight way begins and ends."""
+    if len(similarity) != len(straight):
+        raise UserError(f"layers.{layer}.straight: one for each of {len(similarity)} epochs is needed")
+    differences = np.array(similarity, np.float64) - np.array(straight)
+    return float(differences[1:-1].mean()) if len(differences) > 2 else np.nan
 
 
 @claim(
@@ -173,8 +212,8 @@ class OfImages(TypedDict):
 class Stability(TypedDict):
     """How often the most probable class stays: over all images, and of each."""
 
-    mean: float
-    images: list[float]
+    mean: Share
+    images: list[Share]
 
 
 class Transform(TypedDict):
@@ -194,11 +233,25 @@ class Transforms(TypedDict):
     rotation: Transform
 
 
+class Shift(TypedDict):
+    """As `Transform`, of a network whose weights are drawn anew: its labels mean nothing."""
+
+    of_images: OfImages
+
+
+class Shifts(TypedDict):
+    """Those that are held against a trained network's."""
+
+    translation: Shift
+    scale: Shift
+
+
 class Invariance(TypedDict):
     """A result of Figure 5."""
 
     layers: list[str]
     transforms: Transforms
+    untrained: NotRequired[Shifts | None]  # of the same pictures, were the weights drawn anew; earlier versions lack it
 
 
 Number = Literal["slope", "linearity"]
@@ -209,7 +262,9 @@ SHIFTS: tuple[Literal["translation", "scale"], ...] = ("translation", "scale")
     "Figure 5",
     says="Small transformations have a dramatic effect in the first layer and a lesser one in the top layer.",
     paper="shown",
-    rule=f"the relative distance grows faster in layer 1 than in layer 7 under translation and scaling ({OVER_IMAGES})",
+    rule="under translation and scaling the relative distance grows faster in layer 1 than in layer 7, and by a larger "
+    "factor than in the same network with its weights drawn anew, as layers and pools alone steady what is above "
+    f"({OVER_IMAGES})",
     needs=TRAINED,
 )
 def first_layer_moves_more(result: Invariance) -> Finding | None:
@@ -222,7 +277,17 @@ def first_layer_moves_more(result: Invariance) -> Finding | None:
         for name, facts in both.items()
     }
     ours = ", ".join(f"{name} {a / b:.1f} times" if b else f"{name}: none" for name, (a, b) in slopes.items())
-    return tested(ours, every([_over_images(facts, "slope", "conv1", "fc7") for facts in both.values()]))
+    tests = [_over_images(facts, "slope", "conv1", "fc7") for facts in both.values()]
+    untrained, beside = result.get("untrained"), []
+    for name in SHIFTS:
+        if untrained is None:
+            tests.append(untested(f"not held against {DRAWN_ANEW}"))
+        else:
+            trained, drawn_anew = (_factors(facts.get("of_images", {})) for facts in (both[name], untrained[name]))
+            tests.append(paired(_differences(trained, drawn_anew)))
+            beside.append(f"{name} {np.exp(np.mean(drawn_anew)):.1f}")
+    ours += f" (weights drawn anew: {', '.join(beside)})" if beside else ""
+    return tested(ours, every(tests))
 
 
 @claim(
@@ -256,9 +321,18 @@ def rotation_breaks_labels(result: Invariance) -> Finding | None:
     if rotated is None or len(kept) < len(SHIFTS):
         return None
     named = [*kept.items(), ("rotation", rotated)]
-    ours = ", ".join(f"{name} {facts['mean']:.0%}" for name, facts in named)
+    ours = ", ".join(f"{name} {with_interval(facts['mean'], len(facts['images']))}" for name, facts in named)
     tests = [paired(_differences(facts["images"], rotated["images"])) for facts in kept.values()]
     return tested(f"label kept: {ours}", every(tests))
+
+
+def _factors(of_images: OfImages) -> list[float]:
+    """The logarithm of layer 1's slope over layer 7's of each image; NaN where one of them is not above 0."""
+    first, last = (entry(of_images.get("slope", {}), layer, "of_images.slope") for layer in ("conv1", "fc7"))
+    if len(first) != len(last):
+        raise UserError(f"slopes of {len(first)} and of {len(last)} images cannot be compared")
+    pairs = zip(first, last, strict=True)
+    return [float(np.log(a / b)) if a > 0 and b > 0 else np.nan for a, b in pairs]
 
 
 def _over_images(facts: Transform, number: Number, layer: str, other: str | float) -> Outcome:
@@ -287,7 +361,7 @@ class Dominance(TypedDict):
 class Dead(TypedDict):
     """The dead filters' share of all."""
 
-    share: float
+    share: Share
 
 
 class Bands(TypedDict):
@@ -306,7 +380,7 @@ class SingleFilters(TypedDict):
 class FirstLayer(TypedDict):
     """One network of Figure 6."""
 
-    num_filters: int
+    num_filters: Count
     dominance: Dominance
     dead_by_weight: Dead
     dead_by_activity: NotRequired[Dead]  # absent where the network has no layer of the filters' maps
@@ -365,7 +439,8 @@ def fewer_dead_filters(result: FirstLayers) -> Finding | None:
     nets = (result["nets"]["clipped"], result["nets"]["alexnet"])
     share, other = (max(net["dead_by_weight"]["share"], net["dead_by_activity"]["share"]) for net in nets)
     num, num_other = (net["num_filters"] for net in nets)
-    return tested(f"{share:.1%} of {num} against {other:.1%} of {num_other}", smaller(share, other, num, num_other))
+    ours = f"{with_interval(share, num)} of {num} against {with_interval(other, num_other)} of {num_other}"
+    return tested(ours, smaller(share, other, num, num_other))
 
 
 @claim(
@@ -443,9 +518,8 @@ def occlusion_finds_the_object(result: Occlusion) -> Finding | None:
     if score is None:
         return None
     own, chance, number = score["occlusion"]["object"], score["occlusion"]["other_object"], score["num_images"]
-    low, high = interval(own, number)
-    gradient = score["gradient"]["object"]
-    ours = f"{own:.0%} ({low:.0%} to {high:.0%}) of {number} scenes, by chance {chance:.0%}; gradient {gradient:.0%}"
+    gradient = with_interval(score["gradient"]["object"], number)
+    ours = f"{with_interval(own, number)} of {number} scenes, by chance {chance:.1%}; gradient {gradient}"
     return tested(ours, more_often(own, number, chance))
 
 

@@ -25,15 +25,17 @@ class NullOfClaim(TypedDict):
 
 
 @functools.cache
-def stored() -> dict[str, NullOfClaim]:
-    """{name of the judge: its null}."""
+def stored() -> dict[str, list[NullOfClaim]]:
+    """{name of the judge: its nulls}."""
     return dict(json.loads(STORED.read_text(encoding="utf-8"))["claims"]) if STORED.exists() else {}
 
 
 def words(name: str) -> str:
-    """As "untrained networks: translation R² 0.97; the rule holds for 3 of 5"; where there is none, that."""
-    if (null := stored().get(name)) is None:
-        return "no null is measured"
+    """As "untrained networks: R² 0.97 (by the rule alone, of 3: not shown 3)"; where there is none, that."""
+    return "; ".join(map(_words_of, stored().get(name, ()))) or "no null is measured"
+
+
+def _words_of(null: NullOfClaim) -> str:
     counts = ", ".join(f"{verdict} {count}" for verdict, count in null["verdicts"].items() if count)
     return f"{null['null']}: {null['ours']} (by the rule alone, of {sum(null['verdicts'].values())}: {counts})"
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.report.render import Cell, Table
-from experiments.report.tables import Evaluation
+from experiments.report.tables import ErrorShares, Evaluation
 from experiments.report.transfer import Voc
 from experiments.report.verdicts import Result, checkpoints_of
 from zfjax.errors import UserError, naming, of_the_system
 from zfjax.files import once
-from zfjax.training.evaluation import Shares
 
 PLUMBING = {"figure", "table", "config", "versions", "checkpoint", "checkpoints", "data", "meanings", "paper", "folder"}
 MOST = 40  # rows
@@ -65,10 +65,17 @@ def load(path: Path) -> Result:
             raise
         raise UserError(words) from error
     try:
-        result = json.loads(text.decode(), object_pairs_hook=once)
+        result = json.loads(text.decode(), object_pairs_hook=once, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:  # ValueError: no text, or no JSON
         raise UserError(f"{type(error).__name__}: {error}; {way_on}") from error
     return result if isinstance(result, dict) else {}
+
+
+def _finite(word: str) -> float:
+    """A number; ValueError for NaN, an infinity, or one too large: JSON has none, and ours become null."""
+    if not math.isfinite(number := float(word)):
+        raise ValueError(f"{word} is no finite number")
+    return number
 
 
 def source_of(result: Result) -> str | None:
@@ -199,7 +206,7 @@ def errors(result: Evaluation) -> Numbers:
     return ("error (%)", "centre, top-1", "centre, top-5", "ten crops, top-1", "ten crops, top-5"), rows
 
 
-def _percent(error: Shares | None) -> tuple[str, str]:
+def _percent(error: ErrorShares | None) -> tuple[str, str]:
     return ("", "") if error is None else (f"{100 * error['top1']:.1f}", f"{100 * error['top5']:.1f}")
 
 

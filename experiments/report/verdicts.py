@@ -68,14 +68,20 @@ def trainings(result: Result) -> list[Mapping[str, Any]]:
 
 
 def checkpoints_of(result: Result) -> list[Mapping[str, Any]]:
-    """Where the networks of a result come from: its checkpoint or, where it compares several, that of each."""
+    """Where the networks of a result come from: its checkpoint or, where it compares several, that of each.
+
+    Of several every one counts, also one that does not say where it comes from: {}.
+    """
     roles = result.get("checkpoints")
-    several = [*roles.values()] if isinstance(roles, Mapping) else []
+    several: list[object] = [*roles.values()] if isinstance(roles, Mapping) else []
     for name in ("members", "rows"):
         listed = result.get(name)
-        if isinstance(listed, list):
-            several += [one["checkpoint"] for one in listed if isinstance(one, Mapping) and "checkpoint" in one]
-    return [one for one in (several or [result.get("checkpoint")]) if isinstance(one, Mapping)]
+        named = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+        if any("checkpoint" in one for one in named):
+            several += [one.get("checkpoint") for one in named]
+    if several:
+        return [one if isinstance(one, Mapping) else {} for one in several]
+    return [one] if isinstance(one := result.get("checkpoint"), Mapping) else []
 
 
 Judge = Callable[[Any], Finding | None]  # of a result.json; None where that says nothing to the claim

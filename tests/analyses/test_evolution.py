@@ -1,8 +1,10 @@
 """When features settle: each map against its own end, whatever its size; epochs, order and jumps by hand."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from zfjax import nets
 from zfjax.analyses import evolution
 
 RNG = np.random.default_rng(0)
@@ -107,3 +109,51 @@ def test_continuity_tells_a_new_image_from_a_new_look():
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class OfWeights:
+    """Nets of two layers, a map of each pixel and one of that, at some epochs."""
+
+    IMAGES = RNG.normal(size=(8, 5, 5, 3)).astype(np.float32)
+
+    def __init__(self):
+        first, second = (RNG.normal(size=(2, 3, 3)).astype(np.float32) for _ in range(2))
+        self.ends = [{"low": first[n], "up": second[n]} for n in range(2)]
+
+    def net(self, params):
+        def apply(weights, images):
+            low = images @ weights["low"]
+            return {"low": low, "up": jnp.maximum(low, 0) @ weights["up"]}
+
+        return nets.FunctionNet(apply, params, image_size=5, preprocess=lambda crops: crops)
+
+    def on_the_way(self, low, up):
+        (a, b), shares = self.ends, {"low": low, "up": up}
+        return self.net({name: a[name] + share * (b[name] - a[name]) for name, share in shares.items()})
+
+
+def test_weights_that_go_one_straight_way_are_where_the_straight_way_has_them():
+    made = OfWeights()
+    by_epoch = {n: made.on_the_way(share, share) for n, share in enumerate((0, 0.25, 0.625, 1))}
+    measured = evolution.measure(by_epoch, made.IMAGES, ["low", "up"])
+    straight = evolution.straight(by_epoch, made.IMAGES, ["low", "up"])
+    for layer, way in straight.items():
+        np.testing.assert_allclose(way, measured[layer]["similarity"], atol=1e-3)
+    assert evolution.lower_first([*straight.values()]) == 1.0  # though nothing settles first
+
+
+def test_a_layer_whose_weights_settle_first_is_ahead_of_the_straight_way_and_the_other_behind():
+    made = OfWeights()
+    by_epoch = {0: made.on_the_way(0, 0), 1: made.on_the_way(0.9, 0.1), 2: made.on_the_way(1, 1)}
+    measured = evolution.measure(by_epoch, made.IMAGES, ["low", "up"])
+    straight = evolution.straight(by_epoch, made.IMAGES, ["low", "up"])
+    ahead = {layer: measured[layer]["similarity"][1] - way[1] for layer, way in straight.items()}
+    assert ahead["low"] > 0.05 and ahead["up"] == pytest.approx(-ahead["low"], abs=1e-3)
+
+
+def test_nets_without_weights_at_hand_or_of_other_shapes_have_no_straight_way():
+    made = OfWeights()
+    whole, other = made.on_the_way(1, 1), made.net({"low": np.eye(3), "up": np.ones((3, 2))})
+    held = nets.FunctionNet(lambda images: {"low": images}, image_size=5, preprocess=lambda crops: crops)
+    assert evolution.straight({0: other, 1: whole}, made.IMAGES, ["low", "up"]) is None
+    assert evolution.straight({0: held, 1: held}, made.IMAGES, ["low"]) is None

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_nets
+import tiny_run
 from scipy import ndimage, stats
 
 import zfjax
+from zfjax import nets
 from zfjax.analyses import sanity
 
 RNG = np.random.default_rng(0)
@@ -208,3 +210,17 @@ def test_edges_are_sobels():
     for dtype in (np.float16, jnp.bfloat16, np.uint8):
         held = np.asarray(10 * np.abs(images)).astype(dtype)
         np.testing.assert_allclose(sanity.edges(held), sanity.edges(held.astype(np.float32)), rtol=1e-6)
+
+
+def test_an_untrained_twin_has_other_weights_of_the_same_size_and_one_of_weights_not_at_hand_is_none():
+    net = tiny_run.make_net()
+    twin = sanity.untrained(net, seed=0)
+    for layer, of in net.params.items():
+        drawn = np.asarray(twin.params[layer]["kernel"])
+        assert abs(np.corrcoef(drawn.ravel(), of["kernel"].ravel())[0, 1]) < 0.4
+        assert np.sqrt(np.mean(drawn**2)) == pytest.approx(np.sqrt(np.mean(of["kernel"] ** 2)), rel=0.4)
+    assert twin.architecture == net.architecture and twin.layers == net.layers
+    again, other = (sanity.untrained(net, seed).params["conv2"]["kernel"] for seed in (0, 1))
+    np.testing.assert_array_equal(again, twin.params["conv2"]["kernel"])
+    assert not np.array_equal(other, again)
+    assert sanity.untrained(nets.FunctionNet(lambda images: {"all": images}, image_size=4), seed=0) is None

@@ -169,7 +169,7 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
     assert written["config"]["batch_size"] == 4 and "jax" in written["versions"]
     assert written["checkpoint"]["fingerprint"] == "net" and written["data"]["fingerprint"] == "data"
     resembles = [written["layers"][layer]["resemblance"] for layer in ("conv1", "conv2")]
-    words = [f"{own:.2f} ({other:.2f})" for own, other in (of.values() for of in resembles)]
+    words = [f"{own:.2f} ({other:.2f}, {untrained:.2f})" for own, other, untrained in (of.values() for of in resembles)]
     assert findings(out)["resemblance"].ours == f"conv1 {words[0]}, conv2 {words[1]}"
     (scan,) = (trained.run / "scans").iterdir()
     arrays, best = np.load(out / "conv1.npz"), np.load(scan)

@@ -174,8 +174,10 @@ def test_the_command_writes_what_it_drew_goes_on_from_its_scans_and_overwrites_o
     assert written["config"]["batch_size"] == 4 and "jax" in written["versions"] and "paper" in written
     assert set(written["layers"]["conv1"]) >= set(evolution.MEANINGS) - {"lower_layers_first"}
     judged = findings(out)
-    share = f"in {written['lower_layers_first']:.0%} of the pairs of 3 layers the lower one is nearer"
-    assert judged["lower_layers_settle_first"].ours == share
+    share = (
+        f"in {written['lower_layers_first']:.0%} of the pairs of layers the lower one is nearer (on the straight way "
+    )
+    assert judged["lower_layers_settle_first"].ours.startswith(share)
     pairs = [of["continuity"] for of in written["layers"].values() if "continuity" in of]
     known = [list(pair.values())[:2] for pair in pairs if None not in (pair["image_stayed"], pair["image_changed"])]
     stayed, changed = np.mean(known, axis=0)

@@ -8,6 +8,7 @@ from experiments.report import tables, transfer
 from experiments.report.figures import CLAIMS
 from experiments.report.verdicts import Claim
 from zfjax.analyses import filters
+from zfjax.errors import UserError
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not shown"
 FIVE = (0.9, 0.8, 0.7, 0.9, 0.8)
@@ -17,12 +18,31 @@ def layers(**facts):
     return {"layers": facts}
 
 
-def pair(value, by_chance):
-    return {"resemblance": {"value": value, "by_chance": by_chance}}
+def pair(value, by_chance, *untrained):
+    return {
+        "resemblance": {"value": value, "by_chance": by_chance, **({"untrained": untrained[0]} if untrained else {})}
+    }
 
 
-def settled(*curves, share=1.0):
-    return {"lower_layers_first": share, **layers(**{f"conv{n}": {"similarity": c} for n, c in enumerate(curves)})}
+def settled(*ahead, share=1.0, way=0.5):
+    """Layers that are so far ahead of the straight way at the second of three epochs."""
+    facts = {
+        f"conv{n}": {"similarity": [0.1, way + by, 1.0], "straight": [0.1, way, 1.0]} for n, by in enumerate(ahead)
+    }
+    return {"lower_layers_first": share, **layers(**facts)}
+
+
+def without_straight(result):
+    return {**result, "layers": {name: {"similarity": of["similarity"]} for name, of in result["layers"].items()}}
+
+
+def moves(translation, scale, drawn_anew=((1.0, 1.0), (1.0, 1.0))):
+    """Slopes (layer 1, layer 7) of a network and of the same with its weights drawn anew."""
+    result = invariance("slope", slopes(*translation), slopes(*scale))
+    if drawn_anew is not None:
+        other = invariance("slope", *(slopes(*of) for of in drawn_anew))["transforms"]
+        result["untrained"] = {name: {"of_images": of["of_images"]} for name, of in other.items()}
+    return result
 
 
 def invariance(number, translation, scale, names=("conv1", "fc7")):
@@ -86,18 +106,34 @@ def aliased(ours, other, noise=(0.75, 0.9375)):
 
 
 CASES = [
-    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1), conv2=pair(0.2, 0.1)), HOLDS),
-    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1), conv2=pair(0.2, 0.15)), OPEN),
-    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1), conv2=pair(0.1, 0.1)), FAILS),
+    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1, 0.1), conv2=pair(0.25, 0.1, 0.14)), HOLDS),
+    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1, 0.1), conv2=pair(0.19, 0.1, 0.0)), OPEN),
+    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1, 0.1), conv2=pair(0.25, 0.1, 0.16)), OPEN),
+    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1, 0.6)), OPEN),  # no more than with other weights
+    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1)), OPEN),  # of an earlier version
+    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1, None)), OPEN),
+    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1, 0.1), conv2=pair(0.1, 0.1, 0.0)), FAILS),
+    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1, 0.1), conv2=pair(0.101, 0.1, 0.0)), OPEN),
+    (report_figures.resemblance, layers(conv1=pair(float("nan"), 0.1, 0.1)), OPEN),
     (report_figures.resemblance, layers(conv1=pair(None, None)), None),
-    (report_figures.lower_layers_settle_first, settled([0.9, 1], [0.5, 1], [0.2, 1], [0.1, 1]), HOLDS),
-    (report_figures.lower_layers_settle_first, settled([0.9, 1], [0.5, 1]), OPEN),  # one pair of layers shows nothing
-    (report_figures.lower_layers_settle_first, settled([0.1, 1], [0.2, 1], [0.5, 1], [0.9, 1], share=0.0), FAILS),
+    (report_figures.lower_layers_settle_first, settled(0.12, 0.05, 0.0, -0.05, -0.12), HOLDS),
+    (report_figures.lower_layers_settle_first, settled(0.06, 0.05, 0.0, -0.05, -0.06), HOLDS),
+    (report_figures.lower_layers_settle_first, settled(0.05, 0.04, 0.0, -0.04, -0.05), OPEN),  # too little
+    (report_figures.lower_layers_settle_first, settled(0.1, -0.1), OPEN),  # one pair of layers shows nothing
+    (report_figures.lower_layers_settle_first, settled(0.12, -0.2, 0.3, -0.05, 0.1), OPEN),
+    (report_figures.lower_layers_settle_first, settled(-0.12, -0.05, 0.0, 0.05, 0.12, share=0.0), FAILS),
+    (report_figures.lower_layers_settle_first, settled(-0.05, -0.04, 0.0, 0.04, 0.05), OPEN),
+    (report_figures.lower_layers_settle_first, settled(0.0, 0.0, 0.0, 0.0, 0.0), OPEN),  # on the straight way
+    (report_figures.lower_layers_settle_first, settled(*[float("nan")] * 5), OPEN),
+    (report_figures.lower_layers_settle_first, without_straight(settled(0.12, 0.05, 0.0, -0.05, -0.12)), OPEN),
     (report_figures.lower_layers_settle_first, {"lower_layers_first": None}, None),
     (report_figures.lower_layers_settle_first, {"lower_layers_first": float("nan")}, None),
-    (report_figures.first_layer_moves_more, invariance("slope", slopes(2, 1), slopes(3, 1)), HOLDS),
-    (report_figures.first_layer_moves_more, invariance("slope", slopes(2, 1), slopes(0.5, 1)), OPEN),
-    (report_figures.first_layer_moves_more, invariance("slope", slopes(1, 2), slopes(3, 1)), OPEN),  # of five, 2 / 32
+    (report_figures.first_layer_moves_more, moves((2, 1), (3, 1)), HOLDS),
+    (report_figures.first_layer_moves_more, moves((2, 1), (3, 1), ((2.5, 1), (1, 1))), OPEN),  # of five, 2 / 32
+    (report_figures.first_layer_moves_more, moves((2, 1), (3, 1), None), OPEN),  # of an earlier version
+    (report_figures.first_layer_moves_more, moves((2, 1), (3, 0)), OPEN),  # nothing moves layer 7
+    (report_figures.first_layer_moves_more, moves((2, 1), (0.5, 1)), OPEN),
+    (report_figures.first_layer_moves_more, moves((1, 2), (3, 1)), OPEN),
     (report_figures.first_layer_moves_more, invariance("slope", slopes(2, 1), slopes(3, 1), ("conv2", "fc7")), None),
     (report_figures.top_layer_is_quasi_linear, invariance("linearity", slopes(0, 0.95), slopes(0, 0.91)), HOLDS),
     (report_figures.top_layer_is_quasi_linear, invariance("linearity", slopes(0, 0.95), slopes(0, 0.5)), OPEN),
@@ -183,14 +219,28 @@ def test_figure_6_is_judged_by_what_the_experiment_writes():
     assert "the first filters' energy beyond 1 / (2 stride)" in rule and "not in the second layer's pictures" in rule
 
 
-def test_the_share_of_pairs_of_layers_says_what_holds_in_them():
-    finding = report_figures.lower_layers_settle_first.judge(settled([0.9, 1], [0.5, 1], [0.2, 1], share=0.76))
-    assert finding.ours == "in 76% of the pairs of 3 layers the lower one is nearer"
+def test_the_share_of_pairs_of_layers_stands_beside_that_of_the_straight_way():
+    finding = report_figures.lower_layers_settle_first.judge(settled(0.06, 0.0, -0.06, share=0.76))
+    assert finding.ours == (
+        "in 76% of the pairs of layers the lower one is nearer (on the straight way 50%); "
+        "the lower half is ahead of it by +0.12 more than the upper half"
+    )
 
 
-def test_the_rule_of_figure_2_says_that_an_untrained_network_passes():
-    rule = next(claim.rule for claim in CLAIMS if claim.source == "Figure 2")
-    assert "An untrained network passes too, as the switches" in rule and "sanity checks" in rule
+def test_a_straight_way_of_other_epochs_is_refused():
+    result = settled(0.1, 0.0)
+    result["layers"]["conv1"]["straight"] = [0.1, 1.0]
+    with pytest.raises(UserError, match=r"layers\.conv1\.straight: one for each of 3 epochs is needed"):
+        report_figures.lower_layers_settle_first.judge(result)
+
+
+def test_shares_have_intervals_also_where_all_or_none_are_hits():
+    finding = report_figures.occlusion_finds_the_object.judge(occlusion(1.0, 0.8, num=10))
+    assert finding.ours.startswith("100.0% (72.2% to 100.0%) of 10 scenes, by chance 80.0%; gradient 50.0% (")
+    finding = report_figures.fewer_dead_filters.judge(dead(0.0, 0.0))
+    assert finding.ours == "0.0% (0.0% to 3.8%) of 96 against 0.0% (0.0% to 3.8%) of 96"
+    finding = report_figures.rotation_breaks_labels.judge(stability([1.0] * 5, [1.0] * 5, [0.2] * 5))
+    assert "translation 100.0% (56.6% to 100.0%)" in finding.ours
 
 
 def test_without_values_of_single_images_nothing_is_shown():

@@ -142,5 +142,12 @@ def test_bounds_decide_where_there_is_no_spread():
 
 def test_an_interval_of_all_cases_is_no_point():
     low, high = statistics.interval(1.0, 10)
-    assert (low, high) == (pytest.approx(1 / (1 + scipy.stats.norm.ppf(0.975) ** 2 / 10)), 1.0)
+    assert (low, high) == pytest.approx((1 / (1 + scipy.stats.norm.ppf(0.975) ** 2 / 10), 1.0))
     assert statistics.interval(0.0, 10)[1] == pytest.approx(1 - low)
+
+
+def test_an_interval_is_wilsons_of_scipy():
+    for hits, num in ((1, 3), (7, 40), (39, 40)):
+        expected = scipy.stats.binomtest(hits, num).proportion_ci(0.95, method="wilson")
+        assert statistics.interval(hits / num, num) == pytest.approx((expected.low, expected.high))
+    assert statistics.with_interval(0.5, 10) == "50.0% (23.7% to 76.3%)" and statistics.with_interval(0.5, 0) == "50.0%"

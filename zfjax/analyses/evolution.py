@@ -8,8 +8,11 @@ Below, E epochs are in their order, the last one is the end of the run, and C ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, TypedDict
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from zfjax import features as layer_features
@@ -21,12 +24,15 @@ from zfjax.data import Source
 from zfjax.errors import UserError
 from zfjax.nets import Net
 
+LINE = 17  # places on the straight way between the weights of two epochs, both among them
 THRESHOLD = 0.9  # similarity to the final features from which a layer counts as settled
 
 MEANINGS = {
     "similarity": "of the features of fixed validation images to the last epoch's: Pearson correlation of each map "
     "with its final self over all images and places, mean over the maps that are alive at the end; for each epoch",
     "similarity_by_chance": "the same of each final map with the next one",
+    "straight": "the similarity, were all weights on the straight line from those of the first of these epochs to the "
+    "last ones, each time where the mean over the layers is that of the epoch: what layers owe to those below them",
     "settling_epoch": f"first epoch from which the similarity stays at or above {THRESHOLD}; null: none before the "
     "last, which is like itself",
     "lower_layers_first": "share of the pairs of layers whose lower one has the larger mean similarity; 0.5: no order",
@@ -93,6 +99,62 @@ def measure(
         for layer, rows in (final if epoch == last else look(by_epoch[epoch])).items():
             curves[layer].append(similarity(rows, final[layer]))
     return {layer: _settling(curve, final[layer], earlier) for layer, curve in curves.items()}
+
+
+def straight(
+    by_epoch: Mapping[int, Net], images: np.ndarray, layers: Sequence[str], *, batch_size: int = 64
+) -> dict[str, list[float]] | None:
+    """The similarities of `measure`, were all weights to go one straight way: the null beside which layers settle.
+
+    What changes below changes what is above, so lower layers are nearer to their end also where all weights move alike.
+    Here they go from those of the first epoch to the last ones in LINE steps; each epoch is held against the place
+    between two of these where the layers are as far from their end as then, in the mean.
+
+    Args:
+      by_epoch, images, layers, batch_size: as for `measure`.
+
+    Returns:
+      {layer: one for each epoch} of the layers that are alive at the end; None for networks whose parameters are not at
+      hand or of other shapes, or where none is alive.
+    """
+    epochs = _epochs(by_epoch)
+    first, last = by_epoch[epochs[0]], by_epoch[epochs[-1]]
+    if not isinstance(first, nets.OfTable | nets.FunctionNet) or type(first) is not type(last):
+        return None
+    trees = [jax.tree.flatten(of.params) for of in (first, last)]
+    kinds = [(str(tree), [np.shape(leaf) for leaf in leaves]) for leaves, tree in trees]
+    if kinds[0] != kinds[1] or not kinds[0][1]:
+        return None
+
+    def look(net: Net) -> dict[str, np.ndarray]:
+        return dict(layer_features.in_batches(net.features(layers), images, batch_size=batch_size))
+
+    final = look(last)
+    alive = [layer for layer in layers if similarity(final[layer], final[layer]) is not None]
+
+    def similarities(net: Net) -> list[float]:
+        rows = look(net)
+        return [np.nan if (of := similarity(rows[layer], final[layer])) is None else of for layer in alive]
+
+    line = np.array([similarities(_between(first, last, share)) for share in np.linspace(0, 1, LINE)])
+    measured = np.array([similarities(by_epoch[epoch]) for epoch in epochs])
+    if not alive or not (np.isfinite(line).all() and np.isfinite(measured).all()):
+        return None
+    so_far = np.maximum.accumulate(line.mean(axis=1))  # a similarity may fall on the way
+    return {
+        layer: [float(np.interp(mean, so_far, line[:, number])) for mean in measured.mean(axis=1)]
+        for number, layer in enumerate(alive)
+    }
+
+
+def _between(first: Any, last: Any, share: float) -> Any:
+    """The last network with weights on the way to it; whole numbers stay its own."""
+
+    def mixed(a: Any, b: Any) -> Any:
+        return a + share * (b - a) if jnp.issubdtype(jnp.result_type(b), jnp.inexact) else b
+
+    params = jax.tree.map(mixed, first.params, last.params)
+    return last.with_params(params) if isinstance(last, nets.FunctionNet) else replace(last, params=params)
 
 
 def project(

@@ -10,8 +10,9 @@ look as before: switches and ReLU masks carry much of them (Mahendran & Vedaldi 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, cast
 
 import jax
 import jax.numpy as jnp
@@ -377,6 +378,33 @@ def _redrawn(net: Net, layer: str, images: np.ndarray, key: jax.Array) -> Iterat
             yield name, _ways_of_table(params, images, architecture=net.architecture)
     elif isinstance(net, FunctionNet) and net.params is not None:
         yield ALL_LAYERS, ways_of(net.with_params(shuffled(net.params, key)), layer, images)
+
+
+def untrained(net: Net, seed: int) -> Net | None:
+    """The same network with all of its weights drawn anew: a control beside which a trained one has learnt something.
+
+    Of a network of a table it is the last step of `cascade`, of another its parameters `shuffled`.
+
+    Args:
+      net: any network.
+      seed: of the draw.
+
+    Returns:
+      The network; None of one whose parameters are not at hand.
+
+    Examples:
+      >>> import numpy as np, zfjax
+      >>> net = zfjax.FunctionNet(lambda w, images: {"maps": images @ w}, np.eye(3, dtype=np.float32), image_size=8)
+      >>> zfjax.sanity.untrained(net, seed=0).params.sum()
+      Array(3., dtype=float32)
+    """
+    key = jax.random.key(seed)
+    if isinstance(net, OfTable):
+        *_, (_, params) = cascade(net.params, key, architecture=net.architecture)
+        return cast(Net, replace(cast(Any, net), params=params))
+    if isinstance(net, FunctionNet) and net.params is not None:
+        return net.with_params(shuffled(net.params, key))
+    return None
 
 
 def shuffled(params: Any, key: jax.Array) -> Any:

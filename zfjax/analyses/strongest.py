@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import jax
 import numpy as np
@@ -73,7 +73,8 @@ OUTSIDE = 224  # light grey, where a patch reaches beyond the picture
 
 MEANINGS = {
     "resemblance": "mean Pearson correlation of a projection with the patch that its unit sees, over the pixels where "
-    "the projection is not zero; 'by_chance' is the same with the patches of another map that is drawn",
+    "the projection is not zero; 'by_chance' is the same with the patches of another map that is drawn; 'untrained' "
+    "that of the same places by the network with its weights drawn anew, of the strongest images",
     "energy_on_object": "mean share of a projection's energy (squares) that falls on the object, where the set says "
     "where objects are; 'by_chance' is the object's mean share of the patches' pixels",
     "seed": "where each projection starts: from the activation's own 'value'",
@@ -254,6 +255,7 @@ class ByChance(TypedDict):
 
     value: float | None
     by_chance: float | None
+    untrained: NotRequired[float | None]  # of the same units, were the weights drawn anew
 
 
 class Scores(TypedDict):
@@ -311,6 +313,16 @@ def scores(strongest: Strongest) -> Scores:
         share, area = on_object / energy[drawn].sum(axis=(1, 2)), strongest.objects[drawn].sum(axis=(1, 2)) / inside
         result["energy_on_object"] = {"value": _mean([share]), "by_chance": _mean([area])}
     return result
+
+
+def resemblance(strongest: Strongest) -> float | None:
+    """Mean correlation of each projection with its own patch; None where nothing is drawn."""
+    return _mean([correlations(strongest, m, m) for m in range(len(strongest.maps))])
+
+
+def best(top: TopActivations, num: int) -> TopActivations:
+    """The first `num` images of each map alone."""
+    return jax.tree.map(lambda field: field[:, :num], top)
 
 
 def arrays(strongest: Strongest) -> Iterator[tuple[str, np.ndarray]]:
