@@ -152,7 +152,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             if config.robust:
                 units = Unit(maps, layer=layer)
                 robust[layer] = robust_ascent.climb(net, units, key=key, starts=config.robust, colours=colours)
-            drawn[layer] = strongest.project_and_cut(net, source, state[layer], maps, layer=layer)
+            drawn[layer] = strongest.project_and_cut(net, source, state[layer], maps=maps, layer=layer)
         facts: dict[str, LayerFacts] = {}
         for layer, of in climbed.items():
             best = np.asarray(state[layer].values)[:, 0]

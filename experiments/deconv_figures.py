@@ -131,10 +131,10 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             wanted = NUM_MAPS.get(layer, OTHER_NUM_MAPS) if config.num_maps is None else config.num_maps
             seed, first = (config.seed, number), own_classes(net, layer, data)
             maps = named[layer] if layer in named else choose_maps(state[layer], wanted, seed, first=first)
-            drawn[layer] = strongest.project_and_cut(net, source, state[layer], maps, layer=layer)
+            drawn[layer] = strongest.project_and_cut(net, source, state[layer], maps=maps, layer=layer)
             if twin is not None:
                 top = strongest.best(state[layer], NUM_CONTROL)
-                untrained[layer] = strongest.project_and_cut(twin, source, top, maps, layer=layer)
+                untrained[layer] = strongest.project_and_cut(twin, source, top, maps=maps, layer=layer)
         result = summarize(config, net, data=data, state=state, drawn=drawn, untrained=untrained)
         return results.write(out, result, command=COMMAND, contents=contents(net, drawn, result))
 

@@ -117,7 +117,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         }
         stored = chosen.stored.astype(np.float32)
         measured = {
-            name: invariance.curves(fn, stored, transform, amounts[name], **options)
+            name: invariance.curves(fn, stored, transform=transform, amounts=amounts[name], **options)
             for name, transform in TRANSFORMS.items()
         }
 
@@ -132,7 +132,10 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             try:
                 return {
                     name: numbers_of(
-                        name, invariance.curves(features, stored, TRANSFORMS[name], amounts[name], **without)
+                        name,
+                        invariance.curves(
+                            features, stored, transform=TRANSFORMS[name], amounts=amounts[name], **without
+                        ),
                     )
                     for name in ("translation", "scale")
                 }

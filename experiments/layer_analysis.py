@@ -216,7 +216,7 @@ def measure_layer(
         for name in classifiers:
             measure_fold = partial(classify, coordinates, photo_set, fold=fold, loss=name)
             of_fold = {**key, "classifier": name, "fold": number}
-            rows[name].append(recorded(records, f"{name}-{number}", of_fold, measure_fold))
+            rows[name].append(recorded(records, f"{name}-{number}", key=of_fold, compute=measure_fold))
             on_fold()
     return rows
 
@@ -241,7 +241,7 @@ def classify(
     loss: linear_models.Loss,
 ) -> dict[str, Any]:
     """What is recorded of one classifier on one fold."""
-    return transfer_arms.classify(*coordinates(), photo_set, fold, loss)
+    return transfer_arms.classify(*coordinates(), photo_set=photo_set, fold=fold, loss=loss)
 
 
 def report(result: Result) -> None:

@@ -141,7 +141,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             options |= {"layer": layer, "square": square, "fill": fill}
             swept, coarsely = (occlusion.sweep_all(net, of, places, **options) for of, places in jobs)
         assert swept is not None  # an image is drawn
-        projected = occlusion.project_maps(net, source, drawn, strongest, layer=layer, batch_size=at_once)
+        projected = occlusion.project_maps(net, source, drawn, strongest=strongest, layer=layer, batch_size=at_once)
         result: Result = {
             "figure": "Figure 7",
             "projections": {"seed": "value"},

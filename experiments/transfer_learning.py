@@ -168,7 +168,7 @@ def measure_and_write(
     frozen: dict[str, Any] = {"layer": config.layer, "folder": kept, "batch_size": config.batch_size}
     if config.dataset == "voc2012":
         arm = transfer_arms.voc(net, photo_set, **frozen)
-        record = recorded(records, "pretrained", arm.key, arm.measure)
+        record = recorded(records, "pretrained", key=arm.key, compute=arm.measure)
         measured: dict[str, Any] = {name: value for name, value in record.items() if name != "key"}
     else:
         arms = {"pretrained": lambda _, fold: transfer_arms.pretrained(net, photo_set, fold, **frozen)}
@@ -242,7 +242,7 @@ def measure_folds(
             for number, arm in enumerate(of_folds):
                 bar.set_postfix_str(f"{name}, {num_train} per class")
                 key = {"arm": name, "num_train": num_train, "fold": number, **common, **arm.key}
-                of_arm.append(recorded(records, f"{name}-{num_train:03d}-{number}", key, arm.measure))
+                of_arm.append(recorded(records, f"{name}-{num_train:03d}-{number}", key=key, compute=arm.measure))
                 bar.update()
             paper = PAPER[photo_set.name][name].get(num_train)
             rows.append({"arm": name, "num_train": num_train, **over_folds(of_arm), "paper": paper})

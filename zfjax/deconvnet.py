@@ -573,7 +573,7 @@ def _norm_inputs(row: Layer, way_up: LayerTrace | None) -> list[jax.Array]:
 
 def _undo_filters(row: Layer, kernel: jax.Array, signal: jax.Array, size: Sizes) -> jax.Array:
     if isinstance(row, Conv):
-        return conv_transpose(signal, kernel, row, size.input)
+        return conv_transpose(signal, kernel, layer=row, input_shape=size.input)
     return (signal @ kernel.T).reshape(len(signal), *size.input)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import inspect
 import os
 import re
 import shlex
 import string
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
 
 
 class UserError(ValueError):
@@ -41,6 +43,30 @@ class FailedError(OSError):
 
 class DivergedError(UserError, FloatingPointError):
     """A training whose loss or gradient stopped being finite."""
+
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+
+
+def saying_keywords(fn: Callable[Arguments, Answer]) -> Callable[Arguments, Answer]:
+    """The same function, which says in words which arguments are keywords where more than what flows is by position."""
+    parameters = inspect.signature(fn).parameters.values()
+    flowing = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+    keywords = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+
+    @functools.wraps(fn)
+    def called(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+        if (beyond := len(args) - len(flowing)) > 0:
+            name, named = fn.__name__, [f"{keyword}=" for keyword in keywords[: max(beyond, 2)]]
+            raise UserError(
+                f"{name}({', '.join(flowing)}) and {beyond} more by position: {' and '.join(named)} "
+                f"{'are keywords' if len(named) > 1 else 'is a keyword'}, as in "
+                f"{name}({', '.join([*flowing, *(f'{keyword}{keyword[:-1]}' for keyword in named)])})"
+            )
+        return fn(*args, **kwargs)
+
+    return called
 
 
 def command_line(program: str, *words: object) -> str:

@@ -91,10 +91,10 @@ def read_json(path: Path, fields: Any, way_on: str) -> Any:
     """
     if not path.is_file():
         raise NotThereError(f"{path}: no such file; {way_on}")
-    return parse_json(path.read_bytes(), fields, str(path), way_on)
+    return parse_json(path.read_bytes(), fields, where=str(path), way_on=way_on)
 
 
-def parse_json(text: bytes, fields: Any, where: str, way_on: str) -> Any:
+def parse_json(text: bytes, fields: Any, *, where: str, way_on: str) -> Any:
     """`read_json` of bytes that are read already, and lie at `where`."""
     try:
         value = json.loads(text.decode(), object_pairs_hook=once)
@@ -132,7 +132,7 @@ def read_npz(path: Path, way_on: str) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is damaged ({_words(error)}); {way_on}") from error
 
 
-def read_npy(path: Path, shape: Sequence[int], dtype: Any, way_on: str, *, finite: bool = False) -> np.ndarray:
+def read_npy(path: Path, *, shape: Sequence[int], dtype: Any, way_on: str, finite: bool = False) -> np.ndarray:
     """The array of an .npy file of ours, of this shape and type; `finite`: and without NaN and infinities.
 
     UserError, naming the file and the `way_on`, for any other.
@@ -213,10 +213,10 @@ def walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
     Hidden files, links to nothing or back to a folder above, and what is neither file nor folder (a pipe) are passed
     over and counted.
     """
-    yield from _walk(folder, folder, left_out, frozenset())
+    yield from _walk(folder, root=folder, left_out=left_out, above=frozenset())
 
 
-def _walk(folder: Path, root: Path, left_out: LeftOut, above: frozenset[Path]) -> Iterator[Path]:
+def _walk(folder: Path, *, root: Path, left_out: LeftOut, above: frozenset[Path]) -> Iterator[Path]:
     above |= {folder.resolve()}
     for path in sorted(folder.iterdir()):
         name = path.relative_to(root).as_posix()
@@ -226,7 +226,7 @@ def _walk(folder: Path, root: Path, left_out: LeftOut, above: frozenset[Path]) -
             if path.is_symlink() and path.resolve() in above:
                 left_out.add("links back to a folder above", name)
             else:
-                yield from _walk(path, root, left_out, above)
+                yield from _walk(path, root=root, left_out=left_out, above=above)
         elif path.is_file():
             yield path
         elif path.is_symlink():

@@ -86,7 +86,7 @@ def forward(
             trace[layer.name] = _conv_layer(layer, params[layer.name], maps)
         else:
             layer_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, depth)
-            trace[layer.name] = _dense_layer(layer, params[layer.name], maps, layer_keys)
+            trace[layer.name] = _dense_layer(maps, layer=layer, params=params[layer.name], keys=layer_keys)
         maps = trace[layer.name].features
     return maps, trace
 
@@ -141,7 +141,9 @@ def _conv_layer(layer: Conv, params: Mapping[str, jax.Array], maps: jax.Array) -
     return LayerTrace(maps, switches, tuple(norm_inputs))
 
 
-def _dense_layer(layer: Dense, params: Mapping[str, jax.Array], maps: jax.Array, keys: jax.Array | None) -> LayerTrace:
+def _dense_layer(
+    maps: jax.Array, *, layer: Dense, params: Mapping[str, jax.Array], keys: jax.Array | None
+) -> LayerTrace:
     outputs = maps.reshape(maps.shape[0], math.prod(maps.shape[1:])) @ params["kernel"] + params["bias"][None]
     if not layer.hidden:
         return LayerTrace(outputs)

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from zfjax.architecture import ContrastNorm, Conv, Pool, Shape, pooled_size
-from zfjax.errors import UserError
+from zfjax.errors import UserError, saying_keywords
 
 # Names of `jax.named_scope`s. A scope is a note on an equation and changes nothing of the program that runs.
 SKIPPED = "skipped_on_the_way_down"
@@ -56,7 +56,8 @@ def conv(images: jax.Array, kernel: jax.Array, layer: Conv) -> jax.Array:
     return jnp.concatenate([filter_group(*group) for group in zip(*groups, strict=True)], axis=-1)
 
 
-def conv_transpose(maps: jax.Array, kernel: jax.Array, layer: Conv, input_shape: Shape) -> jax.Array:
+@saying_keywords
+def conv_transpose(maps: jax.Array, kernel: jax.Array, *, layer: Conv, input_shape: Shape) -> jax.Array:
     """The transpose of `conv`: <conv(x), maps> = <x, conv_transpose(maps)>; "filtering" of sec. 2.1.
 
     Args:
@@ -141,7 +142,7 @@ def unpool(values: jax.Array, switches: jax.Array, *, shape: Shape, size: int = 
             f"values {values.shape}, switches {switches.shape}, shape={shape}: pooling {below[1:]} with "
             f"size={size}, stride={stride} gives {_pooled_shape(below, Pool(size, stride))}"
         )
-    return _unpool(values, switches, below, Pool(size, stride))
+    return _unpool(values, switches, shape=below, pool=Pool(size, stride))
 
 
 @jax.named_scope("skipped_on_the_way_down")  # for zfjax.anymodel: a note, which changes no program
@@ -253,7 +254,7 @@ def read_by_comparison(maps: jax.Array, switches: jax.Array, pool: Pool) -> jax.
     )
 
 
-def _unpool(values: jax.Array, switches: jax.Array, shape: Shape, pool: Pool) -> jax.Array:
+def _unpool(values: jax.Array, switches: jax.Array, *, shape: Shape, pool: Pool) -> jax.Array:
     below = jax.ShapeDtypeStruct(shape, values.dtype)
     (maps,) = jax.linear_transpose(lambda x: read_by_comparison(x, switches, pool), below)(values)
     return maps

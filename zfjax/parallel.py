@@ -16,7 +16,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from zfjax.errors import FailedError, UserError, of_the_system
+from zfjax.errors import FailedError, UserError, of_the_system, saying_keywords
 
 T = TypeVar("T")
 
@@ -272,8 +272,9 @@ def _number(variable: str) -> int:
     return int(value)
 
 
+@saying_keywords
 def connect_hosts(
-    coordinator: str | None = None, num_hosts: int | None = None, host: int | None = None, timeout: int | None = None
+    coordinator: str | None = None, *, num_hosts: int | None = None, host: int | None = None, timeout: int | None = None
 ) -> None:
     """Join the other hosts: named ones, or those that the cluster announces (Slurm, MPI, TPU pods); else stay alone.
 

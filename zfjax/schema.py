@@ -84,7 +84,7 @@ def faults(value: object, kind: Any, place: str = "") -> Iterator[str]:
     elif origin is tuple and isinstance(value, list) and len(value) != len(args):
         yield f"{place} has {len(value)} entries, not {len(args)}"
     elif origin in (dict, list, tuple):
-        yield from _faults_of_entries(value, origin, args, place)
+        yield from _faults_of_entries(value, origin=origin, args=args, place=place)
     elif not _is_a(value, kind):
         yield _wrong(value, kind, place)
 
@@ -101,7 +101,7 @@ def _faults_of_fields(value: object, kind: Any, place: str) -> Iterator[str]:
             yield f"{_join(place, name)} is missing"
 
 
-def _faults_of_entries(value: object, origin: type, args: tuple[Any, ...], place: str) -> Iterator[str]:
+def _faults_of_entries(value: object, *, origin: type, args: tuple[Any, ...], place: str) -> Iterator[str]:
     if origin is dict and isinstance(value, dict):
         for name, one in value.items():
             yield from faults(one, args[1], _join(place, name))

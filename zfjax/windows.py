@@ -54,8 +54,8 @@ class Windows(NamedTuple):
           windows are such arrays.
         """
         if isinstance(self.pixels, np.ndarray):
-            return _paste_on_host(self.pixels, self.rows - rows, self.columns - columns, size)
-        return _paste(self.pixels, self.rows - rows, self.columns - columns, tuple(size))
+            return _paste_on_host(self.pixels, rows=self.rows - rows, columns=self.columns - columns, size=size)
+        return _paste(self.pixels, row=self.rows - rows, column=self.columns - columns, size=tuple(size))
 
 
 class Place(NamedTuple):
@@ -96,10 +96,10 @@ def carry_down(
         values = _where(jax.nn.one_hot(channel, values.shape[-1], dtype=bool).reshape(-1, *values.shape[1:]), values)
     signal, sizes = _Signal(values, row, column, image, channel), architecture.sizes()
     for layer_row in reversed(architecture.layers[: architecture.layer_names.index(layer) + 1]):
-        undo = partial(_undo_conv, layer_row) if isinstance(layer_row, Conv) else partial(_undo_dense, layer_row)
+        undo: Callable[..., _Signal] = _undo_conv if isinstance(layer_row, Conv) else _undo_dense
         below, kernel = sizes[layer_row.name].input, params[layer_row.name]["kernel"].astype(values.dtype)
         signal = _in_turns(
-            partial(undo, kernel, trace[layer_row.name], way, below),
+            partial(undo, row=layer_row, kernel=kernel, layer=trace[layer_row.name], way=way, below=below),
             signal,
             at_once=AT_ONCE // (_num_products(layer_row, signal.values, kernel) * values.dtype.itemsize),
         )
@@ -128,7 +128,9 @@ def _is_there(place: Place, features: jax.Array) -> jax.Array:
     return jnp.all(jnp.stack([(0 <= index) & (index < limit) for index, limit in indices]), axis=0)
 
 
-def _undo_dense(row: Dense, kernel: jax.Array, layer: LayerTrace, way: str, below: Shape, signal: _Signal) -> _Signal:
+def _undo_dense(
+    signal: _Signal, *, row: Dense, kernel: jax.Array, layer: LayerTrace, way: str, below: Shape
+) -> _Signal:
     values = signal.values
     if row.hidden:
         if way != "deconvnet":
@@ -138,7 +140,7 @@ def _undo_dense(row: Dense, kernel: jax.Array, layer: LayerTrace, way: str, belo
     return _Signal((values @ kernel.T).reshape(len(values), *below), start, start, signal.image, None)
 
 
-def _undo_conv(row: Conv, kernel: jax.Array, layer: LayerTrace, way: str, below: Shape, signal: _Signal) -> _Signal:
+def _undo_conv(signal: _Signal, *, row: Conv, kernel: jax.Array, layer: LayerTrace, way: str, below: Shape) -> _Signal:
     if way != "deconvnet":  # before the stages, as none of them makes an active unit of another
         signal = signal._replace(values=_where(_look(layer.features, signal) > 0, signal.values))
     norm_inputs = list(layer.norm_inputs)
@@ -256,7 +258,9 @@ def _within(shape: Shape, signal: _Signal) -> _Signal:
     if high >= height and wide >= width:
         start = jnp.zeros_like(signal.row)
         return signal._replace(
-            values=_paste(signal.values, signal.row, signal.column, (height, width)), row=start, column=start
+            values=_paste(signal.values, row=signal.row, column=signal.column, size=(height, width)),
+            row=start,
+            column=start,
         )
     rows, columns = _steps(signal.row, high), _steps(signal.column, wide)
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
@@ -264,7 +268,7 @@ def _within(shape: Shape, signal: _Signal) -> _Signal:
 
 
 @partial(jax.jit, static_argnames="size")
-def _paste(values: jax.Array, row: jax.Array, column: jax.Array, size: tuple[int, int]) -> jax.Array:
+def _paste(values: jax.Array, *, row: jax.Array, column: jax.Array, size: tuple[int, int]) -> jax.Array:
     """[N, h, w, C], each at its place on a sheet of `size` that is zero elsewhere."""
     rows, columns = (_steps(-start, side) for start, side in zip((row, column), size, strict=True))
     inside = ((rows >= 0) & (rows < values.shape[1]))[:, :, None] & ((columns >= 0) & (columns < values.shape[2]))[
@@ -274,7 +278,7 @@ def _paste(values: jax.Array, row: jax.Array, column: jax.Array, size: tuple[int
     return _where(inside[..., None], values[jnp.arange(len(values))[:, None, None], rows[:, :, None], columns[:, None]])
 
 
-def _paste_on_host(windows: np.ndarray, rows: np.ndarray, columns: np.ndarray, size: Sequence[int]) -> np.ndarray:
+def _paste_on_host(windows: np.ndarray, *, rows: np.ndarray, columns: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """`_paste` without a compilation for every number of windows."""
     sheets = np.zeros((len(windows), *size, windows.shape[3]), windows.dtype)
     for sheet, window, *corner in zip(sheets, windows, rows, columns, strict=True):

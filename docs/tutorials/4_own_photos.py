@@ -86,7 +86,7 @@ print("maps", maps, "strongest images", np.asarray(top.images)[maps].tolist())
 # Each of these activations goes down alone, and is cut to what its unit sees, beside the patch of the photo.
 
 # %%
-found = strongest.project_and_cut(net, photos, top, maps, layer=layer)
+found = strongest.project_and_cut(net, photos, top, maps=maps, layer=layer)
 assert found.projections.shape[:2] == (3, 4) and len(set(found.images[0].tolist())) == 4  # four different images
 rows = []
 for number in range(len(maps)):

@@ -58,10 +58,10 @@ def join(chosen: argparse.Namespace) -> None:
     """
     if chosen.alone:
         return
-    named = (chosen.coordinator, chosen.num_hosts, chosen.host)
-    announced = parallel.announced() if named == (None, None, None) else None
-    if announced is None and None in named:
-        parallel.connect_hosts(*named)  # nobody, a cluster that only JAX knows, or an error
+    named = {name: getattr(chosen, name) for name in ("coordinator", "num_hosts", "host")}
+    announced = parallel.announced() if set(named.values()) == {None} else None
+    if announced is None and None in named.values():
+        parallel.connect_hosts(**named)  # nobody, a cluster that only JAX knows, or an error
         return
     number, total = (chosen.host, chosen.num_hosts) if announced is None else (announced.host, announced.num_hosts)
     if announced is not None and announced.num_hosts == 1:
@@ -83,7 +83,7 @@ def join(chosen: argparse.Namespace) -> None:
     )
     _supervise(number, total, chosen.host_timeout)
     try:
-        parallel.connect_hosts(*named, timeout=chosen.host_timeout)
+        parallel.connect_hosts(**named, timeout=chosen.host_timeout)
     except (RuntimeError, ValueError) as error:
         raise FailedError(_missing(str(error), number=number, total=total, timeout=chosen.host_timeout)) from error
     note(joined=True)

@@ -149,7 +149,7 @@ class TrainingLog:
         for number, line in enumerate(lines, start=1):
             where = f"{self._path}: line {number}"
             try:
-                record = files.parse_json(line, dict[str, object], where, _WAY_ON)
+                record = files.parse_json(line, dict[str, object], where=where, way_on=_WAY_ON)
                 kind = record.get("kind")
                 problem = f"no kind {kind!r}" if kind not in KINDS else next(schema.faults(record, KINDS[kind]), "")
                 if problem:

@@ -102,7 +102,7 @@ def test_a_translation_by_the_stride_moves_conv_features_by_one_place():
 
 def test_curves_of_a_linear_net_are_the_norms_of_what_it_sees():
     amounts = np.array([30.0, 0.0, 90.0, 200.0])
-    found = invariance.curves(linear, STORED, ROTATION, amounts, size=17, logits="b", batch_size=3)
+    found = invariance.curves(linear, STORED, transform=ROTATION, amounts=amounts, size=17, logits="b", batch_size=3)
     seen = np.stack([warped(STORED, ROTATION, amount, 17) for amount in amounts], axis=1).reshape(3, 4, -1)
     for name, weights in WEIGHTS.items():
         vectors = seen.astype(np.float64) @ weights / 1e3
@@ -119,12 +119,12 @@ def test_curves_of_a_linear_net_are_the_norms_of_what_it_sees():
 
 def test_one_array_is_measured_as_such_and_a_tree_as_a_tree():
     amounts = [0.0, 1.0, 2.5]
-    named = invariance.curves(linear, STORED, TRANSLATION, amounts, size=17, logits="b")
+    named = invariance.curves(linear, STORED, transform=TRANSLATION, amounts=amounts, size=17, logits="b")
     for fn, of in (
         (lambda images: linear(images)["a"], lambda found: found),
         (lambda images: (linear(images)["a"], {"b": images}), lambda found: found[0]),
     ):
-        found = invariance.curves(fn, STORED, TRANSLATION, amounts, size=17)
+        found = invariance.curves(fn, STORED, transform=TRANSLATION, amounts=amounts, size=17)
         np.testing.assert_allclose(of(found.distances), named.distances["a"], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(of(found.norms), named.norms["a"], rtol=1e-5)
         expected = named.distances["a"] / named.norms["a"][:, None]
@@ -135,7 +135,7 @@ def test_one_array_is_measured_as_such_and_a_tree_as_a_tree():
 def test_a_picture_that_looks_alike_after_a_quarter_turn_moves_no_net_by_it():
     rings = np.hypot(*np.mgrid[-12:13, -12:13]).astype(np.float32)[None, :, :, None]
     angles = np.arange(0.0, 360.0, 30.0)
-    found = invariance.curves(_as_they_are, rings, ROTATION, angles, size=17, logits="f")
+    found = invariance.curves(_as_they_are, rings, transform=ROTATION, amounts=angles, size=17, logits="f")
     quarter = angles % 90 == 0
     assert (found.distances["f"][0, quarter] == 0).all() and (found.distances["f"][0, ~quarter] > 0.1).all()
 
@@ -148,7 +148,7 @@ def test_all_images_and_transforms_share_one_program():
         return {"f": images.mean((1, 2))}
 
     for transform, amounts in [(TRANSLATION, [0, 1, 2, 3]), (SCALE, [1, 1.5, 2]), (ROTATION, [0, 10, 20, 30, 40])]:
-        invariance.curves(fn, STORED, transform, amounts, size=17, logits="f", batch_size=2)
+        invariance.curves(fn, STORED, transform=transform, amounts=amounts, size=17, logits="f", batch_size=2)
     assert traces == [(2, 17, 17, 3)]
 
 
@@ -221,4 +221,6 @@ def test_bad_arguments_are_named(call, message):
 
 
 def _curves(fn=linear, images=STORED, amounts=(0.0, 1.0), logits="b", batch_size=2):
-    return invariance.curves(fn, images, TRANSLATION, amounts, size=17, logits=logits, batch_size=batch_size)
+    return invariance.curves(
+        fn, images, transform=TRANSLATION, amounts=amounts, size=17, logits=logits, batch_size=batch_size
+    )

@@ -53,7 +53,12 @@ ANALYSES = {
     "correspondence": lambda data: correspondence.compare_parts(BROKEN, views(data), ["eye"], side=5, num_images=2),
     "evolution": lambda data: evolution.measure({1: foreign_nets.SMALL, 2: BROKEN}, IMAGES, ["conv2"]),
     "invariance": lambda data: invariance.curves(
-        BROKEN.features(["conv2"]), IMAGES, invariance.TRANSFORMS["scale"], [1.0], size=(20, 28), name="broken"
+        BROKEN.features(["conv2"]),
+        IMAGES,
+        transform=invariance.TRANSFORMS["scale"],
+        amounts=[1.0],
+        size=(20, 28),
+        name="broken",
     ),
 }
 
@@ -92,7 +97,7 @@ def test_projections_that_are_not_finite_are_no_pictures(data):
 
     top = top_activations.TopActivations(np.ones((6, 1)), *np.zeros((3, 6, 1), np.int32))
     with pytest.raises(zfjax.UserError, match="net='minimal': layer 'conv2' is not finite"):
-        strongest.project_and_cut(Lost(), data.validation, top, np.array([0]), layer="conv2")
+        strongest.project_and_cut(Lost(), data.validation, top, maps=np.array([0]), layer="conv2")
 
 
 def table_net(value):

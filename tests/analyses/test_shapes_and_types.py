@@ -36,7 +36,9 @@ def test_curves_read_the_images_own_type_and_measure_lengths_that_do_not_overflo
         read.append(batch.dtype)
         return batch[:, :, ::2]
 
-    measured = invariance.curves(fn, images, invariance.TRANSFORMS["translation"], [0, 1], size=(4, 6))
+    measured = invariance.curves(
+        fn, images, transform=invariance.TRANSFORMS["translation"], amounts=[0, 1], size=(4, 6)
+    )
     assert read == [dtype]
     np.testing.assert_allclose(measured.norms, [300 * 12**0.5], rtol=2e-2)
     np.testing.assert_array_equal(measured.distances, [[0, 0]])

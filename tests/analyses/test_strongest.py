@@ -43,7 +43,7 @@ def _drawn(net, layer, maps):
     images = np.asarray(net.prepare(np.stack([source[n]["image"] for n in range(3)])))
     fed = net.features([layer])(images)[layer]
     top = top_activations.update(top_activations.init(fed.shape[-1], 3), fed, jnp.arange(3, dtype=jnp.int32))
-    return strongest.project_and_cut(net, source, top, np.array(maps), layer=layer)
+    return strongest.project_and_cut(net, source, top, maps=np.array(maps), layer=layer)
 
 
 @pytest.mark.filterwarnings("ignore:seed='value'")

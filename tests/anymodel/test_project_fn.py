@@ -117,7 +117,7 @@ def test_a_unit_is_a_channel_a_position_or_both(unit, options):
     row = zfjax.Conv("conv1", 4, kernel=3, stride=2, padding=(0, 1))
     found = jax.jit(functools.partial(project_fn, maps_of, unit=unit))(IMAGES)
     assert np.any(found)
-    assert tiny_nets.relative_error(found, conv_transpose(top, KERNEL, row, (8, 8, 2))) < 1e-6
+    assert tiny_nets.relative_error(found, conv_transpose(top, KERNEL, layer=row, input_shape=(8, 8, 2))) < 1e-6
 
 
 def test_several_units_of_one_image_are_each_alone():

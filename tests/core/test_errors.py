@@ -264,6 +264,11 @@ CASES = [
         "project(params, trace, top) and 2 more by position: layer= and architecture= are keywords, as in "
         "project(params, trace, top, layer='conv5', architecture=architecture)",
     ),
+    (
+        lambda: zfjax.evaluation.update(zfjax.evaluation.init(), MAPS, 0, True),
+        "update(errors, probabilities) and 2 more by position: labels= and mask= are keywords, as in "
+        "update(errors, probabilities, labels=labels, mask=mask)",
+    ),
     (lambda: by_position(zfjax.gradient), "gradient(params, trace, top) and 2 more by position"),
     (lambda: by_position(zfjax.guided_backprop), "guided_backprop(params, trace, top) and 2 more by position"),
     (
@@ -325,7 +330,10 @@ CASES = [
     (lambda: parallel.check_batch_size(0), "batch_size=0: a multiple of the number of devices, 4,"),
     (lambda: parallel.connect_hosts("localhost:1234"), "coordinator='localhost:1234' needs num_hosts and host"),
     (lambda: parallel.connect_hosts(num_hosts=2, host=1), "coordinator=None: num_hosts and host need its address"),
-    (lambda: parallel.connect_hosts("localhost:1", 2, 2), "host in 0..num_hosts-1; got num_hosts=2, host=2"),
+    (
+        lambda: parallel.connect_hosts("localhost:1", num_hosts=2, host=2),
+        "host in 0..num_hosts-1; got num_hosts=2, host=2",
+    ),
 ]
 
 

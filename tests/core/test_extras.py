@@ -90,7 +90,7 @@ def test_without_any_extra_a_folder_of_pictures_is_looked_through(run_without, t
     [
         ("grain", "loader.train_batches(source, batch_size=1, seed=0, num_epochs=1)"),
         ("grain", "loader.eval_batches(source, batch_size=1, num_workers=1)"),
-        ("array_record", "imagenet.RecordSource((('a', 1),), 8, 2)"),
+        ("array_record", "imagenet.RecordSource((('a', 1),), size=8, num_classes=2)"),
         ("tensorflow_datasets", "tfds_records.parse(b'')"),
         ("tensorflow_datasets", "from zfjax.data import imagenet_builder"),
     ],

@@ -82,7 +82,7 @@ def test_an_npz_with_a_name_twice_or_an_object_is_refused(tmp_path):
 def test_an_npy_has_its_shape_type_and_finite_numbers(tmp_path):
     path = tmp_path / "mean.npy"
     np.save(path, np.float32([[1, 2]]))
-    assert files.read_npy(path, (1, 2), np.float32, "", finite=True).tolist() == [[1, 2]]
+    assert files.read_npy(path, shape=(1, 2), dtype=np.float32, way_on="", finite=True).tolist() == [[1, 2]]
     for array, words in (
         (np.float32([1, 2]), r"float32 \[2\], not .* \[1, 2\]"),
         (np.float64([[1, 2]]), "float64"),
@@ -91,7 +91,7 @@ def test_an_npy_has_its_shape_type_and_finite_numbers(tmp_path):
     ):
         np.save(path, array)
         with pytest.raises(UserError, match=rf"mean.npy .*{words}.*; prepare it again"):
-            files.read_npy(path, (1, 2), np.float32, "prepare it again", finite=True)
+            files.read_npy(path, shape=(1, 2), dtype=np.float32, way_on="prepare it again", finite=True)
 
 
 def test_a_files_name_is_another_for_every_text_and_stays_in_its_folder():

@@ -47,7 +47,7 @@ def test_the_filter_without_flip_lacks_nothing_but_the_flip():
     kernel = tiny_nets.params(tiny_nets.MINI)["conv2"]["kernel"]
     maps = np.random.default_rng(0).normal(size=(2, *tiny_nets.MINI.sizes()["conv2"].filtered)).astype(np.float32)
     found = mutants.filter_without_flip(maps, kernel, row, shape, flip=True)
-    assert tiny_nets.relative_error(found, conv_transpose(maps, kernel, row, shape)) < 1e-6
+    assert tiny_nets.relative_error(found, conv_transpose(maps, kernel, layer=row, input_shape=shape)) < 1e-6
 
 
 @pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.mistake)

@@ -58,7 +58,7 @@ def test_conv_transpose_paints_filters(case):
     kernel, maps = draw((layer.kernel, layer.kernel, shape[2] // layer.groups, layer.features), 1), draw((2, *shape))
     signal = draw(reference.conv(maps, kernel, layer).shape, 2)
     expected = reference.conv_transpose(signal, kernel, layer, shape)
-    np.testing.assert_allclose(conv_transpose(signal, kernel, layer, shape), expected, atol=2e-5)
+    np.testing.assert_allclose(conv_transpose(signal, kernel, layer=layer, input_shape=shape), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("case", CONVS)
@@ -68,7 +68,7 @@ def test_conv_transpose_is_the_adjoint(case):
     kernel, maps = draw((layer.kernel, layer.kernel, shape[2] // layer.groups, layer.features), 1), draw((2, *shape))
     above = np.asarray(conv(maps, kernel, layer), np.float64)
     signal = draw(above.shape, 2)
-    back = np.asarray(conv_transpose(signal, kernel, layer, shape), np.float64)
+    back = np.asarray(conv_transpose(signal, kernel, layer=layer, input_shape=shape), np.float64)
     np.testing.assert_allclose((above * signal).sum(), (maps * back).sum(), rtol=1e-5)
 
 

@@ -39,7 +39,9 @@ ANALYSES = {
     "batch_size_within": lambda fn: occlusion.batch_size_within(fn, IMAGE, memory=8),
     "scan": _scan,
     "maximize": lambda fn: maximization.maximize(_maps(fn), IMAGE[None], jax.random.key(0), channel=0, steps=1),
-    "curves": lambda fn: invariance.curves(fn, IMAGE[None], invariance.TRANSFORMS["scale"], [1.0], size=4),
+    "curves": lambda fn: invariance.curves(
+        fn, IMAGE[None], transform=invariance.TRANSFORMS["scale"], amounts=[1.0], size=4
+    ),
     "sign_changes": lambda fn: correspondence.sign_changes(fn, IMAGE[None], np.full((1, 1, 2), 2.0), side=1),
     "sanity": _sanity,
 }

@@ -108,12 +108,14 @@ def write_log(folder):
 
 
 def write_record(folder):
-    recorded(folder, "fold", {"seed": 0}, lambda: {"accuracy": 0.5})
+    recorded(folder, "fold", key={"seed": 0}, compute=lambda: {"accuracy": 0.5})
 
 
 def read_record(folder):
     (path,) = folder.glob("fold-*.json")
-    return recorded(folder, path.name.split("-")[0], {"seed": 0}, lambda: pytest.fail("computed anew"))["key"]
+    return recorded(folder, path.name.split("-")[0], key={"seed": 0}, compute=lambda: pytest.fail("computed anew"))[
+        "key"
+    ]
 
 
 def write_pictures(folder):

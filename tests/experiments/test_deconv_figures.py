@@ -41,7 +41,7 @@ def _top(values, images, rows, columns):
 
 def _draw(layer, top, maps, source=None):
     source = source or make_data().validation
-    return strongest.project_and_cut(make_net(), source, top, np.array(maps), layer=layer)
+    return strongest.project_and_cut(make_net(), source, top, maps=np.array(maps), layer=layer)
 
 
 def _alone(layer, image, channel, position):

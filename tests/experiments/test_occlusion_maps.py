@@ -224,7 +224,7 @@ def test_other_images_are_the_maps_strongest_without_the_image_itself(trained):
     scenes = occlusion.choose_scenes(trained, data(), layer="conv2", num=len(IMAGES), seed=0, batch_size=8)
     scenes = occlusion.take(scenes, np.flatnonzero(scenes.indices == own))
     top = occlusion_maps.scans.scan(trained, source, ("conv2",), of="", k=4)["conv2"]
-    (projected,) = occlusion.project_maps(trained, source, scenes, top, layer="conv2", batch_size=3)
+    (projected,) = occlusion.project_maps(trained, source, scenes, strongest=top, layer="conv2", batch_size=3)
     assert projected.images.tolist() == np.argsort(-strongest[:, channel]).tolist()[:4] and projected.images[0] == own
     for index, projection in zip(projected.images, projected.projections, strict=True):
         trace = up(IMAGES[index : index + 1])[1]

@@ -79,7 +79,9 @@ def test_pretrained_rows_are_those_of_single_pictures(trained, photos):
 def test_what_was_done_is_skipped_and_only_that(trained, photos, monkeypatch):
     seen = []
     classify = transfer_learning.transfer_arms.classify
-    monkeypatch.setattr(transfer_learning.transfer_arms, "classify", lambda *a: seen.append(1) or classify(*a))
+    monkeypatch.setattr(
+        transfer_learning.transfer_arms, "classify", lambda *a, **k: seen.append(1) or classify(*a, **k)
+    )
     first = transfer_learning.run(config(trained, photos))
     assert len(seen) == 4
     again = transfer_learning.run(config(trained, photos, overwrite=True))
@@ -133,15 +135,16 @@ def test_scratch_training_takes_the_mean_of_its_own_pictures_and_stops_at_nonsen
     assert recipe == dataclasses.replace(RECIPE, **changes, annealing="cosine")
     nan = np.full((SIDE, SIDE, 3), np.nan, np.float32)
     with pytest.raises(FloatingPointError, match="loss=nan at step 1: training from scratch diverged"):
-        transfer_arms.train(recipe, TABLE, source, nan)
+        transfer_arms.train(recipe, TABLE, source=source, mean=nan)
 
 
 @pytest.mark.slow
 def test_from_scratch_a_stopped_fold_goes_on_after_its_last_epoch_to_the_same_bits(monkeypatch, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (17, SIDE, SIDE, 3), np.uint8)
-    fold = ArraySource(images, np.arange(17) % 3), np.full((SIDE, SIDE, 3), 120, np.float32)
+    mean = np.full((SIDE, SIDE, 3), 120, np.float32)
+    fold = {"source": ArraySource(images, np.arange(17) % 3), "mean": mean}
     recipe = dataclasses.replace(RECIPE, num_epochs=4, learning_rate=0.02, annealing="cosine")
-    whole = transfer_arms.train(recipe, TABLE, *fold)
+    whole = transfer_arms.train(recipe, TABLE, **fold)
 
     def train(*args):  # two steps an epoch
         for event in real(*args):
@@ -153,9 +156,9 @@ def test_from_scratch_a_stopped_fold_goes_on_after_its_last_epoch_to_the_same_bi
     real, steps, stop = loop.train, [], True
     monkeypatch.setattr(loop, "train", train)
     with pytest.raises(KeyboardInterrupt):
-        transfer_arms.train(recipe, TABLE, *fold, tmp_path)
+        transfer_arms.train(recipe, TABLE, **fold, folder=tmp_path)
     stop = False
-    params = transfer_arms.train(recipe, TABLE, *fold, tmp_path)
+    params = transfer_arms.train(recipe, TABLE, **fold, folder=tmp_path)
     assert steps == [1, 2, 3, 4, 5] + [5, 6, 7, 8]
     assert checkpoints.digest(params) == checkpoints.digest(whole)
 

@@ -91,7 +91,7 @@ def filter_without_flip(maps, kernel, layer, input_shape, flip=False):
 
 
 def filter_flipped_twice(maps, kernel, layer, input_shape):
-    return conv_transpose(maps, kernel[::-1, ::-1], layer, input_shape)
+    return conv_transpose(maps, kernel[::-1, ::-1], layer=layer, input_shape=input_shape)
 
 
 def undo_with_relu_after_the_filter(row, kernel, seen, signal, size, way, undo_filters=deconvnet._undo_filters):
@@ -122,7 +122,7 @@ def walk(at_top=None, rectify=jax.nn.relu, before_filter=None, after_filter=None
                         signal, switches, shape=size.filtered, size=row.pool.size, stride=row.pool.stride
                     )
                 signal = done(before_filter, rectify(signal), row, params, trace)
-                signal = conv_transpose(signal, kernel, row, size.input)
+                signal = conv_transpose(signal, kernel, layer=row, input_shape=size.input)
             else:
                 signal = done(before_filter, rectify(signal) if row.hidden else signal, row, params, trace)
                 signal = (signal @ kernel.T).reshape(-1, *size.input)
@@ -162,8 +162,8 @@ def norm_over(num_maps):
     return lambda maps, norm: contrast_norm(maps, dataclasses.replace(norm, num_maps=num_maps(norm.num_maps)))
 
 
-def dense_layer_dropping_logits(layer, params, maps, keys, dense_layer=network._dense_layer):
-    trace = dense_layer(layer, params, maps, keys)
+def dense_layer_dropping_logits(maps, *, layer, params, keys, dense_layer=network._dense_layer):
+    trace = dense_layer(maps, layer=layer, params=params, keys=keys)
     if layer.hidden or keys is None:
         return trace
     return zfjax.LayerTrace(network._dropout(trace.features, layer.dropout, keys))
@@ -179,9 +179,9 @@ def conv_of_reshaped(maps, kernel, layer):
     return conv(maps.transpose(0, 3, 1, 2).reshape(maps.shape), kernel, layer)
 
 
-def dense_layer_of_nchw(layer, params, maps, keys, dense_layer=network._dense_layer):
+def dense_layer_of_nchw(maps, *, layer, params, keys, dense_layer=network._dense_layer):
     maps = maps.transpose(0, 3, 1, 2) if maps.ndim == 4 else maps
-    return dense_layer(layer, params, maps, keys)
+    return dense_layer(maps, layer=layer, params=params, keys=keys)
 
 
 def undo_dense_to_nchw(row, kernel, signal, size, undo_filters=deconvnet._undo_filters):

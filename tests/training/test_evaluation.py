@@ -80,7 +80,7 @@ def test_a_row_that_is_not_finite_is_wrong_for_every_label_and_both_errors(value
     row = np.full((1, classes), 0.1, np.float32)
     row[0, 1] = value
     for label in range(classes):
-        errors = evaluation.update(evaluation.init(), jnp.array(row), jnp.array([label]), jnp.array([True]))
+        errors = evaluation.update(evaluation.init(), jnp.array(row), labels=jnp.array([label]), mask=jnp.array([True]))
         assert errors == (1, 1, 1)
 
 
@@ -88,21 +88,21 @@ def test_with_five_classes_or_fewer_no_finite_row_is_a_top5_error():
     for classes in (2, 5):
         rows = jnp.array(np.random.default_rng(0).random((6, classes)), jnp.float32)
         labels, mask = jnp.arange(6, dtype=jnp.int32) % classes, jnp.ones(6, bool)
-        errors = evaluation.update(evaluation.init(), rows, labels, mask)
+        errors = evaluation.update(evaluation.init(), rows, labels=labels, mask=mask)
         assert errors.top5 == 0 < errors.top1 and errors.count == 6
 
 
 def test_the_sixth_of_six_classes_is_a_top5_error_and_the_fifth_is_not():
     rows = jnp.array([[0.3, 0.25, 0.2, 0.15, 0.07, 0.03]] * 2, jnp.float32)
-    errors = evaluation.update(evaluation.init(), rows, jnp.array([4, 5]), jnp.ones(2, bool))
+    errors = evaluation.update(evaluation.init(), rows, labels=jnp.array([4, 5]), mask=jnp.ones(2, bool))
     assert errors == (2, 1, 2) and errors.shares() == {"top1": 1.0, "top5": 0.5}
 
 
 def test_masked_rows_count_for_nothing_and_counts_add_up():
     rows, labels = jnp.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]], jnp.float32), jnp.array([0, 1, 1])
-    once = evaluation.update(evaluation.init(), rows, labels, jnp.array([True, True, False]))
+    once = evaluation.update(evaluation.init(), rows, labels=labels, mask=jnp.array([True, True, False]))
     assert once == (1, 0, 2)
-    assert evaluation.update(once, rows, labels, jnp.array([False, True, True])) == (3, 0, 4)
+    assert evaluation.update(once, rows, labels=labels, mask=jnp.array([False, True, True])) == (3, 0, 4)
 
 
 def test_no_image_at_all_is_an_error():
@@ -200,7 +200,7 @@ def test_a_label_outside_the_logits_is_an_error_and_never_counts_as_right(label)
     rows, labels = jnp.full((2, 5), 0.2), np.array([0, label], np.int32)
     for call in (
         lambda: evaluation.rank_of_label(rows, labels),
-        lambda: evaluation.update(evaluation.init(), rows, labels, np.array([True, True])),
+        lambda: evaluation.update(evaluation.init(), rows, labels=labels, mask=np.array([True, True])),
         lambda: evaluation.errors_of_functions(
             [lambda x: x], [{"image": rows, "label": labels, "mask": np.array([True, True])}]
         ),
@@ -212,5 +212,5 @@ def test_a_label_outside_the_logits_is_an_error_and_never_counts_as_right(label)
             call()
     ranks = jax.jit(evaluation.rank_of_label)(rows, labels)
     assert ranks.tolist() == [0, 5]  # under jit, where no error can be raised, it is wrong
-    padded = evaluation.update(evaluation.init(), rows, labels, np.array([True, False]))
+    padded = evaluation.update(evaluation.init(), rows, labels=labels, mask=np.array([True, False]))
     assert (padded.top1, padded.count) == (0, 1)

@@ -149,7 +149,7 @@ def test_an_indivisible_batch_is_an_error_that_names_it():
 
 def test_the_first_of_several_hosts_needs_to_know_how_many_there_are():
     with pytest.raises(ValueError, match="coordinator='a:1' needs num_hosts and host"):
-        parallel.connect_hosts("a:1", 2, 2)
+        parallel.connect_hosts("a:1", num_hosts=2, host=2)
 
 
 def test_the_recipe_by_default_is_the_papers():

@@ -111,7 +111,9 @@ def test_pictures_that_the_net_was_trained_on_are_left_out(trained, photo_set, t
     key = frozen_features.duplicates_key(photo_set, seen, 0.95, size=SIDE)
     assert key["version"] == frozen_features.DUPLICATES_VERSION
     (kept,) = (tmp_path / "cache").iterdir()
-    assert records.recorded(tmp_path / "cache", "duplicates", key, dict)["photos"] == [3, 12] and kept.exists()
+    assert (
+        records.recorded(tmp_path / "cache", "duplicates", key=key, compute=dict)["photos"] == [3, 12] and kept.exists()
+    )
     with pytest.raises(TypeError, match="not callable"):  # they would be compared once more
         opened(0.96)
     nothing = ImageSet("seen", SIDE, ("a",), None, None, trained.mean, None, "print")
@@ -126,10 +128,10 @@ def test_a_record_is_computed_once_for_its_key(tmp_path):
         calls.append(1)
         return {"accuracy": len(calls) / 4}
 
-    first = records.recorded(tmp_path, "fold", {"k": 1}, compute)
+    first = records.recorded(tmp_path, "fold", key={"k": 1}, compute=compute)
     assert first["accuracy"] == 0.25 and first["key"] == {"k": 1} and first["seconds"] >= 0
-    assert records.recorded(tmp_path, "fold", {"k": 1}, compute) == first
-    assert records.recorded(tmp_path, "fold", {"k": 2}, compute)["accuracy"] == 0.5
+    assert records.recorded(tmp_path, "fold", key={"k": 1}, compute=compute) == first
+    assert records.recorded(tmp_path, "fold", key={"k": 2}, compute=compute)["accuracy"] == 0.5
     row = records.over_folds([{"accuracy": 0.25, "key": 1, "penalty": 3}, {"accuracy": 0.5, "penalty": 4}])
     assert row["folds"] == [25, 50] and row["mean"] == 37.5 and row["spread"] == pytest.approx(12.5 * 2**0.5)
     assert row["records"] == [{"penalty": 3}, {"penalty": 4}]
@@ -139,19 +141,19 @@ def test_a_record_is_computed_once_for_its_key(tmp_path):
 
 
 def test_a_damaged_record_is_named_and_so_is_one_of_another_key(tmp_path):
-    records.recorded(tmp_path, "fold", {"k": (1, 2)}, lambda: {"accuracy": 0.5})
+    records.recorded(tmp_path, "fold", key={"k": (1, 2)}, compute=lambda: {"accuracy": 0.5})
     (path,) = tmp_path.iterdir()
     data = path.read_bytes()
     for damaged in (data[:30], b"{", b"", b"\xff\xfe"):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=rf"{path} is damaged \(.*\); delete it, and it is computed again"):
-            records.recorded(tmp_path, "fold", {"k": (1, 2)}, dict)
+            records.recorded(tmp_path, "fold", key={"k": (1, 2)}, compute=dict)
     for other in (b"[1]", b"{}", data.replace(b"2", b"3")):
         path.write_bytes(other)
         with pytest.raises(ValueError, match=rf"{path} is .*(its key:|an object\);) delete it, and it is computed"):
-            records.recorded(tmp_path, "fold", {"k": (1, 2)}, dict)
+            records.recorded(tmp_path, "fold", key={"k": (1, 2)}, compute=dict)
     path.unlink()
-    assert records.recorded(tmp_path, "fold", {"k": (1, 2)}, lambda: {"accuracy": 0.7})["accuracy"] == 0.7
+    assert records.recorded(tmp_path, "fold", key={"k": (1, 2)}, compute=lambda: {"accuracy": 0.7})["accuracy"] == 0.7
 
 
 def test_photos_are_no_pictures_of_a_net_that_is_not_square(photo_set, tmp_path):

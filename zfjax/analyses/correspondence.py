@@ -322,7 +322,7 @@ def mask_squares(images: ArrayLike, places: ArrayLike, *, side: Size, fill: Arra
         place = f"places[{outside.argmax()}]=({y:g}, {x:g})"
         raise UserError(f"{place}: (y, x) inside the image of {height}x{width} pixels is needed")
     filled = jnp.asarray(occlusion.in_type_of(np.empty(images.shape[1:], images.dtype), fill))
-    return _paint(images, jnp.asarray(_first_pixels(places, sides)), sides, filled)
+    return _paint(images, filled, first=jnp.asarray(_first_pixels(places, sides)), sides=sides)
 
 
 def random_places(parts: np.ndarray, size: Size, *, side: Size, num: int, rng: np.random.Generator) -> np.ndarray:
@@ -368,7 +368,7 @@ def _first_pixels(places: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="sides")
-def _paint(images: jax.Array, first: jax.Array, sides: tuple[int, int], fill: jax.Array) -> jax.Array:
+def _paint(images: jax.Array, fill: jax.Array, *, first: jax.Array, sides: tuple[int, int]) -> jax.Array:
     def covered(axis: int) -> jax.Array:
         pixel = jnp.arange(images.shape[1 + axis])[None]
         return (first[:, axis, None] <= pixel) & (pixel < first[:, axis, None] + sides[axis])

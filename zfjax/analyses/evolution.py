@@ -175,7 +175,7 @@ def project(
     for epoch in _epochs(by_epoch):
         net = by_epoch[epoch]
         for layer, chosen in maps.items():
-            drawn[layer][epoch] = strongest.project_and_cut(net, source, tops[epoch][layer], chosen, layer=layer)
+            drawn[layer][epoch] = strongest.project_and_cut(net, source, tops[epoch][layer], maps=chosen, layer=layer)
     return drawn
 
 

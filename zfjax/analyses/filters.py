@@ -267,7 +267,7 @@ def look(net: Net, source: Source, state: State, *, num_maps: int, seed: int = 0
         if not top_activations.alive(state[second]).any():
             raise UserError(f"{net.name}: no validation image excites any map of {second}, so there is nothing to draw")
         maps = strongest.choose_maps(state[second], num_maps, seed)
-        drawn = strongest.project_and_cut(net, source, state[second], maps, layer=second)
+        drawn = strongest.project_and_cut(net, source, state[second], maps=maps, layer=second)
         units = [nets.unit_name(net, second, number) for number in maps]
     name = net.architecture.name if isinstance(net, nets.OfTable) else net.name
     called = own or (first.module or "the first weights",)

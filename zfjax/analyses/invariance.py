@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from zfjax import nets
 from zfjax.data import ImageSet, sets
-from zfjax.errors import UserError
+from zfjax.errors import UserError, saying_keywords
 from zfjax.features import Features, check_finite, in_batches, layer_words
 from zfjax.nets import Net, Size
 from zfjax.programs import as_partial
@@ -146,12 +146,13 @@ class Curves(NamedTuple):
     untransformed: np.ndarray | None  # float32 [N, K] the same at the identity
 
 
+@saying_keywords
 def curves(
     fn: Features,
     images: np.ndarray,
+    *,
     transform: Transform,
     amounts: ArrayLike,
-    *,
     size: Size,
     logits: str | None = None,
     batch_size: int = 32,

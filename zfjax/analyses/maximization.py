@@ -118,7 +118,16 @@ def maximize(
         raise UserError(f"unit={unit}: a channel is needed")
     place = place_of(fn, start, channel=channel, position=position)
     return _ascend(
-        fn, start, key, place, step_size, decay, bounds, steps=int(steps), jitter=int(jitter), blur=float(blur)
+        fn,
+        start,
+        key,
+        place=place,
+        step_size=step_size,
+        decay=decay,
+        bounds=bounds,
+        steps=int(steps),
+        jitter=int(jitter),
+        blur=float(blur),
     )
 
 
@@ -171,11 +180,11 @@ def _ascend(
     fn: Partial,
     start: jax.Array,
     key: jax.Array,
+    *,
     place: tuple[jax.Array, ...],
     step_size: float,
     decay: float,
     bounds: Bounds | None,
-    *,
     steps: int,
     jitter: int,
     blur: float,
@@ -355,7 +364,7 @@ def climb(
     """
     options: dict[str, Any] = {"steps": steps, "step_size": step_size, "jitter": jitter, "blur": blur, "decay": decay}
     check_climb(noise=noise, **options)
-    layer, channels = checked_units(net, units, layer, at_once)
+    layer, channels = checked_units(net, units, layer=layer, at_once=at_once)
     position = middle(net, layer)[1] if of == "unit" else None
     mean, prepare = crop_of_mean(net), prepare_of(net)
     climbed = climbed_function(net, layer, prepare)
@@ -374,7 +383,7 @@ def climb(
     return climbed_to(net, layer, maps=channels, **climbs, whole=of == "map", at_once=at_once)
 
 
-def checked_units(net: Net, units: Unit | Any, layer: str | None, at_once: int) -> tuple[str, np.ndarray]:
+def checked_units(net: Net, units: Unit | Any, *, layer: str | None, at_once: int) -> tuple[str, np.ndarray]:
     """(layer, int [M]) of units that `climb` can climb; UserError otherwise."""
     units = joined(units)
     unit = units if isinstance(units, Unit) else Unit(units)

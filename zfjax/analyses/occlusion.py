@@ -173,7 +173,7 @@ def sweep(
     flat = corners.reshape(-1, corners.shape[-1])
     num_batches = -(-len(flat) // batch_size)
     batch_size = -(-len(flat) // num_batches)  # equal batches, so that little of the last one is filling
-    answer, answers = _answer_to(fn, then, image, fill, square), []
+    answer, answers = _answer_to(fn, then, image, fill=fill, square=square), []
     for start in range(0, len(flat), batch_size):
         rows = flat[start : start + batch_size]
         filled = np.concatenate([rows, np.repeat(rows[:1], batch_size - len(rows), axis=0)])
@@ -204,7 +204,7 @@ def batch_size_within(fn: Features, image: np.ndarray, *, memory: int, then: Cal
       True
     """
     corner = np.zeros((1, np.ndim(image) - 1), np.int32)
-    planned = _answer.lower(*_arguments(fn, then, image, 0.0, 1), corner).compile().memory_analysis()
+    planned = _answer.lower(*_arguments(fn, then, image, fill=0.0, square=1), corner).compile().memory_analysis()
     assert planned is not None  # all of JAX's own backends tell
     needed = max(1, planned.temp_size_in_bytes + planned.output_size_in_bytes)
     if needed > memory * MIB:
@@ -403,7 +403,7 @@ def _as_picture(values: np.ndarray) -> np.ndarray:
 
 
 def _arguments(
-    fn: Features, then: Callable[[Any], Any] | None, image: np.ndarray, fill: Any, square: Sides
+    fn: Features, then: Callable[[Any], Any] | None, image: np.ndarray, *, fill: Any, square: Sides
 ) -> tuple[Any, ...]:
     image, squares = np.asarray(image), _each("square", square, np.ndim(image) - 1)
     functions = as_partial(fn), as_partial(_as_it_is if then is None else then)
@@ -418,10 +418,10 @@ SAVING = 1.2  # times the work that has to be saved, before parts of maps are co
 
 
 def _answer_to(
-    fn: Features, then: Callable[[Any], Any] | None, image: np.ndarray, fill: Any, square: Sides
+    fn: Features, then: Callable[[Any], Any] | None, image: np.ndarray, *, fill: Any, square: Sides
 ) -> Callable[[np.ndarray], Any]:
     """What `fn` and `then` give of the image with the square at corners int32 [B, n], by the way that takes less."""
-    *arguments, squares = _arguments(fn, then, image, fill, square)
+    *arguments, squares = _arguments(fn, then, image, fill=fill, square=square)
     table = arguments[0].func
     if isinstance(table, features.LayersOfTable) and len(squares) == 2:
         sides = tuple(squares.tolist())
@@ -610,7 +610,7 @@ def images_within(net: Net, layer: str, memory: int, *, most: int) -> int:
 def places_within(net: Net, layer: str, memory: int) -> int:
     """Places of the square that a batch of `sweep_all` may hold within `memory` MiB; UserError where it is not one."""
     number = np.int32(0)  # all maps and classes need the same memory
-    watched = _watching(net, layer, number, number)
+    watched = _watching(net, layer=layer, channel=number, label=number)
     return batch_size_within(_answers(net, layer), _empty_image(net), memory=memory, then=watched)
 
 
@@ -645,7 +645,10 @@ def sweep_all(
     swept, fn = [], _answers(net, layer)
     for n, (channel, label) in enumerate(zip(scenes.looks.channel, scenes.labels, strict=True)):
         options: dict[str, Any] = {"square": square, "batch_size": batch_size, "on_batch": on_batch}
-        options |= {"fill": fill(scenes.views, n).image, "then": _watching(net, layer, channel, label)}
+        options |= {
+            "fill": fill(scenes.views, n).image,
+            "then": _watching(net, layer=layer, channel=channel, label=label),
+        }
         swept.append(sweep(fn, scenes.views.images[n], corners, **options))
     whole: Swept = jax.tree.map(lambda *maps: np.stack(maps), *swept)
     logits = nets.logits_layer(net)
@@ -657,8 +660,8 @@ def project_maps(
     net: Net,
     source: Source,
     scenes: Scenes,
-    strongest: TopActivations,
     *,
+    strongest: TopActivations,
     layer: str,
     num_others: int = NUM_OTHERS,
     batch_size: int = 16,
@@ -745,7 +748,7 @@ def _looking(net: Net, layer: str) -> Partial:
     return Partial(bound(look, layer=layer, logits=nets.logits_layer(net)), _answers(net, layer))
 
 
-def _watching(net: Net, layer: str, channel: Any, label: Any) -> Partial:
+def _watching(net: Net, *, layer: str, channel: Any, label: Any) -> Partial:
     """`watch` of what the network's features are."""
     return Partial(bound(watch, layer=layer, logits=nets.logits_layer(net)), channel, label)
 

@@ -125,7 +125,7 @@ def climb(
     options = (options or Options()).check()
     if not _RULES["starts"].holds(starts):
         raise UserError(f"starts={starts!r}: {_RULES['starts'].words} is needed")
-    layer, channels = maximization.checked_units(net, units, layer, at_once)
+    layer, channels = maximization.checked_units(net, units, layer=layer, at_once=at_once)
     maps = np.repeat(channels, starts)
     mean, prepare = maximization.crop_of_mean(net), maximization.prepare_of(net)
     position = maximization.middle(net, layer)[1]
@@ -141,7 +141,16 @@ def climb(
         chosen = np.resize(np.arange(first, min(first + num, len(maps))), num)  # filled up: compiled once
         start = jax.ShapeDtypeStruct((num, *mean.shape), mean.dtype)
         place = maximization.place_of(fns[-1], start, channel=maps[chosen], position=position)
-        ascent = _ascend(fns, keys[chosen], place, mean, axes, options.rate, moves, steps=int(options.steps))
+        ascent = _ascend(
+            fns,
+            keys[chosen],
+            place=place,
+            mean=mean,
+            colours=axes,
+            rate=options.rate,
+            moves=moves,
+            steps=int(options.steps),
+        )
         for rows, new in ((begun, ascent.starts), (ends, ascent.ends), (paths, ascent.path.T)):
             rows.append(np.asarray(new)[: len(maps) - first])
     climbs = {name: np.concatenate(of) for name, of in (("starts", begun), ("ends", ends), ("paths", paths))}
@@ -200,12 +209,12 @@ def _key_of(key: jax.Array, channel: jax.Array, start: jax.Array) -> jax.Array:
 def _ascend(
     fns: tuple[Partial, ...],
     keys: jax.Array,
+    *,
     place: tuple[jax.Array, ...],
     mean: jax.Array,
     colours: jax.Array,
     rate: float,
     moves: Moves,
-    *,
     steps: int,
 ) -> _Ascent:
     """All together; `fns` are what the first steps climb, and then the others; or one for all."""

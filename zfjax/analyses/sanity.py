@@ -325,7 +325,7 @@ def draw_all(net: Net, images: np.ndarray, *, layer: str, key: jax.Array) -> Dra
     signals = signals_of(trained)
     drawn: Drawn = {"units": explain_units(trained), "anew": {}, "switches": {}}
     other = None
-    for name, other in _redrawn(net, layer, images, key):
+    for name, other in _redrawn(net, images, layer=layer, key=key):
         drawn["anew"][name] = explain(other, *signals[asked_of(drawn)])
     if other is not None:
         drawn["untrained"] = explain_units(other)  # the last of them
@@ -371,7 +371,7 @@ def _ways_of_table(params: Params, images: np.ndarray, *, architecture: Architec
     return Ways({name: of_layer.features for name, of_layer in trace.items()}, down)
 
 
-def _redrawn(net: Net, layer: str, images: np.ndarray, key: jax.Array) -> Iterator[tuple[str, Ways]]:
+def _redrawn(net: Net, images: np.ndarray, *, layer: str, key: jax.Array) -> Iterator[tuple[str, Ways]]:
     """(name, ways) of the network as more of its weights are drawn anew; nothing where they cannot be."""
     if isinstance(net, OfTable):
         for name, params in cascade(net.params, key, architecture=net.architecture):

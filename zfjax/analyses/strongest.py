@@ -16,7 +16,7 @@ from zfjax.analyses.top_activations import TopActivations
 from zfjax.architecture import ReceptiveField
 from zfjax.data import Source, name_of
 from zfjax.deconvnet import Way
-from zfjax.errors import UserError
+from zfjax.errors import UserError, saying_keywords
 from zfjax.nets import Net
 from zfjax.pixels import cut
 from zfjax.units import Unit
@@ -105,8 +105,9 @@ class Strongest(NamedTuple):
     tied: np.ndarray = np.zeros(0, int)  # [M, k] places with the image's maximum, the first of which is projected
 
 
+@saying_keywords
 def project_and_cut(
-    net: Net, source: Source, top: TopActivations, maps: np.ndarray, *, layer: str, way: Way = "deconvnet"
+    net: Net, source: Source, top: TopActivations, *, maps: np.ndarray, layer: str, way: Way = "deconvnet"
 ) -> Strongest:
     """Project each of the strongest activations of `maps` alone, and cut out what its unit sees.
 
@@ -155,7 +156,7 @@ def project_and_cut(
     largest[drawn] = np.abs(pictures).max(axis=(1, 2, 3), initial=0)
     tied, rounding = np.zeros(drawn.shape, int), np.zeros(len(drawn), bool)
     if drawn.any():
-        tied[drawn] = _ties(net.features([layer]), layer, views.images, which, channels[drawn])
+        tied[drawn] = _ties(net.features([layer]), views.images, layer=layer, which=which, channels=channels[drawn])
         first = np.flatnonzero((largest > 0).any(axis=1))  # of these maps the largest picture is looked at again
         chosen = (np.cumsum(drawn).reshape(drawn.shape) - 1)[first, largest[first].argmax(axis=1)]
         chosen = np.resize(
@@ -167,7 +168,7 @@ def project_and_cut(
             net, views.images, units=some, pictures=pictures[chosen], values=values[drawn][chosen], **options
         )
         rounding[first] = again[: len(first)]
-    boxes = boxes_of(net.receptive_field(layer), nets.size_of(net.image_size), rows, columns)
+    boxes = boxes_of(net.receptive_field(layer), nets.size_of(net.image_size), rows=rows, columns=columns)
 
     def cut_all(sheets: np.ndarray, fill: float) -> np.ndarray:
         top, left, bottom, right = boxes[0, 0]
@@ -229,7 +230,9 @@ def is_rounding(
     return rounding
 
 
-def _ties(fn: features.Features, layer: str, images: np.ndarray, which: np.ndarray, channels: np.ndarray) -> np.ndarray:
+def _ties(
+    fn: features.Features, images: np.ndarray, *, layer: str, which: np.ndarray, channels: np.ndarray
+) -> np.ndarray:
     """In how many places of its map of its image each maximum stands. `which`, `channels` [N] -> int [N]"""
     ties, answer = np.zeros(len(which), int), features.jitted(fn)
     for rows in features.full_batches(len(images), AT_ONCE):
@@ -330,7 +333,9 @@ def arrays(strongest: Strongest) -> Iterator[tuple[str, np.ndarray]]:
     return ((name, field) for name, field in zip(strongest._fields, strongest, strict=True) if field is not None)
 
 
-def boxes_of(field: ReceptiveField | None, size: tuple[int, int], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def boxes_of(
+    field: ReceptiveField | None, size: tuple[int, int], *, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
     """int [M, k, 4]: the receptive field of each place, or the picture of `size` where that is not larger."""
     if field is None or field.holds(size):
         return np.broadcast_to([0, 0, *size], (*rows.shape, 4))

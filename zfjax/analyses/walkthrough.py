@@ -199,7 +199,9 @@ def stage_of(
     title, leaves = f"map {chosen} of {row.features}", f"transposed {row.kernel}x{row.kernel} filters"
     if not row.pool:
         return Stage(name, title, leaves, up, down, unpooled, rectified, None, None, None)
-    switches, read = (values[0, ..., chosen] for values in (trace[name].switches, pool_input(net, images, trace, name)))
+    switches, read = (
+        values[0, ..., chosen] for values in (trace[name].switches, pool_input(net, images, trace=trace, name=name))
+    )
     return Stage(name, title, leaves, up, down, unpooled, rectified, row.pool, switches, read)
 
 
@@ -209,7 +211,7 @@ def in_rows(units: np.ndarray) -> np.ndarray:
     return units.reshape(rows, -1)
 
 
-def pool_input(net: nets.OfTable, images: np.ndarray, trace: ReadTrace, name: str) -> np.ndarray:
+def pool_input(net: nets.OfTable, images: np.ndarray, *, trace: ReadTrace, name: str) -> np.ndarray:
     """What the pool of a layer read on the way up, from what the layer below handed on: [1, H', W', C]."""
     names, row = net.architecture.layer_names, net.architecture.layer(name)
     assert isinstance(row, Conv)

@@ -41,16 +41,18 @@ def draw_all(
     net: Net,
     source: Source,
     page: site.Site,
+    *,
     measured: Mapping[str, Measured],
     options: Options,
-    *,
     key: str,
     progress: bool,
 ) -> dict[str, Drawn]:
     """Draw the sheets of all units and the whole images, some units at a time; what is there already stays."""
 
     def draw(number: int, layer: str, channels: np.ndarray, part: Measured) -> Drawn:
-        return _draw_block(net, source, page, number, layer, channels, part, options, key)
+        return _draw_block(
+            net, source, page, number=number, layer=layer, channels=channels, part=part, options=options, key=key
+        )
 
     height, width = nets.size_of(net.image_size)
     of_unit = 4 * options.num_images * height * width * nets.num_channels(net)
@@ -84,6 +86,7 @@ def _draw_block(
     net: Net,
     source: Source,
     page: site.Site,
+    *,
     number: int,
     layer: str,
     channels: np.ndarray,
@@ -96,9 +99,9 @@ def _draw_block(
     names = [site.sheet_of(number, m, kind) for m in excited for kind in ("patch", *options.ways)]
     names += [site.image_of(index) for index in np.unique(part.images[part.images >= 0])]
     belongs = json.dumps([key, layer, channels.tolist(), files.digest([part.images, part.values])])
-    if (kept := _kept(page, notes, belongs, names)) is not None:
+    if (kept := _kept(page, notes, belongs=belongs, names=names)) is not None:
         return kept
-    block = sprites.draw(net, source, layer, channels, part, options.ways)
+    block = sprites.draw(net, source, layer=layer, channels=channels, measured=part, ways=options.ways)
     alive = set(excited.tolist())
     for m, kind, data in sprites.sheets(block, options.tile, options.quality):
         if int(channels[m]) in alive:
@@ -113,13 +116,15 @@ def _draw_block(
         "resemblance": block.resemblance,
         "object": np.full((num, 2), np.nan, np.float32) if block.on_object is None else block.on_object,
         "parts": np.zeros((num, 0, 2), np.float32) if block.on_parts is None else block.on_parts,
-        "grey": _grey(net, source, layer, channels, part) if options.grey else np.full(num, np.nan, np.float32),
+        "grey": _grey(net, source, layer=layer, channels=channels, part=part)
+        if options.grey
+        else np.full(num, np.nan, np.float32),
     }
     files.save_arrays(notes, {**drawn, "key": np.array(belongs)})
     return drawn
 
 
-def _kept(page: site.Site, notes: Path, belongs: str, names: Sequence[str]) -> Drawn | None:
+def _kept(page: site.Site, notes: Path, *, belongs: str, names: Sequence[str]) -> Drawn | None:
     """What was noted of units that are drawn already; None where they are not, or of something else."""
     if not notes.exists():
         return None
@@ -131,8 +136,8 @@ def draw_epochs(
     epochs: Mapping[int, Net],
     source: Source,
     page: site.Site,
-    measured: Mapping[str, Measured],
     *,
+    measured: Mapping[str, Measured],
     key: str,
     progress: bool,
 ) -> dict[str, Drawn]:
@@ -148,9 +153,9 @@ def draw_epochs(
         belongs = json.dumps([key, layer, channels.tolist(), images.tolist(), fingerprints])
         notes = page.folder / "scan" / f"epochs-{number}-{channels[0]}.npz"
         sheets = [site.sheet_of(number, m, "epochs") for m in channels[images >= 0]]
-        if (kept := _kept(page, notes, belongs, sheets)) is not None:
+        if (kept := _kept(page, notes, belongs=belongs, names=sheets)) is not None:
             return kept
-        drawn = _epochs_of(epochs, source, page, number, layer, channels, images)
+        drawn = _epochs_of(epochs, source, page, number=number, layer=layer, channels=channels, images=images)
         files.save_arrays(notes, {**drawn, "key": np.array(belongs)})
         return drawn
 
@@ -161,9 +166,9 @@ def draw_ascents(
     net: Net,
     source: Source,
     page: site.Site,
+    *,
     measured: Mapping[str, Measured],
     options: Options,
-    *,
     key: str,
     progress: bool,
 ) -> dict[str, Drawn]:
@@ -179,7 +184,7 @@ def draw_ascents(
         belongs = json.dumps([key, layer, channels.tolist(), alive.tolist(), options.ascent])
         notes = page.folder / "scan" / f"ascent-{number}-{channels[0]}.npz"
         sheets = [site.sheet_of(number, m, "ascent") for m in alive]
-        if (kept := _kept(page, notes, belongs, sheets)) is not None:
+        if (kept := _kept(page, notes, belongs=belongs, names=sheets)) is not None:
             return kept
         reached = np.full((len(channels), options.ascent), np.nan, np.float32)
         if len(alive):
@@ -198,6 +203,7 @@ def _epochs_of(
     epochs: Mapping[int, Net],
     source: Source,
     page: site.Site,
+    *,
     number: int,
     layer: str,
     channels: np.ndarray,
@@ -226,7 +232,7 @@ def _epochs_of(
     return {"values": values, "scales": scales}
 
 
-def _grey(net: Net, source: Source, layer: str, channels: np.ndarray, part: Measured) -> np.ndarray:
+def _grey(net: Net, source: Source, *, layer: str, channels: np.ndarray, part: Measured) -> np.ndarray:
     """float32 [u]: the share of the units' activations in their strongest images that stays when these are grey."""
     drawn = part.images >= 0
     indices, which = np.unique(part.images[drawn], return_inverse=True)

@@ -197,8 +197,8 @@ def _build(
     maxima = scan(
         net,
         source,
-        layers,
-        (folder / "scan" if work is None else work) / f"atlas-{files.hash_of(f'{key} {layers}'.encode())[:16]}",
+        layers=layers,
+        folder=(folder / "scan" if work is None else work) / f"atlas-{files.hash_of(f'{key} {layers}'.encode())[:16]}",
         key=key,
         batch_size=options.batch_size,
         save_every=options.save_every,
@@ -207,35 +207,40 @@ def _build(
     classes = _named(classes, maxima.labels)
     clock("scan")
     shapes = nets.shapes_of(net, layers)
-    measured = {layer: _measured(maxima, layer, shapes[layer], options.num_images, len(classes)) for layer in layers}
+    measured = {
+        layer: _measured(maxima, layer=layer, shape=shapes[layer], k=options.num_images, num_classes=len(classes))
+        for layer in layers
+    }
     clock("measures")
     belongs = json.dumps(
         [key, len(source), options.ways, options.num_images, options.grey, options.tile, options.quality]
     )
-    drawn = drawing.draw_all(net, source, page, measured, options, key=belongs, progress=progress)
-    units = {layer: records.records_of(net, layer, measured[layer], drawn[layer]) for layer in layers}
+    drawn = drawing.draw_all(net, source, page, measured=measured, options=options, key=belongs, progress=progress)
+    units = {layer: records.records_of(net, layer, measured=measured[layer], drawn=drawn[layer]) for layer in layers}
     clock("pictures")
     if epochs:
-        drawn_then = drawing.draw_epochs(epochs, source, page, measured, key=belongs, progress=progress)
+        drawn_then = drawing.draw_epochs(epochs, source, page, measured=measured, key=belongs, progress=progress)
         _add(units, records.epochs_of(drawn_then))
         clock("epochs")
     if options.ascent:
-        climbed = drawing.draw_ascents(net, source, page, measured, options, key=belongs, progress=progress)
+        climbed = drawing.draw_ascents(
+            net, source, page, measured=measured, options=options, key=belongs, progress=progress
+        )
         _add(units, records.ascents_of(climbed))
         clock("ascent")
     _add(units, records.wires(net, layers))
-    facts = records.facts_of(net, source, of, classes, measured, units, options=options)
+    facts = records.facts_of(net, source, of=of, classes=classes, measured=measured, records=units, options=options)
     facts["epochs"] = list(epochs)
     facts["compare"] = None
     if beside is not None:
         matched, facts["compare"] = _matched(maxima, beside)
         _add(units, matched)
     clock("records")
-    of_images = records.images_of(net, source, maxima, measured)
+    of_images = records.images_of(net, source, maxima=maxima, measured=measured)
     if options.num_occluded:
-        records.add_occlusion(net, source, of_images, options.num_occluded, progress=progress)
+        records.add_occlusion(net, source, of_images, num=options.num_occluded, progress=progress)
         clock("occlusion")
-    _write(net, page, measured, units, of_images, facts, options)
+    _write(net, page, measured=measured, units=units, images=of_images, facts=facts, options=options)
     clock("site")
     return _Built(Atlas(page.folder, facts, units, seconds), maxima)
 
@@ -355,7 +360,7 @@ def _named(classes: tuple[str, ...], labels: np.ndarray) -> tuple[str, ...]:
     return classes or tuple(map(str, range(num)))
 
 
-def _measured(maxima: Maxima, layer: str, shape: tuple[int, ...], k: int, num_classes: int) -> Measured:
+def _measured(maxima: Maxima, *, layer: str, shape: tuple[int, ...], k: int, num_classes: int) -> Measured:
     """Of all units of a layer, some at a time."""
     size = (shape[0], shape[1]) if len(shape) == 3 else (1, 1)
     parts = [
@@ -370,6 +375,7 @@ def _measured(maxima: Maxima, layer: str, shape: tuple[int, ...], k: int, num_cl
 def _write(
     net: Net,
     page: site.Site,
+    *,
     measured: Mapping[str, Measured],
     units: Mapping[str, Sequence[Mapping[str, Any]]],
     images: Mapping[int, Mapping[str, Any]],

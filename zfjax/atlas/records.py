@@ -33,7 +33,7 @@ SQUARES = 6  # squares that would stand side by side in an occluded image
 EMBEDS = "The site embeds the pictures that it shows: pass it on only where those may go."
 
 
-def records_of(net: Net, layer: str, measured: Measured, drawn: Drawn) -> list[dict[str, Any]]:
+def records_of(net: Net, layer: str, *, measured: Measured, drawn: Drawn) -> list[dict[str, Any]]:
     """What the site says of each unit of a layer."""
     records = []
     for m in range(len(measured.strength)):
@@ -102,11 +102,11 @@ def _largest(of: tuple[str, np.ndarray], m: int) -> dict[str, Any]:
 def facts_of(
     net: Net,
     source: Source,
+    *,
     of: Mapping[str, Any],
     classes: Sequence[str],
     measured: Mapping[str, Measured],
     records: Mapping[str, Sequence[Mapping[str, Any]]],
-    *,
     options: Options,
 ) -> dict[str, Any]:
     """What the overview says."""
@@ -217,7 +217,9 @@ def ascents_of(drawn: Mapping[str, Drawn]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def images_of(net: Net, source: Source, maxima: Maxima, measured: Mapping[str, Measured]) -> dict[int, dict[str, Any]]:
+def images_of(
+    net: Net, source: Source, *, maxima: Maxima, measured: Mapping[str, Measured]
+) -> dict[int, dict[str, Any]]:
     """{index: what the site says of it} of each image that is shown."""
     indices = np.unique(np.concatenate([of.images[of.images >= 0] for of in measured.values()]))
     images: dict[int, dict[str, Any]] = {}
@@ -236,7 +238,7 @@ def images_of(net: Net, source: Source, maxima: Maxima, measured: Mapping[str, M
     return images
 
 
-def add_occlusion(net: Net, source: Source, images: Mapping[int, dict[str, Any]], num: int, *, progress: bool) -> None:
+def add_occlusion(net: Net, source: Source, images: Mapping[int, dict[str, Any]], *, num: int, progress: bool) -> None:
     """Add "occlusion" to the first `num` images: the probability of what the network says with a square at each place.
 
     The square shows the image's mean colour.

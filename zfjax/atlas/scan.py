@@ -51,9 +51,9 @@ class _State(TypedDict):
 def scan(
     net: Net,
     source: Source,
+    *,
     layers: Sequence[str],
     folder: Path,
-    *,
     key: str,
     batch_size: int = 64,
     save_every: float = 30.0,

@@ -39,7 +39,9 @@ class Block(NamedTuple):
     indices: np.ndarray  # int [images of `views`] their indices
 
 
-def draw(net: Net, source: Source, layer: str, channels: np.ndarray, measured: Measured, ways: Sequence[Way]) -> Block:
+def draw(
+    net: Net, source: Source, *, layer: str, channels: np.ndarray, measured: Measured, ways: Sequence[Way]
+) -> Block:
     """Carry the strongest activations of some units down to the pixels, each alone, and cut out what they see.
 
     Args:
@@ -55,7 +57,7 @@ def draw(net: Net, source: Source, layer: str, channels: np.ndarray, measured: M
     rows, columns = np.divmod(measured.places, shape[1] if len(shape) == 3 else 1)
     of = np.broadcast_to(channels[:, None], drawn.shape)[drawn]
     units = Unit(of, (rows[drawn], columns[drawn]) if len(shape) == 3 else None)
-    boxes = strongest.boxes_of(net.receptive_field(layer), nets.size_of(net.image_size), rows, columns)
+    boxes = strongest.boxes_of(net.receptive_field(layer), nets.size_of(net.image_size), rows=rows, columns=columns)
     height, width = boxes[0, 0, 2:] - boxes[0, 0, :2]
 
     def cut_all(sheets: np.ndarray, fill: float) -> np.ndarray:
@@ -79,7 +81,17 @@ def draw(net: Net, source: Source, layer: str, channels: np.ndarray, measured: M
         projections = np.zeros((*drawn.shape, height, width, pictures.shape[-1]), pictures.dtype)
         for place, picture, box in zip(np.argwhere(drawn), pictures, boxes[drawn], strict=True):
             projections[tuple(place)] = cut(picture, tuple(box.tolist()), 0.0)
-        rounding = _rounding(net, views.images, layer, way, units, which, pictures, measured, drawn)
+        rounding = _rounding(
+            net,
+            views.images,
+            layer=layer,
+            way=way,
+            units=units,
+            which=which,
+            pictures=pictures,
+            measured=measured,
+            drawn=drawn,
+        )
         by_way[way] = Strongest(
             maps=channels,
             values=measured.values,
@@ -105,6 +117,7 @@ def draw(net: Net, source: Source, layer: str, channels: np.ndarray, measured: M
 def _rounding(
     net: Net,
     images: np.ndarray,
+    *,
     layer: str,
     way: Way,
     units: Unit,

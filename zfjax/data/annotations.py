@@ -26,8 +26,8 @@ class AnnotatedSource(FolderSource):
 
     way_on = ""  # without one of them there is no set
 
-    def __init__(self, files: Sequence[Path], parts: np.ndarray, size: int | tuple[int, int], channels: int = 3):
-        super().__init__(files, np.full(len(files), UNKNOWN), size, channels)
+    def __init__(self, files: Sequence[Path], parts: np.ndarray, *, size: int | tuple[int, int], channels: int = 3):
+        super().__init__(files, np.full(len(files), UNKNOWN), size=size, channels=channels)
         self._parts = parts
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -82,6 +82,6 @@ def open_annotations(path: Path, net: Viewer) -> tuple[ImageSet, list[str]]:
             part = f"{keys[hidden.argmax()]} of {file.name}"
             raise UserError(f"annotations={str(path)!r}: {part} lies outside the centre, which the net sees")
     digest = hashlib.blake2b(text + b"".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
-    source = AnnotatedSource(files, places[..., ::-1], net.picture_size, num_channels(net))
+    source = AnnotatedSource(files, places[..., ::-1], size=net.picture_size, channels=num_channels(net))
     data = ImageSet(path.stem, net.picture_size, (), None, source, None, None, digest)
     return data, [key.replace("_", " ") for key in keys]

@@ -142,7 +142,7 @@ def find_splits(source: Path, val_share: float | None = None) -> dict[str, Split
             )
         train = splits["train"]
         for split, name in (("train", "the rest"), ("validation", f"{val_share:.0%} of each class")):
-            listed = functools.partial(_share_of, train, val_share, split == "validation")
+            listed = functools.partial(_share_of, train, share=val_share, held_out=split == "validation")
             splits[split] = Split(f"{name} of {train.where}", listed, train.path)
     return splits
 
@@ -152,16 +152,16 @@ def beside(source: Path, splits: Mapping[str, Split], left_out: LeftOut, *, ours
     source = source.resolve()
     taken = {split.path.resolve() for split in splits.values()} | {ours.resolve()}
     if source not in taken:
-        _beside(source, source, taken, left_out)
+        _beside(source, source, taken=taken, left_out=left_out)
 
 
-def _beside(folder: Path, source: Path, taken: set[Path], left_out: LeftOut) -> None:
+def _beside(folder: Path, source: Path, *, taken: set[Path], left_out: LeftOut) -> None:
     for path in sorted(folder.iterdir()):
         name = path.relative_to(source).as_posix()
         if path in taken:
             continue
         if any(path in split.parents for split in taken):
-            _beside(path, source, taken, left_out)
+            _beside(path, source, taken=taken, left_out=left_out)
         elif is_hidden(path.name):
             left_out.add_hidden(path, name)
         elif path.is_dir():
@@ -248,13 +248,13 @@ def _of_tfds(source: Path) -> dict[str, Split]:
         raise UserError(f"--source {folder} holds TFDS's {info.name!r}: imagenet2012 is needed")
     names = tuple(info.features["label"].names)
     return {
-        split: Split(f"{folder} ({split})", functools.partial(_of_records, info, names, split), source)
+        split: Split(f"{folder} ({split})", functools.partial(_of_records, info, names=names, split=split), source)
         for split in TARS
         if split in info.splits
     }
 
 
-def _of_records(info: Any, names: tuple[str, ...], split: str, left_out: LeftOut) -> Iterator[RecordPhoto]:
+def _of_records(info: Any, left_out: LeftOut, *, names: tuple[str, ...], split: str) -> Iterator[RecordPhoto]:
     del left_out  # every record is a photo
     photos = []
     for file, count in tfds_records.shards_of(info, split):
@@ -292,7 +292,7 @@ def _flat(folder: Path, left_out: LeftOut) -> Iterator[Photo]:
     yield from sorted(photos, key=_by_class)
 
 
-def _share_of(train: Split, share: float, held_out: bool, left_out: LeftOut) -> Iterator[AnyPhoto]:
+def _share_of(train: Split, left_out: LeftOut, *, share: float, held_out: bool) -> Iterator[AnyPhoto]:
     """The `held_out` photos, or the rest: of each class the first ones in the order of a hash of their names."""
     chosen: list[AnyPhoto] = []
     for name, of_class in itertools.groupby(train(LeftOut() if held_out else left_out), key=lambda photo: photo.folder):

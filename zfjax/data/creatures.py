@@ -129,7 +129,7 @@ def to_creature(pose: Pose, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.
     return pose.mirror * (cos * dx + sin * dy), cos * dy - sin * dx
 
 
-def blob(x: jax.Array, y: jax.Array, half: Numbers, lobes: Numbers = None) -> jax.Array:
+def blob(x: jax.Array, y: jax.Array, *, half: Numbers, lobes: Numbers = None) -> jax.Array:
     """Distance to an ellipse [half width, half height], its radius waved by `lobes`; negative inside."""
     u, v = x / (half[0] + 1e-4), y / (half[1] + 1e-4)
     radius = jnp.sqrt(u * u + v * v) + 1e-4
@@ -146,7 +146,7 @@ def blob(x: jax.Array, y: jax.Array, half: Numbers, lobes: Numbers = None) -> ja
     return (radius - edge) * stretch / jnp.sqrt(1 + (slope / edge) ** 2)
 
 
-def cone(x: jax.Array, y: jax.Array, a: Numbers, b: Numbers) -> jax.Array:
+def cone(x: jax.Array, y: jax.Array, *, a: Numbers, b: Numbers) -> jax.Array:
     """Distance to the hull of two discs, each (x, y, radius), nearly; negative inside."""
     ex, ey = b[0] - a[0], b[1] - a[1]
     along = jnp.clip(((x - a[0]) * ex + (y - a[1]) * ey) / (ex * ex + ey * ey + 1e-6), 0, 1)
@@ -164,7 +164,7 @@ def paint(canvas: jax.Array, colour: Colour, share: jax.Array) -> jax.Array:
     return canvas + share[None] * (colour - canvas)
 
 
-def pattern(x: jax.Array, y: jax.Array, skin: Numbers, pixel: Number) -> jax.Array:
+def pattern(x: jax.Array, y: jax.Array, *, skin: Numbers, pixel: Number) -> jax.Array:
     """Share of the second colour, 0..1 [H, W], of a texture (see Creature.skin), soft over one pixel."""
     turn, cycles, fold, across, along, product, rings, constant = skin
     x = x + fold * (jnp.abs(x) - x)
@@ -203,14 +203,14 @@ def colour_pair(draws: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def draw_creature(
-    draws: jax.Array, canvas: jax.Array, creature: Creature, pose: Pose, x: jax.Array, y: jax.Array
+    draws: jax.Array, canvas: jax.Array, creature: Creature, *, pose: Pose, x: jax.Array, y: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Paint from back to front, coloured by draws [PAINT_DRAWS] in 0..1; returns canvas and share of each pixel."""
     u, v = to_creature(pose, x, y)
     pixel = 1 / (x.shape[0] * pose.scale)
     first, second = colour_pair(draws[:COLOUR_DRAWS])
     pale, nose_colour = 0.45 * first + 0.55 * WHITE, hsv(draws[-2], 0.7, 0.75)
-    skin = paint(jnp.broadcast_to(first, canvas.shape), second, pattern(u, v, creature.skin, pixel))
+    skin = paint(jnp.broadcast_to(first, canvas.shape), second, pattern(u, v, skin=creature.skin, pixel=pixel))
     sun = np.pi * (1 + draws[-1])  # from somewhere above
     slope = jnp.clip(((x - pose.centre[0]) * jnp.cos(sun) + (y - pose.centre[1]) * jnp.sin(sun)) / pose.scale, -1, 1)
     skin = skin * (1 + 0.2 * slope)[None]
@@ -221,27 +221,27 @@ def draw_creature(
         return paint(canvas, colour * rim[None], cover(distance + OUTLINE, pixel))
 
     w, v_head = jnp.abs(u), v - creature.head[2]
-    body = _body(creature, pose, u, v)
+    body = _body(creature, pose, u=u, v=v)
     root, knee, tip = creature.ears[:3], creature.ears[3:6], creature.ears[6:]
-    ears = jnp.minimum(cone(w, v_head, root, knee), cone(w, v_head, knee, tip))
-    head = blob(u, v_head, creature.head, creature.lobes)
+    ears = jnp.minimum(cone(w, v_head, a=root, b=knee), cone(w, v_head, a=knee, b=tip))
+    head = blob(u, v_head, half=creature.head, lobes=creature.lobes)
     canvas = layer(layer(canvas, body, skin), ears, skin)
     canvas = paint(canvas, pale, cover(ears + 2.4 * OUTLINE, pixel))
     canvas = layer(canvas, head, skin)
     colours, u, v = (pale, nose_colour), u - pose.look[0], v_head - pose.look[1]
-    canvas, face = _draw_face(canvas, creature, pose, u, v, head, colours, pixel)
+    canvas, face = _draw_face(canvas, creature, pose, u=u, v=v, head=head, colours=colours, pixel=pixel)
     return canvas, cover(jnp.minimum(jnp.minimum(body, ears), jnp.minimum(head, face)), pixel)
 
 
-def _body(creature: Creature, pose: Pose, u: jax.Array, v: jax.Array) -> jax.Array:
+def _body(creature: Creature, pose: Pose, *, u: jax.Array, v: jax.Array) -> jax.Array:
     """Distance to trunk, feet and the two arms."""
     width, height, centre = creature.body
-    trunk = blob(u, v - centre, creature.body)
-    foot = blob(jnp.abs(u) - 0.55 * width, v - centre - 0.8 * height, jnp.stack([0.45 * width, 0.3 * height]))
+    trunk = blob(u, v - centre, half=creature.body)
+    foot = blob(jnp.abs(u) - 0.55 * width, v - centre - 0.8 * height, half=jnp.stack([0.45 * width, 0.3 * height]))
     arm = jnp.where(u < 0, pose.arms[0], pose.arms[1])
     reach = 0.25 + 0.4 * width
     hand = (0.7 * width + reach * jnp.cos(arm), centre - 0.3 * height + reach * jnp.sin(arm), 0.2 * width)
-    arms = cone(jnp.abs(u), v, (0.7 * width, centre - 0.3 * height, 0.2 * width), hand)
+    arms = cone(jnp.abs(u), v, a=(0.7 * width, centre - 0.3 * height, 0.2 * width), b=hand)
     return jnp.minimum(jnp.minimum(trunk, foot), arms)
 
 
@@ -249,6 +249,7 @@ def _draw_face(
     canvas: jax.Array,
     creature: Creature,
     pose: Pose,
+    *,
     u: jax.Array,
     v: jax.Array,
     head: jax.Array,
@@ -261,17 +262,17 @@ def _draw_face(
     """
     w, side = jnp.abs(u), jnp.where(u < 0, -1.0, 1.0)
     a, b, size = creature.nose[:3], creature.nose[3:], creature.eyes[2:]
-    canvas = paint(canvas, colours[0], cover(blob(u, v - (a[1] + b[1]) / 2, creature.muzzle), pixel))
+    canvas = paint(canvas, colours[0], cover(blob(u, v - (a[1] + b[1]) / 2, half=creature.muzzle), pixel))
     width, mouth = 0.35 * creature.head[0], b[1] + b[2] + 0.07
     bend = v - mouth - pose.smile * (width * width / 2 - u * u)
     lips = jnp.maximum(jnp.maximum(jnp.abs(bend) - 0.6 * OUTLINE, w - width), head)
     canvas = paint(canvas, INK, cover(lips, pixel))
     e, f = w - creature.eyes[0], v - creature.eyes[1]
-    nose, eye = cone(w, v, a, b), blob(e, f, size)
+    nose, eye = cone(w, v, a=a, b=b), blob(e, f, half=size)
     face = jnp.minimum(nose, eye) - 0.7 * OUTLINE
     canvas = paint(canvas, INK, cover(face, pixel))
     canvas = paint(paint(canvas, colours[1], cover(nose, pixel)), WHITE, cover(eye, pixel))
     shift = pose.gaze * size * (1 - creature.pupil)
     e, f, glint = e - side * shift[0], f - shift[1], 0.2 * size
-    canvas = paint(canvas, INK, cover(blob(e, f, size * creature.pupil), pixel))
-    return paint(canvas, WHITE, cover(blob(e * side + glint[0], f + 1.5 * glint[1], glint), pixel)), face
+    canvas = paint(canvas, INK, cover(blob(e, f, half=size * creature.pupil), pixel))
+    return paint(canvas, WHITE, cover(blob(e * side + glint[0], f + 1.5 * glint[1], half=glint), pixel)), face

@@ -99,8 +99,8 @@ def render(seed: Number, index: Number, *, size: int) -> Scene:
     draws, label = _draws(seed, index), scene_label(seed, index)
     pose = creatures.random_pose(draws["pose"])
     creature = creatures.individual(draws["shape"], label)
-    canvas, cover = creatures.draw_creature(draws["paint"], _background(draws, x, y), creature, pose, x, y)
-    image = _expose(draws["light"], canvas, x, y)
+    canvas, cover = creatures.draw_creature(draws["paint"], _background(draws, x, y), creature, pose=pose, x=x, y=y)
+    image = _expose(draws["light"], canvas, x=x, y=y)
     return Scene(image, label, cover >= 0.5, creatures.part_places(creature, pose) * size)
 
 
@@ -109,7 +109,7 @@ def render_background(seed: Number, index: Number, *, size: int) -> jax.Array:
     """The same scene without its creature, uint8 [size, size, 3]: the control; arguments as in `render`."""
     x, y = _pixel_centres(size)
     draws = _draws(seed, index)
-    return _expose(draws["light"], _background(draws, x, y), x, y)
+    return _expose(draws["light"], _background(draws, x, y), x=x, y=y)
 
 
 def demo_images(seed: int, start: int, count: int, *, size: int) -> dict[str, np.ndarray]:
@@ -280,13 +280,13 @@ def _background(draws: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.
     # Each kind of wave is absent from half of the scenes: stripes, checks, rings, mixtures of them, or noise alone.
     weights = [jnp.maximum(8 * weight - 4, 0) for weight in weights[:4]] + [4 * weights[4] - 2]
     skin = (np.pi * turn, 1.5 + 6 * cycles, 0.0, *weights)
-    waves = creatures.pattern(x + 0.05 * coarse, y + 0.05 * coarse, skin, 1 / size)
+    waves = creatures.pattern(x + 0.05 * coarse, y + 0.05 * coarse, skin=skin, pixel=1 / size)
     share = jnp.clip((0.2 + 0.5 * strength) * waves + 0.5 * coarse, 0, 1)
     ground = (first + share[None] * (second - first)) * (1 + 0.15 * fine[None])
-    return jax.lax.scan(lambda canvas, piece: (_distractor(piece, canvas, x, y), None), ground, draws["clutter"])[0]
+    return jax.lax.scan(lambda canvas, piece: (_distractor(piece, canvas, x=x, y=y), None), ground, draws["clutter"])[0]
 
 
-def _distractor(draws: jax.Array, canvas: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+def _distractor(draws: jax.Array, canvas: jax.Array, *, x: jax.Array, y: jax.Array) -> jax.Array:
     """A faceless head, a lone ear or a lone eye of some class's make: parts of creatures, never a whole one."""
     place, draws = draws[:6], draws[6:]
     pose, draws = creatures.random_pose(draws[: creatures.POSE_DRAWS]), draws[creatures.POSE_DRAWS :]
@@ -299,12 +299,12 @@ def _distractor(draws: jax.Array, canvas: jax.Array, x: jax.Array, y: jax.Array)
     pixel = 1 / (x.shape[0] * pose.scale)
     root, tip = creature.ears[:3], creature.ears[6:]
     size = 1.5 * creature.eyes[2:]
-    head = creatures.blob(u, v, creature.head, creature.lobes)
-    ear = creatures.cone(u, v, (0.0, root[1], root[2]), (0.0, -tip[1], tip[2]))
-    eye = creatures.blob(u, v, size)
+    head = creatures.blob(u, v, half=creature.head, lobes=creature.lobes)
+    ear = creatures.cone(u, v, a=(0.0, root[1], root[2]), b=(0.0, -tip[1], tip[2]))
+    eye = creatures.blob(u, v, half=size)
     distance = jnp.where(kind == 0, head, jnp.where(kind == 1, ear, eye))
-    waves = creatures.pattern(u, v, creature.skin, pixel)
-    pupil = creatures.cover(creatures.blob(u, v, size * creature.pupil), pixel)
+    waves = creatures.pattern(u, v, skin=creature.skin, pixel=pixel)
+    pupil = creatures.cover(creatures.blob(u, v, half=size * creature.pupil), pixel)
     first = jnp.where(kind == 2, creatures.WHITE, colours[0])
     second = jnp.where(kind == 2, creatures.INK, colours[1])
     skin = first + jnp.where(kind == 2, pupil, waves)[None] * (second - first)
@@ -312,7 +312,7 @@ def _distractor(draws: jax.Array, canvas: jax.Array, x: jax.Array, y: jax.Array)
     return creatures.paint(canvas, skin, creatures.cover(distance, pixel))
 
 
-def _expose(draws: jax.Array, canvas: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+def _expose(draws: jax.Array, canvas: jax.Array, *, x: jax.Array, y: jax.Array) -> jax.Array:
     """Light the scene (level, tint, a gradient in some direction) and store it: uint8 [H, W, 3]."""
     level, angle, fall = draws[:3]
     gradient = 1 + 0.6 * fall * ((x - 0.5) * jnp.cos(2 * np.pi * angle) + (y - 0.5) * jnp.sin(2 * np.pi * angle))

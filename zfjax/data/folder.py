@@ -32,6 +32,7 @@ class FolderSource:
         self,
         paths: Sequence[Path],
         labels: np.ndarray,
+        *,
         size: int | tuple[int, int],
         channels: int = 3,
         root: Path | None = None,
@@ -108,9 +109,9 @@ def open_folder(
     source = FolderSource(
         paths,
         np.array([labels.get(file.parent.name, UNKNOWN) for file in paths]),
-        size,
-        channels,
-        path if path.is_dir() else None,
+        size=size,
+        channels=channels,
+        root=path if path.is_dir() else None,
     )
     hashed = hashlib.blake2b(f"{size}{f' {channels}' if channels != 3 else ''}".encode(), digest_size=16)
     for file in paths:

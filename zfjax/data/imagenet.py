@@ -36,7 +36,7 @@ class RecordSource:
     """
 
     def __init__(
-        self, shards: tuple[tuple[str, int], ...], size: int, num_classes: int, checksums: np.ndarray | None = None
+        self, shards: tuple[tuple[str, int], ...], *, size: int, num_classes: int, checksums: np.ndarray | None = None
     ):
         # the form "file[start:stop]" spares opening every file to count it; files open at the first read, per process
         self._records = tfds_records.open_array_records([f"{file}[0:{count}]" for file, count in shards])
@@ -202,7 +202,9 @@ def open_imagenet(data_dir: str | os.PathLike[str], size: int | None = None) -> 
             raise UserError(f"{folder / name} is damaged, or of another preparation; {_WAY_ON}")
     checksums = files.read_npz(folder / CHECKSUMS, _WAY_ON) if "shards" in facts else {}
     sources = {
-        split: RecordSource(_shards_of(folder, facts, split), side, len(class_names), checksums.get(split))
+        split: RecordSource(
+            _shards_of(folder, facts, split), size=side, num_classes=len(class_names), checksums=checksums.get(split)
+        )
         for split in facts["counts"]
     }
     for split, count in facts["counts"].items():
@@ -210,7 +212,7 @@ def open_imagenet(data_dir: str | os.PathLike[str], size: int | None = None) -> 
             raise UserError(f"{folder}: {split} holds {len(sources[split])} records, not {count}; {_WAY_ON}")
     mean = None
     if "train" in sources:
-        mean = files.read_npy(folder / MEAN, (side, side, 3), np.float32, _WAY_ON, finite=True)
+        mean = files.read_npy(folder / MEAN, shape=(side, side, 3), dtype=np.float32, way_on=_WAY_ON, finite=True)
     official = facts["official_labels"]
     return ImageSet(
         name=NAME,

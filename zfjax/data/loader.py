@@ -81,7 +81,7 @@ def train_batches(
       [0, 1, 2, 3]
     """
     steps = steps_per_epoch(source, batch_size)
-    _check(batch_size, host, num_hosts, num_workers, first_step=first_step)
+    _check(batch_size, host=host, num_hosts=num_hosts, num_workers=num_workers, first_step=first_step)
     if num_epochs < 1:
         raise UserError(f"num_epochs must be at least 1, not {num_epochs}")
     with extra("train"):
@@ -122,10 +122,12 @@ def eval_batches(
     """
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, not {batch_size}")
-    _check(batch_size, host, num_hosts, num_workers, first_batch=first_batch)
+    _check(batch_size, host=host, num_hosts=num_hosts, num_workers=num_workers, first_batch=first_batch)
     filled = _Filled(source, batch_size)
     if not num_workers:
-        return _on_threads(filled, range(host, len(filled), num_hosts), batch_size // num_hosts, first_batch)
+        return _on_threads(
+            filled, range(host, len(filled), num_hosts), rows=batch_size // num_hosts, first_batch=first_batch
+        )
     with extra("train"):
         import grain
     places = grain.MapDataset.range(host, len(filled), num_hosts).batch(batch_size // num_hosts)[first_batch:]
@@ -149,7 +151,7 @@ class _Filled:
         return {**blank, "index": np.int32(-1), "mask": np.bool_(False)}
 
 
-def _check(batch_size: int, host: int, num_hosts: int, num_workers: int, **first: int) -> None:
+def _check(batch_size: int, *, host: int, num_hosts: int, num_workers: int, **first: int) -> None:
     """UserError where the arguments shared by both kinds of batches do not fit together."""
     if num_hosts < 1 or batch_size % num_hosts:
         raise UserError(f"batch_size {batch_size} must be a multiple of num_hosts, which is {num_hosts}")
@@ -174,7 +176,7 @@ def _batch(source: Source | _Filled, places: Sequence[int] | np.ndarray) -> dict
     return batch
 
 
-def _on_threads(source: _Filled, places: Sequence[int], rows: int, first_batch: int) -> Batches:
+def _on_threads(source: _Filled, places: Sequence[int], *, rows: int, first_batch: int) -> Batches:
     """Batches of the examples at `places`, in order, made ahead of time on threads; of a batch one thread makes all."""
 
     def batch(start: int) -> dict[str, np.ndarray]:

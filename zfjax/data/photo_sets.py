@@ -72,6 +72,7 @@ class PhotoSource:
         self,
         photos: Sequence[Encoded],
         labels: np.ndarray,
+        *,
         size: int,
         resample: Image.Resampling = Image.Resampling.BICUBIC,
     ):
@@ -115,7 +116,7 @@ class ResizedSource:
 def source_of(photo_set: PhotoSet, size: int, indices: np.ndarray | None = None) -> PhotoSource:
     """The square pictures of a set, or of some of its photos, `size` pixels a side."""
     chosen = np.arange(len(photo_set.photos)) if indices is None else indices
-    return PhotoSource([photo_set.photos[index] for index in chosen], photo_set.labels[chosen], size)
+    return PhotoSource([photo_set.photos[index] for index in chosen], photo_set.labels[chosen], size=size)
 
 
 def decoded(source: Source, *, threads: int = 8) -> ArraySource:
@@ -160,18 +161,20 @@ def list_files(root: Path) -> dict[str, Photo]:
         if files.DANGLING in left_out.reasons:
             name = left_out.reasons[files.DANGLING]["first"][0]
             raise UserError(f"{root / name} is a link to nothing: what it pointed to is gone")
-        return {name: _photo(name, str(path), 0, path.stat().st_size) for name, path in sorted(paths.items())}
+        return {
+            name: _photo(name, str(path), offset=0, size=path.stat().st_size) for name, path in sorted(paths.items())
+        }
     if not root.is_file():
         raise NotThereError(f"{root} is neither a folder nor a tar")
     with open(root, "rb") as stream:
         members = archives.members(stream, str(root))
     listed = {
-        member.name.removeprefix("./"): _photo(member.name, str(root), member.offset_data, member.size)
+        member.name.removeprefix("./"): _photo(member.name, str(root), offset=member.offset_data, size=member.size)
         for member in members
     }
     return dict(sorted(listed.items()))
 
 
-def _photo(path: str, file: str, offset: int, size: int) -> Photo:
+def _photo(path: str, file: str, *, offset: int, size: int) -> Photo:
     parts = path.split("/")
     return Photo(file, offset, size, parts[-2] if len(parts) > 1 else "", parts[-1])

@@ -162,7 +162,9 @@ def official_validation(data: str, size: int, resample: Image.Resampling) -> Ima
         if photo.folder not in label:
             raise UserError(f"data={data!r}: {photo.folder!r} is not one of ImageNet's 1000 synsets")
     facts = " ".join(f"{photo.folder} {photo.name} {getattr(photo, 'size', 0)}" for photo in photos)
-    source = photo_sets.PhotoSource(photos, np.array([label[photo.folder] for photo in photos]), size, resample)
+    source = photo_sets.PhotoSource(
+        photos, np.array([label[photo.folder] for photo in photos]), size=size, resample=resample
+    )
     digest = hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
     return ImageSet(data, size, synsets, None, source, None, tuple(range(len(synsets))), digest)
 

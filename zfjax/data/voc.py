@@ -48,7 +48,9 @@ def open_voc(path: Path) -> PhotoSet:
     classes = _classes(files)
     labels_of: Labels = {}
     for split in SPLITS:
-        labels_of |= _listed(files, classes, split, names[split]) if classes else _annotated(files, names[split])
+        labels_of |= (
+            _listed(files, classes, split=split, names=names[split]) if classes else _annotated(files, names[split])
+        )
     class_names = tuple(classes or sorted({name for labels in labels_of.values() for name in labels}))
     if not class_names:
         raise UserError(f"{path} has no classes: neither ImageSets/Main/<class>_train.txt nor objects in Annotations")
@@ -91,7 +93,7 @@ def _classes(files: dict[str, Photo]) -> list[str]:
     return sorted({match[1] for match in map(_CLASS_LIST.fullmatch, files) if match})
 
 
-def _listed(files: dict[str, Photo], classes: list[str], split: str, names: list[str]) -> Labels:
+def _listed(files: dict[str, Photo], classes: list[str], *, split: str, names: list[str]) -> Labels:
     """The labels of one split from the lists of its classes."""
     labels: Labels = {name: {} for name in names}
     for label in classes:

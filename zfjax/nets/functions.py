@@ -171,7 +171,7 @@ class FunctionNet:
 
     def prepare(self, pictures: Any) -> jax.Array:
         """The centre of pictures uint8 [B, *picture_size, C], preprocessed. UserError for pictures of another shape."""
-        check_shape("pictures", pictures, (*size_of(self.picture_size), self.channels), self.name)
+        check_shape(pictures, (*size_of(self.picture_size), self.channels), argument="pictures", net=self.name)
         (height, width), (high, wide) = size_of(self.image_size), pictures.shape[1:3]
         top, left = (high - height) // 2, (wide - width) // 2
         crops = jnp.asarray(pictures)[:, top : top + height, left : left + width]
@@ -225,7 +225,7 @@ class FunctionNet:
         layer = check_layer(self, layer_of(units, layer))
         ways = tuple(map(check_way, ways))
         images = np.asarray(images)
-        check_shape("images", images, self._prepared_shape.shape[1:], self.name)
+        check_shape(images, self._prepared_shape.shape[1:], argument="images", net=self.name)
         places = places_of(units, images, of=of, fn=self.features([layer]), layer=layer)
         num = len(places["image"])
         dtype = jax.dtypes.canonicalize_dtype(images.dtype)

@@ -39,8 +39,8 @@ def places_of(units: Unit, images: np.ndarray, *, of: Any, fn: Features, layer: 
         raise UserError(f"images of shape {images.shape} for {num} units: one image, {num}, or `of` is needed")
     image = of if of is not None else np.arange(num) if len(images) == num else np.zeros(num, int)
     image, channel = (np.broadcast_to(np.asarray(value, np.int32), num) for value in (image, units.channel))
-    _check_range("image", image, len(images), layer)
-    _check_range("channel", channel, shape[-1], layer)
+    _check_range(image, name="image", limit=len(images), layer=layer)
+    _check_range(channel, name="channel", limit=shape[-1], layer=layer)
     zeros = np.zeros(num, np.int32)
     if len(shape) == 1:
         if units.position is not None:
@@ -52,12 +52,12 @@ def places_of(units: Unit, images: np.ndarray, *, of: Any, fn: Features, layer: 
         row, column = (place.astype(np.int32) for place in np.unravel_index(own.argmax(axis=1), shape[:2]))
     else:
         row, column = (np.broadcast_to(np.asarray(value, np.int32), num) for value in units.position)
-        _check_range("row", row, shape[0], layer)
-        _check_range("column", column, shape[1], layer)
+        _check_range(row, name="row", limit=shape[0], layer=layer)
+        _check_range(column, name="column", limit=shape[1], layer=layer)
     return {"image": image, "channel": channel, "row": row, "column": column}
 
 
-def _check_range(name: str, values: np.ndarray, limit: int, layer: str) -> None:
+def _check_range(values: np.ndarray, *, name: str, limit: int, layer: str) -> None:
     if values.size and not (0 <= values.min() and values.max() < limit):
         raise UserError(f"{name} from {values.min()} to {values.max()} of layer {layer!r}: 0 to {limit - 1} is needed")
 
@@ -70,7 +70,7 @@ def layer_of(units: Unit, layer: str | None) -> str:
     return named
 
 
-def check_shape(argument: str, given: Any, needed: Sequence[int], net: str) -> None:
+def check_shape(given: Any, needed: Sequence[int], *, argument: str, net: str) -> None:
     """UserError for pictures or images [B, ...] that are not of the network's shape."""
     if tuple(given.shape[1:]) != tuple(needed):
         raise UserError(

@@ -66,7 +66,7 @@ def read_table(path: Path) -> Table:
       UserError: no JSON, a row without one of the fields, a type that is not known, a map that no row before has made.
     """
     way_on = "a JSON list of layers with the fields of CaffeLayer is needed"
-    rows = files.parse_json(Path(path).read_bytes(), list[_Row], str(path), way_on)
+    rows = files.parse_json(Path(path).read_bytes(), list[_Row], where=str(path), way_on=way_on)
     table = []
     for row in rows:
         named = {field.name: row[field.name] for field in dataclasses.fields(CaffeLayer)}

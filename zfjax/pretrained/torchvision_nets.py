@@ -85,7 +85,7 @@ class Filters(NamedTuple):
 
     def field(self, below: Span) -> Span:
         """What one place sees of the image."""
-        return _windows(below, self.kernel, self.stride, self.padding)
+        return _windows(below, size=self.kernel, stride=self.stride, padding=self.padding)
 
 
 class MaxPool(NamedTuple):
@@ -117,7 +117,7 @@ class MaxPool(NamedTuple):
 
     def field(self, below: Span) -> Span:
         """What one place sees of the image."""
-        return _windows(below, self.size, self.stride, self.padding)
+        return _windows(below, size=self.size, stride=self.stride, padding=self.padding)
 
 
 class AveragePool(NamedTuple):
@@ -539,7 +539,7 @@ def _folded(table: Table, weights: Weights) -> tuple[Table, Weights]:
     return tuple(rows), weights._replace(arrays=arrays, notes=(*weights.notes, *notes))
 
 
-def _windows(below: Span, size: int, stride: int, padding: int) -> Span:
+def _windows(below: Span, *, size: int, stride: int, padding: int) -> Span:
     return Span(below.size + (size - 1) * below.stride, below.stride * stride, below.offset - padding * below.stride)
 
 

@@ -17,7 +17,7 @@ from jax import lax
 
 from zfjax import pixels
 from zfjax.architecture import Architecture
-from zfjax.errors import UserError
+from zfjax.errors import UserError, saying_keywords
 from zfjax.network import Params, forward
 from zfjax.parallel import AXIS, data_parallel, replicate, split
 
@@ -57,8 +57,9 @@ def init() -> Errors:
     return Errors()
 
 
+@saying_keywords
 def update(
-    errors: Errors, probabilities: jax.Array, labels: jax.Array | np.ndarray, mask: jax.Array | np.ndarray
+    errors: Errors, probabilities: jax.Array, *, labels: jax.Array | np.ndarray, mask: jax.Array | np.ndarray
 ) -> Errors:
     """Count a batch: probabilities [B, classes], labels int [B], mask bool [B] (False is left out).
 
@@ -212,7 +213,8 @@ def make_evaluate_ensemble(
             for table, params, mean in zip(tables, *state, strict=True)
         ]
         ensemble, *alone = (
-            update(init(), rows, batch["label"], batch["mask"]) for rows in [jnp.stack(each).mean(axis=0), *each]
+            update(init(), rows, labels=batch["label"], mask=batch["mask"])
+            for rows in [jnp.stack(each).mean(axis=0), *each]
         )
         bad = tuple(_not_finite(rows, batch["mask"]) for rows in each)
         return lax.psum(EnsembleErrors(ensemble, tuple(alone), bad), AXIS)
@@ -254,7 +256,7 @@ def errors_of_functions(fns: Sequence[Callable[[Any], jax.Array]], batches: Iter
         each = [jnp.maximum(jax.nn.log_softmax(fn(batch["image"]).astype(jnp.float32)), _LEAST) for fn in fns]
         rows = [jnp.maximum(jax.nn.logsumexp(jnp.stack(each), axis=0), _LEAST), *each]
         ensemble, *alone = (
-            update(before, logarithms, batch["label"], batch["mask"])
+            update(before, logarithms, labels=batch["label"], mask=batch["mask"])
             for before, logarithms in zip((total.ensemble, *total.members), rows, strict=True)
         )
         bad = (_not_finite(of, batch["mask"]) + before for of, before in zip(each, total.not_finite, strict=True))

@@ -21,7 +21,7 @@ from zfjax.architecture import Architecture
 from zfjax.data import ArraySource, Source, photo_sets
 from zfjax.data.loader import eval_batches
 from zfjax.data.photo_sets import PhotoSet
-from zfjax.errors import DivergedError, UserError
+from zfjax.errors import DivergedError, UserError, saying_keywords
 from zfjax.nets import Net, TrainedNet
 from zfjax.network import Params
 from zfjax.training import Recipe, checkpoints, loop
@@ -55,7 +55,7 @@ def pretrained(net: Net, photo_set: PhotoSet, fold: Fold, *, layer: str, folder:
     def measure() -> dict[str, Any]:
         features = frozen_features.cached(net, photo_set, layers=[layer], folder=folder, batch_size=batch_size)[layer]
         train, test = linear_models.normalized(features[fold.train], features[fold.test])
-        return classify(train, test, photo_set, fold, "softmax")
+        return classify(train, test, photo_set=photo_set, fold=fold, loss="softmax")
 
     return Arm({"features": frozen_features.features_key(net, photo_set, layer), **MODEL}, measure)
 
@@ -78,7 +78,7 @@ def scratch(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, recipe: Recipe,
 
     def measure() -> dict[str, Any]:
         name = checkpoints.digest((np.asarray(json.dumps(key)), np.asarray(photo_set.fingerprint), fold.train))
-        share = accuracy(photo_set, fold, size, table, recipe, folder / name)
+        share = accuracy(photo_set, fold, size=size, architecture=table, recipe=recipe, folder=folder / name)
         shutil.rmtree(folder / name)
         with contextlib.suppress(OSError):  # others stand there
             folder.rmdir()
@@ -119,7 +119,7 @@ def voc(net: Net, photo_set: PhotoSet, *, layer: str, folder: Path, batch_size: 
 
 
 def classify(
-    train: np.ndarray, test: np.ndarray, photo_set: PhotoSet, fold: Fold, loss: linear_models.Loss
+    train: np.ndarray, test: np.ndarray, *, photo_set: PhotoSet, fold: Fold, loss: linear_models.Loss
 ) -> dict[str, Any]:
     """Mean per-class accuracy of a linear classifier, with the penalty that the held-out training images chose.
 
@@ -188,8 +188,15 @@ def scratch_recipe(
     )
 
 
+@saying_keywords
 def accuracy(
-    photo_set: PhotoSet, fold: Fold, size: int, architecture: Architecture, recipe: Recipe, folder: Path | None = None
+    photo_set: PhotoSet,
+    fold: Fold,
+    *,
+    size: int,
+    architecture: Architecture,
+    recipe: Recipe,
+    folder: Path | None = None,
 ) -> float:
     """Mean per-class accuracy on the fold's test images of a net trained on nothing but its training images.
 
@@ -203,13 +210,13 @@ def accuracy(
 
     Examples:
       (fold,) = protocol.folds(photos.labels, num_train=15, num_folds=1, seed=0, class_names=photos.class_names)
-      arms.accuracy(photos, fold, 128, architecture, recipe)
+      arms.accuracy(photos, fold, size=128, architecture=architecture, recipe=recipe)
     """
     source: Source = photo_sets.source_of(photo_set, size, fold.train)
     if 3 * size**2 * len(source) <= MAX_BYTES:
         source = photo_sets.decoded(source)
     mean = mean_picture(source, size)
-    params = train(recipe, architecture, source, mean, folder)
+    params = train(recipe, architecture, source=source, mean=mean, folder=folder)
     logits = architecture.layer_names[-1]
     rows = features.layers_of(params, [logits], architecture=architecture)
     batches = eval_batches(photo_sets.source_of(photo_set, size, fold.test), batch_size=recipe.batch_size)
@@ -231,6 +238,7 @@ def mean_picture(source: Source, size: int) -> np.ndarray:
 def train(
     recipe: Recipe,
     architecture: Architecture,
+    *,
     source: Source | ArraySource,
     mean: np.ndarray,
     folder: Path | None = None,

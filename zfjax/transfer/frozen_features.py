@@ -61,7 +61,7 @@ def open_photos(
         return {"photos": np.flatnonzero(protocol.duplicates(tested, learnt_from, threshold)).tolist()}
 
     key = duplicates_key(photo_set, trained, threshold, size=ours.size)
-    duplicates = recorded(folder, "duplicates", key, search)["photos"]
+    duplicates = recorded(folder, "duplicates", key=key, compute=search)["photos"]
     return photo_sets.without(photo_set, np.isin(np.arange(len(photo_set.photos)), duplicates))
 
 
@@ -108,13 +108,13 @@ def cached(
     paths = {layer: folder / f"{layer}-{hash_of(key)}.npy" for layer, key in keys.items()}
     missing = {layer: path for layer, path in paths.items() if not path.exists()}
     if missing:
-        _compute(net, photo_set, missing, batch_size)
+        _compute(net, photo_set, paths=missing, batch_size=batch_size)
         for layer in missing:
             files.save_json(paths[layer].with_suffix(".json"), keys[layer])
     return {layer: _mapped(path) for layer, path in paths.items()}
 
 
-def _compute(net: Net, photo_set: PhotoSet, paths: Mapping[str, Path], batch_size: int) -> None:
+def _compute(net: Net, photo_set: PhotoSet, *, paths: Mapping[str, Path], batch_size: int) -> None:
     """Write the features of `paths`' layers in one pass; a file gets its name when it is whole."""
     num_photos = len(photo_set.photos)
     shapes = {layer: (num_photos, math.prod(shape)) for layer, shape in nets.shapes_of(net, list(paths)).items()}

@@ -128,7 +128,9 @@ def fit(
         raise UserError(f"penalty={penalty}: a finite number, 0 or more, is needed")
     shape = features.shape[1], targets.shape[1]
     weights = (jnp.zeros(shape), jnp.zeros(shape[1])) if start is None else (start.weights, start.bias)
-    model = _minimize(weights, features, targets, penalty, tolerance, max_iterations, loss=loss)
+    model = _minimize(
+        weights, features, targets, penalty=penalty, tolerance=tolerance, max_iterations=max_iterations, loss=loss
+    )
     if not all(np.isfinite(part).all() for part in (model.weights, model.bias)) or np.isnan(model.left):
         raise UserError(
             f"penalty={penalty}: the {loss} is not finite after {model.iterations} steps; are the features?"
@@ -202,10 +204,10 @@ def _minimize(
     weights: tuple[jax.Array, jax.Array],
     features: jax.Array,
     targets: jax.Array,
+    *,
     penalty: jax.Array,
     tolerance: jax.Array,
     max_iterations: jax.Array,
-    *,
     loss: Loss,
 ) -> LinearModel:
     def objective(weights: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -16,7 +16,7 @@ from zfjax.errors import UserError
 
 
 def recorded(
-    folder: Path, name: str, key: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
+    folder: Path, name: str, *, key: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
 ) -> dict[str, Any]:
     """What `compute` returned for this key: read where it was recorded before, else computed and recorded.
 
