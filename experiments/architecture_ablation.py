@@ -213,7 +213,8 @@ class _Record(TypedDict):
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    return files.read_json(path, _Record, "remove it, and the variant is trained anew")
+    record: dict[str, Any] = files.read_json(path, _Record, "remove it, and the variant is trained anew")
+    return record
 
 
 def train(settings: training_run.Config, table: Architecture, images: ImageSet) -> None:

@@ -224,7 +224,8 @@ def units(workload: Workload = UNITS_WORKLOAD, layer: str = "conv5") -> list[dic
 
 
 def _per_second(record: dict[str, Any], of_each_image: int) -> float:
-    return round(of_each_image * record["batch_size"] / record["seconds_per_step"]["median"], 2)
+    rate: float = round(of_each_image * record["batch_size"] / record["seconds_per_step"]["median"], 2)
+    return rate
 
 
 def windows(workload: Workload, layer: str) -> Engine:

@@ -83,7 +83,8 @@ def histograms(images: np.ndarray) -> np.ndarray:
     """Square roots of the shares of 8 x 8 x 8 colours: [N, 512]."""
     codes = (images // 32).astype(np.int64) @ np.array([64, 8, 1])
     counts = np.stack([np.bincount(code.ravel(), minlength=512) for code in codes])
-    return 10 * np.sqrt(counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
+    roots: np.ndarray = 10 * np.sqrt(counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
+    return roots
 
 
 def linear_accuracy(train: np.ndarray, test: np.ndarray, *, train_labels: np.ndarray, test_labels: np.ndarray) -> float:

@@ -208,7 +208,8 @@ def not_applicable(net: Net, bottom: Bottom) -> dict[str, str]:
 
 def data_of(checkpoint: checkpoints.Checkpoint) -> str:
     """What tells its training data from others: their fingerprint, or of an imported net their name."""
-    return checkpoint.settings.get("data_fingerprint", checkpoint.settings["data"])
+    fingerprint: str = checkpoint.settings.get("data_fingerprint", checkpoint.settings["data"])
+    return fingerprint
 
 
 def train_command(net: TrainedNet, role: str) -> str:

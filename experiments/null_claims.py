@@ -299,7 +299,8 @@ def walked(last: nets.TrainedNet, data: ImageSet, seed: int, *, num_steps: int =
 
 def _stepped(weights: jax.Array, fresh: jax.Array) -> jax.Array:
     """Weights of the same size that share the less with those given, the larger FRESH is."""
-    return (weights + FRESH * fresh) / (1 + FRESH**2) ** 0.5
+    mixed: jax.Array = (weights + FRESH * fresh) / (1 + FRESH**2) ** 0.5
+    return mixed
 
 
 def claims_of(source: Any) -> list[Claim]:

@@ -251,7 +251,10 @@ def project_windows(
     place = place_of(units, _features(trace.get(layer), layer), of)
     check_trace(params, trace, layer=layer, architecture=architecture, way=name)
     warn_below_zero(activations_at(trace[layer].features, place), seed=seed)
-    return _project_windows(params, trace, place, layer=layer, architecture=architecture, way=name, seed=seed)
+    carried: Windows = _project_windows(
+        params, trace, place, layer=layer, architecture=architecture, way=name, seed=seed
+    )
+    return carried
 
 
 def project_places(
@@ -302,7 +305,8 @@ def project_places(
     windows = windows_of_places(
         params, images, places, layer=layer, architecture=architecture, way=way, seed=seed, batch_size=batch_size
     )
-    return windows.paste(images.shape[1:3])
+    pictures: np.ndarray = windows.paste(images.shape[1:3])
+    return pictures
 
 
 def _places_of(units: Unit, of: Any, num_images: int, layer: str, architecture: Architecture) -> dict[str, np.ndarray]:
@@ -424,7 +428,8 @@ def _pixels(
     params: Params, trace: Trace, top: Top, layer: str | None, architecture: Architecture, way: str, seed: Seed
 ) -> jax.Array:
     top, layer = _standing(trace, top, layer, architecture, seed)
-    return _descend_to_pixels(params, trace, top, layer=layer, architecture=architecture, way=way)
+    pixels: jax.Array = _descend_to_pixels(params, trace, top, layer=layer, architecture=architecture, way=way)
+    return pixels
 
 
 def _standing(
@@ -464,7 +469,8 @@ def _descend_to_pixels(
 ) -> jax.Array:
     steps = _descend(params, trace, top, layer=layer, architecture=architecture, way=way)
     pixels = steps[architecture.layer_names[0]].filtered
-    return pixels * jnp.asarray(architecture.input_scale, pixels.dtype)
+    scaled: jax.Array = pixels * jnp.asarray(architecture.input_scale, pixels.dtype)
+    return scaled
 
 
 @partial(jax.jit, static_argnames=("layer", "architecture", "way"))
@@ -522,7 +528,10 @@ def _of_each(trace: Trace, layer: str, num: int) -> LayerTrace | None:
                 f"top of {num} signals, trace[{layer!r}] of {len(array)} images: one signal for each image, or all of "
                 "one image, is needed"
             )
-    return jax.tree.map(lambda array: jnp.broadcast_to(array, (num, *array.shape[1:])), trace[layer])
+    for_each: LayerTrace | None = jax.tree.map(
+        lambda array: jnp.broadcast_to(array, (num, *array.shape[1:])), trace[layer]
+    )
+    return for_each
 
 
 def _undo(row: Layer, kernel: jax.Array, way_up: LayerTrace | None, signal: jax.Array, size: Sizes, way: str) -> Step:

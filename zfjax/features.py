@@ -151,6 +151,7 @@ _function_of = cache(LayersOfTable)  # one object for equal arguments, so that J
 @cache
 def _function_of_pictures(architecture: Architecture) -> Callable[[Partial, jax.Array, jax.Array], Any]:
     def features(fn: Partial, mean: jax.Array, pictures: jax.Array) -> dict[str, jax.Array]:
-        return fn(center_crop(pictures, mean, architecture.image_size))
+        answers: dict[str, jax.Array] = fn(center_crop(pictures, mean, architecture.image_size))
+        return answers
 
     return features

@@ -70,6 +70,7 @@ def conv_transpose(maps: jax.Array, kernel: jax.Array, *, layer: Conv, input_sha
       [B, H, W, C].
     """
     below = jax.ShapeDtypeStruct((maps.shape[0], *input_shape), maps.dtype)
+    signal: jax.Array
     (signal,) = jax.linear_transpose(lambda x: conv(x, kernel, layer), below)(maps)
     return signal
 
@@ -229,7 +230,10 @@ def pool_by_comparison(maps: jax.Array, pool: Pool) -> tuple[jax.Array, jax.Arra
 def pool_by_reduction(maps: jax.Array, pool: Pool) -> jax.Array:
     """The values alone, by XLA's reduction over windows."""
     sides, steps = (1, pool.size, pool.size, 1), (1, pool.stride, pool.stride, 1)
-    return lax.reduce_window(maps, -np.inf, lax.max, sides, steps, ((0, 0), *_hang(maps.shape, pool), (0, 0)))
+    maxima: jax.Array = lax.reduce_window(
+        maps, -np.inf, lax.max, sides, steps, ((0, 0), *_hang(maps.shape, pool), (0, 0))
+    )
+    return maxima
 
 
 def read_by_reduction(maps: jax.Array, tangent: jax.Array, pool: Pool) -> jax.Array:
@@ -241,7 +245,8 @@ def read_by_reduction(maps: jax.Array, tangent: jax.Array, pool: Pool) -> jax.Ar
     """
     largest = jnp.asarray(jnp.finfo(maps.dtype).max, maps.dtype)  # type: ignore[no-untyped-call]
     ranked = jnp.where(jnp.isnan(maps), jnp.inf, jnp.clip(maps, -largest, largest))
-    return jax.jvp(lambda maps: pool_by_reduction(maps, pool), (ranked,), (tangent,))[1]
+    tangents: jax.Array = jax.jvp(lambda maps: pool_by_reduction(maps, pool), (ranked,), (tangent,))[1]
+    return tangents
 
 
 def read_by_comparison(maps: jax.Array, switches: jax.Array, pool: Pool) -> jax.Array:
@@ -256,5 +261,6 @@ def read_by_comparison(maps: jax.Array, switches: jax.Array, pool: Pool) -> jax.
 
 def _unpool(values: jax.Array, switches: jax.Array, *, shape: Shape, pool: Pool) -> jax.Array:
     below = jax.ShapeDtypeStruct(shape, values.dtype)
+    maps: jax.Array
     (maps,) = jax.linear_transpose(lambda x: read_by_comparison(x, switches, pool), below)(values)
     return maps

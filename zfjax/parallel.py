@@ -42,7 +42,10 @@ def data_parallel(step: Callable[..., Any], *, donate_state: bool = False) -> Ca
       Array(16., dtype=float32)
     """
     donated = (0,) if donate_state else ()
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=donated)
+    program: Callable[..., Any] = jax.pmap(
+        step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=donated
+    )
+    return program
 
 
 def of_this_host(step: Callable[..., Any]) -> Callable[..., Any]:

@@ -64,7 +64,8 @@ def subtract_mean(pictures: Pixels, mean: Pixels) -> Pixels:
     """
     if pictures.shape[1:] != mean.shape:
         raise UserError(f"mean of shape {mean.shape}: the pictures are {pictures.shape[1:]}")
-    return pictures.astype(jnp.float32) - mean[None]
+    centred: Pixels = pictures.astype(jnp.float32) - mean[None]
+    return centred
 
 
 def center_crop(pictures: Pixels, mean: Pixels, size: Size) -> Pixels:

@@ -42,11 +42,12 @@ def compiled(step: Callable[..., Any], using: Callable[..., Any] = jax.jit) -> A
         if key not in kept:
             forget = lambda _: kept.pop(key, None)  # noqa: E731
             references = [_reference(function, forget) for function in functions]
-            program = using(_with_functions(step, references))
+            program: Callable[..., Any] = using(_with_functions(step, references))
             if not all(isinstance(reference, weakref.ref) for reference in references):
                 return program  # nothing would tell when to forget it
             kept[key] = (program, *references)
-        return kept[key][0]
+        known: Callable[..., Any] = kept[key][0]
+        return known
 
     def split(args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
         functions: list[Callable[..., Any]] = []
@@ -115,7 +116,8 @@ def _with_functions(step: Callable[..., Any], references: list[Callable[[], Any]
 
 def _own(function: Any) -> Callable[..., Any]:
     """The function itself: JAX boxes a `functools.partial` anew in every `Partial`."""
-    return function.fun if type(function).__name__ == "_HashableCallableShim" else function
+    own: Callable[..., Any] = function.fun if type(function).__name__ == "_HashableCallableShim" else function
+    return own
 
 
 def _identity(function: Callable[..., Any]) -> Any:

@@ -231,7 +231,8 @@ def _in_turns(fn: Callable[[Tree], Tree], tree: Tree, *, at_once: int) -> Tree:
     each = -(-num // turns)
     filled = jax.tree.map(lambda x: jnp.concatenate([x, jnp.repeat(x[:1], turns * each - num, axis=0)]), tree)
     done = jax.lax.map(fn, jax.tree.map(lambda x: x.reshape(turns, each, *x.shape[1:]), filled))
-    return jax.tree.map(lambda x: x.reshape(turns * each, *x.shape[2:])[:num], done)
+    joined: Tree = jax.tree.map(lambda x: x.reshape(turns * each, *x.shape[2:])[:num], done)
+    return joined
 
 
 def _where(keep: jax.Array, values: jax.Array) -> jax.Array:

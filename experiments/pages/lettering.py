@@ -215,4 +215,5 @@ def _width(text: str, points: float, *, bold: bool) -> float:
 
 @functools.cache
 def _renderer() -> RendererAgg:
-    return FigureCanvasAgg(Figure(dpi=DPI)).get_renderer()
+    renderer: RendererAgg = FigureCanvasAgg(Figure(dpi=DPI)).get_renderer()
+    return renderer

@@ -131,7 +131,7 @@ def square_panel(picture: np.ndarray, fill: np.ndarray, *, corner: np.ndarray, s
     """(a) The picture with `fill` in the square at `corner`, its edge in red. uint8 [H, W, 3] -> [h, w, 3] enlarged"""
     hidden, (first, last) = picture.copy(), (corner, corner + square)
     hidden[first[0] : last[0], first[1] : last[1]] = fill[first[0] : last[0], first[1] : last[1]]
-    panel = pixels.resized(hidden[None], SIDE)[0]
+    panel: np.ndarray = pixels.resized(hidden[None], SIDE)[0]
     scale = np.array(panel.shape[:2]) / picture.shape[:2]
     top, left, bottom, right = (round(edge) for edge in (*(first * scale), *(last * scale)))
     inner = panel[top + 2 : bottom - 2, left + 2 : right - 2].copy()
@@ -196,7 +196,8 @@ def class_colours(predicted: jax.Array | np.ndarray) -> dict[int, tuple[float, .
 def by_area(classes: jax.Array | np.ndarray) -> list[int]:
     """The classes that occur, the most frequent first."""
     occurring, counts = np.unique(classes, return_counts=True)
-    return occurring[np.argsort(-counts, kind="stable")].tolist()
+    labels: list[int] = occurring[np.argsort(-counts, kind="stable")].tolist()
+    return labels
 
 
 def short(name: str) -> str:

@@ -224,4 +224,5 @@ def switch_panels(drawn: Drawn, names: Sequence[str]) -> list[Panel]:
 def tile(picture: np.ndarray) -> np.ndarray:
     """A signed picture [H, W, C] on its own scale, its longer side TILE pixels. -> uint8 [h, w, 3]"""
     drawn = pixels.signed_pictures(picture, pixels.symmetric_scale(picture))
-    return pixels.resized(drawn[None], TILE)[0]
+    resized: np.ndarray = pixels.resized(drawn[None], TILE)[0]
+    return resized

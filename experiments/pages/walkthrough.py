@@ -145,7 +145,8 @@ def switch_picture(stage: Stage) -> np.ndarray:
     most = stage.handed_on.max()
     light = np.sqrt(np.clip(stage.handed_on, 0, None) / (most if most > 0 else 1))
     colours = switch_colours(stage.pool.size).reshape(-1, 3)[stage.switches]
-    return np.floor(colours * light[..., None] + 0.5).astype(np.uint8)
+    picture: np.ndarray = np.floor(colours * light[..., None] + 0.5).astype(np.uint8)
+    return picture
 
 
 def grey(values: np.ndarray, scale: float) -> np.ndarray:

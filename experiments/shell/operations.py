@@ -82,7 +82,8 @@ def _there_and_back(
 
     def gradient(number: int, maps: jax.Array, kernel: jax.Array, above: jax.Array) -> jax.Array:
         of = (lambda x: fn(x, kernel)) if number == 0 else (lambda w: fn(maps, w))
-        return jax.linear_transpose(of, (maps, kernel)[number])(above)[0]
+        gradients: jax.Array = jax.linear_transpose(of, (maps, kernel)[number])(above)[0]
+        return gradients
 
     yield Operation(layer, name, fn, arguments, flop)
     yield Operation(layer, f"{name}, gradient of the kernel", partial(gradient, 1), (maps, kernel, above), flop)

@@ -144,7 +144,8 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / RESULT
     if not path.exists():
         return {}
-    return files.read_json(path, Stored, "remove it, or give another folder")
+    stored: dict[str, Any] = files.read_json(path, Stored, "remove it, or give another folder")
+    return stored
 
 
 def write(

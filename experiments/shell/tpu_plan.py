@@ -190,7 +190,8 @@ def largest_batch(
 def gradient_bytes(plan: Plan) -> int:
     """Bytes of the gradient, in float32."""
     params = jax.eval_shape(lambda: training.init_state(training.Recipe(), plan.table())).params
-    return 4 * sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    num_bytes: int = 4 * sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    return num_bytes
 
 
 def exchange_seconds(size: int, num_chips: int, chip: Chip) -> float:

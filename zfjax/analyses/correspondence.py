@@ -92,7 +92,8 @@ def mismatches(signs: np.ndarray, *, features_at_once: int = FEATURES_AT_ONCE) -
 def touched(signs: np.ndarray) -> np.ndarray:
     """How many features at least one of two masks changes: int8 [K, D] of -1, 0, 1 -> int64 [K, K]."""
     changed = (signs != 0).sum(axis=1, dtype=np.int64)
-    return (changed[:, None] + changed[None] + mismatches((signs != 0).astype(np.int8))) // 2
+    distances: np.ndarray = (changed[:, None] + changed[None] + mismatches((signs != 0).astype(np.int8))) // 2
+    return distances
 
 
 def _of_touched(unequal: np.ndarray, either: np.ndarray, rows: np.ndarray) -> float | None:
@@ -117,7 +118,8 @@ def consistency(unequal: np.ndarray, chosen: np.ndarray, num_features: int) -> n
     if n < 2:
         raise UserError(f"{n} feature vectors: at least 2 are needed, as pairs are compared")
     pairs = unequal[chosen[..., :, None], chosen[..., None, :]]  # 0 where i = j
-    return pairs.sum(axis=(-2, -1), dtype=np.int64) / (n * (n - 1) * num_features)
+    means: np.ndarray = pairs.sum(axis=(-2, -1), dtype=np.int64) / (n * (n - 1) * num_features)
+    return means
 
 
 class Score(NamedTuple):
@@ -322,7 +324,8 @@ def mask_squares(images: ArrayLike, places: ArrayLike, *, side: Size, fill: Arra
         place = f"places[{outside.argmax()}]=({y:g}, {x:g})"
         raise UserError(f"{place}: (y, x) inside the image of {height}x{width} pixels is needed")
     filled = jnp.asarray(occlusion.in_type_of(np.empty(images.shape[1:], images.dtype), fill))
-    return _paint(images, filled, first=jnp.asarray(_first_pixels(places, sides)), sides=sides)
+    masked: jax.Array = _paint(images, filled, first=jnp.asarray(_first_pixels(places, sides)), sides=sides)
+    return masked
 
 
 def random_places(parts: np.ndarray, size: Size, *, side: Size, num: int, rng: np.random.Generator) -> np.ndarray:

@@ -91,7 +91,10 @@ def measure(
     *earlier, last = _epochs(by_epoch)
 
     def look(net: Net) -> dict[str, np.ndarray]:
-        return nets.check_finite(net, layer_features.in_batches(net.features(layers), images, batch_size=batch_size))
+        features: dict[str, np.ndarray] = nets.check_finite(
+            net, layer_features.in_batches(net.features(layers), images, batch_size=batch_size)
+        )
+        return features
 
     final = look(by_epoch[last])
     curves: dict[str, list[float | None]] = {layer: [] for layer in layers}
@@ -313,7 +316,8 @@ def growth(values: np.ndarray) -> list[float | None]:
     alive = values[-1] > 0
     if not alive.any():
         return [None] * len(values)
-    return np.median(values[:, alive] / values[-1, alive][None], axis=1).tolist()
+    medians: list[float | None] = np.median(values[:, alive] / values[-1, alive][None], axis=1).tolist()
+    return medians
 
 
 def changed(values: np.ndarray, images: np.ndarray) -> list[float | None]:
@@ -381,13 +385,15 @@ def _standard_scores(features: np.ndarray) -> np.ndarray:
     rows = rows if np.issubdtype(rows.dtype, np.floating) and rows.dtype != np.float16 else rows.astype(np.float32)
     rows = rows - rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
     norms = np.sqrt(np.einsum("nc,nc->c", rows, rows, dtype=np.float64))
-    return rows / np.where(_varies(features), norms, np.inf).astype(rows.dtype)
+    unit_rows: np.ndarray = rows / np.where(_varies(features), norms, np.inf).astype(rows.dtype)
+    return unit_rows
 
 
 def _varies(features: np.ndarray) -> np.ndarray:
     """bool [C]: the map is not the same number everywhere."""
     rows = np.asarray(features).reshape(-1, np.shape(features)[-1])
-    return np.any(rows != rows[:1], axis=0)
+    varies: np.ndarray = np.any(rows != rows[:1], axis=0)
+    return varies
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> float | None:

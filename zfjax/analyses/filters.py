@@ -89,7 +89,8 @@ def weak(kernel: np.ndarray, below: float = DEAD) -> np.ndarray:
       array([False, False,  True])
     """
     rms = _rms(kernel)
-    return rms < below * np.median(rms)
+    is_weak: np.ndarray = rms < below * np.median(rms)
+    return is_weak
 
 
 class Spectrum(NamedTuple):
@@ -143,7 +144,8 @@ def peak_frequency(kernel: np.ndarray) -> np.ndarray:
       array([0.5])
     """
     power, radius = _power(kernel)
-    return radius.reshape(-1)[power.reshape(-1, power.shape[-1]).argmax(axis=0)]
+    peaks: np.ndarray = radius.reshape(-1)[power.reshape(-1, power.shape[-1]).argmax(axis=0)]
+    return peaks
 
 
 def aliased_energy(kernel: np.ndarray, stride: int | tuple[int, int]) -> np.ndarray:
@@ -173,7 +175,8 @@ def aliased_energy(kernel: np.ndarray, stride: int | tuple[int, int]) -> np.ndar
     down, across = (np.abs(np.fft.fftfreq(len(power))) > 1 / (2 * own) + 1e-9 for own in strides)
     outside = power[down[:, None] | across[None, :]].sum(axis=0)
     total = power.sum(axis=(0, 1))
-    return np.divide(outside, total, out=np.zeros_like(total), where=total > 0)
+    shares: np.ndarray = np.divide(outside, total, out=np.zeros_like(total), where=total > 0)
+    return shares
 
 
 def aliased_by_noise(stride: int | tuple[int, int]) -> float:
@@ -201,7 +204,8 @@ def _power(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _shares(energy: np.ndarray) -> np.ndarray:
     total = energy.sum(axis=1, keepdims=True)
-    return np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)
+    shares: np.ndarray = np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)
+    return shares
 
 
 NAMES = {"zfnet": "ZFNet", "alexnet": "AlexNet"}

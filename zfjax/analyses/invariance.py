@@ -62,7 +62,8 @@ def scalings(amounts: ArrayLike) -> np.ndarray:
     factors = _amounts(amounts)
     if (factors <= 0).any():
         raise UserError(f"amounts={factors.tolist()}: scales above 0 are needed")
-    return (np.eye(2, 3)[None] / factors[:, None, None]).astype(np.float32)
+    matrices: np.ndarray = (np.eye(2, 3)[None] / factors[:, None, None]).astype(np.float32)
+    return matrices
 
 
 def rotations(amounts: ArrayLike) -> np.ndarray:
@@ -203,7 +204,8 @@ def curves(
         distances = jax.tree.map(lambda v: np.linalg.norm(v - v[start], axis=1), vectors)
         norms = jax.tree.map(lambda v: np.linalg.norm(v[start], axis=0), vectors)
         rows.append(Curves(distances, norms, shares, None if shares is None else shares[start]))
-    return jax.tree.map(lambda *parts: np.stack(parts), *rows)
+    stacked: Curves = jax.tree.map(lambda *parts: np.stack(parts), *rows)
+    return stacked
 
 
 def _wide(features: np.ndarray) -> np.ndarray:
@@ -253,7 +255,8 @@ def slope(extents: np.ndarray, values: np.ndarray, *, small: float = SMALL) -> n
         raise UserError(f"extents={extents.tolist()}: at least one above 0 is needed")
     limit = max(small * extents.max(), extents[extents > 0].min())
     e = np.where(extents <= limit, extents, 0.0)
-    return (values * e).sum(axis=-1) / (e * e).sum()
+    slopes: np.ndarray = (values * e).sum(axis=-1) / (e * e).sum()
+    return slopes
 
 
 def linearity(extents: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -270,14 +273,16 @@ def linearity(extents: np.ndarray, values: np.ndarray) -> np.ndarray:
     line = slope(extents, values, small=1.0)[..., None] * extents
     missed = np.square(values - line).sum(axis=-1)
     spread = np.square(values - values.mean(axis=-1, keepdims=True)).sum(axis=-1)
-    return 1 - missed / np.where(spread > 0, spread, 1.0)
+    explained: np.ndarray = 1 - missed / np.where(spread > 0, spread, 1.0)
+    return explained
 
 
 def stability(measured: Curves) -> np.ndarray:
     """Whether the most probable class is that of the untransformed image, bool [N, A]: means are stabilities."""
     if measured.probabilities is None or measured.untransformed is None:
         raise UserError("probabilities=None: curves(..., logits=NAME) tell the most probable class")
-    return measured.probabilities.argmax(axis=-1) == measured.untransformed.argmax(axis=-1)[:, None]
+    is_kept: np.ndarray = measured.probabilities.argmax(axis=-1) == measured.untransformed.argmax(axis=-1)[:, None]
+    return is_kept
 
 
 def quarter_turns(angles: ArrayLike, values: np.ndarray) -> np.ndarray:
@@ -303,7 +308,8 @@ def quarter_turns(angles: ArrayLike, values: np.ndarray) -> np.ndarray:
     quarter, between = (off == 0) & (turns != 0), off >= 30
     if not (quarter.any() and between.any()):
         raise UserError(f"angles={turns.tolist()}: a quarter turn, and an angle 30 degrees from all, are needed")
-    return values[..., quarter].mean(axis=-1) - values[..., between].mean(axis=-1)
+    gains: np.ndarray = values[..., quarter].mean(axis=-1) - values[..., between].mean(axis=-1)
+    return gains
 
 
 def _amounts(amounts: ArrayLike) -> np.ndarray:

@@ -117,7 +117,7 @@ def maximize(
     if channel is None:
         raise UserError(f"unit={unit}: a channel is needed")
     place = place_of(fn, start, channel=channel, position=position)
-    return _ascend(
+    ascent: Ascent = _ascend(
         fn,
         start,
         key,
@@ -129,6 +129,7 @@ def maximize(
         jitter=int(jitter),
         blur=float(blur),
     )
+    return ascent
 
 
 def grey_and_noise(
@@ -242,8 +243,10 @@ def at_place(features: Any, place: tuple[jax.Array, ...]) -> jax.Array:
     images = jnp.arange(features.shape[0])
     if len(place) == 3:
         channel, row, column = place
-        return features[images, row, column, channel]
-    return features[images, ..., place[0]].reshape(images.size, -1).mean(axis=1)
+        activations: jax.Array = features[images, row, column, channel]
+        return activations
+    means: jax.Array = features[images, ..., place[0]].reshape(images.size, -1).mean(axis=1)
+    return means
 
 
 def _only_array(features: Any) -> Any:
@@ -481,7 +484,8 @@ def crop_of_mean(net: Net) -> np.ndarray:
 
 def strongest_places(features: np.ndarray) -> np.ndarray:
     """Each map's strongest activation on each image. [B, H, W, C] or [B, C] -> [B, C]"""
-    return features.reshape(len(features), -1, features.shape[-1]).max(axis=1)
+    maxima: np.ndarray = features.reshape(len(features), -1, features.shape[-1]).max(axis=1)
+    return maxima
 
 
 class Score(TypedDict):
@@ -541,7 +545,8 @@ def _unchanged(pixels: Any) -> Any:
 
 
 def _linear(offset: Any, matrix: Any, pixels: Any) -> jax.Array:
-    return offset[None] + jnp.einsum("bhwc,hwcd->bhwd", pixels, matrix, precision=lax.Precision.HIGHEST)
+    colours: jax.Array = offset[None] + jnp.einsum("bhwc,hwcd->bhwd", pixels, matrix, precision=lax.Precision.HIGHEST)
+    return colours
 
 
 def climbed_function(net: Net, layer: str, prepare: Partial) -> Partial:

@@ -85,7 +85,8 @@ def centers(corners: np.ndarray, square: Sides) -> np.ndarray:
       array([[2, 2],
              [4, 6]])
     """
-    return corners + np.array(_each("square", square, corners.shape[-1]), corners.dtype) // 2
+    middles: np.ndarray = corners + np.array(_each("square", square, corners.shape[-1]), corners.dtype) // 2
+    return middles
 
 
 def occlude(
@@ -209,7 +210,8 @@ def batch_size_within(fn: Features, image: np.ndarray, *, memory: int, then: Cal
     needed = max(1, planned.temp_size_in_bytes + planned.output_size_in_bytes)
     if needed > memory * MIB:
         raise UserError(f"memory={memory}: at least {-(-needed // MIB)} MiB are needed, for a batch of one image")
-    return memory * MIB // needed
+    num_images: int = memory * MIB // needed
+    return num_images
 
 
 def square_sums(maps: jax.Array | np.ndarray, corners: np.ndarray, *, square: Sides) -> np.ndarray:
@@ -399,7 +401,8 @@ def _blurring(views: Views, n: int, *, square: Sides, has_mean: bool) -> Filling
 
 
 def _as_picture(values: np.ndarray) -> np.ndarray:
-    return np.clip(values.round(), 0, 255).astype(np.uint8)
+    picture: np.ndarray = np.clip(values.round(), 0, 255).astype(np.uint8)
+    return picture
 
 
 def _arguments(
@@ -488,7 +491,8 @@ def _checked(corners: Any, sides: tuple[int, ...], square: Sides, *, whole: bool
             f"pixels, as `places({sides}, ...)` makes it, is needed; some places alone come as a list, "
             f"corners.reshape(-1, {len(sides)})"
         )
-    return corners.astype(np.int32)
+    checked: np.ndarray = corners.astype(np.int32)
+    return checked
 
 
 class Look(NamedTuple):

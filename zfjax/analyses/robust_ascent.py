@@ -290,7 +290,8 @@ def moved(moves: Moves, image: jax.Array, key: jax.Array) -> jax.Array:
 
     above = (1 - right) * at(top, left) + right * at(top, left + 1)
     below = (1 - right) * at(top + 1, left) + right * at(top + 1, left + 1)
-    return (1 - down) * above + down * below
+    between: jax.Array = (1 - down) * above + down * below
+    return between
 
 
 def _checked_colours(colours: np.ndarray | None, channels: int) -> np.ndarray:

@@ -80,7 +80,8 @@ def cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
       array([0.707])
     """
     a, b = _unit_size(first), _unit_size(second)
-    return (a * b).sum(axis=1) / np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    cosines: np.ndarray = (a * b).sum(axis=1) / np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    return cosines
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -102,7 +103,8 @@ def ranks(pictures: np.ndarray) -> np.ndarray:
     [B, ...] -> float64 [B, N]
     """
     ranked = rankdata(np.asarray(pictures).reshape(len(pictures), -1), axis=1)
-    return ranked - ranked.mean(axis=1, keepdims=True)
+    centred: np.ndarray = ranked - ranked.mean(axis=1, keepdims=True)
+    return centred
 
 
 def class_tops(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -233,7 +235,8 @@ def edges(images: np.ndarray) -> np.ndarray:
     """
 
     def strength(grey: np.ndarray) -> np.ndarray:
-        return np.hypot(*(ndimage.sobel(grey, axis=axis, mode="nearest") for axis in (0, 1)))
+        steepness: np.ndarray = np.hypot(*(ndimage.sobel(grey, axis=axis, mode="nearest") for axis in (0, 1)))
+        return steepness
 
     if np.ndim(images) != 4:
         raise UserError(f"images of shape {np.shape(images)}: [B, H, W, C] is needed")
@@ -246,7 +249,8 @@ def _unit_size(pictures: np.ndarray) -> np.ndarray:
     """[B, ...] -> float64 [B, N] with a largest |value| of 1, as tiny ones square to 0; NaN where there is none."""
     rows = np.asarray(pictures, np.float64).reshape(len(pictures), -1)
     largest = np.abs(rows).max(axis=1, keepdims=True)
-    return np.divide(rows, largest, out=np.full_like(rows, np.nan), where=largest > 0)
+    shares: np.ndarray = np.divide(rows, largest, out=np.full_like(rows, np.nan), where=largest > 0)
+    return shares
 
 
 AT_ONCE = 8  # images in memory at the same time
@@ -452,12 +456,14 @@ def _units_of(top: np.ndarray) -> tuple[Unit, np.ndarray]:
 
 @partial(compiled, using=partial(jax.jit, static_argnames="layer"))
 def _of_layer(fn: Partial, images: jax.Array, *, layer: str) -> jax.Array:
-    return fn(images)[layer]
+    features: jax.Array = fn(images)[layer]
+    return features
 
 
 @partial(compiled, using=partial(jax.jit, static_argnames=("layer", "rule", "on_unknown")))
 def _down(fn: Partial, images: jax.Array, top: jax.Array, *, layer: str, rule: Way, on_unknown: OnUnknown) -> jax.Array:
     ruled = with_relu_rule(lambda images: fn(images)[layer], rule, on_unknown=on_unknown)
+    pixels: jax.Array
     (pixels,) = jax.vjp(ruled, images)[1](top)
     return pixels
 

@@ -325,7 +325,8 @@ def resemblance(strongest: Strongest) -> float | None:
 
 def best(top: TopActivations, num: int) -> TopActivations:
     """The first `num` images of each map alone."""
-    return jax.tree.map(lambda field: field[:, :num], top)
+    highest: TopActivations = jax.tree.map(lambda field: field[:, :num], top)
+    return highest
 
 
 def arrays(strongest: Strongest) -> Iterator[tuple[str, np.ndarray]]:

@@ -210,7 +210,8 @@ def strongest_by_turns(flat: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jnp.where(wins, here, values), jnp.where(wins, place, places)
 
     first = flat[:, 0].astype(jnp.float32), jnp.zeros_like(flat[:, 0], jnp.int32)
-    return lax.fori_loop(jnp.int32(1), jnp.int32(flat.shape[1]), compare, first)
+    strongest: tuple[jax.Array, jax.Array] = lax.fori_loop(jnp.int32(1), jnp.int32(flat.shape[1]), compare, first)
+    return strongest
 
 
 def strongest_by_reduction(flat: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -270,7 +271,8 @@ def _scan_step() -> Callable[..., State]:
         return _merged(state, lax.all_gather(offered, parallel.AXIS, axis=0, tiled=True))
 
     alone = jax.process_count() == 1
-    return compiled(step, using=parallel.of_this_host if alone else parallel.data_parallel)
+    program: Callable[..., State] = compiled(step, using=parallel.of_this_host if alone else parallel.data_parallel)
+    return program
 
 
 def _watched(state: State, features: Any) -> Any:

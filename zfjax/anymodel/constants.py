@@ -164,7 +164,8 @@ def _iota(node: Node) -> np.ndarray:
 
 
 def _divided(node: Node, above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return above / below if jnp.issubdtype(above.dtype, np.inexact) else np.trunc(above / below)
+    quotient: np.ndarray = above / below if jnp.issubdtype(above.dtype, np.inexact) else np.trunc(above / below)
+    return quotient
 
 
 _BY_NUMPY: dict[str, Callable[..., Any]] = {

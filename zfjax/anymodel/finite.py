@@ -95,7 +95,8 @@ def _has_pole(node: Node, flow: Flow) -> bool:
 def _is_near_zero(value: Value) -> bool:
     """So near that a derivative by it may be too large for its type, which for float16 begins early."""
     largest = jnp.finfo(value.aval.dtype).max  # type: ignore[no-untyped-call]
-    return smallest(value) < float(largest) ** -0.5
+    is_tiny: bool = smallest(value) < float(largest) ** -0.5
+    return is_tiny
 
 
 def _may_be_infinite(value: Value, flow: Flow) -> bool:

@@ -172,7 +172,8 @@ class _Product:
         @jax.jit
         def derivatives(some: jax.Array) -> jax.Array:
             _, back = jax.vjp(lambda pixels: self._at(self._middle, *self._read(pixels)), self._pixels)
-            return jax.vmap(lambda one: back(one)[0][0, rows, columns])(some)
+            weights: jax.Array = jax.vmap(lambda one: back(one)[0][0, rows, columns])(some)
+            return weights
 
         chosen, size = np.eye(self._num, dtype=self._node.outputs[0].aval.dtype), max(1, _AT_ONCE // math.prod(shape))
         chunks = [np.asarray(derivatives(chosen[n : n + size]), np.float32) for n in range(0, self._num, size)]
@@ -220,7 +221,8 @@ class _Product:
             def total(pixels: jax.Array) -> jax.Array:
                 return self._at(place, *self._with_positive(self._read(pixels)[self._side])).sum()
 
-            return (jax.grad(total)(self._pixels)[0] != 0).any(axis=-1)
+            is_met: jax.Array = (jax.grad(total)(self._pixels)[0] != 0).any(axis=-1)
+            return is_met
 
         return seen
 

@@ -153,7 +153,10 @@ def _alone(eqn: core.JaxprEqn, program: core.Jaxpr) -> core.ClosedJaxpr:
 
 def run_alone(eqn: core.JaxprEqn, program: core.Jaxpr, values: Mapping[Any, Any]) -> Sequence[Any]:
     """The results of one equation of a program as it stands, of the values of its variables."""
-    return core.jaxpr_as_fun(_alone(eqn, program))(*(values[variable] for variable in _variables(eqn)))
+    results: Sequence[Any] = core.jaxpr_as_fun(_alone(eqn, program))(
+        *(values[variable] for variable in _variables(eqn))
+    )
+    return results
 
 
 def _rectified(alone: core.ClosedJaxpr, change: Rectify, backward: Backward | None) -> Callable[..., list[Any]]:
@@ -163,7 +166,8 @@ def _rectified(alone: core.ClosedJaxpr, change: Rectify, backward: Backward | No
 
     @jax.custom_vjp
     def rectifier(*operands: jax.Array) -> list[Any]:
-        return core.jaxpr_as_fun(alone)(*operands)
+        results: list[Any] = core.jaxpr_as_fun(alone)(*operands)
+        return results
 
     def up(*operands: jax.Array) -> tuple[list[Any], jax.Array]:
         return rectifier(*operands), operands[place]
@@ -230,7 +234,8 @@ def _guarded(alone: core.ClosedJaxpr) -> Callable[..., Sequence[Any]]:
 
     @jax.custom_vjp
     def operation(*operands: jax.Array) -> list[jax.Array]:
-        return run(*operands)
+        results: list[jax.Array] = run(*operands)
+        return results
 
     def up(*operands: jax.Array) -> tuple[list[jax.Array], Any]:
         results, back = jax.vjp(run, *operands)
@@ -355,11 +360,15 @@ def _call(bodies: Bodies, operands: Sequence[Any]) -> Sequence[Any]:
 
 
 def _checkpoint(bodies: Bodies, operands: Sequence[Any], *, prevent_cse: bool, policy: Any) -> Sequence[Any]:
-    return jax.checkpoint(bodies[0], prevent_cse=prevent_cse, policy=policy)(operands)
+    results: Sequence[Any] = jax.checkpoint(bodies[0], prevent_cse=prevent_cse, policy=policy)(operands)
+    return results
 
 
 def _switch(bodies: Bodies, operands: Sequence[Any]) -> Sequence[Any]:
-    return lax.switch(operands[0], [lambda *rest, body=body: body(rest) for body in bodies], *operands[1:])
+    results: Sequence[Any] = lax.switch(
+        operands[0], [lambda *rest, body=body: body(rest) for body in bodies], *operands[1:]
+    )
+    return results
 
 
 def _scan(

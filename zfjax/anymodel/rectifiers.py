@@ -245,5 +245,6 @@ def _is_root_of(node: Node, value: Value) -> bool:
         exponent = uniform(node.inputs[1])
         return exponent is not None and exponent < 1
     if node.name == "integer_pow":
-        return node.params["y"] < 0
+        is_negative: bool = node.params["y"] < 0
+        return is_negative
     return node.name in ("sqrt", "rsqrt") or (node.name == "div" and node.inputs[1] is value)

@@ -247,4 +247,5 @@ def _grey(net: Net, source: Source, *, layer: str, channels: np.ndarray, part: M
     before = np.where(counted, part.values, 0).sum(axis=1, dtype=np.float64)
     after = np.where(counted, np.maximum(values, 0), 0).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (after / before).astype(np.float32)
+        ratio: np.ndarray = (after / before).astype(np.float32)
+        return ratio

@@ -170,7 +170,8 @@ def matches(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarr
     def standard(values: np.ndarray) -> np.ndarray:
         centred = values - values.mean(axis=0, dtype=np.float64).astype(np.float32)
         norm = np.sqrt(np.square(centred).sum(axis=0))
-        return np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 0)
+        unit_rows: np.ndarray = np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 0)
+        return unit_rows
 
     correlation = standard(first).T @ standard(second)
     best = correlation.argmax(axis=1)

@@ -57,7 +57,8 @@ def static(name: str) -> bytes:
 
 def read(folder: Path) -> dict[str, Any]:
     """The manifest of a site; UserError where it is damaged."""
-    return files.read_json(folder / MANIFEST, _Manifest, "remove it, and build the atlas again")
+    manifest: dict[str, Any] = files.read_json(folder / MANIFEST, _Manifest, "remove it, and build the atlas again")
+    return manifest
 
 
 def check_free(folder: Path) -> None:

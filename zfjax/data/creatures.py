@@ -143,7 +143,8 @@ def blob(x: jax.Array, y: jax.Array, *, half: Numbers, lobes: Numbers = None) ->
     c5, s5 = c3 * c2 - s3 * s2, s3 * c2 + c3 * s2
     edge = 1 + lobes[0] * c2 + lobes[1] * c3 + lobes[2] * c4 + lobes[3] * c5
     slope = 2 * lobes[0] * s2 + 3 * lobes[1] * s3 + 4 * lobes[2] * s4 + 5 * lobes[3] * s5
-    return (radius - edge) * stretch / jnp.sqrt(1 + (slope / edge) ** 2)
+    distance: jax.Array = (radius - edge) * stretch / jnp.sqrt(1 + (slope / edge) ** 2)
+    return distance
 
 
 def cone(x: jax.Array, y: jax.Array, *, a: Numbers, b: Numbers) -> jax.Array:
@@ -151,7 +152,8 @@ def cone(x: jax.Array, y: jax.Array, *, a: Numbers, b: Numbers) -> jax.Array:
     ex, ey = b[0] - a[0], b[1] - a[1]
     along = jnp.clip(((x - a[0]) * ex + (y - a[1]) * ey) / (ex * ex + ey * ey + 1e-6), 0, 1)
     dx, dy = x - a[0] - along * ex, y - a[1] - along * ey
-    return jnp.sqrt(dx * dx + dy * dy + 1e-8) - (a[2] + along * (b[2] - a[2]))
+    distance: jax.Array = jnp.sqrt(dx * dx + dy * dy + 1e-8) - (a[2] + along * (b[2] - a[2]))
+    return distance
 
 
 def cover(distance: jax.Array, pixel: Number) -> jax.Array:

@@ -135,7 +135,10 @@ def demo_images(seed: int, start: int, count: int, *, size: int) -> dict[str, np
 
 def _with_bar(starts: range) -> Iterable[int]:
     """With a bar, where there is more than one."""
-    return tqdm(starts, desc="rendering the demo set", leave=False, disable=None if len(starts) > 1 else True)
+    bar: Iterable[int] = tqdm(
+        starts, desc="rendering the demo set", leave=False, disable=None if len(starts) > 1 else True
+    )
+    return bar
 
 
 class DemoSource:
@@ -241,7 +244,8 @@ def demo_set(size: int = 80, num_train: int = 6144, num_validation: int = 1024, 
 
 @partial(jax.jit, static_argnames="size")
 def _render_chunk(seed: Number, first: Number, *, size: int) -> Scene:
-    return jax.vmap(lambda offset: render(seed, first + offset, size=size))(jnp.arange(CHUNK))
+    scenes: Scene = jax.vmap(lambda offset: render(seed, first + offset, size=size))(jnp.arange(CHUNK))
+    return scenes
 
 
 def _keys(seed: Number, index: Number) -> jax.Array:
@@ -268,7 +272,8 @@ def _pixel_centres(size: int) -> tuple[jax.Array, jax.Array]:
 
 def _noise(values: jax.Array, size: int) -> jax.Array:
     """Smooth noise [size, size] through `values` [cells, cells], brought to -1..1; the same field at every size."""
-    return jax.image.resize(2 * values - 1, (size, size), "cubic", antialias=False)
+    resized: jax.Array = jax.image.resize(2 * values - 1, (size, size), "cubic", antialias=False)
+    return resized
 
 
 def _background(draws: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:

@@ -62,13 +62,15 @@ class RecordSource:
 
     def jpeg(self, index: int) -> bytes:
         """The stored bytes, not decoded."""
-        return self._feature(index)["image"].bytes_list.value[0]
+        encoded: bytes = self._feature(index)["image"].bytes_list.value[0]
+        return encoded
 
     def stored(self, index: int) -> bytes:
         """What the set's fingerprint is made of: label, file name and picture."""
         feature = self._feature(index)
         label, name = feature["label"].int64_list.value[0], feature["file_name"].bytes_list.value[0]
-        return f"{label} ".encode() + name + b" " + feature["image"].bytes_list.value[0]
+        encoded: bytes = f"{label} ".encode() + name + b" " + feature["image"].bytes_list.value[0]
+        return encoded
 
     def _feature(self, index: int) -> Any:
         try:
@@ -152,7 +154,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """
     if not (folder / FACTS).is_file():
         raise UserError(f"{folder} is no complete set (no {FACTS}): {_WAY_ON}")
-    facts = files.read_json(folder / FACTS, _Facts, _WAY_ON)
+    facts: dict[str, Any] = files.read_json(folder / FACTS, _Facts, _WAY_ON)
     form = facts.get("format", 1)
     if form > FORMAT:
         raise UserError(f"{folder / FACTS} is of format {form}, made by a newer zfjax: this one reads up to {FORMAT}")

@@ -172,7 +172,8 @@ def decoder() -> Callable[[bytes], np.ndarray]:
         from simplejpeg import decode_jpeg
     except ModuleNotFoundError:
         return decode_by_pillow
-    return decode_jpeg
+    by_simplejpeg: Callable[[bytes], np.ndarray] = decode_jpeg
+    return by_simplejpeg
 
 
 def decode_by_pillow(jpeg: bytes) -> np.ndarray:

@@ -43,7 +43,8 @@ class RecordPhoto(NamedTuple):
 
     def read(self) -> bytes:
         """The bytes of its file, as it was given to TFDS."""
-        return features_of(self.file, self.place)["image"].bytes_list.value[0]
+        encoded: bytes = features_of(self.file, self.place)["image"].bytes_list.value[0]
+        return encoded
 
 
 def find(path: Path, below: str) -> Path | None:

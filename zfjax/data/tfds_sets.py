@@ -62,7 +62,8 @@ def open_prepared(folder: Path, name: str) -> PhotoSet:
 
 def _file_name(feature: Any) -> str:
     key = next(key for key in ("image/file_name", "image/filename") if key in feature)  # Caltech-101's, VOC's
-    return feature[key].bytes_list.value[0].decode()
+    text: str = feature[key].bytes_list.value[0].decode()
+    return text
 
 
 def _single_label(feature: Any, _: int) -> np.ndarray:

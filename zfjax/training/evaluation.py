@@ -159,7 +159,8 @@ def probabilities_of(
         logits, _ = forward(params, images, architecture=architecture)
         return jax.nn.softmax(logits.astype(jnp.float32))
 
-    return lax.map(probabilities, crops).mean(axis=0)
+    averaged: jax.Array = lax.map(probabilities, crops).mean(axis=0)
+    return averaged
 
 
 def make_evaluate(
@@ -217,7 +218,8 @@ def make_evaluate_ensemble(
             for rows in [jnp.stack(each).mean(axis=0), *each]
         )
         bad = tuple(_not_finite(rows, batch["mask"]) for rows in each)
-        return lax.psum(EnsembleErrors(ensemble, tuple(alone), bad), AXIS)
+        errors: EnsembleErrors = lax.psum(EnsembleErrors(ensemble, tuple(alone), bad), AXIS)
+        return errors
 
     counts_of = data_parallel(count)
     means = [member.mean for member in members]

@@ -325,7 +325,10 @@ def renormalize(params: Params, radius: float = 0.1) -> Params:
     """
     if not radius > 0:
         raise UserError(f"radius={radius!r}: a number above 0 is needed")
-    return jax.tree.map(lambda leaf: _renormalize_kernel(leaf, radius) if leaf.ndim == 4 else leaf, params)
+    renormalized: Params = jax.tree.map(
+        lambda leaf: _renormalize_kernel(leaf, radius) if leaf.ndim == 4 else leaf, params
+    )
+    return renormalized
 
 
 def filter_rms(kernel: jax.Array | np.ndarray) -> jax.Array:

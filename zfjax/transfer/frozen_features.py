@@ -145,7 +145,8 @@ def _compute(net: Net, photo_set: PhotoSet, *, paths: Mapping[str, Path], batch_
 def _mapped(path: Path) -> np.ndarray:
     """The array in a file, which stays there."""
     try:
-        return np.load(path, mmap_mode="r")
+        features: np.ndarray = np.load(path, mmap_mode="r")
+        return features
     except (ValueError, EOFError) as error:
         raise UserError(f"{path} is damaged ({error}): delete it, and it is computed again") from error
 

@@ -128,7 +128,7 @@ def fit(
         raise UserError(f"penalty={penalty}: a finite number, 0 or more, is needed")
     shape = features.shape[1], targets.shape[1]
     weights = (jnp.zeros(shape), jnp.zeros(shape[1])) if start is None else (start.weights, start.bias)
-    model = _minimize(
+    model: LinearModel = _minimize(
         weights, features, targets, penalty=penalty, tolerance=tolerance, max_iterations=max_iterations, loss=loss
     )
     if not all(np.isfinite(part).all() for part in (model.weights, model.bias)) or np.isnan(model.left):
@@ -224,7 +224,8 @@ def _minimize(
 
     def goes_on(carry: _Carry) -> jax.Array:
         *_, share, iterations = carry
-        return (share > tolerance) & (iterations < max_iterations)
+        goes_on: jax.Array = (share > tolerance) & (iterations < max_iterations)
+        return goes_on
 
     def step(carry: _Carry) -> _Carry:
         weights, state, _, iterations = carry
@@ -240,7 +241,8 @@ def _minimize(
 
 
 def _softmax(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    return optax.softmax_cross_entropy(logits, (targets > 0).astype(logits.dtype))
+    losses: jax.Array = optax.softmax_cross_entropy(logits, (targets > 0).astype(logits.dtype))
+    return losses
 
 
 def _squared_hinge(logits: jax.Array, targets: jax.Array) -> jax.Array:

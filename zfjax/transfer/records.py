@@ -28,7 +28,7 @@ def recorded(
         began = time.monotonic()
         computed = compute()
         files.save_json(path, {**computed, "seconds": time.monotonic() - began, "key": key})
-    record = files.read_json(path, dict[str, object], "delete it, and it is computed again")
+    record: dict[str, Any] = files.read_json(path, dict[str, object], "delete it, and it is computed again")
     if record.get("key") != json.loads(json.dumps(key)):
         raise UserError(f"{path} is not the record of its key: delete it, and it is computed again")
     return record
