@@ -403,19 +403,19 @@ def receptive_field(
     field = ReceptiveField(size=1, stride=1, offset=0)
     for row in architecture.layers:
         if isinstance(row, Conv):
-            field = _widen(field, (row.kernel, row.kernel), row.stride, row.padding[0])
+            field = _widen(field, window=(row.kernel, row.kernel), stride=row.stride, padding=row.padding[0])
             last = row.name == layer and stage == "filtered"
             if row.pool and not last:
-                field = _widen(field, (row.pool.size, row.pool.size), row.pool.stride, 0)
+                field = _widen(field, window=(row.pool.size, row.pool.size), stride=row.pool.stride, padding=0)
         else:
             shape = architecture.sizes()[row.name].input
-            field = _widen(field, (shape[0], shape[1]) if len(shape) == 3 else (1, 1), 1, 0)
+            field = _widen(field, window=(shape[0], shape[1]) if len(shape) == 3 else (1, 1), stride=1, padding=0)
         if row.name == layer:
             break
     return field
 
 
-def _widen(field: ReceptiveField, window: tuple[int, int], stride: int, padding: int) -> ReceptiveField:
+def _widen(field: ReceptiveField, *, window: tuple[int, int], stride: int, padding: int) -> ReceptiveField:
     height, width = (own + (side - 1) * field.stride for own, side in zip(field.sides, window, strict=True))
     return ReceptiveField(
         size=height if height == width else (height, width),

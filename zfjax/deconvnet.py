@@ -14,15 +14,15 @@ with `active` true where the ReLU let something through on the way up. `descend`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial, wraps
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from zfjax.architecture import Architecture, ContrastNorm, Conv, Layer, Pool, Sizes
-from zfjax.errors import UserError
+from zfjax.errors import UserError, saying_keywords
 from zfjax.network import LayerTrace, Params, Trace, check_params, forward
 from zfjax.ops import contrast_norm, conv_transpose, unpool
 from zfjax.units import Index, Seed, Top, as_unit, check_seed, joined, one_layer, place_of, warn_below_zero
@@ -30,27 +30,8 @@ from zfjax.units import Unit as Unit  # said here too: a way down begins with th
 from zfjax.units import isolate as isolate
 from zfjax.windows import Place, Windows, activations_at, carry_down
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
-
-def _layer_by_keyword(way: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """The same function, which says in words that `layer` and `architecture` are keywords."""
-
-    @wraps(way)
-    def called(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        if len(args) > 3:
-            name = way.__name__
-            raise UserError(
-                f"{name}(params, trace, top) and {len(args) - 3} more by position: layer= and architecture= are "
-                f"keywords, as in {name}(params, trace, top, layer='conv5', architecture=architecture)"
-            )
-        return way(*args, **kwargs)
-
-    return called
-
-
-@_layer_by_keyword
+@saying_keywords
 def project(
     params: Params,
     trace: Trace,
@@ -97,10 +78,10 @@ def project(
       >>> zfjax.project(params, trace, zfjax.Unit(3, layer="fc7"), architecture=table).shape  # a dense unit
       (1, 64, 64, 3)
     """
-    return _pixels(params, trace, top, layer, architecture, "deconvnet", seed)
+    return _pixels(params, trace, top, layer=layer, architecture=architecture, way="deconvnet", seed=seed)
 
 
-@_layer_by_keyword
+@saying_keywords
 def gradient(
     params: Params,
     trace: Trace,
@@ -136,10 +117,10 @@ def gradient(
       >>> np.allclose(others, jax.grad(logit)(images), rtol=1e-4, atol=1e-6 * abs(others).max())
       True
     """
-    return _pixels(params, trace, top, layer, architecture, "gradient", seed)
+    return _pixels(params, trace, top, layer=layer, architecture=architecture, way="gradient", seed=seed)
 
 
-@_layer_by_keyword
+@saying_keywords
 def guided_backprop(
     params: Params,
     trace: Trace,
@@ -166,7 +147,7 @@ def guided_backprop(
       >>> zfjax.guided_backprop(params, trace, zfjax.Unit(7, layer="conv5"), architecture=table).shape
       (1, 64, 64, 3)
     """
-    return _pixels(params, trace, top, layer, architecture, "guided", seed)
+    return _pixels(params, trace, top, layer=layer, architecture=architecture, way="guided", seed=seed)
 
 
 Way = Literal["deconvnet", "gradient", "guided"]
@@ -182,7 +163,7 @@ class Step(NamedTuple):
     filtered: jax.Array  # the shape that the layer reads: what comes to the layer below, or, unscaled, the pixels
 
 
-@_layer_by_keyword
+@saying_keywords
 def descend(
     params: Params,
     trace: Trace,
@@ -202,7 +183,7 @@ def descend(
     Returns:
       {layer: Step} from the top down; UserError as for that way, or for another name.
     """
-    top, layer = _standing(trace, top, layer, architecture, seed)
+    top, layer = _standing(trace, top, layer=layer, architecture=architecture, seed=seed)
     steps = _descend(params, trace, top, layer=layer, architecture=architecture, way=_name_of(way))
     return {name: steps[name] for name in reversed(architecture.layer_names) if name in steps}  # jit sorts by name
 
@@ -299,7 +280,7 @@ def project_places(
     places = units = joined(units)
     if isinstance(units, Unit):
         layer = _layer_of(units, layer, architecture)
-        places = _places_of(units, of, len(images), layer, architecture)
+        places = _places_of(units, of=of, num_images=len(images), layer=layer, architecture=architecture)
     if layer is None or isinstance(places, Unit):
         raise UserError("layer=None: name the layer that the units stand in, by layer= or in Unit(layer=...)")
     windows = windows_of_places(
@@ -309,7 +290,9 @@ def project_places(
     return pictures
 
 
-def _places_of(units: Unit, of: Any, num_images: int, layer: str, architecture: Architecture) -> dict[str, np.ndarray]:
+def _places_of(
+    units: Unit, *, of: Any, num_images: int, layer: str, architecture: Architecture
+) -> dict[str, np.ndarray]:
     """{"image", "channel", "row", "column"}, [N] each, of units that say where they stand."""
     has_places = len(architecture.sizes()[layer].output) == 3
     if units.channel is None or (units.position is None) == has_places:
@@ -380,7 +363,7 @@ def windows_of_ways(
       {way: {layer: Windows}} of NumPy arrays; UserError as for `project_places`.
     """
     for layer in places:
-        _check_places(places[layer], len(images), layer, architecture)
+        _check_places(places[layer], num_images=len(images), layer=layer, architecture=architecture)
     check_seed(seed)
     names = tuple(map(_name_of, ways))
     trace_of = partial(_trace_below, architecture=architecture, with_norms=any(way != "deconvnet" for way in names))
@@ -425,15 +408,15 @@ def windows_of_ways(
 
 
 def _pixels(
-    params: Params, trace: Trace, top: Top, layer: str | None, architecture: Architecture, way: str, seed: Seed
+    params: Params, trace: Trace, top: Top, *, layer: str | None, architecture: Architecture, way: str, seed: Seed
 ) -> jax.Array:
-    top, layer = _standing(trace, top, layer, architecture, seed)
+    top, layer = _standing(trace, top, layer=layer, architecture=architecture, seed=seed)
     pixels: jax.Array = _descend_to_pixels(params, trace, top, layer=layer, architecture=architecture, way=way)
     return pixels
 
 
 def _standing(
-    trace: Trace, top: Top, layer: str | None, architecture: Architecture, seed: Seed
+    trace: Trace, top: Top, *, layer: str | None, architecture: Architecture, seed: Seed
 ) -> tuple[jax.Array, str]:
     """(top, layer), both known: outside jit, where a Unit's numbers can be looked at."""
     check_seed(seed)
@@ -482,7 +465,7 @@ def _descend(
     for row in reversed(rows_below(params, trace, top, layer=layer, architecture=architecture)):
         kernel = params[row.name]["kernel"].astype(signal.dtype)
         way_up = _of_each(trace, row.name, len(signal))
-        steps[row.name] = _undo(row, kernel, way_up, signal, sizes[row.name], way)
+        steps[row.name] = _undo(signal, row=row, kernel=kernel, way_up=way_up, size=sizes[row.name], way=way)
         signal = steps[row.name].filtered
     return steps
 
@@ -534,17 +517,19 @@ def _of_each(trace: Trace, layer: str, num: int) -> LayerTrace | None:
     return for_each
 
 
-def _undo(row: Layer, kernel: jax.Array, way_up: LayerTrace | None, signal: jax.Array, size: Sizes, way: str) -> Step:
+def _undo(
+    signal: jax.Array, *, row: Layer, kernel: jax.Array, way_up: LayerTrace | None, size: Sizes, way: str
+) -> Step:
     """One layer undone: (i) its stages, (ii) its ReLU, (iii) its filters."""
     if not isinstance(row, Conv) and not row.hidden:
-        return Step(signal, signal, _undo_filters(row, kernel, signal, size))
+        return Step(signal, signal, _undo_filters(signal, row=row, kernel=kernel, size=size))
     active = None if way == "deconvnet" else _features(way_up, row.name) > 0
     if isinstance(row, Conv):
-        signal, active = _undo_stages(row, way_up, signal, active, size)
+        signal, active = _undo_stages(signal, row=row, way_up=way_up, active=active, size=size)
     rectified = signal if way == "gradient" else rectify(signal)
     if active is not None:
         rectified = jnp.where(active, rectified, jnp.zeros((), signal.dtype))
-    return Step(signal, rectified, _undo_filters(row, kernel, rectified, size))
+    return Step(signal, rectified, _undo_filters(rectified, row=row, kernel=kernel, size=size))
 
 
 def rectify(signal: jax.Array) -> jax.Array:
@@ -553,7 +538,7 @@ def rectify(signal: jax.Array) -> jax.Array:
 
 
 def _undo_stages(
-    row: Conv, way_up: LayerTrace | None, signal: jax.Array, active: jax.Array | None, size: Sizes
+    signal: jax.Array, *, row: Conv, way_up: LayerTrace | None, active: jax.Array | None, size: Sizes
 ) -> tuple[jax.Array, jax.Array | None]:
     """(signal, active) right above the ReLU of a convolutional layer; without `active` its norms are skipped.
 
@@ -580,7 +565,7 @@ def _norm_inputs(row: Layer, way_up: LayerTrace | None) -> list[jax.Array]:
     return list(way_up.norm_inputs) if way_up is not None else []
 
 
-def _undo_filters(row: Layer, kernel: jax.Array, signal: jax.Array, size: Sizes) -> jax.Array:
+def _undo_filters(signal: jax.Array, *, row: Layer, kernel: jax.Array, size: Sizes) -> jax.Array:
     if isinstance(row, Conv):
         return conv_transpose(signal, kernel, layer=row, input_shape=size.input)
     return (signal @ kernel.T).reshape(len(signal), *size.input)
@@ -638,7 +623,7 @@ def _fill(rows: np.ndarray, num: int) -> np.ndarray:
     return np.concatenate([rows, np.repeat(rows[:1], num - len(rows), axis=0)])
 
 
-def _check_places(places: Mapping[str, np.ndarray], num_images: int, layer: str, architecture: Architecture) -> None:
+def _check_places(places: Mapping[str, np.ndarray], *, num_images: int, layer: str, architecture: Architecture) -> None:
     architecture.layer(layer)
     *sides, channels = architecture.sizes()[layer].output
     height, width = sides or (1, 1)

@@ -277,7 +277,7 @@ def first_layer_moves_more(result: Invariance) -> Finding | None:
         for name, facts in both.items()
     }
     ours = ", ".join(f"{name} {a / b:.1f} times" if b else f"{name}: none" for name, (a, b) in slopes.items())
-    tests = [_over_images(facts, "slope", "conv1", "fc7") for facts in both.values()]
+    tests = [_over_images(facts, number="slope", layer="conv1", other="fc7") for facts in both.values()]
     untrained, beside = result.get("untrained"), []
     for name in SHIFTS:
         if untrained is None:
@@ -303,7 +303,10 @@ def top_layer_is_quasi_linear(result: Invariance) -> Finding | None:
         return None
     both = {name: result["transforms"][name] for name in SHIFTS}
     ours = ", ".join(f"{name} R² {entry(facts['linearity'], 'fc7', 'linearity'):.2f}" for name, facts in both.items())
-    return tested(ours, every([_over_images(facts, "linearity", "fc7", QUASI_LINEAR) for facts in both.values()]))
+    return tested(
+        ours,
+        every([_over_images(facts, number="linearity", layer="fc7", other=QUASI_LINEAR) for facts in both.values()]),
+    )
 
 
 @claim(
@@ -335,7 +338,7 @@ def _factors(of_images: OfImages) -> list[float]:
     return [float(np.log(a / b)) if a > 0 and b > 0 else np.nan for a, b in pairs]
 
 
-def _over_images(facts: Transform, number: Number, layer: str, other: str | float) -> Outcome:
+def _over_images(facts: Transform, *, number: Number, layer: str, other: str | float) -> Outcome:
     """Whether a layer's number is above another layer's, or a constant, over the images."""
     by_layer = facts.get("of_images", {}).get(number)
     if by_layer is None:
@@ -440,7 +443,7 @@ def fewer_dead_filters(result: FirstLayers) -> Finding | None:
     share, other = (max(net["dead_by_weight"]["share"], net["dead_by_activity"]["share"]) for net in nets)
     num, num_other = (net["num_filters"] for net in nets)
     ours = f"{with_interval(share, num)} of {num} against {with_interval(other, num_other)} of {num_other}"
-    return tested(ours, smaller(share, other, num, num_other))
+    return tested(ours, smaller(share, other, num=num, num_other=num_other))
 
 
 @claim(

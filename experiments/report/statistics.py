@@ -106,7 +106,7 @@ def over_folds(differences: Sequence[float], test_over_train: float, *, margin: 
     return Outcome(p, against)
 
 
-def smaller(share: float, other: float, num: int, num_other: int | None = None) -> Outcome:
+def smaller(share: float, other: float, *, num: int, num_other: int | None = None) -> Outcome:
     """Whether a share of `num` cases is smaller than another of `num_other` (by default as many): see `below_zero`."""
     return below_zero([(share, 1.0), (other, -1.0)], num, num_other)
 

@@ -138,7 +138,7 @@ def ten_crops_help(result: Evaluation) -> Finding | None:
         return None
     center, ten = result["error"]["center"]["top1"], result["error"]["ten"]["top1"]
     ours = f"{with_interval(ten, result['num_images'])} against {with_interval(center, result['num_images'])}"
-    return tested(ours, smaller(ten, center, result["num_images"]))
+    return tested(ours, smaller(ten, center, num=result["num_images"]))
 
 
 @claim(
@@ -158,7 +158,7 @@ def averaging_helps(result: Evaluation) -> Finding | None:
         f"{with_interval(together, result['num_images'])} together, "
         f"{with_interval(best, result['num_images'])} the best of {len(alone)} alone"
     )
-    return tested(ours, smaller(together, best, result["num_images"]))
+    return tested(ours, smaller(together, best, num=result["num_images"]))
 
 
 @claim(
@@ -170,7 +170,7 @@ def averaging_helps(result: Evaluation) -> Finding | None:
 )
 def member_beats_alexnet(result: Evaluation) -> Finding | None:
     """The paper's network errs less than AlexNet."""
-    return _errs_less(member_errors(result), "zfnet", "alexnet", result["num_images"])
+    return _errs_less(member_errors(result), better="zfnet", worse="alexnet", num_images=result["num_images"])
 
 
 @claim(
@@ -182,7 +182,9 @@ def member_beats_alexnet(result: Evaluation) -> Finding | None:
 )
 def wide_member_helps(result: Evaluation) -> Finding | None:
     """The paper's network errs less where its middle layers are wide."""
-    return _errs_less(member_errors(result), "zfnet-conv3+4+5-of-512+1024+512", "zfnet", result["num_images"])
+    return _errs_less(
+        member_errors(result), better="zfnet-conv3+4+5-of-512+1024+512", worse="zfnet", num_images=result["num_images"]
+    )
 
 
 def member_errors(result: Evaluation) -> dict[str, float]:
@@ -245,7 +247,7 @@ def depth_matters(result: Ablation) -> Finding | None:
         return None
     known = {name: with_interval(errors[name], images_of(result)) for name in (worst, *others)}
     ours = f"{known[worst]} against " + ", ".join(known[name] for name in others)
-    return tested(ours, every([smaller(errors[name], errors[worst], images_of(result)) for name in others]))
+    return tested(ours, every([smaller(errors[name], errors[worst], num=images_of(result)) for name in others]))
 
 
 YARDSTICK = f"{LITTLE:.0%} of what removing layers 3, 4, 6 and 7 costs"
@@ -299,7 +301,7 @@ def dense_sizes_matter_little(result: Ablation) -> Finding | None:
 )
 def wide_variant_helps(result: Ablation) -> Finding | None:
     """The paper's network errs less where its middle layers are wide."""
-    return _errs_less(variant_errors(result), f"zfnet, {WIDE}", "zfnet", images_of(result))
+    return _errs_less(variant_errors(result), better=f"zfnet, {WIDE}", worse="zfnet", num_images=images_of(result))
 
 
 @claim(
@@ -311,7 +313,9 @@ def wide_variant_helps(result: Ablation) -> Finding | None:
 )
 def wide_dense_layers_overfit(result: Ablation) -> Finding | None:
     """The paper's network errs less with wide middle layers alone than with wide dense layers too."""
-    return _errs_less(variant_errors(result), f"zfnet, {WIDE}", "zfnet, both", images_of(result))
+    return _errs_less(
+        variant_errors(result), better=f"zfnet, {WIDE}", worse="zfnet, both", num_images=images_of(result)
+    )
 
 
 @claim(
@@ -323,7 +327,7 @@ def wide_dense_layers_overfit(result: Ablation) -> Finding | None:
 )
 def variant_beats_alexnet(result: Ablation) -> Finding | None:
     """The paper's network errs less than AlexNet."""
-    return _errs_less(variant_errors(result), "zfnet", "alexnet", images_of(result))
+    return _errs_less(variant_errors(result), better="zfnet", worse="alexnet", num_images=images_of(result))
 
 
 @claim(
@@ -371,7 +375,7 @@ def _changes_little(result: Ablation, pairs: Sequence[tuple[str, str]], *, in_bo
     changes = ", ".join(f"{variant}: {100 * (errors[variant] - errors[base]):+.1f}" for variant, base in pairs)
     kept = ", ".join(with_interval(error, number) for error in (whole, shallow))
     ours = f"{changes} points; all four layers: {100 * (shallow - whole):+.1f} points (from and to {kept})"
-    costs = smaller(whole, shallow, number)
+    costs = smaller(whole, shallow, num=number)
     if costs.p is None or costs.p >= ALPHA:
         return Finding(ours, NOT_SHOWN, costs.why or "removing all four layers costs nothing that is sure")
     tests = []
@@ -383,12 +387,12 @@ def _changes_little(result: Ablation, pairs: Sequence[tuple[str, str]], *, in_bo
     return tested(ours, every(tests))
 
 
-def _errs_less(errors: Mapping[str, float], better: str, worse: str, num_images: int) -> Finding | None:
+def _errs_less(errors: Mapping[str, float], *, better: str, worse: str, num_images: int) -> Finding | None:
     """Whether one network errs less than another; None where one of them was not measured."""
     if not {better, worse} <= set(errors):
         return None
     ours = f"{with_interval(errors[better], num_images)} against {with_interval(errors[worse], num_images)}"
-    return tested(ours, smaller(errors[better], errors[worse], num_images))
+    return tested(ours, smaller(errors[better], errors[worse], num=num_images))
 
 
 CORRESPONDENCE = (parts_correspond, parts_gain_less_above)

@@ -142,7 +142,7 @@ def few_images_suffice(result: Caltech) -> Finding | None:
     if row is None:
         return None
     test = _above(result, row, EARLIER_CALTECH256)
-    return _held_against_the_paper(result, CALTECH256, f"{row['mean']:.1f} %", test)
+    return _held_against_the_paper(result, source=CALTECH256, ours=f"{row['mean']:.1f} %", test=test)
 
 
 def _pretrained_beats_scratch(result: Caltech) -> Finding | None:
@@ -152,7 +152,9 @@ def _pretrained_beats_scratch(result: Caltech) -> Finding | None:
     if not pairs:
         return None
     ours = "; ".join(f"{a['num_train']} per class: {a['mean']:.1f} against {b['mean']:.1f} %" for a, b in pairs)
-    return tested(ours, every([_paired(result, a["folds"], b["folds"], a["num_train"]) for a, b in pairs]))
+    return tested(
+        ours, every([_paired(result, folds=a["folds"], others=b["folds"], num_train=a["num_train"]) for a, b in pairs])
+    )
 
 
 def _pretrained_beats_earlier(result: Caltech, source: str) -> Finding | None:
@@ -163,10 +165,12 @@ def _pretrained_beats_earlier(result: Caltech, source: str) -> Finding | None:
     if not rows:
         return None
     ours = "; ".join(f"{row['num_train']} per class: {row['mean']:.1f} against {mean:.1f} %" for row, mean in rows)
-    return _held_against_the_paper(result, source, ours, every([_above(result, row, mean) for row, mean in rows]))
+    return _held_against_the_paper(
+        result, source=source, ours=ours, test=every([_above(result, row, mean) for row, mean in rows])
+    )
 
 
-def _held_against_the_paper(result: Caltech, source: str, ours: str, test: Outcome) -> Finding:
+def _held_against_the_paper(result: Caltech, *, source: str, ours: str, test: Outcome) -> Finding:
     """By the test, but not where fewer classes make the task an easier one than the paper's."""
     classes, all_classes = result.get("num_classes"), CALTECH_CLASSES[source]
     if classes is None:
@@ -243,7 +247,10 @@ def higher_layers_are_better(result: Layers) -> Finding | None:
         return None
     ours = ", ".join(f"{layer} {rows[layer]['mean']:.1f} %" for layer in layers)
     folds = [rows[layer]["folds"] for layer in layers]
-    return tested(ours, every([_paired(result, up, low, result["num_train"]) for low, up in pairwise(folds)]))
+    return tested(
+        ours,
+        every([_paired(result, folds=up, others=low, num_train=result["num_train"]) for low, up in pairwise(folds)]),
+    )
 
 
 @claim(
@@ -259,7 +266,9 @@ def top_layer_is_as_good(result: Layers) -> Finding | None:
     if not {"conv5", "fc7"} <= set(rows):
         return None
     top, fifth = rows["fc7"], rows["conv5"]
-    test = _paired(result, top["folds"], fifth["folds"], result["num_train"], margin=ALIKE_PERCENT)
+    test = _paired(
+        result, folds=top["folds"], others=fifth["folds"], num_train=result["num_train"], margin=ALIKE_PERCENT
+    )
     return tested(f"fc7 {top['mean']:.1f} %, conv5 {fifth['mean']:.1f} %", test)
 
 
@@ -276,7 +285,8 @@ def classifiers_agree(result: Layers) -> Finding | None:
     if svm is None or softmax is None:
         return None
     ways = ((svm["folds"], softmax["folds"]), (softmax["folds"], svm["folds"]))
-    both = [_paired(result, *pair, result["num_train"], margin=ALIKE_PERCENT) for pair in ways]
+    num_train = result["num_train"]
+    both = [_paired(result, folds=a, others=b, num_train=num_train, margin=ALIKE_PERCENT) for a, b in ways]
     return tested(f"SVM {svm['mean']:.1f} %, softmax {softmax['mean']:.1f} %", every(both))
 
 
@@ -285,7 +295,7 @@ def _by_layer(result: Layers, classifier: str) -> dict[str, Classifier]:
 
 
 def _paired(
-    photos: Photos, folds: Sequence[float], others: Sequence[float], num_train: int, *, margin: float = 0.0
+    photos: Photos, *, folds: Sequence[float], others: Sequence[float], num_train: int, margin: float = 0.0
 ) -> Outcome:
     """Whether accuracies are above others of the same folds, less the margin."""
     if len(folds) != len(others):

@@ -121,7 +121,7 @@ def _supervise(number: int, total: int, timeout: int) -> None:
         for _, end in (words, notes):
             os.close(end)
         os.close(life[0])  # the other end falls with this process, however that ends
-        _Parent(child, words[0], notes[0], number, total, timeout).run()
+        _Parent(child, words[0], notes=notes[0], number=number, total=total, timeout=timeout).run()
     os.setpgid(0, 0)  # a terminal's Ctrl-C comes through the parent
     os.dup2(words[1], 2)
     for end in (*words, notes[0], life[1]):
@@ -139,7 +139,7 @@ def _end_with_parent(life: int) -> None:
 class _Parent:
     """What the parent of a joined process does until that ends."""
 
-    def __init__(self, child: int, words: int, notes: int, number: int, total: int, timeout: int):
+    def __init__(self, child: int, words: int, *, notes: int, number: int, total: int, timeout: int):
         self._child, self._words, self._notes = child, words, notes
         self._number, self._total, self._timeout = number, total, timeout
         self._facts: dict[str, str] = {}

@@ -1,5 +1,7 @@
 """Of images that differ in a rectangle only what it changes is computed, and is what whole forward passes give."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -28,9 +30,8 @@ def both_ways(table, sides):
         sheet[y : y + sides[0], x : x + sides[1]] = patch
     image, patches, pasted = (array.astype(np.float32) for array in (image, patches, pasted))
     layers = table.layer_names
-    found = jax.jit(
-        lambda *arrays: changed_parts.layers_where_changed(params, *arrays, layers=layers, architecture=table)
-    )(image, patches, corners)
+    of_parts = partial(changed_parts.layers_where_changed, layers=layers, architecture=table)
+    found = jax.jit(of_parts)(params, image, patches, corners=corners)
     trace = jax.jit(lambda images: zfjax.forward(params, images, architecture=table)[1])(pasted)
     return {layer: (found[layer], trace[layer].features) for layer in layers}
 
@@ -78,9 +79,8 @@ def test_a_number_that_is_none_is_in_the_places_that_see_it_and_in_no_others():
     params, image = tiny_nets.params(table), np.ones((48, 48, 3), np.float32)
     patches, corners = np.full((1, 2, 2, 3), np.nan, np.float32), np.array([[30, 11]], np.int32)
     options = {"layers": ["conv0"], "architecture": table}
-    found = jax.jit(lambda *arrays: changed_parts.layers_where_changed(params, *arrays, **options))(
-        image, patches, corners
-    )["conv0"]
+    of_parts = jax.jit(partial(changed_parts.layers_where_changed, **options))
+    found = of_parts(params, image, patches, corners=corners)["conv0"]
     image[30:32, 11:13] = np.nan
     whole = features.jitted(features.layers_of(params, **options))(image[None])["conv0"]
     np.testing.assert_array_equal(np.isnan(found), np.isnan(whole))

@@ -20,7 +20,7 @@ EYE = np.eye(5, dtype=np.float32)
 
 def at(fn, path, images):
     """What `fn` gives at a path, and the picture of its first channel."""
-    features = features_at(traced(fn, (images,), {})[0], [path], images)[path]
+    features = features_at(traced(fn, (images,), {})[0], images, paths=[path])[path]
     return features, project_fn(fn, images, unit=Unit(0), layer=path, seed="one")
 
 
@@ -91,7 +91,7 @@ def test_an_operation_of_its_own_is_named_by_its_module_and_its_function():
     found = layers(linen, IMAGES)
     first, second = [path for path in found if path.endswith(("up_to_block/relu", "up_to_block/relu:2"))]
     conv = next(path for path in found if path.endswith("stem"))
-    features = features_at(traced(linen, (IMAGES,), {})[0], [first, conv], IMAGES)
+    features = features_at(traced(linen, (IMAGES,), {})[0], IMAGES, paths=[first, conv])
     np.testing.assert_array_equal(features[first], jax.nn.relu(features[conv]))
     assert found[first].operation == found[second].operation == "max"
     assert "test_names.py" in found[first].source

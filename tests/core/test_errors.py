@@ -262,7 +262,7 @@ CASES = [
     (
         lambda: by_position(zfjax.project),
         "project(params, trace, top) and 2 more by position: layer= and architecture= are keywords, as in "
-        "project(params, trace, top, layer='conv5', architecture=architecture)",
+        "project(params, trace, top, layer=layer, architecture=architecture)",
     ),
     (
         lambda: zfjax.evaluation.update(zfjax.evaluation.init(), MAPS, 0, True),

@@ -54,10 +54,10 @@ def test_folds_without_spread_are_held_against_the_bounds_of_one():
 def test_shares_are_compared_with_one_more_hit_and_miss_in_each():
     first, second = 31 / 102, 51 / 102
     z = (second - first) / np.sqrt((first * (1 - first) + second * (1 - second)) / 102)
-    assert statistics.smaller(0.3, 0.5, 100).p == pytest.approx(scipy.stats.norm.sf(z))
-    assert statistics.smaller(0.5, 0.3, 100).against == pytest.approx(scipy.stats.norm.sf(z))
-    assert statistics.smaller(0.0, 1.0, 1).p > 0.05  # one image decides nothing
-    assert statistics.smaller(0.1, 0.5, 0).why == "the number of images is missing"
+    assert statistics.smaller(0.3, 0.5, num=100).p == pytest.approx(scipy.stats.norm.sf(z))
+    assert statistics.smaller(0.5, 0.3, num=100).against == pytest.approx(scipy.stats.norm.sf(z))
+    assert statistics.smaller(0.0, 1.0, num=1).p > 0.05  # one image decides nothing
+    assert statistics.smaller(0.1, 0.5, num=0).why == "the number of images is missing"
 
 
 def test_a_weighted_sum_of_shares_is_tested_by_its_own_spread():

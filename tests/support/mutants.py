@@ -94,10 +94,12 @@ def filter_flipped_twice(maps, kernel, layer, input_shape):
     return conv_transpose(maps, kernel[::-1, ::-1], layer=layer, input_shape=input_shape)
 
 
-def undo_with_relu_after_the_filter(row, kernel, seen, signal, size, way, undo_filters=deconvnet._undo_filters):
+def undo_with_relu_after_the_filter(signal, *, row, kernel, way_up, size, way, undo_filters=deconvnet._undo_filters):
     if row.pool:
-        signal = ops.unpool(signal, seen.switches, shape=size.filtered, size=row.pool.size, stride=row.pool.stride)
-    return deconvnet.Step(signal, signal, jax.nn.relu(undo_filters(row, kernel, signal, size)))
+        switches, pool = way_up.switches, row.pool
+        signal = ops.unpool(signal, switches, shape=size.filtered, size=pool.size, stride=pool.stride)
+    below = undo_filters(signal, row=row, kernel=kernel, size=size)
+    return deconvnet.Step(signal, signal, jax.nn.relu(below))
 
 
 # Biases and other ReLUs on the way down -------------------------------------------------------------------------------
@@ -184,8 +186,8 @@ def dense_layer_of_nchw(maps, *, layer, params, keys, dense_layer=network._dense
     return dense_layer(maps, layer=layer, params=params, keys=keys)
 
 
-def undo_dense_to_nchw(row, kernel, signal, size, undo_filters=deconvnet._undo_filters):
-    below = undo_filters(row, kernel, signal, size)
+def undo_dense_to_nchw(signal, *, row, kernel, size, undo_filters=deconvnet._undo_filters):
+    below = undo_filters(signal, row=row, kernel=kernel, size=size)
     if isinstance(row, zfjax.Conv) or below.ndim != 4:
         return below
     batch, height, width, channels = below.shape

@@ -32,8 +32,8 @@ def layers_where_changed(
     params: Params,
     image: jax.Array,
     patches: jax.Array,
-    corners: jax.Array,
     *,
+    corners: jax.Array,
     layers: Sequence[str],
     architecture: Architecture,
 ) -> dict[str, jax.Array]:
@@ -57,7 +57,7 @@ def layers_where_changed(
         if not isinstance(row, Conv) or part.values.shape[1:3] == one.shape[1:3]:
             break
         for stage in (row, *row.after):
-            part, one = _next(stage, params[row.name], part, one)
+            part, one = _next(stage, params[row.name], part=part, one=one)
         features[row.name] = _pasted(part, one)
     if above := architecture.layers[len(features) :]:
         maps = _pasted(part, one)
@@ -128,7 +128,7 @@ def _places(stage: Stage, side: int) -> int:
     return pooled_size(side, stage) if isinstance(stage, Pool) else side
 
 
-def _next(stage: Stage, params: Mapping[str, jax.Array], part: _Part, one: jax.Array) -> tuple[_Part, jax.Array]:
+def _next(stage: Stage, params: Mapping[str, jax.Array], *, part: _Part, one: jax.Array) -> tuple[_Part, jax.Array]:
     """The part and the one image's map after the stage."""
     if isinstance(stage, ContrastNorm):
         return part._replace(values=contrast_norm(part.values, stage)), contrast_norm(one, stage)
@@ -137,9 +137,15 @@ def _next(stage: Stage, params: Mapping[str, jax.Array], part: _Part, one: jax.A
     reached = [look.reached(side, all_) for side, all_ in zip(part.values.shape[1:3], places, strict=True)]
     firsts = [look.first(*of) for of in zip(starts, reached, places, strict=True)]
     corner = [first * look.stride - look.before for first in firsts]
-    below = _seen(part, one, corner, [look.rows(num) for num in reached], look.outside)
+    below = _seen(part, one, corner=corner, sides=[look.rows(num) for num in reached], outside=look.outside)
     whole = _Part(one, *(jnp.zeros(1, jnp.int32),) * 2)
-    below_one = _seen(whole, one, [jnp.array([-look.before])] * 2, [look.rows(num) for num in places], look.outside)
+    below_one = _seen(
+        whole,
+        one,
+        corner=[jnp.array([-look.before])] * 2,
+        sides=[look.rows(num) for num in places],
+        outside=look.outside,
+    )
     return _Part(_run(stage, params, below), *firsts), _run(stage, params, below_one)
 
 
@@ -154,10 +160,12 @@ def _run(stage: Conv | Pool, params: Mapping[str, jax.Array], maps: jax.Array) -
 def _pasted(part: _Part, one: jax.Array) -> jax.Array:
     """Whole maps: the part in its place, the one image's map around it."""
     zero = jnp.zeros_like(part.row)
-    return _seen(part, one, [zero, zero], one.shape[1:3], 0.0)
+    return _seen(part, one, corner=[zero, zero], sides=one.shape[1:3], outside=0.0)
 
 
-def _seen(part: _Part, one: jax.Array, corner: Sequence[jax.Array], sides: Sequence[int], outside: float) -> jax.Array:
+def _seen(
+    part: _Part, one: jax.Array, *, corner: Sequence[jax.Array], sides: Sequence[int], outside: float
+) -> jax.Array:
     """Rectangles of the N maps, [N, *sides, C]: of the part where it reaches, of the one image's map around it."""
     lines = [start[:, None] + jnp.arange(side)[None] for start, side in zip(corner, sides, strict=True)]
     inside = [(0 <= line) & (line < side) for line, side in zip(lines, one.shape[1:3], strict=True)]

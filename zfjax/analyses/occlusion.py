@@ -462,7 +462,7 @@ def _of_parts(
     table: Any = fn.func  # a LayersOfTable
     patches = jax.vmap(lambda corner: jax.lax.dynamic_slice(fill, (*corner, 0), (*square, fill.shape[2])))(corners)
     (params,), options = fn.args, {"layers": table.layers, "architecture": table.architecture}
-    return then(changed_parts.layers_where_changed(params, image, patches, corners, **options))
+    return then(changed_parts.layers_where_changed(params, image, patches, corners=corners, **options))
 
 
 _answer_of_parts = compiled(_of_parts, partial(jax.jit, static_argnames="square"))

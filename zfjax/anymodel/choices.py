@@ -76,7 +76,7 @@ def checked_in(program: core.ClosedJaxpr, choices: Choices) -> Choices:
     return choices._replace(checked=True)
 
 
-def chosen(verdicts: Pairs, graph: Graph, flow: Flow, choices: Choices) -> Pairs:
+def chosen(verdicts: Pairs, graph: Graph, *, flow: Flow, choices: Choices) -> Pairs:
     """The verdicts after the choices are made; UserError for a pattern that nothing in the program fits."""
     if not choices.patterns:
         return verdicts
@@ -96,7 +96,7 @@ def chosen(verdicts: Pairs, graph: Graph, flow: Flow, choices: Choices) -> Pairs
             members = {node: fits[node][pattern] for node, pair in first.items() if pair and pair[0] == pattern}
             for group in _groups(members):
                 if group.intersection(unknown):
-                    _give(given, group, unknown, pattern, choice, flow, graph)
+                    _give(given, group, unknown=unknown, pattern=pattern, rule=choice, flow=flow, graph=graph)
     return sorted(given.items(), key=lambda pair: pair[0].place)
 
 
@@ -175,6 +175,7 @@ def _groups(members: Mapping[Node, object]) -> list[set[Node]]:
 def _give(
     verdicts: dict[Node, Verdict],
     group: set[Node],
+    *,
     unknown: list[Node],
     pattern: str,
     rule: Callable[..., Any],
@@ -184,10 +185,10 @@ def _give(
     """Put the rule where it goes down: through the group as a whole, or through each operation without one."""
     if _is_twice(group):
         raise UserError(f"on_unknown's rule for {pattern!r}: two of them stand one above the other, and cannot be told")
-    if _as_a_whole(verdicts, group, pattern, rule, flow, graph):
+    if _as_a_whole(verdicts, group, pattern=pattern, rule=rule, flow=flow, graph=graph):
         return
     for node in group.intersection(unknown):
-        if not _as_a_whole(verdicts, {node}, pattern, rule, flow, graph):
+        if not _as_a_whole(verdicts, {node}, pattern=pattern, rule=rule, flow=flow, graph=graph):
             reads = [v for v in node.inputs if v in flow.carrying]
             shapes = ", ".join(str(v.aval.str_short()) for v in reads)
             raise UserError(
@@ -197,7 +198,7 @@ def _give(
 
 
 def _as_a_whole(
-    verdicts: dict[Node, Verdict], group: set[Node], pattern: str, rule: Backward, flow: Flow, graph: Graph
+    verdicts: dict[Node, Verdict], group: set[Node], *, pattern: str, rule: Backward, flow: Flow, graph: Graph
 ) -> bool:
     entries = dict.fromkeys(v for n in group for v in n.inputs if v in flow.carrying and v.maker not in group)
     exits = [

@@ -28,7 +28,7 @@ ONE_ABOVE_ANOTHER = "a lower bound of another with an offset between them: a bou
 MEETS_ITSELF = "meets what it was made of: leaky, absolute value, hard tanh, shrinkage or maxout, no ReLU"
 
 
-def objection_to(node: Node, operand: int, ceiling: float, twins: Twins, met: Container[Value]) -> str | None:
+def objection_to(node: Node, operand: int, *, ceiling: float, twins: Twins, met: Container[Value]) -> str | None:
     """Why a lower bound at zero may be part of another activation; None where nothing speaks against a rectifier.
 
     Args:

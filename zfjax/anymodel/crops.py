@@ -149,11 +149,11 @@ _SIDES = frozenset("shape new_sizes limit_indices lhs_shape rhs_shape sharding o
 def _is_same_program(whole: _Proof, part: _Proof) -> bool:
     """The two differ in the lengths of rows and columns alone."""
     return len(whole.nodes) == len(part.nodes) and all(
-        _is_same_node(*pair, whole.states, part.states) for pair in zip(whole.nodes, part.nodes, strict=True)
+        _is_same_node(*pair, of_a=whole.states, of_b=part.states) for pair in zip(whole.nodes, part.nodes, strict=True)
     )
 
 
-def _is_same_node(a: Node, b: Node, of_a: dict[Value, State], of_b: dict[Value, State]) -> bool:
+def _is_same_node(a: Node, b: Node, *, of_a: dict[Value, State], of_b: dict[Value, State]) -> bool:
     def params(node: Node) -> str:
         return str(sorted((name, value) for name, value in node.params.items() if name not in _SIDES))
 
@@ -245,7 +245,7 @@ def _slid(field: Span, length: int, side: int, *, size: int = 1, stride: int = 1
     )
 
 
-def _moved(of: _Map, node: Node, shape: tuple[int, ...], options: Callable[[int], dict[str, Any]]) -> _Map:
+def _moved(of: _Map, node: Node, *, shape: tuple[int, ...], options: Callable[[int], dict[str, Any]]) -> _Map:
     """The fields of windows along both axes of the first input; options(axis) says which."""
     sides = node.inputs[0].aval.shape
     rows, columns = (
@@ -273,7 +273,7 @@ def _conv(node: Node, inputs: Sequence[State], shape: tuple[int, ...]) -> _Map:
         }
 
     rows, columns = (numbers.out_spec[2 + spatial.index(axis)] for axis in of.axes)
-    return _moved(of, node, shape, options)._replace(axes=(rows, columns))
+    return _moved(of, node, shape=shape, options=options)._replace(axes=(rows, columns))
 
 
 def _window(node: Node, inputs: Sequence[State], shape: tuple[int, ...]) -> _Map:
@@ -286,20 +286,24 @@ def _window(node: Node, inputs: Sequence[State], shape: tuple[int, ...]) -> _Map
         "dilation": "window_dilation",
         "pad": "padding",
     }
-    return _moved(of, node, shape, lambda axis: {name: given[of_jax][axis] for name, of_jax in names.items()})
+    return _moved(
+        of, node, shape=shape, options=lambda axis: {name: given[of_jax][axis] for name, of_jax in names.items()}
+    )
 
 
 def _pad(node: Node, inputs: Sequence[State], shape: tuple[int, ...]) -> _Map:
     of, config = _of_one(inputs), node.params["padding_config"]
     if any(config[axis][2] for axis in of.axes):
         raise _UnprovenError(node.name)
-    return _moved(of, node, shape, lambda axis: {"pad": config[axis][:2]})
+    return _moved(of, node, shape=shape, options=lambda axis: {"pad": config[axis][:2]})
 
 
 def _slice(node: Node, inputs: Sequence[State], shape: tuple[int, ...]) -> _Map:
     of, given = _of_one(inputs), node.params
     strides = given["strides"] or (1,) * len(given["start_indices"])
-    return _moved(of, node, shape, lambda axis: {"stride": strides[axis], "pad": (-given["start_indices"][axis], 0)})
+    return _moved(
+        of, node, shape=shape, options=lambda axis: {"stride": strides[axis], "pad": (-given["start_indices"][axis], 0)}
+    )
 
 
 def _transpose(node: Node, inputs: Sequence[State], shape: tuple[int, ...]) -> _Map:

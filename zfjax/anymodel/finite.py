@@ -44,7 +44,7 @@ _OF_ARRAYS = frozenset(
 
 
 def poles_of(
-    program: core.ClosedJaxpr, graph: Graph, flow: Flow, changes: Iterable[Place]
+    program: core.ClosedJaxpr, graph: Graph, *, flow: Flow, changes: Iterable[Place]
 ) -> dict[Place, Finite | Guard]:
     """{place: change} of the operations on the way down whose derivative is not finite everywhere.
 

@@ -60,7 +60,7 @@ def first_filters_of(fn: Callable[[jax.Array], jax.Array], shape: tuple[int, ...
         given = {value: pixels if value is images else value.constant for value in node.inputs}
         return [values[places[value]] if value in places else given[value] for value in node.inputs]
 
-    product = _Product(node, side, read, (1, *shape), dtype)
+    product = _Product(node, side=side, read=read, shape=(1, *shape), dtype=dtype)
     return FirstFilters(product.kernel(), product.stride(), module_of(node), _is_own(node, side, layer))
 
 
@@ -144,7 +144,7 @@ class _Product:
     """A product of images and weights, and its derivatives by the pixels."""
 
     def __init__(
-        self, node: Node, side: int, read: Callable[[jax.Array], list[jax.Array]], shape: tuple[int, ...], dtype: Any
+        self, node: Node, *, side: int, read: Callable[[jax.Array], list[jax.Array]], shape: tuple[int, ...], dtype: Any
     ):
         rng = np.random.default_rng(0)
         self._node, self._side, self._read = node, side, read

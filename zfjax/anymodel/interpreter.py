@@ -110,7 +110,7 @@ def evaluate(
         elif isinstance(change, Guard):
             outputs = _guarded(_alone(eqn, program))(*map(read, _variables(eqn)))
         elif isinstance(change, Inner):
-            outputs = _run_inner(eqn, change, backward, [read(atom) for atom in eqn.invars])
+            outputs = _run_inner(eqn, [read(atom) for atom in eqn.invars], change=change, backward=backward)
         else:
             outputs = run_alone(eqn, program, values)
         values.update(zip(eqn.outvars, outputs, strict=True))
@@ -294,7 +294,7 @@ def _by_rule(backward: Backward | None, incoming: jax.Array, x: jax.Array) -> ja
     return outgoing
 
 
-def _run_inner(eqn: core.JaxprEqn, change: Inner, backward: Backward | None, operands: list[Any]) -> Sequence[Any]:
+def _run_inner(eqn: core.JaxprEqn, operands: list[Any], *, change: Inner, backward: Backward | None) -> Sequence[Any]:
     """A call with the plan carried out inside it."""
     kind, programs = _KINDS[eqn.primitive.name], programs_of(eqn)
     plans = (*change.plans, *((),) * (len(programs) - len(change.plans)))

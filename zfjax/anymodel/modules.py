@@ -77,7 +77,7 @@ def _paths(fn: Any) -> _Paths:
     nnx = sys.modules.get("flax.nnx")
     if nnx is None:
         return {}
-    roots = dict(_held(fn, "", nnx.Module, set(), _DEEP))
+    roots = dict(_held(fn, name="", kind=nnx.Module, visited=set(), depth=_DEEP))
     parts = {id(module) for root in roots.values() for path, module in nnx.iter_graph(root) if path}
     roots = {name: root for name, root in roots.items() if id(root) not in parts}
     modules: dict[int, tuple[Any, _Path]] = {}
@@ -89,7 +89,7 @@ def _paths(fn: Any) -> _Paths:
     return modules
 
 
-def _held(value: Any, name: str, kind: type, visited: set[int], depth: int) -> Iterator[tuple[str, Any]]:
+def _held(value: Any, *, name: str, kind: type, visited: set[int], depth: int) -> Iterator[tuple[str, Any]]:
     """(name of the variable, module) of what a function holds."""
     if id(value) in visited or depth < 0:
         return
@@ -99,7 +99,7 @@ def _held(value: Any, name: str, kind: type, visited: set[int], depth: int) -> I
         return
     for inner, held in _variables(value):
         if callable(held) or isinstance(held, list | tuple | dict):
-            yield from _held(held, inner or name, kind, visited, depth - 1)
+            yield from _held(held, name=inner or name, kind=kind, visited=visited, depth=depth - 1)
 
 
 def _variables(value: Any) -> list[tuple[str, Any]]:

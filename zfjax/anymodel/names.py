@@ -167,7 +167,7 @@ def features_of(fn: Callable[[jax.Array], Any], chosen: Sequence[str], images: A
                 f"layer={layer!r}: fn has none of this name ({_nearest(layer, [*own, *layers])}); "
                 "zfjax.layers(fn, images) lists all inside it"
             )
-    features = features_at(program, [layer for layer in chosen if layer not in own], images, layers)
+    features = features_at(program, images, paths=[layer for layer in chosen if layer not in own], layers=layers)
     for layer, value in features.items():
         axis = layers[layer].channel_axis
         features[layer] = value if axis is None else jnp.moveaxis(value, axis, -1)
@@ -190,7 +190,7 @@ def _nearest(path: str, paths: Sequence[str]) -> str:
 
 
 def features_at(
-    program: core.ClosedJaxpr, paths: Sequence[str], images: Any, layers: Layers | None = None
+    program: core.ClosedJaxpr, images: Any, *, paths: Sequence[str], layers: Layers | None = None
 ) -> dict[str, jax.Array]:
     """{path: [B, ...]}, intermediates of a traced program of images, each computed as in it; nothing beyond them is.
 

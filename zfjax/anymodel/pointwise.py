@@ -69,7 +69,7 @@ class Labels:
 _Made = dict[Value, list[Labels]]  # {root: the ways back to it}
 
 
-def met_rectifiers(graph: Graph, flow: Flow, twins: Twins, rectifiers: Collection[Node]) -> set[Value]:
+def met_rectifiers(graph: Graph, flow: Flow, *, twins: Twins, rectifiers: Collection[Node]) -> set[Value]:
     """The results of rectifiers, each the first of its twins, that meet what they are made of on another way."""
     return _Follow(flow, twins, rectifiers).run(graph)
 
@@ -176,7 +176,7 @@ class _Follow:
         for root in roots:
             for number in range(max(len(self.made.get(value, {}).get(root, ())) for value in node.inputs)):
                 ways = [(self.made.get(value, {}).get(root, ()))[number : number + 1] for value in node.inputs]
-                kept = _Once(partial(_evaluated, node, eqn, ways, self.flow))
+                kept = _Once(partial(_evaluated, node, eqn, ways=ways, flow=self.flow))
                 for k, value in enumerate(node.outputs):
                     results[k].setdefault(root, []).append(Labels(value.aval.shape, partial(kept, k)))
         return results
@@ -252,7 +252,7 @@ class _Once:
         return self.results[number]
 
 
-def _evaluated(node: Node, eqn: Any, ways: Sequence[Sequence[Labels]], flow: Flow) -> list[np.ndarray]:
+def _evaluated(node: Node, eqn: Any, *, ways: Sequence[Sequence[Labels]], flow: Flow) -> list[np.ndarray]:
     """The move itself, of numbers of elements."""
     operands: list[Any] = []
     for value, way in zip(node.inputs, ways, strict=True):

@@ -76,11 +76,11 @@ def with_relu_rule(fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown 
       >>> jax.vjp(model, x)[1](incoming)[0]
       Array([ 2.,  0., -2.], dtype=float32)
     """
-    return _ruled(fn, rule, on_unknown, on_mixing="keep")
+    return _ruled(fn, rule, on_unknown=on_unknown, on_mixing="keep")
 
 
 def _ruled(
-    fn: Callable[..., Any], rule: Rule, on_unknown: OnUnknown | Choices, on_mixing: OnMixing
+    fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown | Choices, on_mixing: OnMixing
 ) -> Callable[..., Any]:
     """`with_relu_rule`; with `on_mixing` "error" the one argument is a batch of images."""
     if not callable(rule) and rule not in _BACKWARD:
@@ -97,11 +97,11 @@ def _ruled(
             check_alone(program)
         graph = graph_of(program, opaque=choices.is_whole)
         facts = facts_of(graph)
-        verdicts = chosen(verdicts_of(graph, facts), graph, facts.flow, choices)
+        verdicts = chosen(verdicts_of(graph, facts), graph, flow=facts.flow, choices=choices)
         _check(verdicts, choices.otherwise if backward else "keep", num_inputs=len(program.in_avals))
         changed = _CHANGED["deconvnet"] if callable(rule) else _CHANGED[rule]
         changes = {v.place: v.change for _, v in verdicts if v.change and v.rule in changed}
-        plan = plan_of({**poles_of(program, graph, facts.flow, changes), **changes})
+        plan = plan_of({**poles_of(program, graph, flow=facts.flow, changes=changes), **changes})
         leaves = jax.tree.leaves((args, kwargs))
         results = evaluate(program.jaxpr, program.consts, leaves, plan=plan, backward=backward)
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
@@ -225,7 +225,7 @@ def projected_from(
     if layer is not None:
         looked = partial(_inside, fn, layer)
         choices = checked_in(traced(fn, (images,), {})[0], choices) if choices.patterns else choices
-    features, down = jax.vjp(_ruled(looked, rule, choices, on_mixing), images)
+    features, down = jax.vjp(_ruled(looked, rule, on_unknown=choices, on_mixing=on_mixing), images)
     if not isinstance(features, jax.Array) or not jnp.issubdtype(features.dtype, jnp.floating):
         given = getattr(features, "dtype", jax.tree.structure(features))
         raise UserError(f"fn returns {given}: one floating array of features is needed")

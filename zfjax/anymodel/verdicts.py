@@ -119,7 +119,7 @@ def facts_of(graph: Graph) -> Facts:
     written = written_out(graph, flow)
     bent = {node for node, stretch in written.items() if stretch.sign}
     single = {node for node in graph.nodes if rectified_operand(node) is not None} - within(written)
-    met = met_rectifiers(graph, flow, twins, bent | single)
+    met = met_rectifiers(graph, flow, twins=twins, rectifiers=bent | single)
     written = {n: w for n, w in written.items() if not (w.sign and twins.of(n.outputs[0]) in met)}
     return Facts(flow, kinds_of(graph, flow), layers_of(graph, flow), twins, met, written, within(written))
 
@@ -209,7 +209,7 @@ def _rectifier(node: Node, facts: Facts) -> Verdict | None:
         return _INPUT
     ceiling = uniform(node.inputs[2]) if node.name == "clamp" else None
     ceiling = math.inf if ceiling is None else ceiling
-    objection = objection_to(node, operand, ceiling, facts.twins, facts.met)
+    objection = objection_to(node, operand, ceiling=ceiling, twins=facts.twins, met=facts.met)
     if objection is not None:
         return _unclassified(objection)
     reason = "lower bound at zero" + (f"; above {ceiling:g} nothing passes" if ceiling < math.inf else "")
