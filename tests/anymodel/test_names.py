@@ -110,12 +110,15 @@ class Nnx(nnx.Module):
 def test_nnx_modules_are_named_by_their_attributes():
     model = Nnx(nnx.Rngs(0))
     model.eval()
-    held = {"itself": model, "a variable around": lambda x: model(x)}
+    graph, state = nnx.split(model)
+    held = {"itself": model, "a variable around": lambda x: model(x), "jit": nnx.jit(model)}
+    held |= {"its parts": lambda x: nnx.merge(graph, state)(x)}
     for fn in held.values():
         modules = [path for path, layer in layers(fn, IMAGES).items() if layer.is_module]
         assert modules == ["conv", "stages/layers/0", "stages/layers/2", "stages", "head"]
     assert_cut(model, "stages", lambda x: model.stages(nnx.relu(model.conv(x))), IMAGES)
-    assert "named" not in repr(Nnx.__call__)  # its class is as it was
+    assert_cut(held["its parts"], "stages", lambda x: model.stages(nnx.relu(model.conv(x))), IMAGES)
+    assert not any(kind.__call__.__code__.co_name == "named" for kind in (Nnx, nnx.Conv))  # classes are as they were
 
 
 def test_equinox_modules_are_named_by_their_classes_and_images_come_first():
@@ -255,6 +258,20 @@ def test_what_stands_above_a_layer_is_not_run_and_needs_no_rule():
     assert project_fn(model, ROWS, unit=Unit(0), layer="features").any()
     with pytest.raises(UserError, match="tanh"):
         project_fn(model, ROWS, unit=Unit(0))
+
+
+def test_no_name_is_that_of_two_layers():
+    def fn(x):
+        for name in ("s", "s:2", "s", "s/neg", "s:2"):
+            with jax.named_scope(name):
+                x = -x * 2
+        return x
+
+    modules = [path for path, layer in layers(fn, ROWS).items() if layer.is_module]
+    assert modules == ["s", "s:2", "s:3", "s/neg", "s:2:2"]
+    for path, factor in zip(modules, (-2, 4, -8, 16, -32), strict=True):
+        np.testing.assert_array_equal(at(fn, path, ROWS)[0], factor * ROWS)
+    assert at(fn, "s/neg:2", ROWS)[0].tolist() == (-ROWS).tolist()  # the operation in the first s
 
 
 def test_an_unknown_layer_is_told_the_nearest_ones_and_where_all_are():

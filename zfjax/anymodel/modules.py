@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial, wraps
 from typing import Any
 
@@ -21,33 +21,32 @@ def named_modules(fn: Any) -> Iterator[None]:
     """While this lasts, the NNX modules that `fn` is, or holds, write their paths as `jax.named_scope` does.
 
     A module is held by a function as a variable from around it, by `functools.partial` or as the object of a method.
-    Where there are several models each path begins with the variable's name.
+    Where there are several models each path begins with the variable's name. A model that `fn` makes while it runs, of
+    the `nnx.GraphDef` that it holds, or that a transform of NNX copies, has the paths of its own parts.
     """
-    paths = _paths(fn)
-    if not paths:
+    nnx: Any = sys.modules.get("flax.nnx")
+    held = [] if nnx is None else list(_held(fn, name="", kinds=(nnx.Module, nnx.GraphDef), visited=set(), depth=_DEEP))
+    if not held:
         yield
         return
     with _LOCK:  # classes are changed for all threads
-        kinds = {type(module) for module, _ in paths.values()} - _OWN.keys()
-        for kind in filter(_is_called, kinds):
-            _OWN[kind] = vars(kind).get("__call__")
+        kinds = {kind for kind in _classes(nnx.Module) if "__call__" in vars(kind)} - _OWN.keys()
+        for kind in kinds:
+            _OWN[kind] = vars(kind)["__call__"]
             kind.__call__ = _in_scope(kind.__call__)
-        _NAMED.append((paths, []))
+        _NAMED.append((_paths({name: module for name, module in held if isinstance(module, nnx.Module)}), []))
         try:
             yield
         finally:
             _NAMED.pop()
-            for kind in kinds & _OWN.keys():
-                if (own := _OWN.pop(kind)) is None:
-                    del kind.__call__
-                else:
-                    kind.__call__ = own
+            for kind in kinds:
+                kind.__call__ = _OWN.pop(kind)
 
 
 _Path = tuple[str, ...]
-_Paths = Mapping[int, tuple[Any, _Path]]  # {identity: (module, its path)}
+_Paths = dict[int, tuple[Any, _Path]]  # {identity: (module, its path)}
 _NAMED: list[tuple[_Paths, list[_Path]]] = []  # the modules of each function that is being traced, and those running
-_OWN: dict[type, Any] = {}  # what the classes that write their names had before
+_OWN: dict[Any, Any] = {}  # what the classes that write their names had before
 
 
 def _in_scope(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,6 +55,8 @@ def _in_scope(call: Callable[..., Any]) -> Callable[..., Any]:
         paths, running = _NAMED[-1] if _NAMED else ({}, [])
         _, path = paths.get(id(module), (None, ()))
         above = running[-1] if running else ()
+        if _NAMED and not running and id(module) not in paths:
+            paths |= _paths({"": module})
         if not path or path == above:  # the model itself, or a class and its base
             return call(module, *args, **kwargs)
         running.append(path)
@@ -69,18 +70,20 @@ def _in_scope(call: Callable[..., Any]) -> Callable[..., Any]:
     return named
 
 
-def _is_called(kind: type) -> bool:
-    return any("__call__" in vars(base) for base in kind.__mro__)
+def _classes(kind: Any) -> Iterator[Any]:
+    """A class and all that are made of it."""
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _classes(below)
 
 
-def _paths(fn: Any) -> _Paths:
-    nnx = sys.modules.get("flax.nnx")
-    if nnx is None:
-        return {}
-    roots = dict(_held(fn, name="", kind=nnx.Module, visited=set(), depth=_DEEP))
+def _paths(roots: dict[str, Any]) -> _Paths:
+    """The modules in these, by name."""
+    from flax import nnx
+
     parts = {id(module) for root in roots.values() for path, module in nnx.iter_graph(root) if path}
     roots = {name: root for name, root in roots.items() if id(root) not in parts}
-    modules: dict[int, tuple[Any, _Path]] = {}
+    modules: _Paths = {}
     for name, root in roots.items():
         for path, module in nnx.iter_graph(root):
             if isinstance(module, nnx.Module):
@@ -89,17 +92,19 @@ def _paths(fn: Any) -> _Paths:
     return modules
 
 
-def _held(value: Any, *, name: str, kind: type, visited: set[int], depth: int) -> Iterator[tuple[str, Any]]:
-    """(name of the variable, module) of what a function holds."""
+def _held(
+    value: Any, *, name: str, kinds: tuple[type, ...], visited: set[int], depth: int
+) -> Iterator[tuple[str, Any]]:
+    """(name of the variable, object of one of the classes) of what a function holds."""
     if id(value) in visited or depth < 0:
         return
     visited.add(id(value))
-    if isinstance(value, kind):
+    if isinstance(value, kinds):
         yield name or type(value).__name__, value
         return
     for inner, held in _variables(value):
-        if callable(held) or isinstance(held, list | tuple | dict):
-            yield from _held(held, name=inner or name, kind=kind, visited=visited, depth=depth - 1)
+        if callable(held) or isinstance(held, (list, tuple, dict, *kinds)):
+            yield from _held(held, name=inner or name, kinds=kinds, visited=visited, depth=depth - 1)
 
 
 def _variables(value: Any) -> list[tuple[str, Any]]:

@@ -276,12 +276,16 @@ def _numbered(results: Mapping[_Path, _Result], scans: Mapping[Place, int]) -> d
     placed.sort(key=lambda pair: (pair[1].place, pair[1].number, -len(pair[0])))
     names: dict[_Path, str] = {(): ""}
     entries: dict[str, int] = {}
+    taken: set[str] = set()  # a scope may be called "conv:2" itself
 
     def name_of(path: _Path) -> str:
         if path not in names:
-            name = f"{name_of(path[:-1])}/{path[-1].name}".removeprefix("/")
-            entries[name] = entries.get(name, 0) + 1
-            names[path] = name if entries[name] == 1 else f"{name}:{entries[name]}"
+            name = numbered = f"{name_of(path[:-1])}/{path[-1].name}".removeprefix("/")
+            while numbered in taken:
+                entries[name] = entries.get(name, 1) + 1
+                numbered = f"{name}:{entries[name]}"
+            taken.add(numbered)
+            names[path] = numbered
         return names[path]
 
     for path, result in placed:  # modules first, so that no operation takes the name of one
