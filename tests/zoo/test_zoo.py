@@ -2,19 +2,17 @@
 
 import functools
 import importlib.util
-import pathlib
-import re
 
 import jax
 import keras_nets
 import numpy as np
+import page
 import pytest
 import weights
 import zoo
 
 import zfjax
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs/any_model.md"
 REFUSED = [name for name, net in zoo.NETS.items() if net.refused]
 
 
@@ -57,7 +55,7 @@ def test_the_picture_is_that_of_another_road(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, net in zoo.NETS.items() if net.torch])
 def test_the_picture_is_captums(name):
-    pytest.importorskip("captum", reason="captum is not installed: pip install -e '.[bench]'")
+    check_installed("captum")
     assert measured(name).from_captum < 1e-5
 
 
@@ -97,4 +95,4 @@ def test_from_below_a_softmax_head_comes_the_picture_of_the_net_without_it():
 
 
 def test_the_page_lists_every_net():
-    assert re.findall(r"^\| ((?:Keras|Haiku|Linen|NNX|Equinox) [^|]+?) \|", PAGE.read_text(), re.M) == list(zoo.NETS)
+    assert list(page.parts()[1]) == list(zoo.NETS)
