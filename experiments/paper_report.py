@@ -259,6 +259,7 @@ def facts_of(row: Row) -> dict[str, Any]:
     """What result.json says of a row."""
     of_claim = {name: getattr(row.claim, name) for name in ("source", "says", "paper", "rule")}
     of_claim |= {"precondition": row.claim.needs.words, "null": nulls.words(row.claim.judge.__name__)}
+    of_claim["decides"] = DECIDES[row.claim.source]
     finding = row.finding._asdict() if row.finding else {"ours": None, "verdict": NOT_MEASURED, "because": ""}
     return {
         **of_claim,

@@ -28,10 +28,10 @@ OVER_SHARES = "two-proportion test over the validation images, as if each net ha
 class PartScore(TypedDict):
     """How consistently a part's masks change the features, and its p-values; a control has none."""
 
-    delta: float
-    p: float | None
-    p_aligned: NotRequired[float | None]
-    touched: NotRequired[float | None]  # the other reading: of the features alone that a mask touches
+    delta: Share
+    p: Share | None
+    p_aligned: NotRequired[Share | None]
+    touched: NotRequired[Share | None]  # the other reading: of the features alone that a mask touches
 
 
 class Correspondence(TypedDict):

@@ -36,27 +36,32 @@ def without_straight(result):
     return {**result, "layers": {name: {"similarity": of["similarity"]} for name, of in result["layers"].items()}}
 
 
-def moves(translation, scale, drawn_anew=((1.0, 1.0), (1.0, 1.0))):
-    """Slopes (layer 1, layer 7) of a network and of the same with its weights drawn anew."""
-    result = invariance("slope", slopes(*translation), slopes(*scale))
+def moves(translation, scale, drawn_anew=((1.0, 1.0), (1.0, 1.0)), num=5):
+    """Slopes (layer 1, layer 7) of a network and of the same with its weights drawn anew, for `num` images."""
+    result = invariance("slope", slopes(*translation, num), slopes(*scale, num))
     if drawn_anew is not None:
-        other = invariance("slope", *(slopes(*of) for of in drawn_anew))["transforms"]
+        other = invariance("slope", *(slopes(*of, num) for of in drawn_anew))["transforms"]
         result["untrained"] = {name: {"of_images": of["of_images"]} for name, of in other.items()}
     return result
 
 
 def invariance(number, translation, scale, names=("conv1", "fc7")):
-    """Values of five images {layer: [5]} under two transforms."""
+    """Values of images {layer: [N]} under two transforms."""
 
     def facts(of_images):
-        means = {layer: sum(values) / 5 for layer, values in of_images.items()}
+        means = {layer: sum(values) / len(values) for layer, values in of_images.items()}
         return {number: means, "of_images": {number: of_images}}
 
     return {"layers": list(names), "transforms": {"translation": facts(translation), "scale": facts(scale)}}
 
 
-def slopes(first, last):
-    return {"conv1": [first + 0.01 * n for n in range(5)], "fc7": [last] * 5}
+def slopes(first, last, num=5):
+    return {"conv1": [first + 0.01 * n for n in range(num)], "fc7": [last] * num}
+
+
+def flat(value):
+    """R^2 of nine images, each the same."""
+    return {"fc7": [value] * 9}
 
 
 def stability(translation, scale, rotation):
@@ -134,9 +139,14 @@ CASES = [
     (report_figures.first_layer_moves_more, moves((2, 1), (3, 0)), OPEN),  # nothing moves layer 7
     (report_figures.first_layer_moves_more, moves((2, 1), (0.5, 1)), OPEN),
     (report_figures.first_layer_moves_more, moves((1, 2), (3, 1)), OPEN),
+    (report_figures.first_layer_moves_more, moves((1, 2), (3, 1), num=9), FAILS),
+    (report_figures.first_layer_moves_more, moves((2, 1), (3, 1), ((2.5, 1), (1, 1)), num=9), FAILS),
     (report_figures.first_layer_moves_more, invariance("slope", slopes(2, 1), slopes(3, 1), ("conv2", "fc7")), None),
     (report_figures.top_layer_is_quasi_linear, invariance("linearity", slopes(0, 0.95), slopes(0, 0.91)), HOLDS),
     (report_figures.top_layer_is_quasi_linear, invariance("linearity", slopes(0, 0.95), slopes(0, 0.5)), OPEN),
+    (report_figures.top_layer_is_quasi_linear, invariance("linearity", flat(0.9001), flat(0.95)), HOLDS),
+    (report_figures.top_layer_is_quasi_linear, invariance("linearity", flat(0.9), flat(0.95)), OPEN),
+    (report_figures.top_layer_is_quasi_linear, invariance("linearity", flat(0.8999), flat(0.95)), FAILS),
     (report_figures.top_layer_is_quasi_linear, invariance("linearity", {}, {}, ("conv1", "fc6")), None),
     (report_figures.rotation_breaks_labels, stability(FIVE, FIVE, [0.1] * 5), HOLDS),
     (report_figures.rotation_breaks_labels, stability(FIVE, FIVE, [0.1] * 4 + [0.95]), OPEN),
