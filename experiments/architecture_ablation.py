@@ -27,6 +27,7 @@ from typing import Any, Literal, TypedDict, cast
 from experiments.pages import ablation as ablation_page
 from experiments.shell import command, figure, results, training_run
 from experiments.shell.command import Stopped
+from experiments.shell.sizes import SizeFlag
 from zfjax import files, nets, training
 from zfjax.analyses import ablation
 from zfjax.analyses.ablation import Variant, choose_variants, folder_name
@@ -51,12 +52,12 @@ class Config(figure.OutConfig):
     """Recipe, image size and width, as in train_imagenet."""
     data_dir: Path = Path("data")
     """Where the prepared photos lie; the demo set needs none."""
-    data_size: int | None = None
-    """Side of the prepared pictures in pixels; by default the only size there."""
+    data_size: SizeFlag | None = None
+    """Size of the prepared pictures in pixels, a side or HEIGHTxWIDTH; by default the only size there."""
     width: float | None = None
     """Factor on the features of every layer but the last; by default the preset's."""
-    image_size: int | None = None
-    """Side of the crops that the networks see, pixels; by default the preset's."""
+    image_size: SizeFlag | None = None
+    """Size of the crops that the networks see, pixels, a side or HEIGHTxWIDTH; by default the preset's."""
     batch_size: int | None = None
     """Images per step over all devices; by default the preset's."""
     num_epochs: int | None = None

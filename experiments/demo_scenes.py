@@ -19,7 +19,9 @@ import numpy as np
 
 from experiments.pages import demo as demo_page
 from experiments.shell import command, figure, results
+from experiments.shell.sizes import SizeFlag
 from zfjax import nets
+from zfjax.architecture import Size
 from zfjax.data import demo
 
 COMMAND = "demo_scenes"
@@ -30,8 +32,8 @@ PENALTIES = (1e1, 1e2, 1e3, 1e4)  # of the ridge regressions; the best one on th
 class Config(figure.ResultConfig):
     """Draw the demo set and measure what it gives away without its creatures."""
 
-    size: int = 80
-    """Side of the scenes in pixels."""
+    size: SizeFlag = 80
+    """Size of the scenes in pixels: a side, or HEIGHTxWIDTH."""
     num_train: int = 4000
     """Scenes that the classifiers learn from."""
     num_test: int = 1000
@@ -67,15 +69,15 @@ def measure_and_write(config: Config, out: Path) -> dict[str, Any]:
     return results.write(out, result, command=COMMAND, contents={"scenes.png": demo_page.draw(test)})
 
 
-def background_images(seed: int, count: int, size: int) -> np.ndarray:
-    """The scenes 0 .. count - 1 of a seed without their creatures: uint8 [count, size, size, 3]."""
+def background_images(seed: int, count: int, size: Size) -> np.ndarray:
+    """The scenes 0 .. count - 1 of a seed without their creatures: uint8 [count, H, W, 3]."""
     render = jax.jit(jax.vmap(lambda index: demo.render_background(seed, index, size=size)))
     chunks = [np.asarray(render(np.arange(first, first + demo.CHUNK))) for first in range(0, count, demo.CHUNK)]
     return np.concatenate(chunks)[:count]
 
 
 def flat(images: np.ndarray) -> np.ndarray:
-    """Pixels as features in -1..1: [N, S * S * 3]."""
+    """Pixels as features in -1..1: [N, H * W * 3]."""
     return images.reshape(len(images), -1).astype(np.float32) / 127.5 - 1
 
 

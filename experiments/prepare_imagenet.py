@@ -21,8 +21,11 @@ from typing import Any
 
 import tyro
 
+from experiments.shell.sizes import SizeFlag
 from zfjax import files
+from zfjax.architecture import Size
 from zfjax.errors import UserError, check_name, command_line
+from zfjax.pixels import as_size, size_of, size_words
 
 SPLITS = ("train", "validation")
 
@@ -35,8 +38,9 @@ class Config:
     """Folder with the official tars, with train/<class>/ and val/<class>/, or another form (see above)."""
     data_dir: Path
     """Folder that receives the prepared set; sets of several sizes may share it."""
-    size: int = 256
-    """Side of the stored pictures in pixels: shortest side resized to it, then the centre square (paper: 256)."""
+    size: SizeFlag = 256
+    """Side of the stored pictures in pixels: shortest side resized to it, then the centre square (paper: 256); or
+    HEIGHTxWIDTH, as 192x256: the centre of that shape, resized to it."""
     workers: int | None = None
     """Processes that decode and encode; by default one per core."""
     skip_bad: bool = False
@@ -92,23 +96,26 @@ def report(config: Config, result: dict[str, Any]) -> str:
         lines[0] += " (--overwrite prepares it anew)"
         if result["source"] != str(config.source.resolve()):
             lines.append(f"Note: it was prepared from {result['source']}, not from {config.source.resolve()}.")
+    size = as_size(size_of(result["size"]))
+    height, width = size_of(size)
     counts = ", ".join(f"{count:,} {split}" for split, count in result["counts"].items())
-    lines.append(f"{counts} photos of {len(result['class_names'])} classes, {result['size']} x {result['size']} pixels")
+    lines.append(f"{counts} photos of {len(result['class_names'])} classes, {height} x {width} pixels")
     if result["fresh"] or config.verify:
         lines.append(f"{result['seconds']:.0f} s")
     lines += remarks(result)
     missing = set(SPLITS) - set(result["counts"])
     if missing:
         return "\n".join([*lines, f"To train on it the {missing.pop()} split is needed too."])
-    flags = ["--data-dir", config.data_dir, *(["--data-size", result["size"]] if len(result["sizes"]) > 1 else [])]
-    if result["size"] < 256:  # the paper's crops are 7/8 of its pictures: the rest is room to move
-        flags += ["--preset", "reduced", *(["--image-size", crop_of(result["size"])] if result["size"] < 128 else [])]
+    flags = ["--data-dir", config.data_dir, *(["--data-size", size_words(size)] if len(result["sizes"]) > 1 else [])]
+    if height != width or height < 256:  # the paper's crops are 7/8 of its pictures: the rest is room to move
+        fits = height == width >= 128  # the preset's own crops
+        flags += ["--preset", "reduced", *([] if fits else ["--image-size", crop_of(size)])]
     return "\n".join([*lines, "Train on it:", f"  {command_line('python -m experiments.train_imagenet', *flags)}"])
 
 
-def crop_of(size: int) -> int:
-    """The side of crops that leaves them as much room in pictures of `size` pixels as the paper's 224 have in 256."""
-    return max(size * 7 // 8, 1)
+def crop_of(size: Size) -> str:
+    """The size of crops that leaves them as much room in pictures of `size` pixels as the paper's 224 have in 256."""
+    return size_words(as_size([max(side * 7 // 8, 1) for side in size_of(size)]))
 
 
 def remarks(result: Mapping[str, Any]) -> list[str]:

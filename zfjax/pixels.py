@@ -8,6 +8,7 @@ zero as mid-grey, and `mosaic` lays pictures out side by side.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 import jax
@@ -21,7 +22,7 @@ from zfjax.errors import UserError
 
 Crops = Literal["ten", "random"]
 Pixels = TypeVar("Pixels", jax.Array, np.ndarray)  # traced or NumPy's
-_IS_PIXELS = re.compile("[1-9][0-9]{0,5}")
+_SIZE = re.compile("[1-9][0-9]{0,5}(x[1-9][0-9]{0,5})?")  # in words
 
 
 def size_of(size: Size) -> tuple[int, int]:
@@ -31,6 +32,12 @@ def size_of(size: Size) -> tuple[int, int]:
         raise UserError(f"size={size!r}: a whole number of pixels, or (height, width), is needed")
     height, width = np.broadcast_to(given, (2,)).tolist()
     return height, width
+
+
+def as_size(sides: Sequence[int]) -> Size:
+    """(height, width) as a size: one number where they are the same."""
+    height, width = sides
+    return int(height) if height == width else (int(height), int(width))
 
 
 def size_words(size: Size) -> str:
@@ -46,11 +53,15 @@ def size_of_words(words: str) -> Size:
       >>> zfjax.pixels.size_of_words("48x64"), zfjax.pixels.size_of_words("64x64")
       ((48, 64), 64)
     """
-    numbers = words.split("x")
-    if len(numbers) > 2 or not all(map(_IS_PIXELS.fullmatch, numbers)):
+    if not is_size(words):
         raise UserError(f"{words!r}: a number of pixels, as 64, or HEIGHTxWIDTH, as 48x64, is needed")
-    height, width = int(numbers[0]), int(numbers[-1])
-    return height if height == width else (height, width)
+    numbers = words.split("x")
+    return as_size((int(numbers[0]), int(numbers[-1])))
+
+
+def is_size(words: str) -> bool:
+    """Whether `size_of_words` reads it."""
+    return _SIZE.fullmatch(words) is not None
 
 
 def subtract_mean(pictures: Pixels, mean: Pixels) -> Pixels:

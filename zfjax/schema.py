@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from types import NoneType
+from types import NoneType, UnionType
 from typing import (
     Annotated,
     Any,
@@ -16,6 +16,7 @@ from typing import (
     NamedTuple,
     NotRequired,
     TypeVar,
+    Union,
     get_args,
     get_origin,
     get_type_hints,
@@ -65,16 +66,16 @@ def faults(value: object, kind: Any, place: str = "") -> Iterator[str]:
 
     Args:
       value: what JSON holds. There a whole number is a number too, and a tuple is a list.
-      kind: a TypedDict, a dataclass by its fields, dict[str, ...], list[...], tuple[...], ... | None, Literal[...],
-        Annotated[..., Range], a type of `WORDS`, or object for anything.
+      kind: a TypedDict, a dataclass by its fields, dict[str, ...], list[...], tuple[...], ... | None, A | B, of which
+        the first names what is wrong, Literal[...], Annotated[..., Range], a type of `WORDS`, or object for anything.
       place: names of the fields that lead to it, with dots between.
     """
     origin, args = get_origin(kind), get_args(kind)
     if is_typeddict(kind) or dataclasses.is_dataclass(kind):
         yield from _faults_of_fields(value, kind, place)
-    elif NoneType in args:
-        (other,) = (arg for arg in args if arg is not NoneType)
-        yield from faults(value, other, place) if value is not None else ()
+    elif origin in (Union, UnionType):
+        of_each = [list(faults(value, arg, place)) for arg in args if arg is not NoneType]
+        yield from of_each[0] if all(of_each) and not (value is None and NoneType in args) else ()
     elif origin is Annotated:
         wrong = list(faults(value, args[0], place))
         yield from wrong or _faults_of_range(value, args[1], place)

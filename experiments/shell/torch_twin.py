@@ -96,7 +96,8 @@ def wait(_: Any) -> None:
 
 def batch_of(workload: Workload, layout: torch.memory_format) -> tuple[torch.Tensor, torch.Tensor]:
     """Images of noise in pixels, and labels."""
-    shape = (workload.batch_size, 3, workload.image_size, workload.image_size)
+    height, width, channels = workload.table().image_shape
+    shape = (workload.batch_size, channels, height, width)
     images = (58 * torch.randn(shape)).to(device(), memory_format=layout)
     return images, torch.randint(workload.num_classes, (workload.batch_size,), device=device())
 

@@ -134,8 +134,9 @@ def program(plan: Plan, devices: list[Any], batch_size: int) -> Program | None:
     """The compiled training step of `experiments.train_imagenet`; None where it does not fit the memory."""
     architecture = plan.table()
     recipe = training.Recipe(batch_size=batch_size, compute_dtype=plan.compute_dtype)
-    side = plan.image_size + STORED_MARGIN
-    step = training.make_train_step(recipe, architecture, np.zeros((side, side, 3), np.float32))
+    height, width, channels = architecture.image_shape
+    stored = (height + STORED_MARGIN, width + STORED_MARGIN, channels)
+    step = training.make_train_step(recipe, architecture, np.zeros(stored, np.float32))
     mesh = Mesh(np.array(devices), (parallel.AXIS,))
     whole, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (parallel.AXIS,)))
 
@@ -144,7 +145,7 @@ def program(plan: Plan, devices: list[Any], batch_size: int) -> Program | None:
 
     state = jax.eval_shape(lambda: training.init_state(recipe, architecture))
     batch = {
-        "image": jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8),
+        "image": jax.ShapeDtypeStruct((batch_size, *stored), jnp.uint8),
         "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
         "position": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     }

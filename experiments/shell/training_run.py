@@ -14,11 +14,13 @@ import jax
 import numpy as np
 
 from experiments.shell import hosts, run_folders, training_log
+from experiments.shell.sizes import SizeFlag
 from experiments.shell.stopping import StopRequest
-from zfjax import extras, files, nets, parallel, training
+from zfjax import extras, files, parallel, training
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
 from zfjax.data import ImageSet, sets
 from zfjax.errors import UserError, command_line
+from zfjax.pixels import as_size, size_words
 from zfjax.training import Annealing, Recipe, checkpoints, loop
 from zfjax.training.loop import Progress, Run
 
@@ -35,12 +37,12 @@ class Config:
 
     data: Literal["imagenet", "demo"] = "imagenet"
     data_dir: Path = Path("data")  # where the prepared set lies
-    data_size: int | None = None  # side of its pictures, pixels; None: the only size there
+    data_size: SizeFlag | None = None  # of its pictures, a side or HEIGHTxWIDTH; None: the only size there
     architecture: Literal["zfnet", "alexnet"] = "zfnet"
-    image_size: int = 224  # side of the crops that the network sees, pixels
+    image_size: SizeFlag = 224  # of the crops that the network sees: a side, or HEIGHTxWIDTH, as 96x128, pixels
     width: float = 1.0  # factor on the features of every layer but the last
     recipe: Recipe = Recipe()
-    demo_sizes: tuple[int, int, int] = (80, 6144, 1024)  # demo set: side in pixels, training and validation images
+    demo_sizes: tuple[SizeFlag, int, int] = (80, 6144, 1024)  # demo set: size, training and validation images
     out: Path | None = None  # the run's folder; where a run of these settings is there, it goes on
     num_workers: int = 2  # processes per host that read and decode; the order of images does not depend on it
     save_steps: int = 1000  # steps between checkpoints inside an epoch; one is always written after each epoch
@@ -72,9 +74,10 @@ PRESETS = {
 def data_name(config: Config) -> str:
     """The configured data set as `sets.open_data` names it."""
     if config.data == "demo":
-        return ":".join(["demo", *map(str, config.demo_sizes)])
+        size, *counts = config.demo_sizes
+        return ":".join(["demo", size_words(size), *map(str, counts)])
     folder = config.data_dir.absolute()  # a folder called demo is still a folder
-    return str(folder) if config.data_size is None else f"{folder}:{config.data_size}"
+    return str(folder) if config.data_size is None else f"{folder}:{size_words(config.data_size)}"
 
 
 def build_architecture(config: Config, num_classes: int) -> Architecture:
@@ -158,7 +161,7 @@ def prepare(
     parallel.check_batch_size(config.recipe.batch_size)
     images = open_images(config, data)
     if config.data == "imagenet":  # the answer, not the question: another size may come to lie beside it
-        config = dataclasses.replace(config, data_size=nets.size_of(images.size)[0])
+        config = dataclasses.replace(config, data_size=images.size)
     recipe, annealing = config.recipe, Annealing.start(config.recipe)
     if checkpoint is None:
         architecture = table or build_architecture(config, len(images.class_names))
@@ -202,7 +205,8 @@ def summary(images: ImageSet, run: Run, progress: Progress) -> str:
     rows.append(f"{architecture.name}: {architecture.num_parameters():,} parameters")
     rows.append(
         f"data: {images.name}, {len(images.class_names)} classes, {len(images.train):,} training and "
-        f"{len(images.validation):,} validation images of {images.size} pixels, crops of {architecture.image_size}"
+        f"{len(images.validation):,} validation images of {size_words(images.size)} pixels, crops of "
+        f"{size_words(architecture.image_size)}"
     )
     rows.append(
         f"recipe: {recipe.num_epochs} epochs of {run.epoch_steps:,} steps of {recipe.batch_size} images, "
@@ -303,7 +307,13 @@ def stored_config(checkpoint: checkpoints.Checkpoint) -> Config:
     values["data_dir"] = Path(values["data_dir"])
     values["out"] = None if values["out"] is None else Path(values["out"])
     if values["data"] == "imagenet":  # older versions left it open where one size was there
-        values["data_size"] = len(checkpoint.mean)
-    values["demo_sizes"] = tuple(values["demo_sizes"])
+        values["data_size"] = as_size(checkpoint.mean.shape[:2])
+    values["image_size"] = _of_json(values["image_size"])
+    values["demo_sizes"] = tuple(map(_of_json, values["demo_sizes"]))
     recipe = dataclasses.replace(checkpoint.recipe, learning_rate=checkpoint.annealing.learning_rate)
     return Config(**values, recipe=recipe)
+
+
+def _of_json(value: Any) -> Any:
+    """A size as it was: JSON has lists in the place of tuples."""
+    return tuple(value) if isinstance(value, list) else value

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from experiments.shell.sizes import SizeFlag
 from zfjax.architecture import ALEXNET, ZFNET, Architecture
 from zfjax.errors import UserError
 
@@ -20,8 +21,8 @@ class Table:
     """Which of the paper's networks, and its sizes."""
 
     architecture: Literal["zfnet", "alexnet"] = "zfnet"
-    image_size: int = 224
-    """Side of the images in pixels."""
+    image_size: SizeFlag = 224
+    """Size of the images in pixels: a side, or HEIGHTxWIDTH."""
     width: float = 1.0
     """Factor on the features of every layer but the last."""
     num_classes: int = 1000

@@ -74,6 +74,26 @@ def test_other_indices_and_other_seeds_are_other_scenes(scenes):
     assert np.abs(first - other_seed.astype(int)).mean() > 5
 
 
+@pytest.mark.parametrize("axis", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_scene_that_is_no_square_holds_the_same_creature_moved_along_the_longer_side(scenes, axis):
+    """As many pixels of it, and its three parts moved alike."""
+    long = demo.demo_images(0, 0, 12, size=((50, SIZE), (SIZE, 50))[axis])
+    assert long["image"].shape[1:] == (*long["mask"].shape[1:], 3) and long["mask"].shape[1 + axis] == 50
+    np.testing.assert_array_equal(long["label"], scenes["label"][:12])
+    moved = long["parts"] - scenes["parts"][:12]
+    np.testing.assert_allclose(moved[..., 1 - axis], 0, atol=1e-4)
+    np.testing.assert_allclose(moved[..., axis], moved[:, :1, axis] * np.ones(3), atol=1e-3)
+    assert 0 <= moved[..., axis].min() < 6 and 12 < moved[..., axis].max() <= 50 - SIZE
+    area, expected = (of["mask"][:12].sum(axis=(1, 2)) for of in (long, scenes))
+    np.testing.assert_allclose(area, expected, rtol=0.08, atol=8)
+
+
+def test_a_square_by_its_two_sides_is_the_square(scenes):
+    again = demo.demo_set((SIZE, SIZE), 4, 4, with_mean=False)
+    assert again.size == SIZE and again.fingerprint == demo.demo_set(SIZE, 4, 4, with_mean=False).fingerprint
+    np.testing.assert_array_equal(again.train[3]["image"], scenes["image"][3])
+
+
 def test_size_only_resamples_the_image(scenes, doubled):
     halved = doubled["image"].reshape(8, SIZE, 2, SIZE, 2, 3).mean(axis=(2, 4))
     small = scenes["image"][:8].astype(float)

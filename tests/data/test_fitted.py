@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import zfjax
-from zfjax.data import demo, folder, pictures, sets
+from zfjax.data import demo, fitted, folder, pictures, sets
 
 
 def net(size, channels=3):
@@ -17,27 +17,33 @@ def scene(size, channels=3):
     return sets.open_images("demo", net(size, channels)).validation[0], demo.DemoSource(1, 1, 24)[0]
 
 
-def test_a_rectangle_is_the_centre_of_a_scene_with_its_object_and_parts():
-    fitted, whole = scene((16, 24))
-    np.testing.assert_array_equal(fitted["image"], whole["image"][4:20])
-    np.testing.assert_array_equal(fitted["object"], whole["object"][4:20])
-    np.testing.assert_array_equal(fitted["parts"], whole["parts"] - np.array([4, 0], np.float32))
-    assert (fitted["label"], fitted["index"]) == (whole["label"], whole["index"])
+def test_a_rectangle_is_the_centre_of_a_square_scene_with_its_object_and_parts():
+    squares = demo.demo_set(24, with_mean=False)
+    cut, whole = fitted.fitted(squares, net((16, 24))).validation[0], squares.validation[0]
+    np.testing.assert_array_equal(cut["image"], whole["image"][4:20])
+    np.testing.assert_array_equal(cut["object"], whole["object"][4:20])
+    np.testing.assert_array_equal(cut["parts"], whole["parts"] - np.array([4, 0], np.float32))
+    assert (cut["label"], cut["index"]) == (whole["label"], whole["index"])
+
+
+def test_scenes_for_a_net_of_rectangles_are_rendered_as_such():
+    scenes = sets.open_images("demo", net((16, 24)))
+    assert scenes is demo.demo_set((16, 24), with_mean=False) and scenes.size == (16, 24)
 
 
 def test_a_grey_net_sees_a_scene_as_it_sees_a_grey_photo():
-    fitted, whole = scene(24, 1)
-    np.testing.assert_array_equal(fitted["image"][..., 0], Image.fromarray(whole["image"]).convert("L"))
-    np.testing.assert_array_equal(fitted["parts"], whole["parts"])
+    grey, whole = scene(24, 1)
+    np.testing.assert_array_equal(grey["image"][..., 0], Image.fromarray(whole["image"]).convert("L"))
+    np.testing.assert_array_equal(grey["parts"], whole["parts"])
 
 
 def test_fewer_pixels_than_a_scene_has_are_those_of_a_photo_of_it(tmp_path):
-    fitted, _ = scene((6, 12))
+    cut, _ = scene((6, 12))
     small = demo.DemoSource(1, 1, demo.MIN_SIZE)[0]
     Image.fromarray(small["image"]).save(tmp_path / "scene.png")
-    np.testing.assert_array_equal(fitted["image"], folder.open_folder(tmp_path, (6, 12)).validation[0]["image"])
-    np.testing.assert_allclose(fitted["parts"], (small["parts"] - np.array([4, 0], np.float32)) * 0.75, rtol=1e-6)
-    assert fitted["object"].shape == (6, 12)
+    np.testing.assert_array_equal(cut["image"], folder.open_folder(tmp_path, (6, 12)).validation[0]["image"])
+    np.testing.assert_allclose(cut["parts"], (small["parts"] - np.array([4, 0], np.float32)) * 0.75, rtol=1e-6)
+    assert cut["object"].shape == (6, 12)
 
 
 def test_sets_fitted_to_different_nets_are_different_sets():

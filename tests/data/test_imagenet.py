@@ -12,6 +12,7 @@ from tiny_photos import NUMBERS, SIZE, SYNSETS, TRAIN, VAL, VALIDATION, photo, p
 from experiments import prepare_imagenet
 from zfjax.data import ImageSet, archives
 from zfjax.data.imagenet import open_imagenet
+from zfjax.data.sets import open_data
 from zfjax.errors import UserError
 
 
@@ -43,6 +44,34 @@ def test_stored_picture_is_the_resized_centre_of_its_photo_at_jpeg_quality_95(pr
     image.crop((4, 0, 24, 20)).resize((SIZE, SIZE), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95)
     assert prepared.train[2]["index"] == 2
     np.testing.assert_array_equal(prepared.train[2]["image"], np.asarray(Image.open(buffer)))
+
+
+def test_pictures_that_are_no_squares_are_the_centres_of_that_shape(tmp_path, monkeypatch, capsys):
+    """Beside a set of squares, by the command; opened by its size in words."""
+    source = write_tars(tmp_path / "source")
+    prepare(source, tmp_path / "data")
+    flags = ("--source", str(source), "--data-dir", str(tmp_path / "data"), "--size", "10x20", "--workers", "1")
+    monkeypatch.setattr(sys, "argv", ["prepare_imagenet", *flags])
+    prepare_imagenet.main()
+    printed = capsys.readouterr().out
+    assert "10 x 20 pixels" in printed and printed.endswith("--data-size 10x20 --preset reduced --image-size 8x17\n")
+    image = Image.open(io.BytesIO(TRAIN["n01440764"]["n01440764_2.JPEG"]))  # 28 x 20: of its rows the middle 14
+    buffer = io.BytesIO()
+    image.crop((0, 3, 28, 17)).resize((20, 10), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95)
+    photos = open_data(f"{tmp_path / 'data'}:10x20")
+    assert photos.size == (10, 20) and photos.mean.shape == (10, 20, 3)
+    np.testing.assert_array_equal(photos.train[2]["image"], np.asarray(Image.open(buffer)))
+    stored = np.stack([photos.train[i]["image"] for i in range(len(photos.train))])
+    np.testing.assert_allclose(photos.mean, stored.mean(0, dtype=np.float64), rtol=1e-6)
+    monkeypatch.setattr(sys, "argv", ["prepare_imagenet", *flags[2:6], "--verify"])
+    prepare_imagenet.main()
+    assert "Verified" in capsys.readouterr().out
+    with pytest.raises(
+        UserError, match=f"holds pictures of {SIZE}, 10x20 pixels: choose one" if SIZE < 10 else "10x20"
+    ):
+        open_imagenet(tmp_path / "data")
+    with pytest.raises(FileNotFoundError, match=r"no prepared ImageNet of 20x10 pixels .* --size 20x10"):
+        open_imagenet(tmp_path / "data", (20, 10))
 
 
 def test_mean_is_that_of_the_stored_training_pictures(prepared):

@@ -56,7 +56,7 @@ def tiny_set(seed=0):
 def train(monkeypatch, *flags, images=None):
     """The training command in this process, with its four devices."""
     monkeypatch.setattr(sys, "argv", ["train_imagenet", *map(str, flags)])
-    monkeypatch.setattr(parallel, "connect_hosts", lambda *_: None)  # JAX runs already, alone
+    monkeypatch.setattr(parallel, "connect_hosts", lambda **_: None)  # JAX runs already, alone
     train_imagenet.main(images or tiny_set())
 
 

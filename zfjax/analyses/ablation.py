@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 import scipy.stats
 
-from zfjax.architecture import ALEXNET, ZFNET, Architecture
+from zfjax.architecture import ALEXNET, ZFNET, Architecture, Size
 from zfjax.errors import UserError
 
 NUM_ORDERS = 9_999  # of the variants, for the p-value; all of them where there are fewer
@@ -54,7 +54,7 @@ def choose_variants(names: Sequence[str]) -> list[Variant]:
     return [known[name] for name in names] or list(VARIANTS)
 
 
-def table_of(variant: Variant, num_classes: int, *, width: float, image_size: int, input_scale: float) -> Architecture:
+def table_of(variant: Variant, num_classes: int, *, width: float, image_size: Size, input_scale: float) -> Architecture:
     """The variant at a width, of which the classes are no matter, an image size in pixels and an input scale."""
 
     def fitted(table: Architecture) -> Architecture:

@@ -209,7 +209,7 @@ def draw_creature(
 ) -> tuple[jax.Array, jax.Array]:
     """Paint from back to front, coloured by draws [PAINT_DRAWS] in 0..1; returns canvas and share of each pixel."""
     u, v = to_creature(pose, x, y)
-    pixel = 1 / (x.shape[0] * pose.scale)
+    pixel = 1 / (min(x.shape) * pose.scale)
     first, second = colour_pair(draws[:COLOUR_DRAWS])
     pale, nose_colour = 0.45 * first + 0.55 * WHITE, hsv(draws[-2], 0.7, 0.75)
     skin = paint(jnp.broadcast_to(first, canvas.shape), second, pattern(u, v, skin=creature.skin, pixel=pixel))

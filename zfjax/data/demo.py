@@ -4,7 +4,8 @@ A scene is one creature of ten classes, with random pose, colours and light, on 
 The class shows only in shape, skin texture and parts; all else is drawn from keys that never see the label.
 
 Coordinates: x right, y down, 0..1 over the picture; times `size` they are pixels, pixel (i, j) covering
-[i, i + 1) x [j, j + 1). Edges are soft over one pixel, so that `size` only resamples the scene.
+[i, i + 1) x [j, j + 1). Edges are soft over one pixel, so that `size` only resamples the scene. Of a picture that is no
+square the shorter side is 0..1 and the longer one goes on: creature and clutter keep their shapes, and stand all over.
 """
 
 import contextlib
@@ -24,9 +25,11 @@ import numpy as np
 from tqdm import tqdm
 
 from zfjax import files
+from zfjax.architecture import Size
 from zfjax.data import ImageSet, creatures
 from zfjax.data.creatures import CLASS_NAMES, NUM_CLASSES, PART_NAMES
 from zfjax.errors import UserError
+from zfjax.pixels import as_size, size_of, size_words
 
 __all__ = [
     "CLASS_NAMES",
@@ -68,9 +71,9 @@ DRAWS = {
 class Scene(NamedTuple):
     """One picture and what is true of it."""
 
-    image: jax.Array | np.ndarray  # uint8 [size, size, 3]
+    image: jax.Array | np.ndarray  # uint8 [H, W, 3]
     label: jax.Array | np.ndarray  # int32 []
-    mask: jax.Array | np.ndarray  # bool [size, size]: the creature covers at least half of the pixel
+    mask: jax.Array | np.ndarray  # bool [H, W]: the creature covers at least half of the pixel
     parts: jax.Array | np.ndarray  # float32 [3, 2]: (y, x) in pixels, in the order of PART_NAMES
 
 
@@ -80,12 +83,12 @@ def scene_label(seed: Number, index: Number) -> jax.Array:
 
 
 @partial(jax.jit, static_argnames="size")
-def render(seed: Number, index: Number, *, size: int) -> Scene:
-    """Render one scene; the same (seed, index) is the same scene at every size.
+def render(seed: Number, index: Number, *, size: Size) -> Scene:
+    """Render one scene; the same (seed, index) is the same scene at every size of one shape.
 
     Args:
       seed, index: integers, Python's or traced ones (vmap over either).
-      size: side of the picture in pixels, at least 16; static.
+      size: side of the picture, or its (height, width), in pixels, at least 16; static.
 
     Raises:
       UserError: size below 16.
@@ -97,22 +100,22 @@ def render(seed: Number, index: Number, *, size: int) -> Scene:
     """
     x, y = _pixel_centres(size)
     draws, label = _draws(seed, index), scene_label(seed, index)
-    pose = creatures.random_pose(draws["pose"])
+    pose = _all_over(creatures.random_pose(draws["pose"]), size, draws["pose"][1:3])
     creature = creatures.individual(draws["shape"], label)
     canvas, cover = creatures.draw_creature(draws["paint"], _background(draws, x, y), creature, pose=pose, x=x, y=y)
     image = _expose(draws["light"], canvas, x=x, y=y)
-    return Scene(image, label, cover >= 0.5, creatures.part_places(creature, pose) * size)
+    return Scene(image, label, cover >= 0.5, creatures.part_places(creature, pose) * min(size_of(size)))
 
 
 @partial(jax.jit, static_argnames="size")
-def render_background(seed: Number, index: Number, *, size: int) -> jax.Array:
-    """The same scene without its creature, uint8 [size, size, 3]: the control; arguments as in `render`."""
+def render_background(seed: Number, index: Number, *, size: Size) -> jax.Array:
+    """The same scene without its creature, uint8 [H, W, 3]: the control; arguments as in `render`."""
     x, y = _pixel_centres(size)
     draws = _draws(seed, index)
     return _expose(draws["light"], _background(draws, x, y), x=x, y=y)
 
 
-def demo_images(seed: int, start: int, count: int, *, size: int) -> dict[str, np.ndarray]:
+def demo_images(seed: int, start: int, count: int, *, size: Size) -> dict[str, np.ndarray]:
     """Render scenes start .. start + count - 1, CHUNK at a time: the fields of `Scene`, stacked, as NumPy arrays.
 
     Raises:
@@ -147,7 +150,7 @@ class DemoSource:
     Where JAX keeps compiled programs (`jax_compilation_cache_dir`), rendered scenes are kept too: 26 kB each of 80
     pixels, by the version of JAX and the text of the renderer.
 
-    An example has, besides image, label and index: "object" bool [size, size] and "parts" float32 [3, 2], the mask and
+    An example has, besides image, label and index: "object" bool [H, W] and "parts" float32 [3, 2], the mask and
     parts of its `Scene`.
 
     Examples:
@@ -159,7 +162,7 @@ class DemoSource:
 
     part_names = PART_NAMES
 
-    def __init__(self, seed: int, count: int, size: int):
+    def __init__(self, seed: int, count: int, size: Size):
         self._seed, self._count, self._size = seed, count, size
         self._chunks: dict[int, dict[str, np.ndarray]] = {}
 
@@ -177,12 +180,12 @@ class DemoSource:
         return {"image": image, "label": label, "index": np.int32(index), "object": mask, "parts": parts}
 
 
-def _kept_chunk(seed: int, number: int, size: int) -> dict[str, np.ndarray]:
+def _kept_chunk(seed: int, number: int, size: Size) -> dict[str, np.ndarray]:
     """CHUNK scenes, read where they are kept, else rendered and kept."""
     folder = getattr(jax.config, "jax_compilation_cache_dir", None)
     if not folder:
         return demo_images(seed, number * CHUNK, CHUNK, size=size)
-    path = Path(folder) / f"scenes-{_renderer()}" / f"{size}-{seed}-{number}.npz"
+    path = Path(folder) / f"scenes-{_renderer()}" / f"{size_words(size)}-{seed}-{number}.npz"
     with (
         contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
         np.load(io.BytesIO(path.read_bytes())) as kept,
@@ -205,11 +208,11 @@ def _renderer() -> str:
 
 
 @lru_cache(maxsize=1)  # so that its scenes are rendered once in a process
-def demo_set(size: int = 80, num_train: int = 6144, num_validation: int = 1024, *, with_mean: bool = True) -> ImageSet:
+def demo_set(size: Size = 80, num_train: int = 6144, num_validation: int = 1024, *, with_mean: bool = True) -> ImageSet:
     """The demo set as every experiment reads it: seed 0 to train on, fresh scenes of seed 1 to validate on.
 
     Args:
-      size: side of the pictures in pixels, at least 16.
+      size: side of the pictures, or their (height, width), in pixels, at least 16.
       num_train, num_validation: scenes in each split, at least 1.
       with_mean: whether its mean is rendered, which takes seconds and only training needs; else it is None.
 
@@ -222,8 +225,9 @@ def demo_set(size: int = 80, num_train: int = 6144, num_validation: int = 1024, 
       >>> len(scenes.train), len(scenes.validation), len(scenes.class_names)
       (8, 4, 10)
     """
+    size = as_size(size_of(size))
     for name, value, least in [
-        ("size", size, MIN_SIZE),
+        ("size", min(size_of(size)), MIN_SIZE),
         ("num_train", num_train, 1),
         ("num_validation", num_validation, 1),
     ]:
@@ -238,12 +242,12 @@ def demo_set(size: int = 80, num_train: int = 6144, num_validation: int = 1024, 
         validation=DemoSource(1, num_validation, size),
         mean=None if first is None else first.mean(axis=0, dtype=np.float64).astype(np.float32),
         official_labels=None,
-        fingerprint=f"demo-{VERSION}-{size}-{num_train}-{num_validation}",
+        fingerprint=f"demo-{VERSION}-{size_words(size)}-{num_train}-{num_validation}",
     )
 
 
 @partial(jax.jit, static_argnames="size")
-def _render_chunk(seed: Number, first: Number, *, size: int) -> Scene:
+def _render_chunk(seed: Number, first: Number, *, size: Size) -> Scene:
     scenes: Scene = jax.vmap(lambda offset: render(seed, first + offset, size=size))(jnp.arange(CHUNK))
     return scenes
 
@@ -261,31 +265,40 @@ def _draws(seed: Number, index: Number) -> dict[str, jax.Array]:
     return {name: piece.reshape(DRAWS[name]) for name, piece in zip(DRAWS, pieces, strict=True)}
 
 
-def _pixel_centres(size: int) -> tuple[jax.Array, jax.Array]:
-    """x and y of the pixels' centres, each [size, size], 0..1."""
-    if size < MIN_SIZE:
+def _pixel_centres(size: Size) -> tuple[jax.Array, jax.Array]:
+    """x and y of the pixels' centres, each [H, W], 0..1 along the shorter side."""
+    height, width = size_of(size)
+    if min(height, width) < MIN_SIZE:
         raise UserError(f"size={size}: a scene needs at least {MIN_SIZE} pixels a side")
-    line = (jnp.arange(size, dtype=jnp.float32) + 0.5) / size
-    x, y = jnp.meshgrid(line, line)
+    down, across = ((jnp.arange(side, dtype=jnp.float32) + 0.5) / min(height, width) for side in (height, width))
+    x, y = jnp.meshgrid(across, down)
     return x, y
 
 
-def _noise(values: jax.Array, size: int) -> jax.Array:
-    """Smooth noise [size, size] through `values` [cells, cells], brought to -1..1; the same field at every size."""
-    resized: jax.Array = jax.image.resize(2 * values - 1, (size, size), "cubic", antialias=False)
+def _all_over(pose: creatures.Pose, size: Size, draws: jax.Array) -> creatures.Pose:
+    """The pose moved along the longer side of a picture that is no square, by draws [2] in 0..1 of (x, y)."""
+    height, width = size_of(size)
+    if height == width:
+        return pose
+    longer = np.array([width, height], np.float32) / min(height, width) - 1  # than the square that the pose is for
+    return pose._replace(centre=pose.centre + draws * longer)
+
+
+def _noise(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Smooth noise [H, W] through `values` [cells, cells], brought to -1..1; the same field at every size."""
+    resized: jax.Array = jax.image.resize(2 * values - 1, shape, "cubic", antialias=False)
     return resized
 
 
 def _background(draws: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
     """Textured ground with NUM_CLUTTER distractors, [3, H, W], 0..1; it knows no label."""
-    size = x.shape[0]
     colours, (turn, cycles, strength, *weights) = draws["ground"][:-8], draws["ground"][-8:]
     first, second = creatures.colour_pair(colours)
-    coarse, fine = _noise(draws["coarse"], size), _noise(draws["fine"], size)
+    coarse, fine = _noise(draws["coarse"], x.shape), _noise(draws["fine"], x.shape)
     # Each kind of wave is absent from half of the scenes: stripes, checks, rings, mixtures of them, or noise alone.
     weights = [jnp.maximum(8 * weight - 4, 0) for weight in weights[:4]] + [4 * weights[4] - 2]
     skin = (np.pi * turn, 1.5 + 6 * cycles, 0.0, *weights)
-    waves = creatures.pattern(x + 0.05 * coarse, y + 0.05 * coarse, skin=skin, pixel=1 / size)
+    waves = creatures.pattern(x + 0.05 * coarse, y + 0.05 * coarse, skin=skin, pixel=1 / min(x.shape))
     share = jnp.clip((0.2 + 0.5 * strength) * waves + 0.5 * coarse, 0, 1)
     ground = (first + share[None] * (second - first)) * (1 + 0.15 * fine[None])
     return jax.lax.scan(lambda canvas, piece: (_distractor(piece, canvas, x=x, y=y), None), ground, draws["clutter"])[0]
@@ -300,8 +313,9 @@ def _distractor(draws: jax.Array, canvas: jax.Array, *, x: jax.Array, y: jax.Arr
     kind = jnp.int32(place[5] * 3)
     low, high = CLUTTER_SCALE
     pose = pose._replace(centre=place[:2], scale=low + (high - low) * place[2], turn=2 * np.pi * place[3])
+    pose = _all_over(pose, (x.shape[0], x.shape[1]), place[:2])
     u, v = creatures.to_creature(pose, x, y)
-    pixel = 1 / (x.shape[0] * pose.scale)
+    pixel = 1 / (min(x.shape) * pose.scale)
     root, tip = creature.ears[:3], creature.ears[6:]
     size = 1.5 * creature.eyes[2:]
     head = creatures.blob(u, v, half=creature.head, lobes=creature.lobes)
@@ -320,7 +334,8 @@ def _distractor(draws: jax.Array, canvas: jax.Array, *, x: jax.Array, y: jax.Arr
 def _expose(draws: jax.Array, canvas: jax.Array, *, x: jax.Array, y: jax.Array) -> jax.Array:
     """Light the scene (level, tint, a gradient in some direction) and store it: uint8 [H, W, 3]."""
     level, angle, fall = draws[:3]
-    gradient = 1 + 0.6 * fall * ((x - 0.5) * jnp.cos(2 * np.pi * angle) + (y - 0.5) * jnp.sin(2 * np.pi * angle))
+    down, across = (side / min(x.shape) / 2 for side in x.shape)  # the middle
+    gradient = 1 + 0.6 * fall * ((x - across) * jnp.cos(2 * np.pi * angle) + (y - down) * jnp.sin(2 * np.pi * angle))
     gain = (0.85 + 0.3 * level) * (0.92 + 0.16 * draws[3:])
     lit = canvas * gain[:, None, None] * gradient[None]
     return jnp.moveaxis(jnp.round(jnp.clip(lit, 0, 1) * 255).astype(jnp.uint8), 0, -1)

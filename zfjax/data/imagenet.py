@@ -13,8 +13,10 @@ import numpy as np
 from tqdm import tqdm
 
 from zfjax import files
+from zfjax.architecture import Size
 from zfjax.data import ImageSet, pictures, tfds_records
 from zfjax.errors import NotThereError, UserError, check_name, check_utf8, command_line
+from zfjax.pixels import as_size, is_size, size_of, size_of_words, size_words
 from zfjax.schema import Count, Range, faults
 
 NAME, VERSION = "imagenet", "1.0.0"  # as in <data dir>/imagenet/256px/1.0.0, TFDS's layout
@@ -30,13 +32,13 @@ class RecordSource:
 
     Args:
       shards: (file, number of records) of each shard, in order.
-      size: side of the pictures, pixels.
+      size: side of the pictures, or their (height, width), pixels.
       num_classes: labels are below it.
       checksums: uint32, the CRC-32 of each record; None where the set was prepared before there were any.
     """
 
     def __init__(
-        self, shards: tuple[tuple[str, int], ...], *, size: int, num_classes: int, checksums: np.ndarray | None = None
+        self, shards: tuple[tuple[str, int], ...], *, size: Size, num_classes: int, checksums: np.ndarray | None = None
     ):
         # the form "file[start:stop]" spares opening every file to count it; files open at the first read, per process
         self._records = tfds_records.open_array_records([f"{file}[0:{count}]" for file, count in shards])
@@ -51,8 +53,9 @@ class RecordSource:
             image, label = pictures.decode(feature["image"].bytes_list.value[0]), feature["label"].int64_list.value[0]
         except (ValueError, OSError, SyntaxError, IndexError) as error:
             raise self._damaged(index, f"{self._called(feature)}: {error}") from error
-        if image.shape != (self._size, self._size, 3) or not 0 <= label < self._num_classes:
-            problem = f"a picture {list(image.shape)} of class {label}, in a set of {self._size} pixels a side"
+        if image.shape != (*size_of(self._size), 3) or not 0 <= label < self._num_classes:
+            words = size_words(self._size)
+            problem = f"a picture {list(image.shape)} of class {label}, in a set of {words} pixels a side"
             raise self._damaged(index, f"{self._called(feature)}: {problem} and {self._num_classes} classes")
         return {"image": image, "label": np.int32(label), "index": np.int32(index)}
 
@@ -98,12 +101,15 @@ class RecordSource:
         return UserError(f"record {index} is damaged ({problem}); {_WAY_ON}")
 
 
+Side = Annotated[int, Range(1, 2**16)]
+
+
 class _Facts(TypedDict):
     """What is read of `FACTS`."""
 
     format: NotRequired[int]
     source: str
-    size: Annotated[int, Range(1, 2**16)]
+    size: Side | tuple[Side, Side]
     class_names: list[str]
     official_labels: list[int | None]
     counts: dict[str, Count]
@@ -130,9 +136,9 @@ class _Info(TypedDict):
     splits: list[_Shards]
 
 
-def set_folder(data_dir: str | os.PathLike[str], size: int) -> Path:
+def set_folder(data_dir: str | os.PathLike[str], size: Size) -> Path:
     """The folder of the set of `size` pixels under `data_dir`, whether it exists or not."""
-    return Path(data_dir) / NAME / f"{size}px" / VERSION
+    return Path(data_dir) / NAME / f"{size_words(size)}px" / VERSION
 
 
 def write_facts(folder: Path, facts: dict[str, Any]) -> None:
@@ -176,7 +182,7 @@ def _digest(facts: dict[str, Any]) -> str:
     return files.hash_of(json.dumps(hashed, sort_keys=True).encode())
 
 
-def open_imagenet(data_dir: str | os.PathLike[str], size: int | None = None) -> ImageSet:
+def open_imagenet(data_dir: str | os.PathLike[str], size: Size | None = None) -> ImageSet:
     """Opens what `python -m experiments.prepare_imagenet` wrote.
 
     The sizes of its files are compared with what was written, and the digests of all but the photos; each record's
@@ -184,7 +190,7 @@ def open_imagenet(data_dir: str | os.PathLike[str], size: int | None = None) -> 
 
     Args:
       data_dir: its --data-dir.
-      size: side of the stored pictures, pixels; None takes the only one there.
+      size: side of the stored pictures, or their (height, width), pixels; None takes the only one there.
     Raises:
       FileNotFoundError: where no complete set (of that size) lies there.
       UserError: where several do and `size` is None, or a set has lost files or holds others.
@@ -197,7 +203,7 @@ def open_imagenet(data_dir: str | os.PathLike[str], size: int | None = None) -> 
     check_utf8("data_dir", data_dir)
     folder = set_folder(data_dir, _choose_size(Path(data_dir), size))
     facts = read_facts(folder)
-    side, class_names = facts["size"], tuple(facts["class_names"])
+    stored, class_names = as_size(size_of(facts["size"])), tuple(facts["class_names"])
     for name, (length, digest) in facts.get("files", {}).items():
         data = (folder / name).read_bytes()
         if len(data) != length or files.hash_of(data) != digest:
@@ -205,7 +211,7 @@ def open_imagenet(data_dir: str | os.PathLike[str], size: int | None = None) -> 
     checksums = files.read_npz(folder / CHECKSUMS, _WAY_ON) if "shards" in facts else {}
     sources = {
         split: RecordSource(
-            _shards_of(folder, facts, split), size=side, num_classes=len(class_names), checksums=checksums.get(split)
+            _shards_of(folder, facts, split), size=stored, num_classes=len(class_names), checksums=checksums.get(split)
         )
         for split in facts["counts"]
     }
@@ -214,11 +220,12 @@ def open_imagenet(data_dir: str | os.PathLike[str], size: int | None = None) -> 
             raise UserError(f"{folder}: {split} holds {len(sources[split])} records, not {count}; {_WAY_ON}")
     mean = None
     if "train" in sources:
-        mean = files.read_npy(folder / MEAN, shape=(side, side, 3), dtype=np.float32, way_on=_WAY_ON, finite=True)
+        shape = (*size_of(stored), 3)
+        mean = files.read_npy(folder / MEAN, shape=shape, dtype=np.float32, way_on=_WAY_ON, finite=True)
     official = facts["official_labels"]
     return ImageSet(
         name=NAME,
-        size=side,
+        size=stored,
         class_names=class_names,
         train=sources.get("train"),
         validation=sources.get("validation"),
@@ -229,7 +236,7 @@ def open_imagenet(data_dir: str | os.PathLike[str], size: int | None = None) -> 
     )
 
 
-def verify(data_dir: str | os.PathLike[str], size: int | None = None) -> dict[str, Any]:
+def verify(data_dir: str | os.PathLike[str], size: Size | None = None) -> dict[str, Any]:
     """Reads every record of a prepared set; returns its facts, with "folder".
 
     Raises:
@@ -245,31 +252,32 @@ def verify(data_dir: str | os.PathLike[str], size: int | None = None) -> dict[st
             for index in tqdm(range(len(split)), desc="verifying", unit=" photos", leave=False):
                 split[index]
                 hashed.update(split.stored(index))
-    folder = set_folder(data_dir, int(np.max(images.size)))
+    folder = set_folder(data_dir, images.size)
     if hashed.hexdigest()[:16] != images.fingerprint:
         raise UserError(f"{folder} does not hold the photos that were prepared; {_WAY_ON}")
     return {**read_facts(folder), "folder": folder}
 
 
-def sizes_in(data_dir: str | os.PathLike[str]) -> list[int]:
+def sizes_in(data_dir: str | os.PathLike[str]) -> list[Size]:
     """The sizes of the sets that lie in `data_dir`, ascending."""
-    folders = Path(data_dir).glob(f"{NAME}/*px/{VERSION}")
-    return sorted(int(folder.parent.name.removesuffix("px")) for folder in folders)
+    names = (folder.parent.name.removesuffix("px") for folder in Path(data_dir).glob(f"{NAME}/*px/{VERSION}"))
+    return sorted((size_of_words(name) for name in names if is_size(name)), key=size_of)
 
 
-def _choose_size(data_dir: Path, size: int | None) -> int:
+def _choose_size(data_dir: Path, size: Size | None) -> Size:
     """The size to open, where it is there and clear."""
     sizes = sizes_in(data_dir)
-    there = ", ".join(map(str, sizes))
+    there = ", ".join(map(size_words, sizes))
     if size is None and len(sizes) > 1:
         raise UserError(f"{data_dir} holds pictures of {there} pixels: choose one, by --data-size or DIR:SIZE")
     if size in sizes or (size is None and sizes):
         return sizes[0] if size is None else size
-    wanted = f"{size or '*'}px"
-    asked = ["--source", "DIR", "--data-dir", data_dir, *(["--size", size] if size else [])]
+    words = size_words(size) if size else ""
+    wanted = f"{words or '*'}px"
+    asked = ["--source", "DIR", "--data-dir", data_dir, *(["--size", words] if words else [])]
     begun = any(data_dir.glob(f"{NAME}/{wanted}/incomplete.*"))
     raise NotThereError(
-        f"no prepared ImageNet {f'of {size} pixels ' if size else ''}in {data_dir}"
+        f"no prepared ImageNet {f'of {words} pixels ' if words else ''}in {data_dir}"
         + (f" (it holds {there} pixels)" if there else "")
         + (": a preparation was begun there and has not finished; running it again starts anew." if begun else ".")
         + f" Prepare it: {command_line('python -m experiments.prepare_imagenet', *asked)}"

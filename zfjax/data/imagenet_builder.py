@@ -19,10 +19,12 @@ import numpy as np
 from tqdm import tqdm
 
 from zfjax import files
+from zfjax.architecture import Size
 from zfjax.data import archives, imagenet, pictures, preparation
 from zfjax.data.archives import AnyPhoto, Split, find_splits, official_synsets
 from zfjax.errors import FailedError, UserError, check_name, check_utf8, naming, of_the_system
 from zfjax.extras import extra
+from zfjax.pixels import as_size, size_of, size_words
 
 with extra("train"):
     import tensorflow_datasets as tfds
@@ -30,6 +32,10 @@ with extra("train"):
 
 _EQUAL_NAMED = 20  # groups of photos of equal bytes that are named; all are counted
 MAX_SIZE = 4096  # pixels, of which a worker holds a sum: 400 MB
+_RESIZED = {  # what became of a photo, by whether its picture is square
+    True: "Photos resized to shortest side {height}, centre {height} x {width}",
+    False: "The centre of photos, of the shape of {height} x {width} pixels, resized to them",
+}
 PICTURES_PER_SHARD = 8192  # 250 MB at 256 pixels: ImageNet is 157 + 7 files, few enough to hold all of them open
 
 
@@ -38,7 +44,7 @@ class Plan:
     """What a preparation will do, known before any picture is decoded."""
 
     source: Path  # holds the tars or class folders
-    size: int  # side of the stored pictures, pixels
+    size: Size  # side of the stored pictures, or their (height, width), pixels
     workers: int  # processes
     skip_bad: bool  # leave out undecodable photos instead of stopping
     splits: dict[str, Split]  # "train", "validation" -> its photos
@@ -51,7 +57,7 @@ class Plan:
 
 def survey(
     source: Path,
-    size: int,
+    size: Size,
     *,
     workers: int,
     skip_bad: bool,
@@ -95,7 +101,7 @@ def _check_name(photo: AnyPhoto) -> None:
 
 
 class Imagenet(tfds.core.GeneratorBasedBuilder):
-    """ImageNet as size x size JPEGs, with the training split's mean beside it; one configuration per size.
+    """ImageNet as JPEGs of one size, with the training split's mean beside it; one configuration per size.
 
     Departure: TFDS's own writer collects 1 GB, spills it through TensorFlow and then sorts an unshuffled split in
     memory, so `_download_and_prepare` writes each shard straight from the generator, in the order listed.
@@ -105,17 +111,18 @@ class Imagenet(tfds.core.GeneratorBasedBuilder):
 
     def __init__(self, *, data_dir: Path, plan: Plan):
         self._plan = plan
-        config = tfds.core.BuilderConfig(name=f"{plan.size}px", description=f"{plan.size} x {plan.size} pixels")
+        height, width = size_of(plan.size)
+        config = tfds.core.BuilderConfig(name=f"{size_words(plan.size)}px", description=f"{height} x {width} pixels")
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        size, features = self._plan.size, tfds.features
+        (height, width), features = size_of(self._plan.size), tfds.features
         return tfds.core.DatasetInfo(
             builder=self,
-            description=f"Photos resized to shortest side {size}, centre {size} x {size} (Zeiler & Fergus 2013).",
+            description=f"{_RESIZED[height == width].format(height=height, width=width)} (Zeiler & Fergus 2013).",
             features=features.FeaturesDict(
                 {
-                    "image": features.Image(shape=(size, size, 3), encoding_format="jpeg"),
+                    "image": features.Image(shape=(height, width, 3), encoding_format="jpeg"),
                     "label": features.ClassLabel(names=self._plan.class_names),
                     "class": features.Text(),
                     "file_name": features.Text(),
@@ -154,7 +161,7 @@ class Imagenet(tfds.core.GeneratorBasedBuilder):
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
         """Writes all splits, then the mean and the facts, into TFDS's incomplete folder; a rename makes it the set."""
         del download_config
-        self._tally = _Tally(np.zeros((self._plan.size, self._plan.size, 3), np.int64))
+        self._tally = _Tally(np.zeros((*size_of(self._plan.size), 3), np.int64))
         generators = self._split_generators(dl_manager)
         infos = [self._write_split(split, examples) for split, examples in generators.items()]
         self._check_classes(infos)
@@ -246,7 +253,7 @@ def prepare(
     source: Path,
     data_dir: Path,
     *,
-    size: int = 256,
+    size: Size = 256,
     workers: int = 1,
     skip_bad: bool = False,
     overwrite: bool = False,
@@ -261,7 +268,7 @@ def prepare(
     Args:
       source: folder with the photos, in one of the forms of `archives.find_splits`.
       data_dir: receives imagenet/<size>px/<version>/.
-      size: side of the stored pictures, pixels.
+      size: side of the stored pictures, or their (height, width), pixels.
       workers: processes that decode and encode.
       skip_bad: leave out undecodable photos instead of stopping at the first.
       overwrite: replace a set of this size that is already there, once the new one is whole.
@@ -276,11 +283,16 @@ def prepare(
     Examples:
       facts = imagenet_builder.prepare(Path("photos"), Path("data"), size=128, workers=4)
     """
-    for name, value in (("--size", size), ("--workers", workers), ("pictures_per_shard", pictures_per_shard)):
+    for name, value in (
+        ("--size", min(size_of(size))),
+        ("--workers", workers),
+        ("pictures_per_shard", pictures_per_shard),
+    ):
         if value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
-    if size > MAX_SIZE:
-        raise UserError(f"--size must be at most {MAX_SIZE:,} pixels, not {size:,}")
+    if (largest := max(size_of(size))) > MAX_SIZE:
+        raise UserError(f"--size must be at most {MAX_SIZE:,} pixels, not {largest:,}")
+    size = as_size(size_of(size))
     folder = imagenet.set_folder(data_dir, size)
     check_name("data_dir", data_dir)
     check_utf8("data_dir", data_dir)
@@ -349,7 +361,7 @@ def _as_os_error() -> Iterator[None]:
 class _Tally:
     """What adds up while the records pass by."""
 
-    total: np.ndarray  # int64 [size, size, 3], sum of the training pictures
+    total: np.ndarray  # int64 [H, W, 3], sum of the training pictures
     digest: Any = dataclasses.field(default_factory=hashlib.sha256)  # over every record
     skipped: list[str] = dataclasses.field(default_factory=list)  # "<split>/<class>/<file name>: reason"
     skipped_names: list[str] = dataclasses.field(default_factory=list)  # the same without the reason

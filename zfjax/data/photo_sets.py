@@ -13,9 +13,11 @@ import numpy as np
 from PIL import Image
 
 from zfjax import files
+from zfjax.architecture import Size
 from zfjax.data import ArraySource, Source, archives, pictures
 from zfjax.data.archives import Photo
 from zfjax.errors import NotThereError, UserError
+from zfjax.pixels import size_of
 
 
 class Encoded(Protocol):
@@ -59,12 +61,13 @@ class PhotoSet:
 
 
 class PhotoSource:
-    """A source of square pictures, each read, decoded and resized when it is asked for.
+    """A source of pictures of one size, each read, decoded and resized when it is asked for.
 
     Args:
       photos: N photos.
       labels: [N] or [N, classes].
-      size: side of the pictures, pixels; each is made as `pictures.preprocess` says, always the same.
+      size: side of the pictures, or their (height, width), pixels; each is made as `pictures.preprocess` says, always
+        the same.
       resample: the filter that brings it to this size.
     """
 
@@ -73,7 +76,7 @@ class PhotoSource:
         photos: Sequence[Encoded],
         labels: np.ndarray,
         *,
-        size: int,
+        size: Size,
         resample: Image.Resampling = Image.Resampling.BICUBIC,
     ):
         if len(photos) != len(labels):
@@ -99,9 +102,9 @@ def _where(photo: Encoded) -> str:
 
 
 class ResizedSource:
-    """The square pictures of another source, brought to another size by a filter."""
+    """The pictures of another source, brought to another size by a filter."""
 
-    def __init__(self, source: Source, size: int, resample: Image.Resampling):
+    def __init__(self, source: Source, size: Size, resample: Image.Resampling):
         self._source, self._size, self._resample = source, size, resample
 
     def __len__(self) -> int:
@@ -109,18 +112,19 @@ class ResizedSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self._source[index]
-        image = Image.fromarray(example["image"]).resize((self._size, self._size), self._resample)
+        height, width = size_of(self._size)
+        image = Image.fromarray(example["image"]).resize((width, height), self._resample)
         return {**example, "image": np.asarray(image)}
 
 
-def source_of(photo_set: PhotoSet, size: int, indices: np.ndarray | None = None) -> PhotoSource:
-    """The square pictures of a set, or of some of its photos, `size` pixels a side."""
+def source_of(photo_set: PhotoSet, size: Size, indices: np.ndarray | None = None) -> PhotoSource:
+    """The pictures of a set, or of some of its photos: `size` pixels a side, or (height, width)."""
     chosen = np.arange(len(photo_set.photos)) if indices is None else indices
     return PhotoSource([photo_set.photos[index] for index in chosen], photo_set.labels[chosen], size=size)
 
 
 def decoded(source: Source, *, threads: int = 8) -> ArraySource:
-    """The source with all its pictures in memory: 3 * size * size bytes each."""
+    """The source with all its pictures in memory: 3 * height * width bytes each."""
     with ThreadPoolExecutor(threads) as pool:  # Pillow decodes without the interpreter's lock
         examples = list(pool.map(source.__getitem__, range(len(source))))
     return ArraySource(np.stack([e["image"] for e in examples]), np.array([e["label"] for e in examples]))

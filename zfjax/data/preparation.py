@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from zfjax.architecture import Size
 from zfjax.data import pictures
 from zfjax.data.archives import AnyPhoto
 from zfjax.data.processes import end_with_parent
@@ -24,18 +25,18 @@ _CHUNKS_PER_WORKER = 2  # in flight at once: one at work, one waiting
 class Chunk(NamedTuple):
     """What became of some consecutive photos."""
 
-    stored: list[tuple[AnyPhoto, bytes]]  # each photo's JPEG, size x size
+    stored: list[tuple[AnyPhoto, bytes]]  # each photo's JPEG
     bad: list[tuple[AnyPhoto, str]]  # photos that cannot be decoded, and why
-    total: np.ndarray  # uint32 [size, size, 3], sum over `stored` of the pixels as they will be read back
+    total: np.ndarray  # uint32 [H, W, 3], sum over `stored` of the pixels as they will be read back
     digests: list[int]  # of the bytes of each photo's own file, 64 bits
 
 
-def convert(photos: Iterable[AnyPhoto], size: int, *, workers: int) -> Iterator[Chunk]:
+def convert(photos: Iterable[AnyPhoto], size: Size, *, workers: int) -> Iterator[Chunk]:
     """`photos` as stored pictures, in the order given whatever the number of workers.
 
     Args:
       photos: listed lazily; at most a few hundred per worker are held.
-      size: side of the stored pictures, pixels.
+      size: side of the stored pictures, or their (height, width), pixels.
       workers: processes; 1 works in this one.
     """
     chunks = _batched(photos, _CHUNK)  # itertools.batched comes with Python 3.12
@@ -85,8 +86,9 @@ def _start_worker() -> None:
     end_with_parent()
 
 
-def _convert_chunk(photos: tuple[AnyPhoto, ...], size: int) -> Chunk:
-    stored, bad, total, digests = [], [], np.zeros((size, size, 3), np.uint32), []
+def _convert_chunk(photos: tuple[AnyPhoto, ...], size: Size) -> Chunk:
+    height, width = (size, size) if isinstance(size, int) else size
+    stored, bad, total, digests = [], [], np.zeros((height, width, 3), np.uint32), []
     for photo in photos:
         try:
             data = photo.read()

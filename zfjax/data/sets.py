@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from zfjax.architecture import Size
 from zfjax.data import ImageSet, Source, Viewer, archives, num_channels, pictures
 from zfjax.errors import NotThereError, UserError, check_name
-from zfjax.pixels import size_of
+from zfjax.pixels import as_size, is_size, size_of, size_of_words, size_words
 
 
 def open_data(data: str, *, with_mean: bool = True) -> ImageSet:
     """A data set by name.
 
     Args:
-      data: "demo"; or "demo:SIZE:TRAIN:VALIDATION" with the side of its pictures and the sizes of its splits; or the
-        folder of a prepared set, "DIR", or "DIR:SIZE" where it holds several sizes.
+      data: "demo"; or "demo:SIZE:TRAIN:VALIDATION" with the size of its pictures and of its splits; or the folder of a
+        prepared set, "DIR", or "DIR:SIZE" where it holds several sizes. SIZE is a side, 80, or HEIGHTxWIDTH, 60x80.
       with_mean: whether the demo set's mean picture is rendered too, which takes seconds and only training needs.
 
     Raises:
@@ -37,10 +38,10 @@ def open_data(data: str, *, with_mean: bool = True) -> ImageSet:
     if name == "demo":
         from zfjax.data import demo
 
-        if len(numbers) not in (0, 3) or not all(number.isdigit() for number in numbers):
+        if len(numbers) not in (0, 3) or not all(map(is_size, numbers[:1])) or not all(map(str.isdigit, numbers[1:])):
             raise UserError(f"data={data!r}: 'demo', 'demo:SIZE:TRAIN:VALIDATION', 'DIR' or 'DIR:SIZE' is needed")
         try:
-            return demo.demo_set(*(int(number) for number in numbers), with_mean=with_mean)
+            return demo.demo_set(*map(size_of_words, numbers[:1]), *map(int, numbers[1:]), with_mean=with_mean)
         except UserError as error:
             raise UserError(f"data={data!r}: {error}") from error
     from zfjax.data import imagenet
@@ -53,16 +54,16 @@ def is_demo(data: str) -> bool:
     return data.split(":")[0] == "demo"
 
 
-def _folder_and_size(data: str) -> tuple[str, int | None]:
+def _folder_and_size(data: str) -> tuple[str, Size | None]:
     """The two parts of "DIR:SIZE", or "DIR" alone; UserError where a folder is called so too."""
     from zfjax.data import imagenet
 
     folder, _, size = data.rpartition(":")
-    if not (folder and size.isascii() and size.isdigit()):
+    if not (folder and is_size(size)):
         return data, None
     if not Path(data).is_dir():
-        return folder, int(size)
-    if int(size) in imagenet.sizes_in(folder):
+        return folder, size_of_words(size)
+    if size_of_words(size) in imagenet.sizes_in(folder):
         raise UserError(
             f"data={data!r}: a folder is called so, and {folder} holds pictures of {size} pixels; write "
             f"'{data}:SIZE' for the one, '{folder}/:{size}' for the other"
@@ -76,7 +77,7 @@ def open_images(data: str | None, net: Viewer, *, skip_bad: bool = False) -> Ima
     Args:
       data: None for the net's own set, or as for `open_data`, where "demo" is rendered at the net's size; or a folder
         of pictures, or one picture, which stand for both splits and are brought to the net's size
-        (`zfjax.data.folder`). A set's square pictures in colours are converted for a net of others as photos are.
+        (`zfjax.data.folder`). A set's pictures in colours are converted for a net of others as photos are.
       net: it says how large its pictures are, and what its classes are called.
       skip_bad: leave out pictures of a folder that cannot be decoded; they are counted in the set's `left_out`.
 
@@ -112,7 +113,9 @@ def open_images(data: str | None, net: Viewer, *, skip_bad: bool = False) -> Ima
     if name == "demo":
         from zfjax.data import demo
 
-        return fitted.fitted(demo.demo_set(max(demo.MIN_SIZE, *size_of(net.picture_size)), with_mean=False), net)
+        needed = size_of(net.picture_size)
+        size = as_size(needed) if min(needed) >= demo.MIN_SIZE else max(demo.MIN_SIZE, *needed)
+        return fitted.fitted(demo.demo_set(size, with_mean=False), net)
     return fitted.fitted(check_fit(name, open_data(name, with_mean=False), net), net)
 
 
@@ -130,12 +133,12 @@ def check_fit(name: str, images: ImageSet, net: Viewer) -> ImageSet:
     """The set `name`; UserError where its pictures are of another size than the net's, whose centre may be narrower."""
     needed = size_of(net.picture_size)
     if size_of(images.size) not in (needed, (max(needed),) * 2):
-        sides = f"{needed[0]}" if needed[0] == needed[1] else f"{needed[0]}x{needed[1]}"
-        raise UserError(f"data={name!r}: its pictures have {images.size} pixels a side, the net's {sides}")
+        stored, sides = size_words(images.size), size_words(needed)
+        raise UserError(f"data={name!r}: its pictures have {stored} pixels a side, the net's {sides}")
     return images
 
 
-def official_validation(data: str, size: int, resample: Image.Resampling) -> ImageSet:
+def official_validation(data: str, size: Size, resample: Image.Resampling) -> ImageSet:
     """ImageNet's validation photos, from where they lie, as a set whose labels are ImageNet's own 0 .. 999.
 
     Args:

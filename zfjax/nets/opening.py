@@ -20,7 +20,7 @@ from zfjax.nets.functions import FunctionNet
 from zfjax.nets.protocol import Net, Training
 from zfjax.nets.questions import RUNS, width_of
 from zfjax.nets.tables import TrainedNet
-from zfjax.pixels import size_words
+from zfjax.pixels import as_size, size_words
 
 if TYPE_CHECKING:
     from zfjax.training import checkpoints
@@ -140,7 +140,7 @@ def _data_of(settings: Mapping[str, Any], mean: np.ndarray) -> str:
     """What a run was trained on; older ones did not write down the size where one was there, which the mean tells."""
     config, data = settings.get("config", {}), str(settings["data"])
     asked = config.get("data") == "imagenet" and config.get("data_size") is None
-    return f"{data}:{size_words((mean.shape[0], mean.shape[1]))}" if asked else data
+    return f"{data}:{size_words(as_size(mean.shape[:2]))}" if asked else data
 
 
 def object_of(net: str) -> Any:

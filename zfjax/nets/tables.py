@@ -20,7 +20,7 @@ from zfjax.errors import UserError
 from zfjax.nets.places import check_way, layer_of, places_of
 from zfjax.nets.protocol import Training
 from zfjax.network import Params
-from zfjax.pixels import center_crop
+from zfjax.pixels import as_size, center_crop
 from zfjax.units import Seed, Unit
 
 
@@ -48,10 +48,7 @@ class OfTable:
     @property
     def picture_size(self) -> Size:
         """Side of the pictures, or their (height, width): those of the mean."""
-        if self.mean.ndim != 3:
-            return self.architecture.image_size
-        height, width, _ = self.mean.shape
-        return height if height == width else (height, width)
+        return as_size(self.mean.shape[:2]) if self.mean.ndim == 3 else self.architecture.image_size
 
     @property
     def channels(self) -> int:

@@ -58,7 +58,7 @@ from zfjax.architecture import Architecture
 from zfjax.data import Source
 from zfjax.data.loader import eval_batches, steps_per_epoch, train_batches
 from zfjax.errors import DivergedError, UserError
-from zfjax.pixels import size_words
+from zfjax.pixels import as_size, size_words
 from zfjax.training import checkpoints, evaluation, step
 from zfjax.training.step import Annealing, Metrics, Recipe, TrainState
 
@@ -94,7 +94,7 @@ class Run:
         if height > self.mean.shape[0] or width > self.mean.shape[1]:
             raise UserError(
                 f"image_size={self.architecture.image_size}: crops of at most "
-                f"{size_words(self.mean.shape[:2])} pixels, the size of the pictures, are needed"
+                f"{size_words(as_size(self.mean.shape[:2]))} pixels, the size of the pictures, are needed"
             )
         if self.validation is None and self.recipe.annealing == "plateau":
             raise UserError("validation=None: annealing='plateau' watches its error; give one, or annealing='cosine'")

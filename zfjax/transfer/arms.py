@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,13 +18,14 @@ import numpy as np
 from tqdm import tqdm
 
 from zfjax import features, parallel
-from zfjax.architecture import Architecture
+from zfjax.architecture import Architecture, Size
 from zfjax.data import ArraySource, Source, photo_sets
 from zfjax.data.loader import eval_batches
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.errors import DivergedError, UserError, saying_keywords
 from zfjax.nets import Net, TrainedNet
 from zfjax.network import Params
+from zfjax.pixels import size_of
 from zfjax.training import Recipe, checkpoints, loop
 from zfjax.training.loop import Run, Stepped
 from zfjax.transfer import frozen_features, linear_models, protocol
@@ -72,7 +74,7 @@ def scratch(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, recipe: Recipe,
         )
     table = net.architecture
     table = table.with_sizes(**{table.layer_names[-1]: len(photo_set.class_names)})
-    size = len(net.mean)
+    size = net.picture_size
 
     key = {"architecture": repr(table), "size": size, "recipe": dataclasses.asdict(recipe), "version": SCRATCH_VERSION}
 
@@ -193,7 +195,7 @@ def accuracy(
     photo_set: PhotoSet,
     fold: Fold,
     *,
-    size: int,
+    size: Size,
     architecture: Architecture,
     recipe: Recipe,
     folder: Path | None = None,
@@ -203,7 +205,7 @@ def accuracy(
     Args:
       photo_set: the photos.
       fold: which to train on and which to test on.
-      size: side of the pictures, pixels; the net sees crops of them.
+      size: side of the pictures, or their (height, width), pixels; the net sees crops of them.
       architecture: the table, with one logit per class of the set.
       recipe: how it is trained.
       folder: where the training is kept, to go on when it was stopped; None: in memory alone.
@@ -213,7 +215,7 @@ def accuracy(
       arms.accuracy(photos, fold, size=128, architecture=architecture, recipe=recipe)
     """
     source: Source = photo_sets.source_of(photo_set, size, fold.train)
-    if 3 * size**2 * len(source) <= MAX_BYTES:
+    if 3 * math.prod(size_of(size)) * len(source) <= MAX_BYTES:
         source = photo_sets.decoded(source)
     mean = mean_picture(source, size)
     params = train(recipe, architecture, source=source, mean=mean, folder=folder)
@@ -227,9 +229,9 @@ def accuracy(
     return protocol.mean_class_accuracy(scores.argmax(axis=1), photo_set.labels[fold.test])
 
 
-def mean_picture(source: Source, size: int) -> np.ndarray:
-    """The per-pixel mean of a source's pictures. -> float32 [size, size, 3]"""
-    total = np.zeros((size, size, 3), np.int64)
+def mean_picture(source: Source, size: Size) -> np.ndarray:
+    """The per-pixel mean of a source's pictures. -> float32 [H, W, 3]"""
+    total = np.zeros((*size_of(size), 3), np.int64)
     for batch in eval_batches(source, batch_size=256):
         total += batch["image"][batch["mask"]].sum(axis=0, dtype=np.int64)
     return (total / len(source)).astype(np.float32)

@@ -13,11 +13,13 @@ import numpy as np
 from tqdm import tqdm
 
 from zfjax import files, nets
+from zfjax.architecture import Size
 from zfjax.data import ImageSet, Source, photo_sets, sets, tfds_sets
 from zfjax.data.loader import eval_batches
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.errors import UserError
 from zfjax.nets import Net, OfTable
+from zfjax.pixels import as_size, size_words
 from zfjax.training import checkpoints
 from zfjax.transfer import protocol
 from zfjax.transfer.records import hash_of, recorded
@@ -35,7 +37,7 @@ def open_photos(
 
     Args:
       dataset, images: as for `transfer_sets.open_set`.
-      net: any network of square pictures in colours.
+      net: any network of pictures in colours.
       threshold: normalised correlation from which two pictures count as one; None keeps all.
       folder: keeps what was found, for later calls.
       trained: what the net was trained on, where it is open already.
@@ -45,7 +47,7 @@ def open_photos(
       photos = frozen_features.open_photos("caltech101", Path("101_ObjectCategories.tar"), net=net, threshold=None,
                                            folder=Path("features"))
     """
-    side_of(net)
+    size_for(net)
     photo_set = tfds_sets.open_set(dataset, images)
     if threshold is None:
         return photo_set
@@ -54,7 +56,7 @@ def open_photos(
     learnt = trained.train
     if learnt is None:
         raise UserError(f"remove_duplicates={threshold}: {trained.name!r} has no training pictures to compare with")
-    ours = photo_sets.source_of(photo_set, side_of(net))
+    ours = photo_sets.source_of(photo_set, size_for(net))
 
     def search() -> dict[str, Any]:
         tested, learnt_from = (_pictures(source, name) for source, name in ((ours, dataset), (learnt, trained.name)))
@@ -65,7 +67,7 @@ def open_photos(
     return photo_sets.without(photo_set, np.isin(np.arange(len(photo_set.photos)), duplicates))
 
 
-def duplicates_key(photo_set: PhotoSet, trained: ImageSet, threshold: float, *, size: int) -> dict[str, Any]:
+def duplicates_key(photo_set: PhotoSet, trained: ImageSet, threshold: float, *, size: Size) -> dict[str, Any]:
     """All that the pictures depend on that two sets have in common."""
     return {
         "threshold": threshold,
@@ -76,15 +78,14 @@ def duplicates_key(photo_set: PhotoSet, trained: ImageSet, threshold: float, *, 
     }
 
 
-def side_of(net: Net) -> int:
-    """The side of the net's pictures; UserError where they are not square, or not in colours, as photos are here."""
-    height, width = nets.size_of(net.picture_size)
-    if height != width or nets.num_channels(net) != 3:
+def size_for(net: Net) -> Size:
+    """The size of the net's pictures; UserError where they are not in colours, as photos are here."""
+    if nets.num_channels(net) != 3:
         raise UserError(
-            f"net={net.name!r}: its pictures are {height}x{width} of {nets.num_channels(net)} channel(s), and the "
-            "photos of a set are square and in colours"
+            f"net={net.name!r}: its pictures are of {nets.num_channels(net)} channel(s), and the photos of a set are "
+            "in colours"
         )
-    return height
+    return as_size(nets.size_of(net.picture_size))
 
 
 def cached(
@@ -92,9 +93,9 @@ def cached(
 ) -> dict[str, np.ndarray]:
     """Features of every photo, float32 [N, features] for each layer, read from `folder` or written there first.
 
-    Pictures are prepared as the net's training pictures were: shortest side as the net's pictures, centre square;
-    the net sees the centre crop. A file's name carries a hash of all that the features depend on. Memory holds one
-    batch: the arrays lie on disk (`numpy.memmap`).
+    Pictures are prepared as the net's training pictures were: shortest side as the net's pictures, centre of their
+    shape; the net sees the centre crop. A file's name carries a hash of all that the features depend on. Memory holds
+    one batch: the arrays lie on disk (`numpy.memmap`).
 
     Raises:
       UserError: an unknown layer, too little space on the disk, or a damaged file, which is named.
@@ -118,7 +119,7 @@ def _compute(net: Net, photo_set: PhotoSet, *, paths: Mapping[str, Path], batch_
     """Write the features of `paths`' layers in one pass; a file gets its name when it is whole."""
     num_photos = len(photo_set.photos)
     shapes = {layer: (num_photos, math.prod(shape)) for layer, shape in nets.shapes_of(net, list(paths)).items()}
-    batches = eval_batches(photo_sets.source_of(photo_set, side_of(net)), batch_size=batch_size)
+    batches = eval_batches(photo_sets.source_of(photo_set, size_for(net)), batch_size=batch_size)
     rows = protocol.features_of(nets.features_of_pictures(net, list(paths)), batches)
     folder = next(iter(paths.values())).parent
     with files.locked(folder):
@@ -162,7 +163,7 @@ def features_key(net: Net, photo_set: PhotoSet, layer: str) -> dict[str, Any]:
         "weights": net.fingerprint,
         **of_net,
         "data": photo_set.fingerprint,
-        "pictures": f"shortest side {side_of(net)}, centre crop {net.image_size}",
+        "pictures": f"shortest side {size_words(size_for(net))}, centre crop {size_words(net.image_size)}",
         "version": FEATURES_VERSION,
     }
 
