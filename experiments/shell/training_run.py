@@ -241,7 +241,8 @@ def facts_of(config: Config, run: Run, progress: Progress) -> dict[str, Any]:
     """What every host has to hold before the first step: settings, pictures, software, and the state to go on from."""
     mine = ("recipe", "data_dir", "num_workers", "out")  # the recipe by itself; where files lie is a host's own matter
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in mine}
-    software = {"python": platform.python_version(), **{name: version(name) for name in ("zfjax", "jax", "jaxlib")}}
+    packages = ("zfjax", "jax", "jaxlib", "flax", "optax", "numpy", "grain")
+    software = {"python": platform.python_version(), **{name: version(name) for name in packages}}
     return {
         **settings,
         **dataclasses.asdict(run.recipe),

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import importlib.util
 import logging
 import os
 import resource
@@ -103,10 +104,18 @@ def test_a_lock_that_the_disk_does_not_take_is_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_system_without_flock_is_told_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.setattr(files, "fcntl", None)
-    with pytest.raises(UserError, match="tested on Linux; on Windows use WSL"), files.locked(tmp_path):
+def test_windows_where_there_is_no_flock_is_told_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as there: it cannot be imported
+    monkeypatch.setattr(sys, "platform", "win32")
+    spec = importlib.util.spec_from_file_location("files_of_windows", files.__file__)
+    of_windows = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(of_windows)
+    words = (
+        f"{tmp_path} cannot be kept from other processes: this system has no flock.*tested on Linux; on Windows use WSL"
+    )
+    with pytest.raises(UserError, match=words), of_windows.locked(tmp_path):
         pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_claimed_folder_where_nothing_was_written_is_gone_with_its_parents(tmp_path):

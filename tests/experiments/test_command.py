@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import importlib.util
 import io
 import os
 import signal
@@ -14,7 +15,7 @@ import jax
 import pytest
 
 from experiments import benchmark, prepare_imagenet
-from experiments.shell import command
+from experiments.shell import command, stopping
 from zfjax import cli, leaving
 from zfjax.errors import DivergedError, FailedError, UserError
 
@@ -305,6 +306,18 @@ def test_a_later_second_signal_acts_as_usual(monkeypatch):
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_where_a_system_lacks_a_signal_the_others_are_requests(monkeypatch):
+    for name in ("SIGUSR1", "SIGHUP"):
+        monkeypatch.delattr(signal, name)
+    spec = importlib.util.spec_from_file_location("stopping_of_windows", stopping.__file__)
+    of_windows = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(of_windows)
+    assert of_windows.STOPPING == [signal.SIGINT, signal.SIGTERM]
+    with of_windows.StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.signal_number == signal.SIGTERM
 
 
 def test_under_nohup_a_closed_connection_stops_nothing():

@@ -123,6 +123,9 @@ def test_newest_run_is_taken_and_a_missing_one_names_the_command(tmp_path, monke
     net = nets.load_net(None)
     assert net.run == tmp_path / "runs" / "one" and net.architecture == TINY and net.data == DATA
     assert net.class_names == demo.CLASS_NAMES
+    (tmp_path / "runs" / "two" / "checkpoints" / "3").mkdir(parents=True)
+    (tmp_path / "runs" / "two" / "checkpoints" / "3" / "network").symlink_to("gone")  # as while its run removes it
+    assert nets.load_net(None).run == tmp_path / "runs" / "one"
     with pytest.raises(FileNotFoundError, match="no checkpoint at .*nowhere"):
         nets.load_net(tmp_path / "nowhere")
 

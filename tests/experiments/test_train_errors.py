@@ -71,6 +71,39 @@ def test_a_new_run_with_an_impossible_setting_writes_nothing(monkeypatch, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def facts_of(monkeypatch, folder, *, images=None, software=None, **recipe):
+    """What a host of two tells the others of its run."""
+    monkeypatch.setattr(training_run.parallel, "host_count", lambda: (0, 2))
+    if software is not None:
+        version = training_run.version
+        monkeypatch.setattr(training_run, "version", lambda name: software if name == "zfjax" else version(name))
+    config = train_imagenet.parse(train_imagenet.PRESETS["demo"], list(runs.FLAGS)[2:])
+    config = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, **recipe))
+    place = run_folders.Place(folder, None, str(folder))
+    facts = training_run.prepare(config, place, table=None, data=images or runs.tiny_set(), resumed=False).facts
+    return parallel.facts_in_short(facts)
+
+
+OTHERS = [
+    (
+        {"images": dataclasses.replace(runs.tiny_set(), class_names=("cat", *runs.tiny_set().class_names[1:]))},
+        "class names",
+    ),
+    ({"images": dataclasses.replace(runs.tiny_set(), fingerprint="other")}, "data fingerprint"),
+    ({"images": dataclasses.replace(runs.tiny_set(), mean=runs.tiny_set().mean + 1)}, "mean picture"),
+    ({"software": "0.0"}, "version of zfjax"),
+    ({"momentum": 0.5}, "momentum"),
+]
+
+
+@pytest.mark.parametrize(("other", "named"), OTHERS, ids=[named for _, named in OTHERS])
+def test_hosts_that_differ_in_data_or_software_are_told_in_what(monkeypatch, tmp_path, other, named):
+    mine = facts_of(monkeypatch, tmp_path)
+    parallel.check_alike([mine, facts_of(monkeypatch, tmp_path)])
+    with pytest.raises(UserError, match=rf"the hosts do not agree: {named} is [^;]* on host 0 and [^;]* on host 1"):
+        parallel.check_alike([mine, facts_of(monkeypatch, tmp_path, **other)])
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGHUP"])
 def test_a_signal_before_the_first_step_is_one_line_and_leaves_nothing(monkeypatch, tmp_path, capsys, name):
     def interrupted(*_):

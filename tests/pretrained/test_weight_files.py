@@ -317,6 +317,13 @@ def test_a_name_that_stands_in_a_zip_twice_is_refused(tmp_path, ending):
         pretrained.read_weights(path)
 
 
+def test_a_name_that_stands_in_a_msgpack_twice_is_refused(tmp_path):
+    layer = serialization.msgpack_serialize({"fc8": {"bias": np.zeros(3, np.float32)}})[1:]  # without the map's length
+    path = file_of(tmp_path, "w.msgpack", b"\x82" + layer + layer)
+    with pytest.raises(UserError, match=r"w.msgpack is not .*'fc8' stands there twice"):
+        pretrained.read_weights(path)
+
+
 def test_a_zip_of_something_and_a_folder_are_named(tmp_path):
     import zipfile
 

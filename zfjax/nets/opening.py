@@ -30,7 +30,14 @@ _MODULE_AND_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 def newest_run() -> Path:
     """The run under `runs/` whose newest checkpoint is the youngest; FileNotFoundError naming how to make one."""
-    folders = sorted(RUNS.glob("*/checkpoints/*/network"), key=lambda network: network.stat().st_mtime)
+
+    def age(network: Path) -> float:
+        try:
+            return network.stat().st_mtime
+        except FileNotFoundError:  # its run, which is training, has let go of it
+            return 0.0
+
+    folders = sorted(RUNS.glob("*/checkpoints/*/network"), key=age)
     if not folders:
         raise NotThereError(
             f"no trained network under {RUNS}/: make one with `python -m experiments.train_imagenet --preset demo`, "

@@ -107,9 +107,13 @@ def shards_of(path: Path, text: bytes) -> dict[str, list[str]]:
 
 def read_msgpack(path: Path, key: str | None) -> Found:
     """A tree that `flax.serialization` wrote (to_bytes, msgpack_serialize)."""
+    import msgpack
     from flax import serialization
 
-    tree = serialization.msgpack_restore(path.read_bytes())
+    data = path.read_bytes()
+    # Flax takes the last of two entries of one name
+    msgpack.unpackb(data, object_pairs_hook=once, ext_hook=lambda *_: None, strict_map_key=False)
+    tree = serialization.msgpack_restore(data)
     arrays, notes = _of_tree(tree, key)
     return arrays, [*notes, NO_CHECKSUM]
 
