@@ -6,9 +6,11 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import platform
 import sys
 import time
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
@@ -26,6 +28,7 @@ from zfjax.training.loop import EpochDone, Halted, Progress, Run, Stepped
 
 _log = logging.getLogger(__name__)
 LOG_STEPS = 20  # steps between the "step" records of metrics.jsonl
+DRAW_SECONDS = 30.0  # at least, from one drawing of curves.png to the next
 
 
 def train(run: Run, progress: Progress, *, stop: StopRequest, folder: Path) -> dict[str, Any]:
@@ -43,7 +46,7 @@ def train(run: Run, progress: Progress, *, stop: StopRequest, folder: Path) -> d
     if first:
         log.rewind(begun, progress.annealing.epoch)
     events = loop.train(run, progress, should_stop=lambda: stop.signal_number > 0)
-    with progress_bar(run, progress, is_drawn=first) as bar, contextlib.closing(events):
+    with progress_bar(run, progress, is_drawn=first) as bar, log.curves() as redraw, contextlib.closing(events):
         try:
             for event in events:
                 if isinstance(event, Stepped):
@@ -54,7 +57,7 @@ def train(run: Run, progress: Progress, *, stop: StopRequest, folder: Path) -> d
                     record = {"kind": "epoch", **event._asdict()}
                     if first:
                         log.append(record)
-                        log.draw()
+                        redraw()
                         bar.write(epoch_line(record, run.recipe.num_epochs, num_classes=run.architecture.num_classes))
                     if event.epoch < run.recipe.num_epochs:
                         bar.set_description(f"epoch {event.epoch + 1}/{run.recipe.num_epochs}")
@@ -190,6 +193,24 @@ class TrainingLog:
     def draw(self) -> None:
         """Write `curves.png` from the records so far."""
         files.write_atomically(self.folder / "curves.png", canvas.png(draw_curves(self.records())))
+
+    @contextlib.contextmanager
+    def curves(self) -> Iterator[Callable[[], None]]:
+        """A function that redraws `curves.png`: at most every `DRAW_SECONDS`, and what it put off at the end."""
+        drawn, is_due = -math.inf, False
+
+        def redraw() -> None:
+            nonlocal drawn, is_due
+            is_due = time.monotonic() - drawn < DRAW_SECONDS
+            if not is_due:
+                self.draw()
+                drawn = time.monotonic()
+
+        try:
+            yield redraw
+        finally:
+            if is_due:
+                self.draw()
 
 
 def resume_command(folder: Path) -> str:

@@ -87,6 +87,18 @@ def test_the_curves_have_a_margin(tmp_path):
     assert (pixels[frame] >= 250).all() and (pixels < 250).any()
 
 
+def test_curves_are_drawn_now_and_then_and_the_last_ones_at_the_end(tmp_path, monkeypatch):
+    log, drawn, now = log_of(tmp_path, *LINES), [], [0.0]
+    monkeypatch.setattr(log, "draw", lambda: drawn.append(now[0]))
+    monkeypatch.setattr(training_log.time, "monotonic", lambda: now[0])
+    for moments, expected in [((0, 1, 29, 31, 40), [0, 31, 40]), ((50, 80), [50, 80]), ((), [])]:
+        drawn.clear()
+        with log.curves() as redraw:
+            for now[0] in moments:
+                redraw()
+        assert drawn == expected
+
+
 def test_the_time_that_is_left_does_not_count_the_first_step_which_compiles(monkeypatch):
     run = SimpleNamespace(recipe=Recipe(batch_size=64, num_epochs=2), epoch_steps=10)
     progress = SimpleNamespace(annealing=SimpleNamespace(epoch=0), state=SimpleNamespace(step=0))
