@@ -61,9 +61,6 @@ def test_a_selection_among_places_or_maps_keeps_its_reading(form):
 ZERO = np.zeros_like(X)
 
 ACTIVATIONS = {
-    "max of a stack": lambda x: jnp.stack([x, ZERO]).max(0),
-    "max of a concatenation": lambda x: jnp.concatenate([x[None], ZERO[None]]).max(0),
-    "max after arithmetic": lambda x: (jnp.stack([x, ZERO], -1) + 1).max(-1) - 1,
     "max after a turn": lambda x: jnp.moveaxis(jnp.stack([x, ZERO], -1), 4, 0).max(0),
     "max after a reshape": lambda x: jnp.stack([x, ZERO], -1).reshape(-1, 2).max(1),
     "max after padding": lambda x: jnp.pad(x[None], ((0, 1), *BORDER)).max(0),
@@ -77,6 +74,7 @@ ACTIVATIONS = {
     "read at the strongest": lambda x: jnp.take_along_axis(s := jnp.stack([ZERO, x]), s.argmax(0, keepdims=True), 0),
     "read by a mask": lambda x: jnp.take_along_axis(jnp.stack([ZERO, x]), (x > 0).astype(jnp.int32)[None], 0),
     "leaky": lambda x: jnp.stack([x, 0.1 * x]).max(0),
+    "leaky halves of a concatenation": lambda x: jnp.stack(jnp.split(jnp.concatenate([x, 0.1 * x], -1), 2, -1)).max(0),
     "absolute value": lambda x: jnp.stack([x, -x]).max(0),
     "leaky, computed twice": lambda x: jnp.stack([x @ KERNEL, 0.2 * (x @ KERNEL)], -1).max(-1),
     "windows that all meet zeros": lambda x: pool(jnp.pad(x[:, :2, :2], BORDER)),

@@ -136,8 +136,6 @@ BY_HAND = {
     "hard swish": lambda x: x * jax.nn.relu6(x + 3) / 6,
     "gate": lambda x: (x @ KERNEL) * (x @ OTHER),
     "root of means": lambda x: jnp.sqrt(jax.nn.relu(x.mean(1)) + 1e-3),
-    "relu by a root": lambda x: (x + jnp.sqrt(x * x)) / 2,
-    "relu by powers": lambda x: (x + (x**2) ** 0.5) / 2,
     "relu by a reciprocal root": lambda x: 0.5 * x * (1 + x * lax.rsqrt(x * x)),
     "relu by a norm over one place": lambda x: (x + jnp.linalg.norm(x[..., None], axis=-1)) / 2,
     "relu by a norm of itself and zero": lambda x: (x + jnp.linalg.norm(jnp.stack([x, 0 * KERNEL[:3]]), axis=0)) / 2,

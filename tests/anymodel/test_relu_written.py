@@ -13,6 +13,11 @@ RNG = np.random.default_rng(0)
 KERNEL, OTHER = RNG.normal(size=(2, 5, 5)).astype(np.float32)
 X, INCOMING = RNG.normal(size=(2, 3, 5)).astype(np.float32)
 
+
+def each(fn):
+    return jax.vmap(jax.vmap(fn))
+
+
 RECTIFIERS = {  # what is made of z, and c in c * max(z, 0)
     "x - min(x, 0)": (lambda z: z - jnp.minimum(z, 0), 1),
     "-min(-x, 0)": (lambda z: -jnp.minimum(-z, 0), 1),
@@ -31,6 +36,20 @@ RECTIFIERS = {  # what is made of z, and c in c * max(z, 0)
     "in vmap": (jax.vmap(lambda z: z - jnp.minimum(z, 0)), 1),
     "in scan": (lambda z: lax.map(lambda row: row - jnp.minimum(row, 0), z), 1),
     "in jit": (jax.jit(lambda z: (z + jnp.abs(z)) / 2), 1),
+    "with a root": (lambda z: (z + jnp.sqrt(z * z)) / 2, 1),
+    "with a root of a power": (lambda z: z + (z**2) ** 0.5, 2),
+    "largest of a stack": (lambda z: jnp.stack([z, jnp.zeros_like(z)]).max(0), 1),
+    "largest of a concatenation": (lambda z: jnp.concatenate([0 * z[..., None], z[..., None]], -1).max(-1), 1),
+    "largest of a stack, after arithmetic": (lambda z: (jnp.stack([z, 0 * z], -1) + 1).max(-1) - 1, 1),
+    "leaky with slope 0": (lambda z: jax.nn.leaky_relu(z, 0.0), 1),
+    "zero times itself, fixed": (lambda z: lax.max(z, 0.0 * lax.stop_gradient(z)), 1),
+    "a cond in vmap": (each(lambda v: lax.cond(v > 0, lambda u: u, lambda u: 0.0, v)), 1),
+    "a switch in vmap": (each(lambda v: lax.switch((v > 0).astype(int), [lambda u: 0.0 * u, lambda u: u], v)), 1),
+    "piecewise": (lambda z: jnp.piecewise(z, [z < 0], [0.0, lambda v: v]), 1),
+    "piecewise, the other way round": (lambda z: jnp.piecewise(z, [z > 0], [lambda v: v, 0.0]), 1),
+    "piecewise, three": (lambda z: jnp.piecewise(z, [z < -1, (z >= -1) & (z < 0), z >= 0], [0.0, 0.0, lambda v: v]), 1),
+    "select of two": (lambda z: jnp.select([z < 0, z >= 0], [jnp.zeros_like(z), z]), 1),
+    "select of three": (lambda z: jnp.select([z > 1, z > 0], [z, z], 0.0), 1),
     "over calls": (lambda z: jax.jit(jnp.add)(z, jax.jit(jnp.abs)(z)), 2),
 }
 
@@ -69,6 +88,7 @@ STRAIGHT = {
     "nan_to_num": jnp.nan_to_num,
     "both parts": lambda z: jax.nn.relu(z) - jax.nn.relu(-z),
     "bounds and the rest": lambda z: jnp.clip(z, -1, 1) + (z - jnp.clip(z, -1, 1)),
+    "a case that the next takes back": lambda z: jnp.piecewise(z, [z < 0, z < 1], [0.0, lambda v: v, lambda v: v]),
     "where it is a number": lambda z: jnp.where(jnp.isfinite(z), z, 0.0),
 }
 
@@ -91,7 +111,11 @@ NEITHER = {
     "opposite": lambda z: jnp.minimum(z, 0),
     "shifted": lambda z: (z + 1 + jnp.abs(z + 1)) / 2 - 1,
     "a straight line for the gradient alone": lambda z: z + lax.stop_gradient(jax.nn.relu(z) - z) + jnp.sin(z),
-    "by a root": lambda z: (z + jnp.sqrt(z * z)) / 2,
+    "by a root, softly": lambda z: (z + jnp.sqrt(z * z + 1e-6)) / 2,
+    "leaky by piecewise": lambda z: jnp.piecewise(z, [z < 0], [lambda v: 0.1 * v, lambda v: v]),
+    "leaky by a cond in vmap": each(lambda v: lax.cond(v > 0, lambda u: u, lambda u: 0.1 * u, v)),
+    "bounded by select": lambda z: jnp.select([z < 0, z < 1], [jnp.zeros_like(z), z], 1.0),
+    "leaky by jax.nn": jax.nn.leaky_relu,
     "for each map": lambda z: z - KERNEL[:1] * jnp.minimum(z, 0),
     "of two": lambda z: jnp.abs(z @ KERNEL - z @ OTHER) + z @ KERNEL + z @ OTHER,
     "hard sigmoid": lambda z: (jnp.abs(z + 1) - jnp.abs(z - 1)) / 4 + 0.5,

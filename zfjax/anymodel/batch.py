@@ -19,7 +19,7 @@ import numpy as np
 from jax.extend import core
 
 from zfjax.anymodel.constants import constant_of
-from zfjax.anymodel.graph import Graph, Node, Value, graph_of, module_of, reached
+from zfjax.anymodel.graph import Graph, Node, Value, graph_of, is_empty, made_of, module_of, reached
 from zfjax.anymodel.tracing import source_line
 from zfjax.errors import UserError
 
@@ -89,7 +89,7 @@ def follow_channels(graph: Graph) -> Batch:
 def _follow(
     graph: Graph, states: dict[Value, State], size: float, starts: Callable[[Node], dict[Value, State]]
 ) -> Batch:
-    wanted = reached(graph.outputs, lambda value: value.maker.inputs if value.maker is not None else [])
+    wanted = reached(graph.outputs, made_of)
     mixes: list[Mix] = []
     losses: list[Node] = []
     for _ in range(_ROUNDS):  # again for scans, whose rounds feed each other
@@ -97,7 +97,7 @@ def _follow(
         mixes.clear()
         losses.clear()
         for node in graph.nodes:
-            inputs = [None if 0 in value.aval.shape else states.get(value) for value in node.inputs]
+            inputs = [None if is_empty(value) else states.get(value) for value in node.inputs]
             if any(state is not None for state in inputs):
                 try:
                     outputs = _made(node, inputs, size)
@@ -181,7 +181,7 @@ class _Mixes(Exception):
 def _made(node: Node, inputs: Sequence[State], num_images: float) -> Sequence[State]:
     """The states of what a node makes."""
     rule = _RULES.get(node.name)
-    if node.outputs and all(0 in value.aval.shape for value in node.outputs):
+    if node.outputs and all(map(is_empty, node.outputs)):
         return [None] * len(node.outputs)
     if rule is None or any(isinstance(state, Lost) for state in inputs):
         return [Lost()] * len(node.outputs)

@@ -7,18 +7,20 @@ at its value. Big arrays are left alone, for no bound is one: weights that are s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
-from zfjax.anymodel.graph import Node, Value
+from zfjax.anymodel.graph import Graph, Node, Value, all_programs_of, is_inexact
 
 _LARGEST = 1 << 16  # elements of an array that is worked out
 _SPREAD = frozenset(("broadcast_in_dim", "convert_element_type"))
 _SMALL = 1 << 12  # likewise, where JAX has to do it
+_LONGEST = 1 << 10  # rounds of a while loop
 _COPIES = frozenset(
     "reshape squeeze expand_dims copy copy_p name stop_gradient optimization_barrier transpose pvary pcast".split()
 )
@@ -77,6 +79,22 @@ def lower_bound(value: Value) -> float | None:
     return None if numbers is None or not numbers.size or not _is_real(numbers) else float(numbers.min())
 
 
+def fold_zeros(graph: Graph) -> None:
+    """Makes what is zero times anything a constant: it is zero wherever the other factor is a number.
+
+    The program still runs as it stands, so that 0 times infinity is NaN in its results.
+    """
+    for node in graph.nodes:
+        is_zero = (
+            node.name == "mul" and is_inexact(node.outputs[0]) and any(uniform(value) == 0 for value in node.inputs)
+        )
+        if is_zero and not node.outputs[0].known:
+            aval = node.outputs[0].aval
+            node.outputs[0].constant = np.broadcast_to(np.zeros((), aval.dtype), aval.shape)
+        if is_zero or (node.name in ELEMENTWISE or node.name in _BY_NUMPY) and all(v.known for v in node.inputs):
+            node.outputs[0].known = True
+
+
 def constant_of(value: Value) -> np.ndarray | None:
     """The numbers of a value that depends on no argument; None for another, and where they are too many."""
     if value.constant is None and value.known and not value.in_vain and not _work_out(value):
@@ -122,18 +140,50 @@ def _evaluate(node: Node) -> bool:
     if plain and (node.name in ELEMENTWISE or node.name in _BY_NUMPY):
         node.outputs[0].constant = _by_numpy(node, inputs)
         return node.outputs[0].constant is not None
-    if sum(math.prod(v.aval.shape) for v in (*node.inputs, *node.outputs)) > _SMALL:
-        return False
     (eqn,) = node.eqns
+    if sum(math.prod(v.aval.shape) for v in (*node.inputs, *node.outputs)) > _SMALL or not _is_short(eqn):
+        return False
     try:
         with jax.ensure_compile_time_eval():
-            made: Any = eqn.primitive.bind(*inputs, **eqn.params)
+            made: Any = (
+                _looped(eqn, inputs) if eqn.primitive.name == "while" else eqn.primitive.bind(*inputs, **eqn.params)
+            )
     except (NameError, NotImplementedError, RuntimeError, TypeError, ValueError):  # an axis of a map, a device
+        return False
+    if made is None:
         return False
     results = made if eqn.primitive.multiple_results else [made]
     for value, numbers in zip(node.outputs, results, strict=True):
         value.constant = numbers
     return True
+
+
+def _is_short(eqn: core.JaxprEqn) -> bool:
+    return _work(eqn, _LONGEST) <= _LARGEST
+
+
+def _work(eqn: core.JaxprEqn, most_rounds: float) -> float:
+    """Numbers that an equation makes, in all rounds of its loops; without a bound for loops within others."""
+    own = sum(math.prod(getattr(v.aval, "shape", ())) for v in eqn.outvars)
+    rounds = {"scan": eqn.params.get("length", 1), "while": most_rounds}.get(eqn.primitive.name, 1)
+    inside = sum(_work(inner, math.inf) for program in all_programs_of(eqn) for inner in program.eqns)
+    return own + (rounds * inside if inside else 0)
+
+
+def _looped(eqn: core.JaxprEqn, inputs: Sequence[Any]) -> list[Any] | None:
+    """The results of a while loop; None where it does not end soon."""
+    tested, changed = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+    goes_on, body = (core.jaxpr_as_fun(eqn.params[name]) for name in ("cond_jaxpr", "body_jaxpr"))
+    of_test, of_body, start = inputs[:tested], inputs[tested : tested + changed], inputs[tested + changed :]
+
+    def test(state: tuple[Any, list[Any]]) -> Any:
+        return (state[0] <= _LONGEST) & goes_on(*of_test, *state[1])[0]
+
+    def run(state: tuple[Any, list[Any]]) -> tuple[Any, list[Any]]:
+        return state[0] + 1, body(*of_body, *state[1])
+
+    rounds, ends = jax.lax.while_loop(test, run, (0, list(map(jnp.asarray, start))))
+    return list(ends) if int(rounds) <= _LONGEST else None
 
 
 def _by_numpy(node: Node, inputs: list[Any]) -> np.ndarray | None:

@@ -13,6 +13,8 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +38,7 @@ INNER = {
     "shard_map": "jaxpr",
 }
 
+_CONTROL = ("scan", "cond")
 OF_PARTS = ("carry", "scan_slice", "scan_stack", "shard_in", "shard_out")  # one round, or device, stands for all
 CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 _JAX = jax.__path__[0] + os.sep
@@ -131,6 +134,16 @@ def programs_of(eqn: core.JaxprEqn) -> tuple[core.ClosedJaxpr, ...]:
     return tuple(p if isinstance(p, core.ClosedJaxpr) else core.ClosedJaxpr(p, ()) for p in inner)
 
 
+def all_programs_of(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
+    """Every program among the parameters of an equation, of whatever operation."""
+    held = [part for given in eqn.params.values() for part in (given if isinstance(given, tuple | list) else (given,))]
+    return [
+        part.jaxpr if isinstance(part, core.ClosedJaxpr) else part
+        for part in held
+        if isinstance(part, core.ClosedJaxpr | core.Jaxpr)
+    ]
+
+
 class ScanOperands(NamedTuple):
     """How many operands of a scan are what; the rest are sliced, one slice to a round."""
 
@@ -183,8 +196,10 @@ def _add_program(
 
 def _add_equation(graph: Graph, eqn: core.JaxprEqn, inputs: list[Value], here: _Where, opaque: Opaque) -> list[Value]:
     programs = programs_of(eqn)
-    call = _call_of(eqn, programs)
-    if not programs or (eqn.primitive.name not in ("scan", "cond") and opaque(call)):
+    call = call_of(eqn)
+    if eqn.primitive.name in _CONTROL and all(value.known for value in inputs):  # worked out as a whole, or not at all
+        programs = ()
+    if not programs or (eqn.primitive.name not in _CONTROL and opaque(call)):
         name = call.name if programs else eqn.primitive.name
         return _add_node(graph, name, eqn, inputs, [v.aval for v in eqn.outvars], here)
     calls, in_jax = (*here.calls, call), here.in_jax or call.by_jax
@@ -327,8 +342,9 @@ def _scopes_of(eqn: core.JaxprEqn, place: Place) -> tuple[Scope, ...]:
 _NUMBERED = re.compile(rf"^({re.escape(SKIPPED)}|{re.escape(KEPT)})-\d+$")
 
 
-def _call_of(eqn: core.JaxprEqn, programs: tuple[core.ClosedJaxpr, ...]) -> Call:
+def call_of(eqn: core.JaxprEqn) -> Call:
     """The function behind a call, and whether its file is one of JAX's ("relu at .../jax/_src/nn/functions.py:71")."""
+    programs = programs_of(eqn)
     if not programs or eqn.primitive.name in ("scan", "cond", "shard_map"):
         return Call(eqn.primitive.name, False)
     name, _, place = str(programs[0].jaxpr.debug_info.func_src_info).partition(" at ")
@@ -392,16 +408,17 @@ def flow_of(graph: Graph) -> Flow:
 def _arguments_of(graph: Graph, inputs: Sequence[Value]) -> dict[Value, int]:
     """{value: its arguments}, of what depends on any; once through the program, and again for scans."""
     arguments = {value: 1 << number for number, value in enumerate(inputs)}
+
+    def bits_of(node: Node) -> int:
+        return reduce(or_, (arguments.get(value, 0) for value in node.inputs), 0)
+
+    carries = [node for node in graph.nodes if node.name == "carry"]
     changed = True
     while changed:
-        changed = False
         for node in graph.nodes:
-            bits = 0
-            for value in node.inputs:
-                bits |= arguments.get(value, 0)
-            for value in node.outputs if bits else ():
-                changed = changed or (node.name == "carry" and arguments.get(value) != bits)
-                arguments[value] = bits
+            bits = bits_of(node)
+            arguments.update((value, bits) for value in node.outputs if bits and not value.known)
+        changed = any(arguments.get(node.outputs[0], 0) != bits_of(node) for node in carries)
     return arguments
 
 
@@ -417,15 +434,29 @@ def reached(starts: Iterable[Value], follow: Callable[[Value], Iterable[Value]])
     return values
 
 
+def is_empty(value: Value) -> bool:
+    """An array of no elements."""
+    return 0 in getattr(value.aval, "shape", ())
+
+
+def made_of(value: Value) -> list[Value]:
+    """What a value is made of, without the empty arrays that `jnp.pad` joins along axes that it does not pad."""
+    below = value.maker.inputs if value.maker is not None else []
+    return below if is_empty(value) else [v for v in below if not is_empty(v)]
+
+
 def is_inexact(value: Value) -> bool:
     """Floating or complex: what a derivative can be taken of."""
     return jnp.issubdtype(getattr(value.aval, "dtype", jnp.int32), jnp.inexact)
 
 
 def _derived(value: Value) -> list[Value]:
-    return [v for user in value.users if user.name != "stop_gradient" for v in user.outputs if is_inexact(v)]
+    made = [v for user in value.users if user.name != "stop_gradient" for v in user.outputs]
+    return [v for v in made if is_inexact(v) and not v.known]
 
 
 def _deriving(value: Value) -> list[Value]:
     maker = value.maker
-    return [] if maker is None or maker.name == "stop_gradient" else [v for v in maker.inputs if is_inexact(v)]
+    if maker is None or maker.name == "stop_gradient" or value.known:
+        return []
+    return [v for v in made_of(value) if is_inexact(v)]

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from zfjax.anymodel.constants import constant_of, uniform
-from zfjax.anymodel.graph import Flow, Node, Value, reached
+from zfjax.anymodel.graph import Flow, Node, Value, is_inexact, reached
 from zfjax.anymodel.rectifiers import SHAPES, rectified_operand
 
 Axes = frozenset[int] | set[int] | None  # None: any axis, as after a reshape
@@ -77,9 +77,23 @@ def _border(value: Value, axis: int, flow: Flow) -> np.ndarray | None:
     node, size = value.maker, value.aval.shape[axis]
     if value not in flow.varying:
         return np.ones(size, bool)
-    if node is None or not _is_followed(node):
+    if node is None or not (_is_followed(node) or node.name in _PARTS):
         return np.zeros(size, bool)
+    if node.name in _PARTS:
+        return _part(node, value, axis, flow)
     return _BORDERS.get(node.name, _unknown_border)(node, axis, flow)
+
+
+_PARTS = ("split", "unstack", "dynamic_slice")
+
+
+def _part(node: Node, value: Value, axis: int, flow: Flow) -> np.ndarray | None:
+    """Of the part that a value is."""
+    own = tuple(tuple(range(size)) for size in value.aval.shape)
+    places = _PLACES[node.name](node, 0, value, own)
+    below = axis + (node.name == "unstack" and axis >= node.params["axis"])
+    border = _border(node.inputs[0], below, flow)
+    return None if places is None or border is None else border[list(places[below])]
 
 
 def _unknown_border(node: Node, axis: int, flow: Flow) -> np.ndarray | None:
@@ -202,6 +216,7 @@ def is_joined(value: Value, axes: Axes, flow: Flow, *, summed: bool = False, bor
         if key in flow.joined:
             joined = flow.joined[key]
             continue
+        flow.joined[key] = False  # where it is asked on the way
         joined = _is_stack(value.maker, axes, flow) if summed else _is_join(value.maker, axes, flow, borders)
         flow.joined[key] = joined
         followed.append(key)
@@ -271,21 +286,224 @@ def _are_compared(values: list[Value], flow: Flow, borders: bool = True) -> bool
         harmless = number == 0 and all(map(_is_positive, varying))
         if not harmless and (number is None or math.isfinite(number)):
             return True
-    counted: set[Value] = set()
+    counted: list[_Pieces] = []
     for value in varying:
-        made_of = {flow.first.get(v, v) for v in reached([value], lambda v: _same_places(v, flow))}
-        if counted & made_of:
+        pieces = _pieces(value, flow)
+        if any(_meet(pieces, other, flow) for other in counted):
             return True
-        counted |= made_of
+        counted.append(pieces)
     return False
 
 
-def _same_places(value: Value, flow: Flow) -> list[Value]:
-    """What a value is made of element by element."""
+def objection_to_pieces(node: Node, flow: Flow) -> str | None:
+    """Why a maximum of two may be an activation; None where it compares pieces of one map, as a pool does.
+
+    max(h[:, :-1], h[:, 1:]) is a pool, as is max(h[..., ::2], h[..., 1::2]). max(x, 0.1 * x) is leaky: two functions
+    of one element. What is not known is no pool for certain.
+    """
+    first, last = (_pieces(value, flow, all_of_it=True) for value in node.inputs[-2:])
+    if _meet(first, last, flow, doubt=True):
+        return "compared with what is no constant, as in a leaky rectifier"
+    if not first.keys() & last.keys():
+        return "compared with what is no constant, another layer: maxout, no pool of one map"
+    return "every place is compared with a constant border" if _meets_border(node, flow) else None
+
+
+_Places = tuple[tuple[int, ...], ...]  # along each axis the places of what it is cut out of, -1 for others
+
+
+class _Piece(NamedTuple):
+    """How a value was cut out of another."""
+
+    places: _Places | None  # None where nobody knows
+    above: Value | None = None  # the value above which that was known
+
+
+_Pieces = dict[Value, set[_Piece]]
+_MANY = 64  # ways from a value back to one
+
+
+def _pieces(value: Value, flow: Flow, *, all_of_it: bool = False) -> _Pieces:
+    """{what a value is made of: as which pieces}, the first of twins each, as far as it goes place by place.
+
+    Args:
+      value: of a program.
+      flow: of the program.
+      all_of_it: as far as layers, places unknown where it does not go place by place.
+    """
+    pieces: _Pieces = {}
+    visited: set[tuple[Value, _Piece]] = set()
+    waiting = [(value, _Piece(tuple(tuple(range(size)) for size in value.aval.shape)))]
+    while waiting:
+        value, piece = waiting.pop()
+        first = flow.first.get(value, value)
+        known = pieces.setdefault(first, set())
+        piece = _Piece(None) if len(known) >= _MANY else piece
+        known.add(piece)
+        if (value, piece) in visited:
+            continue
+        visited.add((value, piece))
+        node = value.maker
+        if node is None or node.name in _MATRICES or node.name in _OF_ROUNDS:
+            continue
+        start = 1 if node.name == "select_n" else 0
+        for number, below in enumerate(node.inputs[start:], start):
+            if below in flow.varying and is_inexact(below):
+                places = None if piece.places is None else _places_below(node, number, value, piece.places)
+                if places is not None or all_of_it:
+                    above = None if places is not None else piece.above if piece.places is None else first
+                    waiting.append((below, _Piece(places, above)))
+    return pieces
+
+
+_MATRICES = ("dot_general", "conv_general_dilated", "ragged_dot", "ragged_dot_general")
+_OF_ROUNDS = ("carry", "scan_slice", "scan_stack", "shard_in", "shard_out")
+
+
+def _places_below(node: Node, number: int, value: Value, places: _Places) -> _Places | None:
+    """The places in an operand of those in what a node makes; None where nobody knows."""
+    below, rule = node.inputs[number], _PLACES.get(node.name)
+    if node.name in _ELEMENTWISE:
+        return places if below.aval.shape == value.aval.shape else None
+    if rule is not None:
+        return rule(node, number, value, places)
+    if node.name in SHAPES and _sizes(below) == _sizes(value):  # axes of one element come or go
+        own = iter([along for along, size in zip(places, value.aval.shape, strict=True) if size > 1])
+        return tuple(next(own) if size > 1 else (0,) for size in below.aval.shape)
+    return None
+
+
+def _sizes(value: Value) -> list[int]:
+    return [size for size in value.aval.shape if size > 1]
+
+
+def _along(places: _Places, axis: int, move: Callable[[int], int]) -> _Places:
+    moved = tuple(k if k < 0 else move(k) for k in places[axis])
+    return (*places[:axis], moved, *places[axis + 1 :])
+
+
+def _of_slice(node: Node, number: int, value: Value, places: _Places) -> _Places:
+    starts, steps = node.params["start_indices"], node.params["strides"] or (1,) * len(places)
+    for axis, (start, step) in enumerate(zip(starts, steps, strict=True)):
+        places = _along(places, axis, lambda k, start=start, step=step: start + k * step)  # type: ignore[misc]
+    return places
+
+
+def _of_dynamic_slice(node: Node, number: int, value: Value, places: _Places) -> _Places | None:
+    whole = node.inputs[0].aval.shape
+    for axis, (index, size) in enumerate(zip(node.inputs[1:], value.aval.shape, strict=True)):
+        start = constant_of(index)
+        if start is None or number:
+            return None
+        first = min(max(int(start), 0), whole[axis] - size)
+        places = _along(places, axis, lambda k, first=first: first + k)  # type: ignore[misc]
+    return places
+
+
+def _of_split(node: Node, number: int, value: Value, places: _Places) -> _Places:
+    start = sum(node.params["sizes"][: node.outputs.index(value)])
+    return _along(places, node.params["axis"], lambda k: start + k)
+
+
+def _of_unstack(node: Node, number: int, value: Value, places: _Places) -> _Places:
+    axis = node.params["axis"]
+    return (*places[:axis], (node.outputs.index(value),), *places[axis:])
+
+
+def _of_reverse(node: Node, number: int, value: Value, places: _Places) -> _Places:
+    for axis in node.params["dimensions"]:
+        places = _along(places, axis, lambda k, last=value.aval.shape[axis] - 1: last - k)  # type: ignore[misc]
+    return places
+
+
+def _of_transpose(node: Node, number: int, value: Value, places: _Places) -> _Places:
+    return tuple(places[node.params["permutation"].index(axis)] for axis in range(len(places)))
+
+
+def _of_concatenate(node: Node, number: int, value: Value, places: _Places) -> _Places:
+    axis = node.params["dimension"]
+    sizes = [v.aval.shape[axis] for v in node.inputs]
+    start, end = sum(sizes[:number]), sum(sizes[: number + 1])
+    return _along(places, axis, lambda k: k - start if start <= k < end else -1)
+
+
+def _of_stack(node: Node, number: int, value: Value, places: _Places) -> _Places | None:
+    axis = node.params["axis"]
+    along = {k == number for k in places[axis]}
+    return None if along == {True, False} else _only(places[:axis] + places[axis + 1 :], along == {True})
+
+
+def _only(places: _Places, here: bool) -> _Places:
+    return places if here else tuple((-1,) * len(along) for along in places)
+
+
+def _of_pad(node: Node, number: int, value: Value, places: _Places) -> _Places | None:
+    if number:
+        return None
+    for axis, (before, _, between) in enumerate(node.params["padding_config"]):
+        size, step = node.inputs[0].aval.shape[axis], between + 1
+
+        def move(k: int, before: int = before, size: int = size, step: int = step) -> int:
+            own, rest = divmod(k - before, step)
+            return own if not rest and 0 <= own < size else -1
+
+        places = _along(places, axis, move)
+    return places
+
+
+_PLACES: dict[str, Callable[[Node, int, Value, _Places], _Places | None]] = {
+    "slice": _of_slice,
+    "dynamic_slice": _of_dynamic_slice,
+    "split": _of_split,
+    "unstack": _of_unstack,
+    "rev": _of_reverse,
+    "transpose": _of_transpose,
+    "concatenate": _of_concatenate,
+    "stack": _of_stack,
+    "pad": _of_pad,
+}
+
+
+def _meet(pieces: _Pieces, others: _Pieces, flow: Flow, *, doubt: bool = False) -> bool:
+    """Somewhere two values are made of one element, at one place; with `doubt` also where nobody knows."""
+    return any(
+        not _are_apart(base, one, other, flow, doubt)
+        for base in pieces.keys() & others.keys()
+        for one in pieces[base]
+        for other in others[base]
+    )
+
+
+def _are_apart(base: Value, one: _Piece, other: _Piece, flow: Flow, doubt: bool) -> bool:
+    if one.places is None or other.places is None:
+        return not doubt or (one.above is not None and one.above is other.above)  # which is looked at for itself
+    pairs = list(zip(one.places, other.places, strict=True))
+    if any(len(a) != len(b) for a, b in pairs):
+        return not doubt
+    apart = {axis for axis, (a, b) in enumerate(pairs) if all(k != n or k < 0 for k, n in zip(a, b, strict=True))}
+    return any(not doubt or not is_joined(base, {axis}, flow, borders=False) for axis in apart)
+
+
+def _meets_border(node: Node, flow: Flow) -> bool:
+    """Along some axis of the result something that is compared is a constant border, at every place."""
+    for axis in range(len(node.outputs[0].aval.shape)):
+        borders = [_border_of_any(value, axis, flow) for value in node.inputs[-2:]]
+        known = [places for places in borders if places is not None]
+        if len(known) == 2 and bool(np.logical_or(*known).all()):
+            return True
+        if len(known) < 2 and any(is_joined(value, None, flow) for value in node.inputs[-2:]):
+            return True
+    return False
+
+
+def _border_of_any(value: Value, axis: int, flow: Flow) -> np.ndarray | None:
+    """[size] where along an axis anything that a maximum compares is constant."""
     node = value.maker
-    if node is None or node.name not in (_ELEMENTWISE | SHAPES) - {"slice", "scan_slice", "shard_in", "rev", "carry"}:
-        return []
-    return [v for v in node.inputs if v in flow.varying and v.aval.size == value.aval.size]
+    if node is not None and node.name in ("max", "min") and all(v in flow.varying for v in node.inputs):
+        borders = [_border_of_any(v, axis, flow) for v in node.inputs]
+        known = [places for places in borders if places is not None]
+        return np.logical_or(*known) if len(known) == 2 else None
+    return _border(value, axis, flow)
 
 
 def _is_positive(value: Value) -> bool:

@@ -26,7 +26,7 @@ from typing import Literal
 from zfjax.anymodel.constants import lower_bound, uniform
 from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact, reached
 from zfjax.anymodel.joins import is_joined
-from zfjax.anymodel.rectifiers import SHAPES, is_square, origin, origin_of_mask
+from zfjax.anymodel.rectifiers import MOVES, SHAPES, is_square, origin, origin_of_mask
 
 Kind = Literal["feature", "sum", "squares", "part", "energy", "weighted", "length", "scale"]
 Kinds = Mapping[Value, Kind]
@@ -61,54 +61,104 @@ def is_of_squares(value: Value, kinds: Kinds) -> bool:
 
 
 def is_guard(node: Node, operand: int, flow: Flow, kinds: Kinds) -> bool:
-    """What the node bounds below is a norm's variance or length for certain."""
+    """What the node bounds is a norm's variance or length for certain."""
     return kinds.get(node.inputs[operand]) in _GUARDED and _ends_in_norms(node.outputs[0], flow, kinds)
+
+
+def is_bounded_scale(node: Node, operand: int, flow: Flow, kinds: Kinds) -> bool:
+    """What the node bounds is what a norm's features are multiplied with, as in h * min(1, c / norm(h))."""
+    return kinds.get(node.inputs[operand]) == "scale" and _ends_in_norms(node.outputs[0], flow, kinds)
+
+
+def is_larger_length(node: Node, flow: Flow, kinds: Kinds) -> bool:
+    """Of two lengths of norms the larger, or smaller: of each place and of the image, as in a contrast norm."""
+    return all(kinds.get(v) in _GUARDED for v in node.inputs) and _ends_in_norms(node.outputs[0], flow, kinds)
 
 
 def is_guarded_choice(node: Node, flow: Flow, kinds: Kinds) -> bool:
     """A selection by the size of a norm's variance or length, so that nothing is divided by zero, for certain.
 
-    Either where(length > c, length, d) with d above zero, or where(length > 0, x / length, d).
+    where(length > c, length, d)       d not below zero; also of another length of the same features, or its root
+    where(length > 0, x / length, d)   also x itself for d
+    norm(where(length > c, x, d))      what is squared for the length that is divided by
     """
-    measure = _compared(node.inputs[0], flow)
-    if measure is None or kinds.get(measure) not in _DIVISORS:
+    measured = _compared(node.inputs[0], flow, kinds)
+    if not measured:
         return False
     cases = [value for value in node.inputs[1:] if value in flow.varying]
     others = [lower_bound(value) for value in node.inputs[1:] if value not in flow.varying]
     if len(cases) == 2:  # what is not scaled where there is nothing to scale with
-        return any(_is_scaled(case, measure, origin(other)) for case, other in (cases, cases[::-1]))
+        return any(_is_scaled(case, measured, kinds, origin(other)) for case, other in (cases, cases[::-1]))
     if len(cases) != 1 or others[0] is None:
         return False
-    if _unspread(cases[0]) is measure:
-        return others[0] > 0 and _ends_in_norms(node.outputs[0], flow, kinds)
-    return _is_scaled(cases[0], measure)
+    (case,) = cases
+    if kinds.get(case) in _DIVISORS | {"scale"} and measured & _measured(case, kinds):
+        return others[0] >= 0 and _ends_in_norms(node.outputs[0], flow, kinds)
+    if _is_scaled(case, measured, kinds):
+        return True
+    squared = [user for value in _copies(node.outputs[0]) for user in value.users if flow.passes(user)]
+    squared = [user for user in squared if not _moves_alone(user)]
+    return (
+        origin(case)[0] in measured
+        and bool(squared)
+        and all(is_square(user) and is_of_norm(user, flow, kinds) for user in squared)
+    )
 
 
-def _is_scaled(value: Value, measure: Value, scaled: object = None) -> bool:
-    """The value is another, or the one of this origin, over a norm's length or variance."""
+def _copies(value: Value) -> set[Value]:
+    return reached([value], lambda v: [w for user in v.users if _moves_alone(user) for w in user.outputs])
+
+
+def _moves_alone(node: Node) -> bool:
+    return node.name in MOVES
+
+
+def _is_scaled(value: Value, measured: set[Value], kinds: Kinds, scaled: object = None) -> bool:
+    """The value is another, or the one of this origin, over a length or variance of the measured features."""
     maker = origin(value)[0].maker
     if maker is None or maker.name not in ("div", "mul"):
         return False
     divides = maker.name == "div"
     scales = maker.inputs[1:] if divides else maker.inputs
     fits = scaled is None or any(origin(v) == scaled for v in (maker.inputs[:1] if divides else maker.inputs))
-    return fits and any(measure in _scaled_with(v) for v in scales)
+    return fits and any(measured & _measured(v, kinds) for v in scales)
 
 
-def _compared(mask: Value, flow: Flow) -> Value | None:
-    """What a mask compares with a number; None for any other mask."""
+def _compared(mask: Value, flow: Flow, kinds: Kinds) -> set[Value]:
+    """The features whose length a mask compares with a number, or all of which it compares with zero."""
     node = origin_of_mask(mask).maker
+    if node is not None and node.name in ("reduce_and", "reduce_or"):
+        below = origin_of_mask(node.inputs[0]).maker
+        zeros = [] if below is None or below.name not in ("eq", "ne") else [uniform(v) == 0 for v in below.inputs]
+        return {origin(below.inputs[zeros.index(False)])[0]} if below is not None and sum(zeros) == 1 else set()
     if node is None or node.name not in ("gt", "ge", "lt", "le", "eq", "ne"):
-        return None
+        return set()
     varying = [value for value in node.inputs if value in flow.varying]
-    return _unspread(varying[0]) if len(varying) == 1 else None
+    return _measured(varying[0], kinds) if len(varying) == 1 else set()
 
 
-def _scaled_with(value: Value) -> set[Value]:
-    """A norm's scale, and the length or variance that it is the reciprocal of."""
-    base = _unspread(value)
-    below = base.maker.inputs if base.maker is not None and base.maker.name in POWERS else []
-    return {base, *map(_unspread, below)}
+def _measured(value: Value, kinds: Kinds) -> set[Value]:
+    """The features whose squares a norm's length, variance or scale is made of."""
+    value = _unspread(value)
+    if kinds.get(value) not in _DIVISORS | {"scale"}:
+        return set()
+
+    def down(value: Value) -> list[Value]:
+        node = value.maker
+        if node is None or is_square(node):
+            return []
+        return [v for v in node.inputs if kinds.get(v) in _SQUARES | _DIVISORS | {"scale"}]
+
+    makers = [v.maker for v in reached([value], down) if v.maker is not None and is_square(v.maker)]
+    return {base for node in makers for base in _unguarded(node.inputs[0], kinds)}
+
+
+def _unguarded(value: Value, kinds: Kinds) -> list[Value]:
+    """What is squared, and what it is where it is not replaced by a number."""
+    base = origin(value)[0]
+    node = base.maker
+    cases = [] if node is None or node.name != "select_n" else [v for v in node.inputs[1:] if v in kinds]
+    return [base, *(origin(case)[0] for case in cases)] if len(cases) == 1 else [base]
 
 
 def _unspread(value: Value) -> Value:
@@ -270,10 +320,19 @@ def _power_of(node: Node, kinds: Kinds) -> Kind:
 
 
 def _bounded(node: Node, own: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
-    """Bounded by a constant; for a selection, where a constant chooses, what it is among."""
+    """Bounded by a constant, or by another of its kind; for a selection, where a constant chooses, what it is among."""
     if node.name == "select_n" and node.inputs[0] not in flow.varying:
         return _joint(own)
-    return own[0] if len(own) == 1 and own[0] in _DIVISORS else "feature"
+    if len(own) == 2 and node.name in ("max", "min"):
+        kind = _joint(own)
+        return kind if kind in _GUARDED else "feature"
+    if len(own) != 1:
+        return "feature"
+    if own[0] == "scale" or node.name == "min":
+        bounds = [lower_bound(value) for value in node.inputs[node.name == "select_n" :] if value not in kinds]
+        if any(bound is None or bound < 0 for bound in bounds):
+            return "feature"
+    return own[0] if own[0] in _DIVISORS | {"scale"} else "feature"
 
 
 _LIKE = SHAPES - {"slice", "scan_slice", "shard_in"} | frozenset(
@@ -289,7 +348,7 @@ _KINDS: dict[str, Callable[[Node, list[Kind], Kinds, Flow], Kind]] = {
     **dict.fromkeys(_SUMS, _summed),
     **dict.fromkeys(("dot_general", "conv_general_dilated"), _weighted),
     **dict.fromkeys(POWERS, _powered),
-    **dict.fromkeys(("max", "clamp", "select_n"), _bounded),
+    **dict.fromkeys(("max", "min", "clamp", "select_n"), _bounded),
     "neg": _negative,
     "mul": _multiplied,
     "div": _divided,

@@ -36,19 +36,22 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+import numpy as np
 from jax.extend import core
 
 from zfjax.anymodel.compositions import is_shifted, objection_to
-from zfjax.anymodel.constants import lower_bound, uniform
+from zfjax.anymodel.constants import constant_of, fold_zeros, lower_bound, uniform
 from zfjax.anymodel.graph import Call, Flow, Graph, Node, Place, Value, flow_of, is_inexact
 from zfjax.anymodel.interpreter import Change, Rectify, Region, Skip
-from zfjax.anymodel.joins import compared_axes, has_window_within, is_joined
+from zfjax.anymodel.joins import compared_axes, has_window_within, is_joined, objection_to_pieces
 from zfjax.anymodel.norms import (
     POWERS,
     PRODUCTS,
     Kinds,
+    is_bounded_scale,
     is_guard,
     is_guarded_choice,
+    is_larger_length,
     is_of_norm,
     is_of_squares,
     kinds_of,
@@ -58,11 +61,13 @@ from zfjax.anymodel.rectifiers import (
     SHAPES,
     is_beside_rectifier,
     is_under_root,
+    origin,
+    origin_of_mask,
     rectified_operand,
 )
 from zfjax.anymodel.twins import Twins, twins_of
 from zfjax.anymodel.weights import Layers, bounds_the_input, layers_of
-from zfjax.anymodel.written import Written, within, written_out
+from zfjax.anymodel.written import Written, only_case, within, written_out
 from zfjax.ops import KEPT, SKIPPED
 
 RuleName = Literal["rectifier", "own gradient", "skipped", "inlined", "given rule", "unclassified"]
@@ -114,6 +119,7 @@ class Facts(NamedTuple):
 
 def facts_of(graph: Graph) -> Facts:
     """All that the verdict on a node may depend on, beside the node."""
+    fold_zeros(graph)
     twins = twins_of(graph)
     flow = flow_of(graph)._replace(first=twins.first)
     written = written_out(graph, flow)
@@ -172,10 +178,12 @@ STEP = _unclassified("a step of the input, by which no gradient passes to the re
 _SMOOTH = _own("smooth arithmetic, as norms are made of")
 _NO_NORM = _unclassified("no certain part of a norm: an activation, or a product of features")
 _SELECTED = _own("selection: goes back to where the value was read")
+_POOLED = _own("selection among pieces of a map: goes back to where the value was read")
 _INPUT = _own(
     "bounds the input: no weights stand beneath it (scales and offsets, also for each channel or pixel, are none)"
 )
 _GUARD = _own("lower bound of a norm's variance")
+_CEILING = _own("upper bound of a norm's variance, length or scale")
 _AMBIGUOUS = _unclassified("ambiguous: a rectifier, or a guard before a root or division")
 
 
@@ -270,7 +278,26 @@ def _select(node: Node, facts: Facts) -> Verdict | None:
         return _linear(node, facts)
     if is_guarded_choice(node, facts.flow, facts.kinds):
         return _GUARD
+    if any(map(_is_nan, node.inputs[1:])):
+        return _own("chosen where it is a number; elsewhere the result is none")
+    if only_case(node) is not None:
+        return _own("the same value, whichever case is chosen")
+    if _is_larger(node) and objection_to_pieces(node, facts.flow) is None:
+        return _POOLED
     return _rectifier(node, facts) or _unclassified("chosen by a condition on the input")
+
+
+def _is_larger(node: Node) -> bool:
+    """where(a > b, a, b): the larger of two, or the smaller."""
+    mask = origin_of_mask(node.inputs[0]).maker
+    if mask is None or mask.name not in ("gt", "ge", "lt", "le") or len(node.inputs) != 3:
+        return False
+    return {origin(value) for value in mask.inputs} == {origin(value) for value in node.inputs[1:]}
+
+
+def _is_nan(value: Value) -> bool:
+    numbers = constant_of(value)
+    return numbers is not None and is_inexact(value) and bool(numbers.size) and bool(np.isnan(numbers).all())
 
 
 def _branch(node: Node, facts: Facts) -> Verdict | None:
@@ -283,9 +310,15 @@ def _max(node: Node, facts: Facts) -> Verdict | None:
     if bound == -math.inf:
         return None
     smallest = lower_bound(node.inputs[1 - varying])
-    if smallest is not None and smallest > 0 and is_guard(node, varying, facts.flow, facts.kinds):
+    if smallest is not None and smallest > 0 and _is_of_norm(node, varying, facts):
         return _GUARD
     return _rectifier(node, facts) or _bound(node, varying, facts)
+
+
+def _is_of_norm(node: Node, operand: int, facts: Facts) -> bool:
+    """What is bounded is a norm's variance or length, or the scale that it makes."""
+    flow, kinds = facts.flow, facts.kinds
+    return is_guard(node, operand, flow, kinds) or is_bounded_scale(node, operand, flow, kinds)
 
 
 def _min(node: Node, facts: Facts) -> Verdict | None:
@@ -294,13 +327,19 @@ def _min(node: Node, facts: Facts) -> Verdict | None:
         return None
     if bound is not None and bound > 0 and is_beside_rectifier(node, varying, facts.flow):
         return _own(f"upper bound of a rectifier: above {bound:g} nothing passes")
+    smallest = lower_bound(node.inputs[1 - varying])
+    if smallest is not None and smallest > 0 and _is_of_norm(node, varying, facts):
+        return _CEILING
     return _bound(node, varying, facts)
 
 
 def _bound(node: Node, varying: int, facts: Facts) -> Verdict:
     """A bound that is no rectifier's."""
     if any(value in facts.flow.varying for k, value in enumerate(node.inputs) if k != varying):
-        return _unclassified("compared with what is no constant, as in a leaky rectifier")
+        if is_larger_length(node, facts.flow, facts.kinds):
+            return _GUARD
+        objection = objection_to_pieces(node, facts.flow)
+        return _POOLED if objection is None else _unclassified(objection)
     if bounds_the_input(node.inputs[varying], node.outputs[0], facts.layers):
         return _INPUT
     return _unclassified("a bound that is no rectifier's")
@@ -313,6 +352,9 @@ def _bounded(node: Node, flow: Flow) -> tuple[int, float | None]:
 
 
 def _clamp(node: Node, facts: Facts) -> Verdict | None:
+    smallest = lower_bound(node.inputs[0])
+    if smallest is not None and smallest > 0 and _is_of_norm(node, 1, facts):
+        return _GUARD
     return _rectifier(node, facts) or _bound(node, 1, facts)
 
 

@@ -1,9 +1,13 @@
-"""Rectifiers written out by arithmetic: x - min(x, 0), -min(-x, 0), (x + |x|) / 2, x * heaviside(x).
+"""Rectifiers written out: x - min(x, 0), -min(-x, 0), (x + |x|) / 2, x * heaviside(x), a case of x or zero.
 
 A stretch of a program that makes each number of one other number, with nothing but numbers beside it, is a function of
 one variable: it is worked out at many numbers, from small to large, on both sides of zero and of all that it is
 compared with. Where it is c * max(x, 0) or c * max(-x, 0) with c above zero it is a rectifier as a whole; where it is
 a straight line, as `nan_to_num` is, it keeps its derivative. Anything else is for the verdict on its single operations.
+
+Values may be joined along an axis of their own on the way, if it goes again: max(stack([x, 0])), jnp.select,
+jnp.piecewise. A vmapped `lax.cond` chooses, for each branch, between a value and the same under `stop_gradient`: that
+is the value. Any other `stop_gradient` ends a stretch, for its derivative is none of the function's.
 """
 
 from __future__ import annotations
@@ -14,22 +18,34 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zfjax.anymodel.constants import ELEMENTWISE, constant_of, uniform
-from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact
+from zfjax.anymodel.graph import Flow, Graph, Node, Value, call_of, is_inexact
 from zfjax.anymodel.rectifiers import rectified_operand
 
-_LONGEST = 24  # operations of such a stretch
+_LONGEST = 64  # operations of such a stretch
 _COPIES = frozenset("copy copy_p name broadcast_in_dim reshape convert_element_type reduce_precision pvary".split())
-_BENT = frozenset("max min abs sign clamp select_n".split())
+_BENT = frozenset("max min abs sign clamp select_n leaky_relu elu reduce_max reduce_min argmax argmin".split())
+_ROOTS = frozenset(("sqrt", "pow"))  # bent too, but nothing ends there
 _COMPARED = frozenset("gt ge lt le eq ne is_finite".split())
 
-_ARITHMETIC = "add add_any sub mul neg max min abs sign gt ge lt le eq ne is_finite clamp select_n"
+_ARITHMETIC = "add add_any sub mul neg max min abs sign gt ge lt le eq ne is_finite clamp select_n sqrt square"
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     **{name: ELEMENTWISE[name] for name in _ARITHMETIC.split()},
     "div": np.divide,
+    "pow": np.power,
     "and": np.logical_and,  # of numbers too, as truth values are here
     "or": np.logical_or,
     "not": np.logical_not,
+    "leaky_relu": lambda x, slope=np.nan: np.where(x >= 0, x, slope * x),  # JAX's own, where they read it
+    "elu": lambda x, scale=np.nan: np.where(x > 0, x, scale * np.expm1(np.minimum(x, 0))),
 }
+_ACROSS: dict[str, Callable[..., Any]] = {  # of values that are joined along an axis
+    "reduce_max": np.max,
+    "reduce_min": np.min,
+    "argmax": np.argmax,
+    "argmin": np.argmin,
+}
+_JOINS = {"stack": "axis", "concatenate": "dimension"}
+_FOLLOWED = frozenset({*_OPERATIONS, *_COPIES, *_ACROSS, "integer_pow"})
 
 
 class Written(NamedTuple):
@@ -49,15 +65,15 @@ def written_out(graph: Graph, flow: Flow) -> dict[Node, Written]:
     stretches = {}
     for node in graph.nodes:
         varying = [value for value in node.inputs if value in flow.varying]
-        if not varying or (node.name not in _OPERATIONS and node.name not in _COPIES):
+        if not varying or node.name not in _FOLLOWED:
             continue
         is_rectifier = node.name in ("max", "select_n", "mul", "clamp") and rectified_operand(node) is not None
-        if not (is_rectifier or node.name in _BENT | _COMPARED or bent.intersection(varying)):
+        if not (is_rectifier or node.name in _BENT | _ROOTS | _COMPARED or bent.intersection(varying)):
             continue
         bent.update(node.outputs)
         if is_rectifier or (len(varying) == 1 and varying[0] in ruled and node.name not in _BENT):
             ruled.update(node.outputs)
-        elif flow.passes(node) and node.name in _OPERATIONS:
+        elif flow.passes(node) and node.name in _FOLLOWED - _COPIES - _ROOTS:
             stretch = _stretch(node, order, flow)
             if stretch is not None:
                 stretches[node] = stretch
@@ -83,34 +99,84 @@ def _stretch(last: Node, order: dict[Node, int], flow: Flow) -> Written | None:
     shape = last.outputs[0].aval.shape
     nodes: dict[Node, None] = {last: None}
     frontier: dict[Value, None] = {}
+    joined: dict[Value, int | None] = {last.outputs[0]: None}  # the axis along which values are joined
 
     def add(node: Node) -> bool:
-        for value in node.inputs:
+        case = only_case(node)
+        if case is not None:
+            nodes.update(dict.fromkeys(v.maker for v in node.inputs[1:] if v is not case and v.maker is not None))
+        operands = _operands(node, joined[node.outputs[0]]) if case is None else [(case, joined[node.outputs[0]])]
+        for value, axis in operands or ():
             if value in flow.varying:
                 frontier[value] = None
-                if value.aval.shape != shape:
+                own = value.aval.shape
+                if joined.setdefault(value, axis) != axis or (own if axis is None else _without(own, axis)) != shape:
                     return False
             elif _number(value) is None:
                 return False
-        return True
+        return operands is not None
 
     if not add(last):
         return None
     while frontier and len(nodes) <= _LONGEST:
-        is_bent = any(node.name in _BENT | _COMPARED for node in nodes)
+        is_bent = any(node.name in _BENT | _ROOTS | _COMPARED for node in nodes)
         if is_bent and len(frontier) == 1 and is_inexact(base := next(iter(frontier))) and base in flow.carrying:
-            shape_of = _shape_of(last, base, nodes)
+            shape_of = _shape_of(last, base, nodes) if joined[base] is None else None
             if shape_of is not None:
                 return Written(base, *shape_of, frozenset(nodes))
         latest = max(frontier, key=lambda v: order.get(v.maker, -1) if v.maker is not None else -1)
         maker = latest.maker
-        if maker is None or (maker.name not in _OPERATIONS and maker.name not in _COPIES) or maker in nodes:
+        if maker is None or maker in nodes:
             return None
         del frontier[latest]
         nodes[maker] = None
         if not add(maker):
             return None
     return None
+
+
+def only_case(node: Node) -> Value | None:
+    """The value that a selection hands on, whichever case it takes: some of them are fixed by `stop_gradient`."""
+    if node.name != "select_n":
+        return None
+    free = [v for v in node.inputs[1:] if v.maker is None or v.maker.name != "stop_gradient"]
+    values = {v.maker.inputs[0] if v not in free and v.maker is not None else v for v in node.inputs[1:]}
+    return free[0] if free and len(values) == 1 else None
+
+
+def _operands(node: Node, axis: int | None) -> list[tuple[Value, int | None]] | None:
+    """(what a node reads, the axis along which that is joined); None where it is no function of each number alone."""
+    if not node.inputs:
+        return None
+    shape, first = node.outputs[0].aval.shape, node.inputs[0]
+    if node.name in _ACROSS:
+        axes = node.params["axes"]
+        return [(first, axes[0])] if axis is None and len(axes) == 1 else None
+    if axis is not None and node.params.get(_JOINS.get(node.name, "")) == axis:
+        return [(value, None if node.name == "stack" else axis) for value in node.inputs]
+    if node.name == "cumsum":
+        return [(first, axis)] if node.params["axis"] == axis else None
+    if node.name == "slice":
+        return [(first, axis)] if first.aval.shape == shape else None
+    if axis is not None and _is_alone_along(axis, node):
+        return [(first, None)]
+    if node.name in ("leaky_relu", "elu") and not call_of(node.eqns[0]).by_jax:
+        return None
+    if node.name in _OPERATIONS or node.name == "integer_pow":
+        return [(value, axis) for value in node.inputs]
+    return [(first, axis)] if node.name in _COPIES and first.aval.shape == shape else None
+
+
+def _is_alone_along(axis: int, node: Node) -> bool:
+    """The node gives a value an axis of one element."""
+    shape, below = node.outputs[0].aval.shape, node.inputs[0].aval.shape
+    if node.name not in ("broadcast_in_dim", "reshape", "expand_dims") or shape[axis] != 1:
+        return False
+    return bool(below == _without(shape, axis))
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]
 
 
 def _number(value: Value) -> float | None:
@@ -149,17 +215,35 @@ def _is_near(y: np.ndarray, expected: np.ndarray, x: np.ndarray) -> bool:
 
 
 def _evaluated(value: Value, values: dict[Value, Any]) -> Any:
+    """[N], or [n, N] for values that are joined along an axis; a number where it is one everywhere."""
     if value not in values:
-        number = _number(value)
-        node = value.maker
+        number, node = _number(value), value.maker
+        case = None if node is None else only_case(node)
         if number is not None or node is None:
             values[value] = number
+        elif case is not None:
+            values[value] = _evaluated(case, values)
         else:
-            operands = [_evaluated(v, values) for v in node.inputs]
-            values[value] = _OPERATIONS[node.name](*operands) if node.name in _OPERATIONS else _copied(node, operands)
+            values[value] = _applied(node, [_evaluated(v, values) for v in node.inputs])
     return values[value]
 
 
-def _copied(node: Node, operands: list[Any]) -> Any:
-    kind = node.outputs[0].aval.dtype
-    return operands[0] if is_inexact(node.outputs[0]) else np.asarray(operands[0]).astype(kind)
+def _applied(node: Node, operands: list[Any]) -> Any:
+    if node.name in _ACROSS:
+        return _ACROSS[node.name](operands[0], axis=0)
+    if node.name in _JOINS:
+        axis, size = (
+            node.params[_JOINS[node.name]],
+            max(np.shape(operand)[-1] for operand in operands if np.ndim(operand)),
+        )
+        rows = [1 if node.name == "stack" else value.aval.shape[axis] for value in node.inputs]
+        return np.concatenate([np.broadcast_to(x, (n, size)) for x, n in zip(operands, rows, strict=True)])
+    if node.name == "cumsum":
+        return np.cumsum(operands[0][::-1], 0)[::-1] if node.params["reverse"] else np.cumsum(operands[0], 0)
+    if node.name == "integer_pow":
+        return np.power(operands[0], float(node.params["y"]))
+    if node.name in _OPERATIONS:
+        return _OPERATIONS[node.name](*operands)
+    copy = operands[0] if is_inexact(node.outputs[0]) else np.asarray(operands[0]).astype(node.outputs[0].aval.dtype)
+    is_row = len(node.outputs[0].aval.shape) > len(node.inputs[0].aval.shape)
+    return copy[None] if is_row else copy
