@@ -1,0 +1,212 @@
+"""What a program does from one of its layers to the next: its operations in words, and how many weights they have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from zfjax.anymodel.constants import uniform
+from zfjax.anymodel.graph import OF_PARTS, Call, Graph, Node, Value, graph_of, reached
+from zfjax.anymodel.tracing import traced
+
+_NAMED = frozenset(  # functions of jax.nn and jax.numpy that are one step, whatever they are made of
+    "relu relu6 leaky_relu elu celu selu gelu silu swish mish glu hard_tanh hard_sigmoid hard_silu hard_swish sigmoid "
+    "log_sigmoid softplus soft_sign squareplus softmax log_softmax logsumexp tanh".split()
+)
+_CALLED = {"silu": "SiLU", "swish": "SiLU", "relu": "ReLU", "relu6": "ReLU6", "gelu": "GELU", "elu": "ELU"}
+
+
+class Between(NamedTuple):
+    """What makes a layer of those below it."""
+
+    reads: tuple[str, ...]  # the layers that it is made of; () where it is made of the images
+    steps: tuple[str, ...]  # in the order of the program, "convolution 3x3, stride 2", "ReLU", "2 x convolution 3x3"
+    num_weights: int  # numbers in the arrays that they take beside the layers; those of other layers may be among them
+
+
+def between_layers(
+    fn: Callable[[jax.Array], Mapping[str, jax.Array]], layers: Sequence[str], *, shape: tuple[int, ...], dtype: Any
+) -> tuple[dict[str, Between], int]:
+    """({layer: what makes it}, numbers in all arrays that the layers take).
+
+    Args:
+      fn: images [B, H, W, C] -> {layer: features}; the parameters are inside.
+      layers: from the image up.
+      shape: (H, W, C).
+      dtype: of the images.
+    """
+    images = jax.ShapeDtypeStruct((1, *shape), dtype)
+
+    def in_order(images: jax.Array) -> list[jax.Array]:
+        features = fn(images)
+        return [features[layer] for layer in layers]
+
+    program, _ = traced(in_order, (images,), {})
+    graph = graph_of(program, marks=False)
+    same = _first_of_equals(graph)
+    varying = reached(graph.inputs, lambda value: [result for user in value.users for result in user.outputs])
+
+    def operands(value: Value) -> list[Value]:
+        return [] if value.maker is None else [same[v] for v in value.maker.inputs if v in varying and v in same]
+
+    made, every = {}, {}
+    below: dict[Value, str] = {}
+    for layer, value in zip(layers, (same[value] for value in graph.outputs), strict=True):
+        stops = {other: name for other, name in below.items() if other is not value}
+        inside = reached([value], lambda v, stops=stops: [] if v in stops else operands(v))
+        makers = {v.maker for v in inside if v not in stops}
+        nodes = [node for node in graph.nodes if node in makers]
+        weights = _weights_of(nodes, varying)
+        every.update(weights)
+        reads = tuple(dict.fromkeys(name for v, name in stops.items() if v in inside))
+        made[layer] = Between(reads, _steps_of(nodes, varying), sum(weights.values()))
+        while value not in below:  # what the layer's axes were turned of is the layer, too
+            below[value] = layer
+            if value.maker is None or value.maker.name not in _MOVES or value.maker.inputs[0] in graph.inputs:
+                break
+            value = same[value.maker.inputs[0]]
+    return made, sum(every.values())
+
+
+def _first_of_equals(graph: Graph) -> dict[Value, Value]:
+    """{value: the first that the program computes in the same way}: what is asked for twice is written down twice."""
+    keys: dict[Any, Value] = {value: value for value in graph.inputs}
+    same = {value: value for value in graph.inputs}
+
+    def of(value: Value) -> Any:
+        if value in same:
+            return same[value]
+        if np.size(value.constant) == 1 and not isinstance(value.constant, jax.core.Tracer):
+            return str(value.constant), str(value.aval)
+        return id(value.constant) if value.constant is not None else value
+
+    for node in graph.nodes:
+        is_plain = node.name not in (*OF_PARTS, "cond", "while")
+        key = (node.name, str(node.params), tuple(map(of, node.inputs))) if is_plain else (node,)
+        for number, value in enumerate(node.outputs):
+            same[value] = keys.setdefault((key, number), value)
+    return same
+
+
+_MOVES = ("transpose", "reshape", "squeeze", "broadcast_in_dim", "convert_element_type", "copy", "copy_p")
+
+
+def _weights_of(nodes: Sequence[Node], varying: set[Value]) -> dict[int, int]:
+    """{what tells an array of the model from others: its numbers} of those that the nodes take."""
+    taken = [value for node in nodes for value in node.inputs if value not in varying]
+    beneath = reached(taken, lambda value: [] if value.maker is None else value.maker.inputs)
+    return {
+        id(value.constant): int(np.size(value.constant))
+        for value in beneath
+        if value.maker is None and np.size(value.constant) > 1
+    }
+
+
+def _steps_of(nodes: Sequence[Node], varying: set[Value]) -> tuple[str, ...]:
+    """The operations in words, those that follow each other counted."""
+    words: dict[Any, str] = {}
+    for node in nodes:
+        depth, call = _named_call(node)
+        if call is not None:
+            words.setdefault(node.place[: 2 * depth + 1], _CALLED.get(_plain(call), _plain(call).replace("_", " ")))
+        elif (word := _word_of(node, varying)) is not None:
+            words[node.place] = word
+    groups = [(word, len(list(some))) for word, some in groupby(words.values())]
+    return tuple(word if num == 1 else f"{num} x {word}" for word, num in groups)
+
+
+def _named_call(node: Node) -> tuple[int, Call | None]:
+    """(how deep, the outermost call around a node of a function of JAX's that is one step)."""
+    return next(
+        ((depth, call) for depth, call in enumerate(node.calls) if call.by_jax and _plain(call) in _NAMED), (0, None)
+    )
+
+
+def _plain(call: Call) -> str:
+    return call.name.lstrip("_")
+
+
+def _word_of(node: Node, varying: set[Value]) -> str | None:
+    """An operation in words; None of what only prepares others."""
+    word = _WORDS.get(node.name)
+    return None if word is None or varying.isdisjoint(node.inputs) else word(node, varying)
+
+
+def _conv(node: Node, varying: set[Value]) -> str:
+    given = node.params
+    kernel = [node.inputs[1].aval.shape[axis] for axis in given["dimension_numbers"].rhs_spec[2:]]
+    groups = given["feature_group_count"]
+    words = ["convolution " + _by(kernel), _stride(given["window_strides"])]
+    words += [f"{groups} groups"] if groups > 1 else []
+    words += [f"dilated by {_by(given['rhs_dilation'])}"] if set(given["rhs_dilation"]) != {1} else []
+    words += ["transposed"] if set(given["lhs_dilation"]) != {1} else []
+    return ", ".join(filter(None, words))
+
+
+def _dot(node: Node, varying: set[Value]) -> str:
+    return "matrix of weights" if len(varying.intersection(node.inputs)) == 1 else "product of features"
+
+
+def _pool(kind: str) -> Callable[[Node, set[Value]], str | None]:
+    def words(node: Node, varying: set[Value]) -> str | None:
+        sides = [k for k, size in enumerate(node.params["window_dimensions"]) if size > 1]
+        if len(sides) < 2:  # along the channels: part of a norm
+            return "norm over neighbouring maps" if sides else None
+        size, stride = ([node.params[name][k] for k in sides] for name in ("window_dimensions", "window_strides"))
+        return ", ".join(filter(None, (f"{kind} pool {_by(size)}", _stride(stride))))
+
+    return words
+
+
+def _reduced(kind: str) -> Callable[[Node, set[Value]], str | None]:
+    def words(node: Node, varying: set[Value]) -> str | None:
+        sides = [axis for axis in node.params["axes"] if node.inputs[0].aval.shape[axis] > 1]
+        return f"{kind} over places" if len(sides) == 2 and len(node.inputs[0].aval.shape) == 4 else None
+
+    return words
+
+
+def _larger(node: Node, varying: set[Value]) -> str | None:
+    """A maximum: with zero it is a ReLU."""
+    others = [value for value in node.inputs if value not in varying]
+    return "ReLU" if others and uniform(others[0]) == 0 else "maximum of features" if not others else None
+
+
+def _of_several(word: str) -> Callable[[Node, set[Value]], str | None]:
+    def words(node: Node, varying: set[Value]) -> str | None:
+        several = len({value for value in node.inputs if value in varying}) > 1
+        of_one_shape = len({value.aval.shape for value in node.inputs}) == 1 or node.name == "concatenate"
+        large = math.prod(node.outputs[0].aval.shape) > 1
+        return word if several and of_one_shape and large else None
+
+    return words
+
+
+def _stride(strides: Sequence[int]) -> str:
+    return "" if set(strides) <= {1} else f"stride {strides[0] if len(set(strides)) == 1 else _by(strides)}"
+
+
+def _by(sides: Sequence[int]) -> str:
+    return "x".join(map(str, sides))
+
+
+_WORDS: dict[str, Callable[[Node, set[Value]], str | None]] = {
+    "conv_general_dilated": _conv,
+    "dot_general": _dot,
+    "reduce_window_max": _pool("max"),
+    "reduce_window_sum": _pool("mean"),
+    "reduce_sum": _reduced("mean"),
+    "reduce_max": _reduced("max"),
+    "max": _larger,
+    "tanh": lambda node, varying: "tanh",
+    "logistic": lambda node, varying: "sigmoid",
+    "add": _of_several("sum of branches"),
+    "concatenate": _of_several("branches side by side"),
+    "scan": lambda node, varying: "loop",
+    "while": lambda node, varying: "loop",
+}
