@@ -6,7 +6,8 @@
     python -m experiments.architecture_diagram --image-size 112 --width 0.5
 
 Expected time: 3 s. Expected figure: the paper's Fig. 3, drawn from the table alone. Expected result: 62,357,608
-parameters and maps of 110-55-26-13-13-13-13-6 places a side.
+parameters and maps of 110-55-26-13-13-13-13-6 places a side. A net that is no table is drawn by its layers: their
+shapes, what a place sees, and what its program does from one to the next, as far as these are known.
 
 Writes architecture.png and result.json to runs/architecture/NAME or <run>/figures/architecture, by what was asked for,
 or to --out.
@@ -16,9 +17,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from experiments.pages import architecture as architecture_page
+from experiments.pages import lettering
+from experiments.pages.lettering import counted
 from experiments.shell import command, figure, results
 from experiments.shell.figure import NetFlag
 from zfjax import nets
@@ -34,6 +37,7 @@ PAPER = {
 }
 
 STAGES: tuple[Literal["filtered", "output"], ...] = ("filtered", "output")  # before the pool, after it
+MOST_SIDES = 16  # that a line names
 CONV_ONLY = ("stride", "padding", "groups")
 
 
@@ -44,23 +48,29 @@ class Config(figure.ResultConfig):
     architecture: Literal["zfnet", "alexnet"] | None = None
     """The paper's network (Fig. 3), or the one that it is compared with; by default zfnet."""
     net: NetFlag = None
-    """Run folder or checkpoint, or module:NAME of a net that is a table, to draw instead."""
+    """Run folder or checkpoint, squeezenet:DIR, or module:NAME of a Net, to draw instead."""
     image_size: int | None = None
     """Side of the images, pixels; by default that of the table."""
     width: float = 1.0
     """Factor on the features of every layer but the last."""
 
 
-class Result(results.Written):
+class Facts(TypedDict):
+    """What the figure says of a network."""
+
+    architecture: str  # its name
+    image_size: nets.Size
+    layers: list[dict[str, Any]]  # see `table`, or `of_layers` where the net is no table
+    map_sides: list[int]
+    num_parameters: int
+    not_applicable: dict[str, str]  # {part: why it is left out}
+    paper: dict[str, Any] | None  # the paper's values of some of these
+
+
+class Result(Facts, results.Written):
     """What result.json holds."""
 
     figure: str
-    architecture: str  # its name
-    image_size: nets.Size
-    layers: list[dict[str, Any]]  # see `table`
-    map_sides: list[int]
-    num_parameters: int
-    paper: dict[str, Any] | None  # the paper's values of some of these
     checkpoint: results.Checkpoint | None  # None where no network was named
 
 
@@ -79,35 +89,80 @@ def run(config: Config, *, net: nets.Net | None = None) -> Result:
         raise UserError(f"architecture={config.architecture!r}, net={str(config.net)!r}: name one")
     if config.net is not None and net is None:
         net = nets.load_net(config.net)
-    named = {"zfnet": ZFNET, "alexnet": ALEXNET}[config.architecture or "zfnet"] if net is None else table_of(net)
-    architecture = resized(named, config.image_size, config.width)
     own = nets.RUNS / "architecture" / (config.architecture or "zfnet")
     folder = own if net is None else nets.home_of(net) / "figures" / "architecture"
+    if net is None or isinstance(net, nets.OfTable):
+        named = {"zfnet": ZFNET, "alexnet": ALEXNET}[config.architecture or "zfnet"]
+        table = resized(named if net is None else net.architecture, config.image_size, config.width)
+    elif config.image_size is not None or config.width != 1:
+        raise UserError(
+            f"image_size={config.image_size}, width={config.width:g}: {net.name} is no table of layers "
+            "(zfjax.Architecture), and has the sizes that it has"
+        )
     with figure.claimed(config, COMMAND, folder, names=["architecture.png"]) as out:
+        facts = of_table(table) if net is None or isinstance(net, nets.OfTable) else of_layers(net)
         result: Result = {
             "figure": "Figure 3",
-            "architecture": architecture.name,
-            "image_size": architecture.image_size,
-            "layers": table(architecture),
-            "map_sides": map_sides(architecture),
-            "num_parameters": architecture.num_parameters(),
-            "paper": PAPER.get(architecture),
+            "architecture": facts["architecture"],
+            "image_size": facts["image_size"],
+            "layers": facts["layers"],
+            "map_sides": facts["map_sides"],
+            "num_parameters": facts["num_parameters"],
+            "not_applicable": facts["not_applicable"],
+            "paper": facts["paper"],
             "checkpoint": None if net is None else results.checkpoint_of(net),
             "config": config,
             "versions": results.versions(),
         }
-        return results.write(
-            out, result, command=COMMAND, contents={"architecture.png": architecture_page.draw(result)}
+        is_table = net is None or isinstance(net, nets.OfTable)
+        page = architecture_page.draw(result) if is_table else architecture_page.draw_layers(result)
+        return results.write(out, result, command=COMMAND, contents={"architecture.png": page})
+
+
+def of_table(architecture: Architecture) -> Facts:
+    """Of a table everything follows from it."""
+    return {
+        "architecture": architecture.name,
+        "image_size": architecture.image_size,
+        "layers": table(architecture),
+        "map_sides": map_sides(architecture),
+        "num_parameters": architecture.num_parameters(),
+        "not_applicable": {},
+        "paper": PAPER.get(architecture),
+    }
+
+
+def of_layers(net: nets.Net) -> Facts:
+    """Of any other net: its layers, and what its program does from one to the next (`zfjax.nets.between_layers`)."""
+    made, num_parameters = nets.between_layers(net)
+    rows: list[dict[str, Any]] = []
+    for layer, shape in nets.shapes_of(net).items():
+        field, between = net.receptive_field(layer), made[layer]
+        rows.append(
+            {
+                "layer": layer,
+                "reads": between.reads or ("image",),
+                "steps": between.steps,
+                "output": shape,  # [H, W, C] or [C]
+                "sees": None if field is None else {"pixels": field.size, "every": field.stride},
+                "parameters": between.num_weights,
+            }
         )
-
-
-def table_of(net: nets.Net) -> Architecture:
-    """The table of a net; UserError for one that is none."""
-    if isinstance(net, nets.OfTable):
-        return net.architecture
-    raise UserError(
-        f"net={net.name!r}: Figure 3 draws a table of layers (zfjax.Architecture), and a {type(net).__name__} has none"
-    )
+    not_applicable = {"filters, padding and dropout of each layer": f"{net.name} is a program and no table of layers"}
+    if unknown := [row["layer"] for row in rows if row["sees"] is None and len(row["output"]) == 3]:
+        not_applicable["what a place sees"] = (
+            f"of {counted(len(unknown), 'layer')} with maps it is neither said nor proved by the program: "
+            f"{', '.join(unknown[:3])}{', ...' if len(unknown) > 3 else ''}"
+        )
+    return {
+        "architecture": net.name,
+        "image_size": net.image_size,
+        "layers": rows,
+        "map_sides": [row["output"][0] for row in rows if len(row["output"]) == 3],
+        "num_parameters": num_parameters,
+        "not_applicable": not_applicable,
+        "paper": None,
+    }
 
 
 def resized(architecture: Architecture, image_size: int | None, width: float) -> Architecture:
@@ -165,8 +220,11 @@ def map_sides(architecture: Architecture) -> list[int]:
 
 def report(result: Result) -> None:
     """Print the sizes."""
-    sides = "-".join(map(str, result["map_sides"]))
-    print(f"{result['architecture']}: {result['num_parameters']:,} parameters, maps of {sides} places a side")
+    sides = "-".join(map(str, result["map_sides"][:MOST_SIDES])) + "-..." * (len(result["map_sides"]) > MOST_SIDES)
+    maps = f", maps of {sides} places a side" if sides else ""
+    print(f"{lettering.on_console(result['architecture'])}: {result['num_parameters']:,} parameters{maps}")
+    for part, reason in result["not_applicable"].items():
+        print(f"left out: {part}, as {reason}")
 
 
 def main() -> None:

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from matplotlib.transforms import IdentityTransform
 
-from experiments.pages import canvas
+from experiments.pages import canvas, lettering
 from experiments.pages.canvas import Panel, Section
 from experiments.pages.lettering import counted
+from zfjax.nets import Size, size_of
 
 WIDTH, NAMES, COLUMNS = 1440, 104, 9  # pixels of the drawing and of the rows' names; columns in a row, image included
 TALLEST, WIDEST, TALLEST_DENSE = 190, 46, 150  # pixels: side of the largest map, widest block, tallest dense block
@@ -23,6 +24,10 @@ GAP, LINE = 7, 17  # pixels between a layer's two blocks; of a line of text
 MAPS, POOLED, DENSE, IMAGE, KERNEL = "#c9d9ef", "#5e8bc9", "#7fb08a", "#d9d9d9", "#e07b00"
 TEXT_ROWS = ("weights", "stride, pad", "then", "maps", "handed on", "a place sees", "after pool", "parameters")
 NETWORKS = {"zfnet": "the network of the paper", "alexnet": "the network that the paper's is compared with"}
+
+
+LAYER_ROWS = ("reads", "does", "hands on", "a place sees", "parameters")  # of a net that is no table
+MOST_STEPS = 9  # of what a layer does, as a column names them
 
 
 class Block(NamedTuple):
@@ -215,3 +220,114 @@ def _tops(bottom: float, lines: int) -> list[float]:
     """Where the lines of TEXT_ROWS begin: "then" takes `lines`."""
     taken = [lines if name == "then" else 1 for name in TEXT_ROWS]
     return [bottom + LINE * sum(taken[:n]) for n in range(len(taken))]
+
+
+def draw_layers(result: Mapping[str, Any]) -> Figure:
+    """The page of a net that is no table: its layers in rows, blocks above what is known of each."""
+    rows = result["layers"]
+    strips = [rows[: COLUMNS - 1], *(rows[n : n + COLUMNS] for n in range(COLUMNS - 1, len(rows), COLUMNS))]
+    panels = [Panel(layers_strip(result, some, first=n == 0)) for n, some in enumerate(strips)]
+    height, width = size_of(result["image_size"])
+    num = counted(result["num_parameters"], "parameter")
+    heading = f"{counted(len(rows), 'layer')}; {num}; images of {height}x{width} pixels"
+    left_out = [f"Left out: {part}, as {reason}." for part, reason in result["not_applicable"].items()]
+    return canvas.page(
+        f"Figure 3: the layers of {result['architecture']}", [Section(heading, panels, 1)], [*LAYERS_CAPTION, *left_out]
+    )
+
+
+LAYERS_CAPTION = (
+    "The rule: a block's height and depth are the rows and columns of a layer's maps, its width their number, each in "
+    "proportion to the square root, so that the largest just fit. Dense layers are maps of one place, set upright. "
+    "Under the blocks: rows x columns, or units.",
+    "Reads: the layers that a layer is made of. Does: the operations from there to the layer, in the order of the "
+    "program; a matrix is one of weights, a product one of features, what norms do is left out. A place sees so many "
+    "pixels, its neighbour those so many further. Parameters: numbers in the arrays that these operations take.",
+)
+
+
+def layers_strip(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, first: bool) -> np.ndarray:
+    """One row of layers, the image before the `first`. -> uint8 [H, WIDTH, 3]"""
+    middle = 34 - DEPTH[1] * TALLEST + TALLEST / 2
+    words = [layer_words(row, result["image_size"]) for row in rows]
+    lines = [max(len(of[n]) for of in words) for n in range(len(LAYER_ROWS))]
+    bottom = middle + TALLEST / 2 + 40
+    tops = [bottom + LINE * sum(lines[:n]) for n in range(len(LAYER_ROWS) + 1)]
+    figure = canvas.blank(WIDTH, int(tops[-1] + 8))
+    for top, name in zip(tops, LAYER_ROWS, strict=False):
+        ruler = np.array([(0, top), (WIDTH, top)])
+        _polygon(figure, ruler, closed=False, fill=False, edgecolor="0.88", linewidth=0.6)
+        _lines(figure, name, left=0, top=top, color="0.4")
+    left = NAMES
+    if first:
+        canvas.write(figure, "image", left=left, top=0, kind="heading")
+        _draw_block(figure, _layer_block(result, None, left, middle), colour=IMAGE, label=_sides(result["image_size"]))
+        left += COLUMN
+    for row, of_row in zip(rows, words, strict=True):
+        for n, (kind, line) in enumerate(heading(row["layer"])):
+            canvas.write(figure, line, left=left, top=n * LINE, kind=kind)
+        shape, is_dense = row["output"], len(row["output"]) == 1
+        label = f"{shape[0]:,}" if is_dense else _sides(shape[:2])
+        block = _layer_block(result, shape, left, middle)
+        _draw_block(figure, block, colour=DENSE if is_dense else POOLED, label=label)
+        for top, text in zip(tops, of_row, strict=False):
+            _lines(figure, "\n".join(text), left=left, top=top)
+        left += COLUMN
+    return canvas.pixels_of(figure)
+
+
+def layer_words(row: Mapping[str, Any], image_size: Size) -> list[list[str]]:
+    """A layer's entries under LAYER_ROWS, each in lines that fit a column."""
+
+    def fitted(text: str, most: int = 2) -> list[str]:
+        return lettering.lines(text, "label", COLUMN - 10, most=most)
+
+    steps = row["steps"] or ["picks some of it"]
+    if len(steps) > MOST_STEPS:
+        steps = [*steps[: MOST_STEPS - 2], f"... and {len(steps) - MOST_STEPS + 1} more ...", steps[-1]]
+    shape = row["output"]
+    counts = f"{shape[0]:,} units" if len(shape) == 1 else f"{shape[2]:,} maps of {_sides(shape[:2])}"
+    return [
+        [line for name in row["reads"][:3] for line in fitted(name, 1)] + ["..."] * (len(row["reads"]) > 3),
+        [line for step in steps for line in fitted(step)],
+        fitted(counts),
+        fitted(_seen(row, image_size)),
+        [f"{row['parameters']:,}"],
+    ]
+
+
+def heading(name: str) -> list[tuple[str, str]]:
+    """(kind, line) of a layer's name: one line where it fits, else two of smaller letters."""
+    room = COLUMN - 8
+    if lettering.text_width(name, "heading") <= room:
+        return [("heading", name)]
+    return [("label", line) for line in lettering.lines(name, "label", room, most=2)]
+
+
+def _seen(row: Mapping[str, Any], image_size: Size) -> str:
+    """What a place of a layer sees, as far as it is known."""
+    field = row["sees"]
+    if field is None:
+        return "not known" if len(row["output"]) == 3 else "-"
+    sides = size_of(field["pixels"])
+    if all(own >= side for own, side in zip(sides, size_of(image_size), strict=True)):
+        return "the whole image"
+    return f"{sides[0] if sides[0] == sides[1] else _sides(sides)} px, every {field['every']}"
+
+
+def _layer_block(result: Mapping[str, Any], shape: Sequence[int] | None, left: float, middle: float) -> Block:
+    """The block of a layer of this shape, or of the image: roots of rows, columns and maps, so that the largest fit."""
+    image = (*size_of(result["image_size"]), 3)
+    maps = [image, *(row["output"] for row in result["layers"] if len(row["output"]) == 3)]
+    units = [row["output"][0] for row in result["layers"] if len(row["output"]) == 1]
+    per_place = TALLEST / max(max(of[:2]) for of in maps) ** 0.5
+    per_map = min([WIDEST / max(of[2] for of in maps) ** 0.5, *(TALLEST_DENSE / num**0.5 for num in units)])
+    rows, columns, num = image if shape is None else shape if len(shape) == 3 else (None, 1, shape[0])
+    if rows is None:
+        return Block(left, middle, per_place, per_map * num**0.5, per_place)
+    return Block(left, middle, per_map * num**0.5, per_place * rows**0.5, per_place * columns**0.5)
+
+
+def _sides(size: Size | Sequence[int]) -> str:
+    height, width = size_of(size if isinstance(size, int) else (size[0], size[1]))
+    return f"{height}x{width}"

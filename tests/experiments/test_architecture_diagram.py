@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import foreign_nets
 import numpy as np
 import pytest
 import tiny_nets
@@ -149,7 +150,61 @@ def test_what_cannot_be_drawn_is_named_before_anything_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_net_that_is_no_table_is_refused_in_words_before_anything_is_written(tmp_path):
-    with pytest.raises(ValueError, match="net='small': Figure 3 draws a table of layers .*a FunctionNet has none"):
-        architecture_diagram.run(Config(net="foreign_nets:SMALL", out=tmp_path / "out"))
-    assert not list(tmp_path.iterdir())
+def test_a_net_that_is_no_table_is_drawn_by_its_layers(tmp_path, capsys):
+    result = architecture_diagram.run(Config(net="foreign_nets:SMALL", out=tmp_path / "out"))
+    written = json.loads((tmp_path / "out" / "result.json").read_text())
+    first, second, logits = written["layers"]
+    assert first == {
+        "layer": "conv1",
+        "reads": ["image"],
+        "steps": ["conv 3x3", "ReLU", "max 2x2, stride 2"],
+        "output": [10, 14, 4],
+        "sees": {"pixels": 4, "every": 2},
+        "parameters": 108,
+    }
+    assert (second["sees"], logits["sees"]) == ({"pixels": 10, "every": 4}, None)
+    assert written["num_parameters"] == 954 and written["map_sides"] == [10, 5] and written["image_size"] == [20, 28]
+    assert written["not_applicable"] == {
+        "filters, padding and dropout of each layer": "small is a program and no table of layers"
+    }
+    architecture_diagram.report(result)
+    assert "small: 954 parameters, maps of 10-5 places a side\nleft out: filters, padd" in capsys.readouterr().out
+    assert architecture_page.layer_words(result["layers"][1], (20, 28)) == [
+        ["conv1"],
+        ["conv 3x3", "ReLU", "max 2x2, stride 2"],
+        ["6 maps of 5x7"],
+        ["10 px, every 4"],
+        ["216"],
+    ]
+    with pytest.raises(ValueError, match="image_size=64, width=1: small is no table of layers"):
+        architecture_diagram.run(Config(net="foreign_nets:SMALL", image_size=64, out=tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
+
+
+def test_fields_that_no_program_proves_are_named():
+    facts = architecture_diagram.of_layers(foreign_nets.MINIMAL)
+    assert facts["not_applicable"]["what a place sees"].startswith(
+        "of 2 layers with maps it is neither said nor proved"
+    )
+    assert architecture_page.layer_words(facts["layers"][0], (20, 28))[3] == ["not known"]
+
+
+def test_fifty_layers_of_long_names_stay_on_the_page():
+    row = {"reads": ["image"], "steps": ["conv 3x3"] * 12, "output": (8, 6, 5), "sees": None, "parameters": 7}
+    names = [f"stage_{number:02d}/" + "a_very_long_module_path/" * 6 + "conv" for number in range(50)]
+    assert len(names[0]) == 157
+    result = {
+        "architecture": "N" * 155,
+        "image_size": (16, 12),
+        "layers": [{**row, "layer": name} for name in names],
+        "num_parameters": 350,
+        "not_applicable": {},
+    }
+    page = canvas.pixels_of(architecture_page.draw_layers(result))
+    assert page.shape[1] <= 1500 and canvas.framed(page).shape == page.shape  # no ink at its edges
+    assert architecture_page.layer_words({**row, "layer": names[0]}, (16, 12))[1][7:] == [
+        "... and 4 more ...",
+        "conv 3x3",
+    ]
+    headings = {tuple(architecture_page.heading(name)) for name in names}
+    assert len(headings) == 50  # though each is shortened

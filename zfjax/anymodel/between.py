@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 from zfjax.anymodel.constants import uniform
 from zfjax.anymodel.graph import OF_PARTS, Call, Graph, Node, Value, graph_of, reached
 from zfjax.anymodel.tracing import traced
+from zfjax.anymodel.weights import OF_EACH
 
 _NAMED = frozenset(  # functions of jax.nn and jax.numpy that are one step, whatever they are made of
     "relu relu6 leaky_relu elu celu selu gelu silu swish mish glu hard_tanh hard_sigmoid hard_silu hard_swish sigmoid "
@@ -25,7 +27,7 @@ class Between(NamedTuple):
     """What makes a layer of those below it."""
 
     reads: tuple[str, ...]  # the layers that it is made of; () where it is made of the images
-    steps: tuple[str, ...]  # in the order of the program, "convolution 3x3, stride 2", "ReLU", "2 x convolution 3x3"
+    steps: tuple[str, ...]  # in the order of the program: "conv 3x3, stride 2", "ReLU", "2 x matrix"
     num_weights: int  # numbers in the arrays that they take beside the layers; those of other layers may be among them
 
 
@@ -51,14 +53,16 @@ def between_layers(
     same = _first_of_equals(graph)
     varying = reached(graph.inputs, lambda value: [result for user in value.users for result in user.outputs])
 
-    def operands(value: Value) -> list[Value]:
-        return [] if value.maker is None else [same[v] for v in value.maker.inputs if v in varying and v in same]
+    def below_of(value: Value, stops: Mapping[Value, str]) -> list[Value]:
+        if value.maker is None or value in stops:
+            return []
+        return [same[operand] for operand in value.maker.inputs if operand in varying and operand in same]
 
     made, every = {}, {}
     below: dict[Value, str] = {}
     for layer, value in zip(layers, (same[value] for value in graph.outputs), strict=True):
         stops = {other: name for other, name in below.items() if other is not value}
-        inside = reached([value], lambda v, stops=stops: [] if v in stops else operands(v))
+        inside = reached([value], partial(below_of, stops=stops))
         makers = {v.maker for v in inside if v not in stops}
         nodes = [node for node in graph.nodes if node in makers]
         weights = _weights_of(nodes, varying)
@@ -141,7 +145,7 @@ def _conv(node: Node, varying: set[Value]) -> str:
     given = node.params
     kernel = [node.inputs[1].aval.shape[axis] for axis in given["dimension_numbers"].rhs_spec[2:]]
     groups = given["feature_group_count"]
-    words = ["convolution " + _by(kernel), _stride(given["window_strides"])]
+    words = ["conv " + _by(kernel), _stride(given["window_strides"])]
     words += [f"{groups} groups"] if groups > 1 else []
     words += [f"dilated by {_by(given['rhs_dilation'])}"] if set(given["rhs_dilation"]) != {1} else []
     words += ["transposed"] if set(given["lhs_dilation"]) != {1} else []
@@ -149,7 +153,7 @@ def _conv(node: Node, varying: set[Value]) -> str:
 
 
 def _dot(node: Node, varying: set[Value]) -> str:
-    return "matrix of weights" if len(varying.intersection(node.inputs)) == 1 else "product of features"
+    return "matrix" if len(varying.intersection(node.inputs)) == 1 else "product"
 
 
 def _pool(kind: str) -> Callable[[Node, set[Value]], str | None]:
@@ -158,7 +162,7 @@ def _pool(kind: str) -> Callable[[Node, set[Value]], str | None]:
         if len(sides) < 2:  # along the channels: part of a norm
             return "norm over neighbouring maps" if sides else None
         size, stride = ([node.params[name][k] for k in sides] for name in ("window_dimensions", "window_strides"))
-        return ", ".join(filter(None, (f"{kind} pool {_by(size)}", _stride(stride))))
+        return ", ".join(filter(None, (f"{kind} {_by(size)}", _stride(stride))))
 
     return words
 
@@ -174,17 +178,72 @@ def _reduced(kind: str) -> Callable[[Node, set[Value]], str | None]:
 def _larger(node: Node, varying: set[Value]) -> str | None:
     """A maximum: with zero it is a ReLU."""
     others = [value for value in node.inputs if value not in varying]
+    users = [user for value in node.outputs for user in value.users]
+    users += [user for near in users for value in near.outputs for user in value.users]
+    if any(user.name in ("rsqrt", "sqrt") for user in users):
+        return None  # a variance that is kept from falling below zero, in a norm
     return "ReLU" if others and uniform(others[0]) == 0 else "maximum of features" if not others else None
 
 
-def _of_several(word: str) -> Callable[[Node, set[Value]], str | None]:
-    def words(node: Node, varying: set[Value]) -> str | None:
-        several = len({value for value in node.inputs if value in varying}) > 1
-        of_one_shape = len({value.aval.shape for value in node.inputs}) == 1 or node.name == "concatenate"
-        large = math.prod(node.outputs[0].aval.shape) > 1
-        return word if several and of_one_shape and large else None
+def _sum(node: Node, varying: set[Value]) -> str | None:
+    """A sum of what was made in different ways; x + x ** 3, as in a GELU, is none."""
+    inputs = [value for value in node.inputs if value in varying]
+    alike = len({value.aval.shape for value in inputs}) == 1 and math.prod(node.outputs[0].aval.shape) > 1
+    is_sum = len(set(inputs)) == 2 and alike and _roots(inputs[0], varying) != _roots(inputs[1], varying)
+    return "sum of branches" if is_sum else None
+
+
+def _beside(node: Node, varying: set[Value]) -> str | None:
+    return "side by side" if len({value for value in node.inputs if value in varying}) > 1 else None
+
+
+def _gate(alone: str, gating: str) -> Callable[[Node, set[Value]], str]:
+    """A function that bends: alone, or multiplied with what it is made of."""
+
+    def words(node: Node, varying: set[Value]) -> str:
+        roots, value = _roots(node.inputs[0], varying), node.outputs[0]
+        for _ in range(4):  # 0.5 * x * (1 + tanh(...)) in any order
+            users = [user for user in value.users if user.name in OF_EACH]
+            if len(users) != 1:
+                break
+            others = [other for other in users[0].inputs if other is not value and other in varying]
+            if users[0].name == "mul" and others and _roots(others[0], varying) == roots:
+                return gating
+            value = users[0].outputs[0]
+        return alone
 
     return words
+
+
+def _share(node: Node, varying: set[Value]) -> str | None:
+    """exp(x) over its own sum."""
+    numerator, denominator = node.inputs
+    above = numerator.maker
+    sums = {value.maker.name for value in reached([denominator], _copied) if value.maker is not None}
+    return "softmax" if above is not None and above.name == "exp" and "reduce_sum" in sums else None
+
+
+def _copied(value: Value) -> list[Value]:
+    moved = value.maker is not None and value.maker.name in _MOVES
+    return list(value.maker.inputs) if moved and value.maker is not None else []
+
+
+def _log(node: Node, varying: set[Value]) -> str | None:
+    """The logarithm of a sum of exp(x)."""
+    summed = node.inputs[0].maker
+    of = summed.inputs[0].maker if summed is not None and summed.name == "reduce_sum" else None
+    return "log softmax" if of is not None and of.name == "exp" else None
+
+
+def _roots(value: Value, varying: set[Value]) -> set[Value]:
+    """What a value is made of, number by number."""
+
+    def below(value: Value) -> list[Value]:
+        if value.maker is None or value.maker.name not in OF_EACH:
+            return []
+        return [operand for operand in value.maker.inputs if operand in varying]
+
+    return {of for of in reached([value], below) if not below(of)}
 
 
 def _stride(strides: Sequence[int]) -> str:
@@ -203,10 +262,14 @@ _WORDS: dict[str, Callable[[Node, set[Value]], str | None]] = {
     "reduce_sum": _reduced("mean"),
     "reduce_max": _reduced("max"),
     "max": _larger,
-    "tanh": lambda node, varying: "tanh",
-    "logistic": lambda node, varying: "sigmoid",
-    "add": _of_several("sum of branches"),
-    "concatenate": _of_several("branches side by side"),
+    "tanh": _gate("tanh", "GELU"),
+    "erf": _gate("erf", "GELU"),
+    "erfc": _gate("erfc", "GELU"),
+    "logistic": _gate("sigmoid", "SiLU"),
+    "div": _share,
+    "log": _log,
+    "add": _sum,
+    "concatenate": _beside,
     "scan": lambda node, varying: "loop",
     "while": lambda node, varying: "loop",
 }

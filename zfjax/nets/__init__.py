@@ -10,6 +10,7 @@ from zfjax.architecture import Size
 from zfjax.data import num_channels
 from zfjax.nets.beginning import first_filters, lowest_layer, own_filters
 from zfjax.nets.functions import FunctionNet
+from zfjax.nets.inside import between_layers
 from zfjax.nets.opening import load_epochs, load_net, newest_run, object_of
 from zfjax.nets.places import places_of
 from zfjax.nets.protocol import Net, Training, check_layer
@@ -44,6 +45,7 @@ __all__ = [
     "TrainedNet",
     "Training",
     "Views",
+    "between_layers",
     "check_finite",
     "check_layer",
     "check_weights",
