@@ -223,11 +223,11 @@ def sentence(claim: Claim, rows: Sequence[Row]) -> str:
     by_verdict = [(verdict, [row for row in said if row.verdict == verdict]) for verdict in VERDICTS]
     (verdict, first), *others = [pair for pair in by_verdict if pair[1]]
     best = first[0]
-    reason = f" ({best.finding.because})" if best.finding and best.finding.because else ""
-    ours = best.finding.ours if best.finding else ""
+    reason = f"; {best.finding.because}" if best.finding and best.finding.because else ""
+    ours = f": {best.finding.ours}" if best.finding and best.finding.ours else ""
     of = _setting(best) or (best.measurement.where if best.measurement else "")
-    beside = "".join(f"; of {len(more)} other result{'s' * (len(more) != 1)} {word}" for word, more in others)
-    return f"{BEGINS[verdict]}{f' with {ours}' if ours else ''} on {of}{reason}{beside}."
+    beside = "".join(f"; {len(more)} other result{'s' * (len(more) != 1)}: {word}" for word, more in others)
+    return f"{BEGINS[verdict]} ({of}{reason}){ours}{beside}."
 
 
 BEGINS = {

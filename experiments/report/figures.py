@@ -101,7 +101,7 @@ def _of_projections(facts: ProjectedLayer) -> tuple[float | None, float | None, 
 
 
 def _beside(value: float | None, by_chance: float | None, untrained: float | None) -> str:
-    return f"{value:.2f} ({by_chance:.2f}{'' if untrained is None else f', {untrained:.2f}'})"
+    return f"{value:z.2f} ({by_chance:z.2f}{'' if untrained is None else f', {untrained:z.2f}'})"
 
 
 class Diagram(TypedDict):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_type_hints
 
+import numpy as np
+
 from experiments.report.statistics import ALPHA, Outcome
 
 HOLDS, FAILS, NOT_SHOWN, NOT_MEASURED = VERDICTS = ("holds", "does not hold", "not shown", "not measured")
@@ -34,8 +36,8 @@ class Needs(NamedTuple):
 
     @property
     def words(self) -> str:
-        """As "trained: at least 1 epochs, 100 classes"."""
-        least = [f"{value:,g} {UNITS[name]}" for name, value in self._asdict().items() if value]
+        """As "trained: at least 1 epoch, 100 classes"."""
+        least = [f"{value:,g} {_unit(name, value)}" for name, value in self._asdict().items() if value]
         return f"trained: at least {', '.join(least)}" if least else "none"
 
     def lacking(self, result: Result) -> str:
@@ -52,6 +54,12 @@ class Needs(NamedTuple):
 
 
 UNITS = {"epochs": "epochs", "num_classes": "classes", "num_images": "images"}
+
+
+def _unit(name: str, value: float) -> str:
+    return UNITS[name].removesuffix("es" if name == "num_classes" else "s") if value == 1 else UNITS[name]
+
+
 NOTHING = Needs()
 TRAINED = Needs(epochs=1)
 LONG = Needs(epochs=10)  # the paper's upper layers settle after 40 to 50
@@ -134,7 +142,10 @@ def bounded(ours: str, value: float, *, holds_from: float, fails_to: float) -> F
     """By a number that has no spread: it holds from one bound on, fails up to another, and between is not shown."""
     if value >= holds_from:
         return Finding(ours, HOLDS)
-    return Finding(ours, FAILS if value <= fails_to else NOT_SHOWN)
+    if value <= fails_to:
+        return Finding(ours, FAILS)
+    between = f"{value:.2g} is below {holds_from:g}" + (f" and above {fails_to:g}" if np.isfinite(fails_to) else "")
+    return Finding(ours, NOT_SHOWN, between)
 
 
 def p_words(p: float) -> str:
