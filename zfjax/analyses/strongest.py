@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import jax
@@ -20,6 +21,7 @@ from zfjax.errors import UserError, saying_keywords
 from zfjax.nets import Net
 from zfjax.pixels import cut
 from zfjax.units import Unit
+from zfjax.windows import Windows
 
 NUM_IMAGES = 9  # strongest images of each map, as in the paper
 FAINT = 0.05  # share of a layer's strongest activation, below which a map is drawn only where it is named
@@ -150,48 +152,67 @@ def project_and_cut(
     units = Unit(channels[drawn], (rows[drawn], columns[drawn]) if has_places else None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "seed='value'")  # `notes` count them
-        pictures = net.project(views.images, units, layer=layer, of=which, way=way)
-    nets.check_finite(net, {layer: pictures})
+        windows = nets.project_windows(net, views.images, units, ways=(way,), layer=layer, of=which)[way]
+    nets.check_finite(net, {layer: windows.pixels})
     largest = np.full(drawn.shape, -1.0)
-    largest[drawn] = np.abs(pictures).max(axis=(1, 2, 3), initial=0)
+    largest[drawn] = np.abs(windows.pixels).max(axis=(1, 2, 3), initial=0)
     tied, rounding = np.zeros(drawn.shape, int), np.zeros(len(drawn), bool)
     if drawn.any():
         tied[drawn] = _ties(net.features([layer]), views.images, layer=layer, which=which, channels=channels[drawn])
         first = np.flatnonzero((largest > 0).any(axis=1))  # of these maps the largest picture is looked at again
         chosen = (np.cumsum(drawn).reshape(drawn.shape) - 1)[first, largest[first].argmax(axis=1)]
-        chosen = np.resize(
-            chosen, max(len(chosen), min(len(pictures), getattr(net, "units_at_once", 1)))
-        )  # one program
+        chosen = np.resize(chosen, max(len(chosen), min(len(which), getattr(net, "units_at_once", 1))))  # one program
         some = Unit(*jax.tree.map(lambda index: index[chosen], (units.channel, units.position)))
         options: dict[str, Any] = {"layer": layer, "of": which[chosen], "way": way}
-        again = is_rounding(
-            net, views.images, units=some, pictures=pictures[chosen], values=values[drawn][chosen], **options
-        )
+        pictures = Windows(*(field[chosen] for field in windows)).paste(views.images.shape[1:3])
+        again = is_rounding(net, views.images, units=some, pictures=pictures, values=values[drawn][chosen], **options)
         rounding[first] = again[: len(first)]
     boxes = boxes_of(net.receptive_field(layer), nets.size_of(net.image_size), rows=rows, columns=columns)
 
-    def cut_all(sheets: np.ndarray, fill: float) -> np.ndarray:
-        top, left, bottom, right = boxes[0, 0]
-        cuts = np.full((*drawn.shape, bottom - top, right - left, sheets.shape[-1]), fill, sheets.dtype)
-        for place, sheet, box in zip(np.argwhere(drawn), sheets, boxes[drawn], strict=True):
-            cuts[tuple(place)] = cut(sheet, tuple(box.tolist()), fill)
-        return cuts
-
-    projections = cut_all(pictures, 0.0)
+    cut_all = partial(cut_boxes, of=which, boxes=boxes, drawn=drawn)
+    projections = cut_windows(windows, boxes=boxes, drawn=drawn)
     return Strongest(
         maps=np.asarray(maps),
         values=values,
         images=images,
         boxes=boxes,
         projections=projections,
-        patches=cut_all(views.pictures[which], OUTSIDE),
-        inside=cut_all(np.ones((*pictures.shape[:3], 1), bool), False)[..., 0],
-        objects=None if views.objects is None else cut_all(views.objects[which, ..., None], False)[..., 0],
+        patches=cut_all(views.pictures, fill=OUTSIDE),
+        inside=cut_all(np.ones((*views.pictures.shape[:3], 1), bool), fill=False)[..., 0],
+        objects=None if views.objects is None else cut_all(views.objects[..., None], fill=False)[..., 0],
         scales=np.where(rounding, np.inf, [pixels.symmetric_scale(of_map) for of_map in projections]),
         names=np.array([[name_of(source, int(index)) if index >= 0 else "" for index in row] for row in images]),
         rounding=rounding,
         tied=tied,
     )
+
+
+def cut_boxes(sheets: np.ndarray, *, of: np.ndarray, boxes: np.ndarray, drawn: np.ndarray, fill: float) -> np.ndarray:
+    """What each unit sees of its sheet.
+
+    Args:
+      sheets: [I, H, W, C].
+      of: int [N], the sheet of each unit that is drawn.
+      boxes: int [M, k, 4] of one size, from `boxes_of`.
+      drawn: bool [M, k], N of them true.
+      fill: what lies outside a sheet, and where nothing is drawn.
+
+    Returns:
+      [M, k, h, w, C].
+    """
+    cuts = np.full((*drawn.shape, *(boxes[0, 0, 2:] - boxes[0, 0, :2]), sheets.shape[-1]), fill, sheets.dtype)
+    for place, number, box in zip(np.argwhere(drawn), of, boxes[drawn], strict=True):
+        cuts[tuple(place)] = cut(sheets[number], tuple(box.tolist()), fill)
+    return cuts
+
+
+def cut_windows(windows: Windows, *, boxes: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """The same of each unit's own projection, without its whole picture: zero outside its window. -> [M, k, h, w, C]"""
+    top, left = np.moveaxis(boxes[drawn], -1, 0)[:2]
+    size = boxes[0, 0, 2:] - boxes[0, 0, :2]
+    cuts = np.zeros((*drawn.shape, *size, windows.pixels.shape[-1]), windows.pixels.dtype)
+    cuts[drawn] = windows.paste(size.tolist(), rows=top, columns=left)
+    return cuts
 
 
 def is_rounding(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,8 +19,8 @@ from zfjax.atlas.measures import Measured
 from zfjax.data import Source, name_of
 from zfjax.deconvnet import Way
 from zfjax.nets import Net, Views
-from zfjax.pixels import cut
 from zfjax.units import Unit
+from zfjax.windows import Windows
 
 TILE = 88  # pixels of the longer side of a tile, at most, unless told
 FINE = 32  # below it a sheet is kept to the pixel
@@ -58,29 +59,21 @@ def draw(
     of = np.broadcast_to(channels[:, None], drawn.shape)[drawn]
     units = Unit(of, (rows[drawn], columns[drawn]) if len(shape) == 3 else None)
     boxes = strongest.boxes_of(net.receptive_field(layer), nets.size_of(net.image_size), rows=rows, columns=columns)
-    height, width = boxes[0, 0, 2:] - boxes[0, 0, :2]
-
-    def cut_all(sheets: np.ndarray, fill: float) -> np.ndarray:
-        cuts = np.full((*drawn.shape, height, width, sheets.shape[-1]), fill, sheets.dtype)
-        for place, number, box in zip(np.argwhere(drawn), range(len(of)), boxes[drawn], strict=True):
-            cuts[tuple(place)] = cut(sheets[which[number]], tuple(box.tolist()), fill)
-        return cuts
-
-    patches = cut_all(views.pictures, OUTSIDE)
-    inside = cut_all(np.ones((*views.pictures.shape[:3], 1), bool), False)[..., 0]
-    objects = None if views.objects is None else cut_all(views.objects[..., None], False)[..., 0]
+    cut_all = partial(strongest.cut_boxes, of=which, boxes=boxes, drawn=drawn)
+    patches = cut_all(views.pictures, fill=OUTSIDE)
+    inside = cut_all(np.ones((*views.pictures.shape[:3], 1), bool), fill=False)[..., 0]
+    objects = None if views.objects is None else cut_all(views.objects[..., None], fill=False)[..., 0]
     names = np.array([[name_of(source, int(index)) if index >= 0 else "" for index in row] for row in measured.images])
-    carried: dict[Way, np.ndarray] = {way: np.zeros((0, *views.images.shape[1:]), np.float32) for way in ways}
+    nothing = Windows(np.zeros((0, *views.images.shape[1:]), np.float32), *np.zeros((2, 0), np.int32))
+    carried: dict[Way, Windows] = dict.fromkeys(ways, nothing)
     if len(of):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "seed='value'")  # the page says which activations are below 0
-            carried = nets.project_ways(net, views.images, units, ways=ways, layer=layer, of=which)
+            carried = nets.project_windows(net, views.images, units, ways=ways, layer=layer, of=which)
     by_way: dict[Way, Strongest] = {}
-    for way, pictures in carried.items():
-        nets.check_finite(net, {layer: pictures})
-        projections = np.zeros((*drawn.shape, height, width, pictures.shape[-1]), pictures.dtype)
-        for place, picture, box in zip(np.argwhere(drawn), pictures, boxes[drawn], strict=True):
-            projections[tuple(place)] = cut(picture, tuple(box.tolist()), 0.0)
+    for way, windows in carried.items():
+        nets.check_finite(net, {layer: windows.pixels})
+        projections = strongest.cut_windows(windows, boxes=boxes, drawn=drawn)
         rounding = _rounding(
             net,
             views.images,
@@ -88,7 +81,7 @@ def draw(
             way=way,
             units=units,
             which=which,
-            pictures=pictures,
+            windows=windows,
             measured=measured,
             drawn=drawn,
         )
@@ -122,24 +115,25 @@ def _rounding(
     way: Way,
     units: Unit,
     which: np.ndarray,
-    pictures: np.ndarray,
+    windows: Windows,
     measured: Measured,
     drawn: np.ndarray,
 ) -> np.ndarray:
     """bool [u]: of each unit the largest picture is nothing but rounding."""
     rounding = np.zeros(len(drawn), bool)
     largest = np.full(drawn.shape, -1.0)
-    largest[drawn] = np.abs(pictures).max(axis=(1, 2, 3), initial=0)
+    largest[drawn] = np.abs(windows.pixels).max(axis=(1, 2, 3), initial=0)
     first = np.flatnonzero((largest > 0).any(axis=1))
     if len(first) and not isinstance(net, nets.OfTable):
         chosen = (np.cumsum(drawn).reshape(drawn.shape) - 1)[first, largest[first].argmax(axis=1)]
-        at_once = min(len(pictures), getattr(net, "units_at_once", 1))
+        at_once = min(len(which), getattr(net, "units_at_once", 1))
         chosen = np.resize(chosen, max(len(chosen), at_once))  # one program
         place = jax.tree.map(lambda index: index[chosen], units.position)
         some = Unit(np.asarray(units.channel)[chosen], place)
         values = measured.values[drawn][chosen]
+        pictures = Windows(*(field[chosen] for field in windows)).paste(images.shape[1:3])
         again = strongest.is_rounding(
-            net, images, units=some, pictures=pictures[chosen], values=values, layer=layer, of=which[chosen], way=way
+            net, images, units=some, pictures=pictures, values=values, layer=layer, of=which[chosen], way=way
         )
         rounding[first] = again[: len(first)]
     return rounding

@@ -22,6 +22,7 @@ from zfjax.nets.protocol import Net, Training, check_layer
 from zfjax.nets.tables import OfTable
 from zfjax.pixels import size_of
 from zfjax.units import Seed, Unit
+from zfjax.windows import Windows
 
 RUNS = Path("runs")  # where runs are written and looked for, below the current directory
 
@@ -155,6 +156,29 @@ def project_ways(
         return pictures
     asked: dict[str, Any] = {} if seed == "value" else {"seed": seed}  # which not every network can be
     return {way: net.project(images, units, layer=layer, of=of, way=way, **asked) for way in ways}
+
+
+def project_windows(
+    net: Net,
+    images: Any,
+    units: Unit,
+    *,
+    ways: Sequence[Way],
+    layer: str | None = None,
+    of: Any = None,
+    seed: Seed = "value",
+) -> dict[Way, Windows]:
+    """`project_ways` without what is zero of each picture, where the network knows that: else of whole pictures.
+
+    Pasted into sheets of the images' size these are the pictures; into smaller ones, parts of them.
+    """
+    own = getattr(net, "project_windows", None)
+    if own is not None and ways:
+        windows: dict[Way, Windows] = own(images, units, ways=ways, layer=layer, of=of, seed=seed)
+        return windows
+    pictures = project_ways(net, images, units, ways=ways, layer=layer, of=of, seed=seed)
+    corner = {way: np.zeros(len(of_way), np.int32) for way, of_way in pictures.items()}
+    return {way: Windows(of_way, corner[way], corner[way]) for way, of_way in pictures.items()}
 
 
 def features_of_pictures(net: Net, layers: Sequence[str]) -> Features:

@@ -22,6 +22,7 @@ from zfjax.nets.protocol import Training
 from zfjax.network import Params
 from zfjax.pixels import as_size, center_crop
 from zfjax.units import Seed, Unit
+from zfjax.windows import Windows
 
 
 class OfTable:
@@ -103,6 +104,20 @@ class OfTable:
         seed: Seed = "value",
     ) -> dict[Way, np.ndarray]:
         """{way: one signed picture for each unit}; each image goes up once: see `project_ways`."""
+        windows = self.project_windows(images, units, ways=ways, layer=layer, of=of, seed=seed)
+        return {way: of_way.paste(np.shape(images)[1:3]) for way, of_way in windows.items()}
+
+    def project_windows(
+        self,
+        images: Any,
+        units: Unit,
+        *,
+        ways: Sequence[Way],
+        layer: str | None = None,
+        of: Any = None,
+        seed: Seed = "value",
+    ) -> dict[Way, Windows]:
+        """{way: what each unit's picture is where it is not zero}: see `project_windows`."""
         layer = layer_of(units, layer)
         self.architecture.layer(layer)
         images = np.asarray(images)
@@ -115,7 +130,7 @@ class OfTable:
             ways=tuple(map(check_way, ways)),
             seed=seed,
         )
-        return {way: windows[way][layer].paste(images.shape[1:3]) for way in ways}
+        return {way: windows[way][layer] for way in ways}
 
     def receptive_field(self, layer: str) -> ReceptiveField:
         """What one place of a layer sees of the images, by the table."""
