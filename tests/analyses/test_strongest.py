@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_nets
 
+import zfjax
 from experiments.pages import deconv
-from zfjax import nets
+from zfjax import nets, pixels
 from zfjax.analyses import strongest, top_activations
 
 RNG = np.random.default_rng(0)
@@ -110,3 +112,38 @@ def test_maps_that_are_asked_for_take_the_place_of_no_others(seed):
     top = top_activations.TopActivations(values, *(jnp.zeros((4, 1), jnp.int32),) * 3)
     chosen = strongest.choose_maps(top, 3, seed, first=(3,)).tolist()
     assert chosen[0] == 3 and len(set(chosen)) == 3
+
+
+class _OfTable(nets.OfTable):
+    """A table with noise for weights, that is never asked for a whole picture."""
+
+    name, class_names, fingerprint = "mini", (), ""
+
+    def __init__(self):
+        self.architecture, self.mean = tiny_nets.MINI, np.full(3, 127, np.float32)
+        self.params = tiny_nets.params(tiny_nets.MINI)
+
+    def project_ways(self, *_, **__):
+        raise AssertionError("whole pictures were made")
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv3", "fc6"])
+def test_what_units_of_a_table_show_is_cut_out_of_their_windows(layer):
+    """Pictures and borders as if the whole ones had been cut, of which none is made."""
+    net, pictures = _OfTable(), np.random.default_rng(0).integers(0, 256, (5, 34, 34, 3), np.uint8)
+    images = np.asarray(net.prepare(pictures))
+    fed = net.features([layer])(images)[layer]
+    top = top_activations.update(top_activations.init(fed.shape[-1], 3), fed, jnp.arange(5, dtype=jnp.int32))
+    source = [{"image": picture, "label": 0} for picture in pictures]
+    drawn = strongest.project_and_cut(net, source, top, maps=np.arange(fed.shape[-1]), layer=layer)
+    num_drawn = 0
+    for m, k in np.argwhere(drawn.images >= 0):
+        place = None if layer == "fc6" else (int(top.rows[m, k]), int(top.columns[m, k]))
+        unit = zfjax.Unit(np.array([m]), None if place is None else tuple(np.array([at]) for at in place))
+        of = np.array([drawn.images[m, k]])
+        (whole,) = nets.OfTable.project_ways(net, images, unit, ways=("deconvnet",), layer=layer, of=of)["deconvnet"]
+        box = tuple(drawn.boxes[m, k].tolist())
+        np.testing.assert_array_equal(drawn.projections[m, k], pixels.cut(whole, box, 0.0))
+        np.testing.assert_array_equal(drawn.patches[m, k], pixels.cut(pictures[of[0]], box, strongest.OUTSIDE))
+        num_drawn += whole.any()
+    assert num_drawn > 3
