@@ -86,3 +86,12 @@ def test_a_cosine_of_more_epochs_goes_on_where_that_curve_stands_by_now():
     assert planned == dataclasses.replace(annealing, learning_rate=planned.learning_rate)
     assert planned.learning_rate == pytest.approx(longer_annealing.learning_rate)
     assert replanned(annealing, COSINE, 8) == annealing and replanned(annealing, PLATEAU, 100) == annealing
+
+
+def test_a_cosine_that_came_to_its_end_goes_on_along_the_longer_one():
+    annealing, longer = Annealing.start(COSINE), Annealing.start(COSINE)
+    for _ in range(8):
+        annealing = anneal(annealing, 0.5, COSINE)
+        longer = anneal(longer, 0.5, dataclasses.replace(COSINE, num_epochs=12))
+    assert annealing.learning_rate == 0
+    assert replanned(annealing, COSINE, 12).learning_rate == pytest.approx(longer.learning_rate)
