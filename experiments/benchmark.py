@@ -672,19 +672,16 @@ def main() -> None:
     commands["loader"] = loader
     first = first_flags(joins=False, compiles=False)
     chosen, rest = first.parse_known_args()
-    try:
-        with in_one_line():
-            if is_idle(alone=chosen.alone) and not {"-h", "--help"} & set(rest):
-                return
-            records = tyro.extras.subcommand_cli_from_dict(
-                commands,
-                prog="python -m experiments.benchmark",
-                description=described(__doc__, first),
-                args=rest,
-                config=(tyro.conf.OmitArgPrefixes,),
-            )
-    except KeyboardInterrupt:
-        raise SystemExit("stopped") from None
+    with in_one_line():
+        if is_idle(alone=chosen.alone) and not {"-h", "--help"} & set(rest):
+            return
+        records = tyro.extras.subcommand_cli_from_dict(
+            commands,
+            prog="python -m experiments.benchmark",
+            description=described(__doc__, first),
+            args=rest,
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
     for record in records:
         print(json.dumps(record))
 

@@ -146,11 +146,9 @@ def main() -> None:
     chosen, rest = first.parse_known_args()
     config = tyro.cli(Config, description=described(__doc__, first), args=rest)
     try:
-        with in_one_line():
+        with in_one_line("nothing half done is left, running it again starts anew"):
             if not is_idle(alone=chosen.alone):
                 print(report(config, run(config)))
-    except KeyboardInterrupt:
-        raise SystemExit("stopped; nothing half done is left, running it again starts anew") from None
     except BrokenProcessPool as error:
         raise SystemExit(f"error: a worker process died (out of memory?); try fewer --workers: {error}") from error
 

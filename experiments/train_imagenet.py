@@ -19,15 +19,12 @@ says so where it is done: it can be queued again as it is. The paper annealed by
 from __future__ import annotations
 
 import argparse
-import contextlib
-import sys
 from pathlib import Path
 
 import tyro
 
 from experiments.shell import hosts
 from experiments.shell.command import Stopped, first_flags, in_one_line, use_compilation_cache
-from experiments.shell.stopping import Interrupted, interrupting
 from experiments.shell.training_run import PRESETS, Config, run
 from zfjax import nets
 from zfjax.data import ImageSet
@@ -41,10 +38,9 @@ def main(data: ImageSet | None = None) -> None:
     if {"-h", "--help"} & set(rest):
         print(first.format_help())
     try:
-        with in_one_line(), hosts.losses(chosen.host_timeout), contextlib.ExitStack() as held:
+        with in_one_line("what was saved before stays"), hosts.losses(chosen.host_timeout):
             use_compilation_cache(chosen.compilation_cache)
             hosts.join(chosen)
-            held.enter_context(interrupting())
             if chosen.resume is None:
                 config = parse(PRESETS[chosen.preset or "paper"], rest)
                 record = run(config, data=data)
@@ -56,9 +52,6 @@ def main(data: ImageSet | None = None) -> None:
     except Stopped as stopped:
         print(stopped)
         raise SystemExit(stopped.exit_status) from None
-    except KeyboardInterrupt as error:
-        print("stopped; what was saved before stays", file=sys.stderr)
-        raise SystemExit(error.exit_status if isinstance(error, Interrupted) else 1) from None
     top1 = record["validation_top1_error"]
     print(f"done: validation top-1 error {top1:.1%} (accuracy {1 - top1:.1%}); the run is in {record['folder']}")
     print(f"look at it: {command_line('python -m experiments.deconv_figures', '--net', Path(record['folder']))}")

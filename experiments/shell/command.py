@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import tyro
 
 from experiments import leave
 from experiments.shell import hosts
+from experiments.shell.stopping import Interrupted, interrupting
 from experiments.shell.stopping import Stopped as Stopped
 from experiments.shell.stopping import StopRequest as StopRequest
 from zfjax import shell
@@ -46,15 +48,23 @@ def described(doc: str | None, first: argparse.ArgumentParser) -> str:
 
 
 @contextlib.contextmanager
-def in_one_line() -> Iterator[None]:
+def in_one_line(when_stopped: str = "nothing was written") -> Iterator[None]:
     """End the process in one line where a user or the system caused an error; a mistake of ours keeps its traceback.
 
-    From here on Ctrl-C is an exception again, which a command meets in its own way.
+    So do Ctrl-C and the other signals of `STOPPING`, by way of an exception, so that what was begun is put in order.
+
+    Args:
+      when_stopped: what they left behind, as "the same command goes on where it was".
     """
     if signal.getsignal(signal.SIGINT) is leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    with shell.in_one_line():
-        yield
+    try:
+        with interrupting(), shell.in_one_line():
+            yield
+    except KeyboardInterrupt as error:
+        print(f"stopped; {when_stopped}", file=sys.stderr)
+        number = error.signal_number if isinstance(error, Interrupted) else signal.SIGINT
+        raise SystemExit(128 + number) from None
 
 
 def main(
@@ -73,23 +83,20 @@ def main(
       run: config -> result; None on every host but the first, where there are several.
       doc: the module's docstring, shown by --help.
       report: prints a few lines of the result.
-      when_stopped: what Ctrl-C left behind.
+      when_stopped: what Ctrl-C, or a signal as SIGTERM, left behind.
       joins: whether several hosts share the work; else the first one does it, and the others leave.
     """
     first = first_flags(joins=joins)
     chosen, rest = first.parse_known_args()
     config: Any = tyro.cli(config_type, description=described(doc, first), args=rest)
     use_compilation_cache(chosen.compilation_cache)
-    try:
-        with in_one_line():
-            if joins:
-                hosts.join(chosen)
-            elif is_idle(alone=chosen.alone):
-                return
-            with hosts.losses(chosen.host_timeout) if joins else contextlib.nullcontext():
-                result = run(config)
-    except KeyboardInterrupt:
-        raise SystemExit(f"stopped; {when_stopped}") from None
+    with in_one_line(when_stopped):
+        if joins:
+            hosts.join(chosen)
+        elif is_idle(alone=chosen.alone):
+            return
+        with hosts.losses(chosen.host_timeout) if joins else contextlib.nullcontext():
+            result = run(config)
     if result:
         report(result)
         if "folder" in result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from typing import NoReturn
@@ -23,21 +24,25 @@ ONE_REQUEST = 1.0  # seconds within which signals are one request: launchers pas
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal came where a run saves nothing, as before its first step: its folder is left as it was found."""
+    """One of `STOPPING` came where no run is there to save; it is met as Ctrl-C is."""
 
     def __init__(self, signal_number: int):
         super().__init__()
-        self.exit_status = 128 + signal_number
+        self.signal_number = signal_number
 
 
 @contextlib.contextmanager
 def interrupting() -> Iterator[None]:
-    """While entered, and outside of a `StopRequest`, the signals of `STOPPING` raise as Ctrl-C does: `Interrupted`."""
+    """While entered, and outside of a `StopRequest`, the signals of `STOPPING` raise as Ctrl-C does: `Interrupted`.
+
+    Those that are met otherwise already, as under nohup, stay so.
+    """
 
     def interrupt(number: int, _frame: object) -> NoReturn:
         raise Interrupted(number)
 
-    others = [number for number in STOPPING if signal.getsignal(number) == signal.SIG_DFL]  # not under nohup, say
+    is_main = threading.current_thread() is threading.main_thread()  # which alone can say what a signal does
+    others = [number for number in STOPPING if is_main and signal.getsignal(number) == signal.SIG_DFL]
     for number in others:
         signal.signal(number, interrupt)
     try:

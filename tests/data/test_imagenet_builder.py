@@ -48,6 +48,27 @@ def test_undecodable_file_stops_with_its_name(tmp_path):
     assert nothing_is_left(tmp_path / "data")
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_preparation_that_is_stopped_leaves_nothing_half_done(tmp_path, monkeypatch, capsys, name):
+    write_tars(tmp_path / "source")
+    monkeypatch.setattr(preparation, "_convert_chunk", lambda *_: signal.raise_signal(getattr(signal, name)))
+    with pytest.raises(SystemExit) as ended:
+        command_line(
+            monkeypatch,
+            "--source",
+            tmp_path / "source",
+            "--data-dir",
+            tmp_path / "data",
+            "--size",
+            SIZE,
+            "--workers",
+            1,
+        )
+    assert ended.value.code == 128 + getattr(signal, name)
+    assert capsys.readouterr().err.endswith("stopped; nothing half done is left, running it again starts anew\n")
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_data_dir_whose_name_is_not_utf8_is_told_so(tmp_path):
     strange = tmp_path / os.fsdecode(b"no \xff letters")
     with pytest.raises(UserError, match=r"data_dir='.*no \\xff letters': its name is not UTF-8"):

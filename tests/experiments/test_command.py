@@ -308,6 +308,23 @@ def test_a_later_second_signal_acts_as_usual(monkeypatch):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"])
+def test_a_signal_ends_a_command_in_one_line_after_it_was_put_in_order(monkeypatch, capsys, name):
+    number, order = getattr(signal, name), []
+
+    def run(config):
+        try:
+            signal.raise_signal(number)
+        finally:
+            order.append("put in order")
+
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        call(monkeypatch, run)
+    assert (ended.value.code, order) == (128 + number, ["put in order"])
+    assert capsys.readouterr().err == "stopped; nothing was written\n" and signal.getsignal(number) == before
+
+
 def test_where_a_system_lacks_a_signal_the_others_are_requests(monkeypatch):
     for name in ("SIGUSR1", "SIGHUP"):
         monkeypatch.delattr(signal, name)

@@ -322,7 +322,7 @@ def prepare(
                 folder.rename(replaced)
             imagenet.set_folder(workshop, size).rename(folder)
             files.clear(folder, replaced)
-        except Exception as error:
+        except BaseException as error:  # Ctrl-C too
             with contextlib.suppress(OSError):  # the next preparation removes what this one cannot
                 files.clear(folder, replaced)
             if not isinstance(error, OSError):

@@ -296,8 +296,8 @@ def _anneal_by_cosine(annealing: Annealing, error: float, recipe: Recipe) -> Ann
 def replanned(annealing: Annealing, recipe: Recipe, num_epochs: int) -> Annealing:
     """Where the annealing stands once a run of `recipe` is to have `num_epochs` epochs.
 
-    "cosine": the rate that the longer or shorter curve has by now, in the proportion to its own of the rate so far; of a
-    curve that has come to its end, at zero, no proportion is left, and the rate is the new curve's. "plateau": as it is.
+    "cosine": the rate that the longer or shorter curve has by now, in the proportion to its own of the rate so far.
+    Of a curve at its end, which is zero, no proportion is left: the rate is the new curve's. "plateau": as it is.
     """
     if recipe.annealing != "cosine" or num_epochs <= annealing.epoch or recipe.num_epochs == num_epochs:
         return annealing
