@@ -24,9 +24,11 @@ from experiments.pages import lettering
 from experiments.pages.lettering import counted
 from experiments.shell import command, figure, results
 from experiments.shell.figure import NetFlag
+from experiments.shell.sizes import SizeFlag
 from zfjax import nets
 from zfjax.architecture import ALEXNET, ZFNET, Architecture, Conv, Dense, Layer, Pool, receptive_field
 from zfjax.errors import UserError
+from zfjax.pixels import as_size, size_words
 
 COMMAND = "architecture_diagram"
 
@@ -49,8 +51,8 @@ class Config(figure.ResultConfig):
     """The paper's network (Fig. 3), or the one that it is compared with; by default zfnet."""
     net: NetFlag = None
     """Run folder or checkpoint, squeezenet:DIR, or module:NAME of a Net, to draw instead."""
-    image_size: int | None = None
-    """Side of the images, pixels; by default that of the table."""
+    image_size: SizeFlag | None = None
+    """Size of the images, pixels, a side or HEIGHTxWIDTH; by default that of the table."""
     width: float = 1.0
     """Factor on the features of every layer but the last."""
 
@@ -61,7 +63,7 @@ class Facts(TypedDict):
     architecture: str  # its name
     image_size: nets.Size
     layers: list[dict[str, Any]]  # see `table`, or `of_layers` where the net is no table
-    map_sides: list[int]
+    map_sides: list[nets.Size]
     num_parameters: int
     not_applicable: dict[str, str]  # {part: why it is left out}
     paper: dict[str, Any] | None  # the paper's values of some of these
@@ -158,14 +160,14 @@ def of_layers(net: nets.Net) -> Facts:
         "architecture": net.name,
         "image_size": net.image_size,
         "layers": rows,
-        "map_sides": [row["output"][0] for row in rows if len(row["output"]) == 3],
+        "map_sides": [as_size(row["output"][:2]) for row in rows if len(row["output"]) == 3],
         "num_parameters": num_parameters,
         "not_applicable": not_applicable,
         "paper": None,
     }
 
 
-def resized(architecture: Architecture, image_size: int | None, width: float) -> Architecture:
+def resized(architecture: Architecture, image_size: nets.Size | None, width: float) -> Architecture:
     """The table with images of another size and its hidden layers `width` times as wide."""
     scaled = architecture if width == 1 else architecture.scaled(width)
     return scaled.with_sizes(image=image_size)
@@ -208,19 +210,21 @@ def then(row: Layer) -> list[str]:
     ]
 
 
-def map_sides(architecture: Architecture) -> list[int]:
-    """Sides of the maps from the image up, before and after each pool: Fig. 3's 110, 55, 26, ..."""
-    sides = []
+def map_sides(architecture: Architecture) -> list[nets.Size]:
+    """Sizes of the maps from the image up, before and after each pool: Fig. 3's 110, 55, 26, ..."""
+    sides: list[nets.Size] = []
     for row in architecture.layers:
         if isinstance(row, Conv):
             size = architecture.sizes()[row.name]
-            sides += [size.filtered[0], size.output[0]] if row.pool else [size.output[0]]
+            shapes = [size.filtered, size.output] if row.pool else [size.output]
+            sides += [as_size(shape[:2]) for shape in shapes]
     return sides
 
 
 def report(result: Result) -> None:
     """Print the sizes."""
-    sides = "-".join(map(str, result["map_sides"][:MOST_SIDES])) + "-..." * (len(result["map_sides"]) > MOST_SIDES)
+    shown = map(size_words, result["map_sides"][:MOST_SIDES])
+    sides = "-".join(shown) + "-..." * (len(result["map_sides"]) > MOST_SIDES)
     maps = f", maps of {sides} places a side" if sides else ""
     print(f"{lettering.on_console(result['architecture'])}: {result['num_parameters']:,} parameters{maps}")
     for part, reason in result["not_applicable"].items():

@@ -15,6 +15,7 @@ from experiments.pages import canvas, lettering
 from experiments.pages.canvas import Panel, Section
 from experiments.pages.lettering import counted
 from zfjax.nets import Size, size_of
+from zfjax.pixels import size_words
 
 WIDTH, NAMES, COLUMNS = 1440, 104, 9  # pixels of the drawing and of the rows' names; columns in a row, image included
 TALLEST, WIDEST, TALLEST_DENSE = 190, 46, 150  # pixels: side of the largest map, widest block, tallest dense block
@@ -37,7 +38,7 @@ class Block(NamedTuple):
     middle: float  # pixels from its top edge to the front's middle
     width: float  # the maps, or the side of a dense layer's front
     height: float  # the rows of a map, or the units of a dense layer
-    depth: float  # pixels of height that the columns recede like: the side of the map, 0 of a dense layer
+    depth: float  # pixels of height that the columns recede like
 
 
 def draw(result: Mapping[str, Any]) -> Figure:
@@ -47,8 +48,8 @@ def draw(result: Mapping[str, Any]) -> Figure:
     panels = [Panel(strip(result, some, first=n == 0)) for n, some in enumerate(strips)]
     name = result["architecture"]
     what = NETWORKS[name] if result["paper"] else f"{name} in sizes of its own"
-    size = result["image_size"]
-    heading = f"{counted(result['num_parameters'], 'parameter')}; images of {size}x{size} pixels"
+    height, width = size_of(result["image_size"])
+    heading = f"{counted(result['num_parameters'], 'parameter')}; images of {height}x{width} pixels"
     return canvas.page(f"Figure 3: {what}", [Section(heading, panels, 1)], caption())
 
 
@@ -58,7 +59,7 @@ def caption() -> list[str]:
         "The rule: a block's height and depth are the rows and columns of its maps, its width their number, each in "
         "proportion to the square root, so that the largest just fit. Pale: after the filters; solid: what the layer "
         "hands on, after its pool and norm. Dense layers are maps of one place, set upright. Orange: the filter on "
-        "what it reads. Numbers under the blocks: places of a side, or units.",
+        "what it reads. Numbers under the blocks: places of a side, or of both where they differ, or units.",
         "Weights: rows x columns x maps read (of one group) x filters. A place sees a square of so many pixels, zeros "
         "of the padding included; its neighbour sees the square so many pixels further.",
     ]
@@ -78,9 +79,11 @@ def strip(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, first
     left, below = NAMES, None
     if first:
         channels = result["layers"][0]["input"][-1]
-        below = Block(left, middle, _proportions(result)[1] * channels**0.5, TALLEST, TALLEST)
+        sides = size_of(result["image_size"])
+        tall, deep = (TALLEST * (side / max(sides)) ** 0.5 for side in sides)
+        below = Block(left, middle, _proportions(result)[1] * channels**0.5, tall, deep)
         canvas.write(figure, "image", left=left, top=0, kind="heading")
-        _draw_block(figure, below, colour=IMAGE, label=str(result["image_size"]))
+        _draw_block(figure, below, colour=IMAGE, label=size_words(sides))
         left += COLUMN
     for row in rows:
         canvas.write(figure, row["layer"], left=left, top=0, kind="heading", room=COLUMN - 6)
@@ -91,7 +94,7 @@ def strip(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, first
     return canvas.pixels_of(figure)
 
 
-def words(row: Mapping[str, Any], image_size: int) -> list[str]:
+def words(row: Mapping[str, Any], image_size: Size) -> list[str]:
     """A layer's entries under TEXT_ROWS."""
     weights = " x ".join(f"{side:,}" for side in row["kernel"])
     first, second = (" x ".join(f"{side:,}" for side in row[stage]) for stage in ("filtered", "output"))
@@ -121,16 +124,16 @@ def blocks_of(result: Mapping[str, Any], *, row: Mapping[str, Any], left: float,
         return [Block(left, middle, side, per_map * row["output"][0] ** 0.5, side)]
     blocks = []
     for stage in ("filtered", "output") if row["filtered"] != row["output"] else ("output",):
-        rows, _, maps = row[stage]
-        side = per_place * rows**0.5
-        blocks.append(Block(left, middle, per_map * maps**0.5, side, side))
-        left += blocks[-1].width + DEPTH[0] * side + GAP
+        rows, columns, maps = row[stage]
+        tall, deep = per_place * rows**0.5, per_place * columns**0.5
+        blocks.append(Block(left, middle, per_map * maps**0.5, tall, deep))
+        left += blocks[-1].width + DEPTH[0] * deep + GAP
     return blocks
 
 
 def _proportions(result: Mapping[str, Any]) -> tuple[float, float]:
     """(pixels per root of a side's places, pixels per root of a number of maps or units): the largest just fit."""
-    per_place = TALLEST / result["image_size"] ** 0.5
+    per_place = TALLEST / max(size_of(result["image_size"])) ** 0.5
     fits = []
     for row in result["layers"]:
         root = row["output"][-1] ** 0.5
@@ -139,7 +142,7 @@ def _proportions(result: Mapping[str, Any]) -> tuple[float, float]:
             continue
         fits.append(WIDEST / root)
         if row["filtered"] != row["output"]:  # two blocks share the column
-            recede = DEPTH[0] * per_place * sum(row[stage][0] ** 0.5 for stage in ("filtered", "output"))
+            recede = DEPTH[0] * per_place * sum(row[stage][1] ** 0.5 for stage in ("filtered", "output"))
             fits.append((COLUMN - 2 * GAP - recede) / (2 * root))
     return per_place, min(fits)
 
@@ -158,11 +161,12 @@ def _draw_layer(
     stages = ("filtered", "output")[-len(blocks) :]
     for block, stage in zip(blocks, stages, strict=True):
         colour = DENSE if dense else POOLED if stage == "output" else MAPS
-        _draw_block(figure, block, colour=colour, label=f"{row[stage][0]:,}")
+        places = f"{row[stage][0]:,}" if dense else size_words(tuple(row[stage][:2]))
+        _draw_block(figure, block, colour=colour, label=places)
     if below is not None:
-        _draw_filter(
-            figure, blocks[0], below=below, share=1.0 if dense else min(row["kernel"][0] / row["input"][0], 1.0)
-        )
+        shares = [min(own / side, 1.0) for own, side in zip(row["kernel"][:2], row["input"][:2], strict=False)]
+        down, across = (1.0, 1.0) if dense else shares
+        _draw_filter(figure, blocks[0], below=below, down=down, across=across)
     return blocks[-1]
 
 
@@ -181,12 +185,12 @@ def _draw_block(figure: Figure, block: Block, *, colour: str, label: str) -> Non
     canvas.write(figure, label, left=block.left, top=bottom + 3)
 
 
-def _draw_filter(figure: Figure, block: Block, *, below: Block, share: float) -> None:
-    """A window of `share` of the face of the block below, and lines from its corners to where it is read."""
+def _draw_filter(figure: Figure, block: Block, *, below: Block, down: float, across: float) -> None:
+    """A window of these shares of the face of the block below, and lines from its corners to where it is read."""
     face = np.array([below.left + below.width, below.middle - below.height / 2])
-    across, down = DEPTH * below.depth, np.array([0, below.height])
-    low, high = 0.5 - share / 2, 0.5 + share / 2
-    window = [face + x * across + y * down for x, y in ((low, low), (high, low), (high, high), (low, high))]
+    right, height = DEPTH * below.depth, np.array([0, below.height])
+    corners = ((-across, -down), (across, -down), (across, down), (-across, down))
+    window = [face + (0.5 + x / 2) * right + (0.5 + y / 2) * height for x, y in corners]
     _polygon(figure, window, fill=False, edgecolor=KERNEL, linewidth=1.4)
     target = np.array([block.left, block.middle])
     for corner in window[1:3]:
@@ -210,10 +214,11 @@ def _lit(colour: str, light: float) -> np.ndarray:
     return rgb + light * (1 - rgb) if light > 0 else rgb * (1 + light)
 
 
-def _sees(field: Mapping[str, int], image_size: int) -> str:
-    if field["pixels"] >= image_size:
+def _sees(field: Mapping[str, Any], image_size: Size) -> str:
+    sides = zip(size_of(field["pixels"]), size_of(image_size), strict=True)
+    if all(own >= side for own, side in sides):
         return "the whole image"
-    return f"{field['pixels']} px, every {field['every']}"
+    return f"{size_words(field['pixels'])} px, every {field['every']}"
 
 
 def _tops(bottom: float, lines: int) -> list[float]:
@@ -309,10 +314,7 @@ def _seen(row: Mapping[str, Any], image_size: Size) -> str:
     field = row["sees"]
     if field is None:
         return "not known" if len(row["output"]) == 3 else "-"
-    sides = size_of(field["pixels"])
-    if all(own >= side for own, side in zip(sides, size_of(image_size), strict=True)):
-        return "the whole image"
-    return f"{sides[0] if sides[0] == sides[1] else _sides(sides)} px, every {field['every']}"
+    return _sees(field, image_size)
 
 
 def _layer_block(result: Mapping[str, Any], shape: Sequence[int] | None, left: float, middle: float) -> Block:

@@ -63,6 +63,21 @@ def test_parameters_of_the_rows_add_up(table):
     assert sum(row["parameters"] for row in architecture_diagram.table(table)) == table.num_parameters()
 
 
+def test_maps_that_are_no_squares_are_as_high_as_their_rows_and_as_deep_as_their_columns():
+    table = zfjax.ZFNET.with_sizes(image=(224, 160))
+    assert architecture_diagram.map_sides(table)[:3] == [(110, 78), (55, 39), (26, 18)]
+    result = result_of(table)
+    conv1, *_, fc6, _, _ = result["layers"]
+    first, pooled = architecture_page.blocks_of(result, row=conv1, left=100.0, middle=0.0)
+    per_place = architecture_page.TALLEST**2 / 224
+    assert (first.height**2, first.depth**2) == pytest.approx((110 * per_place, 78 * per_place))
+    assert (pooled.height**2, pooled.depth**2) == pytest.approx((55 * per_place, 39 * per_place))
+    assert fc6["sees"]["output"] == {"pixels": (331, 267), "every": 32}
+    assert architecture_page.words(conv1, (224, 160))[3:6] == ["110 x 78 x 96", "55 x 39 x 96", "7 px, every 2"]
+    assert architecture_page.words(fc6, (224, 160))[5] == "the whole image"
+    assert architecture_page.words(fc6, (400, 160))[5] == "331x267 px, every 32"
+
+
 def test_every_block_keeps_the_rule_and_the_largest_just_fit():
     """Squares of heights go like the maps' sides, squares of widths like their number; a dense block stands upright."""
     result = result_of(zfjax.ZFNET)
