@@ -30,7 +30,7 @@ class Config:
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
-    monkeypatch.setattr("zfjax.parallel.connect_hosts", lambda *_: None)
+    monkeypatch.setattr("zfjax.parallel.connect_hosts", lambda *_, **__: None)
 
 
 def test_a_name_without_letters_for_the_terminal_ends_no_command(monkeypatch):
@@ -149,7 +149,7 @@ SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "a", "SLURM_NTASKS": "4", "
 def test_of_several_processes_the_first_makes_a_figure_and_the_others_leave_with_a_line(
     monkeypatch, capsys, process, flags, runs
 ):
-    monkeypatch.setattr("zfjax.parallel.connect_hosts", lambda *_: pytest.fail("a figure waits for nobody"))
+    monkeypatch.setattr("zfjax.parallel.connect_hosts", lambda *_, **__: pytest.fail("a figure waits for nobody"))
     for name, value in {**SLURM, "SLURM_PROCID": process}.items():
         monkeypatch.setenv(name, value)
     call(monkeypatch, lambda config: {"value": config.number}, *flags)

@@ -30,7 +30,7 @@ def result_of(command, monkeypatch, out, *flags):
     words = [command.__name__, "--out", str(out), *map(str, flags)]
     monkeypatch.setattr("sys.argv", words)
     monkeypatch.chdir(out.parent)  # where the scans of such nets lie
-    monkeypatch.setattr("zfjax.parallel.connect_hosts", lambda *_: None)  # JAX runs already, alone
+    monkeypatch.setattr("zfjax.parallel.connect_hosts", lambda *_, **__: None)  # JAX runs already, alone
     command.main()
     result = json.loads((out / "result.json").read_text())
     for name in result["files"]:

@@ -50,7 +50,7 @@ CASES = [
 def place(tmp_path, monkeypatch):
     """A folder with what stands in the way, where the command runs."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("zfjax.parallel.connect_hosts", lambda *_: None)
+    monkeypatch.setattr("zfjax.parallel.connect_hosts", lambda *_, **__: None)
     (tmp_path / "file").write_text("words")
     (tmp_path / "empty").mkdir()
     os.symlink("loop", tmp_path / "loop")

@@ -213,7 +213,7 @@ def test_nothing_to_resume_says_how_to_make_a_run(monkeypatch, tmp_path):
 def test_missing_imagenet_names_the_ways_to_prepare_it_and_to_the_demo(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train_imagenet"])
-    monkeypatch.setattr(parallel, "connect_hosts", lambda *_: None)
+    monkeypatch.setattr(parallel, "connect_hosts", lambda *_, **__: None)
     with pytest.raises(SystemExit) as ended:
         train_imagenet.main()
     assert ended.value.code.startswith("error: ") and "experiments.prepare_imagenet" in ended.value.code
