@@ -223,8 +223,8 @@ def map_sides(architecture: Architecture) -> list[nets.Size]:
 
 def report(result: Result) -> None:
     """Print the sizes."""
-    shown = map(size_words, result["map_sides"][:MOST_SIDES])
-    sides = "-".join(shown) + "-..." * (len(result["map_sides"]) > MOST_SIDES)
+    first = map(size_words, result["map_sides"][:MOST_SIDES])
+    sides = "-".join(first) + "-..." * (len(result["map_sides"]) > MOST_SIDES)
     maps = f", maps of {sides} places a side" if sides else ""
     print(f"{lettering.on_console(result['architecture'])}: {result['num_parameters']:,} parameters{maps}")
     for part, reason in result["not_applicable"].items():

@@ -12,6 +12,7 @@ from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
+from experiments.report.results import side_words
 from experiments.report.statistics import (
     ALPHA,
     Outcome,
@@ -108,7 +109,7 @@ class Diagram(TypedDict):
     """A result of Figure 3; `paper` has the paper's values of some of the other fields."""
 
     num_parameters: int
-    map_sides: list[int]
+    map_sides: list[int | tuple[int, int]]  # a side, or [rows, columns]
     paper: dict[str, object] | None
 
 
@@ -124,7 +125,7 @@ def geometry(result: Diagram) -> Finding | None:
     if result["paper"] is None:
         return None
     sizes: Mapping[str, object] = result
-    ours = f"{result['num_parameters']:,} parameters, maps of {'-'.join(map(str, result['map_sides']))}"
+    ours = f"{result['num_parameters']:,} parameters, maps of {'-'.join(map(side_words, result['map_sides']))}"
     same = all(sizes[name] == value for name, value in result["paper"].items() if name in sizes)
     return Finding(ours, HOLDS if same else FAILS)
 

@@ -136,7 +136,12 @@ def networks(result: Result) -> str:
     if rows and all("parameters" in row for row in rows):
         return f"{len(rows)} architecture{'s' * (len(rows) != 1)}"
     name, side = result.get("architecture"), result.get("image_size")
-    return f"{name}, {side} pixels" if name and side else str(name or "")
+    return f"{name}, {side_words(side)} pixels" if name and side else str(name or "")
+
+
+def side_words(side: object) -> str:
+    """A side as JSON has it, or both: "224", "224x160"."""
+    return "x".join(map(str, side)) if isinstance(side, list | tuple) else str(side)
 
 
 def data(result: Result) -> str:

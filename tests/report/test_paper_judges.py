@@ -207,6 +207,9 @@ def test_geometry_is_that_of_the_paper_or_not():
     assert report_figures.geometry.judge(result).verdict == HOLDS
     assert report_figures.geometry.judge({**result, "num_parameters": 8}).verdict == FAILS
     assert report_figures.geometry.judge({**result, "paper": None}) is None
+    rectangles = {"num_parameters": 7, "map_sides": [[3, 2], 1], "paper": {"map_sides": [3, 1]}}
+    finding = report_figures.geometry.judge(rectangles)
+    assert (finding.ours, finding.verdict) == ("7 parameters, maps of 3x2-1", FAILS)
 
 
 def test_figure_6_is_judged_by_what_the_experiment_writes():
