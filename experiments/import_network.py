@@ -62,7 +62,7 @@ def report(result: dict[str, Any]) -> None:
     for note in result["weights"]["notes"]:
         print(f"{result['weights']['name']}: {note}")
     kind = result.get("kind")
-    net = f"torchvision:{kind}:{result['config'].weights}" if kind else result["folder"]
+    net = pretrained.importing.name_of(result["config"]) if kind else result["folder"]
     print(f"{kind or result['architecture'].name}, {result['num_parameters']:,} parameters: {result['folder']}")
     print(f"Look at it:\n  {command_line('python -m experiments.deconv_figures', '--net', net)}")
 

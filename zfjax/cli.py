@@ -100,9 +100,8 @@ def import_weights(chosen: argparse.Namespace) -> None:
     print("\n".join(pretrained.parity_lines(rows)) if rows else "not compared: no --outputs of the exporter were given")
     for note in facts["weights"]["notes"]:
         print(f"{facts['weights']['name']}: {note}")
-    net = f"torchvision:{asked.table}:{asked.weights}"
+    net = pretrained.importing.name_of(asked) if checkpoint is None else str(folder)
     if checkpoint is not None:
-        net = str(folder)
         versions = {"python": platform.python_version(), "jax": version("jax"), "numpy": version("numpy")}
         result = {"paper": None, **facts, "config": asked, "versions": versions}
         result |= {"folder": folder, "command": "import_network", "files": {}}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import sys
 
 import numpy as np
@@ -226,10 +227,18 @@ def test_weights_of_keras_or_flax_stand_as_they_are(tmp_path):
 def test_a_network_of_torchvision_is_compared_and_opened_by_name(tmp_path, monkeypatch, capsys):
     arrays = drawn.arrays_of("squeezenet1_1")
     np.savez(tmp_path / "s.npz", **{f"net.{name}": array for name, array in arrays.items()}, other=np.ones(2))
+    (tmp_path / "names & more.txt").write_text("\n".join("abcdefghij"))
     flags = {"--weights": tmp_path / "s.npz", "--table": "squeezenet1_1", "--out": tmp_path / "run", "--prefix": "net."}
+    flags["--class-names"] = tmp_path / "names & more.txt"
     printed = call(monkeypatch, capsys, import_network, flags)
     assert "s.npz: 52 arrays below 'net.' were taken, 1 left out" in printed
-    assert f"--net torchvision:squeezenet1_1:{tmp_path / 's.npz'}" in printed
+    (command,) = (line for line in printed.splitlines() if "--net" in line)
+    name = shlex.split(command)[-1]
+    assert name.startswith(f"torchvision:squeezenet1_1:{tmp_path / 's.npz'}?prefix=net.&class_names=")
+    assert nets.load_net(name).class_names == tuple("abcdefghij")
+    for wrong in (name + "&seed=3", name.partition("?")[0] + "?net"):
+        with pytest.raises(ValueError, match="no file, and behind . key=, prefix=, sha256=, class_names= are known"):
+            nets.load_net(wrong)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["num_parameters"] == sum(array.size for array in arrays.values()) and result["parity"] == []
     np.savez(tmp_path / "plain.npz", **arrays)

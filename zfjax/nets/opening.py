@@ -51,7 +51,8 @@ def load_net(net: Path | str | None = None) -> Net:
 
     Args:
       net: a run folder or a checkpoint; "squeezenet:DIR", the folder of SqueezeNet v1.0's weights;
-        "torchvision:KIND:FILE", as "torchvision:resnet18:resnet18.pth"; "module:NAME", a
+        "torchvision:KIND:FILE", as "torchvision:resnet18:resnet18.pth", or with what is to be taken of the file,
+        "torchvision:resnet18:checkpoint.pt?key=ema&prefix=model.&class_names=names.txt"; "module:NAME", a
         Python object that is, or returns, a `Net`, or {epoch: Net}, of which the last is taken; None for the newest
         run under `runs/`.
 
@@ -75,10 +76,9 @@ def load_net(net: Path | str | None = None) -> Net:
     ):
         return _trained(net)
     if kind == "torchvision":
-        from zfjax.pretrained import torchvision
+        from zfjax import pretrained
 
-        name, _, path = rest.partition(":")
-        return torchvision(name, Path(path)).as_net()
+        return pretrained.importing.by_name(rest).as_net()
     if kind == "squeezenet":
         from zfjax.pretrained import squeezenet
 

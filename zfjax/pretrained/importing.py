@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from zfjax.errors import UserError, check_name, naming
 from zfjax.features import layers_of
 from zfjax.pretrained.parity_report import ParityRow, check_parity, exporter_parity, read_exporter_run
 from zfjax.pretrained.tables import TABLES, ImportedNet, ImportTable, as_images, from_file
-from zfjax.pretrained.torchvision_nets import TORCHVISION, torchvision
+from zfjax.pretrained.torchvision_nets import TORCHVISION, TorchvisionNet, torchvision
 from zfjax.training import Annealing, Recipe, TrainState, checkpoints, make_optimizer
 
 
@@ -109,8 +110,7 @@ def compared(net: ImportedNet, outputs: Path, table: ImportTable) -> list[Parity
 
 
 def _torchvision(asked: Import) -> Imported:
-    names = None if asked.class_names is None else _names_in(asked.class_names)
-    net = torchvision(asked.table, asked.weights, class_names=names, **_chosen(asked))
+    net = _net_of(asked)
     rows = [] if asked.outputs is None else net.parity(asked.outputs)
     check_parity(rows)
     facts = {
@@ -121,6 +121,43 @@ def _torchvision(asked: Import) -> Imported:
         "weights": _identity(asked.weights, net.params, net.notes),
     }
     return Imported(facts, None)
+
+
+def _net_of(asked: Import) -> TorchvisionNet:
+    names = None if asked.class_names is None else _names_in(asked.class_names)
+    return torchvision(asked.table, asked.weights, class_names=names, **_chosen(asked))
+
+
+_CHOICES = ("key", "prefix", "sha256", "class_names")  # what the name of a net may say of a file
+
+
+def name_of(asked: Import) -> str:
+    """What `zfjax.load_net` opens one of torchvision's by, with all that was asked of its file.
+
+    Examples:
+      >>> from zfjax.pretrained import importing
+      >>> importing.name_of(importing.Import(weights="c.pt", table="resnet18", key="run/ema"))
+      'torchvision:resnet18:c.pt?key=run/ema'
+    """
+    chosen = {name: str(value) for name in _CHOICES if (value := getattr(asked, name))}
+    return f"torchvision:{asked.table}:{asked.weights}{'?' if chosen else ''}{urlencode(chosen, safe='/')}"
+
+
+def by_name(name: str) -> TorchvisionNet:
+    """The network of "KIND:FILE", or "KIND:FILE?key=ema&prefix=model.": what `name_of` writes behind "torchvision:".
+
+    UserError for what `torchvision` refuses, or a choice that is not known.
+    """
+    kind, _, file = name.partition(":")
+    chosen: dict[str, Any] = {}
+    if "?" in file and not Path(file).exists():
+        file, _, query = file.rpartition("?")
+        chosen = dict(parse_qsl(query, keep_blank_values=True))
+        if not chosen or not chosen.keys() <= set(_CHOICES):
+            raise UserError(f"net='torchvision:{name}': no file, and behind ? {'=, '.join(_CHOICES)}= are known")
+    if "class_names" in chosen:
+        chosen["class_names"] = Path(chosen["class_names"])
+    return _net_of(Import(weights=Path(file), table=kind, **chosen))
 
 
 def folder_of(weights: Path, out: Path | None) -> Path:
