@@ -113,6 +113,8 @@ def run(config: Config, *, data: ImageSet | None = None) -> Result:
     chosen = choose_variants(config.variants)
     settings = settings_of(config)
     figure.check_numbers(config)
+    for variant in chosen:
+        _ = table_of(variant, settings, num_classes=2).sizes()  # before any data are opened
     of_batch = "" if config.batch_size is None else f"batch-size{config.batch_size}"  # here it changes the result
     folder = figure.folder_of(config, nets.RUNS / "ablation" / of_batch)
     with results.claimed(folder, COMMAND, overwrite=True, names=["table.png"]) as out:  # it goes on where it stopped

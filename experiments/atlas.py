@@ -76,7 +76,6 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
     with figure.opened(config, COMMAND, folder=COMMAND, net=net) as (net, out):
         layers = tuple(nets.check_layer(net, layer) for layer in config.layers)
         epochs = KeptNets(epoch_checkpoints(net, ())) if config.epochs else {}
-        data = figure.open_images(config, net, data)
         options = atlas.Options(
             layers=net.layers if config.dense and not layers else layers,
             ways=config.ways,
@@ -89,6 +88,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             num_occluded=config.num_occluded,
             save_every=config.save_every,
         )
+        data = figure.open_images(config, net, data)
         made = atlas.build(
             net,
             data,

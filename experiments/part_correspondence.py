@@ -34,7 +34,7 @@ from zfjax.analyses import correspondence
 from zfjax.analyses.correspondence import MEANINGS
 from zfjax.data import ImageSet, sets
 from zfjax.data.annotations import open_annotations
-from zfjax.data.demo import PART_NAMES
+from zfjax.data.demo import CLASS_NAMES, PART_NAMES
 from zfjax.errors import UserError
 from zfjax.nets import Net
 
@@ -141,12 +141,13 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
 
 
 def mask_side(config: Config, size: int) -> int:
-    """Side of the grey square in pictures whose shorter side is `size`; UserError for no such square or picture."""
-    side = round(config.mask_size * size)
-    if not 1 <= side <= size or min(config.num_random, config.num_aligned, config.num_pictures) < 1:
-        named = ("mask_size", "num_random", "num_aligned", "num_pictures")
-        given = ", ".join(f"{name}={getattr(config, name)}" for name in named)
-        raise UserError(f"{given}: a square of 1 to {size} pixels, and at least 1 of each, are needed")
+    """Side of the grey square in pictures whose shorter side is `size`; UserError for no such square."""
+    side = round(config.mask_size * size) if 0 < config.mask_size <= 1 else 0
+    if side < 1:
+        raise UserError(
+            f"mask_size={config.mask_size}: a share of the picture's shorter side, {size} pixels, is needed that makes "
+            "a square of 1 pixel at least and of the whole side at most"
+        )
     return side
 
 
@@ -165,16 +166,23 @@ def read_parts(config: Config, net: Net, data: ImageSet | None = None) -> tuple[
     name = config.data or getattr(net, "data", None) if data is None else data.name
     if data is None and name is not None and not sets.is_demo(name) and Path(name).exists():
         raise UserError(WITHOUT_PARTS.format(name))  # before a long folder is read
+    if data is None and name is not None and sets.is_demo(name):
+        check_class(config.class_name, CLASS_NAMES)  # before its pictures are drawn
     data = figure.open_images(config, net, data)
     source = sets.validation_of(data)
     if "parts" not in source[0]:
         raise UserError(WITHOUT_PARTS.format(name))
     classes = [data.class_names[source[index]["label"]] for index in range(len(source))]
+    check_class(config.class_name, classes)
     of_class = [index for index, name in enumerate(classes) if config.class_name in (None, name)]
-    if not of_class:
-        raise UserError(f"class_name={config.class_name!r}: one of {', '.join(sorted(set(classes)))} is needed")
     chosen = np.random.default_rng(config.seed).permutation(of_class)[: config.num_pictures]
     return data, PART_NAMES, in_single_precision(nets.read_views(source, chosen, net))
+
+
+def check_class(name: str | None, classes: Sequence[str]) -> None:
+    """UserError for a name that is none of the classes; None is any."""
+    if name is not None and name not in classes:
+        raise UserError(f"class_name={name!r}: one of {', '.join(sorted(set(classes)))} is needed")
 
 
 def in_single_precision(views: nets.Views) -> nets.Views:

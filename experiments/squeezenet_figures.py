@@ -84,6 +84,8 @@ def run(config: Config, *, data: ImageSet | None = None) -> dict[str, Any]:
     if config.annotations is not None and not config.annotations.exists():
         raise NotThereError(f"annotations={str(config.annotations)!r}: no such file")
     net, configs = nets.load_net(f"squeezenet:{config.weights}"), configs_of(config)
+    for layer in config.layers:
+        nets.check_layer(net, layer)
     for name, flags in configs.items():
         out = figure.folder_of(flags, nets.home_of(net) / "figures" / name)
         results.check_free(out, COMMANDS[name].COMMAND, overwrite=config.overwrite)

@@ -35,7 +35,7 @@ from zfjax import nets, transfer
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.errors import UserError
 from zfjax.nets import Net
-from zfjax.training import checkpoints
+from zfjax.training import Recipe, checkpoints
 from zfjax.transfer import Fold, frozen_features
 from zfjax.transfer import arms as transfer_arms
 from zfjax.transfer.arms import Arm
@@ -154,6 +154,8 @@ def run(config: Config) -> Result:
                 f"arms='scratch': {net.name} is no run of train_imagenet, so that how to train it is not known; "
                 "--arms pretrained measures its features"
             )
+        if isinstance(net, nets.TrainedNet):
+            scratch_recipes(config, net)  # before any data are opened
         return measure_and_write(config, net, sizes=sizes, out=out, home=nets.home_of(net))
 
 
@@ -195,7 +197,13 @@ def measure_and_write(
 def scratch_arm(
     config: Config, net: nets.TrainedNet, *, photo_set: PhotoSet, folder: Path
 ) -> Callable[[int, Fold], Arm]:
-    """(number, fold) -> the arm that trains from scratch, in `folder`; each fold has a seed of its own."""
+    """(number, fold) -> the arm that trains from scratch, in `folder`."""
+    recipes = scratch_recipes(config, net)
+    return lambda number, fold: transfer_arms.scratch(net, photo_set, fold, recipe=recipes[number], folder=folder)
+
+
+def scratch_recipes(config: Config, net: nets.TrainedNet) -> list[Recipe]:
+    """How each fold is trained from scratch, each with a seed of its own; UserError for what is no recipe."""
     recipe = transfer_arms.scratch_recipe(
         checkpoints.load(net.path).recipe,
         num_epochs=config.scratch_epochs,
@@ -203,8 +211,7 @@ def scratch_arm(
         learning_rate=config.scratch_learning_rate,
         weight_decay=config.scratch_weight_decay,
     )
-    recipes = [dataclasses.replace(recipe, seed=config.seed + n) for n in range(config.num_folds)]
-    return lambda number, fold: transfer_arms.scratch(net, photo_set, fold, recipe=recipes[number], folder=folder)
+    return [dataclasses.replace(recipe, seed=config.seed + n) for n in range(config.num_folds)]
 
 
 def planned(config: Config) -> list[tuple[ArmName, int]]:

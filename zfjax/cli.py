@@ -48,7 +48,7 @@ def main(words: list[str] | None = None) -> None:
 
 def atlas(chosen: argparse.Namespace) -> None:
     """Every unit of a network on one static site."""
-    from zfjax.atlas import EMBEDS, build
+    from zfjax.atlas import EMBEDS, Options, build
     from zfjax.data import sets
 
     net = nets.load_net(chosen.net)
@@ -59,6 +59,8 @@ def atlas(chosen: argparse.Namespace) -> None:
             f"out={str(chosen.out)!r}: it lies in the folder of pictures, data={chosen.data!r}, and would be "
             "looked at too; give --out another folder"
         )
+    given = ("num_images", "batch_size", "grey", "ascent", "num_occluded", "tile", "quality")
+    options = Options(layers=layers, ways=tuple(chosen.ways), **{name: getattr(chosen, name) for name in given})
     pictures = {"skip_bad": chosen.skip_bad}
     images = sets.open_images(chosen.data, net, **pictures)
     for line in files.lines_of(images.left_out):
@@ -72,15 +74,7 @@ def atlas(chosen: argparse.Namespace) -> None:
             compare_images=None
             if other is None
             else sets.open_images(chosen.data or getattr(net, "data", None), other, **pictures),
-            layers=layers,
-            ways=tuple(chosen.ways),
-            num_images=chosen.num_images,
-            batch_size=chosen.batch_size,
-            grey=chosen.grey,
-            ascent=chosen.ascent,
-            num_occluded=chosen.num_occluded,
-            tile=chosen.tile,
-            quality=chosen.quality,
+            options=options,
         )
     units = ", ".join(f"{layer} {len(records):,}" for layer, records in made.layers.items())
     print(f"units: {units}\n{EMBEDS}\nopen {made.page}")

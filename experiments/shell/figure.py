@@ -40,7 +40,7 @@ _BESIDE = {
 }
 # Least values of flags that count something; of those called num_... it is 1
 _LEAST = {"seed": 0, "num_workers": 0, "save_every": 0, "num_scored": 0, "num_occluded": 0, "image": 0}
-_LEAST |= {"batch_size": 1, "scratch_epochs": 1, "scratch_batch_size": 1, "curve": 1}
+_LEAST |= {"batch_size": 1, "save_steps": 1, "scratch_epochs": 1, "scratch_batch_size": 1, "curve": 1}
 _PLAIN = {"layer", "layers", "maps", "images"}  # flags whose value says which flag it is
 
 

@@ -123,6 +123,8 @@ def claimed(folder: Path, command: str, *, overwrite: bool, names: Iterable[str]
 def check_free(folder: Path, command: str, *, overwrite: bool, names: Iterable[str] = ()) -> None:
     """UserError where a result of `command` cannot go into `folder`."""
     named = f"out={str(folder)!r}"
+    with naming("out", folder, "name another folder"), contextlib.suppress(FileNotFoundError):
+        os.listdir(folder)
     if (folder / RESULT).exists():
         owner = read(folder).get("command", command)
         if owner != command:

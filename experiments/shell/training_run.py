@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from experiments.shell import hosts, run_folders, training_log
+from experiments.shell import figure, hosts, run_folders, training_log
 from experiments.shell.sizes import SizeFlag
 from experiments.shell.stopping import StopRequest
 from zfjax import extras, files, parallel, training
@@ -78,6 +78,12 @@ def data_name(config: Config) -> str:
         return ":".join(["demo", size_words(size), *map(str, counts)])
     folder = config.data_dir.absolute()  # a folder called demo is still a folder
     return str(folder) if config.data_size is None else f"{folder}:{size_words(config.data_size)}"
+
+
+def check_sizes(config: Config, table: Architecture | None = None) -> None:
+    """UserError, before any data are opened, for numbers of a configuration that no training can have."""
+    figure.check_numbers(config)
+    _ = (table or build_architecture(config, num_classes=2)).sizes()
 
 
 def build_architecture(config: Config, num_classes: int) -> Architecture:
@@ -159,6 +165,7 @@ def prepare(
         check_resumable(stored, config)
     assert not callable(config)
     parallel.check_batch_size(config.recipe.batch_size)
+    check_sizes(config, table)
     images = open_images(config, data)
     if config.data == "imagenet":  # the answer, not the question: another size may come to lie beside it
         config = dataclasses.replace(config, data_size=images.size)

@@ -230,8 +230,8 @@ def test_pictures_that_are_missing_or_none_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mask_size": 0.0}, r"mask_size=0.0, .*: a square of 1 to 20 pixels"),
-        ({"mask_size": 1.5}, r"mask_size=1.5, .*: a square of 1 to 20 pixels"),
+        ({"mask_size": 0.0}, "mask_size=0.0: a share of the picture.s shorter side, 20 pixels, is needed"),
+        ({"mask_size": 1.5}, "mask_size=1.5: a share of the picture.s shorter side, 20 pixels, is needed"),
         ({"num_random": 0}, "num_random=0: at least 1 is needed"),
         ({"num_pictures": 0}, "num_pictures=0: at least 1 is needed"),
         ({"num_pictures": 3}, "num_images=5: 2 to 3, the number of images"),

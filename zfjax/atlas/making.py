@@ -21,7 +21,6 @@ from zfjax.atlas.measures import Measured
 from zfjax.atlas.options import Options
 from zfjax.atlas.scan import Maxima, scan
 from zfjax.data import ImageSet, Source, archives, sets
-from zfjax.deconvnet import WAYS
 from zfjax.errors import UserError
 from zfjax.nets import Net
 
@@ -138,7 +137,7 @@ def build(
       atlas = zfjax.atlas.build(net, zfjax.open_data("demo"), "atlas")
       atlas.unit("conv4", 17)
     """
-    options = _checked(options or Options(), changes)
+    options = _changed(options or Options(), changes)
     for one in (net, *([] if compare is None else [compare]), *(epochs or {}).values()):
         nets.check_weights(one)
     folder = Path(out)
@@ -266,27 +265,12 @@ def _matched(maxima: Maxima, beside: _Built) -> tuple[dict[str, list[dict[str, A
     return matched, {"name": beside.atlas.facts["name"], "folder": site.COMPARED, "layers": facts}
 
 
-def _checked(options: Options, changes: Mapping[str, Any]) -> Options:
+def _changed(options: Options, changes: Mapping[str, Any]) -> Options:
     known = Options.__dataclass_fields__
     for name in changes:
         if name not in known:
             raise UserError(f"{name}={changes[name]!r}: one of {', '.join(known)} is needed")
-    options = Options(**{**vars(options), **changes})
-    if isinstance(options.layers, str):
-        raise UserError(f"layers={options.layers!r}: a tuple of names is needed")
-    for way in options.ways:
-        if way not in WAYS:
-            raise UserError(f"ways={options.ways!r}: each one of {', '.join(map(repr, WAYS))} is needed")
-    if not options.ways or len(set(options.ways)) != len(options.ways):
-        raise UserError(f"ways={options.ways!r}: at least one is needed, each once")
-    least_of = {"num_images": 1, "batch_size": 1, "tile": 8, "quality": 1, "ascent": 0, "num_occluded": 0}
-    for name, least in least_of.items():
-        value = getattr(options, name)
-        if not isinstance(value, int | np.integer) or value < least:
-            raise UserError(f"{name}={value!r}: a whole number of at least {least} is needed")
-    if options.quality > 100:
-        raise UserError(f"quality={options.quality}: 1 to 100 is needed")
-    return options
+    return Options(**{**vars(options), **changes})
 
 
 def _layers_of(net: Net, options: Options) -> tuple[str, ...]:

@@ -48,10 +48,11 @@ def open_photos(
                                            folder=Path("features"))
     """
     size_for(net)
+    if threshold is not None:
+        protocol.check_threshold(threshold, name="remove_duplicates")
     photo_set = tfds_sets.open_set(dataset, images)
     if threshold is None:
         return photo_set
-    protocol.check_threshold(threshold)
     trained = sets.open_images(None, net) if trained is None else trained
     learnt = trained.train
     if learnt is None:

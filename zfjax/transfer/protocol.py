@@ -266,10 +266,10 @@ def duplicates(tested: Iterable[np.ndarray], trained: Iterable[np.ndarray], thre
     return highest_correlations(tested, trained) >= threshold
 
 
-def check_threshold(threshold: float) -> None:
-    """UserError for what is no correlation to call two pictures one by."""
+def check_threshold(threshold: float, *, name: str = "threshold") -> None:
+    """UserError for what is no correlation to call two pictures one by; `name` is what the caller calls it."""
     if not 0 < threshold <= 1:
-        raise UserError(f"threshold={threshold}: a correlation above 0 and at most 1 is needed")
+        raise UserError(f"{name}={threshold}: a correlation above 0 and at most 1 is needed")
 
 
 def _rows(features: dict[str, jax.Array], mask: np.ndarray) -> dict[str, np.ndarray]:
