@@ -14,9 +14,9 @@ from tqdm import tqdm
 from zfjax import files, nets, pixels
 from zfjax.analyses import robust_ascent
 from zfjax.atlas import site, sprites
+from zfjax.atlas.maxima import maxima_of
 from zfjax.atlas.measures import Measured
 from zfjax.atlas.options import Options
-from zfjax.atlas.scan import maxima_of
 from zfjax.data import Source
 from zfjax.features import full_batches
 from zfjax.nets import Net

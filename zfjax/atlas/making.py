@@ -17,9 +17,9 @@ import numpy as np
 
 from zfjax import files, nets, pixels
 from zfjax.atlas import drawing, measures, records, site, sprites
+from zfjax.atlas.maxima import Maxima, all_maxima
 from zfjax.atlas.measures import Measured
 from zfjax.atlas.options import Options
-from zfjax.atlas.scan import Maxima, scan
 from zfjax.data import ImageSet, Source, archives, sets
 from zfjax.errors import UserError
 from zfjax.nets import Net
@@ -193,7 +193,7 @@ def _build(
 
     page = site.Site(folder)
     key = f"{net.fingerprint} {of['fingerprint']}"
-    maxima = scan(
+    maxima = all_maxima(
         net,
         source,
         layers=layers,

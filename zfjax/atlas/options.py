@@ -1,4 +1,4 @@
-"""How an atlas is made."""
+"""The options of an atlas, and what each of them may be."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ from zfjax import nets, pixels
 from zfjax.analyses import occlusion, sanity
 from zfjax.atlas import measures, sprites
 from zfjax.atlas.drawing import Drawn
+from zfjax.atlas.maxima import Maxima
 from zfjax.atlas.measures import Measured
 from zfjax.atlas.options import Options
-from zfjax.atlas.scan import Maxima
 from zfjax.data import Source, name_of
 from zfjax.errors import UserError
 from zfjax.features import jitted

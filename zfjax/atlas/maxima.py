@@ -48,7 +48,7 @@ class _State(TypedDict):
     done: int  # images seen
 
 
-def scan(
+def all_maxima(
     net: Net,
     source: Source,
     *,
