@@ -10,7 +10,7 @@ What a file of weights does not say itself stands in a table: one of `zfjax.pret
 `zfjax.pretrained.ImportTable` in a Python module on the path. Nothing in the file is executed. Given an .npz with what
 the exporter's network read ("inputs", [B, C, H, W], as its first layer sees them) and handed on ("conv1" and so on,
 after ReLU, pool and norm), the two networks are compared layer by layer, and an import that differs is refused. Only
-with the "pictures" too (uint8 RGB [B, S, S, 3], whose centres became the inputs) are mean, std and channels compared.
+with the "pictures" too (uint8 RGB [B, H, W, 3], whose centres became the inputs) are mean, std and channels compared.
 Expected time: 10 s for the 61 million parameters of torchvision's AlexNet on two CPU cores. Expected result:
 differences of 1e-6 of the largest value. Writes <out>/checkpoints/0 and <out>/result.json.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.shell import command, results
+from experiments.shell.sizes import SizeFlag
 from zfjax import pretrained
 from zfjax.errors import command_line
 
@@ -32,6 +33,8 @@ COMMAND = "import_network"
 class Config(pretrained.Import):
     """Import a network into a run folder."""
 
+    picture_size: SizeFlag = 256
+    """Size of its pictures, pixels: a side, or HEIGHTxWIDTH."""
     out: Path | None = None
     """Run folder to write; by default runs/<name of the weights>."""
     overwrite: bool = False

@@ -219,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sha256", help="what the file's SHA-256 has to begin with")
     add("--class-names", type=Path, help="text file, a class in each line; by default ImageNet's 1000")
     add("--data", default="data", help="prepared set or folder of pictures that is looked at by default")
-    add("--picture-size", type=int, default=256, help="side of its pictures, pixels")
+    add("--picture-size", type=_size, default=256, help="side of its pictures, pixels, or HEIGHTxWIDTH")
     add("--outputs", type=Path, help=".npz of the exporter's inputs and outputs, to compare with")
     add("--out", type=Path, help="run folder to write; by default runs/NAME OF THE WEIGHTS")
     add("--overwrite", action="store_true", help="replace an import that is already there")

@@ -42,7 +42,7 @@ def layers_of(params: Params, layers: Sequence[str], *, architecture: Architectu
 def layers_of_pictures(
     params: Params, mean: np.ndarray, layers: Sequence[str], *, architecture: Architecture
 ) -> Partial:
-    """fn(pictures uint8 [B, S, S, 3]) -> {layer: features} of their centre crops; `mean` is float32 [S, S, 3]."""
+    """fn(pictures uint8 [B, H, W, C]) -> {layer: features} of their centre crops; `mean` is float32 [H, W, C]."""
     return Partial(_function_of_pictures(architecture), layers_of(params, layers, architecture=architecture), mean)
 
 

@@ -61,7 +61,7 @@ def scan_with(
     """`top_activations.scan` over all of `source`, going on from `path` where that fits, and saved there.
 
     Args:
-      fn, num_maps: pictures uint8 [B, S, S, 3] -> {layer: features}, of any network, and {layer: number of its maps}.
+      fn, num_maps: pictures uint8 [B, H, W, C] -> {layer: features}, of any network, and {layer: number of its maps}.
       source: what is looked through.
       path: .npz with the state, written every `save_every` seconds and at the end, by host 0.
       of: what the state belongs to besides layers and k: the fingerprints of network and set, and the split.

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import zfjax
 from zfjax import pretrained
 from zfjax.extras import MissingExtraError
 from zfjax.pretrained import weights
@@ -178,12 +179,41 @@ def test_exporter_arrays_come_channels_last(tmp_path):
     np.testing.assert_array_equal(found.outputs["conv1"], np.einsum("bchw->bhwc", maps))
     np.testing.assert_array_equal(found.outputs["fc"], maps[:, 0, 0])
     assert found.pictures is None
-    for pictures in (inputs, np.zeros((1, 9, 9, 3), "u1"), np.zeros((2, 9, 8, 3), "u1"), np.zeros((2, 9), "u1")):
+    wide = np.zeros((2, 9, 12, 3), np.uint8)
+    with_pictures = saved(tmp_path / "w.npz", {"inputs": inputs, "conv1": maps, "pictures": wide})
+    assert pretrained.read_exporter_run(with_pictures).pictures.shape == (2, 9, 12, 3)
+    for pictures in (inputs, np.zeros((1, 9, 9, 3), "u1"), np.zeros((2, 9, 8, 4), "u1"), np.zeros((2, 9), "u1")):
         arrays = {"inputs": inputs, "conv1": maps, "pictures": pictures}
-        with pytest.raises(ValueError, match=r"'pictures' of \w+ \(.*\): uint8 \[2, S, S, 3\] is needed"):
+        with pytest.raises(ValueError, match=r"'pictures' of \w+ \(.*\): uint8 \[2, H, W, 3\] is needed"):
             pretrained.read_exporter_run(saved(tmp_path / "w.npz", arrays))
     for arrays in ({"conv1": maps}, {"inputs": inputs}, {"inputs": maps[0], "conv1": maps}):
         with pytest.raises(ValueError, match=r"'inputs' of \[B, C, H, W\] and one array for each layer to compare"):
             pretrained.read_exporter_run(saved(tmp_path / "w.npz", arrays))
     with pytest.raises(ValueError, match=r"'conv1' of shape \(1, 3, 4, 5\): \[2, C, H, W\] or \[2, C\] is needed"):
         pretrained.read_exporter_run(saved(tmp_path / "w.npz", {"inputs": inputs, "conv1": maps[:1]}))
+
+
+def test_a_network_of_images_that_are_no_squares_is_read_as_its_exporter_flattened_it(tmp_path):
+    """Its dense layer reads rows x columns of each map in turn."""
+    layers = (zfjax.Conv("conv1", 4, kernel=3, stride=2), zfjax.Dense("fc2", 2, hidden=False))
+    table = pretrained.ImportTable(
+        zfjax.Architecture("wide", layers, image_size=(9, 13)), pretrained.by_prefix(conv1="a", fc2="b")
+    )
+    rng = np.random.default_rng(0)
+    shapes = {"a.weight": (4, 3, 3, 3), "a.bias": (4,), "b.weight": (2, 4 * 4 * 6), "b.bias": (2,)}
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    net = pretrained.from_file(saved(tmp_path / "w.npz", arrays), table)
+    images = np.asarray(net.preprocess(rng.integers(0, 256, (2, 11, 15, 3), np.uint8)))
+    logits, trace = zfjax.forward(net.params, images, architecture=net.architecture)
+    maps = np.asarray(trace["conv1"].features)
+    assert images.shape[1:] == (9, 13, 3) and maps.shape == (2, 4, 6, 4) and net.image_size == (9, 13)
+    theirs = maps.transpose(0, 3, 1, 2).reshape(2, -1) @ arrays["b.weight"].T + arrays["b.bias"]
+    np.testing.assert_allclose(logits, theirs, rtol=1e-4, atol=1e-3)
+
+
+def test_the_floor_rule_is_looked_at_along_both_sides():
+    layers = (zfjax.Conv("conv1", 4, kernel=1, after=(zfjax.Pool(),)), zfjax.Dense("fc2", 2, hidden=False))
+    names = pretrained.by_prefix(conv1="a", fc2="b")
+    pretrained.ImportTable(zfjax.Architecture("even", layers, image_size=(7, 9)), names, pools="floor")
+    with pytest.raises(zfjax.UserError, match="'conv1' pools its map of 8 to 3, the ceil rule to 4"):
+        pretrained.ImportTable(zfjax.Architecture("odd", layers, image_size=(7, 8)), names, pools="floor")

@@ -122,7 +122,7 @@ def project_and_cut(
 
     Args:
       net: any network.
-      source: the split that `top` was scanned from; its examples may say where the object is: "object", bool [S, S].
+      source: the split that `top` was scanned from; its examples may say where the object is: "object", bool [H, W].
       top, maps: the scan's result for the layer, and whole numbers [M].
       layer: where the maps stand.
       way: down to the pixels, as for `Net.project`.

@@ -17,7 +17,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        """The example at `index`: image uint8 [size, size, 3], label np.int32, index np.int32 (place in the split)."""
+        """The example at `index`: image uint8 [H, W, C], label np.int32, index np.int32 (place in the split)."""
         ...
 
 
@@ -55,7 +55,7 @@ class ImageSet:
       size: side of the stored pictures, or their (height, width), in pixels.
       class_names: dense label -> synset or folder name.
       train, validation: the splits; None where the set has no such split.
-      mean: float32 [size, size, 3], mean of the training pictures (the demo set: of 512); None without them.
+      mean: float32 [H, W, C], mean of the training pictures (the demo set: of 512); None without them.
       official_labels: dense label -> ImageNet's own index (0..999); None unless every class is one of ImageNet's.
       fingerprint: short hash of every stored picture and label, so it changes when the data do.
       left_out: what lies there and is no part of the set: {reason: {"count", "first": names}}.

@@ -1,4 +1,4 @@
-"""A set's square pictures in colours, as a network takes them that looks at others: grey, of another size, not square.
+"""A set's pictures in colours, as a network takes them that looks at others: grey, of another size, not square.
 
 They are brought there as photos are: the centre is cut out, resized, and its channels are converted; with it go the
 places of its parts and the mask of its object.

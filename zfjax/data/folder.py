@@ -75,7 +75,7 @@ def open_folder(
 
     Args:
       path: a folder with .jpg, .png and other pictures, at any depth, or one such file.
-      size: side of the square pictures that it yields, or their (height, width), pixels.
+      size: side of the pictures that it yields, or their (height, width), pixels.
       class_names: label -> name, of the net that will look at them.
       channels: 3 of colours, 1 of grey, or 4 with transparency.
       skip_bad: decode every picture once, and leave out, counted and named, those that cannot be.

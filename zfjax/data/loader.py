@@ -67,7 +67,7 @@ def train_batches(
       host, num_hosts: which of how many processes of the run this is.
       num_workers: processes that decode; 0 decodes on threads of this one.
     Returns:
-      Generator of image uint8 [B / num_hosts, S, S, 3], label int32 and index int32 [B / num_hosts]; closing or
+      Generator of image uint8 [B / num_hosts, H, W, C], label int32 and index int32 [B / num_hosts]; closing or
       dropping it ends the workers.
     Raises:
       UserError: where an argument is out of its range.
@@ -109,7 +109,7 @@ def eval_batches(
 
     Args: as for `train_batches`; `first_batch` leaves out the batches before it.
     Returns:
-      Generator of image uint8 [B / num_hosts, S, S, 3], label, index int32 and mask bool [B / num_hosts].
+      Generator of image uint8 [B / num_hosts, H, W, C], label, index int32 and mask bool [B / num_hosts].
     Raises:
       UserError: where an argument is out of its range.
 

@@ -147,14 +147,14 @@ def check_bytes(size: int) -> None:
 
 
 def encode(pixels: np.ndarray) -> bytes:
-    """`pixels` (uint8 [size, size, 3]) as JPEG bytes, the same bytes every time."""
+    """`pixels` (uint8 [H, W, 3]) as JPEG bytes, the same bytes every time."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
 
 
 def decode(jpeg: bytes) -> np.ndarray:
-    """The pixels, uint8 [size, size, 3], of bytes that `encode` made.
+    """The pixels, uint8 [H, W, 3], of bytes that `encode` made.
 
     By simplejpeg of the extra "train" where it is installed, in two thirds of Pillow's time; else by Pillow. Both are
     libjpeg-turbo with its exact transform, and give the same pixels.

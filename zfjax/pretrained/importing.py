@@ -16,9 +16,11 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 
 from zfjax import files, nets
+from zfjax.architecture import Size
 from zfjax.data.archives import official_synsets
 from zfjax.errors import UserError, check_name, naming
 from zfjax.features import layers_of
+from zfjax.pixels import size_of, size_words
 from zfjax.pretrained.parity_report import ParityRow, check_parity, exporter_parity, read_exporter_run
 from zfjax.pretrained.tables import TABLES, ImportedNet, ImportTable, as_images, from_file
 from zfjax.pretrained.torchvision_nets import TORCHVISION, TorchvisionNet, torchvision
@@ -44,8 +46,8 @@ class Import:
     """Text file with the name of a class in each line, in the order of the logits; by default ImageNet's 1000."""
     data: str = "data"
     """Prepared set, or folder of pictures, that is looked at by default."""
-    picture_size: int = 256
-    """Side of its pictures, pixels."""
+    picture_size: Size = 256
+    """Side of its pictures, or their (height, width), pixels."""
     outputs: Path | None = None
     """An .npz of the exporter's inputs and outputs, and better its pictures too, to compare with."""
 
@@ -72,9 +74,10 @@ def read_import(asked: Import) -> Imported:
     table = table_of(asked.table)
     names = _class_names(asked, table)
     net = from_file(asked.weights, table.with_classes(len(names)), **_chosen(asked))
-    size = max(net.architecture.image_shape[:2])
-    if asked.picture_size < size:
-        raise UserError(f"picture_size={asked.picture_size}: at least {size}, the side of the net's input, is needed")
+    least, channels = net.architecture.image_size, net.architecture.channels
+    if any(own < side for own, side in zip(size_of(asked.picture_size), size_of(least), strict=True)):
+        needed = "the side of the net's input" if isinstance(least, int) else "the size of the net's input"
+        raise UserError(f"picture_size={asked.picture_size}: at least {size_words(least)}, {needed}, is needed")
     rows = [] if asked.outputs is None else compared(net, asked.outputs, table)
     check_parity(rows)
     weights = _identity(asked.weights, net.params, net.notes)
@@ -82,7 +85,7 @@ def read_import(asked: Import) -> Imported:
     checkpoint = checkpoints.to_checkpoint(
         TrainState(np.zeros((), np.int32), net.params, make_optimizer(recipe).init(net.params)),
         architecture=net.architecture,
-        mean=np.broadcast_to(net.mean, (asked.picture_size, asked.picture_size, 3)).copy(),
+        mean=np.broadcast_to(net.mean, (*size_of(asked.picture_size), channels)).copy(),
         recipe=recipe,
         annealing=Annealing.start(recipe),
         settings={"data": asked.data, "class_names": list(names), "imported": weights},

@@ -39,7 +39,7 @@ class ParityRow(NamedTuple):
 class ExporterRun(NamedTuple):
     """What the exporter's network read and handed on."""
 
-    pictures: np.ndarray | None  # uint8 [B, S, S, C], RGB: the inputs are their centres, preprocessed
+    pictures: np.ndarray | None  # uint8 [B, H, W, C], RGB: the inputs are their centres, preprocessed
     inputs: np.ndarray  # [B, C, H, W], as its first layer reads them: normalised, its own order of colours
     outputs: dict[str, np.ndarray]  # {layer: [B, H, W, C] or [B, C]}, after ReLU, pool and norm
 
@@ -90,7 +90,7 @@ def exporter_parity(
       fn: images -> {layer: features}.
       exporter: from `read_exporter_run`.
       as_images: its inputs -> images as `fn` reads them.
-      preprocess: pictures uint8 [B, S, S, C], RGB -> images as `fn` reads them.
+      preprocess: pictures uint8 [B, H, W, C], RGB -> images as `fn` reads them.
     """
     read = as_images(exporter.inputs)
     if exporter.pictures is None:
@@ -131,7 +131,7 @@ def check_parity(rows: Sequence[ParityRow]) -> None:
 def read_exporter_run(path: Path) -> ExporterRun:
     """An .npz of the exporter: "inputs", and one array called as each layer to compare, in its own layout.
 
-    "pictures" may stand there too: uint8 [B, S, S, C], RGB, whose centres became the inputs. UserError for an array
+    "pictures" may stand there too: uint8 [B, H, W, C], RGB, whose centres became the inputs. UserError for an array
     that is not [B, C, H, W] (or, of a dense layer, [B, C]), or inputs or layers missing.
     """
     arrays = read_arrays(path)
@@ -144,11 +144,10 @@ def read_exporter_run(path: Path) -> ExporterRun:
                 f"{path}: {layer!r} of shape {array.shape}: [{len(inputs)}, C, H, W] or [{len(inputs)}, C] is needed"
             )
     if pictures is not None:
-        side = pictures.shape[1] if pictures.ndim == 4 else "S"
-        expected = (len(inputs), side, side, inputs.shape[1])
-        if pictures.dtype != np.uint8 or pictures.shape != expected:
+        fits = pictures.ndim == 4 and (len(pictures), pictures.shape[3]) == (len(inputs), inputs.shape[1])
+        if pictures.dtype != np.uint8 or not fits:
             raise UserError(
-                f"{path}: 'pictures' of {pictures.dtype} {pictures.shape}: uint8 [{len(inputs)}, S, S, "
+                f"{path}: 'pictures' of {pictures.dtype} {pictures.shape}: uint8 [{len(inputs)}, H, W, "
                 f"{inputs.shape[1]}] is needed"
             )
     outputs = {name: np.moveaxis(array, 1, 3) if array.ndim == 4 else array for name, array in arrays.items()}

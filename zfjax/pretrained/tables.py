@@ -110,9 +110,9 @@ class ImportedNet(OfTable):
         return digest(dict(self.params))
 
     def preprocess(self, pictures: np.ndarray) -> np.ndarray:
-        """Square pictures, uint8 [B, S, S, 3], as images: their centre, minus the mean.
+        """Pictures, uint8 [B, H, W, C], as images: their centre, minus the mean.
 
-        -> float32 [B, image_size, image_size, 3]; UserError for pictures smaller than the images.
+        -> float32 [B, *image_size, C]; UserError for pictures smaller than the images.
         """
         mean = np.broadcast_to(self.mean, pictures.shape[1:])
         return np.asarray(center_crop(jnp.asarray(pictures), jnp.asarray(mean), self.architecture.image_size))
@@ -224,13 +224,13 @@ def _check_floor(layer: Layer, architecture: Architecture) -> None:
     """UserError where the floor rule counts other windows than ours: that network is none of ours."""
     if not isinstance(layer, Conv) or layer.pool is None:
         return
-    side = architecture.sizes()[layer.name].filtered[0]
-    floor, ceil = (side - layer.pool.size) // layer.pool.stride + 1, pooled_size(side, layer.pool)
-    if floor != ceil:
-        raise UserError(
-            f"pools='floor': layer {layer.name!r} pools its map of {side} to {floor}, the ceil rule to {ceil}; "
-            "only where both agree can the network be imported"
-        )
+    for side in architecture.sizes()[layer.name].filtered[:2]:
+        floor, ceil = (side - layer.pool.size) // layer.pool.stride + 1, pooled_size(side, layer.pool)
+        if floor != ceil:
+            raise UserError(
+                f"pools='floor': layer {layer.name!r} pools its map of {side} to {floor}, the ceil rule to {ceil}; "
+                "only where both agree can the network be imported"
+            )
 
 
 def _is_one_of(*values: str) -> FieldRule:

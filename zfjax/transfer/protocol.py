@@ -192,10 +192,10 @@ def features_of(
     """The features of pictures, or of their centre crops, batch by batch, in one pass for all layers.
 
     Args:
-      fn: images [b, size, size, 3] -> {name: features [b, ...]}, such as `features.layers_of` makes; without a mean
+      fn: images [b, H, W, C] -> {name: features [b, ...]}, such as `features.layers_of` makes; without a mean
         and a size, a function of the pictures themselves, such as `nets.features_of_pictures` makes.
-      batches: {"image": uint8 [b, S, S, 3], "mask": bool [b]}, False for rows that only fill the batch.
-      mean: float32 [S, S, 3].
+      batches: {"image": uint8 [b, H, W, C], "mask": bool [b]}, False for rows that only fill the batch.
+      mean: float32 [H, W, C].
       size: side of the crop, or its (height, width), pixels.
     Yields:
       {name: float32 [rows of the mask, features]}, maps flattened.
@@ -218,7 +218,7 @@ def thumbnails(pictures: jax.Array) -> jax.Array:
 
     Resized to 32 x 32, each colour's mean subtracted, all divided by the norm; brightness, contrast and a cast of
     colour so drop out (with one mean for all colours any two blue pictures look alike). A picture of one colour gives
-    zeros. uint8 [B, S, S, 3] -> float32 [B, 3072]
+    zeros. uint8 [B, H, W, 3] -> float32 [B, 3072]
     """
     shape = (pictures.shape[0], THUMBNAIL, THUMBNAIL, 3)
     small = jax.image.resize(pictures.astype(jnp.float32), shape, "linear")
@@ -233,7 +233,7 @@ def highest_correlations(tested: Iterable[np.ndarray], trained: Iterable[np.ndar
     The tested pictures are held as thumbnails, 12 kB each; the training pictures pass by.
 
     Args:
-      tested, trained: batches of pictures, uint8 [b, S, S, 3]; the two may differ in size.
+      tested, trained: batches of pictures, uint8 [b, H, W, 3]; the two may differ in size.
     Returns:
       float32 [tested pictures], -1 to 1; -1 where nothing was trained on.
 
