@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.report.render import Cell, Table
+from experiments.report.statistics import interval
 from experiments.report.tables import ErrorShares, Evaluation
 from experiments.report.transfer import Voc
 from experiments.report.verdicts import Result, checkpoints_of
@@ -197,12 +198,13 @@ Numbers = tuple[tuple[str, ...], list[tuple[str, ...]]]  # heads, rows
 
 
 def errors(result: Evaluation) -> Numbers:
-    """Table 2: top-1 and top-5 error of each network, of all together, and the paper's."""
+    """Table 2: top-1 and top-5 error of each network, of all together, with 95 % intervals, and the paper's."""
     known = [(f"{one['name']} ({run_name(one['checkpoint'])})", one["error"]) for one in result["members"]]
     if len(known) > 1 and "error" in result:
         known.append((f"the average of all {len(known)}", result["error"]))
+    num = result["num_images"]
     rows: list[tuple[str, ...]] = [
-        (name, *_percent(error["center"]), *_percent(error.get("ten"))) for name, error in known
+        (name, *_percent(error["center"], num), *_percent(error.get("ten"), num)) for name, error in known
     ]
     rows += [
         (f"paper: {name}", "", "", f"{top1:.1f}", f"{top5:.1f}")
@@ -211,8 +213,13 @@ def errors(result: Evaluation) -> Numbers:
     return ("error (%)", "centre, top-1", "centre, top-5", "ten crops, top-1", "ten crops, top-5"), rows
 
 
-def _percent(error: ErrorShares | None) -> tuple[str, str]:
-    return ("", "") if error is None else (f"{100 * error['top1']:.1f}", f"{100 * error['top5']:.1f}")
+def _percent(error: ErrorShares | None, num: int) -> tuple[str, str]:
+    return ("", "") if error is None else (_with_interval(error["top1"], num), _with_interval(error["top5"], num))
+
+
+def _with_interval(share: float, num: int) -> str:
+    low, high = interval(share, num)
+    return f"{100 * share:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def precisions(result: Voc) -> Numbers:

@@ -156,7 +156,10 @@ def test_a_result_without_a_picture_shows_its_numbers(results):
     make(results)
     text = pages(results)[1]
     assert "zfnet (a), alexnet (b); imagenet, 500 images of 10 classes" in text  # every member
-    assert "| the average of all 2 | 30.0 | 10.0 | 30.0 | 10.0 |" in text and "paper: 1 net |  |  | 40.7" in text
+    assert (
+        "| the average of all 2 | 30.0 (26.1 to 34.2) | 10.0 (7.7 to 12.9) | 30.0 (" in text
+        and "paper: 1 net |  |  | 40.7" in text
+    )
     assert "| cat | 51.5 |" in text and "| dog | - |" in text and "## Of my own" in text
     assert "| score, of units | 0.25 |" in text and "score, sure" not in text
 
