@@ -266,14 +266,19 @@ def layers_strip(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *
     left = NAMES
     if first:
         canvas.write(figure, "image", left=left, top=0, kind="heading")
-        _draw_block(figure, _layer_block(result, None, left, middle), colour=IMAGE, label=_sides(result["image_size"]))
+        _draw_block(
+            figure,
+            _layer_block(result, None, left=left, middle=middle),
+            colour=IMAGE,
+            label=_sides(result["image_size"]),
+        )
         left += COLUMN
     for row, of_row in zip(rows, words, strict=True):
         for n, (kind, line) in enumerate(heading(row["layer"])):
             canvas.write(figure, line, left=left, top=n * LINE, kind=kind)
         shape, is_dense = row["output"], len(row["output"]) == 1
         label = f"{shape[0]:,}" if is_dense else _sides(shape[:2])
-        block = _layer_block(result, shape, left, middle)
+        block = _layer_block(result, shape, left=left, middle=middle)
         _draw_block(figure, block, colour=DENSE if is_dense else POOLED, label=label)
         for top, text in zip(tops, of_row, strict=False):
             _lines(figure, "\n".join(text), left=left, top=top)
@@ -317,7 +322,7 @@ def _seen(row: Mapping[str, Any], image_size: Size) -> str:
     return _sees(field, image_size)
 
 
-def _layer_block(result: Mapping[str, Any], shape: Sequence[int] | None, left: float, middle: float) -> Block:
+def _layer_block(result: Mapping[str, Any], shape: Sequence[int] | None, *, left: float, middle: float) -> Block:
     """The block of a layer of this shape, or of the image: roots of rows, columns and maps, so that the largest fit."""
     image = (*size_of(result["image_size"]), 3)
     maps = [image, *(row["output"] for row in result["layers"] if len(row["output"]) == 3)]

@@ -80,7 +80,9 @@ def _there_and_back(
     name = "filters" if kernel.ndim == 4 else "product"
     above = jnp.ones_like(fn(maps, kernel))
 
-    def gradient(number: int, maps: jax.Array, kernel: jax.Array, above: jax.Array) -> jax.Array:
+    def gradient(  # noqa: PLR0917  an operation is a function and the tuple of its arguments
+        number: int, maps: jax.Array, kernel: jax.Array, above: jax.Array
+    ) -> jax.Array:
         of = (lambda x: fn(x, kernel)) if number == 0 else (lambda w: fn(maps, w))
         gradients: jax.Array = jax.linear_transpose(of, (maps, kernel)[number])(above)[0]
         return gradients

@@ -449,13 +449,13 @@ def in_type_of(image: np.ndarray, fill: Any, *, name: str = "fill") -> np.ndarra
 
 
 @compiled
-def _answer(
+def _answer(  # noqa: PLR0917  its arguments are made, kept and handed on as one tuple
     fn: Partial, then: Partial, image: jax.Array, fill: jax.Array, square: jax.Array, corners: jax.Array
 ) -> Any:
     return then(fn(occlude(image, corners, square=square, fill=fill)))
 
 
-def _of_parts(
+def _of_parts(  # noqa: PLR0917  likewise
     fn: Partial, then: Partial, image: jax.Array, fill: jax.Array, corners: jax.Array, *, square: tuple[int, int]
 ) -> Any:
     """`_answer` of a function that `features.layers_of` made, for one size of the square."""

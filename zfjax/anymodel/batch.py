@@ -70,7 +70,7 @@ class Batch(NamedTuple):
 def follow_batch(graph: Graph) -> Batch:
     """Follow axis 0 of the program's first argument to its results; what those do not need mixes nothing."""
     (images, *_) = graph.inputs
-    return _follow(graph, {images: _start(images)}, math.prod(images.aval.shape[:1]), lambda node: {})
+    return _follow(graph, {images: _start(images)}, size=math.prod(images.aval.shape[:1]), starts=lambda node: {})
 
 
 def follow_channels(graph: Graph) -> Batch:
@@ -83,11 +83,11 @@ def follow_channels(graph: Graph) -> Batch:
         shape = _shape(maps)
         return {maps: Images(tuple(_axis(Factor(n, axis == channels)) for axis, n in enumerate(shape)))}
 
-    return _follow(graph, {}, math.inf, starts)
+    return _follow(graph, {}, size=math.inf, starts=starts)
 
 
 def _follow(
-    graph: Graph, states: dict[Value, State], size: float, starts: Callable[[Node], dict[Value, State]]
+    graph: Graph, states: dict[Value, State], *, size: float, starts: Callable[[Node], dict[Value, State]]
 ) -> Batch:
     wanted = reached(graph.outputs, made_of)
     mixes: list[Mix] = []
@@ -528,7 +528,7 @@ def _following(ends: Sequence[Axis]) -> Axis | None:
 def _split(node: Node, state: Images) -> Any:
     along, start, parts = node.params["axis"], 0, []
     for size in node.params["sizes"]:
-        part = _sliced(state.axes[along], start, start + size, 1)
+        part = _sliced(state.axes[along], start=start, limit=start + size, stride=1)
         parts.append(_rebuilt(state, (*state.axes[:along], part, *state.axes[along + 1 :])))
         start += size
     return parts
@@ -556,7 +556,7 @@ def _other(state: Images) -> Images:
 def _unstack(node: Node, state: Images) -> Any:
     along = node.params["axis"]
     size, rest = _size(state.axes[along]), (*state.axes[:along], *state.axes[along + 1 :])
-    parts = [_sliced(state.axes[along], k, k + 1, 1) for k in range(size)]
+    parts = [_sliced(state.axes[along], start=k, limit=k + 1, stride=1) for k in range(size)]
     return [_rebuilt(_without(state, [part]), rest) for part in parts]
 
 
@@ -635,7 +635,7 @@ def _gather(node: Node, inputs: Sequence[State]) -> Any:
             elif axis in kept and sizes[axis] == shape[axis]:
                 axes[numbers.offset_dims[kept.index(axis)]] = factors
             else:
-                along = _counted_along(indices, list(numbers.start_index_map), axis, shape[axis])
+                along = _counted_along(indices, list(numbers.start_index_map), axis=axis, size=shape[axis])
                 if along is None or axis in kept:
                     raise _Mixes("reads images at places of its own")
                 axes[outside[along]] = factors
@@ -660,7 +660,8 @@ def _scatter(node: Node, inputs: Sequence[State]) -> Any:
         targets = [
             target
             for target in numbers.inserted_window_dims
-            if _counted_along(indices, list(numbers.scatter_dims_to_operand_dims), target, shape[target]) == place
+            if _counted_along(indices, list(numbers.scatter_dims_to_operand_dims), axis=target, size=shape[target])
+            == place
         ]
         into |= {axis: pairs[place]} if place in pairs else {axis: targets[0]} if targets else {}
 
@@ -680,7 +681,7 @@ def _scatter(node: Node, inputs: Sequence[State]) -> Any:
     return _joint([inputs[0], read, written(inputs[2], enumerate(range(len(given))))]) or Lost()
 
 
-def _counted_along(indices: Value, components: list[int], axis: int, size: int) -> int | None:
+def _counted_along(indices: Value, components: list[int], *, axis: int, size: int) -> int | None:
     """The axis of the indices along which they count 0, 1, 2, ... for an axis of the operand, as arange(B) does."""
     if axis not in components:
         return None

@@ -300,13 +300,14 @@ def _run_inner(eqn: core.JaxprEqn, operands: list[Any], *, change: Inner, backwa
     plans = (*change.plans, *((),) * (len(programs) - len(change.plans)))
     options = tuple(kind.options(eqn).items())
     rebuild = compiled if kind.compiled else _rebuilt
-    run = rebuild(kind.frame, tuple(p.jaxpr for p in programs), plans, backward, options)
+    run = rebuild(kind.frame, tuple(p.jaxpr for p in programs), plans=plans, backward=backward, options=options)
     return run([list(p.consts) for p in programs], operands)
 
 
 def _rebuilt(
     frame: Callable[..., Sequence[Any]],
     programs: Sequence[core.Jaxpr],
+    *,
     plans: Sequence[Plan],
     backward: Backward | None,
     options: Sequence[tuple[str, Any]],
@@ -338,6 +339,7 @@ class _Compiled:
         self,
         frame: Callable[..., Sequence[Any]],
         programs: Sequence[core.Jaxpr],
+        *,
         plans: Sequence[Plan],
         backward: Backward | None,
         options: Sequence[tuple[str, Any]],
@@ -347,7 +349,7 @@ class _Compiled:
         if key not in calls:
             while len(calls) >= _RULES_OF_ONE:
                 calls.pop(next(iter(calls)))
-            calls[key] = jax.jit(_rebuilt(frame, programs, plans, backward, options))
+            calls[key] = jax.jit(_rebuilt(frame, programs, plans=plans, backward=backward, options=options))
         return calls[key]
 
 

@@ -57,10 +57,10 @@ def has_window_within(node: Node, flow: Flow) -> bool:
     value = node.inputs[0]
     if is_joined(value, axes, flow, borders=False):
         return False
-    return all(_is_free_along(axis, value, params, flow) for axis in axes)
+    return all(_is_free_along(axis, value, params=params, flow=flow) for axis in axes)
 
 
-def _is_free_along(axis: int, value: Value, params: dict[str, Any], flow: Flow) -> bool:
+def _is_free_along(axis: int, value: Value, *, params: dict[str, Any], flow: Flow) -> bool:
     places = _border(value, axis, flow)
     if places is None:
         return False
@@ -122,7 +122,9 @@ def _concatenated(node: Node, axis: int, flow: Flow) -> np.ndarray | None:
 
 def _written(node: Node, axis: int, flow: Flow) -> np.ndarray | None:
     start = constant_of(node.inputs[2 + axis])
-    return None if start is None else _overwritten(node.inputs[0], node.inputs[1], int(start), axis, flow)
+    return (
+        None if start is None else _overwritten(node.inputs[0], node.inputs[1], start=int(start), axis=axis, flow=flow)
+    )
 
 
 def _scattered(node: Node, axis: int, flow: Flow) -> np.ndarray | None:
@@ -131,10 +133,10 @@ def _scattered(node: Node, axis: int, flow: Flow) -> np.ndarray | None:
     if indices is None or indices.ndim != 1 or numbers.inserted_window_dims or numbers.operand_batching_dims:
         return None
     starts = dict(zip(numbers.scatter_dims_to_operand_dims, indices.tolist(), strict=True))
-    return _overwritten(node.inputs[0], node.inputs[2], starts.get(axis, 0), axis, flow)
+    return _overwritten(node.inputs[0], node.inputs[2], start=starts.get(axis, 0), axis=axis, flow=flow)
 
 
-def _overwritten(value: Value, block: Value, start: int, axis: int, flow: Flow) -> np.ndarray | None:
+def _overwritten(value: Value, block: Value, *, start: int, axis: int, flow: Flow) -> np.ndarray | None:
     places, update = _border(value, axis, flow), _border(block, axis, flow)
     if places is None or update is None:
         return None
@@ -217,7 +219,9 @@ def is_joined(value: Value, axes: Axes, flow: Flow, *, summed: bool = False, bor
             joined = flow.joined[key]
             continue
         flow.joined[key] = False  # where it is asked on the way
-        joined = _is_stack(value.maker, axes, flow) if summed else _is_join(value.maker, axes, flow, borders)
+        joined = (
+            _is_stack(value.maker, axes, flow) if summed else _is_join(value.maker, axes, flow=flow, borders=borders)
+        )
         flow.joined[key] = joined
         followed.append(key)
         if not joined and _is_followed(value.maker):
@@ -256,7 +260,7 @@ def _axes_below(node: Node, axes: Axes) -> Axes:
     return None
 
 
-def _is_join(node: Node, axes: Axes, flow: Flow, borders: bool) -> bool:
+def _is_join(node: Node, axes: Axes, *, flow: Flow, borders: bool) -> bool:
     if node.name in _JOINED_ALONG:
         along = {node.params[_JOINED_ALONG[node.name]]}
         read = node.inputs

@@ -60,12 +60,12 @@ def is_of_squares(value: Value, kinds: Kinds) -> bool:
     return kinds.get(value, "feature") not in _NORMALISED
 
 
-def is_guard(node: Node, operand: int, flow: Flow, kinds: Kinds) -> bool:
+def is_guard(node: Node, operand: int, *, flow: Flow, kinds: Kinds) -> bool:
     """What the node bounds is a norm's variance or length for certain."""
     return kinds.get(node.inputs[operand]) in _GUARDED and _ends_in_norms(node.outputs[0], flow, kinds)
 
 
-def is_bounded_scale(node: Node, operand: int, flow: Flow, kinds: Kinds) -> bool:
+def is_bounded_scale(node: Node, operand: int, *, flow: Flow, kinds: Kinds) -> bool:
     """What the node bounds is what a norm's features are multiplied with, as in h * min(1, c / norm(h))."""
     return kinds.get(node.inputs[operand]) == "scale" and _ends_in_norms(node.outputs[0], flow, kinds)
 

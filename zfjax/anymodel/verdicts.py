@@ -209,7 +209,7 @@ def _rectifier(node: Node, facts: Facts) -> Verdict | None:
         return None
     beneath = not bounds_the_input(node.inputs[operand], node.outputs[0], facts.layers)
     if not any(call.by_jax and call.name in JAX_RECTIFIERS for call in node.calls):
-        if is_guard(node, operand, facts.flow, facts.kinds):
+        if is_guard(node, operand, flow=facts.flow, kinds=facts.kinds):
             return _GUARD
         if beneath and (is_of_squares(node.inputs[operand], facts.kinds) or is_under_root(node.outputs[0], facts.flow)):
             return _AMBIGUOUS
@@ -318,7 +318,7 @@ def _max(node: Node, facts: Facts) -> Verdict | None:
 def _is_of_norm(node: Node, operand: int, facts: Facts) -> bool:
     """What is bounded is a norm's variance or length, or the scale that it makes."""
     flow, kinds = facts.flow, facts.kinds
-    return is_guard(node, operand, flow, kinds) or is_bounded_scale(node, operand, flow, kinds)
+    return is_guard(node, operand, flow=flow, kinds=kinds) or is_bounded_scale(node, operand, flow=flow, kinds=kinds)
 
 
 def _min(node: Node, facts: Facts) -> Verdict | None:

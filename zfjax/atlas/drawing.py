@@ -49,7 +49,7 @@ def draw_all(
 ) -> dict[str, Drawn]:
     """Draw the sheets of all units and the whole images, some units at a time; what is there already stays."""
 
-    def draw(number: int, layer: str, channels: np.ndarray, part: Measured) -> Drawn:
+    def draw(number: int, *, layer: str, channels: np.ndarray, part: Measured) -> Drawn:
         return _draw_block(
             net, source, page, number=number, layer=layer, channels=channels, part=part, options=options, key=key
         )
@@ -61,14 +61,14 @@ def draw_all(
 
 
 def _in_blocks(
-    draw: Callable[[int, str, np.ndarray, Measured], Drawn],
+    draw: Callable[..., Drawn],
     measured: Mapping[str, Measured],
     *,
     at_once: int = AT_ONCE,
     called: str,
     progress: bool,
 ) -> dict[str, Drawn]:
-    """draw(number of the layer, layer, channels, what was measured of them) of some units at a time, put together."""
+    """draw(number of the layer, layer=, channels=, part= of what was measured) of some units at once, put together."""
     total = sum(len(of.strength) for of in measured.values())
     drawn: dict[str, Drawn] = {}
     with tqdm(total=total, unit=" units", desc=called, disable=not progress) as bar:
@@ -76,7 +76,8 @@ def _in_blocks(
             parts = []
             for start in range(0, len(of_layer.strength), at_once):
                 channels = np.arange(start, min(start + at_once, len(of_layer.strength)))
-                parts.append(draw(number, layer, channels, part_of(of_layer, slice(start, start + at_once))))
+                part = part_of(of_layer, slice(start, start + at_once))
+                parts.append(draw(number, layer=layer, channels=channels, part=part))
                 bar.update(len(channels))
             drawn[layer] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return drawn
@@ -148,7 +149,7 @@ def draw_epochs(
     """
     fingerprints = [net.fingerprint for net in epochs.values()]
 
-    def draw(number: int, layer: str, channels: np.ndarray, part: Measured) -> Drawn:
+    def draw(number: int, *, layer: str, channels: np.ndarray, part: Measured) -> Drawn:
         images = part.images[:, 0]
         belongs = json.dumps([key, layer, channels.tolist(), images.tolist(), fingerprints])
         notes = page.folder / "scan" / f"epochs-{number}-{channels[0]}.npz"
@@ -179,7 +180,7 @@ def draw_ascents(
     """
     colours = robust_ascent.colours_of(source)
 
-    def draw(number: int, layer: str, channels: np.ndarray, part: Measured) -> Drawn:
+    def draw(number: int, *, layer: str, channels: np.ndarray, part: Measured) -> Drawn:
         alive = channels[part.strength > 0]
         belongs = json.dumps([key, layer, channels.tolist(), alive.tolist(), options.ascent])
         notes = page.folder / "scan" / f"ascent-{number}-{channels[0]}.npz"

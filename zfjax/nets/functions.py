@@ -242,8 +242,8 @@ class FunctionNet:
                 images[n, y : y + size[0], x : x + size[1]]
                 for n, (y, x) in zip(places["image"][rows], corners[rows], strict=True)
             ]
-            some = [places["channel"][rows], *place[rows].T]
-            drawn, starts[rows] = step(self.params, np.stack(fed), *some, seed == "one")
+            some = {"channel": places["channel"][rows], "place": place[rows]}
+            drawn, starts[rows] = step(self.params, np.stack(fed), **some, from_one=seed == "one")
             for way, sheet in pictures.items():
                 for n, picture, (y, x) in zip(rows, np.asarray(drawn[way]), corners[rows], strict=True):
                     sheet[n, y : y + size[0], x : x + size[1]] = picture
@@ -308,8 +308,8 @@ class FunctionNet:
         is_dense = len(self.shapes[layer]) == 1
 
         @jax.jit
-        def projected(params: Any, images: Any, channel: Any, row: Any, column: Any, from_one: Any) -> Any:
-            unit = Unit(channel, None if is_dense else (row, column))
+        def projected(params: Any, images: Any, *, channel: Any, place: Any, from_one: Any) -> Any:
+            unit = Unit(channel, None if is_dense else tuple(place.T))
             pictures = {}
             for way in ways:  # XLA sees that all go up alike
                 pictures[way], top = projected_from(

@@ -187,7 +187,7 @@ Event = Stepped | Saved | EpochDone | Halted | Finished
 class Diverged(DivergedError):
     """The loss or the gradient of a step is not finite."""
 
-    def __init__(self, quantity: str, value: float, step: int, saved_steps: list[int]):
+    def __init__(self, quantity: str, value: float, *, step: int, saved_steps: list[int]):
         super().__init__(f"{quantity}={value} at step {step}: training diverged")
         self.quantity, self.value, self.step = quantity, value, step
         self.saved_steps = saved_steps  # steps of the checkpoints that stay
@@ -324,7 +324,7 @@ class _Loop:
         for quantity, value in (("loss", float(metrics.loss)), ("gradient norm", float(metrics.gradient_norm))):
             if not math.isfinite(value):
                 saved_steps = [] if self._checkpoints is None else self._checkpoints.steps()
-                raise Diverged(quantity, value, step, saved_steps)
+                raise Diverged(quantity, value, step=step, saved_steps=saved_steps)
         self._totals = self._totals.add(metrics)
         num_images = int(metrics.count)
         self._images += num_images

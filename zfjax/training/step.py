@@ -204,7 +204,7 @@ def make_train_step(
     optimizer = make_optimizer(recipe)
 
     def loss_of(
-        params: Params, images: jax.Array, labels: jax.Array, dropout_keys: jax.Array
+        params: Params, images: jax.Array, *, labels: jax.Array, dropout_keys: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         dtype = jnp.dtype(recipe.compute_dtype)
         logits, _ = forward(params, images, architecture=architecture, dropout_key=dropout_keys, compute_dtype=dtype)
@@ -220,7 +220,7 @@ def make_train_step(
             batch["image"], jnp.asarray(mean), crop_keys, size=architecture.image_size, crops=recipe.crops
         )
         gradient_of = jax.grad(loss_of, has_aux=True)
-        gradient, (loss, correct) = gradient_of(state.params, images, batch["label"], dropout_keys)
+        gradient, (loss, correct) = gradient_of(state.params, images, labels=batch["label"], dropout_keys=dropout_keys)
         gradient = lax.psum(gradient, AXIS)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
