@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -63,7 +64,7 @@ def train(run: Run, progress: Progress, *, stop: StopRequest, folder: Path) -> d
                         bar.set_description(f"epoch {event.epoch + 1}/{run.recipe.num_epochs}")
                 elif isinstance(event, Halted):
                     message = f"stopped; saved after step {event.step}; go on with: {resume_command(folder)}"
-                    raise Stopped(message, stop.signal_number)
+                    raise Stopped(message, stop.signal_number or signal.SIGTERM)  # none: another host was asked
         except loop.Diverged as error:
             lower, stay = "with a lower --learning-rate", error.saved_steps
             advice = f"the checkpoints of steps {stay} stay: go on from the last good one {lower}"

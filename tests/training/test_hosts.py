@@ -91,7 +91,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(folders
     said = (folders / "stop of two").read_text()
     ends = [line.split("; go on with: ") for line in said.splitlines() if line.startswith("stopped; saved after step")]
     assert len(ends) == 2 and ends[0] == ends[1], said
-    assert "status 143" in said and "Traceback" not in said, said
+    assert said.count("status 143") == 2 and "Traceback" not in said, said
 
 
 def test_two_processes_write_what_one_reads(folders):
