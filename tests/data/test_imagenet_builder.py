@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import offspring
 import pytest
+from tensorflow_datasets.core.utils import gcs_utils
 from tiny_photos import NUMBERS, SIZE, SYNSETS, TRAIN, VAL, photo, prepare, tar_of, write_folders, write_tars
 
 from experiments import prepare_imagenet
@@ -46,6 +48,15 @@ def test_undecodable_file_stops_with_its_name(tmp_path):
     with pytest.raises(ValueError, match=r"train photo n01440764/n01440764_9.JPEG in .*train.tar: no readable picture"):
         prepare(write_tars(tmp_path / "source", train=bad), tmp_path / "data")
     assert nothing_is_left(tmp_path / "data")
+
+
+def test_a_preparation_asks_nobody_and_leaves_no_temporary_files(tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(gcs_utils, "gcs_dataset_info_files", lambda name: pytest.fail(f"Google was asked for {name}"))
+    prepare(write_tars(tmp_path / "source"), tmp_path / "data")
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])

@@ -100,6 +100,16 @@ def _check_name(photo: AnyPhoto) -> None:
             raise UserError(f"{where}: the name is not UTF-8; rename it, or all by convmv -t utf8")
 
 
+class _OwnInfo(tfds.core.DatasetInfo):
+    """What is known of a set that is prepared here: TFDS would ask Google's storage for one of its name.
+
+    It would also leave an empty folder in the system's place for temporary files each time.
+    """
+
+    def initialize_from_bucket(self) -> None:
+        """Nothing: nobody is asked."""
+
+
 class Imagenet(tfds.core.GeneratorBasedBuilder):
     """ImageNet as JPEGs of one size, with the training split's mean beside it; one configuration per size.
 
@@ -117,7 +127,7 @@ class Imagenet(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         (height, width), features = size_of(self._plan.size), tfds.features
-        return tfds.core.DatasetInfo(
+        return _OwnInfo(
             builder=self,
             description=f"{_RESIZED[height == width].format(height=height, width=width)} (Zeiler & Fergus 2013).",
             features=features.FeaturesDict(
