@@ -29,7 +29,9 @@ minutes on two CPU cores. Figures are medians over rounds, as "images_per_second
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
+import gc
 import itertools
 import json
 import resource
@@ -357,7 +359,8 @@ def scan(
                 {
                     "times_the_rate_of_forward": round(statistics.median(ratios), 3),
                     "num_images": images,
-                    "resident_mb": memory,
+                    "resident_mb": {count: held for count, (held, _) in memory.items()},
+                    "resident_mb_of_use": {count: used for count, (_, used) in memory.items()},
                     "num_workers": num_workers,
                     "data": photos.name,
                 }
@@ -373,15 +376,21 @@ def scan(
 
 def timed_scan(
     workload: Workload, source: Source, *, mean: np.ndarray, images: int, num_workers: int
-) -> tuple[dict[str, list[float]], dict[str, float | None]]:
-    """Seconds of a step of each engine, by rounds in turns, and the megabytes held after so many images."""
+) -> tuple[dict[str, list[float]], dict[str, tuple[float | None, float | None]]]:
+    """Seconds of a step of each engine, by rounds in turns, and the megabytes held after so many images.
+
+    These are what the process has of the system, and what of that is in use: the rest was freed before, and the C
+    library gives it back or not as it likes. Both after a tenth of the images, and after all.
+    """
     architecture, params, noise = network_of(workload)
     fn = features.layers_of_pictures(params, mean, architecture.layer_names, architecture=architecture)
     state = top_activations.init({layer: of.output[-1] for layer, of in architecture.sizes().items()}, k=UNITS)
     engine = forward_pass(architecture, params, noise, compute_dtype=workload.compute_dtype)
     in_round = workload.batch_size * workload.steps
     seconds: dict[str, list[float]] = {"zfjax": [], "zfjax forward": []}
-    memory: dict[str, float | None] = {}
+    num_rounds = -(-images // in_round)
+    looked_at = {-(-num_rounds // 10) * in_round, num_rounds * in_round}  # images, by when memory is looked at
+    memory: dict[str, tuple[float | None, float | None]] = {}
     for first in range(-in_round, images, in_round):  # the first round compiles
         photos = Repeated(source, range(max(first, 0), max(first, 0) + in_round))
         began = time.perf_counter()
@@ -393,9 +402,9 @@ def timed_scan(
             state = scanned
             seconds["zfjax"].append(taken / workload.steps)
             seconds["zfjax forward"].append(bare / workload.steps)
-            memory[str(first + in_round)] = resident_mb()
-    tenth = next(count for count in memory if int(count) >= len(memory) * in_round / 10)
-    return seconds, {count: memory[count] for count in dict.fromkeys([tenth, str(len(memory) * in_round)])}
+            if first + in_round in looked_at:
+                memory[str(first + in_round)] = (resident_mb(), resident_mb_of_use())
+    return seconds, memory
 
 
 class Repeated:
@@ -419,6 +428,16 @@ def resident_mb() -> float | None:
     except OSError:
         return None
     return round(pages * resource.getpagesize() / 1e6, 1)
+
+
+def resident_mb_of_use() -> float | None:
+    """Likewise, once the C library has given back what is free; None where it is not glibc, which can be asked to."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        return None
+    return resident_mb()
 
 
 # What JAX tells of a program on its way to the first run, by the event that tells it

@@ -211,6 +211,7 @@ def test_benchmark_of_the_scan_looks_through_photos_again_and_says_what_it_holds
     assert (found["name"], found["engine"], forward["engine"]) == ("scan", "zfjax", "zfjax forward")
     assert found["images_per_second"] == pytest.approx(4 / found["seconds_per_step"]["median"], rel=0.01)
     assert list(found["resident_mb"]) == ["8", "24"] and min(found["resident_mb"].values()) > 50
+    assert found["resident_mb_of_use"].keys() == found["resident_mb"].keys()
     assert 0 < found["times_the_rate_of_forward"] and "resident_mb" not in forward
     photos = benchmark.Repeated(demo.demo_set(16, 3, 1).train, range(2, 5))
     assert [photos[index]["index"] for index in range(3)] == [2, 3, 4]
