@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax import lax
 
 import zfjax
 from zfjax import FunctionNet, Unit, UserError, layers, project_fn
@@ -277,6 +278,36 @@ def test_no_name_is_that_of_two_layers():
 def test_an_unknown_layer_is_told_the_nearest_ones_and_where_all_are():
     with pytest.raises(UserError, match=r"layer='block/dens': .*'block/dense'.*zfjax.layers\(fn, images\) lists"):
         project_fn(scopes, ROWS, unit=Unit(0), layer="block/dens")
+
+
+LOOPS = {
+    "a while loop": lambda block, x: lax.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, block(s[1])), (0, x))[1],
+    "a branch of lax.cond": lambda block, x: lax.cond(x.sum() > 0, block, lambda x: x, x),
+    "loops of more than": lambda block, x: lax.scan(lambda c, _: (block(c), None), x, None, length=4097)[0],
+    "shard_map": lambda block, x: jax.shard_map(
+        block, mesh=jax.sharding.Mesh(jax.devices()[:1], "d"), in_specs=jax.P("d"), out_specs=jax.P("d")
+    )(x),
+}
+
+
+@pytest.mark.parametrize("words", LOOPS)
+def test_a_module_inside_a_loop_or_branch_is_refused_with_the_reason(words):
+    def block(x):
+        with jax.named_scope("block"):
+            return jax.nn.relu(x @ EYE)
+
+    def model(x):
+        with jax.named_scope("net"):
+            return LOOPS[words](block, x)
+
+    inner = layers(model, ROWS)
+    assert "net/block" not in inner and "net" in inner and list(inner.unnamed) == ["net/block"]
+    assert f"no layer: net/block stands in {words}" in str(inner)
+    for layer in ("net/block", "net/block:2", "net/block/relu"):
+        with pytest.raises(
+            UserError, match=rf"layer='{layer}': it stands in {words}.*, at .*test_names.py:\d+; let fn"
+        ):
+            project_fn(model, ROWS, unit=Unit(0), layer=layer)
 
 
 def test_a_layer_that_fn_gives_itself_comes_first_and_may_not_differ_from_the_units():

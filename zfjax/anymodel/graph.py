@@ -182,7 +182,7 @@ def _add_program(
         return Value(atom.aval, atom.val, known=True) if isinstance(atom, core.Literal) else known[atom]
 
     for index, eqn in enumerate(jaxpr.eqns):
-        here = where._replace(place=(*where.place, index), scopes=where.scopes + _scopes_of(eqn, where.place))
+        here = where._replace(place=(*where.place, index), scopes=where.scopes + scopes_of(eqn, where.place))
         inputs = [read(atom) for atom in eqn.invars]
         if index in regions:
             outputs = _add_to_region(graph, regions[index], eqn, inputs, here)
@@ -329,7 +329,7 @@ def _mark_of(eqn: core.JaxprEqn) -> tuple[str | None, str]:
     return next((mark for mark in marks if mark[0] in (SKIPPED, KEPT)), (None, ""))
 
 
-def _scopes_of(eqn: core.JaxprEqn, place: Place) -> tuple[Scope, ...]:
+def scopes_of(eqn: core.JaxprEqn, place: Place) -> tuple[Scope, ...]:
     """The scopes of an equation of the program at `place`; what a transformation writes, as vmap(), is none."""
     stack = getattr(eqn.source_info.name_stack, "stack", ())  # an object for each time a scope is entered
     return tuple(

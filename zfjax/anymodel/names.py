@@ -8,7 +8,8 @@ paths of NNX are written by `modules`. An operation of its own is named by its m
     "Net/Block_0/Conv_0:2"     what the module gives when it is called for the second time
 
 What a module gives is the last of its floating results that anything outside it reads. In the rounds of a scan each
-round is a call. What stands in the branches of a cond, or in a while loop, has no name: it may never come about.
+round is a call. What stands in the branches of a cond, or in a while loop, has no name: it may never come about. Such
+modules are listed in `Layers.unnamed`, with the reason, which a layer of their name is refused with.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,16 +29,19 @@ from jax.extend import core
 
 from zfjax.anymodel.batch import axis_of, follow_batch, follow_channels
 from zfjax.anymodel.graph import (
+    INNER,
     Graph,
     Node,
     Place,
     Scope,
     Value,
+    all_programs_of,
     graph_of,
     is_inexact,
     programs_of,
     reached,
     scan_operands,
+    scopes_of,
 )
 from zfjax.anymodel.interpreter import run_alone
 from zfjax.anymodel.tracing import source_line, traced
@@ -72,7 +77,7 @@ class Layer(NamedTuple):
 
 
 class Layers(dict[str, Layer]):
-    """{path: Layer} in the order of the program; prints the modules as a table.
+    """{path: Layer} in the order of the program; prints the modules as a table, and what has no name of its own.
 
     Examples:
       >>> import jax, jax.numpy as jnp, zfjax
@@ -83,6 +88,10 @@ class Layers(dict[str, Layer]):
       ['stem']
     """
 
+    def __init__(self, unnamed: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self.unnamed = dict(unnamed or {})  # {module inside a loop or branch: why its results have no name}
+
     def __str__(self) -> str:
         paths = [path for path, layer in self.items() if layer.is_module] or list(self)
         lines = [("layer", "shape", "source")]
@@ -90,7 +99,8 @@ class Layers(dict[str, Layer]):
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         table = "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
         others = len(self) - len(paths)
-        return table + f"\nand {others} operations of their own, such as {_example(self)!r}" * bool(others)
+        table += f"\nand {others} operations of their own, such as {_example(self)!r}" * bool(others)
+        return "\n".join([table, *(f"no layer: {path} stands in {why}" for path, why in self.unnamed.items())])
 
 
 def _example(layers: Layers) -> str:
@@ -132,8 +142,10 @@ def layers_of(program: core.ClosedJaxpr) -> Layers:
     """The intermediates of a traced program of images."""
     graph = graph_of(program, marks=False)
     batched, channels = follow_batch(graph), follow_channels(graph)
-    layers = Layers()
-    for path, result in _named(graph).items():
+    named = _named(graph)
+    inside = _inside(program.jaxpr, (), ())
+    layers = Layers({path: why for path, why in inside.items() if path not in named})
+    for path, result in named.items():
         aval, axis = result.value.aval, axis_of(batched, result.value)
         order = list(range(len(aval.shape)))
         if axis is not None:
@@ -163,8 +175,12 @@ def features_of(fn: Callable[[jax.Array], Any], chosen: Sequence[str], images: A
     own = shapes if isinstance(shapes, Mapping) else {} if "logits" in layers else {"logits": shapes}
     for layer in chosen:
         if layer not in own and layer not in layers:
+            module = re.sub(r":\d+(?=/|$)", "", layer)
+            inside = layers.unnamed.get(module) or layers.unnamed.get(module.rpartition("/")[0])
             raise UserError(
-                f"layer={layer!r}: fn has none of this name ({_nearest(layer, [*own, *layers])}); "
+                f"layer={layer!r}: it stands in {inside}; let fn return what is looked at, as {{{layer!r}: features}}"
+                if inside
+                else f"layer={layer!r}: fn has none of this name ({_nearest(layer, [*own, *layers])}); "
                 "zfjax.layers(fn, images) lists all inside it"
             )
     features = features_at(program, images, paths=[layer for layer in chosen if layer not in own], layers=layers)
@@ -208,6 +224,35 @@ def features_at(
         value, axis = values[layers[path].place, layers[path].result], layers[path].batch_axis
         features[path] = value if axis in (None, 0) else jnp.moveaxis(value, axis, 0)
     return features
+
+
+_IN_WORDS = {
+    "while": "a while loop, which may make no round",
+    "cond": "a branch of lax.cond or lax.switch, which may not be taken",
+    "shard_map": "shard_map, where each device has a part of it",
+    "scan": f"loops of more than {_MANY} rounds",
+}
+
+
+def _inside(jaxpr: core.Jaxpr, scopes: tuple[str, ...], around: tuple[core.JaxprEqn, ...]) -> dict[str, str]:
+    """{path of a module: why its results have no name}, of those in loops and branches that may not run."""
+    reasons: dict[str, str] = {}
+    for eqn in jaxpr.eqns:
+        own = (*scopes, *(scope.name for scope in scopes_of(eqn, ())))
+        kept = [outer for outer in around if outer.primitive.name not in INNER or outer.primitive.name in _IN_WORDS]
+        kept = [outer for outer in kept if outer.primitive.name != "scan" or not _is_named(around)]
+        if own and kept:
+            name = kept[0].primitive.name
+            words = f"{_IN_WORDS.get(name, f'the operation {name}')}, at {source_line(kept[:1])}"
+            reasons |= {path: words for end in range(1, len(own) + 1) if (path := "/".join(own[:end])) not in reasons}
+        for program in all_programs_of(eqn):
+            reasons |= {path: why for path, why in _inside(program, own, (*around, eqn)).items() if path not in reasons}
+    return reasons
+
+
+def _is_named(around: Sequence[core.JaxprEqn]) -> bool:
+    """The rounds of scans are few enough to have names."""
+    return math.prod(int(eqn.params["length"]) for eqn in around if eqn.primitive.name == "scan") <= _MANY
 
 
 class _Result(NamedTuple):
