@@ -40,3 +40,14 @@ def test_a_name_that_is_not_utf8_is_refused_before_anything_is_written(monkeypat
     monkeypatch.chdir(strange)
     with pytest.raises(UserError, match="its name is not UTF-8"), run_folders.claimed(None, None, "demo"):
         pass
+
+
+def test_hosts_compare_the_checkpoint_that_each_finds(monkeypatch, tmp_path):
+    for step in ("4", "18"):
+        (tmp_path / "checkpoints" / step / "network").mkdir(parents=True)
+    compared = []
+    monkeypatch.setattr(run_folders.parallel, "check_agreement", compared.append)
+    for resume, out in ((tmp_path, None), (None, tmp_path)):
+        with run_folders.claimed(resume, out, "demo"):
+            pass
+    assert compared == [{"folder": str(tmp_path), "newest checkpoint": "18"}] * 2

@@ -119,3 +119,14 @@ def test_hosts_of_different_settings_end_before_the_first_step_and_name_the_diff
     for status, said in runs.finish(*two):
         assert status == 1 and "error: the hosts do not agree: seed is 0 on host 0 and 1 on host 1" in said, said
     assert not (tmp_path / "run").exists()
+
+
+def test_hosts_that_were_given_different_counts_end_in_a_line_each(tmp_path):
+    meeting = ("--coordinator", f"127.0.0.1:{free_port(0)}", "--host-timeout", 10, "--out", tmp_path / "run")
+    counts = [("--num-hosts", 2, "--host", 0), ("--num-hosts", 3, "--host", 2)]
+    two = [runs.start(*runs.FLAGS, *meeting, *count, devices=2) for count in counts]
+    (first, said_first), (other, said_other) = runs.finish(*two)
+    assert (first, other) == (1, 1) and "Traceback" not in said_first + said_other, said_first + said_other
+    assert "error: host 0 of 2: host 1 did not come within 10 s" in said_first, said_first
+    assert "error: host 2 of 3: host 0 counts fewer hosts than 3" in said_other, said_other
+    assert not (tmp_path / "run").exists()
