@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from experiments.pages import canvas
 from experiments.pages.canvas import Panel, Section
 from zfjax import pixels
-from zfjax.analyses.walkthrough import Stage, Walk, switch_places
+from zfjax.analyses.walkthrough import Layer, LayerWalk, Stage, Walk, switch_places
 from zfjax.pixels import cut
 
 WIDTH = 1440  # pixels of the ladder and of the lens
@@ -34,6 +34,111 @@ def draw(walk: Walk) -> Figure:
     if pooled:
         sections.append(Section(f"A closer look: unpooling in {pooled[-1].layer}", [Panel(lens(pooled[-1]))], 1))
     return canvas.page(walk.title, sections, caption(walk))
+
+
+LAYER_ROWS = ("the map on\nthe way up", "what comes\ndown there")  # of a network that is no table
+MOST_LAYERS = 7  # that are drawn
+WAY_WORDS = {"deconvnet": "deconvnet", "gradient": "gradient", "guided": "guided backpropagation"}
+
+
+def draw_layers(walk: LayerWalk) -> Figure:
+    """The page of a network that is no table: its layers from the unit's down, the pixels, and three ways down."""
+    drawn = some_of(walk.layers)
+    heading = "From the unit down to the pixels, layer by layer"
+    if len(drawn) < len(walk.layers):
+        heading += f" ({len(drawn)} of {len(walk.layers)} layers are drawn)"
+    sections = [Section(heading, [Panel(layer_ladder(walk, drawn))], 1)]
+    scales = {way: pixels.symmetric_scale(of) for way, of in walk.projections.items()}
+    tiles = [
+        Panel(
+            pixels.resized(pixels.signed_pictures(of, scales[way])[None], LARGEST_TILE)[0],
+            f"{WAY_WORDS[way]}, white = +{scales[way]:.2g}",
+        )
+        for way, of in walk.projections.items()
+    ]
+    sections.append(Section("The same unit by three ways down", tiles, len(tiles)))
+    return canvas.page(walk.title, sections, layers_caption(walk))
+
+
+def some_of(layers: Sequence[Layer]) -> list[Layer]:
+    """At most MOST_LAYERS of the layers, the first and the last among them, evenly spread."""
+    places = np.linspace(0, len(layers) - 1, min(len(layers), MOST_LAYERS)).round().astype(int)
+    return [layers[place] for place in places]
+
+
+def layers_caption(walk: LayerWalk) -> list[str]:
+    """How to read the page, and what is left out."""
+    known = any(of.above is not None for of in walk.layers)
+    chosen = (
+        "In every layer one map is drawn: of those that the image excites, the one that carries most of what comes "
+        "down; all maps take part. What comes down at a layer is the derivative of the unit's value by its features, "
+        "with the deconvnet's rule at every rectifier on the way."
+        if known
+        else "In every layer the strongest map is drawn."
+    )
+    return [
+        f"Columns from left to right lead from the unit's layer down. {chosen}",
+        where(walk.numbers) if walk.box is not None or walk.numbers["energy_on_object"] is not None else "",
+        "Zero is mid-grey; white is the 99.5th percentile of the |values|, of a map on the way up its largest. Orange "
+        "frames: the unit, and what it sees. The gradient passes where the ReLU was open on the way up, guided "
+        "backpropagation only where the signal is positive too.",
+        canvas.SWITCHES_NOTE,
+        *(f"Left out: {part}, as {reason}." for part, reason in walk.not_applicable.items()),
+    ]
+
+
+def layer_ladder(walk: LayerWalk, drawn: Sequence[Layer]) -> np.ndarray:
+    """One column for each layer and one for the pixels. -> uint8 [H, WIDTH, 3]"""
+    num = len(drawn) + 1
+    tile = min(LARGEST_TILE, (WIDTH - NAMES - (num - 1) * GUTTER) // num)
+    lefts = [NAMES + n * (tile + GUTTER) for n in range(num)]
+    tops = [24 + 2 * LABEL + row * (tile + 2 * LABEL + 4) for row in range(len(LAYER_ROWS))]
+    figure = canvas.blank(WIDTH, tops[-1] + tile + 4)
+    for top, name in zip(tops, LAYER_ROWS, strict=True):
+        canvas.write(figure, name, left=0, top=top + tile / 2, va="center")
+    for n, (of, left) in enumerate(zip(drawn, lefts, strict=False)):
+        _draw_layer(figure, of, walk=walk, left=left, tops=tops, tile=tile, is_unit=n == 0)
+        canvas.arrow(
+            figure, [(left + tile + GUTTER - 4, tops[0] + tile / 2), (left + tile + 4, tops[0] + tile / 2)], UP
+        )
+        if of.above is not None:
+            ends = [(left + tile + 4, tops[1] + tile / 2), (left + tile + GUTTER - 4, tops[1] + tile / 2)]
+            canvas.arrow(figure, ends, DOWN)
+    left, projection = lefts[-1], walk.projections["deconvnet"]
+    scale = pixels.symmetric_scale(projection)
+    canvas.write(figure, "pixels", left=left, top=0, kind="heading")
+    canvas.write(figure, "the image", left=left, top=tops[0] - LABEL)
+    canvas.write(figure, f"white = +{scale:.2g}", left=left, top=tops[1] - LABEL)
+    for top, sheet in zip(tops, (walk.picture, pixels.signed_pictures(projection, scale)), strict=True):
+        axes = canvas.show(figure, sheet, left=left, top=top, side=tile)
+        if walk.box is not None:
+            above, edge, bottom, right = walk.box
+            size, corner = (right - edge, bottom - above), (edge - 0.5, above - 0.5)
+            axes.add_patch(Rectangle(corner, *size, fill=False, color=SWITCH, linewidth=1.5))
+    return canvas.pixels_of(figure)
+
+
+def _draw_layer(
+    figure: Figure, of: Layer, *, walk: LayerWalk, left: int, tops: Sequence[int], tile: int, is_unit: bool
+) -> None:
+    facts, room = walk.numbers["layers"][of.layer], tile + GUTTER - 8
+    canvas.write(figure, of.layer, left=left, top=0, kind="heading", room=room)
+    canvas.write(figure, of.title, left=left, top=tops[0] - 2 * LABEL, room=room)
+    up = float(np.abs(of.handed_on).max())
+    canvas.write(figure, f"white = +{up:.2g}", left=left, top=tops[0] - LABEL)
+    axes = [canvas.show(figure, grey(of.handed_on, up), left=left, top=tops[0], side=tile)]
+    if of.above is None:
+        canvas.write(figure, "not known", left=left + tile / 2, top=tops[1] + tile / 2, **NO_POOL)
+    else:
+        scale = pixels.symmetric_scale(of.above)
+        reached = f"{facts['reached']:.0%} of places reached" if facts["reached"] else "nothing arrives"
+        canvas.write(figure, reached, left=left, top=tops[1] - 2 * LABEL, room=room)
+        canvas.write(figure, f"white = +{scale:.2g}", left=left, top=tops[1] - LABEL)
+        axes.append(canvas.show(figure, grey(of.above, scale), left=left, top=tops[1], side=tile))
+    if is_unit and walk.place:
+        corner = (walk.place[1] - 0.5, walk.place[0] - 0.5)
+        for each in axes:
+            each.add_patch(Rectangle(corner, 1, 1, fill=False, color=SWITCH, linewidth=2))
 
 
 def caption(walk: Walk) -> list[str]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from zfjax import nets
 from zfjax.analyses.strongest import ByChance
+from zfjax.anymodel import signals
 from zfjax.architecture import Architecture, ContrastNorm, Conv, Pool, receptive_field
-from zfjax.deconvnet import Step, descend
+from zfjax.deconvnet import WAYS, Step, Way, descend
 from zfjax.errors import UserError
+from zfjax.nets import Net
 from zfjax.network import forward
 from zfjax.ops import contrast_norm, conv
-from zfjax.units import isolate
+from zfjax.units import Unit, isolate
 
 _forward = jax.jit(forward, static_argnames="architecture")
 ReadTrace = Mapping[str, Any]  # a `Trace` whose arrays are NumPy's
@@ -29,6 +32,7 @@ MEANINGS = {
     "silent": "share of the rectified signal in maps that the image does not excite at all: the deconvnet's ReLU looks "
     "at the signal only, where the gradient would stop",
     "map_share": "share of the rectified signal in the map that is drawn, the strongest of those that are excited",
+    "strength": "of a network that is no table: the largest value of the layer's features",
     "energy_in_field": "share of the projection's energy (squares) inside the unit's receptive field: 1",
     "energy_on_object": "share of that energy on the object, where the set says where it is; 'by_chance' is the "
     "object's share of the field's pixels",
@@ -53,13 +57,14 @@ class Stage(NamedTuple):
 class Conserved(TypedDict):
     """What one layer does to the signal on its way down: see MEANINGS."""
 
-    sum_from_above: float
-    sum_unpooled: float
-    removed: float
-    reached: float
-    silent: float
     map: int  # the one that is drawn
-    map_share: float
+    sum_from_above: NotRequired[float]  # this and the next ones: where it is known what comes down
+    sum_unpooled: NotRequired[float]  # of a table alone, as its stages are
+    removed: NotRequired[float]
+    reached: NotRequired[float]
+    silent: NotRequired[float]
+    map_share: NotRequired[float]
+    strength: NotRequired[float]  # of a network that is no table
 
 
 class Energy(TypedDict):
@@ -230,7 +235,7 @@ def box_of(architecture: Architecture, layer: str, place: tuple[int, ...]) -> tu
     return None if not place or field.holds(architecture.image_shape[:2]) else field.box(place)
 
 
-def unit_of(net: nets.OfTable, layer: str, channel: int) -> str:
+def unit_of(net: Net, layer: str, channel: int) -> str:
     """The unit in words: "class 'golf ball'", "map 7 of conv3", "unit 5 of fc6"."""
     name = nets.unit_name(net, layer, channel)
     is_class = layer == net.layers[-1] and name in nets.class_words(net)
@@ -250,3 +255,127 @@ def switch_places(switches: np.ndarray, pool: Pool) -> tuple[np.ndarray, np.ndar
     """Rows and columns, in the map that was pooled, of each window's maximum. uint8 [H, W] -> two int [H, W]"""
     row, column = np.indices(switches.shape)
     return row * pool.stride + switches // pool.size, column * pool.stride + switches % pool.size
+
+
+class Layer(NamedTuple):
+    """One layer of a network that is no table, as its strongest map shows it; all units, in rows, of a dense one."""
+
+    layer: str
+    title: str  # which map of how many
+    handed_on: np.ndarray  # float [H, W] the map on the way up
+    above: np.ndarray | None  # float [H, W] what comes down there; None where that is not known
+
+
+class LayerWalk(NamedTuple):
+    """What the figure shows of a network that is no table."""
+
+    title: str
+    layers: Sequence[Layer]  # from the unit's down
+    place: tuple[int, ...]  # (y, x) of the unit in its map; () in a dense layer
+    picture: np.ndarray  # uint8 [h, w, 3]
+    projections: dict[Way, np.ndarray]  # float [h, w, C] signed, by each way down
+    box: tuple[int, int, int, int] | None  # (top, left, bottom, right) that the unit sees; None: not known, or all
+    numbers: Numbers
+    not_applicable: dict[str, str]  # {part of the figure: why it is left out}
+
+
+def walk_layers(net: Net, views: nets.Views, *, layer: str, channel: int | None = None) -> LayerWalk:
+    """One unit's way down, layer by layer of any network: what comes down at each of them, and the pixels.
+
+    Args:
+      net: any network.
+      views, layer, channel: as for `walk_down`.
+
+    Returns:
+      LayerWalk, of the layers up to the unit's. UserError for an unknown layer or map, or one that the image does not
+      excite. Where the engine cannot follow the network, `not_applicable` says why, and nothing is known to come down.
+
+    Examples:
+      views = zfjax.nets.read_views(photos, [0], net)
+      walk = walkthrough.walk_layers(net, views, layer="block2")
+      walk.projections["deconvnet"], [of.title for of in walk.layers]
+    """
+    nets.check_layer(net, layer)
+    used = net.layers[: net.layers.index(layer) + 1]
+    maps = {name: np.asarray(of) for name, of in net.features(used)(views.images).items()}
+    nets.check_finite(net, maps)
+    features = maps[layer]
+    if channel is None:
+        channel = int(features.reshape(-1, features.shape[-1]).max(axis=0).argmax())
+    elif not 0 <= channel < features.shape[-1]:
+        raise UserError(f"map={channel}: a whole number from 0 to {features.shape[-1] - 1} is needed in {layer}")
+    own = features[0, ..., channel]
+    place = tuple(int(index) for index in np.unravel_index(own.argmax(), own.shape))
+    if not own[place] > 0:
+        raise UserError(f"map={channel}: nothing in this image excites it in {layer}; take another map or image")
+    unit = Unit(channel, (place[0], place[1]) if place else None)
+    projections = nets.project_ways(net, views.images, unit, ways=tuple(WAYS), layer=layer)
+    not_applicable = {
+        "switches and rectification": f"{net.name} is a program and no table of layers, whose stages are known"
+    }
+    try:
+        down: dict[str, np.ndarray] | None
+        down = _signals(net, views.images, used, unit=unit, projection=projections["deconvnet"])
+    except UserError as error:
+        down = None
+        not_applicable["what comes down at each layer"] = str(error).split("\n")[0]
+    if net.receptive_field(layer) is None and place:
+        not_applicable["what the unit sees"] = f"{net.name} does not say it, and its program does not prove it"
+    field = net.receptive_field(layer) if place else None
+    whole = field is None or field.holds(nets.size_of(net.image_size))
+    box = None if field is None or whole else field.box(place)
+    numbers: Numbers = {
+        "layer": layer,
+        "map": channel,
+        "unit": unit_of(net, layer, channel),
+        "place": place,
+        "activation": float(own[place]),
+        "layers": {name: _arrived(maps[name], None if down is None else down[name]) for name in used[::-1]},
+        **energy(projections["deconvnet"][0], box, None if views.objects is None else views.objects[0]),
+    }
+    drawn = [
+        _layer_of(name, maps[name], None if down is None else down[name], int(numbers["layers"][name]["map"]))
+        for name in used[::-1]
+    ]
+    pictures = {way: picture[0] for way, picture in projections.items()}
+    title = title_of(numbers, views.names[0] if views.names else "")
+    return LayerWalk(title, drawn, place, views.pictures[0], pictures, box, numbers, not_applicable)
+
+
+def _signals(
+    net: Net, images: np.ndarray, layers: Sequence[str], *, unit: Unit, projection: np.ndarray
+) -> dict[str, np.ndarray]:
+    """{layer: what comes down there}; UserError where the network's projection is not what comes down its program."""
+    on_unknown = net.on_unknown if isinstance(net, nets.FunctionNet) else "error"
+    down = signals.signals_at(net.features(layers), jnp.asarray(images), layers, unit=unit, on_unknown=on_unknown)
+    pixels = np.asarray(down.pixels)
+    if not np.allclose(pixels, projection, rtol=1e-2, atol=1e-3 * float(np.abs(projection).max())):
+        raise UserError(f"the projection of {net.name} is not what comes down its program under the deconvnet's rule")
+    return {layer: np.asarray(signal) for layer, signal in down.layers.items()}
+
+
+def _arrived(handed_on: np.ndarray, signal: np.ndarray | None) -> Conserved:
+    """What MEANINGS says of one layer of a network that is no table, both [1, ..., C]."""
+    strength = float(handed_on.max())
+    if signal is None:
+        of_maps = handed_on.reshape(-1, handed_on.shape[-1]).max(axis=0)
+        return {"map": int(of_maps.argmax()), "strength": strength}
+    of_maps = np.abs(signal.astype(np.float64)).reshape(-1, signal.shape[-1]).sum(axis=0)
+    excited, whole = handed_on.reshape(-1, signal.shape[-1]).max(axis=0) > 0, of_maps.sum() or 1.0
+    chosen = int(np.where(excited, of_maps, 0).argmax())
+    return {
+        "sum_from_above": float(signal.astype(np.float64).sum()),
+        "reached": float((signal != 0).mean()),
+        "silent": float(of_maps[~excited].sum() / whole),
+        "map": chosen,
+        "map_share": float(of_maps[chosen] / whole),
+        "strength": strength,
+    }
+
+
+def _layer_of(name: str, handed_on: np.ndarray, signal: np.ndarray | None, chosen: int) -> Layer:
+    num = handed_on.shape[-1]
+    if handed_on.ndim == 2:
+        return Layer(name, f"{num} units", in_rows(handed_on[0]), None if signal is None else in_rows(signal[0]))
+    above = None if signal is None else signal[0, ..., chosen]
+    return Layer(name, f"map {chosen} of {num}", handed_on[0, ..., chosen], above)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from zfjax.anymodel.constants import uniform
-from zfjax.anymodel.graph import OF_PARTS, Call, Graph, Node, Value, graph_of, reached
+from zfjax.anymodel.graph import Call, Node, Value, first_of_equals, graph_of, reached
 from zfjax.anymodel.tracing import traced
 from zfjax.anymodel.weights import OF_EACH
 
@@ -50,7 +50,7 @@ def between_layers(
 
     program, _ = traced(in_order, (images,), {})
     graph = graph_of(program, marks=False)
-    same = _first_of_equals(graph)
+    same = first_of_equals(graph)
     varying = reached(graph.inputs, lambda value: [result for user in value.users for result in user.outputs])
 
     def below_of(value: Value, stops: Mapping[Value, str]) -> list[Value]:
@@ -75,26 +75,6 @@ def between_layers(
                 break
             value = same[value.maker.inputs[0]]
     return made, sum(every.values())
-
-
-def _first_of_equals(graph: Graph) -> dict[Value, Value]:
-    """{value: the first that the program computes in the same way}: what is asked for twice is written down twice."""
-    keys: dict[Any, Value] = {value: value for value in graph.inputs}
-    same = {value: value for value in graph.inputs}
-
-    def of(value: Value) -> Any:
-        if value in same:
-            return same[value]
-        if np.size(value.constant) == 1 and not isinstance(value.constant, jax.core.Tracer):
-            return str(value.constant), str(value.aval)
-        return id(value.constant) if value.constant is not None else value
-
-    for node in graph.nodes:
-        is_plain = node.name not in (*OF_PARTS, "cond", "while")
-        key = (node.name, str(node.params), tuple(map(of, node.inputs))) if is_plain else (node,)
-        for number, value in enumerate(node.outputs):
-            same[value] = keys.setdefault((key, number), value)
-    return same
 
 
 _MOVES = ("transpose", "reshape", "squeeze", "broadcast_in_dim", "convert_element_type", "copy", "copy_p")

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 from zfjax.ops import KEPT, SKIPPED
@@ -460,3 +461,23 @@ def _deriving(value: Value) -> list[Value]:
     if maker is None or maker.name == "stop_gradient" or value.known:
         return []
     return [v for v in made_of(value) if is_inexact(v)]
+
+
+def first_of_equals(graph: Graph) -> dict[Value, Value]:
+    """{value: the first that the program computes in the same way}: what is asked for twice is written down twice."""
+    keys: dict[Any, Value] = {value: value for value in graph.inputs}
+    same = {value: value for value in graph.inputs}
+
+    def of(value: Value) -> Any:
+        if value in same:
+            return same[value]
+        if np.size(value.constant) == 1 and not isinstance(value.constant, jax.core.Tracer):
+            return str(value.constant), str(value.aval)
+        return id(value.constant) if value.constant is not None else value
+
+    for node in graph.nodes:
+        is_plain = node.name not in (*OF_PARTS, "cond", "while")
+        key = (node.name, str(node.params), tuple(map(of, node.inputs))) if is_plain else (node,)
+        for number, value in enumerate(node.outputs):
+            same[value] = keys.setdefault((key, number), value)
+    return same
