@@ -150,7 +150,8 @@ def report(result: Result) -> None:
         words = [f"rectification removes {facts['removed']:.0%}"] if "removed" in facts else []
         words += [f"{facts['reached']:.1%} of its places are reached"] if "reached" in facts else []
         print(f"{lettering.on_console(layer)}: {'; '.join(words) or 'what comes down there is not known'}")
-    print(walkthrough_page.where(result))
+    if "what the unit sees" not in result["not_applicable"]:
+        print(walkthrough_page.where(result))
     for part, reason in result["not_applicable"].items():
         print(f"left out: {part}, as {reason}")
 

@@ -78,7 +78,7 @@ def layers_caption(walk: LayerWalk) -> list[str]:
     )
     return [
         f"Columns from left to right lead from the unit's layer down. {chosen}",
-        where(walk.numbers) if walk.box is not None or walk.numbers["energy_on_object"] is not None else "",
+        *([where(walk.numbers)] if walk.box is not None or walk.numbers["energy_on_object"] is not None else []),
         "Zero is mid-grey; white is the 99.5th percentile of the |values|, of a map on the way up its largest. Orange "
         "frames: the unit, and what it sees. The gradient passes where the ReLU was open on the way up, guided "
         "backpropagation only where the signal is positive too.",

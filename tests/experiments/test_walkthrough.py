@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import foreign_nets
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -272,11 +273,56 @@ def test_the_folder_is_called_as_what_was_asked_for_and_the_page_names_unit_and_
     assert f"(unit {walk.numbers['map']} of fc6, " in walk.title
 
 
-def test_a_net_without_stages_is_refused_in_words_before_any_work(tmp_path):
-    config = deconvnet_walkthrough.Config(net="foreign_nets:SMALL", data="absent", out=tmp_path / "out")
-    with pytest.raises(ValueError, match="net='small': Figure 1 shows the stages of the explicit deconvnet, and a Fun"):
-        deconvnet_walkthrough.run(config)
-    assert not (tmp_path / "out").exists()
+@pytest.fixture
+def foreign(tmp_path):
+    """The flags for a folder of pictures and a net that is no table."""
+    data = str(foreign_nets.folder(tmp_path / "pictures"))
+    return {"net": "foreign_nets:SMALL", "data": data, "out": tmp_path / "out"}
+
+
+def test_a_net_that_is_no_table_is_walked_down_layer_by_layer(foreign, capsys):
+    result = deconvnet_walkthrough.run(deconvnet_walkthrough.Config(**foreign, map=4, image=1))
+    assert (result["layer"], result["unit"], list(result["layers"])) == ("conv2", "map 4 of conv2", ["conv2", "conv1"])
+    net, unit = foreign_nets.SMALL, zfjax.Unit(4, result["place"])
+    source = sets.open_images(foreign["data"], net).validation
+    images = nets.read_views(source, [1], net).images
+    ways = nets.project_ways(net, images, unit, ways=("deconvnet", "guided"), layer="conv2")
+    first, facts = np.asarray(net.features(["conv1"])(images)["conv1"]), result["layers"]["conv1"]
+    assert facts["strength"] == pytest.approx(first.max()) and 0 < facts["reached"] < 1 and 0 <= facts["silent"] < 1
+    with np.load(foreign["out"] / "walkthrough.npz") as saved:
+        np.testing.assert_allclose(saved["projection"], ways["deconvnet"][0], rtol=1e-5)
+        np.testing.assert_allclose(saved["guided"], ways["guided"][0], rtol=1e-5)
+        np.testing.assert_allclose(saved["conv1/handed_on"], first[0, ..., facts["map"]], rtol=1e-6)
+        assert saved["conv2/above"][result["place"]] == pytest.approx(result["activation"])
+        assert np.count_nonzero(saved["conv2/above"]) == 1 and np.abs(saved["conv1/above"]).max() > 0
+    assert set(result["not_applicable"]) == {"switches and rectification"}
+    deconvnet_walkthrough.report(result)
+    assert "left out: switches and rectification, as small is a program" in capsys.readouterr().out
+    dense = deconvnet_walkthrough.Config(**foreign | {"out": foreign["out"] / "dense"}, layer="logits")
+    assert deconvnet_walkthrough.run(dense)["unit"] in [f"class {name!r}" for name in foreign_nets.CLASS_NAMES]
+
+
+def test_where_the_engine_cannot_follow_the_maps_and_projections_are_drawn_and_it_is_said(foreign, monkeypatch):
+    own = foreign_nets.Minimal()
+    picture = np.random.default_rng(0).normal(size=(1, 20, 28, 3)).astype(np.float32)
+    monkeypatch.setattr(own, "project", lambda *_, **__: picture, raising=False)
+    source = sets.open_images(foreign["data"], own).validation
+    walk = walkthrough.walk_layers(own, nets.read_views(source, [1], own), layer="conv2")
+    assert walk.not_applicable["what comes down at each layer"].startswith("the projection of minimal is not what")
+    assert all(of.above is None for of in walk.layers) and "reached" not in walk.numbers["layers"]["conv1"]
+    np.testing.assert_array_equal(walk.projections["guided"], picture[0])
+    words = " ".join(walkthrough_page.layers_caption(walk))
+    assert "In every layer the strongest map is drawn." in words and "Left out: what the unit sees" in words
+    page = canvas.pixels_of(walkthrough_page.draw_layers(walk)).copy()
+    page[12:-12, 12:-12] = 255
+    assert page.min() == 255
+
+
+def test_of_many_layers_some_are_drawn_the_highest_and_the_lowest_among_them():
+    layers = [walkthrough.Layer(f"layer{n}", "", np.zeros((2, 2)), None) for n in range(50)]
+    drawn = walkthrough_page.some_of(layers)
+    assert (len(drawn), drawn[0].layer, drawn[-1].layer) == (7, "layer0", "layer49")
+    assert walkthrough_page.some_of(layers[:3]) == layers[:3]
 
 
 def test_nothing_with_ink_stands_in_the_outer_12_pixels():

@@ -14,13 +14,14 @@ from zfjax import nets
 from zfjax.analyses.strongest import ByChance
 from zfjax.anymodel import signals
 from zfjax.architecture import Architecture, ContrastNorm, Conv, Pool, receptive_field
-from zfjax.deconvnet import WAYS, Step, Way, descend
+from zfjax.deconvnet import Step, Way, descend
 from zfjax.errors import UserError
 from zfjax.nets import Net
 from zfjax.network import forward
 from zfjax.ops import contrast_norm, conv
 from zfjax.units import Unit, isolate
 
+THREE_WAYS: tuple[Way, ...] = ("deconvnet", "gradient", "guided")
 _forward = jax.jit(forward, static_argnames="architecture")
 ReadTrace = Mapping[str, Any]  # a `Trace` whose arrays are NumPy's
 
@@ -309,7 +310,7 @@ def walk_layers(net: Net, views: nets.Views, *, layer: str, channel: int | None 
     if not own[place] > 0:
         raise UserError(f"map={channel}: nothing in this image excites it in {layer}; take another map or image")
     unit = Unit(channel, (place[0], place[1]) if place else None)
-    projections = nets.project_ways(net, views.images, unit, ways=tuple(WAYS), layer=layer)
+    projections = nets.project_ways(net, views.images, unit, ways=THREE_WAYS, layer=layer)
     not_applicable = {
         "switches and rectification": f"{net.name} is a program and no table of layers, whose stages are known"
     }
