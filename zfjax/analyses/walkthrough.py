@@ -335,7 +335,12 @@ def walk_layers(net: Net, views: nets.Views, *, layer: str, channel: int | None 
         **energy(projections["deconvnet"][0], box, None if views.objects is None else views.objects[0]),
     }
     drawn = [
-        _layer_of(name, maps[name], None if down is None else down[name], int(numbers["layers"][name]["map"]))
+        _layer_of(
+            name,
+            maps[name],
+            signal=None if down is None else down[name],
+            chosen=int(numbers["layers"][name]["map"]),
+        )
         for name in used[::-1]
     ]
     pictures = {way: picture[0] for way, picture in projections.items()}
@@ -374,7 +379,7 @@ def _arrived(handed_on: np.ndarray, signal: np.ndarray | None) -> Conserved:
     }
 
 
-def _layer_of(name: str, handed_on: np.ndarray, signal: np.ndarray | None, chosen: int) -> Layer:
+def _layer_of(name: str, handed_on: np.ndarray, *, signal: np.ndarray | None, chosen: int) -> Layer:
     num = handed_on.shape[-1]
     if handed_on.ndim == 2:
         return Layer(name, f"{num} units", in_rows(handed_on[0]), None if signal is None else in_rows(signal[0]))
