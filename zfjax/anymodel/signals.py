@@ -75,10 +75,10 @@ def signals_at(
     for number, (layer, value) in enumerate(zip(layers, graph.outputs, strict=True)):
         own, above = _tapped(value, program.jaxpr)
         equals = [other for other, first in same.items() if first is same[own]]
-        found = [place for other in equals if (place := _bound_at(other, program.jaxpr)) is not None]
-        if not found:
+        bindings = [place for other in equals if (place := _bound_at(other, program.jaxpr)) is not None]
+        if not bindings:
             raise UserError(f"layer {layer!r} is what the model is given, or stands where nothing can be added to it")
-        taps += [_Tap(*place, number) for place in found]
+        taps += [_Tap(*place, number) for place in bindings]
         turns.append(above)
         shapes.append(own.aval)
 
