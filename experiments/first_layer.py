@@ -37,6 +37,7 @@ from zfjax.architecture import Conv
 from zfjax.data import ImageSet, sets
 from zfjax.errors import UserError, command_line
 from zfjax.nets import Net, TrainedNet
+from zfjax.pixels import size_words
 from zfjax.training import checkpoints
 
 COMMAND = "first_layer"
@@ -229,8 +230,17 @@ def train_command(net: TrainedNet, role: str) -> str:
     words = ["--preset", preset]
     for name, value in flags[preset].items():
         words += ["--" + name.removeprefix("recipe.").replace("_", "-")]
-        words += [str(part) for part in (value if isinstance(value, tuple) else (value,))]
+        words += flag_words(name, value)
     return command_line("python -m experiments.train_imagenet", *words)
+
+
+def flag_words(name: str, value: Any) -> list[str]:
+    """What stands behind the flag of a setting."""
+    if name == "demo_sizes":
+        return [size_words(value[0]), *map(str, value[1:])]
+    if name in ("image_size", "data_size") and value is not None:
+        return [size_words(value)]
+    return [str(part) for part in (value if isinstance(value, tuple) else (value,))]
 
 
 def settings_of(config: training_run.Config) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from experiments import atlas as command
 from zfjax import atlas, files, nets, pixels
 from zfjax.analyses import robust_ascent
 from zfjax.architecture import Conv, Dense
-from zfjax.atlas import measures, site, sprites
-from zfjax.data import ArraySource, ImageSet
+from zfjax.atlas import drawing, measures, site, sprites
+from zfjax.data import ArraySource, ImageSet, demo
 from zfjax.deconvnet import WAYS
 
 OPTIONS = {
@@ -481,3 +481,10 @@ def test_pictures_of_other_content_are_looked_through_anew(tmp_path):
     assert again.facts["data"] == anew.facts["data"]
     np.testing.assert_array_equal(again.arrays("conv1")["values"], anew.arrays("conv1")["values"])
     assert (out / site.image_of(3)).read_bytes() == (tmp_path / "new" / site.image_of(3)).read_bytes()
+
+
+def test_units_that_no_image_excites_have_as_many_parts_as_those_beside_them():
+    """A block of them alone stands beside one whose units have images."""
+    scenes, pictures = demo.DemoSource(1, 1, 16), ArraySource(PICTURES[:1], np.zeros(1, int))
+    assert drawing.on_no_parts(scenes, 4).shape == (4, 3, 2) and np.isnan(drawing.on_no_parts(scenes, 4)).all()
+    assert drawing.on_no_parts(pictures, 4).shape == (4, 0, 2)

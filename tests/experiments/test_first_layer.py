@@ -185,7 +185,9 @@ def test_a_renormalisation_that_never_acted_is_told(runs):
 @pytest.mark.parametrize("role", ["unclipped", "alexnet"])
 @pytest.mark.parametrize("preset", ["demo", "paper"])
 def test_the_command_trains_the_other_net_as_this_one_was_trained(tmp_path, role, preset):
-    stored = train_imagenet.parse(train_imagenet.PRESETS[preset], ["--seed", "5", "--demo-sizes", "40", "50", "19"])
+    size, crop = {"demo": ("40x56", "36x48"), "paper": ("40", "36")}[preset]
+    flags = ["--seed", "5", "--demo-sizes", size, "50", "19", "--image-size", crop]
+    stored = train_imagenet.parse(train_imagenet.PRESETS[preset], flags)
     settings = {"config": training_run.config_to_json(stored), "recipe": stored.recipe}
     words = shlex.split(first_layer.train_command(nets.load_net(save(tmp_path / "ours", **settings)), role))
     assert words[:5] == ["python", "-m", "experiments.train_imagenet", "--preset", preset]

@@ -116,13 +116,18 @@ def _draw_block(
         "scales": np.stack([of.scales for of in block.ways.values()], axis=1).astype(np.float32),
         "resemblance": block.resemblance,
         "object": np.full((num, 2), np.nan, np.float32) if block.on_object is None else block.on_object,
-        "parts": np.zeros((num, 0, 2), np.float32) if block.on_parts is None else block.on_parts,
+        "parts": on_no_parts(source, num) if block.on_parts is None else block.on_parts,
         "grey": _grey(net, source, layer=layer, channels=channels, part=part)
         if options.grey
         else np.full(num, np.nan, np.float32),
     }
     files.save_arrays(notes, {**drawn, "key": np.array(belongs)})
     return drawn
+
+
+def on_no_parts(source: Source, num: int) -> np.ndarray:
+    """float32 [num, parts, 2] of units that no image excites, as those beside them have it: NaN; no part is none."""
+    return np.full((num, len(source[0].get("parts", ())), 2), np.nan, np.float32)
 
 
 def _kept(page: site.Site, notes: Path, *, belongs: str, names: Sequence[str]) -> Drawn | None:
