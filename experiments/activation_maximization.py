@@ -257,8 +257,7 @@ def report(result: Result) -> None:
             shares = {"the plain climbs": said["plain"], "the robust climbs": said["robust"]}
             same = ", ".join(f"{share:.0%} of {kind}" for kind, share in shares.items() if share is not None)
             print(f"  {said['net']} gives the same class to {same or 'none: it shares no class'}")
-    for part, reason in result["not_applicable"].items():
-        print(f"left out: {part}, as {reason}")
+    command.print_left_out(result["not_applicable"])
 
 
 def main() -> None:

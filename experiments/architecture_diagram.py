@@ -227,8 +227,7 @@ def report(result: Result) -> None:
     sides = "-".join(first) + "-..." * (len(result["map_sides"]) > MOST_SIDES)
     maps = f", maps of {sides} places a side" if sides else ""
     print(f"{lettering.on_console(result['architecture'])}: {result['num_parameters']:,} parameters{maps}")
-    for part, reason in result["not_applicable"].items():
-        print(f"left out: {part}, as {reason}")
+    command.print_left_out(result["not_applicable"])
 
 
 def main() -> None:

@@ -272,8 +272,7 @@ def report(result: Result) -> None:
         print(f"  Of the filters' energy {bands} frequencies.")
         if "aliased_energy" in facts:
             print(f"  {facts['aliased_energy']:.0%} of it is too fine for their grid.")
-    for part, reason in result["not_applicable"].items():
-        print(f"left out: {part}, as {reason}")
+    command.print_left_out(result["not_applicable"])
     for role, line in result["missing"].items():
         print(f"left out: {role}; make it with `{line}`, then add --{role}")
 

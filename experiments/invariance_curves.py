@@ -186,8 +186,7 @@ def report(result: Result) -> None:
         print(f"A small {name} moves features, per {of['per']}, by this share of their length: {slopes}.")
         if (kept := of["label_stability"]) is not None:
             print(f"  The most probable class stays the same at {kept['mean']:.0%} of the amounts.")
-    for part, reason in result["not_applicable"].items():
-        print(f"no {part}: {reason}")
+    command.print_left_out(result["not_applicable"])
 
 
 def main() -> None:

@@ -222,8 +222,7 @@ def report(result: Result) -> None:
     """Print the images and the score."""
     for facts in result["images"]:
         print(occlusion_page.heading(facts))
-    for part, reason in result["not_applicable"].items():
-        print(f"no {part}: {reason}")
+    command.print_left_out(result["not_applicable"])
     if (score := result["score"]) is not None:
         print(
             f"on the object in {counted(score['num_images'], 'image')} (its share of the pixels: {score['area']:.1%}):"

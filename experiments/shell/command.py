@@ -101,3 +101,9 @@ def main(
         report(result)
         if "folder" in result:
             print(f"written to {result['folder']}")
+
+
+def print_left_out(parts: Mapping[str, str]) -> None:
+    """Say which parts of a figure do not apply to a network, {part: reason}."""
+    for part, reason in parts.items():
+        print(f"left out: {part}, as {reason}")

@@ -182,7 +182,7 @@ def test_beside_the_net_stands_the_same_with_its_weights_drawn_anew(trained, tmp
     twin, scale = sanity.untrained(trained, 1), invariance.TRANSFORMS["scale"]
     pictures = PICTURES[[one["index"] for one in result["images"]]].astype(np.float32)
     fn = invariance.features_of_crops(twin, ("conv1", "fc6"))
-    measured = invariance.curves(fn, pictures, scale, invariance.SCALES, size=20)
+    measured = invariance.curves(fn, pictures, transform=scale, amounts=invariance.SCALES, size=20)
     of = result["untrained"]
     assert set(of) == {"translation", "scale"} and of["scale"]["label_stability"] is None
     for layer, distances in invariance.relative(measured).items():
@@ -240,7 +240,7 @@ def test_a_network_without_classes_is_measured_by_its_distances(tmp_path, capsys
     assert not [name for name in np.load(tmp_path / "out" / "curves.npz") if name.endswith("probabilities")]
     capsys.readouterr()
     invariance_curves.report(result)
-    assert "no probability of the label: the last layer of maps only" in capsys.readouterr().out
+    assert "left out: probability of the label, as the last layer of maps only" in capsys.readouterr().out
 
 
 def test_the_page_keeps_its_margins(trained, tmp_path):

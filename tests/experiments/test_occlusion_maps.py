@@ -306,6 +306,6 @@ def test_a_network_without_classes_is_drawn_as_far_as_it_goes(tmp_path, capsys):
     assert all(facts["class"] is None and facts["probability"] is None for facts in result["images"])
     capsys.readouterr()
     occlusion_maps.report(result)
-    assert "no probability (d): the last layer of maps only, conv2, has feature maps and no classes" in (
+    assert "left out: probability (d), as the last layer of maps only, conv2, has feature maps and no classes" in (
         capsys.readouterr().out
     )

@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jax.tree_util import Partial
 from jax.typing import DTypeLike
+from scipy.ndimage import gaussian_filter1d
 
 from zfjax import nets
 from zfjax.analyses.strongest import OUTSIDE
@@ -229,11 +230,7 @@ def _blurred(images: jax.Array, sigma: float) -> jax.Array:
 
 def _blur_matrix(side: int, sigma: float) -> np.ndarray:
     """[side, side]: row i holds what each pixel gives to pixel i; what would lie outside is the edge's."""
-    reach = np.arange(-int(BLUR_REACH * sigma + 0.5), int(BLUR_REACH * sigma + 0.5) + 1)
-    weights = np.exp(-0.5 * (reach / sigma) ** 2)
-    matrix = np.zeros((side, side))
-    for row in range(side):
-        np.add.at(matrix[row], np.clip(row + reach, 0, side - 1), weights / weights.sum())
+    matrix: np.ndarray = gaussian_filter1d(np.eye(side), sigma, axis=0, mode="nearest", truncate=BLUR_REACH)
     return matrix
 
 
