@@ -178,6 +178,21 @@ def test_other_floating_types(dtype):
     assert np.isfinite(outgoing).all()
 
 
+@pytest.mark.parametrize("form", ["largest of norm and a number", "norm and a number", "power of a half"])
+def test_a_picture_that_a_norm_of_dead_features_makes_huge_is_warned_of(form):
+    norm = jax.jit(NORMS[form])
+
+    def fn(x, off=0.0):
+        return norm(jax.nn.relu(x @ KERNEL - off * (1 - DEAD))) @ KERNEL
+
+    words = r"norm of fn divides by next to nothing\n  .*test_relu_finite.py:\d+: by 1e-0\d at 1 of 3 places"
+    with pytest.warns(UserWarning, match=words):
+        pixels = project_fn(lambda x: fn(x, off=100.0), X, unit=0, seed="one")
+    assert np.abs(pixels[0]).max() > 1e4 > np.abs(pixels[1:]).max()
+    project_fn(fn, X, unit=0, seed="one")  # of features that are not dead, without a warning
+    jax.jit(lambda x: project_fn(lambda x: fn(x, off=100.0), x, unit=0, seed="one"))(X)
+
+
 def test_a_picture_that_is_no_number_is_an_error_outside_jit():
     def model(x):
         return jax.nn.relu(x @ KERNEL)

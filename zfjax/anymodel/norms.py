@@ -60,6 +60,11 @@ def is_of_squares(value: Value, kinds: Kinds) -> bool:
     return kinds.get(value, "feature") not in _NORMALISED
 
 
+def is_divisor(value: Value, *, kinds: Kinds) -> bool:
+    """A norm's length or variance may be this."""
+    return kinds.get(value) in _DIVISORS
+
+
 def is_guard(node: Node, operand: int, *, flow: Flow, kinds: Kinds) -> bool:
     """What the node bounds is a norm's variance or length for certain."""
     return kinds.get(node.inputs[operand]) in _GUARDED and _ends_in_norms(node.outputs[0], flow, kinds)

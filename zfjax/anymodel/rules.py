@@ -30,6 +30,7 @@ import jax.numpy as jnp
 
 from zfjax.anymodel.batch import check_alone
 from zfjax.anymodel.choices import Choices, OnUnknown, checked_in, choices_of, chosen
+from zfjax.anymodel.divisors import warn_of_small_divisors
 from zfjax.anymodel.finite import poles_of
 from zfjax.anymodel.graph import Graph, Node, graph_of, is_inexact, module_of
 from zfjax.anymodel.interpreter import Backward, evaluate, plan_of
@@ -189,6 +190,9 @@ def project_fn(
     options: dict[str, Any] = {"layer": layer, "rule": rule, "on_unknown": on_unknown, "on_mixing": on_mixing}
     pixels, top = projected_from(fn, images, unit=unit, from_one=seed == "one", **options)
     _check_numbers(pixels, top, rule)
+    inner = layer or as_unit(unit).layer
+    looked = fn if inner is None else partial(_inside, fn, inner)
+    warn_of_small_divisors(looked, images, pixels=pixels, top=top)
     return pixels
 
 
