@@ -1,7 +1,8 @@
 """The numbers that a program itself states: given as such, or made of such by arithmetic, as `jnp.zeros(8) * 1.`.
 
 What depends on no argument of the program is worked out where somebody asks for it, one node after the other, and kept
-at its value. Big arrays are left alone, for no bound is one: weights that are standardised cost nothing.
+at its value; loops and branches as a whole, if they are short. Big arrays are left alone, for no bound is one: weights
+that are standardised cost nothing.
 """
 
 from __future__ import annotations

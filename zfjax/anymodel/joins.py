@@ -5,6 +5,9 @@ Max-pooling compares one map's values at several places. Where a value was joine
 writing, to a constant or to another function of the same value, and the join lies along an axis that the selection
 compares, it may be an activation instead. Zeros beside what a rectifier gives are harmless: nothing lies below them.
 
+A maximum of two is a selection too, where both are pieces of one map: no element of it meets itself. Where both are
+functions of one element, or of different layers, it is an activation.
+
 A constant border is an activation where every window meets it. Where some window lies within the map, the selection is
 a pool, as of a map padded with zeros in Keras: the border passes nothing.
 """

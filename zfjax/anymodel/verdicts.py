@@ -12,14 +12,16 @@ floating arguments. Every primitive that the table does not name is unclassified
       as `written` recognises them
     a bound beneath which certainly no layer stands, and    own gradient: it bounds the input, see `weights`
       above which one does
-    a lower bound of what `norms` knows for a norm's      own gradient
-      variance or length
+    a bound of what `norms` knows for a norm's variance,  own gradient
+      length or scale; a choice by whether it is zero
     a lower bound that may be either                           unclassified
     min(x, c), c > 0, next to a rectifier: relu6, clip         own gradient: what is clipped passes nothing
     powers, products and quotients of parts that depend on     own gradient in a norm, or where a product's parts
       the input                                                  depend on different arguments, else unclassified
     SELECTIONS (max-pooling) and READS at places that the      own gradient, but unclassified where they may be an
       input chooses                                              activation: see `joins`
+    the larger of two pieces of a map, as max(h[:, :-1],       likewise
+      h[:, 1:]), also by where
     a step function of the input in a product (no rectifier),  unclassified
       in a sum, or as a result
     a region marked as skipped                                 skipped: the identity
