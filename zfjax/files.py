@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import glob
 import hashlib
 import io
 import json
 import logging
 import math
 import os
+import re
 import shutil
 import socket
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -75,6 +77,14 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, names: Iterable[str]) -> None:
+    """Remove what killed processes left half written of these files; `folder` is this process's alone."""
+    for name in names:
+        for rest in folder.glob(f".{glob.escape(name)}.*"):
+            if re.fullmatch(r"\d+(\.partial)?", rest.name.removeprefix(f".{name}.")):
+                rest.unlink(missing_ok=True)
 
 
 def read_json(path: Path, fields: Any, way_on: str) -> Any:

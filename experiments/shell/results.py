@@ -173,6 +173,7 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     ours = _named(folder, contents)
+    files.sweep(folder, {*ours, *contents, RESULT, PENDING})
     partial = {name: folder / f".{name}.{os.getpid()}.partial" for name in contents}
     facts: dict[str, FileFacts] = {}
     try:

@@ -17,7 +17,7 @@ PATIENCE = 10.0  # seconds that a run waits for an earlier process of its folder
 
 # What a run that was killed before its first checkpoint leaves; it is begun anew in place
 _BEGUN = {files.LOCK, "config.json", "metrics.jsonl", "metrics.jsonl.strange", "curves.png", "curves.partial.png"}
-_BEGUN_PARTS = (".config.json.", ".metrics.jsonl.")  # how names of half-written files begin
+_WRITTEN = ("config.json", "metrics.jsonl", "curves.png")  # of which a kill may leave half
 
 
 class Place(NamedTuple):
@@ -66,6 +66,7 @@ def _claim(held: contextlib.ExitStack, *, resume: Path | None, out: Path | None,
     check_utf8("out", folder)
     with naming("out" if resume is None else "resume", folder, "name another folder"):
         held.enter_context(files.claimed(folder, patience=PATIENCE))
+    files.sweep(folder, _WRITTEN)
     checkpoints.check_names(folder / "checkpoints")
     if resume is not None:
         newest = checkpoints.find(resume)  # again: the process that was waited for has saved
@@ -74,7 +75,7 @@ def _claim(held: contextlib.ExitStack, *, resume: Path | None, out: Path | None,
     if steps := checkpoints.steps_in(folder / "checkpoints"):
         return folder, folder / "checkpoints" / str(steps[-1])
     for entry in folder.iterdir():
-        if entry.name not in {*_BEGUN, "checkpoints"} and not entry.name.startswith(_BEGUN_PARTS):
+        if entry.name not in {*_BEGUN, "checkpoints"}:
             raise UserError(
                 f"out={str(folder)!r} is not empty and holds no run: {entry.name!r} is there; name another folder"
             )

@@ -63,6 +63,19 @@ def test_a_result_that_was_killed_half_way_can_be_replaced(tmp_path, monkeypatch
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.npz", "result.json"]
 
 
+def test_what_a_kill_left_half_written_goes_with_the_next_result(tmp_path):
+    for name in (".a.npz.77.partial", ".result.json.77", "..pending.json.8", ".a.npz.notes", ".c.npz.77"):
+        (tmp_path / name).touch()
+    write(tmp_path, ["a.npz", "b.npz"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".a.npz.notes",
+        ".c.npz.77",
+        "a.npz",
+        "b.npz",
+        "result.json",
+    ]
+
+
 def test_a_manifest_cannot_reach_beyond_its_folder(tmp_path):
     (tmp_path / "precious").write_text("x")
     folder = tmp_path / "out"

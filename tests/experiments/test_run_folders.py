@@ -25,6 +25,7 @@ def test_what_a_run_leaves_before_its_first_checkpoint_is_begun_anew(tmp_path):
         (tmp_path / name).touch()
     with run_folders.claimed(None, tmp_path, "demo") as place:
         assert (place.folder, place.checkpoint) == (tmp_path, None)
+        assert not (tmp_path / ".config.json.77").exists()
     (tmp_path / "notes").touch()
     with pytest.raises(UserError, match="'notes' is there"), run_folders.claimed(None, tmp_path, "demo"):
         pass

@@ -74,8 +74,7 @@ class Checkpoints:
     def __init__(self, folder: Path, *, kept_steps: Sequence[int] = ()):
         check_utf8("folder", folder)
         check_names(folder)
-        for rest in folder.glob(f".{RECORD}.*"):  # of a kill
-            rest.unlink(missing_ok=True)
+        files.sweep(folder, [RECORD])
         policies = checkpoint_managers
         keep = policies.AnyPreservationPolicy([policies.LatestN(LATEST), policies.CustomSteps(list(kept_steps))])
         options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
