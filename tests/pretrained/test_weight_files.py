@@ -30,6 +30,12 @@ OPTIMIZER = {"state": {}, "param_groups": []}
 WHOLE = made.New(made.Global("mine", "Net"), {"_parameters": STATE, "_buffers": {}, "_modules": {}})
 NAMESPACE = made.New(made.Global("argparse", "Namespace"), {"lr": 0.1})
 PATH = made.Reduce(made.Global("pathlib", "PosixPath"), ("runs",))
+MODE = made.Reduce(made.Global("mine", "Mode"), ("train",))  # of an enumeration
+GENERATOR = made.Build(made.Reduce(made.Global("numpy.random._pickle", "__generator_ctor"), ()), {"state": 1})
+WORDS = made.Build(  # an array of objects
+    made.Reduce(made.Global("numpy._core.multiarray", "_reconstruct"), (made.Global("numpy", "ndarray"), (0,), "b")),
+    (1, (2,), made.Reduce(made.Global("numpy", "dtype"), ("O8", False, True)), False, ["cat", "dog"]),
+)
 needs_h5py = pytest.mark.skipif(importlib.util.find_spec("h5py") is None, reason="Keras's files need the extra h5")
 
 LAYOUTS = {  # ending -> (the file, its arrays, whether it holds checksums)
@@ -188,6 +194,8 @@ def test_shards_are_put_together_by_their_index(tmp_path):
         (WHOLE, "it is a whole pickled mine.Net: its parameters and buffers alone are taken, its code is not run"),
         ({"state_dict": STATE, "args": NAMESPACE}, "'state_dict' was taken; left out: args"),
         ({"state_dict": STATE, "out": PATH}, "'state_dict' was taken; left out: out"),
+        ({"state_dict": STATE, "mode": MODE, "rng": GENERATOR}, "'state_dict' was taken; left out: mode, rng"),
+        ({**STATE, "names": WORDS}, "left out, as no tensors: names"),
     ],
 )
 def test_weights_are_found_where_training_scripts_put_them(tmp_path, content, notes):

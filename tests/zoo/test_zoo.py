@@ -60,6 +60,14 @@ def test_the_picture_is_captums(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.NETS)
+def test_the_page_says_what_is_found(name):
+    """What follows from the program alone: rectifiers, own gradients, what no rule covers, the choices."""
+    line, found = page.parts()[1][name], page.row(name, measured(name))
+    assert line.split(" | ")[:5] == found.split(" | ")[:5]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layer"),
     [

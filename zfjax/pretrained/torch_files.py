@@ -3,7 +3,7 @@
 Three layouts are known: the zip archives that `torch.save` writes since 1.6, TorchScript (the same with code, which is
 not looked at), and the row of pickles from before 1.6. A pickle is a program that calls what it names. Here it may
 name what the tables below list, plain functions of this file; of every other class it gets an inert stand-in, and a
-call of anything else is refused by name.
+call of another function of Python's, PyTorch's or NumPy's is refused by name.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import io
 import pickle
 import pickletools
 import re
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
@@ -226,18 +227,19 @@ class _NumpyType:
 
 
 class _NumpyArray:
-    """`numpy.ndarray` of plain numbers, as it is put together after it was named."""
+    """`numpy.ndarray`, as it is put together after it was named; `is_numbers` tells one of plain numbers."""
 
     array = np.zeros(0)
+    is_numbers = False
 
     def __init__(self, *_: Any):
         pass
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, is_fortran, data = state
-        if not isinstance(kind, _NumpyType) or kind.dtype is None or not isinstance(data, bytes):
-            raise UserError("a NumPy array of other things than numbers")
-        self.array = np.frombuffer(data, kind.dtype).reshape(shape, order="F" if is_fortran else "C")
+        self.is_numbers = isinstance(kind, _NumpyType) and kind.dtype is not None and isinstance(data, bytes)
+        if self.is_numbers:
+            self.array = np.frombuffer(data, kind.dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
 def _numpy_scalar(kind: Any, data: Any = b"") -> Any:
@@ -258,11 +260,17 @@ def _bytes(text: Any, _coding: Any = "latin1") -> bytes:
     return str(text).encode("latin1")
 
 
-class _Called(type):
-    """Its classes can be made empty, by `__new__`, and not called."""
+_PYTHONS = {*sys.stdlib_module_names, "__builtin__", "exceptions", "torch", "numpy"}
 
-    def __call__(cls, *_: Any, **__: Any) -> NoReturn:
-        raise UserError(f"it would call {cls.__qualname__}, and nothing in a file is executed")
+
+class _Called(type):
+    """Its classes are made empty; a call of something of Python's or PyTorch's own is refused by name."""
+
+    def __call__(cls, *_: Any, **__: Any) -> Any:
+        if cls.__module__.partition(".")[0] in _PYTHONS:
+            words = "nothing in a file is executed: save the state dict alone"
+            raise UserError(f"it would call {cls.__qualname__}, and {words}")
+        return super().__call__()
 
 
 class StandIn(metaclass=_Called):
@@ -340,7 +348,8 @@ _NAMED: dict[tuple[str, str], Callable[..., Any]] = {
 }
 _GLOBALS = {name: call if isinstance(call, type) else _Function(call) for name, call in _NAMED.items()}
 _IGNORED = re.compile(  # calls whose result is not looked at
-    r"pathlib\.\w+|datetime\.\w+|builtins\.(slice|complex|bytearray)|uuid\.UUID|decimal\.Decimal"
+    r"pathlib\.\w+|datetime\.\w+|(builtins|__builtin__)\.(slice|complex|bytearray|x?range)|uuid\.UUID|decimal\.Decimal"
+    r"|fractions\.Fraction|collections\.deque|functools\.partial|numpy\.random\.[\w.]+"
 )
 
 
@@ -364,7 +373,7 @@ class _Unpickler(pickle.Unpickler):
             if name in _STORAGES or name in _DTYPES:
                 return _STORAGES.get(name, name)
         if _IGNORED.fullmatch(f"{module}.{name}"):
-            return _Function(lambda *_: None)
+            return _Function(lambda *_: StandIn.__new__(StandIn))
         return _Called(name, (StandIn,), {"__module__": module, "__qualname__": f"{module}.{name}"})
 
     def persistent_load(self, pid: Any, /) -> Any:
@@ -422,7 +431,7 @@ def _taken(content: Any, key: str | None) -> tuple[dict[str, Any], list[str]]:
             raise UserError(f"it holds a {_kind(content)}, not one tensor for each name")
         if _is_optimizer(content):
             raise UserError("it holds an optimizer's state, and no network's weights")
-        tensors = {name: value for name, value in content.items() if isinstance(value, Tensor | _NumpyArray)}
+        tensors = {name: value for name, value in content.items() if _is_tensor(value)}
         nested = [str(name) for name, value in content.items() if _holds_tensors(value)]
         known = [name for name in CONTAINERS if name in nested]
         if tensors and not known and (not nested or not all(map(_is_number, tensors.values()))):
@@ -463,6 +472,10 @@ def _inside(
     return content[chosen], f"{place}{chosen}/"
 
 
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, _NumpyArray) and value.is_numbers)
+
+
 def _is_number(tensor: Tensor | _NumpyArray) -> bool:
     """Of no axis: a counter or a score, where weights stand beside it."""
     return not (tensor.array.shape if isinstance(tensor, _NumpyArray) else tensor.shape)
@@ -477,7 +490,7 @@ def _holds_tensors(value: Any, depth: int = 3) -> bool:
         return next(_tensors_of_module(value), None) is not None
     if not isinstance(value, Mapping) or _is_optimizer(value):
         return False
-    return any(isinstance(inner, Tensor | _NumpyArray) for inner in value.values()) or (
+    return any(map(_is_tensor, value.values())) or (
         depth > 0 and any(_holds_tensors(inner, depth - 1) for inner in value.values() if isinstance(inner, Mapping))
     )
 
