@@ -124,7 +124,7 @@ def graph_of(program: core.ClosedJaxpr, *, opaque: Opaque = lambda call: False, 
     """
     inputs = [Value(v.aval) for v in program.jaxpr.invars]
     graph = Graph(inputs, [], [], [], marks)
-    graph.outputs.extend(_add_program(graph, program, inputs, _Where(), opaque))
+    graph.outputs.extend(_add_program(graph, program, operands=inputs, where=_Where(), opaque=opaque))
     return graph
 
 
@@ -169,7 +169,7 @@ def _has_axis_more(outside: Any, inside: Any) -> bool:
 
 
 def _add_program(
-    graph: Graph, program: core.ClosedJaxpr, operands: Sequence[Value], where: _Where, opaque: Opaque
+    graph: Graph, program: core.ClosedJaxpr, *, operands: Sequence[Value], where: _Where, opaque: Opaque
 ) -> list[Value]:
     """Add the equations of a program that reads `operands`; the values that it returns."""
     jaxpr = program.jaxpr
@@ -186,37 +186,42 @@ def _add_program(
         here = where._replace(place=(*where.place, index), scopes=where.scopes + scopes_of(eqn, where.place))
         inputs = [read(atom) for atom in eqn.invars]
         if index in regions:
-            outputs = _add_to_region(graph, regions[index], eqn, inputs, here)
+            outputs = _add_to_region(graph, regions[index], eqn=eqn, inputs=inputs, here=here)
         else:
-            outputs = _add_equation(graph, eqn, inputs, here, opaque)
+            outputs = _add_equation(graph, eqn, inputs=inputs, here=here, opaque=opaque)
         known.update(zip(eqn.outvars, outputs, strict=True))
         for variable, value in zip(eqn.outvars, outputs, strict=True):
             value.bound.append((here.place, variable))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _add_equation(graph: Graph, eqn: core.JaxprEqn, inputs: list[Value], here: _Where, opaque: Opaque) -> list[Value]:
+def _add_equation(
+    graph: Graph, eqn: core.JaxprEqn, *, inputs: list[Value], here: _Where, opaque: Opaque
+) -> list[Value]:
     programs = programs_of(eqn)
     call = call_of(eqn)
     if eqn.primitive.name in _CONTROL and all(value.known for value in inputs):  # worked out as a whole, or not at all
         programs = ()
     if not programs or (eqn.primitive.name not in _CONTROL and opaque(call)):
         name = call.name if programs else eqn.primitive.name
-        return _add_node(graph, name, eqn, inputs, [v.aval for v in eqn.outvars], here)
+        return _add_node(graph, name, eqn=eqn, inputs=inputs, avals=[v.aval for v in eqn.outvars], here=here)
     calls, in_jax = (*here.calls, call), here.in_jax or call.by_jax
     inside = [_Where((*here.place, k), calls, here.of(eqn), in_jax, here.scopes) for k in range(len(programs))]
 
     def run(k: int, operands: Sequence[Value]) -> list[Value]:
-        return _add_program(graph, programs[k], operands, inside[k], opaque)
+        return _add_program(graph, programs[k], operands=operands, where=inside[k], opaque=opaque)
 
     if eqn.primitive.name == "cond":
         branches = [run(k, inputs[1:]) for k in range(len(programs))]
         merged = zip(eqn.outvars, *branches, strict=True)
-        return [_add_node(graph, "cond", eqn, [inputs[0], *ends], [v.aval], here)[0] for v, *ends in merged]
+        return [
+            _add_node(graph, "cond", eqn=eqn, inputs=[inputs[0], *ends], avals=[v.aval], here=here)[0]
+            for v, *ends in merged
+        ]
     if eqn.primitive.name == "scan":
-        return _add_scan(graph, eqn, programs[0], inputs, here, run)
+        return _add_scan(graph, eqn, body=programs[0], inputs=inputs, here=here, run=run)
     if eqn.primitive.name == "shard_map":
-        return _add_shards(graph, eqn, programs[0], inputs, here, run)
+        return _add_shards(graph, eqn, body=programs[0], inputs=inputs, here=here, run=run)
     outputs = run(0, inputs)
     if eqn.primitive.name in CUSTOM:
         node = Node(call.name, eqn.params, here.place, calls, here.of(eqn), [eqn], here.scopes, inputs, outputs)
@@ -225,14 +230,14 @@ def _add_equation(graph: Graph, eqn: core.JaxprEqn, inputs: list[Value], here: _
 
 
 def _add_scan(
-    graph: Graph, eqn: core.JaxprEqn, body: core.ClosedJaxpr, inputs: list[Value], here: _Where, run: Any
+    graph: Graph, eqn: core.JaxprEqn, *, body: core.ClosedJaxpr, inputs: list[Value], here: _Where, run: Any
 ) -> list[Value]:
     """One round stands for all: what it carries comes from the start and from the round itself."""
     num_consts, num_carry = scan_operands(eqn)
     avals = [v.aval for v in body.jaxpr.invars]
     names = ["carry"] * num_carry + ["scan_slice"] * (len(inputs) - num_consts - num_carry)
     fed = [
-        _add_node(graph, name, eqn, [value], [aval], here)[0]
+        _add_node(graph, name, eqn=eqn, inputs=[value], avals=[aval], here=here)[0]
         for name, value, aval in zip(names, inputs[num_consts:], avals[num_consts:], strict=True)
     ]
     ends = run(0, [*inputs[:num_consts], *fed])
@@ -241,30 +246,46 @@ def _add_scan(
         value.maker.inputs.append(end)
         end.users.append(value.maker)
     return [
-        _add_node(graph, "scan_stack", eqn, [end], [v.aval], here)[0] for end, v in zip(ends, eqn.outvars, strict=True)
+        _add_node(graph, "scan_stack", eqn=eqn, inputs=[end], avals=[v.aval], here=here)[0]
+        for end, v in zip(ends, eqn.outvars, strict=True)
     ]
 
 
 def _add_shards(
-    graph: Graph, eqn: core.JaxprEqn, body: core.ClosedJaxpr, inputs: list[Value], here: _Where, run: Any
+    graph: Graph, eqn: core.JaxprEqn, *, body: core.ClosedJaxpr, inputs: list[Value], here: _Where, run: Any
 ) -> list[Value]:
     """One device stands for all: it has its part of what is sharded, and all of the rest."""
 
-    def crossed(name: str, values: list[Value], specs: Sequence[Any], variables: Sequence[Any]) -> list[Value]:
+    def crossed(name: str, values: list[Value], *, specs: Sequence[Any], variables: Sequence[Any]) -> list[Value]:
         return [
-            _add_node(graph, name, eqn, [value], [variable.aval], here, {"spec": tuple(spec), "mesh": mesh})[0]
+            _add_node(
+                graph,
+                name,
+                eqn=eqn,
+                inputs=[value],
+                avals=[variable.aval],
+                here=here,
+                params={"spec": tuple(spec), "mesh": mesh},
+            )[0]
             if any(spec)
             else value
             for value, spec, variable in zip(values, specs, variables, strict=True)
         ]
 
     mesh = eqn.params["mesh"]
-    parts = crossed("shard_in", inputs, eqn.params["in_specs"], body.jaxpr.invars)
-    return crossed("shard_out", run(0, parts), eqn.params["out_specs"], eqn.outvars)
+    parts = crossed("shard_in", inputs, specs=eqn.params["in_specs"], variables=body.jaxpr.invars)
+    return crossed("shard_out", run(0, parts), specs=eqn.params["out_specs"], variables=eqn.outvars)
 
 
 def _add_node(
-    graph: Graph, name: str, eqn: core.JaxprEqn, inputs: list[Value], avals: list[Any], here: _Where, params: Any = None
+    graph: Graph,
+    name: str,
+    *,
+    eqn: core.JaxprEqn,
+    inputs: list[Value],
+    avals: list[Any],
+    here: _Where,
+    params: Any = None,
 ) -> list[Value]:
     node = Node(name, params or eqn.params, here.place, here.calls, here.of(eqn), [eqn], here.scopes)
     graph.nodes.append(node)
@@ -282,7 +303,7 @@ def _join(node: Node, inputs: list[Value], outputs: list[Value]) -> None:
         value.maker = node
 
 
-def _add_to_region(graph: Graph, region: Node, eqn: core.JaxprEqn, inputs: list[Value], here: _Where) -> list[Value]:
+def _add_to_region(graph: Graph, region: Node, *, eqn: core.JaxprEqn, inputs: list[Value], here: _Where) -> list[Value]:
     """Add one of its equations to a marked region, which is one node for them all."""
     if not region.outputs:
         region.place, region.calls, region.sources, region.scopes = here.place, here.calls, here.of(eqn), here.scopes

@@ -83,14 +83,14 @@ def _border(value: Value, axis: int, flow: Flow) -> np.ndarray | None:
     if node is None or not (_is_followed(node) or node.name in _PARTS):
         return np.zeros(size, bool)
     if node.name in _PARTS:
-        return _part(node, value, axis, flow)
+        return _part(node, value, axis=axis, flow=flow)
     return _BORDERS.get(node.name, _unknown_border)(node, axis, flow)
 
 
 _PARTS = ("split", "unstack", "dynamic_slice")
 
 
-def _part(node: Node, value: Value, axis: int, flow: Flow) -> np.ndarray | None:
+def _part(node: Node, value: Value, *, axis: int, flow: Flow) -> np.ndarray | None:
     """Of the part that a value is."""
     own = tuple(tuple(range(size)) for size in value.aval.shape)
     places = _PLACES[node.name](node, 0, value, own)
@@ -474,14 +474,14 @@ _PLACES: dict[str, Callable[[Node, int, Value, _Places], _Places | None]] = {
 def _meet(pieces: _Pieces, others: _Pieces, flow: Flow, *, doubt: bool = False) -> bool:
     """Somewhere two values are made of one element, at one place; with `doubt` also where nobody knows."""
     return any(
-        not _are_apart(base, one, other, flow, doubt)
+        not _are_apart(base, one, other, flow=flow, doubt=doubt)
         for base in pieces.keys() & others.keys()
         for one in pieces[base]
         for other in others[base]
     )
 
 
-def _are_apart(base: Value, one: _Piece, other: _Piece, flow: Flow, doubt: bool) -> bool:
+def _are_apart(base: Value, one: _Piece, other: _Piece, *, flow: Flow, doubt: bool) -> bool:
     if one.places is None or other.places is None:
         return not doubt or (one.above is not None and one.above is other.above)  # which is looked at for itself
     pairs = list(zip(one.places, other.places, strict=True))

@@ -93,13 +93,15 @@ def is_guarded_choice(node: Node, flow: Flow, kinds: Kinds) -> bool:
     cases = [value for value in node.inputs[1:] if value in flow.varying]
     others = [lower_bound(value) for value in node.inputs[1:] if value not in flow.varying]
     if len(cases) == 2:  # what is not scaled where there is nothing to scale with
-        return any(_is_scaled(case, measured, kinds, origin(other)) for case, other in (cases, cases[::-1]))
+        return any(
+            _is_scaled(case, measured, kinds=kinds, scaled=origin(other)) for case, other in (cases, cases[::-1])
+        )
     if len(cases) != 1 or others[0] is None:
         return False
     (case,) = cases
     if kinds.get(case) in _DIVISORS | {"scale"} and measured & _measured(case, kinds):
         return others[0] >= 0 and _ends_in_norms(node.outputs[0], flow, kinds)
-    if _is_scaled(case, measured, kinds):
+    if _is_scaled(case, measured, kinds=kinds):
         return True
     squared = [user for value in _copies(node.outputs[0]) for user in value.users if flow.passes(user)]
     squared = [user for user in squared if not _moves_alone(user)]
@@ -118,7 +120,7 @@ def _moves_alone(node: Node) -> bool:
     return node.name in MOVES
 
 
-def _is_scaled(value: Value, measured: set[Value], kinds: Kinds, scaled: object = None) -> bool:
+def _is_scaled(value: Value, measured: set[Value], *, kinds: Kinds, scaled: object = None) -> bool:
     """The value is another, or the one of this origin, over a length or variance of the measured features."""
     maker = origin(value)[0].maker
     if maker is None or maker.name not in ("div", "mul"):

@@ -85,7 +85,7 @@ def signals_at(
     @jax.jit
     def down(images: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
         zeros = [jnp.zeros(aval.shape, aval.dtype) for aval in shapes]
-        up = lambda images, zeros: _run(program, [images], taps, zeros)[-1]  # noqa: E731
+        up = lambda images, zeros: _run(program, [images], taps=taps, zeros=zeros)[-1]  # noqa: E731
         features, back = jax.vjp(up, images, zeros)
         pixels, signals = back(isolate(features, unit))
         return pixels, [_turned(signal, nodes) for signal, nodes in zip(signals, turns, strict=True)]
@@ -119,7 +119,7 @@ def _is_run(place: Place, jaxpr: core.Jaxpr) -> bool:
 
 
 def _run(
-    program: core.ClosedJaxpr, operands: Sequence[Any], taps: Sequence[_Tap], zeros: Sequence[jax.Array]
+    program: core.ClosedJaxpr, operands: Sequence[Any], *, taps: Sequence[_Tap], zeros: Sequence[jax.Array]
 ) -> list[Any]:
     """The program's results, with the zeros added at the taps."""
     jaxpr = program.jaxpr
@@ -132,7 +132,9 @@ def _run(
         inside = [tap for tap in taps if len(tap.place) > 1 and tap.place[0] == index]
         if inside:
             below = [tap._replace(place=tap.place[2:]) for tap in inside]
-            results: Sequence[Any] = _run(programs_of(eqn)[0], [read(atom) for atom in eqn.invars], below, zeros)
+            results: Sequence[Any] = _run(
+                programs_of(eqn)[0], [read(atom) for atom in eqn.invars], taps=below, zeros=zeros
+            )
         else:
             results = run_alone(eqn, jaxpr, values)
         values.update(zip(eqn.outvars, results, strict=True))
