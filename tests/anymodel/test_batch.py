@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from foreign_nets import equinox_net, linen_resnet, nnx_convnet
+from jax import lax
 
 from zfjax import FunctionNet, Unit, UserError, project_fn, with_relu_rule
 
@@ -291,3 +292,27 @@ def test_a_net_of_a_function_is_refused_as_well_and_told_how_to_go_on():
 def test_another_word_than_error_and_keep_is_refused():
     with pytest.raises(UserError, match="on_mixing='allow'"):
         project(conv, MAPS, on_mixing="allow")
+
+
+COUNTED = {  # and what it hands on
+    "read and written": lambda x: lax.fori_loop(0, 4, lambda i, a: a.at[i].set(jax.nn.relu(x[i])), jnp.zeros_like(x)),
+    "written": lambda x: lax.scan(lambda c, row: ((c[0] + 1, c[1].at[c[0]].set(row)), None), (0, 0 * x), x)[0][1],
+}
+
+
+@pytest.mark.parametrize("form", COUNTED)
+def test_a_loop_that_counts_images_is_told_of_its_places(form):
+    with pytest.raises(UserError, match="A loop over the images, which reads or writes them at places"):
+        project_fn(COUNTED[form], np.ones((4, 3, 3, 2), np.float32), unit=0)
+
+
+def test_a_loop_that_counts_rows_is_followed():
+    def fn(x):
+        return lax.fori_loop(0, 3, lambda i, a: a.at[:, i].set(jax.nn.relu(x[:, i])), jnp.zeros_like(x))
+
+    np.testing.assert_array_equal(project_fn(fn, np.ones((4, 3, 3, 2), np.float32), unit=(1, (2, 0)))[:, 2, 0, 1], 1)
+
+
+def test_a_while_loop_is_told_what_has_a_derivative():
+    with pytest.raises(UserError, match=r"while of float32\[4, 3\](.|\n)*lax.fori_loop with bounds that are numbers"):
+        project_fn(lambda x: lax.while_loop(lambda x: x.sum() < 9, lambda x: x + 1, x), np.ones((4, 3)), unit=0)

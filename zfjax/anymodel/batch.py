@@ -19,7 +19,7 @@ import numpy as np
 from jax.extend import core
 
 from zfjax.anymodel.constants import constant_of
-from zfjax.anymodel.graph import Graph, Node, Value, graph_of, is_empty, made_of, module_of, reached
+from zfjax.anymodel.graph import Graph, Node, Value, graph_of, is_empty, is_inexact, made_of, module_of, reached
 from zfjax.anymodel.tracing import source_line
 from zfjax.errors import UserError
 
@@ -142,14 +142,14 @@ def check_alone(program: core.ClosedJaxpr) -> None:
         raise UserError(
             "on_mixing='error': images look at each other, so the picture of one would be made of others' units too\n"
             + _listed(_line(node) + f": {reason}" for node, reason in batch.mixes)
-            + "\nBatch norm in training mode? Let it use its running averages (model.eval() of NNX, "
-            "use_running_average=True of Linen, training=False of Keras, is_training=False of Haiku, "
-            "eqx.nn.inference_mode), project one image at a time, or allow it with on_mixing='keep'"
+            + "".join(dict.fromkeys(words for node, _ in batch.mixes for words in _advice(node)))
+            + "\nOr project one image at a time, or allow it with on_mixing='keep'"
         )
     if batch.losses:
         raise UserError(
             "on_mixing='error': the batch cannot be followed, so that images may look at each other unseen, through\n"
             + _listed(map(_line, batch.losses))
+            + ("\n" + _WHILE) * any(node.name == "while" for node in batch.losses)
             + "\nWhere each image is looked at by itself, on_mixing='keep' allows it"
         )
     (start, *_) = graph.inputs[0].aval.shape or (1,)
@@ -163,12 +163,34 @@ def check_alone(program: core.ClosedJaxpr) -> None:
             raise UserError(f"fn returns {_shape(value)} with the images {where}: features [B, ...] are needed")
 
 
+_TRAINED = (
+    "\nBatch norm in training mode? Let it use its running averages (model.eval() of NNX, use_running_average=True of "
+    "Linen, training=False of Keras, is_training=False of Haiku, eqx.nn.inference_mode)"
+)
+_COUNTED = (
+    "\nA loop over the images, which reads or writes them at places that it counts? Nothing tells such places from "
+    "others: let jax.vmap, jax.lax.map or the rounds of a scan take the images one by one"
+)
+_WHILE = "A while loop has no derivative going down; lax.fori_loop with bounds that are numbers, or lax.scan, has one"
+
+
+def _advice(node: Node) -> tuple[str, ...]:
+    """Words for one that mixes: a loop's round that reads or writes some of the images, or hands on what it made."""
+    in_loop = any(call.name == "scan" and not call.by_jax for call in node.calls)
+    if in_loop and node.name in _AT_PLACES:
+        return (_COUNTED,)
+    return (_TRAINED, _COUNTED) if node.name == "carry" else (_TRAINED,)
+
+
+_AT_PLACES = ("dynamic_slice", "dynamic_update_slice", "gather", "scatter", "scatter-add")
+
+
 def _listed(lines: Iterable[str]) -> str:
     return "\n".join(dict.fromkeys(lines))
 
 
 def _line(node: Node) -> str:
-    aval = node.inputs[0].aval
+    aval = next((value for value in node.inputs if is_inexact(value)), node.inputs[0]).aval
     module = module_of(node)
     place = f"{module}, " * bool(module) + source_line(node.sources)
     return f"  {node.name} of {aval.dtype}{list(aval.shape)} at {place}"
