@@ -147,3 +147,28 @@ def test_what_units_of_a_table_show_is_cut_out_of_their_windows(layer):
         np.testing.assert_array_equal(drawn.patches[m, k], pixels.cut(pictures[of[0]], box, strongest.OUTSIDE))
         num_drawn += whole.any()
     assert num_drawn > 3
+
+
+def test_what_a_unit_sees_of_images_that_are_no_squares():
+    """A field that is larger than the image along one side alone is none of the whole image."""
+    size, places = (40, 27), np.array([[0, 2]])
+    field = zfjax.architecture.ReceptiveField((9, 5), 4, -1)
+    boxes = strongest.boxes_of(field, size, rows=places, columns=places)
+    assert boxes.tolist() == [[[-1, -1, 8, 4], [7, 7, 16, 12]]]
+    for sides, is_whole in (((40, 27), True), ((41, 30), True), ((39, 30), False), ((50, 26), False)):
+        boxes = strongest.boxes_of(field._replace(size=sides), size, rows=places, columns=places)
+        assert (boxes.tolist() == [[[0, 0, 40, 27]] * 2]) == is_whole
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        (11, "sees 11x11 pixels"),
+        ((30, 11), "sees 30x11 pixels"),
+        (30, "sees 30x30 pixels"),
+        ((41, 27), "sees the whole picture of 40x27 pixels"),
+    ],
+)
+def test_what_a_unit_sees_is_said_by_both_sides(field, words):
+    facts = {"kind": "map", "num_maps": 4, "num_dead": 0, "receptive_field": field, "image_size": (40, 27)}
+    assert deconv.summary_line("conv1", facts).endswith(words)

@@ -333,3 +333,10 @@ def test_nothing_with_ink_stands_in_the_outer_12_pixels():
         page = canvas.pixels_of(walkthrough_page.draw(walk)).copy()
         page[12:-12, 12:-12] = 255
         assert page.min() == 255
+
+
+def test_what_a_unit_sees_of_an_image_that_is_no_square_is_framed_unless_it_is_all():
+    table = zfjax.ZFNET.with_sizes(image=(224, 160))
+    assert walkthrough.box_of(table, "conv5", (1, 2)) == zfjax.receptive_field(table, "conv5").box((1, 2))
+    assert walkthrough.box_of(table.with_sizes(image=(150, 171)), "conv5", (0, 0)) is None
+    assert walkthrough.box_of(table, "fc6", ()) is None
