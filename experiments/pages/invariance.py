@@ -108,7 +108,7 @@ def _draw_examples(axes: Any, chosen: Chosen, *, name: str, amounts: np.ndarray,
     for colour, picture in zip(COLOURS, chosen.stored, strict=False):
         images = np.repeat(picture[None].astype(np.float32), EXAMPLES, axis=0)
         warped = np.asarray(invariance.warp(images, TRANSFORMS[name].maps(drawn), size=size)).round().astype(np.uint8)
-        for tile in pixels.resized(pixels.in_colours(warped), TILE):
+        for tile in pixels.resized(pixels.as_seen(warped), TILE):
             tile[:frame] = tile[-frame:] = tile[:, :frame] = tile[:, -frame:] = 255 * np.array(to_rgb(colour))
             tiles.append(tile)
     axes.imshow(pixels.mosaic(np.stack(tiles), EXAMPLES))

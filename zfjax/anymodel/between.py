@@ -158,10 +158,12 @@ def _reduced(kind: str) -> Callable[[Node, set[Value]], str | None]:
 def _larger(node: Node, varying: set[Value]) -> str | None:
     """A maximum: with zero it is a ReLU."""
     others = [value for value in node.inputs if value not in varying]
-    users = [user for value in node.outputs for user in value.users]
-    users += [user for near in users for value in near.outputs for user in value.users]
-    if any(user.name in ("rsqrt", "sqrt") for user in users):
-        return None  # a variance that is kept from falling below zero, in a norm
+    near = set(node.outputs)
+    for _ in range(5):  # turned, spread, a small number added
+        users = [user for value in near for user in value.users]
+        if any(user.name in ("rsqrt", "sqrt") for user in users):
+            return None  # a variance that is kept from falling below zero, in a norm
+        near = {value for user in users if user.name in (*_MOVES, "add") for value in user.outputs}
     return "ReLU" if others and uniform(others[0]) == 0 else "maximum of features" if not others else None
 
 
