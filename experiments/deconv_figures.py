@@ -45,7 +45,7 @@ class Config(figure.FigureConfig):
     """Draw Figure 2: the strongest activations of every layer, projected to the pixels."""
 
     layers: tuple[str, ...] = ()
-    """Layers to draw; by default every one that has feature maps."""
+    """Layers to draw; by default every one that has feature maps, or the hidden ones where none has."""
     maps: tuple[str, ...] = ()
     """Maps to draw, as conv3:5,17; of layers that are not named here, maps are chosen by --seed."""
     split: Literal["validation", "both"] = "validation"
@@ -104,7 +104,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
     """
     with figure.opened(config, COMMAND, folder="figures/deconv", net=net) as (net, out):
         with_maps = nets.map_layers(net)
-        layers = config.layers or with_maps
+        layers = config.layers or with_maps or nets.hidden_layers(net)
         for layer in layers:
             nets.check_layer(net, layer)
         named = parse_maps(config.maps, net, layers)

@@ -215,6 +215,21 @@ def test_a_net_that_is_none_of_ours_is_drawn_too(tmp_path, monkeypatch):
     assert whole["projections"].shape[2:] == (20, 28, 3) and whole["patches"].shape[2:] == (20, 28, 3)
 
 
+def test_of_a_net_without_maps_the_hidden_units_are_drawn_with_their_filters(tmp_path):
+    weights = np.random.default_rng(0).normal(size=(6 * 8 * 3, 5)).astype(np.float32)
+
+    def dense(images):
+        hidden = jnp.maximum(images.reshape(len(images), -1) @ weights, 0)
+        return {"hidden": hidden, "logits": hidden[:, :2]}
+
+    config = {"data": str(foreign_nets.folder(tmp_path / "pictures")), "out": tmp_path / "out", "batch_size": 4}
+    net = zfjax.FunctionNet(dense, image_size=(6, 8), name="dense")
+    result = deconv_figures.run(deconv_figures.Config(**config, num_maps=2), net=net)
+    assert list(result["layers"]) == ["hidden"] and result["layers"]["hidden"]["kind"] == "unit"
+    with np.load(tmp_path / "out" / "hidden.npz") as saved:
+        assert saved["projections"].shape[2:] == (6, 8, 3) and np.abs(saved["projections"]).max() > 0
+
+
 def test_a_set_that_cannot_be_searched_is_refused(trained):
     empty = ImageSet("folder", SIDE, ("a",), None, None, MEAN, None, "data")
     with pytest.raises(ValueError, match="data='folder' has no validation split"):
