@@ -38,12 +38,9 @@ def main(words: list[str] | None = None) -> None:
         sys.path.insert(0, os.getcwd())  # a module that is named is looked for here first, as by `python -m`
     shell.use_quick_kernels()
     shell.use_compilation_cache()
-    try:
-        with shell.in_one_line():
-            if not shell.is_idle(alone=chosen.alone):
-                chosen.run(chosen)
-    except KeyboardInterrupt:
-        raise SystemExit(f"stopped; {chosen.when_stopped}") from None
+    with shell.in_one_line(chosen.when_stopped):
+        if not shell.is_idle(alone=chosen.alone):
+            chosen.run(chosen)
 
 
 def atlas(chosen: argparse.Namespace) -> None:

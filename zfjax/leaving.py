@@ -1,11 +1,18 @@
-"""Ctrl-C while the command `zfjax` still imports what it needs: one line, as nothing was begun.
+"""How a command leaves that Ctrl-C, or another signal, stops: in one line, also while it still imports what it needs.
 
-Imported first of all. In every other program signals stay as they are.
+Imported first of all, by the command `zfjax`. In every other program signals stay as they are.
 """
 
+import contextlib
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from typing import NoReturn
+
+# What a terminal, Slurm (--signal=USR1@300), a scheduler and a closed connection send; Windows has the first two alone
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 
 
 def leave(number: int, _frame: object) -> None:
@@ -23,3 +30,32 @@ def is_command() -> bool:
 
 if is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, leave)
+
+
+class Interrupted(KeyboardInterrupt):
+    """One of `STOPPING` came where no run is there to save; it is met as Ctrl-C is."""
+
+    def __init__(self, signal_number: int):
+        super().__init__()
+        self.signal_number = signal_number
+
+
+@contextlib.contextmanager
+def interrupting() -> Iterator[None]:
+    """While entered, and outside of a `StopRequest`, the signals of `STOPPING` raise as Ctrl-C does: `Interrupted`.
+
+    Those that are met otherwise already, as under nohup, stay so.
+    """
+
+    def interrupt(number: int, _frame: object) -> NoReturn:
+        raise Interrupted(number)
+
+    is_main = threading.current_thread() is threading.main_thread()  # which alone can say what a signal does
+    others = [number for number in STOPPING if is_main and signal.getsignal(number) == signal.SIG_DFL]
+    for number in others:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in others:
+            signal.signal(number, signal.SIG_DFL)

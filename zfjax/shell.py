@@ -64,17 +64,25 @@ def use_quick_kernels() -> None:
 
 
 @contextlib.contextmanager
-def in_one_line() -> Iterator[None]:
+def in_one_line(when_stopped: str = "nothing was written") -> Iterator[None]:
     """End the process in one line where a user or the system caused an error; a mistake of ours keeps its traceback.
 
-    From here on Ctrl-C is an exception again, which a command meets in its own way.
+    So do Ctrl-C and the other signals of `leaving.STOPPING`, as exceptions, so that what was begun is put in order.
+
+    Args:
+      when_stopped: what they left behind, as "the same command goes on where it was".
     """
     if signal.getsignal(signal.SIGINT) is leaving.leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for ends no work
     try:
-        yield
+        with leaving.interrupting():
+            yield
+    except KeyboardInterrupt as error:
+        print(f"stopped; {when_stopped}", file=sys.stderr)
+        number = error.signal_number if isinstance(error, leaving.Interrupted) else signal.SIGINT
+        raise SystemExit(128 + number) from None
     except (UserError, FailedError) as error:
         raise SystemExit(f"error: {error}") from error
     except (jax.errors.JaxRuntimeError, MemoryError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -13,7 +12,6 @@ import tyro
 
 from experiments import leave
 from experiments.shell import hosts
-from experiments.shell.stopping import Interrupted, interrupting
 from experiments.shell.stopping import Stopped as Stopped
 from experiments.shell.stopping import StopRequest as StopRequest
 from zfjax import shell
@@ -58,13 +56,8 @@ def in_one_line(when_stopped: str = "nothing was written") -> Iterator[None]:
     """
     if signal.getsignal(signal.SIGINT) is leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with interrupting(), shell.in_one_line():
-            yield
-    except KeyboardInterrupt as error:
-        print(f"stopped; {when_stopped}", file=sys.stderr)
-        number = error.signal_number if isinstance(error, Interrupted) else signal.SIGINT
-        raise SystemExit(128 + number) from None
+    with shell.in_one_line(when_stopped):
+        yield
 
 
 def main(

@@ -24,9 +24,9 @@ from typing import Any, NoReturn
 
 import jax
 
-from experiments.shell.stopping import STOPPING
 from zfjax import parallel
 from zfjax.errors import FailedError
+from zfjax.leaving import STOPPING
 
 TIMEOUT = 60  # seconds: how long the others are waited for, and after which one without a sign of life is lost
 

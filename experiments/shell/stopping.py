@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from typing import NoReturn
+
+from zfjax.leaving import STOPPING
 
 
 class Stopped(Exception):
@@ -18,38 +16,7 @@ class Stopped(Exception):
         self.exit_status = 128 + signal_number  # as shells report a process that ended by this signal
 
 
-# What a terminal, Slurm (--signal=USR1@300), a scheduler and a closed connection send; Windows has the first two alone
-STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 ONE_REQUEST = 1.0  # seconds within which signals are one request: launchers pass on what also reached us directly
-
-
-class Interrupted(KeyboardInterrupt):
-    """One of `STOPPING` came where no run is there to save; it is met as Ctrl-C is."""
-
-    def __init__(self, signal_number: int):
-        super().__init__()
-        self.signal_number = signal_number
-
-
-@contextlib.contextmanager
-def interrupting() -> Iterator[None]:
-    """While entered, and outside of a `StopRequest`, the signals of `STOPPING` raise as Ctrl-C does: `Interrupted`.
-
-    Those that are met otherwise already, as under nohup, stay so.
-    """
-
-    def interrupt(number: int, _frame: object) -> NoReturn:
-        raise Interrupted(number)
-
-    is_main = threading.current_thread() is threading.main_thread()  # which alone can say what a signal does
-    others = [number for number in STOPPING if is_main and signal.getsignal(number) == signal.SIG_DFL]
-    for number in others:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number in others:
-            signal.signal(number, signal.SIG_DFL)
 
 
 class StopRequest:

@@ -1,6 +1,7 @@
 """The command `zfjax`: an atlas, an import, the layers and the rules of any network, without a checkout."""
 
 import json
+import signal
 import sys
 
 import jax.numpy as jnp
@@ -140,3 +141,11 @@ def test_a_net_is_made_by_a_function_without_arguments(here, monkeypatch):
     (here / "cli_nets.py").write_text(MODULE + "def make(size=8):\n    return NET\n")
     monkeypatch.syspath_prepend(here)
     assert nets.load_net("cli_nets:make").features(["logits"])(jnp.ones((1, 8, 8, 3)))["logits"].shape == (1, 2)
+
+
+def test_a_signal_ends_it_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(cli.nets, "load_net", lambda net: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["atlas", "a net"])
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"

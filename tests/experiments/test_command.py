@@ -328,11 +328,12 @@ def test_a_signal_ends_a_command_in_one_line_after_it_was_put_in_order(monkeypat
 def test_where_a_system_lacks_a_signal_the_others_are_requests(monkeypatch):
     for name in ("SIGUSR1", "SIGHUP"):
         monkeypatch.delattr(signal, name)
-    spec = importlib.util.spec_from_file_location("stopping_of_windows", stopping.__file__)
+    spec = importlib.util.spec_from_file_location("leaving_of_windows", leaving.__file__)
     of_windows = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(of_windows)
     assert of_windows.STOPPING == [signal.SIGINT, signal.SIGTERM]
-    with of_windows.StopRequest() as stop:
+    monkeypatch.setattr(stopping, "STOPPING", of_windows.STOPPING)
+    with of_windows.interrupting(), stopping.StopRequest() as stop:
         signal.raise_signal(signal.SIGTERM)
     assert stop.signal_number == signal.SIGTERM
 

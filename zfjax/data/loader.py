@@ -22,6 +22,7 @@ from zfjax.data import Source
 from zfjax.data.processes import end_with_parent
 from zfjax.errors import FailedError, UserError
 from zfjax.extras import extra
+from zfjax.leaving import STOPPING
 
 if TYPE_CHECKING:
     import grain
@@ -238,8 +239,7 @@ def _in_words(error: Exception, num_workers: int) -> Exception:
 _SMALL_SHM = "make it larger (docker run --shm-size 2g), or decode on threads with --num-workers 0"
 
 
-# Ctrl-C, a closed terminal and Slurm reach every process; the first one decides
-_FOR_THE_FIRST = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+_FOR_THE_FIRST = STOPPING  # Ctrl-C, a closed terminal and Slurm reach every process; the first one decides
 
 
 @contextlib.contextmanager
