@@ -78,6 +78,7 @@ POOLS = {
     "with the next": lambda h: jnp.maximum(h, jnp.roll(h, 1, 1)),
     "zeros around": lambda h: jnp.maximum((p := jnp.pad(h, ((0, 0), (1, 1), (0, 0), (0, 0))))[:, :-1], p[:, 1:]),
     "read at places": lambda h: jnp.maximum(lax.dynamic_slice_in_dim(h, 0, 3, 1), lax.dynamic_slice_in_dim(h, 1, 3, 1)),
+    "read at a list of places": lambda h: jnp.maximum(h[:, np.array([0, 2])], h[:, np.array([1, 3])]),
     "median": lambda h: jnp.median(h, 1),
     "largest at the border": lambda h: jnp.pad(h, ((0, 0), (1, 1), (2, 0), (0, 0)), mode="maximum"),
 }
@@ -94,6 +95,8 @@ def test_a_norm_or_pool_keeps_its_derivative(form):
     np.testing.assert_allclose(found["deconvnet"][1], found[OWN][1], rtol=1e-4, atol=1e-6)
 
 
+SIX = np.arange(6)
+
 NEITHER = {  # the maximum of two that may be an activation, and choices that are no norm's
     "leaky": lambda h: jnp.maximum(h[:, :2], 0.1 * h[:, :2]),
     "leaky, cut twice": lambda h: jnp.maximum(h[:, 1:3], (0.1 * h)[:, :3][:, 1:]),
@@ -107,6 +110,8 @@ NEITHER = {  # the maximum of two that may be an activation, and choices that ar
     "with its pool": lambda h: jnp.maximum(h, nn.max_pool(h, (3, 3), (1, 1), "SAME")),
     "maxout": lambda h: jnp.maximum(h @ OTHER, h @ OTHER[::-1]),
     "leaky by weights": lambda h: jnp.maximum(h, h @ (0.1 * np.eye(6, dtype=np.float32))),
+    "leaky halves, read": lambda h: jnp.maximum((c := jnp.concatenate([h, 0.1 * h], -1))[..., SIX], c[..., SIX + 6]),
+    "a rectifier by NaN": lambda h: jnp.nan_to_num(jnp.where(h > 0.5, h, jnp.nan)),
     "of a group above a threshold": lambda h: jnp.where(length(h) > 2, h, 0),
     "of a group, shrunk": lambda h: h * jnp.maximum(1 - 0.5 / length(h), 0),
     "a length between bounds": lambda h: jnp.clip(length(h), 0.1, 1.0) @ OTHER[:1],

@@ -458,9 +458,26 @@ def _of_pad(node: Node, number: int, value: Value, places: _Places) -> _Places |
     return places
 
 
+def _of_gather(node: Node, number: int, value: Value, places: _Places) -> _Places | None:
+    """Of whole slices at places along one axis that the program states, as h[:, [0, 2, 4]]."""
+    numbers, shape = node.params["dimension_numbers"], node.inputs[0].aval.shape
+    outside = [axis for axis in range(len(places)) if axis not in numbers.offset_dims]
+    at = constant_of(node.inputs[1])
+    if number or at is None or len(outside) != 1 or numbers.operand_batching_dims or len(numbers.start_index_map) != 1:
+        return None
+    (axis,) = numbers.start_index_map
+    whole = all(size == shape[k] for k, size in enumerate(node.params["slice_sizes"]) if k != axis)
+    if numbers.collapsed_slice_dims != (axis,) or not whole or at.min() < 0 or at.max() >= shape[axis]:
+        return None
+    own = at.ravel().tolist()
+    others = [places[k] for k in numbers.offset_dims]
+    return (*others[:axis], tuple(own[k] if k >= 0 else k for k in places[outside[0]]), *others[axis:])
+
+
 _PLACES: dict[str, Callable[[Node, int, Value, _Places], _Places | None]] = {
     "slice": _of_slice,
     "dynamic_slice": _of_dynamic_slice,
+    "gather": _of_gather,
     "split": _of_split,
     "unstack": _of_unstack,
     "rev": _of_reverse,

@@ -280,7 +280,7 @@ def _select(node: Node, facts: Facts) -> Verdict | None:
         return _linear(node, facts)
     if is_guarded_choice(node, facts.flow, facts.kinds):
         return _GUARD
-    if any(map(_is_nan, node.inputs[1:])):
+    if any(map(_is_nan, node.inputs[1:])) and _tells_nan(node.inputs[0]):
         return _own("chosen where it is a number; elsewhere the result is none")
     if only_case(node) is not None:
         return _own("the same value, whichever case is chosen")
@@ -295,6 +295,16 @@ def _is_larger(node: Node) -> bool:
     if mask is None or mask.name not in ("gt", "ge", "lt", "le") or len(node.inputs) != 3:
         return False
     return {origin(value) for value in mask.inputs} == {origin(value) for value in node.inputs[1:]}
+
+
+def _tells_nan(mask: Value) -> bool:
+    """A mask of what is no number, as of any in a median."""
+    node = origin_of_mask(mask).maker
+    if node is None:
+        return False
+    if node.name in ("reduce_or", "reduce_and", "or", "and"):
+        return all(map(_tells_nan, node.inputs))
+    return node.name == "ne" and node.inputs[0] is node.inputs[1]
 
 
 def _is_nan(value: Value) -> bool:
