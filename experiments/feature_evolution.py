@@ -180,7 +180,12 @@ def summarize(
                 "maps": maps,
                 "units": [nets.unit_name(net, layer, number) for number in maps],
                 "images": {epoch: of.names[:, 0].tolist() for epoch, of in drawn[layer].items()},
-                "continuity": {"image_stayed": continuity.image_stayed, "image_changed": continuity.image_changed},
+                "continuity": {
+                    "num_stayed": continuity.num_stayed,
+                    "num_changed": continuity.num_changed,
+                    "image_stayed": continuity.image_stayed,
+                    "image_changed": continuity.image_changed,
+                },
                 "projections": {epoch: strongest.notes(of) for epoch, of in drawn[layer].items()},
             }
         )

@@ -119,12 +119,14 @@ def curves_figure(result: Mapping[str, Any]) -> Figure:
     epochs, layers = result["epochs"], result["layers"]
     figure = Figure(figsize=(12.5, 4.2), layout="constrained")
     panels = figure.subplots(1, len(CURVES))
+    named: list[Any] = []
     for axes, (name, title) in zip(panels, CURVES.items(), strict=True):
         for depth, (layer, facts) in enumerate(layers.items()):
             if name in facts:
                 colour = colormaps["viridis"](0.95 * depth / max(1, len(layers) - 1))
                 values = [np.nan if value is None else value for value in facts[name]]
-                axes.plot(epochs[-len(values) :], values, "o-", color=colour, markersize=4, label=layer)
+                drawn = axes.plot(epochs[-len(values) :], values, "o-", color=colour, markersize=4, label=layer)
+                named += drawn if name == "similarity" else []
                 if name == "similarity" and "straight" in facts:
                     axes.plot(epochs, facts["straight"], "--", color=colour, linewidth=1)
         axes.set_title(title, fontsize=11)
@@ -135,6 +137,8 @@ def curves_figure(result: Mapping[str, Any]) -> Figure:
         axes.set_xlabel("epoch")
         axes.set_ylim(0, None if name == "growth" else 1.03)
         axes.grid(alpha=0.3)
-    panels[0].axhline(result["threshold"], color="0.4", linestyle="--", linewidth=1, label="settled")
-    lettering.legend(panels[0], panels[0].get_lines(), fontsize=8)
+    named.append(panels[0].axhline(result["threshold"], color="0.4", linestyle=":", linewidth=1, label="settled"))
+    if any("straight" in facts for facts in layers.values()):
+        named += panels[0].plot([], [], "--", color="0.4", linewidth=1, label="weights on one way")
+    lettering.legend(panels[0], named, fontsize=8, loc="lower right")  # where curves that end at 1 are not
     return figure

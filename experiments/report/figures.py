@@ -49,6 +49,7 @@ from zfjax.schema import Count, Share, entry
 CLEAR = (
     0.1  # of correlation: above layer 1, whose filters choose among edges, two draws of weights differ by .03 at most
 )
+FEW_PAIRS = 5  # of epochs and maps: fewer have no mean to speak of, whatever it is
 AHEAD = 0.1  # of similarity: half the layers of a network whose weights walk at random are ahead by less than .04
 DOMINATES = 2.0  # times: in two networks that were drawn, or trained, alike the strongest filters differ by 1.1 at most
 # Paper is silent on what is quasi-linear: here a line leaves less than a third of a curve's size, sqrt(1 - .9), over
@@ -188,19 +189,22 @@ def _ahead(layer: str, similarity: Sequence[float | None], straight: Sequence[fl
     says="Sudden jumps in appearance come from a change of the image with the strongest activation.",
     paper="shown",
     rule="projections at neighbouring epochs correlate more where the image stayed, in every layer by "
-    f"{CLEAR:g} at least: holds; in some layer not at all: does not hold; between: not shown",
+    f"{CLEAR:g} at least: holds; in some layer not at all: does not hold; between, or of fewer than {FEW_PAIRS} pairs "
+    "of epochs and maps: not shown",
     needs=LONG,
 )
 def jumps_come_from_other_images(result: Evolution) -> Finding | None:
     """A map's projections at neighbouring epochs are alike where its strongest image stayed."""
     drawn = [facts["continuity"] for facts in result["layers"].values() if "continuity" in facts]
-    pairs = [(pair["image_stayed"], pair["image_changed"]) for pair in drawn]
-    known = [(stayed, changed) for stayed, changed in pairs if stayed is not None and changed is not None]
+    known = [(a, b, of) for of in drawn if None not in (a := of["image_stayed"], b := of["image_changed"])]
     if not known:
         return None
-    stayed, changed = np.mean(known, axis=0)
-    ours = f"correlation {stayed:.2f} where the image stayed, {changed:.2f} where it changed"
-    return bounded(ours, min(stayed - changed for stayed, changed in known), holds_from=CLEAR, fails_to=0.0)
+    stayed, changed = np.array([(a, b) for a, b, _ in known], np.float64).T
+    ours = f"correlation {stayed.mean():.2f} where the image stayed, {changed.mean():.2f} where it changed"
+    fewest = min(min(of.get("num_stayed", 0), of.get("num_changed", 0)) for *_, of in known)
+    if fewest < FEW_PAIRS:
+        return Finding(ours, NOT_SHOWN, f"of {fewest or 'an unknown number of'} pairs in some layer, not {FEW_PAIRS}")
+    return bounded(ours, float(min(stayed - changed)), holds_from=CLEAR, fails_to=0.0)
 
 
 class OfImages(TypedDict):

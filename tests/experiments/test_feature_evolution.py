@@ -179,7 +179,11 @@ def test_the_command_writes_what_it_drew_goes_on_from_its_scans_and_overwrites_o
     )
     assert judged["lower_layers_settle_first"].ours.startswith(share)
     pairs = [of["continuity"] for of in written["layers"].values() if "continuity" in of]
-    known = [list(pair.values())[:2] for pair in pairs if None not in (pair["image_stayed"], pair["image_changed"])]
+    known = [
+        [pair["image_stayed"], pair["image_changed"]]
+        for pair in pairs
+        if None not in (pair["image_stayed"], pair["image_changed"])
+    ]
     stayed, changed = np.mean(known, axis=0)
     words = f"correlation {stayed:.2f} where the image stayed, {changed:.2f} where it changed"
     assert judged["jumps_come_from_other_images"].ours == words
@@ -355,3 +359,16 @@ def test_what_is_no_net_of_each_epoch_is_refused(value, epochs, words, monkeypat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=words):
         feature_evolution.run(feature_evolution.Config(net="these:NETS", epochs=epochs, data="nowhere"))
+
+
+def test_the_legend_names_layers_and_what_dashes_are_and_no_line_that_has_no_name():
+    facts = {"similarity": [0.1, 0.5, 1.0], "straight": [0.1, 0.4, 1.0]}
+    layers = {"conv1": facts, "conv2": {"similarity": [0.1, 0.2, 1.0]}}
+    figure = evolution_page.curves_figure({"epochs": [1, 2, 5], "layers": layers, "threshold": 0.9})
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts == ["conv1", "conv2", "settled", "weights on one way"]
+    dashes = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == "--" and len(line.get_xdata())]
+    np.testing.assert_array_equal(dashes[0].get_ydata(), facts["straight"])
+    del facts["straight"]
+    figure = evolution_page.curves_figure({"epochs": [1, 2, 5], "layers": layers, "threshold": 0.9})
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["conv1", "conv2", "settled"]

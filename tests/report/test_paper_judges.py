@@ -192,14 +192,21 @@ def test_the_rule_decides(claim, result, verdict):
 
 
 def test_jumps_are_judged_by_every_layer():
-    def both(*pairs):
-        layers = {f"conv{n}": {"continuity": {"image_stayed": a, "image_changed": b}} for n, (a, b) in enumerate(pairs)}
+    def both(*pairs, num=5):
+        numbers = {"num_stayed": num, "num_changed": 7} if num is not None else {}
+        layers = {
+            f"conv{n}": {"continuity": {"image_stayed": a, "image_changed": b, **numbers}}
+            for n, (a, b) in enumerate(pairs)
+        }
         return report_figures.jumps_come_from_other_images.judge({"layers": {**layers, "fc6": {}}})
 
     pairs = ((0.9, 0.1), (0.6, 0.4)), ((0.9, 0.1), (0.45, 0.4)), ((0.9, 0.1), (0.3, 0.4))
     assert [both(*some).verdict for some in pairs] == [HOLDS, OPEN, FAILS]
     assert both((0.9, 0.1), (None, 0.4)).ours == "correlation 0.90 where the image stayed, 0.10 where it changed"
     assert both((None, 0.1)) is None
+    few, unknown = both((0.1, 0.9), num=4), both((0.9, 0.1), num=None)
+    assert few[1:] == (OPEN, "of 4 pairs in some layer, not 5")
+    assert unknown[1:] == (OPEN, "of an unknown number of pairs in some layer, not 5")
 
 
 def test_geometry_is_that_of_the_paper_or_not():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +65,8 @@ class ContinuityFacts(TypedDict):
 
     image_stayed: float | None
     image_changed: float | None
+    num_stayed: NotRequired[int]  # pairs of epochs and maps behind each; earlier versions did not write them
+    num_changed: NotRequired[int]
 
 
 Drawn = Mapping[str, Mapping[int, Strongest]]  # by layer and epoch: M maps, one image each
@@ -341,6 +343,8 @@ class Continuity(NamedTuple):
 
     image_stayed: float | None  # where the strongest image is the same
     image_changed: float | None
+    num_stayed: int = 0  # pairs of epochs and maps behind each
+    num_changed: int = 0
 
 
 def continuity(projections: np.ndarray, images: np.ndarray) -> Continuity:
@@ -356,7 +360,8 @@ def continuity(projections: np.ndarray, images: np.ndarray) -> Continuity:
     for epoch, m in np.argwhere(drawn[1:] & drawn[:-1]):
         other_image = images[epoch + 1, m] != images[epoch, m]
         by_change[int(other_image)].append(float(np.corrcoef(flat[epoch + 1, m], flat[epoch, m])[0, 1]))
-    return Continuity(*(_mean(values) for values in by_change))
+    stayed, changed = by_change
+    return Continuity(_mean(stayed), _mean(changed), len(stayed), len(changed))
 
 
 def _epochs(by_epoch: Mapping[int, Any]) -> list[int]:
