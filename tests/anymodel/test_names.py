@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
+from jax.sharding import PartitionSpec as P
 
 import zfjax
 from zfjax import FunctionNet, Unit, UserError, layers, project_fn
@@ -285,7 +286,7 @@ LOOPS = {
     "a branch of lax.cond": lambda block, x: lax.cond(x.sum() > 0, block, lambda x: x, x),
     "loops of more than": lambda block, x: lax.scan(lambda c, _: (block(c), None), x, None, length=4097)[0],
     "shard_map": lambda block, x: jax.shard_map(
-        block, mesh=jax.sharding.Mesh(jax.devices()[:1], "d"), in_specs=jax.P("d"), out_specs=jax.P("d")
+        block, mesh=jax.sharding.Mesh(jax.devices()[:1], "d"), in_specs=P("d"), out_specs=P("d")
     )(x),
 }
 
