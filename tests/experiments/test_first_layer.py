@@ -116,7 +116,8 @@ def test_numbers_are_those_of_the_filters_and_of_what_they_answer(runs):
     judged = findings(out)
     assert judged["renormalisation_tames"][:2] == ("2.0 against 30.0", "holds")
     assert plain["dominance"]["largest_over_median"] == pytest.approx(30, rel=1e-4)
-    assert judged["fewer_dead_filters"].ours == f"{dead[0]:.1%} of 6 against {dead[1]:.1%} of 6"
+    assert dead == [pytest.approx(1 / 6), pytest.approx(1 / 3)]  # with their intervals of 95 %:
+    assert judged["fewer_dead_filters"].ours == "16.7% (3.0% to 56.4%) of 6 against 33.3% (9.7% to 70.0%) of 6"
     shares = [of["band_energy"]["middle"] for of in (ours, other)]
     assert judged["more_middle_frequencies"].ours == f"{shares[0]:.1%} against {shares[1]:.1%}"
     words = [f"{of['aliased_energy']:.1%} ({of['aliased_by_noise']:.1%} of white noise)" for of in (ours, other)]
