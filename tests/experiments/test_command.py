@@ -247,6 +247,8 @@ def test_ctrl_c_while_a_command_starts_is_one_line(name, seconds, tmp_path):
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
+    if "Fatal Python error: init" in said:
+        pytest.skip("Python itself was still starting, before any line of ours")
     assert "Traceback" not in said and said.count("\n") <= 1
 
 
@@ -261,6 +263,8 @@ def test_ctrl_c_while_zfjax_starts_is_one_line(seconds, tmp_path):
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
+    if "Fatal Python error: init" in said:
+        pytest.skip("Python itself was still starting, before any line of ours")
     assert "Traceback" not in said and said.count("\n") <= 1
 
 
