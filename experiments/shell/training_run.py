@@ -165,7 +165,7 @@ def prepare(
         check_resumable(stored, config)
     assert not callable(config)
     parallel.check_batch_size(config.recipe.batch_size)
-    check_sizes(config, table)
+    check_sizes(config, table if checkpoint is None else checkpoint.architecture)
     images = open_images(config, data)
     if config.data == "imagenet":  # the answer, not the question: another size may come to lie beside it
         config = dataclasses.replace(config, data_size=images.size)

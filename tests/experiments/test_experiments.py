@@ -16,6 +16,7 @@ from judges import findings, findings_of
 import zfjax
 from experiments import benchmark, demo_scenes, evaluate_imagenet
 from experiments.benchmark import Workload
+from experiments.report.statistics import with_interval
 from experiments.shell import operations
 from zfjax import nets, pixels, training
 from zfjax.data import demo, sets
@@ -89,7 +90,8 @@ def test_several_checkpoints_are_averaged_and_measured_alone(tmp_path, monkeypat
     assert printed.count("alone: ") == 4
     ten, alone = result["error"]["ten"]["top1"], [member["error"]["ten"]["top1"] for member in result["members"]]
     judged = findings(folder)
-    assert judged["ten_crops_help"].ours == f"{ten:.1%} against {result['error']['center']['top1']:.1%}"
+    center, num = result["error"]["center"]["top1"], result["num_images"]
+    assert judged["ten_crops_help"].ours == f"{with_interval(ten, num)} against {with_interval(center, num)}"
     assert judged["averaging_helps"].ours == f"{ten:.1%} together, {min(alone):.1%} the best of 2 alone"
     assert judged["member_beats_alexnet"] is judged["wide_member_helps"] is None  # both are of one architecture
     for name, claim in (("alexnet", "member_beats_alexnet"), ("zfnet-conv3+4+5-of-512+1024+512", "wide_member_helps")):

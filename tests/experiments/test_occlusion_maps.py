@@ -17,6 +17,7 @@ from tiny_run import CENTRES, MEAN, NET, PICTURES, SIDE, make_net
 
 import zfjax
 from experiments import occlusion_maps
+from experiments.report.statistics import interval, with_interval
 from zfjax import nets
 from zfjax.analyses import occlusion
 from zfjax.analyses.occlusion import Look, Scenes, Swept
@@ -114,9 +115,9 @@ def test_the_command_writes_page_arrays_and_result_and_overwrites_only_when_told
     assert written["score"]["occlusion"]["object"] == written["score"]["occlusion"]["other_object"]  # one mask for all
     score = written["score"]
     shares = [score["occlusion"]["object"], score["occlusion"]["other_object"], score["gradient"]["object"]]
-    low, high = score["occlusion"]["interval"]
-    words = "{:.0%} ({:.0%} to {:.0%}) of 4 scenes, by chance {:.0%}; gradient {:.0%}"
-    words = words.format(shares[0], low, high, *shares[1:])
+    assert score["occlusion"]["interval"] == pytest.approx(interval(shares[0], 4))
+    words = "{} of 4 scenes, by chance {:.1%}; gradient {}"
+    words = words.format(with_interval(shares[0], 4), shares[1], with_interval(shares[2], 4))
     assert findings(out)["occlusion_finds_the_object"].ours == words
     with Image.open(out / "maps.png") as page:
         assert page.size[0] <= 1500 and (out / "maps.png").stat().st_size < 1_000_000

@@ -232,7 +232,7 @@ def test_the_keys_of_records_know_the_version_of_what_measured_them(trained, pho
         ({"dataset": "caltech256"}, "holds 101_ObjectCategories, which is caltech101, not caltech256"),
         ({"dataset": "voc2012", "arms": ("scratch",)}, "of voc2012 pretrained alone"),
         ({"dataset": "voc2012"}, r"num_train=\(4,\): voc2012 is trained on the whole of its split train"),
-        ({"remove_duplicates": 2.0}, "threshold=2.0: a correlation above 0 and at most 1"),
+        ({"remove_duplicates": 2.0}, "remove_duplicates=2.0: a correlation above 0 and at most 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_before_anything_is_written(trained, photos, changes, message):

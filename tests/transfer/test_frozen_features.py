@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import foreign_nets
 import numpy as np
 import pytest
 import tiny_transfer
@@ -156,14 +155,11 @@ def test_a_damaged_record_is_named_and_so_is_one_of_another_key(tmp_path):
     assert records.recorded(tmp_path, "fold", key={"k": (1, 2)}, compute=lambda: {"accuracy": 0.7})["accuracy"] == 0.7
 
 
-def test_photos_are_no_pictures_of_a_net_that_is_not_square(photo_set, tmp_path):
-    with pytest.raises(ValueError, match=r"net='small': its pictures are 20x28 of 3 channel\(s\), and the photos"):
-        frozen_features.cached(foreign_nets.SMALL, photo_set, layers=["conv2"], folder=tmp_path, batch_size=16)
-
-
-def test_features_of_any_square_net_are_its_own(photo_set, tmp_path):
-    net = nets.FunctionNet(lambda images: {"mean": images.mean(axis=(1, 2))}, image_size=SIDE - 4, picture_size=SIDE)
+@pytest.mark.parametrize("size", [(SIDE, SIDE), (SIDE - 3, SIDE + 5)], ids=str)
+def test_features_of_any_net_are_its_own(photo_set, tmp_path, size):
+    inner = (size[0] - 4, size[1] - 4)
+    net = nets.FunctionNet(lambda images: {"mean": images.mean(axis=(1, 2))}, image_size=inner, picture_size=size)
     rows = frozen_features.cached(net, photo_set, layers=["mean"], folder=tmp_path, batch_size=16)["mean"]
-    source = photo_sets.source_of(photo_set, SIDE)
+    source = photo_sets.source_of(photo_set, size)
     pictures = np.stack([source[number]["image"] for number in range(len(source))])
     np.testing.assert_allclose(rows, pictures[:, 2:-2, 2:-2].mean(axis=(1, 2)) / 255, rtol=1e-5)
