@@ -92,7 +92,8 @@ def test_several_checkpoints_are_averaged_and_measured_alone(tmp_path, monkeypat
     judged = findings(folder)
     center, num = result["error"]["center"]["top1"], result["num_images"]
     assert judged["ten_crops_help"].ours == f"{with_interval(ten, num)} against {with_interval(center, num)}"
-    assert judged["averaging_helps"].ours == f"{ten:.1%} together, {min(alone):.1%} the best of 2 alone"
+    together, best = with_interval(ten, num), with_interval(min(alone), num)
+    assert judged["averaging_helps"].ours == f"{together} together, {best} the best of 2 alone"
     assert judged["member_beats_alexnet"] is judged["wide_member_helps"] is None  # both are of one architecture
     for name, claim in (("alexnet", "member_beats_alexnet"), ("zfnet-conv3+4+5-of-512+1024+512", "wide_member_helps")):
         members = [result["members"][0], {**result["members"][1], "name": name}]
