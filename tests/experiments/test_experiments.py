@@ -98,7 +98,7 @@ def test_several_checkpoints_are_averaged_and_measured_alone(tmp_path, monkeypat
     for name, claim in (("alexnet", "member_beats_alexnet"), ("zfnet-conv3+4+5-of-512+1024+512", "wide_member_helps")):
         members = [result["members"][0], {**result["members"][1], "name": name}]
         better, worse = alone if name == "alexnet" else alone[::-1]
-        words = f"{better:.1%} against {worse:.1%}"
+        words = f"{with_interval(better, num)} against {with_interval(worse, num)}"
         assert findings_of(folder, members=members)[claim].ours == words
     with pytest.raises(SystemExit, match="are one network; different ones are needed"):
         call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run, other, run, "--overwrite")
