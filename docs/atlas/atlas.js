@@ -158,7 +158,8 @@ function pair(term, value) { return [h("dt", null, term), h("dd", null, value)];
 function facts(of, units) {
   const [height, width] = of.shape;
   const size = of.shape.length === 3 ? `${units.length} maps of ${height}×${width}` : `${units.length} units`;
-  const sees = of.field === null ? "receptive field unknown" : of.field >= Math.max(...net.image_size) ? "sees the whole picture" : `sees ${of.field}×${of.field} pixels`;
+  const [high, wide] = [of.field].flat().concat(of.field);
+  const sees = of.field === null ? "receptive field unknown" : of.sees_all ? "sees the whole picture" : `sees ${high}×${wide} pixels`;
   return `${size}, ${sees}, ${of.dead ? `${of.dead} dead` : "none dead"}`;
 }
 function likeness(alike) {
