@@ -10,7 +10,7 @@ it most, (d) the probability of the true class, (e) the most probable class. Whe
 drop lies on the object in 93 % of the images, the largest |gradient| in 98 %; objects cover 26 % of the pixels, but
 another image's object, as it stands in the middle too, would hold these points in 80 % and 89 %.
 
-Of a network without classes (a), (b) and (c) are drawn.
+Of a network whose last layer has places, and so no logits, (a), (b) and (c) are drawn.
 
 Writes maps.png, maps.npz and result.json to <run>/figures/occlusion (or --out). The strongest images of every map stay
 in <run>/scans.

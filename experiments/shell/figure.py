@@ -170,6 +170,7 @@ def asked_for(config: OutConfig) -> str:
     if data is not None:
         words += _words("data", Path(data))
     name = re.sub(r"[^\w.,-]+", "-", "-".join(words))
+    name = f"_{name}" if name.startswith((".", "-")) else name  # neither hidden, nor a flag, nor the folder above
     return name if len(name) <= 120 else f"{name[:100]}-{hashlib.blake2b(name.encode(), digest_size=6).hexdigest()}"
 
 

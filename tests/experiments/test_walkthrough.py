@@ -16,6 +16,7 @@ import zfjax
 from experiments import deconvnet_walkthrough
 from experiments.pages import canvas
 from experiments.pages import walkthrough as walkthrough_page
+from experiments.shell import figure
 from zfjax import nets
 from zfjax.analyses import walkthrough
 from zfjax.analyses.walkthrough import walk_down
@@ -340,3 +341,9 @@ def test_what_a_unit_sees_of_an_image_that_is_no_square_is_framed_unless_it_is_a
     assert walkthrough.box_of(table, "conv5", (1, 2)) == zfjax.receptive_field(table, "conv5").box((1, 2))
     assert walkthrough.box_of(table.with_sizes(image=(150, 171)), "conv5", (0, 0)) is None
     assert walkthrough.box_of(table, "fc6", ()) is None
+
+
+@pytest.mark.parametrize(("layer", "name"), [("..", "_.."), (".a", "_.a"), ("-x", "_-x"), ("a/b c", "a-b-c")])
+def test_a_layer_of_any_name_gives_a_folder_below_that_is_not_hidden(layer, name):
+    config = deconvnet_walkthrough.Config(layer=layer)
+    assert figure.folder_of(config, Path("figures")) == Path("figures") / name
