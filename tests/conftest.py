@@ -7,6 +7,7 @@ Compiled programs are kept in pytest's cache, so that a second run compiles what
 
 import gc
 import os
+import signal
 from importlib.metadata import version
 
 FLAGS = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
@@ -41,3 +42,13 @@ def double_precision():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture
+def usual_signals():
+    """The handlers of a process that a terminal starts; what starts the tests may have it ignore some."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -127,7 +127,9 @@ class _OfTable(nets.OfTable):
         raise AssertionError("whole pictures were made")
 
 
-@pytest.mark.parametrize("layer", ["conv1", "conv3", "fc6"])
+@pytest.mark.parametrize(
+    "layer", ["conv3", *(pytest.param(layer, marks=pytest.mark.slow) for layer in ("conv1", "fc6"))]
+)
 def test_what_units_of_a_table_show_is_cut_out_of_their_windows(layer):
     """Pictures and borders as if the whole ones had been cut, of which none is made."""
     net, pictures = _OfTable(), np.random.default_rng(0).integers(0, 256, (5, 34, 34, 3), np.uint8)

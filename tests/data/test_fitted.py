@@ -17,6 +17,7 @@ def scene(size, channels=3):
     return sets.open_images("demo", net(size, channels)).validation[0], demo.DemoSource(1, 1, 24)[0]
 
 
+@pytest.mark.slow
 def test_a_rectangle_is_the_centre_of_a_square_scene_with_its_object_and_parts():
     squares = demo.demo_set(24, with_mean=False)
     cut, whole = fitted.fitted(squares, net((16, 24))).validation[0], squares.validation[0]
@@ -37,6 +38,7 @@ def test_a_grey_net_sees_a_scene_as_it_sees_a_grey_photo():
     np.testing.assert_array_equal(grey["parts"], whole["parts"])
 
 
+@pytest.mark.slow
 def test_fewer_pixels_than_a_scene_has_are_those_of_a_photo_of_it(tmp_path):
     cut, _ = scene((6, 12))
     small = demo.DemoSource(1, 1, demo.MIN_SIZE)[0]

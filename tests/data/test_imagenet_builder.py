@@ -59,6 +59,7 @@ def test_a_preparation_asks_nobody_and_leaves_no_temporary_files(tmp_path, monke
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_preparation_that_is_stopped_leaves_nothing_half_done(tmp_path, monkeypatch, capsys, name):
     write_tars(tmp_path / "source")

@@ -223,16 +223,6 @@ def test_a_host_that_nobody_joins_says_whom_it_waits_for_and_ends_in_one_line():
     assert "Traceback" not in ended.stderr and "***" not in ended.stderr
 
 
-@pytest.fixture
-def usual_signals():
-    """The handlers of a process that a terminal starts; what starts the tests may have it ignore some."""
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
-    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("seconds", [0.15, 1.0, 3.0])
@@ -312,6 +302,7 @@ def test_a_later_second_signal_acts_as_usual(monkeypatch):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"])
 def test_a_signal_ends_a_command_in_one_line_after_it_was_put_in_order(monkeypatch, capsys, name):
     number, order = getattr(signal, name), []

@@ -30,6 +30,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_its_sizes_are_written_down_and_read_back(run):
     config = json.loads((run / "config.json").read_text())["config"]
     assert config["image_size"] == [36, 48] and config["demo_sizes"] == [[40, 56], 16, 6]
@@ -39,6 +40,7 @@ def test_its_sizes_are_written_down_and_read_back(run):
     assert sets.open_images(None, net).validation[0]["image"].shape == (40, 56, 3)
 
 
+@pytest.mark.slow
 def test_it_goes_on_to_the_same_bits(run, tmp_path, monkeypatch):
     other = shutil.copytree(run, tmp_path / "other")
     shutil.rmtree(other / "checkpoints" / "4")
@@ -48,6 +50,7 @@ def test_it_goes_on_to_the_same_bits(run, tmp_path, monkeypatch):
     assert checkpoints.digest(dict(first.params)) == checkpoints.digest(dict(second.params))
 
 
+@pytest.mark.slow
 def test_ten_crops_are_its_corners_and_centre(run, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["evaluate_imagenet", "--net", str(run), "--out", str(tmp_path / "errors")])
     evaluate_imagenet.main()
