@@ -10,6 +10,7 @@ import runs
 from judges import findings, findings_of
 
 from experiments import architecture_ablation
+from experiments.report.statistics import with_interval
 from experiments.shell import training_run
 from experiments.shell.command import Stopped
 from zfjax.analyses import ablation
@@ -136,11 +137,18 @@ def test_a_variant_that_diverges_is_named_and_the_others_are_measured(tiny, monk
     (row,) = json.loads((tiny.out / "result.json").read_text())["rows"]
     named = [{**row, "name": name, "error": {"validation": {"top1": shift}}} for name, shift in shifts.items()]
     judged = findings_of(tiny.out, rows=named)
-    assert judged["depth_matters"].ours == "8.0% against 0.0%, 2.0%, 6.0%"
-    assert judged["wide_variant_helps"].ours == "20.0% against 14.0%"
-    assert judged["wide_dense_layers_overfit"].ours == "20.0% against 22.0%"
-    assert judged["variant_beats_alexnet"].ours == "14.0% against 0.0%"
-    assert judged["middle_layers_cost_little"].ours == "alexnet, no conv3,4: +2.0 points; all four layers: +8.0 points"
+
+    def words(*errors):
+        own, *others = (with_interval(error, 19) for error in errors)
+        return f"{own} against {', '.join(others)}"
+
+    assert judged["depth_matters"].ours == words(0.08, 0, 0.02, 0.06)
+    assert judged["wide_variant_helps"].ours == words(0.2, 0.14)
+    assert judged["wide_dense_layers_overfit"].ours == words(0.2, 0.22)
+    assert judged["variant_beats_alexnet"].ours == words(0.14, 0)
+    assert judged["middle_layers_cost_little"].ours.startswith(
+        "alexnet, no conv3,4: +2.0 points; all four layers: +8.0 points (from and to 0.0%"
+    )
     assert judged["dense_sizes_matter_little"].ours.startswith("alexnet, fc6,7 of 2048: +10.0, alexnet")
     alone = run(dataclasses.replace(tiny, variants=("alexnet",), out=tiny.out / "alone"))
     architecture_ablation.report(alone)

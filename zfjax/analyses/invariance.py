@@ -182,7 +182,7 @@ def curves(
       >>> images = np.random.default_rng(0).normal(size=(2, 12, 12, 3)).astype(np.float32)
       >>> shift = zfjax.invariance.TRANSFORMS["translation"]
       >>> fn = lambda images: {"mean": images.mean((1, 2))}
-      >>> measured = zfjax.invariance.curves(fn, images, shift, [-2, 0, 2], size=8)
+      >>> measured = zfjax.invariance.curves(fn, images, transform=shift, amounts=[-2, 0, 2], size=8)
       >>> measured.distances["mean"].shape, measured.distances["mean"][:, 1]
       ((2, 3), array([0., 0.], dtype=float32))
     """
@@ -224,7 +224,7 @@ def relative(measured: Curves) -> Any:
       >>> fn = lambda images: {"mean": images.mean((1, 2))}
       >>> images = np.random.default_rng(0).normal(size=(2, 12, 12, 3)).astype(np.float32)
       >>> shift = zfjax.invariance.TRANSFORMS["translation"]
-      >>> measured = zfjax.invariance.curves(fn, images, shift, [-2, 0, 2], size=8)
+      >>> measured = zfjax.invariance.curves(fn, images, transform=shift, amounts=[-2, 0, 2], size=8)
       >>> zfjax.invariance.relative(measured)["mean"][:, 1]
       array([0., 0.], dtype=float32)
     """

@@ -138,7 +138,7 @@ def project_and_cut(
       >>> batch = {"image": np.stack([scenes[index]["image"] for index in range(8)]), "index": np.arange(8)}
       >>> fn, state = zfjax.nets.features_of_pictures(net, ["mean"]), zfjax.top_activations.init({"mean": 3}, k=2)
       >>> top = zfjax.top_activations.scan(fn, [batch], state)
-      >>> shown = zfjax.strongest.project_and_cut(net, scenes, top["mean"], np.array([0]), layer="mean")
+      >>> shown = zfjax.strongest.project_and_cut(net, scenes, top["mean"], maps=np.array([0]), layer="mean")
       >>> shown.patches[0][0].shape, shown.projections[0][0].shape
       ((64, 64, 3), (64, 64, 3))
     """

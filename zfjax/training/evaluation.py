@@ -69,7 +69,8 @@ def update(
     Examples:
       >>> import numpy as np, zfjax
       >>> probabilities, labels = np.array([[0.7, 0.3], [0.6, 0.4]], np.float32), np.array([0, 1])
-      >>> errors = zfjax.evaluation.update(zfjax.evaluation.init(), probabilities, labels, np.array([True, True]))
+      >>> errors, mask = zfjax.evaluation.init(), np.array([True, True])
+      >>> errors = zfjax.evaluation.update(errors, probabilities, labels=labels, mask=mask)
       >>> errors.top1 / errors.count
       Array(0.5, dtype=float32)
     """
