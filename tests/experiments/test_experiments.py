@@ -207,6 +207,7 @@ def test_benchmark_of_the_step_lists_every_operation_and_its_products(monkeypatc
     assert listed[None, "matrix product"]["share_of_peak"] == 1 and listed[None, "whole step"]["share_of_step"] == 1
 
 
+@pytest.mark.slow
 def test_benchmark_of_the_scan_looks_through_photos_again_and_says_what_it_holds(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(benchmark, "own_set", lambda folder: demo.demo_set(80, 10, 1))
     flags = ("--width", 1 / 32, "--image-size", 48, "--num-classes", 10, "--batch-size", 4, "--steps", 2)
