@@ -15,6 +15,8 @@ from zfjax.anymodel.batch import check_alone
 from zfjax.anymodel.rules import explain_rules
 from zfjax.anymodel.tracing import traced
 
+OLD = tuple(map(int, jax.__version__.split(".")[:2])) < (0, 8)  # writes these so that there is doubt: refused
+REFUSED_BY_OLD = ("four strided", "scan", "scan, stacked", "map") if OLD else ()
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 4, 4, 3)).astype(np.float32)
 KERNEL = RNG.normal(size=(3, 6)).astype(np.float32)
@@ -89,7 +91,11 @@ def test_a_norm_or_pool_keeps_its_derivative(form):
     def fn(x):
         return (NORMS | POOLS)[form](x @ KERNEL)
 
-    assert {line.rule for line in explain_rules(fn, X)} == {"own gradient"}
+    rules = {line.rule for line in explain_rules(fn, X)}
+    if form in REFUSED_BY_OLD:
+        assert rules == {"unclassified"}
+        return
+    assert rules == {"own gradient"}
     incoming = np.ones(jax.eval_shape(fn, X).shape, np.float32)
     found = down(fn, "deconvnet", x=X, incoming=incoming)
     np.testing.assert_allclose(found["deconvnet"][1], found[OWN][1], rtol=1e-4, atol=1e-6)
@@ -142,7 +148,8 @@ ZEROS = {
 
 @pytest.mark.parametrize("form", ZEROS)
 def test_a_zero_made_by_loops_and_branches_is_a_zero(form):
-    assert [line.rule for line in explain_rules(lambda x: jnp.maximum(x @ KERNEL, ZEROS[form]()), X)] == ["rectifier"]
+    rule = "unclassified" if form in REFUSED_BY_OLD else "rectifier"
+    assert [line.rule for line in explain_rules(lambda x: jnp.maximum(x @ KERNEL, ZEROS[form]()), X)] == [rule]
     assert "unclassified" in {
         line.rule for line in explain_rules(lambda x: jnp.maximum(x @ KERNEL, 1 + ZEROS[form]()), X)
     }
