@@ -16,6 +16,11 @@ from zfjax.training import checkpoints, evaluation
 
 KILLED = ["killed in an epoch", "killed in a save", "killed in a validation"]
 STOPPED = {"terminated": signal.SIGTERM, "interrupted in a validation": signal.SIGINT}
+SLOW = ("killed in a validation", "interrupted in a validation")
+
+
+def each(moments):
+    return [pytest.param(moment, marks=[pytest.mark.slow] * (moment in SLOW)) for moment in moments]
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +29,11 @@ def whole():
 
 
 @pytest.fixture(scope="module")
-def broken_off(whole, tmp_path_factory):
+def broken_off(whole, tmp_path_factory, request):
     """{moment: (folder, exit status, output)} of runs that something befell, and "diverged"; all with workers."""
     out = tmp_path_factory.mktemp("broken")
-    moments = [*KILLED, *STOPPED]
+    asked = {item.callspec.params.get("moment") for item in request.session.items if hasattr(item, "callspec")}
+    moments = [moment for moment in (*KILLED, *STOPPED) if moment in asked or moment not in SLOW]
     started = [runs.start(*runs.FLAGS, "--num-workers", 1, "--out", out / m, moment=m) for m in moments]
     started.append(runs.start(*runs.FLAGS, "--learning-rate", "1e30", "--save-steps", 1, "--out", out / "diverged"))
     ends = runs.finish(*started)
@@ -92,7 +98,7 @@ def test_a_terminal_shows_progress_with_loss_accuracy_speed_and_remaining_time(w
     assert "Warning" not in whole[2] and "WARNING" not in whole[2]
 
 
-@pytest.mark.parametrize("moment", KILLED)
+@pytest.mark.parametrize("moment", each(KILLED))
 def test_a_killed_run_goes_on_to_the_same_bits(whole, broken_off, resumed, moment):
     killed, status, output = broken_off[moment]
     assert status == -signal.SIGKILL, output
@@ -109,7 +115,7 @@ def test_the_kill_in_a_save_left_no_checkpoint_of_that_step(broken_off, resumed)
     assert all(name.isdigit() or name == checkpoints.RECORD for name in left)
 
 
-@pytest.mark.parametrize("moment", STOPPED)
+@pytest.mark.parametrize("moment", each(STOPPED))
 def test_a_signal_saves_says_how_to_go_on_and_leaves_without_a_traceback(broken_off, moment):
     folder, status, output = broken_off[moment]
     assert status == 128 + STOPPED[moment], output
@@ -122,7 +128,7 @@ def test_a_signal_saves_says_how_to_go_on_and_leaves_without_a_traceback(broken_
         assert noise not in output, output
 
 
-@pytest.mark.parametrize("moment", STOPPED)
+@pytest.mark.parametrize("moment", each(STOPPED))
 def test_a_stopped_run_goes_on_to_the_same_bits(whole, resumed, moment):
     folder, status, output = resumed[moment]
     assert status == 0 and "going on after step" in output, output
