@@ -337,10 +337,13 @@ def test_nothing_with_ink_stands_in_the_outer_12_pixels():
 
 
 def test_what_a_unit_sees_of_an_image_that_is_no_square_is_framed_unless_it_is_all():
-    table = zfjax.ZFNET.with_sizes(image=(224, 160))
-    assert walkthrough.box_of(table, "conv5", (1, 2)) == zfjax.receptive_field(table, "conv5").box((1, 2))
-    assert walkthrough.box_of(table.with_sizes(image=(150, 171)), "conv5", (0, 0)) is None
-    assert walkthrough.box_of(table, "fc6", ()) is None
+    def net_of(*size):
+        return nets.TrainedNet(**{**vars(make_net()), "architecture": zfjax.ZFNET.with_sizes(image=size)})
+
+    net = net_of(224, 160)
+    assert walkthrough.box_of(net, "conv5", (1, 2)) == net.receptive_field("conv5").box((1, 2))
+    assert walkthrough.box_of(net_of(150, 171), "conv5", (0, 0)) is None
+    assert walkthrough.box_of(net, "fc6", ()) is None
 
 
 @pytest.mark.parametrize(("layer", "name"), [("..", "_.."), (".a", "_.a"), ("-x", "_-x"), ("a/b c", "a-b-c")])

@@ -13,7 +13,7 @@ import numpy as np
 from zfjax import nets
 from zfjax.analyses.strongest import ByChance
 from zfjax.anymodel import signals
-from zfjax.architecture import Architecture, ContrastNorm, Conv, Pool, receptive_field
+from zfjax.architecture import Architecture, ContrastNorm, Conv, Pool
 from zfjax.deconvnet import Step, Way, descend
 from zfjax.errors import UserError
 from zfjax.nets import Net
@@ -127,13 +127,8 @@ def walk_down(net: nets.OfTable, views: nets.Views, *, layer: str, channel: int 
     features = trace[layer].features
     used = architecture.layer_names[: architecture.layer_names.index(layer) + 1]
     nets.check_finite(net, {name: trace[name].features for name in used})
-    if channel is None:
-        channel = int(features.reshape(-1, features.shape[-1]).max(axis=0).argmax())
-    elif not 0 <= channel < features.shape[-1]:
-        raise UserError(f"map={channel}: a whole number from 0 to {features.shape[-1] - 1} is needed in {layer}")
+    channel = excited_map(features, channel, layer=layer)
     top = np.asarray(isolate(features, channel=channel))
-    if not top.any():
-        raise UserError(f"map={channel}: nothing in this image excites it in {layer}; take another map or image")
     steps = jax.tree.map(np.asarray, descend(net.params, trace, top, layer=layer, architecture=architecture))
     signals = {layer: top}  # what comes from above, by layer
     down = architecture.layer_names[: architecture.layer_names.index(layer) + 1][::-1]
@@ -141,7 +136,7 @@ def walk_down(net: nets.OfTable, views: nets.Views, *, layer: str, channel: int 
         signals[lower] = steps[upper].filtered
     projection = (steps[down[-1]].filtered * np.float32(architecture.input_scale))[0]
     place = tuple(int(index) for index in np.argwhere(top[0])[0][:-1])
-    box = box_of(architecture, layer, place)
+    box = box_of(net, layer, place)
     numbers: Numbers = {
         "layer": layer,
         "map": channel,
@@ -158,21 +153,39 @@ def walk_down(net: nets.OfTable, views: nets.Views, *, layer: str, channel: int 
     return Walk(title_of(numbers, name), stages, place, views.pictures[0], projection, box, numbers)
 
 
+def excited_map(features: np.ndarray, channel: int | None, *, layer: str) -> int:
+    """`channel`, or the map with the strongest activation of features [1, ..., C]; UserError where none excites it."""
+    strongest = features.reshape(-1, features.shape[-1]).max(axis=0)
+    channel = int(strongest.argmax()) if channel is None else channel
+    if not 0 <= channel < len(strongest):
+        raise UserError(f"map={channel}: a whole number from 0 to {len(strongest) - 1} is needed in {layer}")
+    if strongest[channel] == 0:
+        raise UserError(f"map={channel}: nothing in this image excites it in {layer}; take another map or image")
+    return channel
+
+
 def conserved(handed_on: np.ndarray, above: np.ndarray, step: Step) -> Conserved:
     """What MEANINGS says of one layer; handed_on and above [1, ..., C], on the way up and down."""
-    signal, left = step.unpooled.astype(np.float64), step.rectified.astype(np.float64)
-    of_maps = np.abs(left).reshape(-1, left.shape[-1]).sum(axis=0)
-    excited = handed_on.reshape(-1, left.shape[-1]).max(axis=0) > 0
-    chosen = int(np.where(excited, of_maps, 0).argmax())
-    before, after = np.abs(signal).sum(), of_maps.sum() or 1.0
+    signal, left = (np.asarray(of, np.float64) for of in (step.unpooled, step.rectified))
+    before = np.abs(signal).sum() or 1.0
     return {
         "sum_from_above": float(above.astype(np.float64).sum()),
         "sum_unpooled": float(signal.sum()),
-        "removed": float(np.abs(signal - left).sum() / (before or 1.0)),
-        "reached": float((left != 0).mean()),
-        "silent": float(of_maps[~excited].sum() / after),
+        "removed": float(np.abs(signal - left).sum() / before),
+        **by_maps(handed_on, left),
+    }
+
+
+def by_maps(handed_on: np.ndarray, signal: np.ndarray) -> Conserved:
+    """How the signal lies over a layer's maps; handed_on and signal [1, ..., C], on the way up and down."""
+    of_maps = np.abs(signal.astype(np.float64)).reshape(-1, signal.shape[-1]).sum(axis=0)
+    excited, whole = handed_on.reshape(-1, signal.shape[-1]).max(axis=0) > 0, of_maps.sum() or 1.0
+    chosen = int(np.where(excited, of_maps, 0).argmax())
+    return {
+        "reached": float((signal != 0).mean()),
+        "silent": float(of_maps[~excited].sum() / whole),
         "map": chosen,
-        "map_share": float(of_maps[chosen] / after),
+        "map_share": float(of_maps[chosen] / whole),
     }
 
 
@@ -230,10 +243,10 @@ def pool_input(net: nets.OfTable, images: np.ndarray, *, trace: ReadTrace, name:
     return np.asarray(maps)
 
 
-def box_of(architecture: Architecture, layer: str, place: tuple[int, ...]) -> tuple[int, int, int, int] | None:
-    """(top, left, bottom, right) that the unit sees; None where that is the whole picture."""
-    field = receptive_field(architecture, layer)
-    return None if not place or field.holds(architecture.image_shape[:2]) else field.box(place)
+def box_of(net: Net, layer: str, place: tuple[int, ...]) -> tuple[int, int, int, int] | None:
+    """(top, left, bottom, right) that the unit sees; None where that is not known, or the whole picture."""
+    field = net.receptive_field(layer) if place else None
+    return None if field is None or field.holds(nets.size_of(net.image_size)) else field.box(place)
 
 
 def unit_of(net: Net, layer: str, channel: int) -> str:
@@ -301,14 +314,9 @@ def walk_layers(net: Net, views: nets.Views, *, layer: str, channel: int | None 
     maps = {name: np.asarray(of) for name, of in net.features(used)(views.images).items()}
     nets.check_finite(net, maps)
     features = maps[layer]
-    if channel is None:
-        channel = int(features.reshape(-1, features.shape[-1]).max(axis=0).argmax())
-    elif not 0 <= channel < features.shape[-1]:
-        raise UserError(f"map={channel}: a whole number from 0 to {features.shape[-1] - 1} is needed in {layer}")
+    channel = excited_map(features, channel, layer=layer)
     own = features[0, ..., channel]
     place = tuple(int(index) for index in np.unravel_index(own.argmax(), own.shape))
-    if not own[place] > 0:
-        raise UserError(f"map={channel}: nothing in this image excites it in {layer}; take another map or image")
     unit = Unit(channel, (place[0], place[1]) if place else None)
     projections = nets.project_ways(net, views.images, unit, ways=THREE_WAYS, layer=layer)
     not_applicable = {
@@ -320,11 +328,9 @@ def walk_layers(net: Net, views: nets.Views, *, layer: str, channel: int | None 
     except UserError as error:
         down = None
         not_applicable["what comes down at each layer"] = str(error).split("\n")[0]
-    if net.receptive_field(layer) is None and place:
+    if place and net.receptive_field(layer) is None:
         not_applicable["what the unit sees"] = f"{net.name} does not say it, and its program does not prove it"
-    field = net.receptive_field(layer) if place else None
-    whole = field is None or field.holds(nets.size_of(net.image_size))
-    box = None if field is None or whole else field.box(place)
+    box = box_of(net, layer, place)
     numbers: Numbers = {
         "layer": layer,
         "map": channel,
@@ -366,17 +372,8 @@ def _arrived(handed_on: np.ndarray, signal: np.ndarray | None) -> Conserved:
     if signal is None:
         of_maps = handed_on.reshape(-1, handed_on.shape[-1]).max(axis=0)
         return {"map": int(of_maps.argmax()), "strength": strength}
-    of_maps = np.abs(signal.astype(np.float64)).reshape(-1, signal.shape[-1]).sum(axis=0)
-    excited, whole = handed_on.reshape(-1, signal.shape[-1]).max(axis=0) > 0, of_maps.sum() or 1.0
-    chosen = int(np.where(excited, of_maps, 0).argmax())
-    return {
-        "sum_from_above": float(signal.astype(np.float64).sum()),
-        "reached": float((signal != 0).mean()),
-        "silent": float(of_maps[~excited].sum() / whole),
-        "map": chosen,
-        "map_share": float(of_maps[chosen] / whole),
-        "strength": strength,
-    }
+    total = float(signal.astype(np.float64).sum())
+    return {"sum_from_above": total, **by_maps(handed_on, signal), "strength": strength}
 
 
 def _layer_of(name: str, handed_on: np.ndarray, *, signal: np.ndarray | None, chosen: int) -> Layer:

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from zfjax.anymodel.constants import uniform
-from zfjax.anymodel.graph import Call, Node, Value, first_of_equals, graph_of, reached
-from zfjax.anymodel.tracing import traced
+from zfjax.anymodel.graph import Call, Node, Value, first_of_equals, graph_of, made_of, makes, reached
+from zfjax.anymodel.tracing import in_order, traced
 from zfjax.anymodel.weights import OF_EACH
 
 _NAMED = frozenset(  # functions of jax.nn and jax.numpy that are one step, whatever they are made of
@@ -44,14 +44,10 @@ def between_layers(
     """
     images = jax.ShapeDtypeStruct((1, *shape), dtype)
 
-    def in_order(images: jax.Array) -> list[jax.Array]:
-        features = fn(images)
-        return [features[layer] for layer in layers]
-
-    program, _ = traced(in_order, (images,), {})
+    program, _ = traced(in_order(fn, layers), (images,), {})
     graph = graph_of(program, marks=False)
     same = first_of_equals(graph)
-    varying = reached(graph.inputs, lambda value: [result for user in value.users for result in user.outputs])
+    varying = reached(graph.inputs, makes)
 
     def below_of(value: Value, stops: Mapping[Value, str]) -> list[Value]:
         if value.maker is None or value in stops:
@@ -83,7 +79,7 @@ _MOVES = ("transpose", "reshape", "squeeze", "broadcast_in_dim", "convert_elemen
 def _weights_of(nodes: Sequence[Node], varying: set[Value]) -> dict[int, int]:
     """{what tells an array of the model from others: its numbers} of those that the nodes take."""
     taken = [value for node in nodes for value in node.inputs if value not in varying]
-    beneath = reached(taken, lambda value: [] if value.maker is None else value.maker.inputs)
+    beneath = reached(taken, made_of)
     return {
         id(value.constant): int(np.size(value.constant))
         for value in beneath

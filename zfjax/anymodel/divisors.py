@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zfjax.anymodel.graph import Graph, Node, Value, graph_of
-from zfjax.anymodel.names import values_at
+from zfjax.anymodel.graph import ROUNDS_AND_BRANCHES, Graph, Node, Value, graph_of
+from zfjax.anymodel.names import Target, values_at
 from zfjax.anymodel.norms import is_divisor
 from zfjax.anymodel.tracing import source_line, traced
 from zfjax.anymodel.verdicts import facts_of, is_activation
@@ -64,13 +64,10 @@ def warn_of_small_divisors(
         )
 
 
-_Target = tuple[tuple[int, ...], int]
-
-
-def _divisors(graph: Graph) -> dict[Node, tuple[_Target, bool]]:
+def _divisors(graph: Graph) -> dict[Node, tuple[Target, bool]]:
     """{quotient or reciprocal root of a norm: (what it divides by, whether that is to be under a root)}"""
     facts = facts_of(graph)
-    divisors: dict[Node, tuple[_Target, bool]] = {}
+    divisors: dict[Node, tuple[Target, bool]] = {}
     for node in graph.nodes:
         operand = _OPERANDS.get(node.name)
         if operand is None or not facts.flow.passes(node) or not is_divisor(node.inputs[operand], kinds=facts.kinds):
@@ -84,11 +81,11 @@ def _divisors(graph: Graph) -> dict[Node, tuple[_Target, bool]]:
 _OPERANDS = {"div": 1, "rsqrt": 0}
 
 
-def _target_of(value: Value) -> _Target | None:
+def _target_of(value: Value) -> Target | None:
     """Where a program makes a value; None in loops and branches."""
     node = value.maker
     if node is None or len(node.eqns) != 1 or node.eqns[0].primitive.name != node.name:
         return None
-    if any(call.name in ("scan", "cond", "shard_map") and not call.by_jax for call in node.calls):
+    if any(call.name in ROUNDS_AND_BRANCHES and not call.by_jax for call in node.calls):
         return None
     return node.place, node.outputs.index(value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -18,13 +18,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from zfjax.anymodel.crops import KEEP_CHANNELS
-from zfjax.anymodel.graph import OF_PARTS, Graph, Node, Value, graph_of, module_of, reached
+from zfjax.anymodel.graph import (
+    OF_PARTS,
+    ROUNDS_AND_BRANCHES,
+    Graph,
+    Node,
+    Value,
+    graph_of,
+    made_of,
+    makes,
+    module_of,
+    reached,
+)
 from zfjax.anymodel.names import values_at
 from zfjax.anymodel.tracing import traced
 from zfjax.errors import UserError
 
 _PRODUCTS = ("conv_general_dilated", "dot_general")
-_LOOPS = ("cond", "scan", "shard_map")  # calls in which a product may never come about, or many times
 _SAMPLE = 32  # numbers that a place reads, of each of which it is looked up which pixels it is made of
 _AT_ONCE = 1 << 24  # derivatives that are held at once
 _MOST = 1 << 26  # weights of all filters: more are no picture
@@ -66,7 +76,7 @@ def first_filters_of(fn: Callable[[jax.Array], jax.Array], shape: tuple[int, ...
 
 def _first_product(graph: Graph) -> tuple[Node, int]:
     """(the first product of images and weights, which of its sides are the images); of several the layer's own."""
-    varying = reached([graph.inputs[0]], _results)
+    varying = reached([graph.inputs[0]], makes)
     behind: set[Value] = set()  # some weights
     first: list[tuple[Node, int]] = []
     for node in graph.nodes:
@@ -76,7 +86,7 @@ def _first_product(graph: Graph) -> tuple[Node, int]:
             is_behind = True
         if is_behind:
             behind.update(node.outputs)
-    first = [(node, side) for node, side in first if not any(call.name in _LOOPS for call in node.calls)]
+    first = [(node, side) for node, side in first if not any(call.name in ROUNDS_AND_BRANCHES for call in node.calls)]
     if not first:
         raise UserError("its images meet no convolution and no matrix of weights outside loops")
     return next((pair for pair in first if _is_own(*pair, graph.outputs[0])), first[0])
@@ -88,7 +98,7 @@ def _side_of_images(node: Node, varying: set[Value]) -> int | None:
     if node.name not in _PRODUCTS or sum(of_images) != 1:
         return None
     weights = node.inputs[of_images.index(False)]
-    arrays = (v for v in reached([weights], _operands) if v.maker is None and np.size(v.constant) > 1)
+    arrays = (v for v in reached([weights], made_of) if v.maker is None and np.size(v.constant) > 1)
     return of_images.index(True) if weights.known and any(True for _ in arrays) else None
 
 
@@ -97,7 +107,7 @@ def _is_own(node: Node, side: int, layer: Value) -> bool:
     shape = node.outputs[0].aval.shape
     if math.prod(shape[axis] for axis in _filter_axes(node, side)) != layer.aval.shape[-1]:
         return False
-    above, beneath = reached(node.outputs, _results), reached([layer], _operands)
+    above, beneath = reached(node.outputs, makes), reached([layer], made_of)
     between = {user for value in above & beneath for user in value.users if not beneath.isdisjoint(user.outputs)}
     return layer in above and all(user.name in KEEP_CHANNELS for user in between)
 
@@ -117,18 +127,10 @@ def _filter_axes(node: Node, side: int) -> tuple[int, ...]:
 def _place_of(value: Value, graph: Graph) -> tuple[tuple[int, ...], int]:
     """Where the program makes a value, and which result of the operation it is."""
     node = value.maker
-    if node is None or node.name in OF_PARTS or any(call.name in _LOOPS for call in node.calls):
+    if node is None or node.name in OF_PARTS or any(call.name in ROUNDS_AND_BRANCHES for call in node.calls):
         raise UserError("its images meet their first weights inside a loop")
     results = [result for other in graph.nodes if other.place == node.place for result in other.outputs]
     return node.place, next(number for number, result in enumerate(results) if result is value)
-
-
-def _results(value: Value) -> list[Value]:
-    return [result for user in value.users for result in user.outputs]
-
-
-def _operands(value: Value) -> list[Value]:
-    return [] if value.maker is None else value.maker.inputs
 
 
 class _Window(NamedTuple):
@@ -148,9 +150,8 @@ class _Product:
     ):
         rng = np.random.default_rng(0)
         self._node, self._side, self._read = node, side, read
-        self._pixels = jnp.full(
-            shape, 0.5, dtype
-        )  # inside any range that they are clipped to; alike, as slopes then are
+        # inside any range that they are clipped to; alike, as slopes then are
+        self._pixels = jnp.full(shape, 0.5, dtype)
         weights = node.inputs[1 - side].aval
         self._positive = jnp.asarray(rng.uniform(0.5, 1.5, weights.shape), weights.dtype)  # none hides a pixel
         kept = _filter_axes(node, side)
@@ -219,12 +220,16 @@ class _Product:
         @jax.jit
         def seen(place: tuple[int, ...]) -> jax.Array:
             def total(pixels: jax.Array) -> jax.Array:
-                return self._at(place, *self._with_positive(self._read(pixels)[self._side])).sum()
+                return self._at(place, *self._with_positive(self._images(pixels))).sum()
 
             is_met: jax.Array = (jax.grad(total)(self._pixels)[0] != 0).any(axis=-1)
             return is_met
 
         return seen
+
+    def _images(self, pixels: jax.Array) -> jax.Array:
+        """The side of the product that is made of the images."""
+        return self._read(pixels)[self._side]
 
     def _with_positive(self, images: jax.Array) -> Sequence[jax.Array]:
         return (images, self._positive) if self._side == 0 else (self._positive, images)
@@ -239,7 +244,7 @@ class _Product:
     @cached_property
     def _window_of_images(self) -> np.ndarray:
         """bool, of the numbers that the product reads: the middle place does."""
-        images = self._read(self._pixels)[self._side]
+        images = self._images(self._pixels)
         signal = jax.grad(lambda images: self._at(self._middle, *self._with_positive(images)).sum())(images)
         return np.asarray(signal != 0)
 
@@ -247,7 +252,7 @@ class _Product:
         """UserError where a number that the filters read is made of several pixels."""
         numbers = np.flatnonzero(self._window_of_images)
         some = np.random.default_rng(0).permutation(numbers)[:_SAMPLE]
-        images, back = jax.vjp(lambda pixels: self._read(pixels)[self._side], self._pixels)
+        images, back = jax.vjp(self._images, self._pixels)
         for number in some:
             one = np.zeros(images.size, images.dtype)
             one[number] = 1
@@ -261,12 +266,8 @@ class _Product:
     def _scales(self) -> np.ndarray:
         """float32 [C], the factor of each channel before the product; ones where there is no such factor."""
         shape, inside = self._pixels.shape, self._window_of_images
-        images = partial(lambda pixels: self._read(pixels)[self._side])
-        factors = [
-            np.asarray(jax.jvp(images, (self._pixels,), (jnp.zeros_like(self._pixels).at[..., channel].set(1),))[1])
-            for channel in range(shape[-1])
-        ]
-        factors = [factor[inside] for factor in factors]
+        channels = [jnp.zeros_like(self._pixels).at[..., channel].set(1) for channel in range(shape[-1])]
+        factors = [np.asarray(jax.jvp(self._images, (self._pixels,), (one,))[1])[inside] for one in channels]
         if np.sum([factor != 0 for factor in factors], axis=0).max() > 1:
             return np.ones(shape[-1], np.float32)  # colours are mixed, and the filters are those of the mixtures
         own = [factor[factor != 0] for factor in factors]

@@ -40,6 +40,7 @@ INNER = {
 }
 
 _CONTROL = ("scan", "cond")
+ROUNDS_AND_BRANCHES = (*_CONTROL, "shard_map")  # calls whose program is run many times, in parts, or never
 OF_PARTS = ("carry", "scan_slice", "scan_stack", "shard_in", "shard_out")  # one round, or device, stands for all
 CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 _JAX = jax.__path__[0] + os.sep
@@ -367,7 +368,7 @@ _NUMBERED = re.compile(rf"^({re.escape(SKIPPED)}|{re.escape(KEPT)})-\d+$")
 def call_of(eqn: core.JaxprEqn) -> Call:
     """The function behind a call, and whether its file is one of JAX's ("relu at .../jax/_src/nn/functions.py:71")."""
     programs = programs_of(eqn)
-    if not programs or eqn.primitive.name in ("scan", "cond", "shard_map"):
+    if not programs or eqn.primitive.name in ROUNDS_AND_BRANCHES:
         return Call(eqn.primitive.name, False)
     name, _, place = str(programs[0].jaxpr.debug_info.func_src_info).partition(" at ")
     name = eqn.params.get("name", name.split(".")[-1])
@@ -465,6 +466,11 @@ def made_of(value: Value) -> list[Value]:
     """What a value is made of, without the empty arrays that `jnp.pad` joins along axes that it does not pad."""
     below = value.maker.inputs if value.maker is not None else []
     return below if is_empty(value) else [v for v in below if not is_empty(v)]
+
+
+def makes(value: Value) -> list[Value]:
+    """What is made of a value: the results of the operations that use it."""
+    return [result for user in value.users for result in user.outputs]
 
 
 def is_inexact(value: Value) -> bool:

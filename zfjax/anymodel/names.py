@@ -38,6 +38,7 @@ from zfjax.anymodel.graph import (
     all_programs_of,
     graph_of,
     is_inexact,
+    makes,
     programs_of,
     reached,
     scan_operands,
@@ -267,7 +268,7 @@ _Path = tuple[Scope, ...]
 
 
 def _named(graph: Graph) -> dict[str, _Result]:
-    varying = reached(graph.inputs, lambda value: [v for user in value.users for v in user.outputs])
+    varying = reached(graph.inputs, makes)
     scans = {node.place: int(node.params["length"]) for node in graph.nodes if node.name in _SCAN}
     unnamed = {node.place for node in graph.nodes if node.name in _UNNAMED}
     paths = {node: _path_of(node) for node in graph.nodes}
@@ -355,22 +356,22 @@ def _in_round(place: Place, rounds: Mapping[int, int]) -> Place:
     return tuple(rounds.get(index, number) for index, number in enumerate(place))
 
 
-_Target = tuple[Place, int]  # place of an operation with the numbers of rounds, number of its result
+Target = tuple[Place, int]  # place of an operation with the numbers of rounds, number of its result
 
 
 def values_at(
-    program: core.ClosedJaxpr, operands: Sequence[Any], targets: Collection[_Target]
-) -> dict[_Target, jax.Array]:
+    program: core.ClosedJaxpr, operands: Sequence[Any], targets: Collection[Target]
+) -> dict[Target, jax.Array]:
     """The results of operations anywhere in a program; of the rest only what they need is run."""
     jaxpr = program.jaxpr
     known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*program.consts, *operands], strict=True))
     direct = {place[0] for place, _ in targets if len(place) == 1}
-    inner: dict[int, list[_Target]] = {place[0]: [] for place, _ in targets if len(place) > 1}
+    inner: dict[int, list[Target]] = {place[0]: [] for place, _ in targets if len(place) > 1}
     for place, number in targets:
         if len(place) > 1:
             inner[place[0]].append((place[1:], number))
     needed = _needed_for(jaxpr, direct, inner)
-    values: dict[_Target, jax.Array] = {}
+    values: dict[Target, jax.Array] = {}
 
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, core.Literal) else known[atom]
@@ -400,9 +401,9 @@ def _needed_for(jaxpr: core.Jaxpr, direct: Collection[int], inner: Collection[in
     return needed
 
 
-def _values_in(eqn: core.JaxprEqn, operands: Sequence[Any], targets: Collection[_Target]) -> dict[_Target, jax.Array]:
+def _values_in(eqn: core.JaxprEqn, operands: Sequence[Any], targets: Collection[Target]) -> dict[Target, jax.Array]:
     """The results of operations inside a call, `targets` counted from it; those of a scan round by round."""
-    results: dict[_Target, jax.Array] = {}
+    results: dict[Target, jax.Array] = {}
     programs = programs_of(eqn)
     for number in sorted({place[0] for place, _ in targets}):
         some = [(place[1:], result) for place, result in targets if place[0] == number]

@@ -17,7 +17,7 @@ from zfjax.anymodel.choices import OnUnknown
 from zfjax.anymodel.graph import Node, Place, Value, first_of_equals, graph_of, programs_of
 from zfjax.anymodel.interpreter import run_alone
 from zfjax.anymodel.rules import Rule, with_relu_rule
-from zfjax.anymodel.tracing import traced
+from zfjax.anymodel.tracing import in_order, traced
 from zfjax.errors import UserError
 from zfjax.units import Unit, isolate
 
@@ -61,12 +61,7 @@ def signals_at(
     Returns:
       Signals; UserError as of `zfjax.with_relu_rule`, and for a layer that is the image itself.
     """
-
-    def in_order(images: jax.Array) -> list[jax.Array]:
-        features = fn(images)
-        return [features[layer] for layer in layers]
-
-    program, _ = traced(with_relu_rule(in_order, rule, on_unknown=on_unknown), (images,), {})
+    program, _ = traced(with_relu_rule(in_order(fn, layers), rule, on_unknown=on_unknown), (images,), {})
     graph = graph_of(program, marks=False)
     same = first_of_equals(graph)
     taps: list[_Tap] = []

@@ -7,13 +7,23 @@ import functools
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax.extend import core
 
 from zfjax.anymodel.modules import named_modules
+
+
+def in_order(fn: Callable[[Any], Mapping[str, Any]], layers: Sequence[str]) -> Callable[[Any], list[Any]]:
+    """images -> the features of these layers, in their order: JAX sorts the keys of a mapping."""
+
+    def listed(images: Any) -> list[Any]:
+        features = fn(images)
+        return [features[layer] for layer in layers]
+
+    return listed
 
 
 def traced(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[core.ClosedJaxpr, Any]:

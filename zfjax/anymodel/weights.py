@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from zfjax.anymodel.constants import uniform
-from zfjax.anymodel.graph import Flow, Graph, Node, Value, reached
+from zfjax.anymodel.graph import Flow, Graph, Node, Value, made_of, makes, reached
 from zfjax.anymodel.rectifiers import SHAPES, is_square
 
 # Make each number of the number that stands there, of one input or of several.
@@ -79,11 +79,8 @@ def layers_of(graph: Graph, flow: Flow) -> Layers:
         for value in node.outputs:
             made[value] = result if result.base is not None else result._replace(base=flow.first.get(value, value))
     return Layers(
-        above=reached([v for n in doubtful for v in n.outputs], lambda v: [w for u in v.users for w in u.outputs]),
-        beneath=reached(
-            [v for node in certain for v in node.inputs if v in flow.varying],
-            lambda v: v.maker.inputs if v.maker is not None else [],
-        ),
+        above=reached([v for n in doubtful for v in n.outputs], makes),
+        beneath=reached([v for node in certain for v in node.inputs if v in flow.varying], made_of),
     )
 
 
