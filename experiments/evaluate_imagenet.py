@@ -140,8 +140,10 @@ def check_different(networks: Sequence[Net]) -> None:
             raise UserError(f"net: {before.name} and {net.name} are one network; different ones are needed")
     first = networks[0]
     for net in networks:
+        if (reason := nets.why_no_classes(net)) is not None:
+            raise UserError(f"net={net.name!r}: there are no classes to be held against the labels, as {reason}")
         if not net.class_names:
-            raise UserError(f"net={net.name!r}: it has no named classes, to be held against the labels of pictures")
+            raise UserError(f"net={net.name!r}: its classes have no names, to be held against the labels of pictures")
         if net.class_names != first.class_names:
             raise UserError(f"net={net.name!r}: its classes are not those of {first.name}")
         if nets.size_of(net.picture_size) != nets.size_of(first.picture_size):

@@ -173,10 +173,8 @@ def facts_of(chosen: Chosen, n: int) -> PictureFacts:
 
 def without_classes(net: nets.Net) -> dict[str, str]:
     """{part of the figure: why it is left out} of a network without logits."""
-    if nets.logits_layer(net) is not None:
-        return {}
-    reason = f"the last layer of {net.name}, {net.layers[-1]}, has feature maps and no classes"
-    return {"probability of the label": reason}
+    reason = nets.why_no_classes(net)
+    return {} if reason is None else {"probability of the label": reason}
 
 
 def report(result: Result) -> None:

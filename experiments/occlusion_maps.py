@@ -10,7 +10,7 @@ it most, (d) the probability of the true class, (e) the most probable class. Whe
 drop lies on the object in 93 % of the images, the largest |gradient| in 98 %; objects cover 26 % of the pixels, but
 another image's object, as it stands in the middle too, would hold these points in 80 % and 89 %.
 
-Of a network whose last layer has places, and so no logits, (a), (b) and (c) are drawn.
+Of a network without classes (a), (b) and (c) are drawn.
 
 Writes maps.png, maps.npz and result.json to <run>/figures/occlusion (or --out). The strongest images of every map stay
 in <run>/scans.
@@ -190,10 +190,8 @@ def num_places(jobs: tuple[tuple[Scenes, np.ndarray], ...]) -> int:
 
 def without_classes(net: nets.Net) -> dict[str, str]:
     """{part of the figure: why it is left out} of a network without logits."""
-    if nets.logits_layer(net) is not None:
-        return {}
-    reason = f"the last layer of {net.name}, {net.layers[-1]}, has feature maps and no classes"
-    return {"probability (d)": reason, "most probable class (e)": reason}
+    reason = nets.why_no_classes(net)
+    return {} if reason is None else dict.fromkeys(("probability (d)", "most probable class (e)"), reason)
 
 
 def facts_of(net: nets.Net, layer: str, *, drawn: Scenes, swept: Swept, n: int) -> ImageFacts:

@@ -149,7 +149,7 @@ def open_images(config: FigureConfig, net: Net, data: ImageSet | None = None) ->
 
 def describe(net: Net) -> str:
     """A net in one line."""
-    classes = counted(len(net.class_names), "class") if net.class_names else "no classes"
+    classes = counted(num, "class") if (num := nets.num_classes(net)) else "no classes"
     size = "x".join(map(str, nets.size_of(net.image_size)))
     return f"{on_console(net.name)}, {counted(len(net.layers), 'layer')}, images of {size}, {classes}"
 

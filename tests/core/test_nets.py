@@ -55,6 +55,43 @@ def test_both_kinds_of_net_prepare_pictures_alike(images):
     np.testing.assert_array_equal(images, PICTURES[:, 2:-2, 2:-2].astype(np.float32) - 7)
 
 
+def _two_layers(images, last):
+    return {"maps": images, last: images.mean((1, 2))}
+
+
+@pytest.mark.parametrize(
+    ("last", "options", "num"),
+    [
+        ("embedding", {}, 0),  # nobody says that these are classes
+        ("embedding", {"num_classes": 3}, 3),
+        ("embedding", {"class_names": ("a", "b", "c")}, 3),
+        ("logits", {}, 3),  # the function says it
+        ("logits", {"num_classes": 0}, 0),
+        ("embedding", {"layers": ("embedding", "maps"), "class_names": ("a", "b", "c")}, 0),  # a class has no places
+    ],
+)
+def test_the_units_of_a_dense_last_layer_are_classes_where_the_network_says_so(last, options, num):
+    net = FunctionNet(lambda images: _two_layers(images, last), image_size=4, name="mine", **options)
+    assert nets.logits_layer(net) == (last if num else None) and nets.num_classes(net) == num
+    assert len(nets.logit_names(net)) == num and (nets.why_no_classes(net) is None) == bool(num)
+    assert (last in nets.hidden_layers(net)) == (not num)
+
+
+def test_what_a_function_gives_is_called_logits_by_us_which_says_nothing_of_classes():
+    net = FunctionNet(lambda images: images.mean((1, 2)), image_size=4, layers=["logits"], name="mine")
+    assert nets.logits_layer(net) is None
+    assert "mine does not say that the units of its last layer, logits, are classes" in nets.why_no_classes(net)
+    assert nets.logits_layer(dataclasses.replace(net, num_classes=3)) == "logits"
+
+
+def test_the_last_dense_layer_of_a_table_is_its_classes_with_names_or_without():
+    net = Table()
+    net.class_names = ()
+    assert nets.logits_layer(net) == "fc8" and nets.num_classes(net) == 5
+    net.architecture = MINI.upto("conv3")
+    assert nets.why_no_classes(net) == "the last layer of mini, conv3, has feature maps and no classes"
+
+
 def test_layers_stand_in_the_order_of_the_function():
     assert FUNCTION.layers == TABLE.layers == ("conv1", "conv2", "conv3", "fc6", "fc7", "fc8")
 
@@ -153,6 +190,8 @@ BAD_FUNCTIONS = [
     (lambda images: images.mean(), {}, "fn returns .*: {layer: features} is needed"),
     (lambda images: {"a": images.mean()}, {}, "fn returns \\(\\) as 'a' for one image"),
     (lambda images: {"a": images}, {"class_names": ("x",)}, "class_names of 1 classes: the last layer, 'a', has 3"),
+    (lambda images: {"a": images}, {"num_classes": 2}, "num_classes=2: the last layer, 'a', has 3 units"),
+    (lambda images: {"a": images}, {"class_names": ("x", "y", "z"), "num_classes": 0}, "num_classes=0: the last layer"),
     (lambda images: {"a": images}, {"image_size": 8, "picture_size": 4}, "1 <= image_size <= picture_size"),
     (lambda images: {"a": images}, {"channels": 0}, "channels=0: at least 1"),
 ]

@@ -231,16 +231,20 @@ def test_any_function_of_images_that_are_not_square_is_measured(tmp_path):
     np.testing.assert_allclose(arrays["translation/probabilities"][:, column], shares, rtol=1e-3)
 
 
-def test_a_network_without_classes_is_measured_by_its_distances(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("net", "why"),
+    [("MAPS_ONLY", "the last layer of maps only"), ("EMBEDDING", "embedding does not say that the units")],
+)
+def test_a_network_without_classes_is_measured_by_its_distances(net, why, tmp_path, capsys):
     folder = foreign_nets.folder(tmp_path / "pictures")
-    config = invariance_curves.Config(net="foreign_nets:MAPS_ONLY", data=str(folder), out=tmp_path / "out")
+    config = invariance_curves.Config(net=f"foreign_nets:{net}", data=str(folder), out=tmp_path / "out")
     result = invariance_curves.run(config)
     assert result["transforms"]["rotation"]["label_stability"] is None and len(result["images"]) == 5
     assert all(image["class"] is None for image in result["images"])
     assert not [name for name in np.load(tmp_path / "out" / "curves.npz") if name.endswith("probabilities")]
     capsys.readouterr()
     invariance_curves.report(result)
-    assert "left out: probability of the label, as the last layer of maps only" in capsys.readouterr().out
+    assert f"left out: probability of the label, as {why}" in capsys.readouterr().out
 
 
 def test_the_page_keeps_its_margins(trained, tmp_path):

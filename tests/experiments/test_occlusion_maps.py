@@ -298,15 +298,20 @@ def test_any_function_of_images_that_are_not_square_is_drawn(tmp_path):
         np.testing.assert_allclose(maps["activity"][n, 2, 3], activity, rtol=1e-4)
 
 
-def test_a_network_without_classes_is_drawn_as_far_as_it_goes(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("net", "why"),
+    [
+        ("MAPS_ONLY", "the last layer of maps only, conv2, has feature maps and no classes"),
+        ("EMBEDDING", "embedding does not say that the units of its last layer, embedding, are classes"),
+    ],
+)
+def test_a_network_without_classes_is_drawn_as_far_as_it_goes(net, why, tmp_path, capsys):
     folder = foreign_nets.folder(tmp_path / "pictures")
-    options = {"net": "foreign_nets:MAPS_ONLY", "data": str(folder), "out": tmp_path / "out"}
+    options = {"net": f"foreign_nets:{net}", "data": str(folder), "out": tmp_path / "out"}
     result = occlusion_maps.run(config(**options))
     assert set(np.load(tmp_path / "out" / "maps.npz")) == {"corners", "images", "names", "activity"}
     assert list(result["not_applicable"]) == ["probability (d)", "most probable class (e)"]
     assert all(facts["class"] is None and facts["probability"] is None for facts in result["images"])
     capsys.readouterr()
     occlusion_maps.report(result)
-    assert "left out: probability (d), as the last layer of maps only, conv2, has feature maps and no classes" in (
-        capsys.readouterr().out
-    )
+    assert f"left out: probability (d), as {why}" in capsys.readouterr().out

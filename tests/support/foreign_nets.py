@@ -46,6 +46,12 @@ MAPS_ONLY = FunctionNet(
     image_size=(20, 28),
     name="maps only",
 )
+EMBEDDING = FunctionNet(  # its last layer is dense, and nobody says that its units are classes
+    lambda params, images: {k.replace("logits", "embedding"): v for k, v in forward(params, images).items()},
+    _params(3),
+    image_size=(20, 28),
+    name="embedding",
+)
 
 
 def folder(path, num=6):

@@ -173,7 +173,7 @@ def agreement(net: Net, climbed: Climbed, *, layer: str, judge: Net) -> float | 
       climbed = robust_ascent.climb(net, range(10), layer="fc8", key=jax.random.key(0))
       robust_ascent.agreement(net, climbed, layer="fc8", judge=zfjax.load_net("runs/other"))
     """
-    names, own = nets.logit_names(judge), [nets.unit_name(net, layer, m) for m in climbed.maps]
+    names, own = nets.class_words(judge), [nets.unit_name(net, layer, m) for m in climbed.maps]
     shared = [m for m, name in enumerate(own) if name in names]
     logits = nets.logits_layer(judge)
     if not shared or logits is None:

@@ -289,8 +289,7 @@ def check_all(net: Net, images: np.ndarray, *, layer: str, seed: int, at_once: i
 def not_applicable(net: Net, num_images: int) -> dict[str, str]:
     """{part of the checks: why it is left out} of a network and so many images."""
     left_out = {}
-    if nets.logits_layer(net) is None:
-        reason = f"the last layer of {net.name}, {net.layers[-1]}, has feature maps and no classes"
+    if (reason := nets.why_no_classes(net)) is not None:
         left_out["best and worst class"] = reason
     if not isinstance(net, OfTable):
         left_out["wrong switches"] = f"{net.name} is a function, whose pools hand out no switches"

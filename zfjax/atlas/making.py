@@ -277,7 +277,7 @@ def _layers_of(net: Net, options: Options) -> tuple[str, ...]:
     """The layers to show, from the image up."""
     wanted = {nets.check_layer(net, layer) for layer in options.layers}
     if not wanted:
-        wanted = {*nets.map_layers(net), *filter(None, [nets.logits_layer(net)])}
+        wanted = {*nets.map_layers(net), net.layers[-1]}
     return tuple(layer for layer in net.layers if layer in wanted)
 
 

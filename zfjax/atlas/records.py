@@ -131,7 +131,6 @@ def facts_of(
                 "strongest": [int(m) for m in order[:STRIP] if records[layer][m]["images"]],
                 "tile": tile,
                 "sheet": max(180, 3 * tile[1]),
-                "is_logits": layer == nets.logits_layer(net),
             }
         )
     return {
@@ -244,7 +243,7 @@ def add_occlusion(net: Net, source: Source, images: Mapping[int, dict[str, Any]]
     The square shows the image's mean colour.
     """
     if (logits := nets.logits_layer(net)) is None:
-        raise UserError(f"num_occluded={num}: {net.name} has no logits")
+        raise UserError(f"num_occluded={num}: nothing can be said of classes, as {nets.why_no_classes(net)}")
     fn, names = as_partial(net.features([logits])), nets.logit_names(net)
     height, width = nets.size_of(net.image_size)
     square, stride = max(1, min(height, width) // SQUARES), max(1, min(height, width) // (2 * SQUARES))

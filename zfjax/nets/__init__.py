@@ -25,11 +25,13 @@ from zfjax.nets.questions import (
     logit_names,
     logits_layer,
     map_layers,
+    num_classes,
     project_ways,
     project_windows,
     shapes_of,
     training_of,
     unit_name,
+    why_no_classes,
     width_of,
 )
 from zfjax.nets.tables import OfTable, TrainedNet
@@ -62,6 +64,7 @@ __all__ = [
     "lowest_layer",
     "map_layers",
     "newest_run",
+    "num_classes",
     "num_channels",
     "object_of",
     "own_filters",
@@ -73,5 +76,6 @@ __all__ = [
     "size_of",
     "training_of",
     "unit_name",
+    "why_no_classes",
     "width_of",
 ]

@@ -60,6 +60,8 @@ class FunctionNet:
       picture_size: size of the pictures, at least that of the images; None: the same.
       preprocess: crops of pictures, float32 [B, *image_size, C] with values 0 to 255, -> images; None: divided by 255.
       class_names: of the last layer's features, its logits; empty where there are none.
+      num_classes: as many as the last layer has units, where these are classes without names; 0 where they are none, as
+        those of an embedding. None, and no names: they are taken for features, unless `fn` calls them "logits" itself.
       class_maps: layers whose maps are the classes too, as those below a mean over all places.
       name: what it is called.
       data: what it was trained on, for `zfjax.open_data`; None where a figure is to be told.
@@ -83,6 +85,7 @@ class FunctionNet:
     picture_size: Size = 0
     preprocess: Callable[[jax.Array], jax.Array] | None = None
     class_names: tuple[str, ...] = ()
+    num_classes: int | None = None
     class_maps: tuple[str, ...] = ()
     name: str = "function"
     data: str | None = None
@@ -110,6 +113,11 @@ class FunctionNet:
         if self.class_names and len(self.class_names) != last[-1]:
             raise UserError(
                 f"class_names of {len(self.class_names)} classes: the last layer, {self.layers[-1]!r}, has {last[-1]}"
+            )
+        if self.num_classes not in (None, last[-1], len(self.class_names)):
+            raise UserError(
+                f"num_classes={self.num_classes}: the last layer, {self.layers[-1]!r}, has {last[-1]} units; that "
+                "number is needed, or 0 where they are no classes"
             )
 
     @cached_property
@@ -162,6 +170,11 @@ class FunctionNet:
         )
         arrays = digest([jax.tree.leaves(self.params), program.consts])
         return hashlib.blake2b(f"{arrays} {program.jaxpr}".encode(), digest_size=16).hexdigest()
+
+    @cached_property
+    def gives_logits(self) -> bool:
+        """Whether `fn` itself calls the last of its features "logits"."""
+        return self.layers[-1] == "logits" and not self._inside
 
     def with_params(self, params: Any) -> FunctionNet:
         """The same function with other parameters: another epoch, weights drawn anew. Their training is not known."""

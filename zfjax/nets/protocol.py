@@ -43,7 +43,7 @@ class Net(Protocol):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the logits; empty where the network has no classes or they have no names."""
+        """Of the logits; empty where there are no classes, or they have no names (then a `num_classes` counts them)."""
 
     @property
     def fingerprint(self) -> str:

@@ -56,13 +56,54 @@ def class_words(net: Net) -> tuple[str, ...]:
 
 
 def logits_layer(net: Net) -> str | None:
-    """The layer of the logits: the last one; None where that has places, and so is none of classes."""
+    """The layer of the logits: the last one, where it is dense and the network says that its units are classes.
+
+    A network says so by `class_names`, or by `num_classes` where they have no names. A function that gives
+    {..., "logits": ...} says so by that name. None without: the last layer may be an embedding, or features.
+
+    Examples:
+      >>> import zfjax
+      >>> fn = lambda images: {"maps": images[:, ::2, ::2], "mean": images.mean((1, 2))}
+      >>> nets = [zfjax.FunctionNet(fn, image_size=8, num_classes=num) for num in (3, 0, None)]
+      >>> [zfjax.nets.logits_layer(net) for net in nets]
+      ['mean', None, None]
+    """
     last = net.layers[-1]
-    return last if len(shapes_of(net, [last])[last]) == 1 else None
+    return last if _says_classes(net) and len(shapes_of(net, [last])[last]) == 1 else None
+
+
+def _says_classes(net: Net) -> bool | None:
+    """Whether the units of its last layer are classes; None where it does not say."""
+    if len(net.class_names):
+        return True
+    if (num := getattr(net, "num_classes", None)) is not None:
+        return bool(num > 0)
+    return True if isinstance(net, FunctionNet) and net.gives_logits else None
+
+
+def num_classes(net: Net) -> int:
+    """Units of the layer of the logits; 0 where there is none."""
+    logits = logits_layer(net)
+    return 0 if logits is None else shapes_of(net, [logits])[logits][0]
+
+
+def why_no_classes(net: Net) -> str | None:
+    """Why nothing of this network can be said of classes, in words; None of one with classes."""
+    last = net.layers[-1]
+    if logits_layer(net) is not None:
+        return None
+    if len(shapes_of(net, [last])[last]) == 3:
+        return f"the last layer of {net.name}, {last}, has feature maps and no classes"
+    if _says_classes(net) is None:
+        return (
+            f"{net.name} does not say that the units of its last layer, {last}, are classes, as its class_names= or "
+            "num_classes= would"
+        )
+    return f"{net.name} has no classes, by its num_classes"
 
 
 def logit_names(net: Net) -> tuple[str, ...]:
-    """What the logits stand for: the classes in words, or "unit 7"; () where there are no logits."""
+    """What the logits stand for: the classes in words, or "unit 7" without names; () where there are no logits."""
     if (logits := logits_layer(net)) is None:
         return ()
     return class_words(net) or tuple(f"unit {number}" for number in range(shapes_of(net, [logits])[logits][0]))

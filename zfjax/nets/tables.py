@@ -62,6 +62,11 @@ class OfTable:
         return self.architecture.layer_names
 
     @property
+    def num_classes(self) -> int:
+        """Units of the last layer, the logits; 0 of a table that ends with a convolutional layer."""
+        return self.architecture.num_classes
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """{layer: shape of its features of one image}."""
         return {layer: size.output for layer, size in self.architecture.sizes().items()}

@@ -298,7 +298,7 @@ class TorchvisionNet:
 
     @cached_property
     def _net(self) -> FunctionNet:
-        first = self.table[0]
+        first, last = self.table[0], [row for row in self.table if isinstance(row, Filters | Dense)][-1]
         assert isinstance(first, Filters)
         return FunctionNet(
             _function_of(self.table, self.layers),
@@ -307,6 +307,7 @@ class TorchvisionNet:
             picture_size=self.picture_size,
             preprocess=normalised,
             class_names=self.class_names,
+            num_classes=last.features,
             class_maps=tuple(row.layer for row in self.table[-2:] if row.layer == "classifier.2"),
             name=self.kind,
             mean_colour=tuple(255 * mean for mean in MEAN),
