@@ -235,7 +235,9 @@ def errors_of(folder: Path, images: ImageSet, batch_size: int) -> dict[str, Any]
     return {
         "parameters": net.architecture.num_parameters(),
         "error": {
-            name: evaluate(net.params, eval_batches(source, batch_size=batch_size)).shares()
+            name: evaluate(net.params, eval_batches(source, batch_size=batch_size)).shares(
+                num_classes=len(net.class_names)
+            )
             for name, source in splits.items()
         },
         "checkpoint": results.checkpoint_of(net),

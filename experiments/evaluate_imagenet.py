@@ -112,14 +112,17 @@ def run(config: Config) -> Result:
         began = time.monotonic()
         options = {"batch_size": config.batch_size, "num_workers": config.num_workers}
         scored = score(networks, source, logits, **options)
+        num_classes = len(networks[0].class_names)
         result: Result = {
             "table": "Table 2",
             # shares of the images
-            "error": {views: errors.ensemble.shares() for views, errors in scored.errors.items()},
-            "members": [facts_of(net, n, scored) for n, net in enumerate(networks)],
+            "error": {
+                views: errors.ensemble.shares(num_classes=num_classes) for views, errors in scored.errors.items()
+            },
+            "members": [facts_of(net, n, scored, num_classes=num_classes) for n, net in enumerate(networks)],
             "not_applicable": scored.not_applicable,
             "num_images": len(source),
-            "num_classes": len(networks[0].class_names),
+            "num_classes": num_classes,
             "paper": PAPER,
             "paper_data": "ImageNet 2012, 1,000 classes, full width; percent: validation top-1, top-5, test top-5",
             "seconds": time.monotonic() - began,
@@ -163,7 +166,7 @@ def logits_of(data: ImageSet, networks: Sequence[Net]) -> np.ndarray:
     return np.array([known[name] for name in data.class_names], np.int32)
 
 
-def facts_of(net: Net, number: int, scored: Scored) -> MemberFacts:
+def facts_of(net: Net, number: int, scored: Scored, *, num_classes: int) -> MemberFacts:
     """What result.json says of one network."""
     table = net.architecture if isinstance(net, nets.OfTable) else None
     arrays = jax.tree.leaves(getattr(net, "params", None))
@@ -171,7 +174,9 @@ def facts_of(net: Net, number: int, scored: Scored) -> MemberFacts:
         "name": net.name if table is None else table.name,
         "parameters": sum(np.size(array) for array in arrays) if table is None else table.num_parameters(),
         "checkpoint": results.checkpoint_of(net),
-        "error": {views: errors.members[number].shares() for views, errors in scored.errors.items()},
+        "error": {
+            views: errors.members[number].shares(num_classes=num_classes) for views, errors in scored.errors.items()
+        },
         "not_finite": {views: int(errors.not_finite[number]) for views, errors in scored.errors.items()},
     }
 
@@ -180,14 +185,11 @@ def report(result: Result) -> None:
     """Print the errors."""
     images = f"{counted(result['num_images'], 'image')} of {counted(result['num_classes'], 'class')}"
     several = len(result["members"]) > 1
-    ranks: tuple[Literal["top1", "top5"], ...] = (
-        ("top1", "top5") if result["num_classes"] > 5 else ("top1",)
-    )  # of five classes none is beyond the fifth
     for views, error in result["error"].items():
-        words = ", ".join(f"top-{rank[3:]} error {error[rank]:.1%}" for rank in ranks)
+        words = ", ".join(f"top-{rank[3:]} error {share:.1%}" for rank, share in _shares(error))
         print(f"{views:>6} crop(s): {words} on {images}")
         for member in result["members"] if several else []:
-            alone = ", ".join(f"{member['error'][views][rank]:.1%}" for rank in ranks)
+            alone = ", ".join(f"{share:.1%}" for _, share in _shares(member["error"][views]))
             print(f"    alone: {alone}  {member['checkpoint']['path']}")
         for member in result["members"]:
             if bad := member["not_finite"][views]:
@@ -195,6 +197,12 @@ def report(result: Result) -> None:
                 print(f"{views:>6} crop(s): {answers} are not finite (NaN or infinite), and count as wrong")
     for views, why in result["not_applicable"].items():
         print(f"{views:>6} crop(s): not measured, as {why}")
+
+
+def _shares(error: evaluation.Shares) -> list[tuple[str, float]]:
+    """(name, share) of those that were measured."""
+    ranks: tuple[Literal["top1", "top5"], ...] = ("top1", "top5")
+    return [(rank, error[rank]) for rank in ranks if rank in error]
 
 
 def main() -> None:

@@ -29,7 +29,10 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def cells(row: Mapping[str, Any]) -> list[str]:
     """One line of the table."""
     error = row["error"]
-    ours = (error["train"]["top1"], error["validation"]["top1"], error["validation"]["top5"])
+    ours = (error["train"]["top1"], error["validation"]["top1"], error["validation"].get("top5"))
     theirs = row["paper"] or (None, None, None)
-    numbers = [f"{100 * a:.1f}" + ("" if b is None else f" ({b:.1f})") for a, b in zip(ours, theirs, strict=True)]
+    numbers = [
+        ("-" if a is None else f"{100 * a:.1f}") + ("" if b is None else f" ({b:.1f})")
+        for a, b in zip(ours, theirs, strict=True)
+    ]
     return [row["name"], f"{row['parameters']:,}", *numbers]

@@ -18,7 +18,7 @@ def draw_curves(records: list[dict[str, Any]]) -> Figure:
     loss.plot(numbers, [r["train_loss"] for r in epochs], color="C0", label="training, mean of the epoch")
     error.plot(numbers, [100 * r["train_top1_error"] for r in epochs], "C0", label="training top-1 (with dropout)")
     error.plot(numbers, [100 * r["validation_top1_error"] for r in epochs], "C1", label="validation top-1")
-    if any(r["validation_top5_error"] for r in epochs):  # of five classes or fewer it is always 0
+    if any(r.get("validation_top5_error") for r in epochs):  # of five classes or fewer it is none, or always 0
         error.plot(numbers, [100 * r["validation_top5_error"] for r in epochs], "C1--", label="validation top-5")
     rate.plot(numbers, [r["learning_rate"] for r in epochs], "C2", drawstyle="steps-mid")
     rate.set_yscale("log")

@@ -202,9 +202,10 @@ def errors(result: Evaluation) -> Numbers:
     known = [(f"{one['name']} ({run_name(one['checkpoint'])})", one["error"]) for one in result["members"]]
     if len(known) > 1 and "error" in result:
         known.append((f"the average of all {len(known)}", result["error"]))
-    num = result["num_images"]
+    num, classes = result["num_images"], result.get("num_classes") or 1_000
     rows: list[tuple[str, ...]] = [
-        (name, *_percent(error["center"], num), *_percent(error.get("ten"), num)) for name, error in known
+        (name, *_percent(error["center"], num, classes), *_percent(error.get("ten"), num, classes))
+        for name, error in known
     ]
     rows += [
         (f"paper: {name}", "", "", f"{top1:.1f}", f"{top5:.1f}")
@@ -213,8 +214,12 @@ def errors(result: Evaluation) -> Numbers:
     return ("error (%)", "centre, top-1", "centre, top-5", "ten crops, top-1", "ten crops, top-5"), rows
 
 
-def _percent(error: ErrorShares | None, num: int) -> tuple[str, str]:
-    return ("", "") if error is None else (_with_interval(error["top1"], num), _with_interval(error["top5"], num))
+def _percent(error: ErrorShares | None, num: int, classes: int) -> tuple[str, str]:
+    """Top-1 and top-5; of five classes or fewer, where earlier versions wrote 0, no top-5."""
+    if error is None:
+        return "", ""
+    top5 = error.get("top5") if classes > 5 else None
+    return _with_interval(error["top1"], num), "" if top5 is None else _with_interval(top5, num)
 
 
 def _with_interval(share: float, num: int) -> str:

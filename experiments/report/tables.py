@@ -98,7 +98,7 @@ class ErrorShares(TypedDict):
     """As `zfjax.training.evaluation.Shares`, in bounds."""
 
     top1: Share
-    top5: Share
+    top5: NotRequired[Share]  # not of five classes or fewer
 
 
 class Errors(TypedDict):
@@ -121,6 +121,7 @@ class Evaluation(TypedDict):
 
     members: list[Member]
     num_images: Count
+    num_classes: NotRequired[int | None]  # of the networks; earlier versions did not write it
     error: NotRequired[Errors]
     paper: NotRequired[dict[str, tuple[float, float, float | None]]]
 

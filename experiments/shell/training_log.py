@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import jax
 from tqdm import tqdm
@@ -55,11 +55,11 @@ def train(run: Run, progress: Progress, *, stop: StopRequest, folder: Path) -> d
                     if first and event.step % LOG_STEPS == 0:
                         log.append(step_record(event, run.epoch_steps))
                 elif isinstance(event, EpochDone):
-                    record = {"kind": "epoch", **event._asdict()}
+                    record = epoch_record(event, num_classes=run.architecture.num_classes)
                     if first:
                         log.append(record)
                         redraw()
-                        bar.write(epoch_line(record, run.recipe.num_epochs, num_classes=run.architecture.num_classes))
+                        bar.write(epoch_line(record, run.recipe.num_epochs))
                     if event.epoch < run.recipe.num_epochs:
                         bar.set_description(f"epoch {event.epoch + 1}/{run.recipe.num_epochs}")
                 elif isinstance(event, Halted):
@@ -109,6 +109,14 @@ def step_record(event: Stepped, epoch_steps: int) -> dict[str, Any]:
     }
 
 
+def epoch_record(event: EpochDone, *, num_classes: int) -> dict[str, Any]:
+    """The "epoch" record of `metrics.jsonl`; of five classes or fewer without a top-5 error."""
+    record = {"kind": "epoch", **event._asdict()}
+    if num_classes <= 5:
+        del record["validation_top5_error"]
+    return record
+
+
 class _Step(TypedDict):
     step: int
     epoch_done: float
@@ -122,7 +130,7 @@ class _Epoch(TypedDict):
     train_loss: float
     train_top1_error: float
     validation_top1_error: float | None
-    validation_top5_error: float | None
+    validation_top5_error: NotRequired[float | None]  # not of five classes or fewer
 
 
 KINDS: dict[str, Any] = {"step": _Step, "epoch": _Epoch}  # what is read of a record
@@ -219,9 +227,9 @@ def resume_command(folder: Path) -> str:
     return command_line("python -m experiments.train_imagenet", "--resume", folder)
 
 
-def epoch_line(record: dict[str, Any], num_epochs: int, *, num_classes: int) -> str:
-    """An "epoch" record in one line; of five classes or fewer the top-5 error is 0 whatever the network says."""
-    speed, top5 = record["images_per_second"], record["validation_top5_error"] if num_classes > 5 else None
+def epoch_line(record: dict[str, Any], num_epochs: int) -> str:
+    """An "epoch" record in one line."""
+    speed, top5 = record["images_per_second"], record.get("validation_top5_error")
     return (
         f"epoch {record['epoch']}/{num_epochs}: training loss {record['train_loss']:.3f}, "
         f"validation error top-1 {record['validation_top1_error']:.1%}, "

@@ -10,10 +10,10 @@ from PIL import Image
 
 from experiments.pages.training import draw_curves
 from experiments.shell import training_log
-from experiments.shell.training_log import TrainingLog, epoch_line
+from experiments.shell.training_log import TrainingLog, epoch_line, epoch_record
 from zfjax.errors import UserError
 from zfjax.training import Recipe
-from zfjax.training.loop import Stepped
+from zfjax.training.loop import EpochDone, Stepped
 
 EPOCH = {
     "kind": "epoch",
@@ -72,9 +72,13 @@ def test_a_last_line_that_was_cut_is_left_out_and_a_record_twice_is_one(tmp_path
 
 
 def test_where_there_are_five_classes_or_fewer_no_top5_is_told(tmp_path):
-    few = [{**record, "validation_top5_error": 0.0} if record["kind"] == "epoch" else record for record in RECORDS]
-    lines = [epoch_line(few[0], 3, num_classes=num_classes) for num_classes in (6, 5)]
-    assert "top-5" in lines[0] and "top-5" not in lines[1]
+    epoch = {name: value for name, value in RECORDS[0].items() if name != "kind"}
+    six, five = (epoch_record(EpochDone(**epoch), num_classes=num_classes) for num_classes in (6, 5))
+    assert six == RECORDS[0] and five == {name: six[name] for name in six if name != "validation_top5_error"}
+    assert "top-5 25.0%" in epoch_line(six, 3) and "top-5" not in epoch_line(five, 3)
+    log_of(tmp_path, json.dumps(five).encode() + b"\n", *LINES[1:2])
+    few = TrainingLog(tmp_path).records()  # it is no damaged record
+    assert few == [five, RECORDS[1]]
     labels = [[line.get_label() for line in draw_curves(of).axes[1].lines] for of in (RECORDS, few)]
     assert "validation top-5" in labels[0] and "validation top-5" not in labels[1]
 

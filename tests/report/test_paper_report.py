@@ -49,6 +49,12 @@ def evaluation(*nets, top1=0.3, num=500, fingerprint="f", **views):
     return {"table": "Table 2", "error": error, "members": members, "paper": paper, **common}
 
 
+@pytest.mark.parametrize(("classes", "expected"), [(6, "10.0 (7.7 to 12.9)"), (5, "")])
+def test_of_five_classes_or_fewer_no_top5_is_told_also_where_earlier_versions_wrote_it(classes, expected):
+    _, rows = report_results.errors(evaluation(("zfnet", "a")) | {"num_classes": classes})
+    assert rows[0][2] == rows[0][4] == expected and rows[0][1].startswith("30.0 (")
+
+
 def invariance(slope=None, of_scale=(0.5,)):
     """Figure 5 of one picture, or with another slope, or with that many pictures scaled."""
     transform = {

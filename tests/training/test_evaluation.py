@@ -95,7 +95,8 @@ def test_with_five_classes_or_fewer_no_finite_row_is_a_top5_error():
 def test_the_sixth_of_six_classes_is_a_top5_error_and_the_fifth_is_not():
     rows = jnp.array([[0.3, 0.25, 0.2, 0.15, 0.07, 0.03]] * 2, jnp.float32)
     errors = evaluation.update(evaluation.init(), rows, labels=jnp.array([4, 5]), mask=jnp.ones(2, bool))
-    assert errors == (2, 1, 2) and errors.shares() == {"top1": 1.0, "top5": 0.5}
+    assert errors == (2, 1, 2) and errors.shares() == errors.shares(num_classes=6) == {"top1": 1.0, "top5": 0.5}
+    assert errors.shares(num_classes=5) == {"top1": 1.0}  # whatever was counted: it is no error of theirs
 
 
 def test_masked_rows_count_for_nothing_and_counts_add_up():

@@ -8,7 +8,7 @@ Networks of a table are measured on all devices; any other network by `errors_of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ class Shares(TypedDict):
     """Shares of the images whose class is not the first answer, not among the first five."""
 
     top1: float
-    top5: float
+    top5: NotRequired[float]  # left out of five classes or fewer, where nothing is beyond the fifth
 
 
 class Errors(NamedTuple):
@@ -39,11 +39,18 @@ class Errors(NamedTuple):
     top5: jax.Array | int = 0  # images whose true class is not among the five most probable ones
     count: jax.Array | int = 0  # type: ignore[assignment]  # images; hides tuple.count
 
-    def shares(self) -> Shares:
-        """{"top1": error, "top5": error}, as shares of the images; UserError if none was seen."""
+    def shares(self, *, num_classes: int | None = None) -> Shares:
+        """{"top1": error, "top5": error}, as shares of the images; UserError if none was seen.
+
+        Args:
+          num_classes: of the network; of five or fewer "top5" is left out, which is 0 whatever it answers.
+        """
         if self.count == 0:
             raise UserError("count=0: no image was evaluated")
-        return {"top1": int(self.top1) / int(self.count), "top5": int(self.top5) / int(self.count)}
+        shares: Shares = {"top1": int(self.top1) / int(self.count)}
+        if num_classes is None or num_classes > 5:
+            shares["top5"] = int(self.top5) / int(self.count)
+        return shares
 
 
 def init() -> Errors:

@@ -163,7 +163,7 @@ class EpochDone(NamedTuple):
     train_loss: float  # mean over its images, nats, with dropout
     train_top1_error: float  # share of its images, with dropout
     validation_top1_error: float | None  # share of all validation images; None without any
-    validation_top5_error: float | None
+    validation_top5_error: float | None  # None of five classes or fewer, too
     images_per_second: float | None  # of its steps in this process; None where all were done before
 
 
@@ -333,13 +333,12 @@ class _Loop:
 
     def _validate(self) -> EpochDone | None:
         """The epoch, with its error on the whole validation split, and the annealing after it; None after a stop."""
-        errors: dict[str, float] = {}
+        errors: evaluation.Shares | dict[str, float] = {}
         if self._run.validation is not None:
             counts = self._run.evaluate(self._state.params, self._validation_batches(self._run.validation))
             if self._stopping:
                 return None
-            shares = counts.shares()
-            errors = {"top1": shares["top1"], "top5": shares["top5"]}
+            errors = counts.shares(num_classes=self._run.architecture.num_classes)
         totals, rate = self._totals, step.learning_rate(self._state)
         self._annealing = step.anneal(self._annealing, errors.get("top1", math.inf), self._run.recipe)
         speed = self._images / self._seconds if self._images else None
