@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -123,6 +124,21 @@ def test_what_orbax_raises_while_it_writes_is_one_error_that_names_the_folder(tm
     monkeypatch.setattr(os, "rename", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     store.save(snapshot(5))  # goes on in the background
     with pytest.raises(FailedError, match=f"could not be written to {tmp_path}: .*No space left on device"):
+        store.close()
+
+
+def test_a_clock_that_is_put_forward_while_orbax_waits_by_it_is_named(tmp_path, monkeypatch):
+    store, ahead, usual = Checkpoints(tmp_path), [0.0], time.time
+
+    def rename(*_, **__):
+        ahead[0] = 7200.0
+        raise TimeoutError("Timed out after 7200.1 seconds.")
+
+    monkeypatch.setattr(time, "time", lambda: usual() + ahead[0])
+    monkeypatch.setattr(os, "rename", rename)
+    store.save(snapshot(5))
+    why = r"the machine's clock jumped by \+7,200 s while it was written \(Timed out .*\)"
+    with pytest.raises(FailedError, match=f"{tmp_path}: {why}; what was saved before stays, go on from there"):
         store.close()
 
 

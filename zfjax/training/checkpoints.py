@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
@@ -31,6 +32,7 @@ _OF_SQUARES = 1  # that of networks of square images, which versions before form
 _PARTS = ("network", "optimizer", "meta")
 _UNFINISHED = "orbax-checkpoint-tmp"  # in the name of one that is being written
 _UNFIT = (LookupError, TypeError, ValueError, AttributeError)  # of reading what holds something else than was written
+_JUMP = 60.0  # seconds by which a clock is put, not corrected; Orbax waits by it
 LATEST = 3  # newest checkpoints that are kept besides
 RECORD = "digests.json"  # beside the checkpoints: {step: digest of all that its meta says, so of its arrays too}
 _STORED_TYPES = {kind.__name__: kind for kind in (Architecture, Conv, Dense, Pool, ContrastNorm, Recipe, Annealing)}
@@ -81,6 +83,7 @@ class Checkpoints:
         self.folder = Path(folder).absolute()
         self._manager = ocp.CheckpointManager(self.folder, options=options)
         self._last: int | None = None  # the step that was handed over last
+        self._clock = _clock()
         _without_echoes()
 
     def steps(self) -> list[int]:
@@ -110,6 +113,7 @@ class Checkpoints:
             "meta": ocp.args.JsonSave(meta),
         }
         with self._failing():  # of this one, or of the one before, which is written by now
+            self._clock = _clock()
             self._record(checkpoint.step, _digest(meta))
             begun = self._manager.save(checkpoint.step, args=ocp.args.Composite(**items))
         if not begun:  # Orbax passes over a step that is below another
@@ -145,12 +149,19 @@ class Checkpoints:
             yield
         except Exception as error:
             self._last = None  # told here
-            why = _first_line(error)
+            why, way_on = _first_line(error), "go on from there"
             if "No space left" in str(error):
-                why = (
-                    "no space is left there (No space left on device); what was saved before stays, make room to go on"
-                )
-            raise FailedError(f"a checkpoint could not be written to {self.folder}: {why}") from error
+                why, way_on = "no space is left there (No space left on device)", "make room to go on"
+            elif abs(jump := _clock() - self._clock) > _JUMP:
+                why = f"the machine's clock jumped by {jump:+,.0f} s while it was written ({why})"
+            raise FailedError(
+                f"a checkpoint could not be written to {self.folder}: {why}; what was saved before stays, {way_on}"
+            ) from error
+
+
+def _clock() -> float:
+    """How far the machine's clock is ahead of the one that never jumps, in seconds."""
+    return time.time() - time.monotonic()
 
 
 @functools.cache
