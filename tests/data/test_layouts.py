@@ -159,6 +159,18 @@ def test_what_is_not_read_is_counted_by_reason_and_told(tmp_path, monkeypatch, c
     assert "1 links to nothing (train/n01443537/gone.JPEG)" in printed and " = ".join(pair) in printed
 
 
+def test_a_split_that_is_a_link_is_read_and_not_counted_as_left_out(tmp_path, fingerprint):
+    source = tmp_path / "source"
+    inside = write_folders(source) / "inside"
+    inside.mkdir()
+    (source / "train").rename(inside / "first")
+    (source / "train").symlink_to(inside / "first")
+    (source / "val").rename(tmp_path / "second")
+    (source / "val").symlink_to(tmp_path / "second")
+    facts = prepare(source, tmp_path)
+    assert facts["fingerprint"] == fingerprint and facts["left_out"] == {}
+
+
 def test_what_lies_beside_the_splits_is_counted_too(tmp_path):
     source = write_folders(tmp_path)
     names = ["loose.jpg", "classx/1.jpg", "classx/deep/2.png", "LOC_val_solution.csv", ".cache/3.jpg", ".cache/4.jpg"]
@@ -224,6 +236,17 @@ def dangling_class(root):
     (write_folders(root) / "train" / "n01530575").symlink_to(root / "nowhere")
 
 
+def dangling_split(root):
+    (write_folders(root) / "val").rename(root.parent / "elsewhere")
+    (root / "val").symlink_to(root / "gone")
+
+
+def dangling_tar(root):
+    write_tars(root)
+    (root / archives.TARS["train"]).unlink()
+    (root / archives.TARS["train"]).symlink_to("gone.tar")
+
+
 def empty_class(root):
     (write_folders(root) / "train" / "n01530575").mkdir()
 
@@ -257,7 +280,9 @@ def val_and_validation(root):
     ("write", "words"),
     [
         (dangling_class, "n01530575 is a link to nothing: a whole class would be missing"),
-        (empty_class, "n01530575 has no pictures"),
+        (dangling_split, "val is a link to nothing: the validation split would be missing; mend or remove it"),
+        (dangling_tar, "train.tar is a link to nothing: the train split would be missing; mend or remove it"),
+        (empty_class, r"n01530575 has no pictures .*: put some there, or remove it"),
         (undecodable_class, "no train photo of class n01530575 can be decoded"),
         (undecodable_validation, f"no validation photo of class {SYNSETS[0]} can be decoded"),
         (one_class, "holds one class alone, n01443537"),

@@ -23,7 +23,7 @@ from zfjax.files import DANGLING, LeftOut, is_hidden, printable, walk
 TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 _NAMES = {"train": ("train",), "validation": ("val", "validation", "valid")}  # of folders
 _ROOTS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")  # above them; the latter as Kaggle's archive has it
-_OFFICIAL = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+_OFFICIAL = re.compile(r"ILSVRC2012_val_([0-9]{8})\.JPEG")
 _OF_PHOTOS = "([ _-]?(images|photos|set|data|split))?"
 _LIKE = {  # names that people give to splits
     "train": re.compile(f"(train|training){_OF_PHOTOS}"),
@@ -149,8 +149,9 @@ def find_splits(source: Path, val_share: float | None = None) -> dict[str, Split
 
 def beside(source: Path, splits: Mapping[str, Split], left_out: LeftOut, *, ours: Path) -> None:
     """Count what lies in `source` outside of its splits, and of `ours`, the folder that receives the prepared sets."""
-    source = source.resolve()
-    taken = {split.path.resolve() for split in splits.values()} | {ours.resolve()}
+    root, source = source, source.resolve()
+    named = {source / split.path.relative_to(root) for split in splits.values()}  # a split may be a link to elsewhere
+    taken = named | {split.path.resolve() for split in splits.values()} | {ours.resolve()}
     if source not in taken:
         _beside(source, source, taken=taken, left_out=left_out)
 
@@ -188,6 +189,8 @@ def _check_misnamed(source: Path, splits: Mapping[str, Split]) -> None:
             if path.is_dir() and _LIKE[split].fullmatch(name):
                 known = ", ".join(f"{one}/" for one in _NAMES[split])
                 raise UserError(f"{path} seems to be the {split} split, which is called {known}: rename the folder")
+            if path.is_symlink() and not path.exists() and name in (*_NAMES[split], TARS[split].casefold()):
+                raise UserError(f"{path} is a link to nothing: the {split} split would be missing; mend or remove it")
             official = name.startswith(TARS[split].casefold().removesuffix(".tar"))
             is_meant = official or _LIKE[split].fullmatch(name.partition(".")[0])
             if path.is_file() and is_meant and name.endswith((*_ARCHIVES, *_PARTS)):
@@ -285,7 +288,7 @@ def _flat(folder: Path, left_out: LeftOut) -> Iterator[Photo]:
     """<class>_<number>.jpg, as ImageNet's own training photos are called."""
     photos = []
     for path in _pictures(folder, left_out):
-        match = re.fullmatch(r"(.+)_\d+", path.stem)
+        match = re.fullmatch(r"(.+)_[0-9]+", path.stem)
         if match is None:
             raise UserError(f"{path}: in one folder names as <class>_<number>.jpg are needed, or one folder per class")
         photos.append(Photo(str(path), 0, path.stat().st_size, match[1], path.name))
@@ -351,7 +354,10 @@ def _train_tar(path: Path, left_out: LeftOut) -> Iterator[Photo]:
         for member in listed:
             where = f"{path} ({member.name})"
             if not member.name.endswith(".tar"):
-                raise UserError(f"{where}: the training tar must hold one <synset>.tar per class, nothing else")
+                raise UserError(
+                    f"{where}: the training tar must hold one <synset>.tar per class, nothing else; make it again "
+                    "without that, or unpack it to class folders"
+                )
             window = archive.extractfile(member)
             photos = sorted(members(window, where, left_out), key=lambda photo: photo.name)
             if not photos:
@@ -376,7 +382,9 @@ def _official_class(name: str, where: str) -> str:
     synsets = _synsets_of_validation()
     match = _OFFICIAL.fullmatch(name)
     if match is None or not 1 <= int(match[1]) <= len(synsets):
-        raise UserError(f"{where}: names must run from ILSVRC2012_val_00000001.JPEG to _00050000.JPEG")
+        raise UserError(
+            f"{where}: names must run from ILSVRC2012_val_00000001.JPEG to _00050000.JPEG; rename or remove it"
+        )
     return synsets[int(match[1]) - 1]
 
 
@@ -421,7 +429,7 @@ def _class_folders(root: Path, left_out: LeftOut) -> Iterator[Photo]:
     for folder in folders:
         paths = _pictures(folder, left_out)
         if not paths:
-            raise UserError(f"{folder} has no pictures ({' '.join(pictures.ENDINGS)})")
+            raise UserError(f"{folder} has no pictures ({' '.join(pictures.ENDINGS)}): put some there, or remove it")
         yield from (Photo(str(path), 0, path.stat().st_size, folder.name, path.name) for path in paths)
 
 

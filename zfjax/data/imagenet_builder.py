@@ -72,21 +72,25 @@ def survey(
     """
     splits, left_out = find_splits(source, val_share), files.LeftOut()
     counts: dict[str, int] = {}
-    folders: dict[str, dict[str, str]] = {}  # split -> class -> the name of one of its photos
+    folders: dict[str, dict[str, AnyPhoto]] = {}  # split -> class -> one of its photos
     for split, photos in splits.items():
         counts[split], folders[split] = 0, {}
         for photo in tqdm(photos(left_out), desc=f"listing {split}", unit=" photos", leave=False):
             _check_name(photo)
             counts[split] += 1
-            folders[split].setdefault(photo.folder, photo.name)
+            folders[split].setdefault(photo.folder, photo)
         if not counts[split]:
-            raise UserError(f"--source {source}: the {split} split holds no photo")
+            raise UserError(f"--source {source}: the {split} split holds no photo; put some there, or take it away")
     classes = folders["train"] if "train" in folders else folders["validation"]
-    for folder, name in folders.get("validation", {}).items():
+    for folder, photo in folders.get("validation", {}).items():
         if folder not in classes:
-            raise UserError(f"validation photo {name} is of class {folder}, which is not among the training classes")
+            raise UserError(
+                f"validation photo {photo.name} in {photo.file} is of class {folder}, which is not among the training "
+                "classes: take it away, or add the class there"
+            )
     if "train" in folders and len(classes) < 2:
-        raise UserError(f"--source {source} holds one class alone, {next(iter(classes))}: at least two are needed")
+        one = next(iter(classes))
+        raise UserError(f"--source {source} holds one class alone, {one}: at least two are needed; add another one")
     unseen = tuple(sorted(set(classes) - set(folders.get("validation", classes))))
     names = tuple(sorted(classes))
     return Plan(source, size, workers, skip_bad, splits, counts, left_out, unseen, names, pictures_per_shard)
@@ -243,7 +247,7 @@ class Imagenet(tfds.core.GeneratorBasedBuilder):
             lengths.append(count)
             num_bytes += size
         if not paths:
-            raise UserError(f"the {split} split holds no readable photo")
+            raise UserError(f"the {split} split of {self._plan.source} holds no photo that can be decoded: mend them")
         for index, path in enumerate(paths):  # the final names carry the number of shards
             path.rename(template.sharded_filepath(shard_index=index, num_shards=len(paths)))
         return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template)
