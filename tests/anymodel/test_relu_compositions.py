@@ -190,7 +190,6 @@ COMPOSED = {
     "hard tanh": lambda z: relu(z + 1) - relu(z - 1) - 1,
     "soft shrinkage": lambda z: relu(z - 0.5) - relu(-z - 0.5),
     "soft shrinkage by clip": lambda z: z - jnp.clip(z, -0.5, 0.5),
-    "maxout": lambda z: jnp.maximum(z @ KERNEL, z @ OTHER),
     "maxout by a rectifier": lambda z: relu(z @ KERNEL - (b := z @ OTHER)) + b,
     "maxout, products computed twice": lambda z: relu(z @ KERNEL - z @ OTHER) + z @ OTHER,
     "a bound at -1": lambda z: relu(z + 1) - 1,

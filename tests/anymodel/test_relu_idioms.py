@@ -114,8 +114,6 @@ NEITHER = {  # the maximum of two that may be an activation, and choices that ar
     "with zeros": lambda h: jnp.maximum(*jnp.split(jnp.pad(h, ((0, 0), (0, 4), (0, 0), (0, 0))), 2, 1)),
     "with its mean": lambda h: jnp.maximum(h, h.mean(-1, keepdims=True)),
     "with its pool": lambda h: jnp.maximum(h, nn.max_pool(h, (3, 3), (1, 1), "SAME")),
-    "maxout": lambda h: jnp.maximum(h @ OTHER, h @ OTHER[::-1]),
-    "leaky by weights": lambda h: jnp.maximum(h, h @ (0.1 * np.eye(6, dtype=np.float32))),
     "leaky halves, read": lambda h: jnp.maximum((c := jnp.concatenate([h, 0.1 * h], -1))[..., SIX], c[..., SIX + 6]),
     "a rectifier by NaN": lambda h: jnp.nan_to_num(jnp.where(h > 0.5, h, jnp.nan)),
     "of a group above a threshold": lambda h: jnp.where(length(h) > 2, h, 0),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from zfjax.anymodel.rules import explain_rules
+from zfjax.anymodel.rules import explain_rules, with_relu_rule
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 4, 4, 3)).astype(np.float32)
@@ -91,3 +91,46 @@ ACTIVATIONS = {
 @pytest.mark.parametrize("form", ACTIVATIONS)
 def test_a_selection_from_one_value_and_what_is_made_of_it_is_unclassified(form):
     assert "unclassified" in rules_of(ACTIVATIONS[form])
+
+
+LARGER = {  # of two
+    "maximum": jnp.maximum,
+    "fmax": jnp.fmax,
+    "minimum of negatives": lambda a, b: -jnp.minimum(-a, -b),
+    "clip": lambda a, b: jnp.clip(a, b, None),
+    "where": lambda a, b: jnp.where(a > b, a, b),
+    "where not": lambda a, b: jnp.where(~(b <= a), b, a),
+    "select": lambda a, b: jnp.select([a > b], [a], b),
+    "cond in vmap": lambda a, b: jax.vmap(lambda p, q: lax.cond(p > q, lambda: p, lambda: q))(a.ravel(), b.ravel()),
+    "stack": lambda a, b: jnp.stack([a, b]).max(0),
+    "concatenation": lambda a, b: jnp.concatenate([a[..., None], b[..., None]], -1).max(-1),
+    "groups of maps": lambda a, b: jnp.stack([a, b], -1).reshape(2, 4, 4, 6).reshape(2, 4, 4, 3, 2).max(-1),
+    "pool across maps": lambda a, b: nn.max_pool(jnp.stack([a, b], -1).reshape(2, 16, 6, 1), (1, 2), (1, 2)),
+    "window": lambda a, b: lax.reduce_window(jnp.stack([a, b]), -jnp.inf, lax.max, (2, 1, 1, 1, 1), (1,) * 5, "VALID"),
+    "reduce": lambda a, b: lax.reduce(jnp.stack([a, b]), -jnp.inf, lax.max, (0,)),
+    "sort": lambda a, b: jnp.sort(jnp.stack([a, b]), 0)[1],
+    "top_k": lambda a, b: lax.top_k(jnp.stack([a, b], -1), 1)[0],
+    "read at the larger": lambda a, b: jnp.take_along_axis(s := jnp.stack([a, b]), s.argmax(0, keepdims=True), 0),
+}
+
+
+@pytest.mark.parametrize("form", LARGER)
+def test_the_larger_of_two_has_one_verdict_however_it_is_written(form):
+    """Maxout is a pool across maps of different weights; leaky, and a bound by its own mean, no rule covers."""
+    larger = LARGER[form]
+    slope = 0.1 * np.eye(3, dtype=np.float32)
+    assert rules_of(lambda x: larger(x @ KERNEL, x @ OTHER)) == {"own gradient"}
+    assert "unclassified" in rules_of(lambda x: larger(x @ KERNEL, 0.1 * (x @ KERNEL)))
+    assert "unclassified" in rules_of(lambda x: larger(x, jnp.repeat(x.mean(-1, keepdims=True), 3, -1)))
+    assert "unclassified" in rules_of(lambda x: larger(x, x @ slope))  # leaky by weights
+    assert rules_of(lambda x: larger(x, x @ KERNEL)) == {"own gradient"}
+
+
+def test_a_picture_through_maxout_goes_back_through_the_larger_map_alone():
+    """By hand: what comes down at the larger of two maps goes on through its weights, the ReLU above by the rule."""
+    x, top = jnp.asarray(X[:1]), jnp.ones((1, 4, 4, 3)).at[..., 1].set(-1.0)
+    a, b = x @ KERNEL, x @ OTHER
+    down = jax.nn.relu(top)
+    expected = jnp.where(a > b, down, 0) @ KERNEL.T + jnp.where(a > b, 0, down) @ OTHER.T
+    found = jax.vjp(with_relu_rule(lambda x: relu(jnp.maximum(x @ KERNEL, x @ OTHER)), "deconvnet"), x)[1](top)[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -25,7 +25,9 @@ from zfjax.anymodel.twins import Twins
 
 _NEAR = 128  # values that are looked at on each side of a lower bound
 ONE_ABOVE_ANOTHER = "a lower bound of another with an offset between them: a bound from above, no ReLU"
-MEETS_ITSELF = "meets what it was made of: leaky, absolute value, hard tanh, shrinkage or maxout, no ReLU"
+MEETS_ITSELF = (
+    "meets what it was made of: leaky, absolute value, hard tanh, shrinkage or maxout (jnp.maximum says it), no ReLU"
+)
 
 
 def objection_to(node: Node, operand: int, *, ceiling: float, twins: Twins, met: Container[Value]) -> str | None:

@@ -5,8 +5,9 @@ Max-pooling compares one map's values at several places. Where a value was joine
 writing, to a constant or to another function of the same value, and the join lies along an axis that the selection
 compares, it may be an activation instead. Zeros beside what a rectifier gives are harmless: nothing lies below them.
 
-A maximum of two is a selection too, where both are pieces of one map: no element of it meets itself. Where both are
-functions of one element, or of different layers, it is an activation.
+A maximum of two is a selection too, and has the verdict of the same selection among a stack: where both are pieces of
+one map, or maps of different weights (maxout, a pool across maps), it is a pool. Where an element may meet itself, as
+in leaky or beside its own mean, with no weights between, it may be an activation.
 
 A constant border is an activation where every window meets it. Where some window lies within the map, the selection is
 a pool, as of a map padded with zeros in Keras: the border passes nothing.
@@ -22,6 +23,7 @@ import numpy as np
 
 from zfjax.anymodel.constants import constant_of, uniform
 from zfjax.anymodel.graph import Flow, Node, Value, is_inexact, reached
+from zfjax.anymodel.pointwise import adds_few
 from zfjax.anymodel.rectifiers import SHAPES, rectified_operand
 
 Axes = frozenset[int] | set[int] | None  # None: any axis, as after a reshape
@@ -275,7 +277,7 @@ def _is_join(node: Node, axes: Axes, *, flow: Flow, borders: bool) -> bool:
         read = [node.inputs[0], node.inputs[_WRITES[node.name]]]
     else:
         return False
-    return bool(along if axes is None else along.intersection(axes)) and _are_compared(read, flow, borders)
+    return bool(along if axes is None else along.intersection(axes)) and _are_compared(read, flow, borders=borders)
 
 
 def _is_stack(node: Node, axes: Axes, flow: Flow) -> bool:
@@ -283,10 +285,11 @@ def _is_stack(node: Node, axes: Axes, flow: Flow) -> bool:
     if node.name not in _JOINED_ALONG or (axes or set()) - {along := node.params[_JOINED_ALONG[node.name]]}:
         return False
     single = node.name == "stack" or all(value.aval.shape[along] == 1 for value in node.inputs)
-    return single and _are_compared(node.inputs, flow)
+    return single and _are_compared(node.inputs, flow, compared=False)
 
 
-def _are_compared(values: list[Value], flow: Flow, borders: bool = True) -> bool:
+def _are_compared(values: list[Value], flow: Flow, *, borders: bool = True, compared: bool = True) -> bool:
+    """Something is a constant, or another function of an element; `compared`, not summed, also where nobody knows."""
     varying = [value for value in values if value in flow.varying]
     for constant in [value for value in values if value not in flow.varying] if varying and borders else []:
         number = uniform(constant)
@@ -295,24 +298,23 @@ def _are_compared(values: list[Value], flow: Flow, borders: bool = True) -> bool
             return True
     counted: list[_Pieces] = []
     for value in varying:
-        pieces = _pieces(value, flow)
-        if any(_meet(pieces, other, flow) for other in counted):
+        pieces = _pieces(value, flow, all_of_it=compared)
+        if any(_meet(pieces, other, flow) or _may_meet(pieces, other) for other in counted):
             return True
         counted.append(pieces)
     return False
 
 
 def objection_to_pieces(node: Node, flow: Flow) -> str | None:
-    """Why a maximum of two may be an activation; None where it compares pieces of one map, as a pool does.
+    """Why a maximum of two may be an activation; None where it compares pieces of maps, as a pool does.
 
-    max(h[:, :-1], h[:, 1:]) is a pool, as is max(h[..., ::2], h[..., 1::2]). max(x, 0.1 * x) is leaky: two functions
-    of one element. What is not known is no pool for certain.
+    max(h[:, :-1], h[:, 1:]) is a pool, as is max(h[..., ::2], h[..., 1::2]), and max(h @ v, h @ w), maxout, which pools
+    across the maps of h @ [v, w]. max(x, 0.1 * x) is leaky: two functions of one element. What is not known is no pool
+    for certain.
     """
     first, last = (_pieces(value, flow, all_of_it=True) for value in node.inputs[-2:])
     if _meet(first, last, flow, doubt=True):
         return "compared with what is no constant, as in a leaky rectifier"
-    if not first.keys() & last.keys():
-        return "compared with what is no constant, another layer: maxout, no pool of one map"
     return "every place is compared with a constant border" if _meets_border(node, flow) else None
 
 
@@ -351,7 +353,7 @@ def _pieces(value: Value, flow: Flow, *, all_of_it: bool = False) -> _Pieces:
             continue
         visited.add((value, piece))
         node = value.maker
-        if node is None or node.name in _MATRICES or node.name in _OF_ROUNDS:
+        if node is None or node.name in _OF_ROUNDS or (node.name in _MATRICES and not _is_few(node, flow)):
             continue
         start = 1 if node.name == "select_n" else 0
         for number, below in enumerate(node.inputs[start:], start):
@@ -361,6 +363,10 @@ def _pieces(value: Value, flow: Flow, *, all_of_it: bool = False) -> _Pieces:
                     above = None if places is not None else piece.above if piece.places is None else first
                     waiting.append((below, _Piece(places, above)))
     return pieces
+
+
+def _is_few(node: Node, flow: Flow) -> bool:
+    return len(flow.varying.intersection(node.inputs)) == 1 and adds_few(node)
 
 
 _MATRICES = ("dot_general", "conv_general_dilated", "ragged_dot", "ragged_dot_general")
@@ -498,9 +504,20 @@ def _meet(pieces: _Pieces, others: _Pieces, flow: Flow, *, doubt: bool = False) 
     )
 
 
+def _may_meet(pieces: _Pieces, others: _Pieces) -> bool:
+    """Two values are made of one, and where nobody knows."""
+    shared = pieces.keys() & others.keys()
+    return any(_is_unknown(one, other) for base in shared for one in pieces[base] for other in others[base])
+
+
+def _is_unknown(one: _Piece, other: _Piece) -> bool:
+    """Where they stand in what both are made of; a value that both go back to above it is looked at for itself."""
+    return (one.places is None or other.places is None) and (one.above is None or one.above is not other.above)
+
+
 def _are_apart(base: Value, one: _Piece, other: _Piece, *, flow: Flow, doubt: bool) -> bool:
     if one.places is None or other.places is None:
-        return not doubt or (one.above is not None and one.above is other.above)  # which is looked at for itself
+        return not doubt or not _is_unknown(one, other)
     pairs = list(zip(one.places, other.places, strict=True))
     if any(len(a) != len(b) for a, b in pairs):
         return not doubt

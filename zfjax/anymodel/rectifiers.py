@@ -124,12 +124,17 @@ def _side(mask: Value) -> tuple[tuple[Value, Moves], bool] | None:
 
 
 def _first_of_two(node: Node) -> tuple[tuple[Value, Moves], bool] | None:
-    """1 where a mask holds, as the place of the largest of [False, mask], by which `jnp.select` chooses."""
+    mask = _only_choice(node)
+    return None if mask is None else _side(mask)
+
+
+def _only_choice(node: Node) -> Value | None:
+    """The mask that an argmax is 1 for: the place of the largest of [False, mask], by which `jnp.select` chooses."""
     pair = _stacked(node.inputs[0], tuple(node.params["axes"]))
     if pair is None:
         return None
     never = constant_of(pair[0])
-    return None if never is None or never.any() else _side(pair[1])
+    return None if never is None or never.any() else pair[1]
 
 
 def _stacked(value: Value, axes: tuple[int, ...]) -> tuple[Value, Value] | None:
@@ -166,10 +171,17 @@ def origin(value: Value) -> tuple[Value, Moves]:
 
 
 def origin_of_mask(mask: Value) -> Value:
-    """The comparison of which this is a copy, or the opposite."""
-    while mask.maker is not None and mask.maker.inputs and mask.maker.name in MOVES | {"not"}:
-        mask = mask.maker.inputs[0]
+    """The comparison of which this is a copy, the opposite, or the only case of `jnp.select`."""
+    while (below := _mask_below(mask)) is not None:
+        mask = below
     return mask
+
+
+def _mask_below(mask: Value) -> Value | None:
+    node = mask.maker
+    if node is None or not node.inputs:
+        return None
+    return _only_choice(node) if node.name == "argmax" else node.inputs[0] if node.name in MOVES | {"not"} else None
 
 
 def _moves(node: Node) -> Moves | None:

@@ -180,7 +180,7 @@ STEP = _unclassified("a step of the input, by which no gradient passes to the re
 _SMOOTH = _own("smooth arithmetic, as norms are made of")
 _NO_NORM = _unclassified("no certain part of a norm: an activation, or a product of features")
 _SELECTED = _own("selection: goes back to where the value was read")
-_POOLED = _own("selection among pieces of a map: goes back to where the value was read")
+_POOLED = _own("selection among pieces of a map, or among maps: goes back to where the value was read")
 _INPUT = _own(
     "bounds the input: no weights stand beneath it (scales and offsets, also for each channel or pixel, are none)"
 )
@@ -290,11 +290,15 @@ def _select(node: Node, facts: Facts) -> Verdict | None:
 
 
 def _is_larger(node: Node) -> bool:
-    """where(a > b, a, b): the larger of two, or the smaller."""
+    """where(a > b, a, b): the larger of two, or the smaller; as fmax writes it, also where one is no number."""
     mask = origin_of_mask(node.inputs[0]).maker
+    if mask is not None and mask.name == "or":
+        (mask,) = [v.maker for v in mask.inputs if not _tells_nan(v)][:1] or [None]
     if mask is None or mask.name not in ("gt", "ge", "lt", "le") or len(node.inputs) != 3:
         return False
-    return {origin(value) for value in mask.inputs} == {origin(value) for value in node.inputs[1:]}
+    cases = [only_case(v.maker) if v.maker is not None else None for v in node.inputs[1:]]
+    chosen = {origin(v if case is None else case) for v, case in zip(node.inputs[1:], cases, strict=True)}
+    return {origin(value) for value in mask.inputs} == chosen
 
 
 def _tells_nan(mask: Value) -> bool:
