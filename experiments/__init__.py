@@ -24,3 +24,4 @@ except extras.MissingExtraError as error:
     raise SystemExit(f"error: {error}") from None
 
 shell.use_quick_kernels()
+shell.keep_freed_memory()

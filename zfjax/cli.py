@@ -37,6 +37,7 @@ def main(words: list[str] | None = None) -> None:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a module that is named is looked for here first, as by `python -m`
     shell.use_quick_kernels()
+    shell.keep_freed_memory()
     shell.use_compilation_cache()
     with shell.in_one_line(chosen.when_stopped):
         if not shell.is_idle(alone=chosen.alone):

@@ -5,6 +5,7 @@ import errno
 import importlib.util
 import io
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -340,3 +341,29 @@ def test_under_nohup_a_closed_connection_stops_nothing():
         assert stop.signal_number == 0
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+_TWICE = """
+import ctypes, resource, sys
+from zfjax import shell
+if sys.argv[1] == "kept":
+    shell.keep_freed_memory()
+libc, size = ctypes.CDLL(None), 2**26
+libc.prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: a page is 4,096 bytes
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = libc.malloc(size)
+    ctypes.memset(block, 1, size)
+    libc.free(block)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the options are glibc's")
+@pytest.mark.parametrize(("how", "cleared_again"), [("kept", False), ("as it is", True)])
+def test_a_freed_block_is_taken_again_without_the_system(how: str, cleared_again: bool) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    run = subprocess.run([sys.executable, "-c", _TWICE, how], env=env, capture_output=True, text=True, check=True)
+    assert (int(run.stdout) > 1000) == cleared_again  # of 16,384 pages
