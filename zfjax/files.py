@@ -69,12 +69,13 @@ def save_json(path: Path, result: Mapping[str, Any] | list[str]) -> None:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write beside `path` under another name, then rename: a killed run leaves the old file or none, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with naming(path):
             unfinished.write_bytes(data)
-        os.replace(unfinished, path)
+            os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -128,7 +129,8 @@ def read_npz(path: Path, way_on: str) -> dict[str, np.ndarray]:
 
     UserError, naming the file and the `way_on`, for one that is damaged or no .npz.
     """
-    data = path.read_bytes()
+    with naming(path):
+        data = path.read_bytes()
     try:
         # not np.load, which tries what is no .npz as other formats
         saved = np.lib.npyio.NpzFile(io.BytesIO(data), allow_pickle=False)
@@ -148,7 +150,7 @@ def read_npy(path: Path, *, shape: Sequence[int], dtype: Any, way_on: str, finit
     UserError, naming the file and the `way_on`, for any other.
     """
     try:
-        with open(path, "rb") as stream:
+        with naming(path), open(path, "rb") as stream:
             array = np.lib.format.read_array(stream, allow_pickle=False)
     except (ValueError, EOFError, SyntaxError, TypeError, MemoryError) as error:
         raise UserError(f"{path} is damaged ({_words(error)}); {way_on}") from error
@@ -334,9 +336,16 @@ def claimed(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Lets an error of the system name `path`, where it names none: a full disk is noticed without a name."""
+    """Lets an error of the system name `path`, of our own making, where it names none: a full disk is noticed without.
+
+    UserError for a folder where a file of ours belongs, or a file where a folder does: somebody put it there.
+    """
     try:
         yield
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder, and a file of that name belongs there: move it away") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{error.filename or path} is no folder, and one belongs there: move it away") from error
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)

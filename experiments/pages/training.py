@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -16,10 +17,10 @@ def draw_curves(records: list[dict[str, Any]]) -> Figure:
     loss.plot([r["epoch_done"] for r in steps], [r["loss"] for r in steps], color="0.75", label="one batch")
     numbers = [record["epoch"] for record in epochs]
     loss.plot(numbers, [r["train_loss"] for r in epochs], color="C0", label="training, mean of the epoch")
-    error.plot(numbers, [100 * r["train_top1_error"] for r in epochs], "C0", label="training top-1 (with dropout)")
-    error.plot(numbers, [100 * r["validation_top1_error"] for r in epochs], "C1", label="validation top-1")
+    error.plot(numbers, _percent(epochs, "train_top1_error"), "C0", label="training top-1 (with dropout)")
+    error.plot(numbers, _percent(epochs, "validation_top1_error"), "C1", label="validation top-1")
     if any(r.get("validation_top5_error") for r in epochs):  # of five classes or fewer it is none, or always 0
-        error.plot(numbers, [100 * r["validation_top5_error"] for r in epochs], "C1--", label="validation top-5")
+        error.plot(numbers, _percent(epochs, "validation_top5_error"), "C1--", label="validation top-5")
     rate.plot(numbers, [r["learning_rate"] for r in epochs], "C2", drawstyle="steps-mid")
     rate.set_yscale("log")
     error.set_ylim(0, 100)
@@ -30,3 +31,8 @@ def draw_curves(records: list[dict[str, Any]]) -> Figure:
     loss.legend(fontsize=8)
     error.legend(fontsize=8)
     return figure
+
+
+def _percent(epochs: list[dict[str, Any]], name: str) -> list[float]:
+    """Of each epoch; NaN, where the curve has a gap, of one that has none."""
+    return [math.nan if record.get(name) is None else 100 * record[name] for record in epochs]

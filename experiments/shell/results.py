@@ -185,7 +185,8 @@ def write(
         files.save_json(folder / PENDING, sorted({*ours, *contents}))  # should this be killed, they are still known
         (folder / RESULT).unlink(missing_ok=True)
         for name, path in partial.items():
-            os.replace(path, folder / name)
+            with files.naming(folder / name):
+                os.replace(path, folder / name)
     finally:
         for path in partial.values():
             path.unlink(missing_ok=True)

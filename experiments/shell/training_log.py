@@ -157,7 +157,8 @@ class TrainingLog:
             return [], []
         records: dict[tuple[Any, ...], dict[str, Any]] = {}  # of one that was recorded twice the last
         strange = []
-        lines = self._path.read_bytes().split(b"\n")
+        with files.naming(self._path):
+            lines = self._path.read_bytes().split(b"\n")
         for number, line in enumerate(lines, start=1):
             where = f"{self._path}: line {number}"
             try:
@@ -189,7 +190,7 @@ class TrainingLog:
         records, strange = self._read()
         if strange:
             aside = self._path.with_name(f"{self._path.name}.strange")
-            with aside.open("ab") as file:
+            with files.naming(aside), aside.open("ab") as file:
                 file.writelines(line + b"\n" for line in strange)
             _log.warning("%s: %d lines are no records; they are kept in %s", self._path, len(strange), aside.name)
         kept = [

@@ -94,6 +94,31 @@ def test_an_npy_has_its_shape_type_and_finite_numbers(tmp_path):
             files.read_npy(path, shape=(1, 2), dtype=np.float32, way_on="prepare it again", finite=True)
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda path: files.write_atomically(path, b"x"),
+        lambda path: files.save_json(path, {}),
+        lambda path: files.read_npz(path, "make it again"),
+        lambda path: files.read_npy(path, shape=(1,), dtype=np.float32, way_on="make it again"),
+    ],
+)
+def test_a_folder_in_the_place_of_a_file_of_ours_is_named(tmp_path, use):
+    path = tmp_path / "ours"
+    path.mkdir()
+    with pytest.raises(UserError, match=f"{path} is a folder, and a file of that name belongs there: move it away"):
+        use(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_in_the_place_of_a_folder_of_ours_is_named(tmp_path):
+    (tmp_path / "scans").write_bytes(b"x")
+    with pytest.raises(UserError, match=f"{tmp_path / 'scans'} is no folder, and one belongs there: move it away"):
+        files.write_atomically(tmp_path / "scans" / "a.npz", b"x")
+    with pytest.raises(UserError, match=f"{tmp_path / 'scans'}.* is no folder, and one belongs there: move it away"):
+        files.write_atomically(tmp_path / "scans" / "deep" / "a.npz", b"x")
+
+
 def test_a_files_name_is_another_for_every_text_and_stays_in_its_folder():
     texts = ["conv1", "a/b", "a b", "a%2Fb", "..", ".", "a:2", "Netz/Ä"]
     names = [files.file_name(text) for text in texts]

@@ -83,6 +83,24 @@ def test_where_there_are_five_classes_or_fewer_no_top5_is_told(tmp_path):
     assert "validation top-5" in labels[0] and "validation top-5" not in labels[1]
 
 
+def test_where_some_epochs_hold_no_error_its_curve_has_a_gap():
+    without = {name: value for name, value in EPOCH.items() if name != "validation_top5_error"}
+    curves = draw_curves([EPOCH, {**without, "epoch": 2, "validation_top1_error": None}, {**EPOCH, "epoch": 3}])
+    values = {line.get_label(): list(line.get_ydata()) for line in curves.axes[1].lines}
+    np.testing.assert_array_equal(values["validation top-1"], [50, np.nan, 50])
+    np.testing.assert_array_equal(values["validation top-5"], [25, np.nan, 25])
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "curves.png"])
+def test_a_folder_in_the_place_of_the_log_or_of_its_curves_is_named(tmp_path, name):
+    log = log_of(tmp_path, *LINES)
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).mkdir()
+    use = log.draw if name == "curves.png" else lambda: log.rewind(22, 2)
+    with pytest.raises(UserError, match=f"{name} is a folder, and a file of that name belongs there"):
+        use()
+
+
 def test_the_curves_have_a_margin(tmp_path):
     log_of(tmp_path, *LINES).draw()
     pixels = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"))

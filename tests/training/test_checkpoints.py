@@ -220,7 +220,9 @@ def test_damage_to_any_file_is_refused_by_name_or_changes_nothing(copy, damage):
         if words is None:
             assert same(loaded, expected), path
         else:
-            assert words.startswith(f"checkpoint {newest} is damaged (") and words.endswith("beside it stand [10]")
+            assert words.startswith(f"checkpoint {newest} is damaged (") and words.endswith(
+                "; take it away, to go on from another: beside it stand [10]"
+            )
             refused.append(str(path.relative_to(newest)))
         path.write_bytes(content)
     assert {"meta/metadata"} < set(refused) and any("network" in name for name in refused)
@@ -410,6 +412,9 @@ def test_no_checkpoint_is_an_error_that_names_the_place(tmp_path):
         checkpoints.find(tmp_path)
     os.mkdir(tmp_path / "checkpoints")
     with pytest.raises(FileNotFoundError, match="a run's folder or one of its checkpoints/<step> is needed"):
+        checkpoints.load(tmp_path)
+    (tmp_path / "checkpoints" / "30").mkdir()  # or a file of that name
+    with pytest.raises(FileNotFoundError, match=r"30: .*; take it away, to have the newest one taken"):
         checkpoints.load(tmp_path)
 
 

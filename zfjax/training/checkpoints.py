@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -225,7 +226,9 @@ def find(path: Path) -> Path:
     for folder in (path / "checkpoints", path):
         if steps := steps_in(folder):
             return folder / str(steps[-1])
-    raise NotThereError(f"no checkpoint at {path}: a run's folder or one of its checkpoints/<step> is needed")
+    is_of_a_run = path.parent.name == "checkpoints" and os.path.lexists(path)
+    way_on = "take it away, to have the newest one taken" if is_of_a_run else "name a folder that holds one"
+    raise NotThereError(f"no checkpoint at {path}: a run's folder or one of its checkpoints/<step> is needed; {way_on}")
 
 
 def step_of(name: str) -> int | None:
@@ -297,6 +300,7 @@ def _check_format(path: Path) -> None:
     """UserError where a newer version wrote the checkpoint, whatever else that version does differently."""
     read = _read(path, [])
     try:
+        schema.check(read.meta, dict[str, object])
         stored = read.meta.get("format", 0)
         if not isinstance(stored, int) or stored < 0:
             raise UserError(f"format={stored!r}: a whole number of 0 or more is needed")
@@ -311,7 +315,8 @@ def _check_format(path: Path) -> None:
 
 def _damaged(path: Path, error: Exception) -> UserError:
     others = [step for step in steps_in(path.parent) if str(step) != path.name]
-    return UserError(f"checkpoint {path} is damaged ({_first_line(error)}); beside it stand {others}")
+    way_on = f"take it away, to go on from another: beside it stand {others}" if others else "no other one is beside it"
+    return UserError(f"checkpoint {path} is damaged ({_first_line(error)}); {way_on}")
 
 
 def _read(path: Path, parts: Sequence[str]) -> Any:
