@@ -100,9 +100,11 @@ def read_json(path: Path, fields: Any, way_on: str) -> Any:
       FileNotFoundError: no such file.
       UserError: no JSON, or without one of the fields; it names the file.
     """
-    if not path.is_file():
+    if not path.is_file() and not path.is_dir():
         raise NotThereError(f"{path}: no such file; {way_on}")
-    return parse_json(path.read_bytes(), fields, where=str(path), way_on=way_on)
+    with naming(path):
+        data = path.read_bytes()
+    return parse_json(data, fields, where=str(path), way_on=way_on)
 
 
 def parse_json(text: bytes, fields: Any, *, where: str, way_on: str) -> Any:

@@ -99,6 +99,7 @@ def test_an_npy_has_its_shape_type_and_finite_numbers(tmp_path):
     [
         lambda path: files.write_atomically(path, b"x"),
         lambda path: files.save_json(path, {}),
+        lambda path: files.read_json(path, dict[str, str], "make it again"),
         lambda path: files.read_npz(path, "make it again"),
         lambda path: files.read_npy(path, shape=(1,), dtype=np.float32, way_on="make it again"),
     ],

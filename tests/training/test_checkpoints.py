@@ -415,7 +415,7 @@ def test_no_checkpoint_is_an_error_that_names_the_place(tmp_path):
         checkpoints.load(tmp_path)
     (tmp_path / "checkpoints" / "30").mkdir()  # or a file of that name
     with pytest.raises(FileNotFoundError, match=r"30: .*; take it away, to have the newest one taken"):
-        checkpoints.load(tmp_path)
+        checkpoints.find(tmp_path / "checkpoints" / "30")
 
 
 def test_a_mistake_of_ours_is_not_called_damage(tmp_path, monkeypatch):
