@@ -221,6 +221,15 @@ COMPOSED = {
     "hard swish by parts": lambda z: z * jnp.clip(z / 6 + 0.5, 0, 1),
     "in vmap": jax.vmap(lambda z: relu(z) - 0.2 * relu(-z)),
     "in scan": lambda z: lax.map(lambda row: relu(row) - 0.2 * relu(-row), z),
+    "in a scan, beside what it reads": lambda z: lax.map(relu, z) + 0.5 * z,
+    "in a scan over columns": lambda z: lax.map(relu, z.T).T + 0.5 * z,
+    "in two scans": lambda z: lax.map(relu, z) - 0.2 * lax.map(relu, -z),
+    "in a scan over some rows at once": lambda z: lax.map(relu, z, batch_size=2) + 0.5 * z,
+    "slope in a scan": lambda z: jnp.maximum(z, lax.map(lambda row: 0.1 * row, z)),
+    "in a branch": lambda z: lax.cond(z.shape[0] > 2, relu, lambda z: z, z) + 0.5 * z,
+    "written out": lambda z: jnp.stack([z, 0 * z]).max(0) - 0.2 * jnp.stack([-z, 0 * z]).max(0),
+    "of the largest of one": lambda z: relu(z[None].max(0)) + 0.5 * z,
+    "of a pool of one": lambda z: relu(lax.reduce_window(z, -jnp.inf, lax.max, (1, 1), (1, 1), "VALID")) + 0.5 * z,
     "turned": lambda z: relu(z) - 0.2 * relu(-z.T).T,
     "by einsum": lambda z: jnp.einsum("s...,s->...", jnp.stack([relu(z), relu(-z)]), SLOPES),
     "by a product with the last axis": lambda z: jnp.stack([relu(z), relu(-z)], -1) @ SLOPES,
@@ -290,7 +299,8 @@ def test_an_activation_that_is_no_relu_is_refused_in_words_and_kept_on_request(f
         return activated @ OTHER[: activated.shape[-1]]
 
     assert "rectifier" not in rules_of(fn) and "unclassified" in rules_of(fn)
-    with pytest.raises(ValueError, match="no ReLU|no rule is known|no rectifier's|product of features|no constant"):
+    words = "no ReLU|no rule is known|no rectifier's|product of features|no constant|another function of it"
+    with pytest.raises(ValueError, match=words):
         with_relu_rule(fn, "deconvnet")(X)
     found = down(fn, "deconvnet", "guided", x=X, incoming=INCOMING, on_unknown="keep")
     for rule in ("deconvnet", "guided"):
@@ -353,6 +363,9 @@ TWO_RECTIFIERS = {
     "opposite products, weighted apart": lambda z: relu(z @ KERNEL) @ OTHER - relu(-z @ KERNEL) @ OTHER[::-1],
     "of mirrored rows": lambda z: relu(z @ KERNEL) + relu(z[:, ::-1] @ KERNEL),
     "mean of two heads": lambda z: jnp.stack([relu(z @ KERNEL), relu(z @ OTHER)]).mean(0),
+    "residual in a scan": lambda z: relu(lax.map(lambda row: relu(row) @ KERNEL, z) + z),
+    "residual of two scans": lambda z: lax.map(relu, z) @ KERNEL + lax.map(lambda row: relu(row @ KERNEL), z),
+    "of a branch": lambda z: relu(lax.cond(z.shape[0] > 2, relu, lambda z: -z, z) @ KERNEL),
     "of halves that do not meet": lambda z: jnp.concatenate([relu(z[:, :4]), relu(-z[:, 4:])], -1) @ KERNEL,
 }
 

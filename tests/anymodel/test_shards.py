@@ -78,3 +78,14 @@ def test_images_on_several_devices_are_alone_unless_their_statistics_are_joined(
     for model, words in ((joined, "of several devices"), (joined_on_each, "reduce_sum of float32\\[2, 6\\]")):
         with pytest.raises(UserError, match=words):
             project_fn(sharded(model), X, unit=Unit(1))
+
+
+def test_what_every_device_makes_meets_what_it_is_made_of_outside():
+    """A leaky rectifier of which one half runs in shard_map is refused; a residual with weights between is none."""
+    relu = jax.nn.relu
+    leaky = explain_rules(lambda x: sharded(relu)(z := x @ KERNEL) + 0.5 * z, X)
+    assert [line.rule for line in leaky] == ["unclassified"]
+    slope = explain_rules(lambda x: jnp.maximum(z := x @ KERNEL, sharded(lambda part: 0.1 * part)(z)), X)
+    assert [line.rule for line in slope] == ["unclassified"]
+    residual = explain_rules(lambda x: sharded(lambda part: relu(part) @ KERNEL)(z := x @ KERNEL) + z, X)
+    assert [line.rule for line in residual] == ["rectifier"]

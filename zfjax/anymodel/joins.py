@@ -353,7 +353,9 @@ def _pieces(value: Value, flow: Flow, *, all_of_it: bool = False) -> _Pieces:
             continue
         visited.add((value, piece))
         node = value.maker
-        if node is None or node.name in _OF_ROUNDS or (node.name in _MATRICES and not _is_few(node, flow)):
+        if node is None or (node.name in _OF_ROUNDS and not all_of_it):
+            continue
+        if node.name in _MATRICES and not _is_few(node, flow):
             continue
         start = 1 if node.name == "select_n" else 0
         for number, below in enumerate(node.inputs[start:], start):

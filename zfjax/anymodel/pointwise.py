@@ -17,7 +17,7 @@ the same element on the way to the other, is part of another activation. Dense w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import combinations, starmap
 from typing import Any
@@ -31,6 +31,7 @@ from zfjax.anymodel.graph import Flow, Graph, Node, Value
 from zfjax.anymodel.rectifiers import MOVES
 from zfjax.anymodel.twins import Twins
 from zfjax.anymodel.weights import OF_EACH
+from zfjax.anymodel.written import Written
 
 _FEW = 4  # elements that a sum adds, numbers in a column of a matrix, ways back to one root
 _ROOTS = 64  # of one value, the latest
@@ -38,6 +39,7 @@ _LARGEST = 1 << 21  # elements of an array that is followed through moves
 
 _STATIC_MOVES = frozenset("rev slice split concatenate stack unstack pad tile".split()) | MOVES - {"stop_gradient"}
 _READS = frozenset(("gather", "dynamic_slice"))
+_PARTS = {"scan_stack": "scan_slice", "shard_out": "shard_in"}  # what leaves a loop, or devices, and what enters
 
 
 class Labels:
@@ -69,14 +71,22 @@ class Labels:
 _Made = dict[Value, list[Labels]]  # {root: the ways back to it}
 
 
-def met_rectifiers(graph: Graph, flow: Flow, *, twins: Twins, rectifiers: Collection[Node]) -> set[Value]:
-    """The results of rectifiers, each the first of its twins, that meet what they are made of on another way."""
-    return _Follow(flow, twins, rectifiers).run(graph)
+def met_rectifiers(
+    graph: Graph, flow: Flow, *, twins: Twins, rectifiers: Collection[Node], written: Mapping[Node, Written]
+) -> set[Value]:
+    """The results of rectifiers, each the first of its twins, that meet what they are made of on another way.
+
+    Args:
+      graph, flow, twins: of the program.
+      rectifiers: its operations that are some, or the last of what is written out.
+      written: {last operation: a stretch that makes each number of one other}.
+    """
+    return _Follow(flow, twins, rectifiers, {node: stretch.base for node, stretch in written.items()}).run(graph)
 
 
 class _Follow:
-    def __init__(self, flow: Flow, twins: Twins, rectifiers: Collection[Node]) -> None:
-        self.flow, self.twins, self.rectifiers = flow, twins, set(rectifiers)
+    def __init__(self, flow: Flow, twins: Twins, rectifiers: Collection[Node], bases: Mapping[Node, Value]) -> None:
+        self.flow, self.twins, self.rectifiers, self.bases = flow, twins, set(rectifiers), bases
         self.made: dict[Value, _Made] = {}
         self.kinks: dict[Value, tuple[Node, _Made]] = {}  # of a rectifier's result: the rectifier, what it reads
         self.order: dict[Value, int] = {}  # of the roots
@@ -111,12 +121,16 @@ class _Follow:
 
     def of_node(self, node: Node) -> list[_Made] | None:
         """What each result is made of; None where they are roots."""
+        if node in self.bases:
+            return [self.made[self.bases[node]]]
         varying = [value for value in node.inputs if value in self.flow.varying]
         shape = node.outputs[0].aval.shape
         if node.name in OF_EACH and len(node.outputs) == 1:
             return [self.joined([_spread(self.made[value], value.aval.shape, shape) for value in varying])]
-        if node.name == "scan_stack":
-            return self.stacked(node)
+        if node.name in _PARTS:
+            return self.stacked(node) if node.name == "scan_stack" else self.gathered(node)
+        if node.name == "cond":
+            return self.branched(node)
         largest = max(math.prod(value.aval.shape) for value in (*varying, *node.outputs))
         is_static = node.name in _STATIC_MOVES or (
             node.name in _READS and node.inputs[0] in self.flow.varying and len(varying) == 1
@@ -168,6 +182,14 @@ class _Follow:
                 _, below = self.kinks[kink]
                 self.met.update([kink] if any(root in below for root in shared if root != kink) else [])
 
+    def branched(self, node: Node) -> list[_Made]:
+        """Of what any of the branches makes; they do not meet."""
+        joint: _Made = {}
+        for value in node.inputs[1:]:
+            for root, ways in self.made.get(value, {}).items():
+                joint.setdefault(root, []).extend(ways)
+        return [joint]
+
     def moved(self, node: Node) -> list[_Made] | None:
         """The elements at their new places."""
         (eqn,) = node.eqns
@@ -188,15 +210,52 @@ class _Follow:
         if len(result.aval.shape) == len(value.aval.shape):
             outside = {root: ways for root, ways in made.items() if not _is_in(root, node)}
             return [outside] if outside else None
-        if math.prod(result.aval.shape) > _LARGEST or result.aval.shape[0] > _FEW:
-            return None
+        is_small = math.prod(result.aval.shape) <= _LARGEST and result.aval.shape[0] <= _FEW
         stacked: _Made = {}
         for root, ways in made.items():
-            step = math.prod(root.aval.shape) if _is_in(root, node) else 0
-            stacked[root] = [
-                Labels(result.aval.shape, partial(_of_rounds, way, result.aval.shape[0], step)) for way in ways
+            inside = _is_in(root, node)
+            step = math.prod(root.aval.shape) if inside else 0
+            kept = [
+                Labels(result.aval.shape)
+                if inside and _is_whole(way, root, value)
+                else Labels(result.aval.shape, partial(_of_rounds, way, result.aval.shape[0], step))
+                for way in ways
+                if is_small or (inside and _is_whole(way, root, value))
             ]
-        return [stacked]
+            stacked.update({root: kept} if kept else {})
+        return [self.left(node, stacked)] if stacked else None
+
+    def gathered(self, node: Node) -> list[_Made] | None:
+        """What every device makes of its part."""
+        (value,), (result,) = node.inputs, node.outputs
+        whole = {
+            root: [Labels(result.aval.shape)]
+            for root, ways in self.made.get(value, {}).items()
+            if _is_in(root, node) and any(_is_whole(way, root, value) for way in ways)
+        }
+        return [self.left(node, whole)] if whole else None
+
+    def left(self, node: Node, made: _Made) -> _Made:
+        """What a loop or the devices hand out, made also of what stands outside, of which they had parts."""
+        for kink in made.keys() & self.kinks.keys():
+            rectifier, below = self.kinks[kink]
+            self.kinks[kink] = rectifier, below | self.outside(node, dict.fromkeys(below, []))
+        return made | self.outside(node, made)
+
+    def outside(self, node: Node, made: _Made) -> _Made:
+        """{root outside: ways} for each root that is the part of a value that one round, or device, has."""
+        ways_outside: _Made = {}
+        for root, ways in made.items():
+            maker, shape = root.maker, node.outputs[0].aval.shape
+            if maker is None or maker.name != _PARTS[node.name] or maker.eqns[0] is not node.eqns[0]:
+                continue
+            (whole, *_) = maker.inputs
+            if whole.aval.shape == shape and maker.params.get("spec") == node.params.get("spec"):
+                for other, own in self.made.get(whole, {}).items():
+                    ways_outside.setdefault(other, []).extend(
+                        new if way.made is None else _through(new, way) for new in own for way in ways
+                    )
+        return ways_outside
 
     def check_rounds(self, node: Node) -> None:
         """What a scan adds to in every round meets what the other rounds make."""
@@ -236,7 +295,22 @@ def _have_like(ways: Sequence[Labels], others: Sequence[Labels], *, somewhere: b
 def _is_in(value: Value, scan: Node) -> bool:
     """A value of a scan's rounds."""
     maker = value.maker
-    return maker is not None and maker.name != "scan_stack" and maker.place[: len(scan.place)] == scan.place
+    return maker is not None and maker.name not in _PARTS and maker.place[: len(scan.place)] == scan.place
+
+
+def _is_whole(way: Labels, root: Value, value: Value) -> bool:
+    """Each element of the value is made of that of the root at its own place."""
+    return way.made is None and root.aval.shape == value.aval.shape
+
+
+def _through(labels: Labels, way: Labels) -> Labels:
+    """What is made of places of a value, itself made so of a root."""
+
+    def made() -> np.ndarray:
+        numbers = way.numbers()
+        return np.where(numbers >= 0, labels.numbers().ravel()[numbers], -1)
+
+    return Labels(way.shape, made)
 
 
 class _Once:
@@ -465,6 +539,21 @@ def _mirrored(node: Node) -> Callable[[], np.ndarray] | None:
     return lambda: np.take(own, first, axis)
 
 
+def _alone(sum_of: Callable[[Node, Value], _Pick | None]) -> Callable[[Node, Value], _Pick | None]:
+    """The largest of one element is that element."""
+
+    def pick(node: Node, value: Value) -> _Pick | None:
+        picked = sum_of(node, value)
+        return picked if picked is not None and picked[0] == 1 else None
+
+    return pick
+
+
+def _sorted(node: Node, value: Value) -> _Pick | None:
+    alone = len(node.inputs) == 1 and value.aval.shape[node.params["dimension"]] == 1
+    return (1, lambda way, k: way.numbers()) if alone else None
+
+
 _SUMS: dict[str, Callable[[Node, Value], _Pick | None]] = {
     "reduce_sum": _sum,
     "cumsum": _running_sum,
@@ -472,6 +561,10 @@ _SUMS: dict[str, Callable[[Node, Value], _Pick | None]] = {
     "reduce_window_sum": _window,
     "dot_general": _product,
     "conv_general_dilated": _convolution,
+    **dict.fromkeys(("reduce_max", "reduce_min"), _alone(_sum)),
+    **dict.fromkeys(("reduce_window_max", "reduce_window_min"), _alone(_window)),
+    **dict.fromkeys(("cummax", "cummin"), _alone(_running_sum)),
+    "sort": _sorted,
 }
 
 

@@ -127,7 +127,7 @@ def facts_of(graph: Graph) -> Facts:
     written = written_out(graph, flow)
     bent = {node for node, stretch in written.items() if stretch.sign}
     single = {node for node in graph.nodes if rectified_operand(node) is not None} - within(written)
-    met = met_rectifiers(graph, flow, twins=twins, rectifiers=bent | single)
+    met = met_rectifiers(graph, flow, twins=twins, rectifiers=bent | single, written=written)
     written = {n: w for n, w in written.items() if not (w.sign and twins.of(n.outputs[0]) in met)}
     return Facts(flow, kinds_of(graph, flow), layers_of(graph, flow), twins, met, written, within(written))
 
