@@ -389,7 +389,7 @@ def windows_of_ways(
                 some["image"] = some["image"] - np.int32(start)
                 place = Place(*(jnp.asarray(some[name]) for name in ("image", "channel", "row", "column")))
                 below = {name: trace[name] for name in _names_up_to(layer, architecture)}
-                starts[layer][chosen] = activations_at(trace[layer].features, place)[: len(chosen)]
+                starts[layer][chosen] = np.asarray(activations_at(trace[layer].features, place))[: len(chosen)]
                 for way in names:
                     fed = below if way != "deconvnet" else _without_norms(below)
                     windows = _project_windows(

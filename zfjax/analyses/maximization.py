@@ -14,10 +14,10 @@ from typing import Any, Literal, NamedTuple, TypedDict
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # its rooms load when they are first used: stats alone takes half a second
 from jax import lax
 from jax.tree_util import Partial
 from jax.typing import DTypeLike
-from scipy.ndimage import gaussian_filter1d
 
 from zfjax import nets
 from zfjax.analyses.strongest import OUTSIDE
@@ -230,7 +230,9 @@ def _blurred(images: jax.Array, sigma: float) -> jax.Array:
 
 def _blur_matrix(side: int, sigma: float) -> np.ndarray:
     """[side, side]: row i holds what each pixel gives to pixel i; what would lie outside is the edge's."""
-    matrix: np.ndarray = gaussian_filter1d(np.eye(side), sigma, axis=0, mode="nearest", truncate=BLUR_REACH)
+    matrix: np.ndarray = scipy.ndimage.gaussian_filter1d(
+        np.eye(side), sigma, axis=0, mode="nearest", truncate=BLUR_REACH
+    )
     return matrix
 
 

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple, TypedDict
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
+import scipy  # its rooms load when they are first used: stats alone takes half a second
 from jax.tree_util import Partial
-from scipy.ndimage import gaussian_filter1d
 
 from zfjax import features, nets
 from zfjax.analyses import changed_parts
@@ -389,7 +388,8 @@ def blurred(image: np.ndarray, square: Sides) -> np.ndarray:
     smooth = np.asarray(image, np.float64)
     for axis, side in enumerate(_each("square", square, smooth.ndim - 1)):
         options: dict[str, Any] = {"sigma": side / 4, "axis": axis, "mode": "constant", "truncate": 9.0}
-        smooth = gaussian_filter1d(smooth, **options) / gaussian_filter1d(np.ones_like(smooth), **options)
+        shares, sums = (scipy.ndimage.gaussian_filter1d(of, **options) for of in (smooth, np.ones_like(smooth)))
+        smooth = shares / sums
     return smooth.astype(image.dtype if jnp.issubdtype(image.dtype, jnp.floating) else np.float32)
 
 

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple, TypedDict, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # its rooms load when they are first used: stats alone takes half a second
 from jax.tree_util import Partial
-from scipy import ndimage
-from scipy.stats import rankdata
 
 from zfjax import nets
 from zfjax.anymodel import with_relu_rule
@@ -102,11 +101,12 @@ def ranks(pictures: np.ndarray) -> np.ndarray:
 
     [B, ...] -> float64 [B, N]
     """
-    ranked = rankdata(np.asarray(pictures).reshape(len(pictures), -1), axis=1)
+    ranked = scipy.stats.rankdata(np.asarray(pictures).reshape(len(pictures), -1), axis=1)
     centred: np.ndarray = ranked - ranked.mean(axis=1, keepdims=True)
     return centred
 
 
+@jax.jit
 def class_tops(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Signals for the most and the least probable class of each image: 1 there, 0 elsewhere. [B, classes] -> two
 
@@ -125,6 +125,7 @@ def class_tops(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     return best, worst
 
 
+@jax.jit
 def neuron_tops(features: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Signals for two units of one place: the strongest activation of the layer, and the weakest active unit beside it.
 
@@ -163,10 +164,15 @@ def redraw(params: Params, layer: str, key: jax.Array) -> Params:
       >>> redrawn["conv1"]["kernel"].shape, redrawn["conv1"]["bias"]
       ((3, 3, 3, 4), Array([0., 0., 0., 0.], dtype=float32))
     """
-    kernel, bias = params[layer]["kernel"], params[layer]["bias"]
+    return {**params, layer: _before_training(params[layer], key)}
+
+
+@jax.jit  # one program for each layer instead of seven
+def _before_training(weights: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
+    kernel = weights["kernel"]
     rms = jnp.sqrt(jnp.mean(jnp.square(kernel)))
     drawn = rms * jax.random.normal(key, kernel.shape, kernel.dtype)
-    return {**params, layer: {"kernel": drawn, "bias": jnp.zeros_like(bias)}}
+    return {"kernel": drawn, "bias": jnp.zeros_like(weights["bias"])}
 
 
 def cascade(params: Params, key: jax.Array, *, architecture: Architecture) -> Iterator[tuple[str, Params]]:
@@ -235,7 +241,7 @@ def edges(images: np.ndarray) -> np.ndarray:
     """
 
     def strength(grey: np.ndarray) -> np.ndarray:
-        steepness: np.ndarray = np.hypot(*(ndimage.sobel(grey, axis=axis, mode="nearest") for axis in (0, 1)))
+        steepness: np.ndarray = np.hypot(*(scipy.ndimage.sobel(grey, axis=axis, mode="nearest") for axis in (0, 1)))
         return steepness
 
     if np.ndim(images) != 4:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
+import scipy  # its rooms load when they are first used: stats alone takes half a second
 from tqdm import tqdm
 
 from zfjax import nets, pixels
@@ -254,11 +254,11 @@ def add_occlusion(net: Net, source: Source, images: Mapping[int, dict[str, Any]]
         fill = image.mean(axis=(0, 1), keepdims=True)
         best = int(said.argmax())
         hidden = np.asarray(occlusion.sweep(fn, image, corners, square=square, fill=fill)[logits])
-        chance = softmax(hidden.astype(np.float64), axis=-1)[..., best]
+        chance = scipy.special.softmax(hidden.astype(np.float64), axis=-1)[..., best]
         images[index]["occlusion"] = {
             "class": names[best],
             "square": square,
-            "whole": number_of(softmax(said.astype(np.float64))[best]),
+            "whole": number_of(scipy.special.softmax(said.astype(np.float64))[best]),
             "shape": chance.shape,
             "corners": [corners[0, 0].tolist(), corners[-1, -1].tolist()],
             "chance": [number_of(value) for value in chance.ravel()],

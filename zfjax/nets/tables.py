@@ -79,6 +79,9 @@ class OfTable:
                 "the size of the mean picture"
             )
         mean = np.broadcast_to(self.mean, pictures.shape[1:])
+        if isinstance(pictures, np.ndarray):  # which compiles nothing for each number of pictures
+            images: jax.Array = jax.device_put(center_crop(pictures, mean, self.architecture.image_size))
+            return images
         return center_crop(jnp.asarray(pictures), jnp.asarray(mean), self.architecture.image_size)
 
     def features(self, layers: Sequence[str]) -> Partial:
