@@ -332,6 +332,30 @@ def test_a_name_that_stands_in_a_msgpack_twice_is_refused(tmp_path):
         pretrained.read_weights(path)
 
 
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ({"a": (1, ([-1], "float32", bytes(8)))}, r"a shape of \(-1,\)"),
+        ({"a": (1, ([2.0], "float32", bytes(8)))}, r"a shape of \(2.0,\)"),
+        ({"a": (99, ([2], "float32", bytes(8)))}, "an extension of msgpack, 99, that is none of Flax's"),
+        ({b"a": (1, ([2], "float32", bytes(8)))}, "b'a' stands in the place of a name"),
+        ({"a/b": 1.0, "a": {"b": 2.0}}, "a/b stands there twice: which is meant cannot be told"),
+        ({1: 1.0, "1": 2.0}, "1 stands there twice: which is meant cannot be told"),
+        ({"a": {"__msgpack_chunked_array__": True, "shape": {"0": -1}, "chunks": {}}}, r"a shape of \(-1,\)"),
+    ],
+)
+def test_a_msgpack_whose_names_or_shapes_could_mean_two_things_is_refused(tmp_path, tree, words):
+    import msgpack
+
+    packed = {
+        name: msgpack.ExtType(value[0], msgpack.packb(value[1])) if isinstance(value, tuple) else value
+        for name, value in tree.items()
+    }
+    path = file_of(tmp_path, "w.msgpack", msgpack.packb(packed))
+    with pytest.raises(UserError, match=f"w.msgpack is not .*{words}"):
+        pretrained.read_weights(path)
+
+
 def test_a_zip_of_something_and_a_folder_are_named(tmp_path):
     import zipfile
 

@@ -111,11 +111,31 @@ def read_msgpack(path: Path, key: str | None) -> Found:
     from flax import serialization
 
     data = path.read_bytes()
-    # Flax takes the last of two entries of one name
-    msgpack.unpackb(data, object_pairs_hook=once, ext_hook=lambda *_: None, strict_map_key=False)
+    # Flax takes the last of two entries of one name, whatever it does not know for a number, and -1 for a free side
+    msgpack.unpackb(data, object_pairs_hook=_named, ext_hook=_known, strict_map_key=False)
     tree = serialization.msgpack_restore(data)
     arrays, notes = _of_tree(tree, key)
     return arrays, [*notes, NO_CHECKSUM]
+
+
+def _named(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A mapping of msgpack, whose names are strings or numbers, each once."""
+    if odd := next((name for name, _ in pairs if not isinstance(name, str | int)), None):
+        raise UserError(f"{odd!r} stands in the place of a name")
+    values = once(pairs)
+    if "__msgpack_chunked_array__" in values:
+        _product(tuple(values["shape"].values()))
+    return values
+
+
+def _known(code: int, data: bytes) -> None:
+    """UserError for an extension of msgpack that is none of Flax's: array, complex number, NumPy's number."""
+    import msgpack
+
+    if code not in (1, 2, 3):
+        raise UserError(f"it holds an extension of msgpack, {code}, that is none of Flax's")
+    if code != 2:
+        _product(tuple(msgpack.unpackb(data)[0]))
 
 
 def read_hdf5(path: Path, key: str | None) -> Found:
@@ -227,9 +247,9 @@ def _of_tree(tree: Any, key: str | None) -> Found:
         chosen = entry(tree, key)
         if not isinstance(chosen, Mapping):
             raise UserError(f"key={key!r} is a {type(chosen).__name__}, and it holds {listed(map(str, tree))}")
-        return dict(_leaves(chosen)), [f"{key!r} was taken, as asked"]
+        return _by_path(chosen), [f"{key!r} was taken, as asked"]
     kept, left = _without_training(tree)
-    arrays = dict(_leaves(kept))
+    arrays = _by_path(kept)
     if not arrays and left:
         raise UserError(f"it holds {listed(left)}, and no network's weights")
     return arrays, [f"left out: {listed(left)}"] if left else []
@@ -248,6 +268,16 @@ def _without_training(tree: Mapping[Any, Any], place: str = "") -> tuple[dict[An
             left += more
         kept[name] = value
     return kept, left
+
+
+def _by_path(tree: Mapping[Any, Any]) -> dict[str, np.ndarray]:
+    """{path: array}; UserError for a path that two arrays have, as "a/b" and "b" within "a"."""
+    arrays: dict[str, np.ndarray] = {}
+    for path, array in _leaves(tree):
+        if path in arrays:
+            raise UserError(f"{path} stands there twice: which is meant cannot be told")
+        arrays[path] = array
+    return arrays
 
 
 def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
