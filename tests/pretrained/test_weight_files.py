@@ -325,6 +325,43 @@ def test_a_name_that_stands_in_a_zip_twice_is_refused(tmp_path, ending):
         pretrained.read_weights(path)
 
 
+@pytest.mark.parametrize("ending", ["npz", "pth", "script.pt", pytest.param("keras", marks=needs_h5py)])
+def test_a_zip_that_says_it_holds_what_no_memory_would_is_not_unpacked(tmp_path, ending):
+    data = bytearray(LAYOUTS[ending][0]())
+    record = data.index(b"PK\1\2")
+    data[record + 24 : record + 28] = (0xFFFFFFF0).to_bytes(4, "little")  # the size of the first member
+    with pytest.raises(UserError, match=r"is not .* .the archive unpacks to \d{10} bytes of \d+, more than 200 times"):
+        pretrained.read_weights(file_of(tmp_path, f"w.{ending}", data))
+
+
+def test_a_member_that_no_writer_of_weights_compresses_so_is_not_unpacked(tmp_path):
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "w.npz", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a.npy", b"0")
+    with pytest.raises(UserError, match=r"a\.npy: compressed as no writer of weights does"):
+        pretrained.read_weights(tmp_path / "w.npz")
+
+
+def test_a_tensor_that_repeats_one_number_without_end_is_refused(tmp_path):
+    number = np.ones((1, 1), np.float32)
+    function, (storage, offset, _, _, *rest) = made.tensor(number, "0")
+    tensor = made.Reduce(function, (storage, offset, (1 << 20, 1 << 20), (0, 0), *rest))
+    data = made.torch_zip({"head.weight": tensor}, {"0": number})
+    with pytest.raises(UserError, match=r"a tensor of shape \(1048576, 1048576\) unpacks to"):
+        pretrained.read_weights(file_of(tmp_path, "w.pth", data))
+
+
+@needs_h5py
+def test_a_dataset_that_is_nearly_all_empty_is_not_unpacked(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "w.weights.h5", "w") as file:
+        file.create_dataset("layers/dense/vars/0", (1 << 20, 1 << 20), "float32", chunks=(64, 64), compression="gzip")
+    with pytest.raises(UserError, match=r"layers/dense/vars/0 unpacks to \d+ bytes"):
+        pretrained.read_weights(tmp_path / "w.weights.h5")
+
+
 def test_a_name_that_stands_in_a_msgpack_twice_is_refused(tmp_path):
     layer = serialization.msgpack_serialize({"fc8": {"bias": np.zeros(3, np.float32)}})[1:]  # without the map's length
     path = file_of(tmp_path, "w.msgpack", b"\x82" + layer + layer)

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from zfjax.errors import UserError, check_utf8
 from zfjax.extras import extra
 from zfjax.files import once
-from zfjax.pretrained.words import Found, entry, listed
+from zfjax.pretrained.words import Found, check_unpacked, entry, listed
 
 NO_CHECKSUM = "the format holds no checksum: damage inside its numbers cannot be seen; sha256= compares the whole file"
 
@@ -162,9 +163,18 @@ def read_orbax(path: Path, key: str | None) -> Found:
         if metadata is None:
             raise UserError(f"{folder.name}/_METADATA is damaged")
         tree = metadata.tree
+        sizes = [
+            _product(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree) if _is_sized(leaf)
+        ]
+        stored = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        check_unpacked(sum(sizes), stored=stored, what=folder.name)
         as_numpy = _mapped(tree, lambda _: ocp.RestoreArgs(restore_type=np.ndarray))
         arrays, more = _of_tree(checkpointer.restore(folder, restore_args=as_numpy), key)
     return arrays, [*notes, *more]
+
+
+def _is_sized(leaf: Any) -> bool:
+    return getattr(leaf, "shape", None) is not None and getattr(leaf, "dtype", None) is not None
 
 
 def is_orbax(folder: Path) -> bool:
@@ -206,6 +216,7 @@ def _of_hdf5(data: bytes, key: str | None, *, is_checked: bool = False) -> Found
         import h5py
 
     arrays: dict[str, np.ndarray] = {}
+    claimed = 0
     with h5py.File(io.BytesIO(data), "r") as file:
         if key is not None and not isinstance(file.get(key), h5py.Group):
             raise UserError(f"key={key!r}: it holds {listed(file)}")
@@ -221,6 +232,8 @@ def _of_hdf5(data: bytes, key: str | None, *, is_checked: bool = False) -> Found
             stored = dataset.id.get_storage_size()
             if dataset.compression is None and stored < dataset.nbytes:
                 raise UserError(f"{name} has {stored} of its {dataset.nbytes} bytes: a file that was not written whole")
+            claimed += dataset.nbytes
+            check_unpacked(claimed, stored=len(data), what=name)
             arrays[name] = np.asarray(dataset[()])
     notes = [f"{top!r} was taken"] if top else []
     return arrays, notes + ([] if is_checked else [NO_CHECKSUM])

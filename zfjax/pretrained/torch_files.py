@@ -9,6 +9,7 @@ call of another function of Python's, PyTorch's or NumPy's is refused by name.
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import pickletools
 import re
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zfjax.errors import UserError
-from zfjax.pretrained.words import Found, entry, listed
+from zfjax.pretrained.words import Found, check_unpacked, entry, listed
 
 MAGIC = b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # how a file from before 1.6 begins
 CONTAINERS = (  # where training scripts put the weights, the first that is there being taken
@@ -123,6 +124,7 @@ def _array(tensor: Tensor | _NumpyArray, buffers: Mapping[str, bytes], order: st
     reach = sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.strides, strict=True))
     if 0 not in tensor.shape and tensor.offset + reach >= size - start:
         raise UserError(f"a tensor of shape {tensor.shape} reaches beyond its storage of {size - start} numbers")
+    check_unpacked(math.prod(tensor.shape) * width, stored=size * width, what=f"a tensor of shape {tensor.shape}")
     numbers = np.frombuffer(buffers[storage.key], dtype, count=size)
     if order == ">":
         half = width // 2 if dtype.kind == "c" else width

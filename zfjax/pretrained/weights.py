@@ -21,7 +21,7 @@ from zfjax.errors import NotThereError, UserError, check_name
 from zfjax.extras import MissingExtraError
 from zfjax.pretrained import array_files, onnx_files, torch_files
 from zfjax.pretrained.array_files import NO_CHECKSUM
-from zfjax.pretrained.words import Found, listed
+from zfjax.pretrained.words import Found, check_unpacked, listed
 
 _HEAD = 1024  # bytes that tell what a file is
 _RESERVED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # names that wrappers put in between
@@ -259,6 +259,9 @@ def _sha256(path: Path) -> str:
 # Formats
 
 
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others unpack without end
+
+
 class Format(NamedTuple):
     """One kind of file."""
 
@@ -273,6 +276,10 @@ def _read_zip(path: Path, key: str | None) -> Found:
         names = archive.namelist()
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise UserError(f"it holds {listed(twice)} twice: which is meant cannot be told")
+        records = archive.infolist()
+        if others := [record.filename for record in records if record.compress_type not in _COMPRESSIONS]:
+            raise UserError(f"{listed(others)}: compressed as no writer of weights does; stored or deflated is known")
+        check_unpacked(sum(record.file_size for record in records), stored=path.stat().st_size, what="the archive")
         try:
             return _READ_ZIP[_kind_of_zip(names)](archive, key)
         except zipfile.BadZipFile as error:

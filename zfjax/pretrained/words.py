@@ -1,4 +1,4 @@
-"""What the readers of weights share: their result, an entry by its name, and lists in messages."""
+"""What the readers of weights share: their result, an entry by its name, lists in messages, what may be unpacked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 from zfjax.errors import UserError
 
 Found = tuple[dict[str, np.ndarray], list[str]]  # {name: array}, and what was chosen, left out or cannot be checked
+_TIMES = 200  # of what is stored, the most that is unpacked: weights, even of which most are 0, shrink to a tenth
+_SMALL = 1 << 30  # bytes that are unpacked whatever they are packed in
 _LISTED = 6  # names in a message; the rest is counted
 
 
@@ -34,3 +36,17 @@ def entry(tree: Any, key: str) -> Any:
             f"key={key!r}: it holds {listed(map(str, place)) if isinstance(place, Mapping) else f'a {kind}'}"
         )
     return place
+
+
+def check_unpacked(claimed: int, *, stored: int, what: str) -> None:
+    """UserError for a few bytes that say of themselves that they hold so many numbers that memory would not hold them.
+
+    Args:
+      claimed: bytes that would be made.
+      stored: bytes that they are made of.
+      what: holds them, in words.
+    """
+    if claimed > max(_TIMES * stored, _SMALL):
+        raise UserError(
+            f"{what} unpacks to {claimed} bytes of {stored}, more than {_TIMES} times as many: no weights are so alike"
+        )
