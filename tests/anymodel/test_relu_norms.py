@@ -89,6 +89,12 @@ def by_equations(x):
     return (x - x.mean(1, keepdims=True)) / jnp.sqrt(jnp.maximum(0.0, variance) + 1e-5)
 
 
+def responses(x):
+    """The global response norm of ConvNeXt V2."""
+    lengths = jnp.linalg.norm(x, axis=0, keepdims=True)
+    return KERNEL[:1] * (x * (lengths / (lengths.mean(-1, keepdims=True) + 1e-6))) + OTHER[:1] + x
+
+
 NORMS = {
     "neighbouring maps, by slices": by_slices,
     "neighbouring maps, by a window": lambda x: (
@@ -104,6 +110,12 @@ NORMS = {
     "of means": lambda x: (m := MAPS[0, 0, :3] * x.mean(1, keepdims=True)) / jnp.linalg.norm(m, axis=1, keepdims=True),
     "over a sum": lambda x: x / x.sum(1, keepdims=True),
     "in scan": lambda x: lax.scan(lambda c, row: (c, row / jnp.sqrt((row**2).sum() + 1)), 0, x)[1],
+    "sum of sizes": lambda x: x / jnp.abs(x).sum(1, keepdims=True),
+    "sum of sizes, with a lower bound": lambda x: x / jnp.maximum(jnp.linalg.norm(x, 1, axis=1, keepdims=True), 1e-12),
+    "mean deviation": lambda x: (d := x - x.mean(1, keepdims=True)) / (jnp.abs(d).mean(1, keepdims=True) + 1e-5),
+    "largest size": lambda x: x / (jnp.abs(x).max(1, keepdims=True) + 1e-5),
+    "of cubes": lambda x: x / jnp.linalg.norm(x, 3, axis=1, keepdims=True),
+    "global responses": responses,
     "over devices": jax.vmap(lambda x: x * lax.rsqrt(lax.pmean(x * x, "batch") + 1e-5), axis_name="batch"),
     "statistics at the end": lambda x: (x / jnp.sqrt(s := (x * x).sum(1, keepdims=True)), 0.1 * s),
 }
@@ -126,7 +138,28 @@ def test_pools_of_squares_and_deviations_may_be_followed_by_rectifiers():
         assert rules_of(fn) == {"own gradient", "rectifier"}
 
 
+@pytest.mark.parametrize("power", [3, 3.0, 2.5])
+def test_a_pool_by_powers_keeps_its_derivative(power):
+    """GeM, with and without the small bound below the powers: the ReLU beneath follows the rule."""
+
+    def gem(x):
+        return (jnp.maximum(x, 1e-6) ** power).mean(0, keepdims=True) ** (1 / power)
+
+    report = explain_rules(lambda x: gem(jnp.maximum(x @ KERNEL, 0)) @ OTHER, X)
+    assert [line.rule for line in report] == ["rectifier"] + ["own gradient"] * 3
+    assert "a pool by powers" in report[1].reason
+    assert rules_of(lambda x: (x**2).mean(1) ** 0.5) == {"own gradient"}
+    assert "unclassified" in rules_of(lambda x: jnp.maximum(x @ KERNEL, 1e-6) ** power)  # of each number alone
+    assert "unclassified" in rules_of(lambda x: (m := jnp.maximum(x, 1e-6)) + (m**power).mean() ** (1 / power))
+
+
 BY_HAND = {
+    "sizes": lambda x: jnp.abs(x @ KERNEL),
+    "sizes beside a norm": lambda x: (a := jnp.abs(x)) @ KERNEL + x / a.sum(1, keepdims=True),
+    "relu by its size": lambda x: (x + jnp.abs(x @ np.eye(8, dtype=np.float32))) / 3,
+    "softsign": lambda x: x / (1 + jnp.abs(x)),
+    "mean size as a feature": lambda x: jnp.abs(x).mean(1),
+    "gate by its share": lambda x: x * (jnp.abs(x) / jnp.abs(x).sum(1, keepdims=True)),
     "square": lambda x: (x @ KERNEL) ** 2 @ OTHER,
     "reciprocal": lambda x: 1 / (x @ KERNEL),
     "squareplus": lambda x: (x + jnp.sqrt(x * x + 4)) / 2,

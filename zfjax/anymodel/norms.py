@@ -3,16 +3,17 @@
     kind       what it is                                                       may be
     feature    anything else: an activation
     sum        features summed over several places, as a mean                   squared, beside an energy
-    squares    x * x, element by element
+    squares    x * x, |x| or a higher power, element by element
     part       squares that count beside others only: a slice, a mean's square
     energy     squares summed over several places, as a variance                guarded, under a root, a divisor
     weighted   energy or squares under weights or with an offset                under a root, a divisor
     length     root of an energy                                                guarded, a divisor
-    scale      reciprocal of a length or an energy                              a factor
+    scale      reciprocal of a length or an energy, one length over another     a factor
 
 A root, a quotient or a product of values that depend on the input belongs to a norm where the table says so, a square
-where all that is made of it ends under such roots and in such divisors, and a scale where it is but a factor. Without
-a sum over several places between the square and the root, it is an activation that somebody wrote by hand:
+where all that is made of it ends under such roots and in such divisors, and a scale where it is but a factor. So is the
+largest |x| of several places, and a pool by powers, as GeM: (mean x^p)^(1/p), of what a small number bounds below.
+Without a sum over several places between the square and the root, it is an activation that somebody wrote by hand:
 x / sqrt(1 + x^2), or |x|.
 """
 
@@ -108,7 +109,7 @@ def is_guarded_choice(node: Node, flow: Flow, kinds: Kinds) -> bool:
     return (
         origin(case)[0] in measured
         and bool(squared)
-        and all(is_square(user) and is_of_norm(user, flow, kinds) for user in squared)
+        and all(is_raised(user) and is_of_norm(user, flow, kinds) for user in squared)
     )
 
 
@@ -152,11 +153,11 @@ def _measured(value: Value, kinds: Kinds) -> set[Value]:
 
     def down(value: Value) -> list[Value]:
         node = value.maker
-        if node is None or is_square(node):
+        if node is None or is_raised(node):
             return []
         return [v for v in node.inputs if kinds.get(v) in _SQUARES | _DIVISORS | {"scale"}]
 
-    makers = [v.maker for v in reached([value], down) if v.maker is not None and is_square(v.maker)]
+    makers = [v.maker for v in reached([value], down) if v.maker is not None and is_raised(v.maker)]
     return {base for node in makers for base in _unguarded(node.inputs[0], kinds)}
 
 
@@ -178,9 +179,23 @@ def _unspread(value: Value) -> Value:
 
 def is_of_norm(node: Node, flow: Flow, kinds: Kinds) -> bool:
     """A power, quotient or product is part of a norm for certain."""
-    if is_square(node) or (kinds.get(node.outputs[0]) == "scale" and _explains(node, kinds)):
+    if is_raised(node) or (kinds.get(node.outputs[0]) == "scale" and _explains(node, kinds)):
         return _ends_in_norms(node.outputs[0], flow, kinds)
     return _explains(node, kinds)
+
+
+def is_raised(node: Node) -> bool:
+    """A square, another power above one, or the size of a number: what a length sums."""
+    exponent = uniform(node.inputs[1]) if node.name == "pow" else node.params.get("y", 0)
+    is_power = node.name in ("pow", "integer_pow") and exponent is not None and exponent > 1
+    return is_power or node.name == "abs" or is_square(node)
+
+
+def is_floor_of_powers(node: Node, flow: Flow, kinds: Kinds) -> bool:
+    """The node bounds, by a small number, what a pool by powers or a norm is made of, and nothing else reads it."""
+    readers = [user for value in _copies(node.outputs[0]) for user in value.users if flow.passes(user)]
+    readers = [user for user in readers if not _moves_alone(user)]
+    return bool(readers) and all(is_raised(user) and is_of_norm(user, flow, kinds) for user in readers)
 
 
 def _explains(node: Node, kinds: Kinds) -> bool:
@@ -191,7 +206,7 @@ def _explains(node: Node, kinds: Kinds) -> bool:
         above, below = own
         if below == "sum":
             return _is_summed_in(node.inputs[0], node.inputs[1], kinds)
-        return below in _DIVISORS and (above is None or above in _NORMALISED)
+        return below in _DIVISORS and (above is None or above in _NORMALISED or above == below == "length")
     return node.name == "mul" and "scale" in own and all(kind in _NORMALISED | {"scale"} for kind in own)
 
 
@@ -239,12 +254,14 @@ def _joint(kinds: Iterable[Kind]) -> Kind:
 def _kind(node: Node, kinds: Kinds, flow: Flow) -> Kind:
     """What a node makes, of what its inputs are."""
     own = [kinds[value] for value in node.inputs if value in kinds]
-    if is_square(node) and own:
+    if own and is_raised(node):
         return _square_of(node, own[0])
     return _KINDS[node.name](node, own, kinds, flow) if node.name in _KINDS and own else "feature"
 
 
 def _square_of(node: Node, kind: Kind) -> Kind:
+    if node.name == "abs" and kind in _SQUARES:
+        return kind
     if node.name == "dot_general":
         contracted = node.params["dimension_numbers"][0][0]
         return "energy" if math.prod(node.inputs[0].aval.shape[axis] for axis in contracted) > 1 else "squares"
@@ -292,7 +309,12 @@ def _multiplied(node: Node, own: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
 def _divided(node: Node, own: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
     if node.inputs[1] not in kinds:
         return _multiplied(node, own, kinds, flow)
-    return "scale" if len(own) == 1 and own[0] in _DIVISORS else "feature"
+    is_scale = len(own) == 1 and own[0] in _DIVISORS or own == ["length", "length"]
+    return "scale" if is_scale else "feature"
+
+
+def _largest(node: Node, own: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
+    return _summed(node, own, kinds, flow) if own[0] in ("squares", "part") else "feature"
 
 
 def _summed(node: Node, own: list[Kind], kinds: Kinds, flow: Flow) -> Kind:
@@ -353,6 +375,7 @@ _KINDS: dict[str, Callable[[Node, list[Kind], Kinds, Flow], Kind]] = {
     **dict.fromkeys(("slice", "scan_slice", "shard_in", "dynamic_slice", "split", "unstack"), _piece),
     **dict.fromkeys(("add", "sub", "add_any"), _added),
     **dict.fromkeys(_SUMS, _summed),
+    **dict.fromkeys(("reduce_max", "reduce_window_max", "pmax"), _largest),
     **dict.fromkeys(("dot_general", "conv_general_dilated"), _weighted),
     **dict.fromkeys(POWERS, _powered),
     **dict.fromkeys(("max", "min", "clamp", "select_n"), _bounded),

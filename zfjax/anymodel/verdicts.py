@@ -51,6 +51,7 @@ from zfjax.anymodel.norms import (
     PRODUCTS,
     Kinds,
     is_bounded_scale,
+    is_floor_of_powers,
     is_guard,
     is_guarded_choice,
     is_larger_length,
@@ -185,6 +186,7 @@ _INPUT = _own(
     "bounds the input: no weights stand beneath it (scales and offsets, also for each channel or pixel, are none)"
 )
 _GUARD = _own("lower bound of a norm's variance")
+_FLOOR = _own("lower bound above zero of what a pool by powers, or a norm, is made of")
 _CEILING = _own("upper bound of a norm's variance, length or scale")
 _AMBIGUOUS = _unclassified("ambiguous: a rectifier, or a guard before a root or division")
 
@@ -267,6 +269,10 @@ def _product(node: Node, facts: Facts) -> Verdict | None:
     return _SMOOTH if is_of_norm(node, facts.flow, facts.kinds) else _NO_NORM
 
 
+def _absolute(node: Node, facts: Facts) -> Verdict | None:
+    return _SMOOTH if is_of_norm(node, facts.flow, facts.kinds) else _unknown(node, facts)
+
+
 def _quotient(node: Node, facts: Facts) -> Verdict | None:
     if _has_step(node, facts.flow):
         return _unclassified("quotient with a step function of the input")
@@ -326,8 +332,11 @@ def _max(node: Node, facts: Facts) -> Verdict | None:
     if bound == -math.inf:
         return None
     smallest = lower_bound(node.inputs[1 - varying])
-    if smallest is not None and smallest > 0 and _is_of_norm(node, varying, facts):
-        return _GUARD
+    if smallest is not None and smallest > 0:
+        if _is_of_norm(node, varying, facts):
+            return _GUARD
+        if is_floor_of_powers(node, facts.flow, facts.kinds):
+            return _FLOOR
     return _rectifier(node, facts) or _bound(node, varying, facts)
 
 
@@ -369,8 +378,11 @@ def _bounded(node: Node, flow: Flow) -> tuple[int, float | None]:
 
 def _clamp(node: Node, facts: Facts) -> Verdict | None:
     smallest = lower_bound(node.inputs[0])
-    if smallest is not None and smallest > 0 and _is_of_norm(node, 1, facts):
-        return _GUARD
+    if smallest is not None and smallest > 0:
+        if _is_of_norm(node, 1, facts):
+            return _GUARD
+        if is_floor_of_powers(node, facts.flow, facts.kinds):
+            return _FLOOR
     return _rectifier(node, facts) or _bound(node, 1, facts)
 
 
@@ -404,6 +416,7 @@ _TABLE: dict[str, Callable[[Node, Facts], Verdict | None]] = {
     **dict.fromkeys(SELECTIONS, _selection),
     **dict.fromkeys(READS, _read),
     "div": _quotient,
+    "abs": _absolute,
     "select_n": _select,
     "cond": _branch,
     "max": _max,
