@@ -230,12 +230,16 @@ class Span(NamedTuple):
     stride: int
     offset: int
 
+    def under(self, size: int, *, stride: int = 1, padding: int = 0) -> Span:
+        """What windows of `size` places of this map see, which stand `stride` places apart."""
+        return Span(self.size + (size - 1) * self.stride, self.stride * stride, self.offset - padding * self.stride)
+
 
 class ReceptiveField(NamedTuple):
     """Place (y, x) of a map sees image rows offset + y * stride up to, not including, that + size; columns alike.
 
-    The stride and the offset are those of rows and of columns. The size is one number where it is that of both; a
-    dense layer sees an image that is no square as (height, width).
+    Each is one number where it is that of rows and of columns, and else (of rows, of columns): a dense layer sees an
+    image that is no square as (height, width).
 
     Examples:
       >>> import zfjax
@@ -247,19 +251,31 @@ class ReceptiveField(NamedTuple):
     """
 
     size: Size  # pixels
-    stride: int  # pixels between the fields of neighbouring places
-    offset: int  # first row (column) of the field of place 0; negative where it begins in the padding
+    stride: Size  # pixels between the fields of neighbouring places
+    offset: Size  # first row (column) of the field of place 0; negative where it begins in the padding
+
+    @classmethod
+    def of(cls, rows: Span, columns: Span) -> ReceptiveField:
+        """The field of places that see these rows and these columns."""
+        return cls(*(own if own == other else (own, other) for own, other in zip(rows, columns, strict=True)))
+
+    @property
+    def spans(self) -> tuple[Span, Span]:
+        """What the places see along the rows and along the columns."""
+        rows, columns = zip(*(of if isinstance(of, tuple) else (of, of) for of in self), strict=True)
+        return Span(*rows), Span(*columns)
 
     def box(self, position: Sequence[int]) -> tuple[int, int, int, int]:
         """Rows and columns (top, left, bottom, right) that `position` sees; may reach beyond the image."""
-        top, left = (self.offset + int(place) * self.stride for place in position)
+        top, left = (span.offset + int(place) * span.stride for span, place in zip(self.spans, position, strict=True))
         height, width = self.sides
         return top, left, top + height, left + width
 
     @property
     def sides(self) -> tuple[int, int]:
         """(height, width), pixels."""
-        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        rows, columns = self.spans
+        return rows.size, columns.size
 
     def holds(self, size: Sequence[int]) -> bool:
         """Whether it is no smaller than images of this (height, width), along either side."""
@@ -400,28 +416,18 @@ def receptive_field(
     architecture.layer(layer)
     if stage not in ("output", "filtered"):
         raise UserError(f"stage={stage!r}: one of 'output', 'filtered' is needed")
-    field = ReceptiveField(size=1, stride=1, offset=0)
+    rows = columns = Span(size=1, stride=1, offset=0)
     for row in architecture.layers:
         if isinstance(row, Conv):
-            field = _widen(field, window=(row.kernel, row.kernel), stride=row.stride, padding=row.padding[0])
+            rows, columns = (of.under(row.kernel, stride=row.stride, padding=row.padding[0]) for of in (rows, columns))
             last = row.name == layer and stage == "filtered"
             if row.pool and not last:
-                field = _widen(field, window=(row.pool.size, row.pool.size), stride=row.pool.stride, padding=0)
-        else:
-            shape = architecture.sizes()[row.name].input
-            field = _widen(field, window=(shape[0], shape[1]) if len(shape) == 3 else (1, 1), stride=1, padding=0)
+                rows, columns = (of.under(row.pool.size, stride=row.pool.stride) for of in (rows, columns))
+        elif len(shape := architecture.sizes()[row.name].input) == 3:
+            rows, columns = rows.under(shape[0]), columns.under(shape[1])
         if row.name == layer:
             break
-    return field
-
-
-def _widen(field: ReceptiveField, *, window: tuple[int, int], stride: int, padding: int) -> ReceptiveField:
-    height, width = (own + (side - 1) * field.stride for own, side in zip(field.sides, window, strict=True))
-    return ReceptiveField(
-        size=height if height == width else (height, width),
-        stride=field.stride * stride,
-        offset=field.offset - padding * field.stride,
-    )
+    return ReceptiveField.of(rows, columns)
 
 
 def _check_names(architecture: Architecture, names: Iterable[str]) -> None:

@@ -218,7 +218,7 @@ def _sees(field: Mapping[str, Any], image_size: Size) -> str:
     sides = zip(size_of(field["pixels"]), size_of(image_size), strict=True)
     if all(own >= side for own, side in sides):
         return "the whole image"
-    return f"{size_words(field['pixels'])} px, every {field['every']}"
+    return f"{size_words(field['pixels'])} px, every {size_words(field['every'])}"
 
 
 def _tops(bottom: float, lines: int) -> list[float]:

@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from zfjax import Unit, max_pool, nets, project_fn
+from zfjax.analyses.strongest import boxes_of
 from zfjax.anymodel.crops import crop_of
 from zfjax.architecture import ReceptiveField
 from zfjax.nets import FunctionNet
@@ -132,9 +133,17 @@ def test_fields_are_in_pictures_so_preprocessing_keeps_pixels_in_their_places(pr
     assert field == (None if size is None else ReceptiveField(size, 2, 0))
 
 
-def test_a_field_is_not_one_where_rows_are_seen_otherwise_than_columns():
-    uneven = lambda images: {"map": lax.reduce_window(images, 0.0, lax.add, (1, 3, 5, 1), (1, 1, 1, 1), "SAME")}  # noqa: E731
-    assert FunctionNet(uneven, image_size=SIDE).receptive_field("map") is None
+def test_rows_may_be_seen_otherwise_than_columns():
+    """A pool of 3x5 places that stand 2x1 apart: the field, its boxes and Figure 2's are those of the program."""
+    uneven = lambda images: lax.reduce_window(images, 0.0, lax.add, (1, 3, 5, 1), (1, 2, 1, 1), "SAME")  # noqa: E731
+    field = FunctionNet(lambda images: {"map": uneven(images)}, image_size=SIDE).receptive_field("map")
+    assert field == ReceptiveField(size=(3, 5), stride=(2, 1), offset=(0, -2)) and field.sides == (3, 5)
+    slope = jax.grad(lambda image, place: uneven(image[None])[(0, *place)].sum())
+    places = np.array([(2, 3), (7, 8), (4, 5)])
+    of_places = boxes_of(field, (SIDE, SIDE), rows=places[:, :1], columns=places[:, 1:])
+    for place, box in zip(places, of_places[:, 0], strict=True):
+        rows, columns = np.nonzero(np.asarray(slope(IMAGES[0], tuple(place))).any(axis=2))
+        assert field.box(place) == tuple(box) == (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
 
 
 @pytest.mark.parametrize("name", UNPROVEN)

@@ -361,7 +361,9 @@ def boxes_of(
     """int [M, k, 4]: the receptive field of each place, or the picture of `size` where that is not larger."""
     if field is None or field.holds(size):
         return np.broadcast_to([0, 0, *size], (*rows.shape, 4))
-    return np.moveaxis(np.array(field.box((0, 0)))[:, None, None] + field.stride * np.stack([rows, columns] * 2), 0, -1)
+    along = zip(field.spans, (rows, columns), strict=True)
+    corners = np.stack([span.offset + span.stride * place for span, place in along], axis=-1)
+    return np.concatenate([corners, corners + field.sides], axis=-1)
 
 
 def correlations(strongest: Strongest, m: int, other: int) -> list[float]:

@@ -90,12 +90,10 @@ def crop_of(fn: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtype:
 def field_of(fn: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtype: Any) -> ReceptiveField | None:
     """What one place of the map fn(images) sees of images of `shape`; None where the program does not prove it.
 
-    None too where rows are seen otherwise than columns. Args as of `crop_of`.
+    Args as of `crop_of`.
     """
     proof = _proof_of(fn, shape, dtype)
-    if proof is None or proof.map.axes != (1, 2) or len(set(proof.map.fields)) > 1:
-        return None
-    return ReceptiveField(*proof.map.fields[0])
+    return ReceptiveField.of(*proof.map.fields) if proof is not None and proof.map.axes == (1, 2) else None
 
 
 class _Proof(NamedTuple):
@@ -238,11 +236,7 @@ def _slid(field: Span, length: int, side: int, *, size: int = 1, stride: int = 1
         after > 0 and field.offset + length * field.stride + field.size <= side
     ):
         raise _UnprovenError("padding inside the image")
-    return Span(
-        size=field.size + (size - 1) * dilation * field.stride,
-        stride=field.stride * stride,
-        offset=field.offset - before * field.stride,
-    )
+    return field.under((size - 1) * dilation + 1, stride=stride, padding=before)
 
 
 def _moved(of: _Map, node: Node, *, shape: tuple[int, ...], options: Callable[[int], dict[str, Any]]) -> _Map:

@@ -81,7 +81,7 @@ def _stride(net: Net, layer: str, kernel: np.ndarray) -> tuple[int, int] | None:
         row = net.architecture.layers[0]
         return size_of(row.stride) if isinstance(row, Conv) else None
     field = net.receptive_field(layer)
-    return size_of(field.stride) if field is not None and field.size == max(kernel.shape[:2]) else None
+    return size_of(field.stride) if field is not None and field.sides == kernel.shape[:2] else None
 
 
 def _read(net: Net, layer: str) -> FirstFilters | str:

@@ -148,12 +148,11 @@ def receptive_fields(table: Table) -> dict[str, ReceptiveField]:
         if row.global_pooling or not set(row.bottom) <= set(fields):
             continue
         read = [fields[name] for name in row.bottom]
-        start, stride = min(field.offset for field in read), read[0].stride
-        size = max(field.offset + field.size for field in read) - start
+        start = min(field.offset for field in read)
+        field = Span(max(field.offset + field.size for field in read) - start, read[0].stride, start)
         if row.kernel is not None and row.type in ("Convolution", "Pooling"):
-            size, start = size + (row.kernel - 1) * stride, start - row.pad * stride
-            stride *= row.stride
-        fields[row.top[0]] = Span(size, stride, start)
+            field = field.under(row.kernel, stride=row.stride, padding=row.pad)
+        fields[row.top[0]] = field
     return {name: ReceptiveField(*field) for name, field in fields.items()}
 
 

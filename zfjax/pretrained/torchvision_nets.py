@@ -85,7 +85,7 @@ class Filters(NamedTuple):
 
     def field(self, below: Span) -> Span:
         """What one place sees of the image."""
-        return _windows(below, size=self.kernel, stride=self.stride, padding=self.padding)
+        return below.under(self.kernel, stride=self.stride, padding=self.padding)
 
 
 class MaxPool(NamedTuple):
@@ -117,7 +117,7 @@ class MaxPool(NamedTuple):
 
     def field(self, below: Span) -> Span:
         """What one place sees of the image."""
-        return _windows(below, size=self.size, stride=self.stride, padding=self.padding)
+        return below.under(self.size, stride=self.stride, padding=self.padding)
 
 
 class AveragePool(NamedTuple):
@@ -538,10 +538,6 @@ def _folded(table: Table, weights: Weights) -> tuple[Table, Weights]:
         rows.append(without(row) if isinstance(row, Filters) else row)
     notes = (f"{len(gone)} batch norms were folded into their filters by the exporter",) if gone else ()
     return tuple(rows), weights._replace(arrays=arrays, notes=(*weights.notes, *notes))
-
-
-def _windows(below: Span, *, size: int, stride: int, padding: int) -> Span:
-    return Span(below.size + (size - 1) * below.stride, below.stride * stride, below.offset - padding * below.stride)
 
 
 def _fields(table: Table) -> Iterator[tuple[str, Span]]:
