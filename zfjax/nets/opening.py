@@ -65,7 +65,7 @@ def load_net(net: Path | str | None = None) -> Net:
       >>> zfjax.load_net("runs/none")
       Traceback (most recent call last):
       ...
-      zfjax.errors.NotThereError: no checkpoint at ...none: a run's folder or one of its checkpoints/<step> is needed
+      zfjax.errors.NotThereError: no checkpoint at ...none: a run's folder or one of its checkpoints...
     """
     kind, _, rest = str(net).partition(":")
     check_name("net", net) if net is not None else None
