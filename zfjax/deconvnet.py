@@ -188,6 +188,7 @@ def descend(
     return {name: steps[name] for name in reversed(architecture.layer_names) if name in steps}  # jit sorts by name
 
 
+@saying_keywords
 def project_windows(
     params: Params,
     trace: Trace,

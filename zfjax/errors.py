@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import string
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -67,6 +68,14 @@ def saying_keywords(fn: Callable[Arguments, Answer]) -> Callable[Arguments, Answ
         return fn(*args, **kwargs)
 
     return called
+
+
+def warn(message: str) -> None:
+    """A warning that points at the line outside of zfjax which asked for what it is about."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "zfjax":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def command_line(program: str, *words: object) -> str:

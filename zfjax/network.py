@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from zfjax.architecture import Architecture, ContrastNorm, Conv, Dense
-from zfjax.errors import UserError
+from zfjax.errors import UserError, saying_keywords
 from zfjax.ops import contrast_norm, conv, max_pool
 
 Params = Mapping[str, Mapping[str, jax.Array]]  # params[layer]["kernel" | "bias"]
@@ -40,6 +40,7 @@ class LayerTrace(NamedTuple):
 Trace = dict[str, LayerTrace]
 
 
+@saying_keywords
 def forward(
     params: Params,
     images: jax.Array,

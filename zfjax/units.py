@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zfjax.errors import UserError
+from zfjax.errors import UserError, warn
 from zfjax.windows import Place
 
 Seed = Literal["value", "one"]  # where a way down starts: an activation's own value (sec. 2.1), or 1
@@ -117,11 +116,10 @@ def warn_below_zero(starts: Any, *, seed: str) -> None:
     lowest = np.asarray(starts).reshape(len(starts), -1).min(axis=1) if np.size(starts) else np.zeros(0)
     if (below := np.flatnonzero(lowest < 0)).size:
         listed = ", ".join(map(str, below[:10])) + (", ..." if below.size > 10 else "")
-        warnings.warn(
+        warn(
             f"seed='value': {below.size} of {len(lowest)} activations are below 0 (number {listed}; the lowest "
             f"{lowest.min():.3g}), and their pictures show what speaks against the unit as what speaks for it; "
-            "seed='one' starts from 1",
-            stacklevel=3,
+            "seed='one' starts from 1"
         )
 
 

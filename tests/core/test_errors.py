@@ -269,6 +269,22 @@ CASES = [
         "update(errors, probabilities) and 2 more by position: labels= and mask= are keywords, as in "
         "update(errors, probabilities, labels=labels, mask=mask)",
     ),
+    (
+        lambda: by_position(zfjax.project_windows),
+        "project_windows(params, trace, units) and 2 more by position: layer=",
+    ),
+    (
+        lambda: zfjax.forward({}, MAPS, tiny_nets.MINI),
+        "forward(params, images) and 1 more by position: architecture= and dropout_key= are keywords",
+    ),
+    (
+        lambda: zfjax.project_fn(lambda images: images, MAPS, 1),
+        "project_fn(fn, images) and 1 more by position: unit= and layer= are keywords, as in project_fn(fn, images",
+    ),
+    (
+        lambda: zfjax.with_relu_rule(lambda images: images, "guided", "keep"),
+        "with_relu_rule(fn, rule) and 1 more by position: on_unknown= is a keyword",
+    ),
     (lambda: by_position(zfjax.gradient), "gradient(params, trace, top) and 2 more by position"),
     (lambda: by_position(zfjax.guided_backprop), "guided_backprop(params, trace, top) and 2 more by position"),
     (

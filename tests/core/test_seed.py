@@ -78,3 +78,16 @@ def test_another_seed_or_one_of_an_array_is_refused():
         zfjax.project(params, trace, trace["fc8"].features, layer="fc8", architecture=tiny_nets.MINI, seed="one")
     with pytest.raises(ValueError, match="seed='two'"):
         foreign_nets.SMALL.project(np.zeros((1, 20, 28, 3), np.float32), zfjax.Unit(0), layer="conv1", seed="two")
+
+
+@pytest.mark.parametrize(
+    "down",
+    [
+        lambda: zfjax.isolate(np.full((1, 2, 2, 3), -1, np.float32), 1),
+        lambda: zfjax.project_fn(lambda images: images - 3, np.zeros((1, 4, 4, 3), np.float32), unit=zfjax.Unit(0)),
+    ],
+)
+def test_the_warning_points_at_the_line_that_asked(down):
+    with pytest.warns(UserWarning, match="1 of 1 activations are below 0") as caught:
+        down()
+    assert caught[0].filename == __file__ and caught[0].lineno == down.__code__.co_firstlineno

@@ -7,7 +7,6 @@ places may be all that is visible of a picture. The numbers are the model's own;
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from zfjax.anymodel.names import Target, values_at
 from zfjax.anymodel.norms import is_divisor
 from zfjax.anymodel.tracing import source_line, traced
 from zfjax.anymodel.verdicts import facts_of, is_activation
+from zfjax.errors import warn
 
 _LARGE = 100.0  # times what a picture starts from, from where on its model is looked at
 _NEXT_TO_NOTHING = 1e-3  # of the largest divisor of its norm, or of 1
@@ -55,12 +55,11 @@ def warn_of_small_divisors(
             places = f"{int((divisor < 2 * smallest).sum())} of {divisor.size} places"
             lines.append(f"{node.name} at {source_line(node.sources)}: by {smallest:.2g} at {places}")
     if lines:
-        warnings.warn(
+        warn(
             f"a picture is up to {size:.2g} times what it starts from: a norm of fn divides by next to nothing\n  "
             + "\n  ".join(dict.fromkeys(lines))
             + "\nThere nearly nothing came up, as from ReLUs that are all off, and what comes down is multiplied all "
-            "the same. zfjax.skipped_on_the_way_down(norm) hands it on as it is",
-            stacklevel=3,
+            "the same. zfjax.skipped_on_the_way_down(norm) hands it on as it is"
         )
 
 

@@ -38,7 +38,7 @@ from zfjax.anymodel.names import features_of
 from zfjax.anymodel.tracing import source_line, traced
 from zfjax.anymodel.verdicts import STEP, Facts, Verdict, classify, facts_of, is_activation
 from zfjax.deconvnet import rectify
-from zfjax.errors import UserError
+from zfjax.errors import UserError, saying_keywords
 from zfjax.ops import KEPT, SKIPPED
 from zfjax.units import Index, Seed, Unit, as_unit, check_seed, isolate, one_layer
 
@@ -47,6 +47,7 @@ OnMixing = Literal["error", "keep"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+@saying_keywords
 def with_relu_rule(fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown = "error") -> Callable[..., Any]:
     """`fn` with the same results, to the bit, and another way back through its rectifiers.
 
@@ -137,6 +138,7 @@ def explain_rules(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
     return report_of(verdicts_of(graph, facts_of(graph)))
 
 
+@saying_keywords
 def project_fn(
     fn: Callable[[jax.Array], Any],
     images: jax.Array,
