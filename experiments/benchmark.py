@@ -51,7 +51,7 @@ from jax import monitoring
 from PIL import Image
 
 from experiments.shell import operations, tpu_plan
-from experiments.shell.command import described, first_flags, in_one_line, is_idle
+from experiments.shell.command import described, first_flags, in_one_line, is_idle, split_flags
 from experiments.shell.workloads import STORED_MARGIN, UNITS, Engine, Work, Workload
 from zfjax import deconvnet, features, network, parallel, training
 from zfjax.analyses import occlusion as sweeps
@@ -690,7 +690,7 @@ def main() -> None:
     }
     commands["loader"] = loader
     first = first_flags(joins=False, compiles=False)
-    chosen, rest = first.parse_known_args()
+    chosen, rest = split_flags(first)
     with in_one_line():
         if is_idle(alone=chosen.alone) and not {"-h", "--help"} & set(rest):
             return

@@ -140,10 +140,10 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
 
 def main() -> None:
     """Runs the command line; an error that the user can mend ends it in one line."""
-    from experiments.shell.command import described, first_flags, in_one_line, is_idle
+    from experiments.shell.command import described, first_flags, in_one_line, is_idle, split_flags
 
     first = first_flags(joins=False, compiles=False)
-    chosen, rest = first.parse_known_args()
+    chosen, rest = split_flags(first)
     config = tyro.cli(Config, description=described(__doc__, first), args=rest)
     try:
         with in_one_line("nothing half done is left, running it again starts anew"):

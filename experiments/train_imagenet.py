@@ -24,7 +24,7 @@ from pathlib import Path
 import tyro
 
 from experiments.shell import hosts
-from experiments.shell.command import Stopped, first_flags, in_one_line, use_compilation_cache
+from experiments.shell.command import Stopped, first_flags, in_one_line, split_flags, use_compilation_cache
 from experiments.shell.training_run import PRESETS, Config, run
 from zfjax import nets
 from zfjax.data import ImageSet
@@ -34,7 +34,7 @@ from zfjax.errors import UserError, command_line
 def main(data: ImageSet | None = None) -> None:
     """Command line: --preset or --resume choose the settings that the other flags start from. `data` as for `run`."""
     first = own_flags()
-    chosen, rest = first.parse_known_args()
+    chosen, rest = split_flags(first)
     if {"-h", "--help"} & set(rest):
         print(first.format_help())
     try:

@@ -33,6 +33,7 @@ def main(words: list[str] | None = None) -> None:
     Args:
       words: what stands behind `zfjax`; None for what this process was called with.
     """
+    shell.check_words(sys.argv[1:] if words is None else words)
     chosen = _parser().parse_args(words)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a module that is named is looked for here first, as by `python -m`

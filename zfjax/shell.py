@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import itertools
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -83,6 +84,18 @@ def keep_freed_memory() -> None:
             mallopt = ctypes.CDLL(None).mallopt
             for option, value in _KEEP.items():
                 mallopt(option, value)
+
+
+def check_words(words: Sequence[str]) -> None:
+    """End the process where a word of its command line is empty, which as a path would mean the folder it runs in."""
+    for before, word in itertools.pairwise(["", *words]):
+        flag = before if not word else word[:-1] if word.startswith("--") and word.endswith("=") else None
+        if flag is not None:
+            where = f"{flag} is given" if flag.startswith("--") else "the command holds"
+            raise SystemExit(
+                f"error: {where} an empty word, as where a variable of the shell is unset; give a value, or leave "
+                "it out"
+            )
 
 
 @contextlib.contextmanager

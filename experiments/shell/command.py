@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -38,6 +39,12 @@ def first_flags(*, joins: bool, compiles: bool = True) -> argparse.ArgumentParse
     if joins:
         hosts.add_flags(group)
     return first
+
+
+def split_flags(first: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
+    """(what the first flags say, the other words) of this process's command line; an empty word ends it with a line."""
+    shell.check_words(sys.argv[1:])
+    return first.parse_known_args()
 
 
 def described(doc: str | None, first: argparse.ArgumentParser) -> str:
@@ -80,7 +87,7 @@ def main(
       joins: whether several hosts share the work; else the first one does it, and the others leave.
     """
     first = first_flags(joins=joins)
-    chosen, rest = first.parse_known_args()
+    chosen, rest = split_flags(first)
     config: Any = tyro.cli(config_type, description=described(doc, first), args=rest)
     use_compilation_cache(chosen.compilation_cache)
     with in_one_line(when_stopped):

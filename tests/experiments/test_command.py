@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import benchmark, prepare_imagenet
+from experiments import benchmark, prepare_imagenet, train_imagenet
 from experiments.shell import command, stopping
 from zfjax import cli, leaving
 from zfjax.errors import DivergedError, FailedError, UserError
@@ -98,6 +98,21 @@ def test_the_cache_flag_stands_beside_the_others(monkeypatch, capsys, words):
     monkeypatch.setattr(command, "use_compilation_cache", folders.append)
     call(monkeypatch, lambda config: {"value": config.number}, *words.split())
     assert folders == ["x"] and capsys.readouterr().out == "value 3\n"
+
+
+@pytest.mark.parametrize("main", [prepare_imagenet.main, benchmark.main, train_imagenet.main, cli.main])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--data-dir", ""], "--data-dir is given an empty word"),
+        (["--number", "3", "--resume="], "--resume is given an empty word"),
+        (["", "--number"], "the command holds an empty word"),
+    ],
+)
+def test_an_empty_word_is_no_folder(monkeypatch, main, words, said):
+    monkeypatch.setattr(sys, "argv", ["it", *words])
+    with pytest.raises(SystemExit, match=f"^error: {said}, as where a variable of the shell is unset; give a value"):
+        main()
 
 
 def test_help_names_the_cache_flag(monkeypatch, capsys):
