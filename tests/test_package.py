@@ -43,6 +43,12 @@ def test_all_is_training_and_figures():
     assert extras["all"] == ["zfjax[train,figures]"] and "zfjax[all]" in extras["test"]
 
 
+def test_the_description_on_an_index_links_to_no_file_of_the_checkout():
+    text = (ROOT / PYPROJECT["tool"]["setuptools"]["dynamic"]["readme"]["file"]).read_text()
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert targets and all(target.startswith("https://") for target in targets)
+
+
 def test_the_citation_and_the_changelog_are_of_this_version():
     assert re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1] == zfjax.__version__
     headings = re.findall(r"^## \[(.*?)\](.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
