@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy  # its rooms load when they are first used: stats alone takes half a second
+import scipy  # its submodules load at their first use: stats alone takes half a second
 
 ALPHA = 0.05  # a p-value below this decides
 TINY_SPREAD = 1e-9  # percent: rounding

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
-import scipy  # its rooms load when they are first used: stats alone takes half a second
+import scipy  # its submodules load at their first use: stats alone takes half a second
 
 from zfjax.architecture import ALEXNET, ZFNET, Architecture, Size
 from zfjax.errors import UserError

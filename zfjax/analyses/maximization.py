@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy  # its rooms load when they are first used: stats alone takes half a second
+import scipy  # its submodules load at their first use: stats alone takes half a second
 from jax import lax
 from jax.tree_util import Partial
 from jax.typing import DTypeLike

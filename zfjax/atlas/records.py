@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import scipy  # its rooms load when they are first used: stats alone takes half a second
+import scipy  # its submodules load at their first use: stats alone takes half a second
 from tqdm import tqdm
 
 from zfjax import nets, pixels
