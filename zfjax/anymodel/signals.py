@@ -22,7 +22,7 @@ from zfjax.errors import UserError
 from zfjax.units import Unit, isolate
 
 _RUN_THROUGH = ("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint")  # calls that are their program
-_TURNS = ("transpose", "reshape", "squeeze", "convert_element_type")  # what makes the same numbers of one array
+_TURNS = ("transpose", "reshape", "squeeze", "convert_element_type", "slice")  # make the same numbers, if as many
 
 
 class Signals(NamedTuple):
@@ -93,9 +93,11 @@ def _tapped(value: Value, jaxpr: core.Jaxpr) -> tuple[Value, list[Node]]:
     """(what a layer's axes were turned of, how they were), as what is above may read it so."""
     turns: list[Node] = []
     lowest = value
-    while lowest.maker is not None and lowest.maker.name in _TURNS and lowest.maker.inputs[0].maker is not None:
-        turns.insert(0, lowest.maker)
-        lowest = lowest.maker.inputs[0]
+    while (node := lowest.maker) is not None and node.name in _TURNS and node.inputs[0].maker is not None:
+        if node.inputs[0].aval.size != lowest.aval.size:
+            break
+        turns.insert(0, node)
+        lowest = node.inputs[0]
     return (lowest, turns) if _bound_at(lowest, jaxpr) is not None else (value, [])
 
 
