@@ -43,13 +43,14 @@ function brief(value) {  // three digits: 12.5, 0.00125, 1.25×10⁻⁵
   if (digits === 0 || (power > -4 && power < 7)) return signed(String(Number(Number(value).toPrecision(3))));
   return signed(`${digits}×10`) + [...String(power)].map((letter) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(letter)]).join("");
 }
+const counted = (num, word) => `${num.toLocaleString("en")} ${word}${num === 1 ? "" : "s"}`;
 const percent = (value) => (value === null || value === undefined ? "–" : `${Math.round(100 * value)} %`);
 
 // ---- the state, which is the address: #/LAYER/UNIT?way=guided
 
 function parse(hash) {
   const [path, query] = hash.replace(/^#\/?/, "").split("?");
-  const steps = path ? path.split("/").map(decode) : [];
+  const steps = path.split("/").filter((step) => step !== "").map(decode);
   return { steps, query: new URLSearchParams(query || "") };
 }
 function decode(step) {
@@ -70,6 +71,7 @@ function change(query) {  // the same page in another state, without a step in t
 
 let net;
 const numberOf = (layer) => net.layers.findIndex((of) => of.name === layer);
+const numberIn = (text) => (/^\d+$/.test(text || "") ? Number(text) : -1);  // of an address
 const classOf = (label) => (label >= 0 && label < net.data.classes.length ? net.data.classes[label] : null);
 const sheetOf = (number, unit, kind) => `img/${number}/${unit}-${kind}.webp`;
 const WAYS = { deconvnet: "projection", guided: "guided backpropagation", gradient: "gradient" };
@@ -96,15 +98,19 @@ function sorted(units, sort) {
   const of = (n) => value(units[n]) ?? -Infinity;
   return numbers.sort((a, b) => of(b) - of(a) || a - b);
 }
+function labelIn(query) {  // the class that an address asks for; -1: all of them
+  const label = numberIn(query.class);
+  return classOf(label) === null ? -1 : label;
+}
 function fits(unit, number, text, label) {
-  if (label !== "" && unit.class !== Number(label) && !unit.classes.some(([own]) => own === Number(label))) return false;
+  if (label >= 0 && unit.class !== label && !unit.classes.some(([own]) => own === label)) return false;
   if (!text) return true;
   const words = [String(number), unit.name, ...unit.classes.map(([own]) => classOf(own) || "")];
   const sought = text.toLowerCase();
   return words.some((word, n) => (n === 0 ? word === sought : word.toLowerCase().includes(sought)));
 }
 function chosen(units, query) {
-  return sorted(units, query.sort || "strength").filter((n) => fits(units[n], n, query.q || "", query.class || ""));
+  return sorted(units, query.sort || "strength").filter((n) => fits(units[n], n, query.q || "", labelIn(query)));
 }
 
 // ---- pages
@@ -113,20 +119,26 @@ const main = document.getElementById("main");
 const field = document.getElementById("query");
 let keys = {};  // what the arrow keys do on this page
 
-function mosaic(number, unit, record, kind, size) {
-  const words = `${net.layers[number].name} ${record.name}: its ${record.images.length} strongest images, ${kind === "patch" ? "patches" : wayName(kind)}`;
-  return record.images.length
-    ? h("img", { class: "mosaic", src: sheetOf(number, unit, kind), alt: words, loading: "lazy", decoding: "async", width: size, height: size })
-    : h("span", { class: "mosaic dead", role: "img", "aria-label": "no image excites it" }, "dead");
+const SIDE = 120;  // of a mosaic, pixels
+function mosaic(src, words, tile) {  // a sheet under the lines between its tiles
+  const rows = Math.ceil(net.num_images / net.columns), wide = net.columns * tile[1], high = rows * tile[0];
+  const width = SIDE * Math.min(1, wide / high), height = (width * high) / wide;
+  const picture = h("img", { src, alt: words, loading: "lazy", decoding: "async", width: Math.round(width), height: Math.round(height) });
+  return h("span", {
+    class: `mosaic${Math.max(wide, high) < SIDE / 2 ? " fine" : ""}`,
+    style: { "max-width": `${width}px`, "aspect-ratio": `${wide} / ${high}`, "--columns": net.columns, "--rows": rows },
+  }, picture);
 }
 function tile(number, unit, record, query, withPatches = true) {
-  const picture = mosaic(number, unit, record, net.ways[0], 120);
-  const show = (kind) => () => { if (record.images.length) picture.src = sheetOf(number, unit, kind); };
+  const words = `${net.layers[number].name} ${record.name}: ${wayName(net.ways[0])} of its ${counted(record.images.length, "strongest image")}`;
+  const sheet = record.images.length ? mosaic(sheetOf(number, unit, net.ways[0]), words, net.layers[number].tile)
+    : h("span", { class: "mosaic dead", role: "img", "aria-label": "no image excites it" }, "dead");
+  const show = (kind) => () => { if (record.images.length) sheet.firstChild.src = sheetOf(number, unit, kind); };
   const best = classOf(record.class);
   return h("a", {
     class: "unit", href: address([net.layers[number].name, unit], query),
     ...(withPatches ? { onmouseenter: show("patch"), onmouseleave: show(net.ways[0]), onfocus: show("patch"), onblur: show(net.ways[0]) } : {}),
-  }, picture, h("span", { class: "label" }, h("b", null, unit), best ? [" ", name(best)] : null));
+  }, sheet, h("span", { class: "label" }, h("b", null, unit), best ? [" ", name(best)] : null));
 }
 
 async function overview() {
@@ -141,7 +153,7 @@ async function overview() {
   const shown = new Set(net.layers.map((of) => of.name)), hidden = net.net_layers.filter((layer) => !shown.has(layer));
   return [
     h("h1", null, name(net.title)),
-    h("p", { class: "lead" }, `Every unit of ${net.layers.length} layers, and what excites it most among ${net.data.num_images.toLocaleString("en")} pictures of `, name(net.data.name), ". A tile shows a unit’s projections; the pointer over it, the patches that it sees."),
+    h("p", { class: "lead" }, `Every unit of ${counted(net.layers.length, "layer")}, and what excites it most among ${counted(net.data.num_images, "picture")} of `, name(net.data.name), ". A tile shows a unit’s projections; the pointer over it, the patches that it sees."),
     alike && Object.keys(alike.cosine).length ? h("p", { class: "caution" }, h("strong", null, "What a projection tells. "), likeness(alike)) : null,
     rows,
     h("footer", null,
@@ -149,7 +161,7 @@ async function overview() {
       h("dl", { class: "facts" },
         pair("net", [name(net.name), ", ", h("code", null, net.fingerprint)]),
         hidden.length ? pair("layers not shown", name(hidden.join(", "))) : null,
-        pair("data", [name(net.data.name), `, ${net.data.num_images.toLocaleString("en")} pictures, `, h("code", null, net.data.fingerprint)]),
+        pair("data", [name(net.data.name), `, ${counted(net.data.num_images, "picture")}, `, h("code", null, net.data.fingerprint)]),
         pair("made", net.date), pair("with", Object.entries(net.versions).map((pair) => pair.join(" ")).join(", "))),
       h("p", { class: "quiet" }, net.embeds)),
   ];
@@ -157,14 +169,14 @@ async function overview() {
 function pair(term, value) { return [h("dt", null, term), h("dd", null, value)]; }
 function facts(of, units) {
   const [height, width] = of.shape;
-  const size = of.shape.length === 3 ? `${units.length} maps of ${height}×${width}` : `${units.length} units`;
+  const size = of.shape.length === 3 ? `${counted(units.length, "map")} of ${height}×${width}` : counted(units.length, "unit");
   const [high, wide] = [of.field].flat().concat(of.field);
   const sees = of.field === null ? "receptive field unknown" : of.sees_all ? "sees the whole picture" : `sees ${high}×${wide} pixels`;
   return `${size}, ${sees}, ${of.dead ? `${of.dead} dead` : "none dead"}`;
 }
 function likeness(alike) {
   const of = Object.entries(alike.cosine).map(([way, value]) => `${say(value)} (${wayName(way)})`);
-  return `Much of its shape comes from the switches and masks of its picture, not from the unit: in ${alike.num_images} pictures the strongest and the weakest active unit of one place of ${alike.layer} have pictures whose cosine is ${of.join(", ")} on the mean; 1 would be the same picture. What differs between units of one place is what they say.`;
+  return [`Much of its shape comes from the switches and masks of its picture, not from the unit: in ${counted(alike.num_images, "picture")} the strongest and the weakest active unit of one place of `, name(alike.layer), ` have pictures whose cosine is ${of.join(", ")} on the mean; 1 would be the same picture. What differs between units of one place is what they say.`];
 }
 
 async function wall(layer) {
@@ -176,11 +188,11 @@ async function wall(layer) {
     shown = chosen(units, query);
     const { way, ...kept } = query;
     grid.replaceChildren(...shown.map((unit) => tile(number, unit, units[unit], kept)));
-    count.textContent = shown.length === units.length ? facts(of, units) : `${shown.length} of ${units.length} units`;
+    count.textContent = shown.length === units.length ? facts(of, units) : `${shown.length} of ${counted(units.length, "unit")}`;
   };
-  const labels = [...new Set(units.flatMap((u) => [u.class, ...u.classes.map(([label]) => label)]))].filter((label) => classOf(label) !== null);
+  const query = asked(), label = labelIn(query);
+  const labels = [...new Set([label, ...units.flatMap((u) => [u.class, ...u.classes.map(([own]) => own)])])].filter((own) => classOf(own) !== null);
   labels.sort((a, b) => classOf(a).localeCompare(classOf(b)));
-  const query = asked();
   const choose = (key, words, options, value) => h("label", null, words, " ",
     h("select", { id: `by-${key}`, onchange: (event) => { change({ [key]: event.target.value }); draw(); } },
       options.map(([own, text]) => h("option", { value: own, selected: own === value }, text))));
@@ -192,7 +204,7 @@ async function wall(layer) {
     count,
     h("div", { class: "tools" },
       choose("sort", "sort by", Object.entries(SORTS).map(([key, [words]]) => [key, words]), query.sort || "strength"),
-      labels.length ? choose("class", "class", [["", "all"], ...labels.map((label) => [String(label), classOf(label)])], query.class || "") : null),
+      labels.length ? choose("class", "class", [["", "all"], ...labels.map((own) => [String(own), classOf(own)])], label < 0 ? "" : String(label)) : null),
     grid,
     net.compare && net.compare.layers[layer] ? h("p", null, h("a", { href: address(["~compare", layer]) }, "Beside ", name(net.compare.name))) : null,
     scaleNote(),
@@ -224,9 +236,9 @@ function whole(index, box, size) {
 }
 
 async function unit(layer, text) {
-  const number = numberOf(layer), units = await load(`layer-${number}`), m = Number(text), of = net.layers[number];
+  const number = numberOf(layer), units = await load(`layer-${number}`), m = numberIn(text), of = net.layers[number];
   const record = units[m];
-  if (!record) return lost(`${layer} has units 0 to ${units.length - 1}, and none ${text}.`);
+  if (!record) return lost(name(layer), ` has units 0 to ${units.length - 1}, and none `, name(text), ".");
   const query = asked(), order = chosen(units, query), { way: _, ...kept } = query;
   const at = order.indexOf(m), line = at < 0 ? units.map((_, n) => n) : order, here = at < 0 ? m : at;
   const beside = (step) => line[(here + step + line.length) % line.length];
@@ -243,20 +255,25 @@ async function unit(layer, text) {
       button.setAttribute("aria-checked", on);
       button.tabIndex = on ? 0 : -1;
     }
+    before.setAttribute("href", go(-1));
+    after.setAttribute("href", go(1));
   };
   const turn = (way) => { change({ way: way === net.ways[0] ? "" : way }); show(way); };
   ways.append(...net.ways.map((way) => h("button", { type: "button", role: "radio", "data-way": way, onclick: () => turn(way) }, wayName(way))));
   const current = () => (net.ways.includes(asked().way) ? asked().way : net.ways[0]);
+  const beyond = (step) => net.ways[(net.ways.indexOf(current()) + step + net.ways.length) % net.ways.length];
   const go = (step) => address([layer, beside(step)], { ...kept, way: asked().way });
+  const kind = of.shape.length === 3 ? "map" : "unit";
+  const before = h("a", { rel: "prev", "aria-label": `previous: ${kind} ${beside(-1)}` }, "←");
+  const after = h("a", { rel: "next", "aria-label": `next: ${kind} ${beside(1)}` }, "→");
   keys = {
     left: () => go(-1), right: () => go(1), up: () => address([layer], kept),
-    way: () => turn(net.ways[(net.ways.indexOf(current()) + 1) % net.ways.length]),
+    way: () => turn(beyond(1)), turn: (step) => { turn(beyond(step)); ways.querySelector("[aria-checked=true]").focus(); },
   };
   show(current());
-  const kind = of.shape.length === 3 ? "map" : "unit";
   return [
-    h("nav", { class: "path", "aria-label": "Where this is" }, h("a", { href: address([layer], kept) }, name(layer)), " / ", h("span", null, record.name),
-      h("span", { class: "steps" }, h("a", { href: go(-1), rel: "prev", "aria-label": `previous: ${kind} ${beside(-1)}` }, "←"), " ", h("a", { href: go(1), rel: "next", "aria-label": `next: ${kind} ${beside(1)}` }, "→"))),
+    h("nav", { class: "path", "aria-label": "Where this is" }, h("a", { href: address([layer], kept) }, name(layer)), " / ", name(record.name),
+      h("span", { class: "steps" }, before, " ", after)),
     h("h1", null, name(layer), " ", name(record.name === String(m) ? m : record.name)),
     h("dl", { class: "facts inline" },
       measure("strength", "strongest activation", brief(record.strength)),
@@ -277,7 +294,7 @@ async function unit(layer, text) {
     ] : h("p", null, "No image of the set excites this unit: it is dead."),
     h("div", { class: "charts" },
       chart("Activations", histogram(record.histogram), "strongest activation in each image of the set, images counted on a root scale"),
-      record.classes.length ? chart(`Classes of its ${Math.min(50, net.data.num_images)} strongest images`, bars(record.classes), `most excited by ${classOf(record.class) ?? "none"}; images that do not excite it are not counted`) : null,
+      record.classes.length ? chart(`Classes of its ${counted(Math.min(50, net.data.num_images), "strongest image")}`, bars(record.classes), ["most excited by ", name(classOf(record.class) ?? "none"), "; images that do not excite it are not counted"]) : null,
       of.shape.length === 3 ? chart("Where its maximum stands", places(record.where, of.cells), "stronger where more images have it; the frame is the picture") : null,
       net.filters && net.filters.layer === layer ? chart("Its filter", filter(m), `zero is mid-grey; all filters share one scale, ±${brief(net.filters.scale)}`) : null),
     record.ascent ? ascent(number, m, record) : null,
@@ -309,20 +326,20 @@ function evolution(number, m, record) {  // the projection of its strongest imag
     h("div", { class: "trio" }, place, h("div", null, slider, h("p", null, words))));
 }
 function other(layer, m, withLabel = true) {  // a unit of the second network, whose atlas lies below this one
-  const { folder, layers } = net.compare, { number } = layers[layer];
+  const { folder, layers } = net.compare, { number, tile } = layers[layer];
   return h("a", { class: "unit", href: `${folder}/index.html${address([layer, m])}` },
-    h("img", { class: "mosaic", src: `${folder}/${sheetOf(number, m, net.ways[0])}`, alt: `${layer} ${m} of ${net.compare.name}`, loading: "lazy", decoding: "async", width: 120, height: 120 }),
+    mosaic(`${folder}/${sheetOf(number, m, net.ways[0])}`, `${layer} ${m} of ${net.compare.name}`, tile),
     withLabel ? h("span", { class: "label" }, h("b", null, m)) : null);
 }
 function matched(layer, [m, correlation]) {
   return h("section", null,
     h("h2", null, "In ", name(net.compare.name)),
-    h("p", { class: "quiet" }, `the unit of ${layer} whose activations over the set go most with its own: correlation ${say(correlation)}. `, h("a", { href: address(["~compare", layer]) }, "All pairs")),
+    h("p", { class: "quiet" }, "the unit of ", name(layer), ` whose activations over the set go most with its own: correlation ${say(correlation)}. `, h("a", { href: address(["~compare", layer]) }, "All pairs")),
     h("div", { class: "wires" }, other(layer, m)));
 }
 async function compare(layer) {
   const number = numberOf(layer), known = net.compare && net.compare.layers[layer];
-  if (number < 0 || !known) return lost(`No second network is compared in ${layer}.`);
+  if (number < 0 || !known) return lost("No second network is compared ", layer ? ["in ", name(layer)] : "here", ".");
   const units = await load(`layer-${number}`);
   const order = units.map((_, m) => m).filter((m) => units[m].match && units[m].images.length).sort((a, b) => units[b].match[1] - units[a].match[1] || a - b);
   keys = { up: () => address([layer]) };
@@ -341,8 +358,9 @@ function await_(promise) {  // a place for what comes later
   promise.then((element) => place.append(element));
   return place;
 }
-function imageRecord(index) {
-  return load(`images-${Math.floor(index / net.chunk)}`).then((chunk) => chunk[index]);
+async function imageRecord(index) {  // undefined where the atlas does not show it
+  const number = Math.floor(index / net.chunk);
+  return net.chunks.includes(number) ? (await load(`images-${number}`))[index] : undefined;
 }
 function chart(title, drawing, words) {
   return h("figure", { class: "chart" }, h("h2", null, title), drawing, h("figcaption", { class: "quiet" }, words));
@@ -351,18 +369,18 @@ function histogram(record) {
   const counts = record.slice(0, -2), [low, high] = record.slice(-2), top = Math.sqrt(Math.max(...counts, 1)), step = 240 / counts.length;
   return h("div", null,
     g("svg", { viewBox: "0 0 240 80", role: "img", "aria-label": `histogram from ${brief(low)} to ${brief(high)}` },
-      counts.map((count, n) => g("rect", { x: n * step, y: 80 - (78 * Math.sqrt(count)) / top, width: step - 1, height: (78 * Math.sqrt(count)) / top }, g("title", null, `${count} images`)))),
+      counts.map((count, n) => g("rect", { x: n * step, y: 80 - (78 * Math.sqrt(count)) / top, width: step - 1, height: (78 * Math.sqrt(count)) / top }, g("title", null, counted(count, "image"))))),
     h("div", { class: "axis" }, h("span", null, brief(low)), h("span", null, brief(high))));
 }
 function bars(classes) {
   const top = Math.max(...classes.map(([, count]) => count));
   return h("ul", { class: "bars" }, classes.map(([label, count]) => h("li", null,
-    h("span", { class: "bar", style: { width: `${(60 * count) / top}%` } }), h("span", null, `${count} `, name(classOf(label) ?? label)))));
+    h("span", { class: "bar", style: { width: `${(60 * count) / top}%` } }), h("span", { title: classOf(label) }, `${count} `, name(classOf(label) ?? label)))));
 }
 function places(counts, [rows, columns]) {
   const top = Math.max(...counts, 1), step = 84 / columns;
   return g("svg", { class: "places", viewBox: `0 0 84 ${step * rows}`, role: "img", "aria-label": `places of the maximum, ${rows} by ${columns} cells` },
-    counts.map((count, n) => g("rect", { x: (n % columns) * step, y: Math.floor(n / columns) * step, width: step, height: step, "fill-opacity": count / top }, g("title", null, `${count} images`))));
+    counts.map((count, n) => g("rect", { x: (n % columns) * step, y: Math.floor(n / columns) * step, width: step, height: step, "fill-opacity": count / top }, g("title", null, counted(count, "image")))));
 }
 function filter(m) {
   const { size: [height, width], columns } = net.filters, size = 84, rows = Math.ceil(net.layers[0].shape.at(-1) / columns);
@@ -384,8 +402,8 @@ async function wires(side, { layer, units: ends }) {
 }
 
 async function image(text) {
-  const index = Number(text), record = await imageRecord(index).catch(() => null);
-  if (!record) return lost(`Image ${text} is not among those that the atlas shows.`);
+  const index = numberIn(text), record = await imageRecord(index);
+  if (!record) return lost("Image ", name(text || ""), " is not among those that the atlas shows.");
   const rows = await Promise.all(net.layers.map(async (of, number) => {
     const units = await load(`layer-${number}`), best = record.units[number] || [];
     return best.length ? h("section", { class: "layer" }, h("h2", null, name(of.name)),
@@ -417,7 +435,7 @@ function hidden(index, of) {  // where a square takes away what the network says
     h("figcaption", { class: "quiet" }, `The redder, the more a square of ${of.square} pixels in the picture’s mean colour takes from the probability: from ${say(of.whole, 3)} to ${say(least, 3)} where it is reddest.`));
 }
 
-function lost(words) {
+function lost(...words) {
   return [h("h1", null, "Not there"), h("p", null, words), h("p", null, h("a", { href: "#/" }, "To the overview"))];
 }
 
@@ -434,13 +452,14 @@ async function route() {
     if (!steps.length) page = await overview();
     else if (first === "~image") page = await image(second);
     else if (first === "~compare") page = await compare(second);
-    else if (numberOf(first) < 0) page = lost(`There is no layer ${first} here.`);
+    else if (numberOf(first) < 0) page = lost("There is no layer ", name(first), " here.");
     else page = second === undefined ? await wall(first) : await unit(first, second);
   } catch (error) {
     page = lost(error.message);
   }
   if (own !== turn) return;  // the reader has gone on
-  if (last !== null) seen.set(last, height);
+  const moved = last !== null;
+  if (moved) seen.set(last, height);
   last = location.hash;
   main.replaceChildren(...page.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   document.title = steps.length ? `${steps.filter((step) => step[0] !== "~").join(" / ")} · ${net.title}` : net.title;
@@ -449,6 +468,7 @@ async function route() {
     else link.removeAttribute("aria-current");
   }
   if (first === undefined || second !== undefined) field.value = asked().q || "";
+  if (moved) main.focus({ preventScroll: true });  // who reads by keys or ears goes on there
   scrollTo(0, seen.get(location.hash) || 0);
   main.dataset.ready = location.hash;
 }
@@ -458,12 +478,21 @@ const seen = new Map();  // how far each page was scrolled
 
 const words = document.getElementById("words");
 function help() {
-  const list = [["← →", "the unit before, the next; on a wall, the tile beside"], ["↑", "from a unit to its layer"], ["w", "the next way down"], ["/", "search"], ["?", "this"], ["Esc", "close"]];
+  const list = [["← →", "the unit before, the next; on a wall, the tile beside; on a way down, the next"], ["↑", "from a unit to its layer"], ["w", "the next way down"], ["/", "search"], ["?", "this"], ["Esc", "close"]];
   words.replaceChildren(
     h("h2", { id: "words-title" }, "Keys"), h("dl", { class: "facts" }, list.map(([key, text]) => pair(h("kbd", null, key), text))),
     h("h2", null, "Words"), h("dl", { class: "facts" }, Object.entries(net.meanings).map(([key, text]) => pair(key, text))),
     h("form", { method: "dialog" }, h("button", null, "Close")));
   words.showModal();
+}
+function named(text) {  // [layer] or [layer, unit] that a search names; the layer's own name may hold slashes and spaces
+  const steps = net.layers.flatMap(({ name: layer }) => {
+    if (!text.toLowerCase().startsWith(layer.toLowerCase())) return [];
+    const rest = text.slice(layer.length);
+    if (rest === "") return [[layer]];
+    return /^[\s/]+\d+$/.test(rest) ? [[layer, rest.replace(/^[\s/]+/, "")]] : [];
+  });
+  return steps.sort((a, b) => b[0].length - a[0].length)[0];
 }
 function along(grid, step) {
   const tiles = [...grid.children], here = tiles.indexOf(document.activeElement);
@@ -481,10 +510,12 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "/") { event.preventDefault(); field.focus(); field.select(); }
   else if (event.key === "?") { event.preventDefault(); help(); }
   else if (event.key === "w" && keys.way) keys.way();
+  else if (step && at.matches("[role=radio]")) { event.preventDefault(); keys.turn(step === "left" || step === "up" ? -1 : 1); }
   else if (step && keys.grid) { if (along(keys.grid, step)) event.preventDefault(); }
   else if (step && keys[step] && !(step === "up" && scrollY > 0)) { event.preventDefault(); location.hash = keys[step](); }
 });
 document.getElementById("help").addEventListener("click", help);
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });  // "#main" is no page
 document.getElementById("theme").addEventListener("click", () => {
   const now = document.documentElement.dataset.theme, dark = now ? now === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   setTheme(dark ? "light" : "dark");
@@ -496,10 +527,8 @@ function setTheme(theme) {
 field.addEventListener("input", () => { if (keys.search) keys.search(); });
 document.getElementById("search").addEventListener("submit", (event) => {
   event.preventDefault();
-  const text = field.value.trim(), [layer, number] = text.split(/[\s/]+/);
-  const known = net.layers.find((of) => of.name.toLowerCase() === (layer || "").toLowerCase());
-  if (known && /^\d+$/.test(number || "")) location.hash = address([known.name, number]);
-  else if (known && !number) location.hash = address([known.name]);
+  const text = field.value.trim(), sought = named(text);
+  if (sought) location.hash = address(sought);
   else if (keys.search) keys.grid.querySelector("a")?.focus();
   else if (text) location.hash = address([(net.layers.find((of) => of.name === parse(location.hash).steps[0]) || net.layers.at(-1)).name], { q: text });
 });

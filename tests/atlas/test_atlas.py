@@ -114,6 +114,19 @@ def test_a_dead_unit_is_called_dead_and_not_drawn(made):
     assert "no image excites it" in made.unit("conv1", 1)._repr_html_()
 
 
+def test_a_logit_that_is_always_below_zero_is_not_dead(tmp_path):
+    net = nets.FunctionNet(lambda images: {"logits": -1 - images.mean((1, 2))}, image_size=20, name="below")
+    made = atlas.build(net, CENTRES[:3], tmp_path, ways=("gradient",), progress=False)
+    assert made.facts["layers"][0]["dead"] == 0 and made.layers["logits"][0]["strength"] < 0
+    assert len(made.facts["layers"][0]["strongest"]) == 3
+
+
+def test_what_has_no_colours_loses_none(tmp_path):
+    net = nets.FunctionNet(lambda images: {"maps": images[:, ::2, ::2]}, image_size=20, channels=1, name="grey")
+    made = atlas.build(net, CENTRES[:3, ..., :1], tmp_path, ways=("gradient",), grey=True, progress=False)
+    assert made.layers["maps"][0]["grey"] is None
+
+
 def test_grey_images_keep_the_share_of_the_activation_that_colours_do_not_make(made):
     units = read(made, "layer-0")
     luma = np.floor(CENTRES @ np.array([0.299, 0.587, 0.114]) + 0.5)
@@ -183,7 +196,8 @@ def test_units_of_a_second_network_are_matched(full):
         else:
             assert record["match"] == [ORDER.index(unit), pytest.approx(1, abs=1e-3)]
     compare = read(full, "net")["compare"]
-    assert compare["layers"]["conv1"] == {"number": 0, "mean": pytest.approx(1, abs=1e-3)}
+    tile = read(full, "net")["layers"][0]["tile"]
+    assert compare["layers"]["conv1"] == {"number": 0, "mean": pytest.approx(1, abs=1e-3), "tile": tile}
     assert (full.folder / compare["folder"] / "index.html").exists()
     own, match = (full.folder / "img/0/2-patch.webp", full.folder / "compare/img/0/0-patch.webp")
     assert own.read_bytes() == match.read_bytes()
@@ -341,6 +355,14 @@ def test_matched_units_go_together():
     unit, correlation = measures.matches(first, second)
     assert unit.tolist() == [1, 2, 0, -1]
     np.testing.assert_allclose(correlation[:3], 1, rtol=1e-5)
+
+
+def test_no_unit_is_matched_with_one_that_never_changes():
+    first = np.array([[0], [1], [2]], np.float32)
+    unit, correlation = measures.matches(first, np.array([[5, 2], [5, 1], [5, 0]], np.float32))
+    assert unit.tolist() == [1] and correlation == pytest.approx(-1)
+    unit, correlation = measures.matches(first, np.zeros((3, 2), np.float32))
+    assert unit.tolist() == [-1] and np.isnan(correlation).all()
 
 
 def test_the_numbers_lie_beside_the_site(made):

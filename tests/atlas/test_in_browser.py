@@ -94,6 +94,7 @@ def reader(browser, site):
 
 PAGES = ["", "#/conv1", "#/conv1/2?way=guided", "#/fc7/1", "#/conv1/1", "#/~compare/conv1", "#/nothing/here"]
 PAGES += ["#/~image/3", "#/~image/0"]  # the second under its occlusion map
+PAGES += ["#/conv1/1.5", "#/conv1/0x1", "#/~image/abc", "#/~image/99999", "#/~compare"]  # which are not there
 
 
 def test_every_page_opens_from_its_folder_and_asks_nobody_else(reader, site):
@@ -129,6 +130,24 @@ def test_a_wall_is_sorted_and_filtered_and_its_state_is_the_address(reader, site
     assert shown.units() == [4]
     shown.page.fill("#query", "no such class")
     assert shown.units() == [] and "0 of 6 units" in shown.text()
+
+
+def test_a_class_that_is_none_filters_nothing(reader, site):
+    for label in ("abc", "99", "-1"):
+        shown = reader(f"#/conv1?class={label}")
+        assert len(shown.units()) == 6 and shown.page.locator("#by-class").input_value() == ""
+    of_class = next(n for n in range(4) if n not in {unit["class"] for unit in site.layers["fc7"]})
+    shown = reader(f"#/fc7?class={of_class}")
+    assert shown.page.locator("#by-class").input_value() == str(of_class)
+
+
+def test_the_lines_of_a_mosaic_stand_between_its_tiles(reader):
+    shown = reader("#/conv1")
+    mosaic = shown.page.locator(".wall .mosaic").first
+    width, style = mosaic.evaluate("one => [one.clientWidth, getComputedStyle(one, '::after').backgroundSize]")
+    assert width == 120 and style == "calc(50% - 1px) 100%, 100% calc(50% - 1px)"  # four tiles, from one pixel before
+    box = mosaic.locator("img").bounding_box()
+    assert (box["width"], box["height"]) == (120, 120)
 
 
 def test_ways_switch_without_a_reload_and_stand_in_the_address(reader, site):
@@ -268,6 +287,49 @@ def test_keys_walk_through_the_units(reader, site):
     assert shown.page.locator("dialog[open]").count() == 0
 
 
+def test_the_reader_goes_on_by_keys_where_the_page_begins(reader):
+    shown, focused = reader("#/conv1/2"), "document.activeElement.id || document.activeElement.dataset.way"
+    shown.page.keyboard.press("Tab")
+    shown.page.keyboard.press("Enter")  # the link that skips the header
+    assert shown.page.evaluate(focused) == "main" and shown.hash() == "#/conv1/2"
+    for way in ("guided", "gradient", "deconvnet"):
+        shown.page.locator("[aria-checked=true]").press("ArrowRight")
+        assert (
+            shown.page.evaluate(focused) == way == shown.page.locator("[aria-checked=true]").get_attribute("data-way")
+        )
+    shown.page.locator("[aria-checked=true]").press("ArrowLeft")
+    assert shown.hash() == "#/conv1/2?way=gradient"
+    shown.page.locator("[rel=next]").press("Enter")
+    shown.ready()
+    assert shown.page.evaluate(focused) == "main" and shown.hash() == "#/conv1/3?way=gradient"
+
+
+def test_layers_whose_names_hold_slashes_are_found(browser, tmp_path):
+    def fn(images):
+        maps = jax.nn.relu(images[:, ::2, ::2] - 0.5)
+        return {"a/b": maps, "a/b 2?": maps, "#c%/<i>": -1 - maps.mean((1, 2))}
+
+    net = nets.FunctionNet(fn, image_size=20, name="slashes")
+    site = atlas.build(net, CENTRES[:1], tmp_path, ways=("gradient",), layers=net.layers, progress=False)
+    shown = Reader(browser, site)
+    assert "Every unit of 3 layers, and what excites it most among 1 picture of" in shown.text()
+    assert "3 units, receptive field unknown, none dead" in shown.text()  # none of them is ever above 0
+    for text, address in {
+        "A/B": "a%2Fb",
+        "a/b/2": "a%2Fb/2",
+        "a/b 2? 1": "a%2Fb%202%3F/1",
+        "#c%/<i>": "%23c%25%2F%3Ci%3E",
+    }.items():
+        shown.page.fill("#query", text)
+        shown.page.keyboard.press("Enter")
+        shown.ready()
+        assert shown.hash() == f"#/{address}" and shown.page.locator("h1").inner_text().lower().startswith(
+            text[:3].lower()
+        )
+    shown.context.close()
+    assert shown.said == []
+
+
 def test_names_of_strangers_are_text(reader, site):
     index = next(index for unit in site.layers["conv1"] for index in unit["images"] if index % 2)
     shown = reader(f"#/~image/{index}")
@@ -281,10 +343,11 @@ def test_names_of_strangers_are_text(reader, site):
     assert shown.page.title().startswith("fc7")
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_phone_needs_no_scrolling_sideways(page, reader):
-    shown = reader(page, viewport={"width": 360, "height": 740})
-    assert shown.page.evaluate("document.documentElement.scrollWidth") <= 360
+def test_a_phone_needs_no_scrolling_sideways(reader):
+    shown = reader("", viewport={"width": 320, "height": 640})
+    for page in PAGES:
+        shown.go(page or "#/")
+        assert shown.page.evaluate("document.documentElement.scrollWidth") <= 320, page
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -186,7 +186,8 @@ def draw_ascents(
     colours = robust_ascent.colours_of(source)
 
     def draw(number: int, *, layer: str, channels: np.ndarray, part: Measured) -> Drawn:
-        alive = channels[part.strength > 0]
+        excited = (part.images >= 0).any(axis=1)
+        alive = channels[excited]
         belongs = json.dumps([key, layer, channels.tolist(), alive.tolist(), options.ascent])
         notes = page.folder / "scan" / f"ascent-{number}-{channels[0]}.npz"
         sheets = [site.sheet_of(number, m, "ascent") for m in alive]
@@ -196,7 +197,7 @@ def draw_ascents(
         if len(alive):
             units, starts = Unit(alive, layer=layer), options.ascent
             climbed = robust_ascent.climb(net, units, key=jax.random.key(0), starts=starts, colours=colours)
-            reached[part.strength > 0] = climbed.reached.reshape(len(alive), starts)
+            reached[excited] = climbed.reached.reshape(len(alive), starts)
             for m, tiles in zip(alive, climbed.patches.reshape(-1, starts, *climbed.patches.shape[1:]), strict=True):
                 page.write(site.sheet_of(number, int(m), "ascent"), sprites.sheet(tiles, options.tile, options.quality))
         files.save_arrays(notes, {"reached": reached, "key": np.array(belongs)})
@@ -241,6 +242,8 @@ def _epochs_of(
 def _grey(net: Net, source: Source, *, layer: str, channels: np.ndarray, part: Measured) -> np.ndarray:
     """float32 [u]: the share of the units' activations in their strongest images that stays when these are grey."""
     drawn = part.images >= 0
+    if nets.num_channels(net) != 3:  # no colours to lose
+        return np.full(len(drawn), np.nan, np.float32)
     indices, which = np.unique(part.images[drawn], return_inverse=True)
     values = np.full(drawn.shape, np.nan)
     fn = as_partial(nets.features_of_pictures(net, [layer]))

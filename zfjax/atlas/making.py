@@ -261,7 +261,7 @@ def _matched(maxima: Maxima, beside: _Built) -> tuple[dict[str, list[dict[str, A
         ]
         known = np.isfinite(correlation)
         mean = records.number_of(correlation[known].mean()) if known.any() else None
-        facts[layer] = {"number": number, "mean": mean}
+        facts[layer] = {"number": number, "mean": mean, "tile": beside.atlas.facts["layers"][number]["tile"]}
     return matched, {"name": beside.atlas.facts["name"], "folder": site.COMPARED, "layers": facts}
 
 
@@ -378,7 +378,7 @@ def _write(
     if facts["filters"] is not None and (kernel := nets.own_filters(net)) is not None:
         pictures = pixels.filter_pictures(kernel)[0]
         page.write("img/filters.webp", sprites.webp(sprites.in_square(pictures), fine=True))
-    page.write("data/net.js", site.script("net", {**facts, "chunk": CHUNK}))
+    page.write("data/net.js", site.script("net", {**facts, "chunk": CHUNK, "chunks": sorted(chunks)}))
     for name in site.STATIC:
         page.write(name, site.static(name))
     page.write(site.PAGE, site.page("index.html.j2", title=facts["title"]).encode())

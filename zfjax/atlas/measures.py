@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -164,7 +163,7 @@ def matches(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarr
       first, second: [N, u] and [N, v], activations of the units of two networks in N images.
 
     Returns:
-      (int32 [u], Pearson correlation float32 [u]); -1 and NaN for a unit that never changes.
+      (int32 [u], Pearson correlation float32 [u]); -1 and NaN for a unit that never changes, and where none does.
     """
 
     def standard(values: np.ndarray) -> np.ndarray:
@@ -173,13 +172,8 @@ def matches(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarr
         unit_rows: np.ndarray = np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 0)
         return unit_rows
 
-    correlation = standard(first).T @ standard(second)
+    correlation = np.where(second.std(axis=0) > 0, standard(first).T @ standard(second), -np.inf)
     best = correlation.argmax(axis=1)
     value = correlation[np.arange(len(best)), best]
-    changes = first.std(axis=0) > 0
+    changes = (first.std(axis=0) > 0) & np.isfinite(value)
     return np.where(changes, best, -1).astype(np.int32), np.where(changes, value, np.nan).astype(np.float32)
-
-
-def summary(measured: Mapping[str, Measured]) -> dict[str, int]:
-    """{layer: how many of its units no image excites}."""
-    return {layer: int((of.strength <= 0).sum()) for layer, of in measured.items()}

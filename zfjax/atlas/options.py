@@ -27,7 +27,7 @@ class Options:
     batch_size: int = 64
     """Images at once while the set is looked through."""
     grey: bool = False
-    """Measure too what stays of each activation when its images lose their colours."""
+    """Measure too what stays of each activation when its images, of three channels, lose their colours."""
     ascent: int = 0
     """Starts of a robust gradient ascent of each unit, whose pictures stand beside its projections."""
     num_occluded: int = 0

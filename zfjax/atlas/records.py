@@ -127,7 +127,7 @@ def facts_of(
                 "field": None if field is None else field.size,
                 "sees_all": whole,
                 "cells": of_layer.where.shape[1:],
-                "dead": int((of_layer.strength <= 0).sum()),
+                "dead": int((of_layer.images < 0).all(axis=1).sum()),
                 "strongest": [int(m) for m in order[:STRIP] if records[layer][m]["images"]],
                 "tile": tile,
                 "sheet": max(180, 3 * tile[1]),
