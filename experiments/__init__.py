@@ -6,13 +6,16 @@ import sys
 
 
 def leave(number: int, _frame: object) -> None:
-    """What Ctrl-C does until a command takes over, as while it imports: nothing was begun, so nothing is cleaned up."""
+    """What Ctrl-C, or another signal, does until a command takes over, as while it imports: nothing was begun."""
     os.write(2, b"stopped; nothing was written\n")
     os._exit(128 + number)
 
 
-if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # python -m experiments.X
-    signal.signal(signal.SIGINT, leave)
+if sys.argv[:1] == ["-m"]:  # python -m experiments.X
+    for _name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):  # as `zfjax.leaving.STOPPING`, which is imported below
+        _number = getattr(signal, _name, None)  # Windows has the first two alone
+        if _number and signal.getsignal(_number) in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(_number, leave)
 
 from zfjax import extras, shell  # noqa: E402  after the handler above: importing is what may be stopped
 

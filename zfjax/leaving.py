@@ -16,7 +16,7 @@ STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "
 
 
 def leave(number: int, _frame: object) -> None:
-    """What Ctrl-C does until the command begins its work."""
+    """What Ctrl-C, or another signal, does until the command begins its work."""
     os.write(2, b"stopped; nothing was written\n")
     os._exit(128 + number)
 
@@ -28,8 +28,17 @@ def is_command() -> bool:
     return name == "zfjax" or by_module
 
 
-if is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, leave)
+def take_over(handler: object) -> None:
+    """Signals that `handler` met, as while the command imported, do again what they usually do: the work begins."""
+    for number in STOPPING:
+        if signal.getsignal(number) is handler:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+if is_command():
+    for _number in STOPPING:
+        if signal.getsignal(_number) in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(_number, leave)
 
 
 class Interrupted(KeyboardInterrupt):

@@ -107,8 +107,7 @@ def in_one_line(when_stopped: str = "nothing was written") -> Iterator[None]:
     Args:
       when_stopped: what they left behind, as "the same command goes on where it was".
     """
-    if signal.getsignal(signal.SIGINT) is leaving.leave:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    leaving.take_over(leaving.leave)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for ends no work
     try:

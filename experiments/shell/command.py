@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -16,6 +15,7 @@ from experiments.shell import hosts
 from experiments.shell.stopping import Stopped as Stopped
 from experiments.shell.stopping import StopRequest as StopRequest
 from zfjax import shell
+from zfjax.leaving import take_over
 from zfjax.shell import CACHE_VARIABLE
 from zfjax.shell import is_idle as is_idle
 from zfjax.shell import use_compilation_cache as use_compilation_cache
@@ -61,8 +61,7 @@ def in_one_line(when_stopped: str = "nothing was written") -> Iterator[None]:
     Args:
       when_stopped: what they left behind, as "the same command goes on where it was".
     """
-    if signal.getsignal(signal.SIGINT) is leave:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    take_over(leave)
     with shell.in_one_line(when_stopped):
         yield
 

@@ -81,6 +81,32 @@ def test_a_preparation_that_is_stopped_leaves_nothing_half_done(tmp_path, monkey
     assert not (tmp_path / "data").exists()
 
 
+TOLD_TO_ALL = """
+import os, signal, sys
+from pathlib import Path
+from zfjax.data import archives, preparation
+from zfjax.leaving import STOPPING
+os.setpgrp()
+paths = Path(sys.argv[1]).rglob("*.JPEG")
+photos = [archives.Photo(str(path), 0, path.stat().st_size, "c", path.name) for path in paths]
+for number in STOPPING:
+    signal.signal(number, lambda *_: None)  # here alone
+chunks = preparation.convert(iter(40 * photos), 8, workers=2)
+sizes = [len(next(chunks).stored)]
+for number in STOPPING:
+    os.killpg(0, number)  # as a terminal that closes
+sizes += [len(chunk.stored) for chunk in chunks]
+print(sum(sizes) == 40 * len(photos) > 0)
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_for_all_processes_of_a_preparation_ends_no_worker_and_confuses_no_tracker(tmp_path):
+    command = [sys.executable, "-c", TOLD_TO_ALL, str(write_folders(tmp_path))]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "True\n", "")
+
+
 def test_a_data_dir_whose_name_is_not_utf8_is_told_so(tmp_path):
     strange = tmp_path / os.fsdecode(b"no \xff letters")
     with pytest.raises(UserError, match=r"data_dir='.*no \\xff letters': its name is not UTF-8"):

@@ -238,21 +238,31 @@ def test_a_host_that_nobody_joins_says_whom_it_waits_for_and_ends_in_one_line():
     assert "Traceback" not in ended.stderr and "***" not in ended.stderr
 
 
-# Sends itself the signal of Ctrl-C where the module is about to be imported
+# Sends itself a signal where the module is about to be imported
 INTERRUPTING = """
 import os, signal, sys
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
             sys.meta_path.remove(self)
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.{signal})
 sys.meta_path.insert(0, Finder())
 """
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("usual_signals")
-@pytest.mark.parametrize("module", ["zfjax.leaving", "jax", "tyro", "jax._src.interpreters.partial_eval"])
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("SIGINT", "zfjax.leaving"),
+        ("SIGINT", "jax"),
+        ("SIGINT", "tyro"),
+        ("SIGHUP", "jax._src.interpreters.partial_eval"),
+        ("SIGTERM", "jax"),
+        ("SIGUSR1", "numpy"),
+    ],
+)
 @pytest.mark.parametrize(
     "program",
     [
@@ -263,14 +273,15 @@ sys.meta_path.insert(0, Finder())
         ("zfjax", "layers", "nowhere"),
     ],
 )
-def test_ctrl_c_while_a_command_imports_is_one_line(program, module, tmp_path):
+def test_a_signal_while_a_command_imports_is_one_line(program, name, module, tmp_path):
     if program[0] == "zfjax":
         module = {"zfjax.leaving": "zfjax.anymodel", "tyro": "zfjax.nets"}.get(module, module)
-    (tmp_path / "sitecustomize.py").write_text(INTERRUPTING.format(module=module))
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTING.format(module=module, signal=name))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])}
     run = [sys.executable, "-m", *program]
     ended = subprocess.run(run, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "stopped; nothing was written\n")
+    status = 128 + getattr(signal, name)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (status, "", "stopped; nothing was written\n")
 
 
 @pytest.mark.parametrize(

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
 import os
 import re
 import signal
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
 
 from zfjax.data import Source
-from zfjax.data.processes import end_with_parent
+from zfjax.data.processes import held_back, start_worker
 from zfjax.errors import FailedError, UserError
 from zfjax.extras import extra
-from zfjax.leaving import STOPPING
 
 if TYPE_CHECKING:
     import grain
@@ -206,10 +203,10 @@ def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which only absl's own main would parse
         options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=_AHEAD)
-        dataset = dataset.mp_prefetch(options, _start_worker)
+        dataset = dataset.mp_prefetch(options, start_worker)
     iterator = iter(dataset)
     try:
-        with _held_back():  # the workers start now
+        with held_back():  # the workers start now
             batch = next(iterator, None)
         if batch is not None:
             yield batch
@@ -237,29 +234,3 @@ def _in_words(error: Exception, num_workers: int) -> Exception:
 
 
 _SMALL_SHM = "make it larger (docker run --shm-size 2g), or decode on threads with --num-workers 0"
-
-
-_FOR_THE_FIRST = STOPPING  # Ctrl-C, a closed terminal and Slurm reach every process; the first one decides
-
-
-@contextlib.contextmanager
-def _held_back() -> Iterator[None]:
-    """Processes and threads that start within do not die of the signals that are for the first one.
-
-    They begin with what this thread holds back. The first process takes the signals on any of its other threads.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_FIRST)
-    try:
-        resource_tracker.ensure_running()  # starting, it lets SIGINT and SIGTERM through again
-        signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_FIRST)
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker(worker: int, num_workers: int) -> None:
-    """Grain's own workers outlive a training that was killed, and die of the signals that ask it to save first."""
-    del worker, num_workers
-    end_with_parent()
-    for number in _FOR_THE_FIRST:
-        signal.signal(number, signal.SIG_IGN)

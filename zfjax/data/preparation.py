@@ -1,12 +1,9 @@
 """Photos turned into stored pictures on all cores, in order, with little in memory at any time."""
 
 import collections
-import contextlib
 import hashlib
 import itertools
 import multiprocessing
-import signal
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import NamedTuple
@@ -16,7 +13,7 @@ import numpy as np
 from zfjax.architecture import Size
 from zfjax.data import pictures
 from zfjax.data.archives import AnyPhoto
-from zfjax.data.processes import end_with_parent
+from zfjax.data.processes import deaf, held_back, start_worker
 
 _CHUNK = 32  # photos per task: 1 MB of JPEG, large beside what a task costs, small beside memory
 _CHUNKS_PER_WORKER = 2  # in flight at once: one at work, one waiting
@@ -45,18 +42,19 @@ def convert(photos: Iterable[AnyPhoto], size: Size, *, workers: int) -> Iterator
         return
     # spawn, not fork: the caller may hold threads (JAX, TFDS), and a forked child may inherit their locks locked
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    with held_back():  # Python's tracker may start now
+        executor = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
     try:
         waiting: collections.deque[Future[Chunk]] = collections.deque()
         for chunk in chunks:
-            with _deaf():  # a worker that is started here is deaf from its first moment on
+            with held_back():  # a worker may start now
                 waiting.append(executor.submit(_convert_chunk, chunk, size))
             if len(waiting) >= workers * _CHUNKS_PER_WORKER:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        with _deaf():  # a second Ctrl-C here would leave workers that nobody ends
+        with deaf():  # a second Ctrl-C here would leave workers that nobody ends
             executor.shutdown(wait=True, cancel_futures=True)
 
 
@@ -64,26 +62,6 @@ def _batched(photos: Iterable[AnyPhoto], count: int) -> Iterator[tuple[AnyPhoto,
     photos = iter(photos)
     while chunk := tuple(itertools.islice(photos, count)):
         yield chunk
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Ctrl-C does nothing meanwhile, here and in processes that are started; only the main thread can say so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        # None: the interpreter is ending, and has taken its handlers away, or one was not installed from Python
-        signal.signal(signal.SIGINT, signal.SIG_DFL if previous is None else previous)
-
-
-def _start_worker() -> None:
-    """A worker leaves Ctrl-C to its parent, and ends with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
 
 
 def _convert_chunk(photos: tuple[AnyPhoto, ...], size: Size) -> Chunk:
