@@ -39,8 +39,8 @@ def main(words: list[str] | None = None) -> None:
         sys.path.insert(0, os.getcwd())  # a module that is named is looked for here first, as by `python -m`
     shell.use_quick_kernels()
     shell.keep_freed_memory()
-    shell.use_compilation_cache()
     with shell.in_one_line(chosen.when_stopped):
+        shell.use_compilation_cache()
         if not shell.is_idle(alone=chosen.alone):
             chosen.run(chosen)
 

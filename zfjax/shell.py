@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 
 from zfjax import leaving, parallel
-from zfjax.errors import FailedError, UserError, of_the_system
+from zfjax.errors import FailedError, UserError, naming, of_the_system
 
 CACHE_VARIABLE = "ZFJAX_COMPILATION_CACHE"
 ALONE = "run here, whatever a cluster announces"  # of a flag
@@ -27,13 +27,26 @@ def use_compilation_cache(folder: str | None = None) -> None:
 
     Args:
       folder: where; "off" for nowhere; None for what the variable ZFJAX_COMPILATION_CACHE says, or else a folder of the
-        user's cache.
+        user's cache: where that cannot be made, a line says so, and nothing is kept.
+
+    Raises:
+      UserError: a folder that was named and cannot be made.
     """
-    folder = os.environ.get(CACHE_VARIABLE) if folder is None else folder
-    if folder == "off":
+    named = os.environ.get(CACHE_VARIABLE) if folder is None else folder
+    if named == "off":
         return
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    jax.config.update("jax_compilation_cache_dir", str(home / "zfjax" / "xla" if folder is None else Path(folder)))
+    place = str(home / "zfjax" / "xla") if named is None else named
+    try:
+        if "://" not in place:  # as gs://bucket, which JAX opens itself
+            os.makedirs(place, exist_ok=True)
+    except OSError as error:
+        if named is None:
+            print(f"compiled programs are not kept, as {place} cannot be made: {error.strerror}", file=sys.stderr)
+            return
+        with naming("compilation_cache", named, "name another folder, or off"):
+            raise
+    jax.config.update("jax_compilation_cache_dir", place)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a figure has many small ones
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
@@ -123,8 +136,9 @@ def in_one_line(when_stopped: str = "nothing was written") -> Iterator[None]:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         first = str(error).strip().split("\n")[0]
+        said = f" ({first})" if first else ""  # Python itself says nothing
         raise SystemExit(
-            f"error: memory ran out ({first}); fewer images at once (--batch-size), or smaller ones, take less"
+            f"error: memory ran out{said}; fewer images at once (--batch-size), or smaller ones, take less"
         ) from error
     except OSError as error:
         if (words := of_the_system(error)) is None:  # a name of ours, or no word of the system's

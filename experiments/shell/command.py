@@ -88,8 +88,8 @@ def main(
     first = first_flags(joins=joins)
     chosen, rest = split_flags(first)
     config: Any = tyro.cli(config_type, description=described(doc, first), args=rest)
-    use_compilation_cache(chosen.compilation_cache)
     with in_one_line(when_stopped):
+        use_compilation_cache(chosen.compilation_cache)
         if joins:
             hosts.join(chosen)
         elif is_idle(alone=chosen.alone):

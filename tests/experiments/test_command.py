@@ -157,6 +157,25 @@ def test_off_leaves_jax_as_it_is():
     assert jax.config.jax_compilation_cache_dir == before
 
 
+def test_where_the_users_cache_cannot_be_made_nothing_is_kept_and_a_line_says_so(tmp_path, monkeypatch, capsys):
+    before = jax.config.jax_compilation_cache_dir
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ZFJAX_COMPILATION_CACHE", raising=False)
+    command.use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == before
+    folder = tmp_path / "home" / "zfjax" / "xla"
+    words = f"compiled programs are not kept, as {folder} cannot be made: Not a directory\n"
+    assert capsys.readouterr() == ("", words)
+
+
+def test_a_folder_that_is_named_for_the_cache_and_is_none_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    words = "compilation_cache=.*file': what lies there is no folder; name another folder, or off"
+    with pytest.raises(UserError, match=words):
+        command.use_compilation_cache(str(tmp_path / "file"))
+
+
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "a", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
 
 

@@ -101,7 +101,7 @@ def open_images(data: str | None, net: Viewer, *, skip_bad: bool = False) -> Ima
     check_name("data", name)
     path, (folder_named, size) = Path(name), (name, None) if is_demo(name) else _folder_and_size(name)
     if data is not None and not is_demo(name) and not Path(folder_named).exists():
-        raise NotThereError(f"data={name!r}: no such folder")
+        raise NotThereError(f"data={name!r}: no such folder; name one of pictures, a prepared set, or demo")
     check_channels(net)
     if not is_demo(name) and size is None and (path.is_file() or (path.is_dir() and not _is_prepared(path))):
         from zfjax.data import folder
