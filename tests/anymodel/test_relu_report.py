@@ -141,7 +141,8 @@ def _dense_blocks(num):
 
 
 @pytest.mark.parametrize(
-    ("model", "num", "bend"), [(_residual_norms, 15, 1.05), pytest.param(_dense_blocks, 30, 1.1, marks=pytest.mark.slow)]
+    ("model", "num", "bend"),
+    [(_residual_norms, 15, 1.05), pytest.param(_dense_blocks, 30, 1.1, marks=pytest.mark.slow)],
 )
 def test_the_work_of_a_report_grows_with_the_program_alone(model, num, bend):
     few, more, many = (_calls(explain_rules, model(times * num), X) for times in (1, 2, 3))

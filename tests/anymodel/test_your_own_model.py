@@ -5,6 +5,7 @@ The examples are those of the guide to any model.
 
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -63,7 +64,7 @@ def test_the_example_projects_its_unit_to_what_the_unit_sees(framework):
     pytest.importorskip(framework, reason=f"{framework} is not installed")
     names: dict = {"images": IMAGES, "zfjax": zfjax}
     exec("import jax, jax.numpy as jnp\n" + IMPORTS[framework] + "\n" + EXAMPLES[framework], names)
-    features, pixels = np.asarray(names["fn"](IMAGES)), np.asarray(names["pixels"])
+    features, pixels = np.asarray(jax.jit(names["fn"])(IMAGES)), np.asarray(names["pixels"])
     assert features.shape == (2, 16, 16, 8) and pixels.shape == IMAGES.shape
     for maps, image in zip(features, pixels, strict=True):
         row, column = np.unravel_index(maps[..., 5].argmax(), maps.shape[:2])

@@ -99,15 +99,15 @@ def test_dropping_the_iterator_ends_its_workers(source):
 
 
 @offspring.needs_proc
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
-def test_a_signal_for_the_training_kills_no_worker_even_while_it_starts(source, number):
+def test_signals_for_the_training_kill_no_worker_even_while_it_starts(source):
     before, ready, told = set(offspring.children(os.getpid())), threading.Event(), set()
 
     def tell():
         while not ready.is_set():
             for child in set(offspring.children(os.getpid())) - before:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, number)
+                for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(child, number)
                 told.add(child)
             time.sleep(0.002)
 
