@@ -18,7 +18,7 @@ EXAMPLES = {
 model = nn.Sequential([nn.Conv(16, (3, 3)), nn.relu, nn.LayerNorm(), nn.Conv(8, (3, 3)), nn.relu])
 params = model.init(jax.random.key(0), images)
 fn = lambda images: model.apply(params, images)  # any images -> features [B, H, W, C] or [B, C]
-print(zfjax.explain_rules(fn, images))  # every non-linear operation, its line, and the rule that it gets
+print(zfjax.explain_rules(fn, images))  # every non-linear operation, its source line and its backward rule
 pixels = jax.jit(lambda images: zfjax.project_fn(fn, images, unit=5))(images)
 """,
     "flax.nnx": """\
@@ -33,7 +33,7 @@ pixels = jax.jit(lambda images: zfjax.project_fn(fn, images, unit=5))(images)
 """,
     "equinox": """\
 conv1, conv2 = (eqx.nn.Conv2d(n, m, 3, padding=1, key=jax.random.key(n)) for n, m in [(3, 16), (16, 8)])
-norm = zfjax.skipped_on_the_way_down(eqx.nn.GroupNorm(4, 16))  # this norm is the identity on the way down
+norm = zfjax.skipped_on_the_way_down(eqx.nn.GroupNorm(4, 16))  # the identity on the way down
 def model(image):  # [C, H, W]
     return jax.nn.relu(conv2(norm(jax.nn.relu(conv1(image)))))
 fn = lambda images: jnp.moveaxis(jax.vmap(model)(jnp.moveaxis(images, 3, 1)), 1, 3)
