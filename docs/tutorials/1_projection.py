@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 1. From a photo to a projection
 #
-# A small network of the paper's kind is trained on the demo set, which is rendered here: no download. Then one
-# picture goes up, one activation is kept, and the deconvnet carries it down to the pixels. [The
+# This tutorial trains a small network of the paper's kind on the demo set, which is rendered locally. Then it computes
+# the activations of a few pictures, keeps one activation, and projects it to the pixels with the deconvnet. [The
 # notebook](1_projection.ipynb).
 
 # %%
@@ -22,8 +22,8 @@ PICTURES = Path("tutorial_pictures")
 PICTURES.mkdir(exist_ok=True)
 
 # %% [markdown]
-# The demo set's scenes know their class and where their creature is. The table says what the network is; its
-# paddings, sizes and receptive fields follow from it.
+# Each scene of the demo set comes with its class and the mask of its creature. A table defines the network; sizes and
+# receptive fields are derived from it.
 
 # %%
 scenes = demo.demo_set(56, NUM_IMAGES, 64)
@@ -42,11 +42,10 @@ for name, size in table.sizes().items():
     print(name, size.output, zfjax.receptive_field(table, name))
 
 # %% [markdown]
-# Training is a generator of events. `folder=` keeps the checkpoints, so that `zfjax.load_net` opens the run
-# afterwards, here and in the other tutorials.
+# Training is a generator of events. `folder=` stores checkpoints, so that `zfjax.load_net` can open the run.
 
 # %%
-shutil.rmtree("tutorial_run", ignore_errors=True)  # of an earlier time
+shutil.rmtree("tutorial_run", ignore_errors=True)  # from an earlier call
 run = loop.Run(
     architecture=table,
     recipe=Recipe(batch_size=32, num_epochs=NUM_EPOCHS, initialization="he", annealing="cosine", crops="random"),
@@ -61,7 +60,7 @@ for event in loop.train(run):
         print(f"epoch {event.epoch}: {event}"[:120])
 
 # %% [markdown]
-# Up: the forward pass returns the logits and, of every layer, features and switches.
+# The forward pass returns the logits and, for every layer, features and switches.
 
 # %%
 net = zfjax.load_net("tutorial_run")
@@ -72,8 +71,8 @@ print([net.class_names[label] for label in logits.argmax(axis=1)])
 print({name: layer.features.shape for name, layer in trace.items()})
 
 # %% [markdown]
-# One activation: the strongest place of the map of conv3 that these pictures excite most. All others of the layer are
-# zero.
+# Take the map of conv3 with the largest sum of maxima over these pictures. In each picture keep its strongest
+# activation, and set all other activations of the layer to zero.
 
 # %%
 channel = int(np.asarray(trace["conv3"].features).max(axis=(1, 2)).sum(axis=0).argmax())
@@ -81,8 +80,8 @@ top = zfjax.isolate(trace["conv3"].features, channel=channel)
 assert int((top != 0).sum()) <= len(images)
 
 # %% [markdown]
-# Down: unpool by the switches, rectify, filter with the transposed filters; layer by layer to signed pixels. Zero is
-# mid-grey.
+# The deconvnet unpools with the switches, rectifies, and applies the transposed filters, layer by layer down to signed
+# pixels. Zero is mid-grey.
 
 # %%
 pixels = zfjax.project(net.params, trace, top, layer="conv3", architecture=net.architecture)
@@ -93,18 +92,18 @@ shown = np.concatenate([pictures[:, 4:52, 4:52], seen])
 Image.fromarray(zfjax.pixels.mosaic(shown, columns=6)).resize((600, 200), 0).save(PICTURES / "1_projection.png")
 
 # %% [markdown]
-# ![Six scenes, and what one map of conv3 takes from each](1_projection.png)
+# ![Six scenes, and the projection of one map of conv3 for each](1_projection.png)
 #
-# Nothing outside the receptive field can appear: the projection is zero beyond it.
+# The projection is zero outside the receptive field.
 
 # %%
 field = zfjax.receptive_field(net.architecture, "conv3")
 rows = np.flatnonzero(np.abs(np.asarray(pixels[0])).sum(axis=(1, 2)))
 assert len(rows) <= field.size, (len(rows), field)
-print(f"{len(rows)} of {len(pixels[0])} rows are touched; the unit sees {field.size}")
+print(f"{len(rows)} of {len(pixels[0])} rows are not zero; the receptive field has {field.size}")
 
 # %% [markdown]
-# Several units of one image, each at the cost of what it sees: `project_windows`.
+# `project_windows` projects several units of one image, each inside its receptive field only.
 
 # %%
 units = zfjax.Unit(np.arange(8), layer="conv3")

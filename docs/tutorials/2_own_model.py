@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 2. Your own Flax, NNX, Equinox or Keras model
 #
-# No table, no retraining, no change of the model: the deconvnet is another rule at every ReLU of its program. [The
-# notebook](2_own_model.ipynb).
+# The model stays unchanged and is not retrained: the deconvnet only replaces the backward rule at each ReLU of its
+# program. [The notebook](2_own_model.ipynb).
 
 # %%
 import importlib.util
@@ -55,8 +55,8 @@ print(report)
 assert [line.rule for line in report].count("rectifier") == 4
 
 # %% [markdown]
-# What can be looked at: every intermediate by the path of its module. Then one map of the second block, at its
-# strongest place.
+# `zfjax.layers` lists every intermediate by the path of its module. Here one map of the second block is projected from
+# its strongest activation.
 
 # %%
 layers = zfjax.layers(fn, images)
@@ -105,7 +105,7 @@ if importlib.util.find_spec("equinox"):
 # %% [markdown]
 # ## Keras, on its JAX backend
 #
-# A model is a function as it is.
+# A Keras model is already a function.
 
 # %%
 if importlib.util.find_spec("keras"):
@@ -123,8 +123,8 @@ if importlib.util.find_spec("keras"):
     assert zfjax.project_fn(of_keras, images, unit=5, layer="small/last").shape == images.shape
 
 # %% [markdown]
-# Its softmax at the end is refused, as that of any model, for nothing says what its way down is: look at a layer below
-# it, by its path.
+# A softmax at the end of a model is refused, because the paper defines no way down for it. Choose a layer below it, by
+# its path.
 
 # %%
 softmax = lambda images: jax.nn.softmax(fn(images))
@@ -138,8 +138,8 @@ else:
 # %% [markdown]
 # ## All the figures
 #
-# As a `FunctionNet` the model is a network like any other: analyses, figures (`--net my_nets:NET`), atlas (`zfjax
-# atlas my_nets:NET --data PHOTOS`).
+# A `FunctionNet` makes the model a network like any other, with analyses, figures (`--net my_nets:NET`) and the atlas
+# (`zfjax atlas my_nets:NET --data PHOTOS`).
 
 # %%
 NET = zfjax.FunctionNet(fn, image_size=SIZE, layers=(block, "logits"), class_names=tuple("abcdefghij"), name="mine")

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 3. Is this picture about the unit?
 #
-# A projection can look like a dog because the unit looks for dogs, or because there is a dog in the image and the
-# switches remember where its edges were. Nie et al. (2018) show that much is the second; Adebayo et al. (2018) say
-# how to measure it: change what should matter, and see whether the picture changes. [The notebook](3_sanity.ipynb).
+# A projection can look like a dog because the unit responds to dogs, or because the image shows a dog and the switches
+# record where its edges were. Nie et al. (2018) show that the second accounts for much of it. Adebayo et al. (2018)
+# measure it: change what should matter, and see whether the projection changes. [The notebook](3_sanity.ipynb).
 
 # %%
 from functools import partial
@@ -25,13 +25,13 @@ images = np.asarray(scenes, np.float32) - np.asarray(scenes, np.float32).mean(ax
 params = weights.init(jax.random.key(0), images)["params"]
 
 # %% [markdown]
-# This network has random weights. That is the point: it knows nothing, so whatever its pictures show of the images
-# comes from the images. Does it matter *which* unit is carried down? Two units of one place of conv3, by two ways:
+# This network has random weights on purpose: it has learnt nothing, so everything its projections show comes from the
+# images. Does it matter *which* unit is projected? Compare two units at one place of conv3, by three ways:
 
 
 # %%
 def picture(way, features_top, trace):
-    """One way down of some activations of conv3, as an array."""
+    """Some activations of conv3 carried to pixels, as an array."""
     return np.asarray(way(params, trace, features_top, layer="conv3", architecture=table))
 
 
@@ -42,18 +42,18 @@ alike = {}
 for way in (zfjax.project, zfjax.guided_backprop, zfjax.gradient):
     name = way.__name__
     alike[name] = float(np.nanmean(sanity.cosine(picture(way, strong, trace), picture(way, weak, trace))))
-    print(f"{name}: pictures of the strongest and the weakest unit of a place have a cosine of {alike[name]:.2f}")
+    print(f"{name}: cosine {alike[name]:.2f} between the strongest and the weakest unit of a place")
 
 # %% [markdown]
-# The gradient tells the two units apart; the deconvnet, which sees only the switches and rectifies on its way, less
-# so. So a gallery of deconvnet pictures is no proof that units differ: the difference between pictures of *one* image
-# is what the units decide.
+# The gradient distinguishes the two units; the deconvnet, which uses only the switches and rectifies its signal,
+# distinguishes them less. A gallery of projections therefore does not prove that units differ. What a unit contributes
+# is the difference between projections of *one* image.
 
 # %%
 assert alike["project"] > alike["gradient"]
 
 # %% [markdown]
-# How much do the switches carry? Give each image those of another one, or none that mean anything:
+# How much comes from the switches? Use those of another image, or the middle of each window:
 
 # %%
 own = picture(zfjax.project, strong, trace)
@@ -63,18 +63,18 @@ print(f"switches of another image: {np.nanmean(sanity.cosine(own, foreign)):.2f}
 print(f"switches in the middle of their windows: {np.nanmean(sanity.cosine(own, centred)):.2f}")
 
 # %% [markdown]
-# And the weights, from the top down (the cascade of Adebayo et al.): a picture that survives new weights was not made
-# by the old ones.
+# And from the weights? Redraw them from the top layer down (the cascade of Adebayo et al.): a projection that survives
+# new weights does not depend on the old ones.
 
 # %%
 for layer, redrawn in sanity.cascade(params, jax.random.key(1), architecture=table):
-    if layer in ("conv3", "conv2", "conv1"):  # what stands above conv3 plays no part in its pictures
+    if layer in ("conv3", "conv2", "conv1"):  # layers above conv3 do not affect its projections
         _, other = up(redrawn, images)
         top = zfjax.isolate(other["conv3"].features, channel=3)
         before = zfjax.project(params, trace, zfjax.Unit(3, layer="conv3"), architecture=table)
         after = zfjax.project(redrawn, other, top, layer="conv3", architecture=table)
-        print(f"{layer} and above anew: {np.nanmean(sanity.cosine(np.asarray(before), np.asarray(after))):.2f}")
+        print(f"{layer} and above redrawn: {np.nanmean(sanity.cosine(np.asarray(before), np.asarray(after))):.2f}")
 
 # %% [markdown]
-# All of it at once, of any network, with edges as the picture that knows no network: `sanity.check_all`, or for a run
-# `python -m experiments.sanity_checks --net runs/zfnet`.
+# `sanity.check_all` runs all of these for any network, with an edge image, which depends on no network, as a control.
+# The command for a run is `python -m experiments.sanity_checks --net runs/zfnet`.

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 4. Reproduce a figure on your own photos
 #
-# Figure 2: for some maps of a layer, the images of *your* folder that excite each most, what each map takes from
-# them, and the patch that it sees. A command does it, `python -m experiments.deconv_figures --data PHOTOS`; this is
-# what it is made of, for any network. [The notebook](4_own_photos.ipynb).
+# Figure 2 shows, for some maps of a layer, the images of *your* folder with the strongest activation, the projection of
+# that activation, and the patch in its receptive field. The command is `python -m experiments.deconv_figures --data
+# PHOTOS`; this tutorial shows its parts, for any network. [The notebook](4_own_photos.ipynb).
 
 # %%
 from pathlib import Path
@@ -23,7 +23,7 @@ PHOTOS, PICTURES = Path("PHOTOS"), Path("tutorial_pictures")
 PICTURES.mkdir(exist_ok=True)
 
 # %% [markdown]
-# No folder yet? Then scenes of the demo set stand in for your photos. Pictures of any size and format will do.
+# Without a folder, scenes of the demo set take the place of your photos. Pictures may have any size and common format.
 
 # %%
 if not PHOTOS.exists():
@@ -32,8 +32,8 @@ if not PHOTOS.exists():
         Image.fromarray(np.asarray(image)).save(PHOTOS / f"{number:03}.png")
 
 # %% [markdown]
-# Any network: `zfjax.load_net("runs/...")`, `"torchvision:resnet18:FILE"`, or a function. Here a first layer of
-# oriented edges and colours with a layer of random combinations above it, so that nothing has to be downloaded.
+# The network can be `zfjax.load_net("runs/...")`, `zfjax.load_net("torchvision:resnet18:FILE")`, or a function. Here it
+# is a first layer of oriented edge filters and a second layer with random weights, so nothing has to be downloaded.
 
 # %%
 angles = np.arange(8) * np.pi / 4
@@ -60,7 +60,7 @@ fields = {"edges": zfjax.architecture.ReceptiveField(7, 2, -2), "corners": zfjax
 net = zfjax.FunctionNet(fn, image_size=64, name="edges", receptive_fields=fields)
 
 # %% [markdown]
-# One streaming pass over the folder keeps the strongest images of every map; memory does not grow with the folder.
+# One streaming pass over the folder finds the strongest images of every map; memory does not grow with the folder.
 
 # %%
 photos = open_images(str(PHOTOS), net).validation
@@ -83,7 +83,7 @@ maps = strongest.choose_maps(top, 3, seed=0)
 print("maps", maps, "strongest images", np.asarray(top.images)[maps].tolist())
 
 # %% [markdown]
-# Each of these activations goes down alone, and is cut to what its unit sees, beside the patch of the photo.
+# Each of these activations is projected alone, and cut to its receptive field like the patch of the photo.
 
 # %%
 found = strongest.project_and_cut(net, photos, top, maps=maps, layer=layer)
@@ -97,4 +97,4 @@ sheet.resize((sheet.width * 4, sheet.height * 4), 0).save(PICTURES / "4_own_phot
 # %% [markdown]
 # ![Three maps: four projections, and the patches beside them](4_own_photos.png)
 #
-# Each row is a map. `zfjax.atlas.build(net, open_images("PHOTOS", net), "atlas")` makes such a page of every unit.
+# Each row is a map. `zfjax.atlas.build(net, open_images("PHOTOS", net), "atlas")` makes such a page for every unit.

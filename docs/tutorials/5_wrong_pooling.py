@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 5. A wrong pooling rule, and how golden files catch it
 #
-# The paper's pools overlap: 3x3 windows, stride 2. A value can be the maximum of two windows at once. Going down,
-# both send their value to the same place; the paper does not say what happens then. Read as linear algebra it is
-# plain, they add. Public implementations let the last one win, and their pictures look fine. [The
+# The paper's pools overlap: windows of 3x3 with stride 2. One value can be the maximum of several windows. When
+# unpooling, these windows send their values to the same place, and the paper does not say what happens then. As the
+# transpose of pooling, they add. In some public implementations the last value wins, and their pictures look fine. [The
 # notebook](5_wrong_pooling.ipynb).
 
 # %%
@@ -31,20 +31,19 @@ params = net.init(jax.random.key(1), images)["params"]
 
 
 def picture():
-    """All of conv2 carried down, by whatever unpooling stands there now."""
+    """The projection of all of conv2, with the unpooling that the library has at the moment."""
     _, trace = zfjax.forward(params, images, architecture=table)
     return np.asarray(zfjax.project(params, trace, trace["conv2"].features, layer="conv2", architecture=table))
 
 
 # %% [markdown]
-# A golden file is the right answer, kept. It is worth something only if it did not come from the code that it judges:
-# those of this project come from slow loops written from the paper's words, and from other engines. Here, unpooling
-# in two loops:
+# A golden file stores the correct answer. It must not come from the code that it checks: those of this project come
+# from slow loops written from the paper's text, and from other engines. Here is unpooling as a plain loop:
 
 
 # %%
 def slow_unpool(values, switches, *, shape, size=3, stride=2):
-    """Every value to its switch; those that meet add."""
+    """Each value goes to its switch; values at one place add."""
     values, switches = np.asarray(values), np.asarray(switches)
     below = np.zeros((len(values), *shape[:2], values.shape[3]), np.float32)
     for at in np.ndindex(values.shape):
@@ -59,10 +58,10 @@ pooled, switches = zfjax.max_pool(maps)
 golden = Path("golden_unpool.npz")
 np.savez(golden, below=slow_unpool(pooled, switches, shape=(9, 9)))
 np.testing.assert_allclose(zfjax.unpool(pooled, switches, shape=(9, 9)), np.load(golden)["below"], rtol=1e-6)
-print("the library's unpooling is that of the loops")
+print("the library's unpooling agrees with the loop")
 
 # %% [markdown]
-# The mistake, in a form in which it is often written:
+# The mistake, as it is often written:
 
 
 # %%
@@ -80,11 +79,11 @@ def last_write_wins(values, switches, *, shape, size=3, stride=2):
 wrong = np.asarray(last_write_wins(pooled, switches, shape=(9, 9)))
 difference = np.abs(wrong - np.load(golden)["below"]).max()
 assert difference > 0.1
-print(f"the golden file tells it apart: {difference:.2f}")
+print(f"largest difference from the golden file: {difference:.2f}")
 
 # %% [markdown]
-# In the network the same: the picture is another one, by a good part of its length, though nothing crashed and a
-# reader would see no fault in it.
+# In a network, the projection changes by a considerable part of its norm, although nothing crashes and no fault is
+# visible.
 
 # %%
 right = picture()
@@ -94,12 +93,12 @@ with mock.patch("zfjax.deconvnet.unpool", last_write_wins):
 jax.clear_caches()
 share = np.linalg.norm(mistaken - right) / np.linalg.norm(right)
 cosine = float((mistaken * right).sum() / np.linalg.norm(mistaken) / np.linalg.norm(right))
-print(f"distance {share:.0%} of the picture, cosine {cosine:.2f}")
+print(f"relative distance {share:.0%}, cosine {cosine:.2f}")
 assert share > 0.05
 
 # %% [markdown]
-# A golden file knows one input. An identity knows all of them: unpooling is the transpose of pooling's read, so
-# <unpool(v), m> = <v, read(m)> for the very m that was pooled. It holds for the sum, and for no other rule.
+# A golden file covers one input, an identity all inputs. Unpooling is the transpose of pooling's read, so
+# <unpool(v), m> = <v, read(m)> for the m that was pooled. It holds if values add, and for no other rule.
 
 # %%
 inner = float((pooled * pooled).sum())
@@ -107,6 +106,6 @@ assert np.isclose(float((zfjax.unpool(pooled, switches, shape=(9, 9)) * maps).su
 assert not np.isclose(float((wrong * np.asarray(maps)).sum()), inner, rtol=1e-3)
 
 # %% [markdown]
-# In the suite each mistake seen in public implementations is a mutant that has to fail a test: last write wins, no
-# switches, ReLU after the last filter, norm before pool, a forward mask in place of the ReLU, and so on
+# The test suite contains each mistake seen in public implementations as a mutant that must fail a test: last write
+# wins, no switches, ReLU after the last filter, norm before pool, a forward mask instead of the ReLU, and others
 # (`tests/core/test_mutants.py`).
