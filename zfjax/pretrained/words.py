@@ -48,5 +48,5 @@ def check_unpacked(claimed: int, *, stored: int, what: str) -> None:
     """
     if claimed > max(_TIMES * stored, _SMALL):
         raise UserError(
-            f"{what} unpacks to {claimed} bytes of {stored}, more than {_TIMES} times as many: weights do not compress so far"
+            f"{what} unpacks to {claimed} bytes, more than {_TIMES} times its {stored}: no weights compress so far"
         )
