@@ -138,6 +138,42 @@ def test_equinox_modules_are_named_by_their_classes_and_images_come_first():
     assert_cut(model, "eqx.nn.Linear", jax.vmap(first), ROWS)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_users_equinox_modules_are_named_by_their_classes_too(compiled):
+    """As those of eqx.nn are; the model itself has no name, and classes are afterwards as they were."""
+    eqx = pytest.importorskip("equinox")
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    class Base(eqx.Module):
+        linear: eqx.nn.Linear
+
+        def __call__(self, row):
+            return self.linear(row)
+
+    class Block(Base):
+        def __call__(self, row):
+            return jax.nn.relu(super().__call__(row)) + row
+
+    class Net(eqx.Module):
+        blocks: list
+        head: eqx.nn.Linear
+
+        def __call__(self, row):
+            for block in self.blocks:
+                row = block(row)
+            return self.head(row)
+
+    net = Net([Block(eqx.nn.Linear(5, 5, key=key)) for key in keys[:2]], eqx.nn.Linear(5, 3, key=keys[2]))
+    before = vars(Block)["__call__"]
+    model = jax.vmap(eqx.filter_jit(net) if compiled else net)
+    assert [path for path, layer in layers(model, ROWS).items() if layer.is_module] == [
+        *("Block/eqx.nn.Linear", "Block", "Block:2/eqx.nn.Linear", "Block:2", "eqx.nn.Linear")
+    ]
+    assert vars(Block)["__call__"] is before
+    assert_cut(model, "Block:2", jax.vmap(lambda row: net.blocks[1](net.blocks[0](row))), ROWS)
+    assert [path for path in layers(jax.vmap(net.blocks[0]), ROWS) if "Block" in path] == []
+
+
 def test_channels_come_last_where_a_layer_is_looked_at():
     eqx = pytest.importorskip("equinox")
     conv = eqx.nn.Conv2d(3, 4, 3, padding=1, key=jax.random.key(0))
@@ -356,3 +392,21 @@ def test_haiku_modules_are_named_by_their_paths():
     net = haiku.without_apply_rng(haiku.transform(forward))
     params = net.init(jax.random.key(0), IMAGES)
     assert_cut(lambda x: net.apply(params, x), "c2", lambda x: net.apply(params, x, whole=False), IMAGES)
+
+
+def test_scopes_of_haiku_stand_in_names_as_in_those_of_parameters():
+    haiku = pytest.importorskip("haiku")
+
+    def forward(x):
+        with haiku.name_scope("stem"):
+            x = jax.nn.relu(haiku.Linear(4)(x))
+            with haiku.name_scope("inner/most"):
+                x = haiku.Linear(4)(x)
+        return haiku.Linear(3)(x)
+
+    net = haiku.without_apply_rng(haiku.transform(forward))
+    params = net.init(jax.random.key(0), ROWS)
+    own = haiku.name_scope
+    modules = [path for path, layer in layers(lambda x: net.apply(params, x), ROWS).items() if layer.is_module]
+    assert set(params) <= set(modules) and "stem/inner/most/linear" in params
+    assert haiku.name_scope is own

@@ -1,4 +1,4 @@
-"""Names for the modules of Flax NNX, which write none into the program: the attribute paths of the model."""
+"""Names for modules that write none into the program: those of NNX, a user's of Equinox, and scopes of Haiku."""
 
 from __future__ import annotations
 
@@ -18,7 +18,18 @@ _DEEP = 4  # functions in functions in which a model is looked for
 
 @contextlib.contextmanager
 def named_modules(fn: Any) -> Iterator[None]:
-    """While this lasts, the NNX modules that `fn` is, or holds, write their paths as `jax.named_scope` does.
+    """While this lasts, modules write their names as `jax.named_scope` does, where their framework does not itself.
+
+    NNX: the attribute paths of the modules that `fn` is, or holds. Equinox: a user's own modules their class, as those
+    of `eqx.nn` do; the model itself, where `fn` holds but one, has none. Haiku: what stands in `hk.name_scope`.
+    """
+    with _named_in_nnx(fn), _named_in_equinox(fn), _named_in_haiku():
+        yield
+
+
+@contextlib.contextmanager
+def _named_in_nnx(fn: Any) -> Iterator[None]:
+    """The paths of the NNX modules that `fn` is, or holds.
 
     A module is held by a function as a variable from around it, by `functools.partial` or as the object of a method.
     Where there are several models each path begins with the variable's name. A model that `fn` makes while it runs, of
@@ -41,6 +52,87 @@ def named_modules(fn: Any) -> Iterator[None]:
             _NAMED.pop()
             for kind in kinds:
                 kind.__call__ = _OWN.pop(kind)
+
+
+@contextlib.contextmanager
+def _named_in_equinox(fn: Any) -> Iterator[None]:
+    """The classes of Equinox modules that are not Equinox's own."""
+    eqx: Any = sys.modules.get("equinox")
+    if eqx is None:
+        yield
+        return
+    with _LOCK:
+        every = set(_classes(eqx.Module))
+        kinds = {kind for kind in every if "__call__" in vars(kind) and not _is_of("equinox", kind)} - _OWN.keys()
+        models = (
+            *kinds,
+            *(kind for kind in every if _is_of("equinox.nn", kind)),
+        )  # others wrap one, as filter_jit does
+        held = list(_held(fn, name="", kinds=models, visited=set(), depth=_DEEP)) if kinds else []
+        model = type(held[0][1]) if len(held) == 1 else None
+        running: list[Any] = []
+        for kind in kinds:
+            _OWN[kind] = vars(kind)["__call__"]
+            kind.__call__ = _in_scope_of_class(_OWN[kind], model, running)
+        try:
+            yield
+        finally:
+            for kind in kinds:
+                kind.__call__ = _OWN.pop(kind)
+
+
+def _is_of(package: str, kind: Any) -> bool:
+    return f"{kind.__module__}.".startswith(f"{package}.")
+
+
+def _in_scope_of_class(own: Any, model: Any, running: list[Any]) -> Callable[..., Any]:
+    """A class's call in a scope of its name.
+
+    Args:
+      own: the call, as it stands in the class.
+      model: the class of the whole, which has no name.
+      running: the modules that are being called, the innermost last.
+    """
+
+    @wraps(getattr(own, "method", own))
+    def named(module: Any, *args: Any, **kwargs: Any) -> Any:
+        call = own.__get__(module, type(module))
+        if (running and running[-1] is module) or (
+            not running and type(module) is model
+        ):  # a class and its base; the model itself
+            scope: Any = contextlib.nullcontext()
+        else:
+            scope = jax.named_scope(type(module).__name__)
+        running.append(module)
+        try:
+            with scope:
+                return call(*args, **kwargs)
+        finally:
+            running.pop()
+
+    return named
+
+
+@contextlib.contextmanager
+def _named_in_haiku() -> Iterator[None]:
+    """What stands in `hk.name_scope`, of which Haiku writes nothing but into the names of parameters."""
+    haiku: Any = sys.modules.get("haiku")
+    if haiku is None:
+        yield
+        return
+
+    @contextlib.contextmanager
+    def name_scope(name: str, **options: Any) -> Iterator[None]:
+        with own(name, **options), jax.named_scope(name):
+            yield
+
+    with _LOCK:
+        own = haiku.name_scope
+        haiku.name_scope = name_scope
+        try:
+            yield
+        finally:
+            haiku.name_scope = own
 
 
 _Path = tuple[str, ...]
@@ -122,7 +214,9 @@ def _variables(value: Any) -> list[tuple[str, Any]]:
         except ValueError:  # a variable that is not there yet
             return []
         return [*around.nonlocals.items(), *around.globals.items(), ("", getattr(value, "__wrapped__", None))]
-    return [] if inspect.isclass(value) or inspect.ismodule(value) else _attributes(value)
+    if inspect.isclass(value) or inspect.ismodule(value):
+        return []
+    return [("", getattr(value, "__wrapped__", None)), *_attributes(value)]
 
 
 def _attributes(value: Any) -> list[tuple[str, Any]]:

@@ -1,7 +1,8 @@
 """The intermediates of any model by name: the paths of its modules, read from its program.
 
-Linen, Haiku and Keras write a module's path into every operation (`jax.named_scope`), Equinox its class; the attribute
-paths of NNX are written by `modules`. An operation of its own is named by its module and by JAX's word for it:
+Linen, Haiku and Keras write a module's path into every operation (`jax.named_scope`), those of `eqx.nn` their class;
+paths of NNX, classes of a user's modules of Equinox and name scopes of Haiku are written by `modules`.
+An operation of its own is named by its module and by JAX's word for it:
 
     "Net/Block_0/Conv_0"       what this module gives
     "Net/Block_0/relu"         what jax.nn.relu gives inside the block, and in no module below it
