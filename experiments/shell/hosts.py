@@ -28,6 +28,7 @@ from zfjax import parallel
 from zfjax.errors import FailedError
 from zfjax.leaving import STOPPING
 
+LOG = "host-{}.log"  # in a run's folder: what a host said last when another one was lost
 TIMEOUT = 60  # seconds: how long the others are waited for, and after which one without a sign of life is lost
 
 # What JAX's runtime logs of an error; with a fatal one ("F") its last words begin
@@ -211,15 +212,19 @@ class _Parent:
         if not said:
             return f"host {self._number} ended by signal {-status}{self._go_on()}"
         if folder := self._facts.get("folder"):
-            kept = Path(folder) / f"host-{self._number}.log"
+            kept = Path(folder) / LOG.format(self._number)
             with contextlib.suppress(OSError):
                 kept.write_bytes(b"".join(self._kept))
         who = f"host {', '.join(map(str, lost))} is lost" if lost else "another host is lost"
         return f"{who} (no sign of life within {self._timeout} s, or its connection broke){self._go_on()}"
 
     def _go_on(self) -> str:
-        command = self._facts.get("go_on")
-        return f"; what was saved stays; go on, on all hosts or on one: {command}" if command else ""
+        command, folder = self._facts.get("go_on"), self._facts.get("folder")
+        if not command or not folder:
+            return ""
+        if any(entry.name.isdigit() for entry in (Path(folder) / "checkpoints").glob("*")):
+            return f"; what was saved stays; go on, on all hosts or on one: {command}"
+        return "; nothing was saved yet: start the same command again, on all hosts or on one"
 
 
 def _missing(said: str, *, number: int, total: int, timeout: int) -> str:

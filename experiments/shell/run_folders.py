@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.shell import hosts
 from zfjax import files, nets, parallel
 from zfjax.errors import HeldError, UserError, check_utf8, naming
 from zfjax.training import checkpoints
@@ -75,7 +77,7 @@ def _claim(held: contextlib.ExitStack, *, resume: Path | None, out: Path | None,
     if steps := checkpoints.steps_in(folder / "checkpoints"):
         return folder, folder / "checkpoints" / str(steps[-1])
     for entry in folder.iterdir():
-        if entry.name not in {*_BEGUN, "checkpoints"}:
+        if entry.name not in {*_BEGUN, "checkpoints"} and not re.fullmatch(hosts.LOG.format("[0-9]+"), entry.name):
             raise UserError(
                 f"out={str(folder)!r} is not empty and holds no run: {entry.name!r} is there; name another folder"
             )

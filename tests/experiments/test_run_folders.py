@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from experiments.shell import run_folders
+from experiments.shell import hosts, run_folders
 from zfjax.errors import UserError
 
 
@@ -21,7 +21,7 @@ def test_two_runs_of_one_second_get_two_folders(monkeypatch, tmp_path):
 
 def test_what_a_run_leaves_before_its_first_checkpoint_is_begun_anew(tmp_path):
     (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir(parents=True)
-    for name in ("config.json", "metrics.jsonl", ".lock", ".config.json.77"):
+    for name in ("config.json", "metrics.jsonl", ".lock", ".config.json.77", "host-1.log"):
         (tmp_path / name).touch()
     with run_folders.claimed(None, tmp_path, "demo") as place:
         assert (place.folder, place.checkpoint) == (tmp_path, None)
@@ -29,6 +29,18 @@ def test_what_a_run_leaves_before_its_first_checkpoint_is_begun_anew(tmp_path):
     (tmp_path / "notes").touch()
     with pytest.raises(UserError, match="'notes' is there"), run_folders.claimed(None, tmp_path, "demo"):
         pass
+
+
+def test_where_a_host_is_lost_the_way_on_is_one_that_there_is(tmp_path):
+    parent = hosts._Parent(0, 0, notes=0, number=1, total=2, timeout=60)
+    assert parent._go_on() == ""  # of a command that trains nothing
+    parent._facts = {"folder": str(tmp_path), "go_on": "train --resume it"}
+    begin_anew = "; nothing was saved yet: start the same command again, on all hosts or on one"
+    assert parent._go_on() == begin_anew
+    (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir(parents=True)
+    assert parent._go_on() == begin_anew
+    (tmp_path / "checkpoints" / "3").mkdir()
+    assert parent._go_on().endswith("; what was saved stays; go on, on all hosts or on one: train --resume it")
 
 
 def test_a_name_that_is_not_utf8_is_refused_before_anything_is_written(monkeypatch, tmp_path):
