@@ -19,17 +19,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import jax
 import numpy as np
 import tyro
 
 from experiments.pages.lettering import counted
-from experiments.shell import command, figure, results
+from experiments.shell import command, figure, hosts, results
 from experiments.shell.scoring import Scored, check_classes, score
 from zfjax import files, nets, parallel
-from zfjax.data import ImageSet, sets
+from zfjax.data import ImageSet, Source, sets
 from zfjax.errors import UserError
 from zfjax.nets import Net
 from zfjax.training import evaluation
@@ -96,19 +96,10 @@ def run(config: Config) -> Result:
       size or with other classes than the nets', or for an output folder that holds something else.
     """
     parallel.check_batch_size(config.batch_size)
-    networks = [nets.load_net(name) for name in config.net or (None,)]
-    for net in networks:
-        print(f"net: {figure.describe(net)}")
-        nets.check_weights(net)
-    check_different(networks)
+    networks = parallel.of_every_host(lambda: opened_nets(config))
     with figure.claimed(config, COMMAND, nets.home_of(networks[0]) / "evaluation") as out:
-        data = sets.open_images(config.data, networks[0], skip_bad=config.skip_bad)
-        print(f"data: {data.name}, {counted(len(data.class_names), 'class')}")
-        for line in files.lines_of(data.left_out):
-            print(f"  left out: {line}")
-        source = sets.validation_of(data)
-        logits = logits_of(data, networks)
-        check_classes(source, data.name, networks[0])
+        data, source, logits = parallel.of_every_host(lambda: opened_data(config, networks))
+        parallel.check_agreement(facts_of_hosts(config, networks, data))
         began = time.monotonic()
         options = {"batch_size": config.batch_size, "num_workers": config.num_workers}
         scored = score(networks, source, logits, **options)
@@ -131,6 +122,38 @@ def run(config: Config) -> Result:
         if parallel.host_count()[0] > 0:
             return result
         return results.write(out, result, command=COMMAND, contents={})
+
+
+def opened_nets(config: Config) -> list[Net]:
+    """The networks, which fit together."""
+    networks = [nets.load_net(name) for name in config.net or (None,)]
+    for net in networks:
+        print(f"net: {figure.describe(net)}")
+        nets.check_weights(net)
+    check_different(networks)
+    return networks
+
+
+def opened_data(config: Config, networks: Sequence[Net]) -> tuple[ImageSet, Source, np.ndarray]:
+    """(the set, its validation split, the logit of each of its classes); all of its pictures have one."""
+    data = sets.open_images(config.data, networks[0], skip_bad=config.skip_bad)
+    print(f"data: {data.name}, {counted(len(data.class_names), 'class')}")
+    for line in files.lines_of(data.left_out):
+        print(f"  left out: {line}")
+    source = sets.validation_of(data)
+    logits = logits_of(data, networks)
+    check_classes(source, data.name, networks[0])
+    return data, source, logits
+
+
+def facts_of_hosts(config: Config, networks: Sequence[Net], data: ImageSet) -> dict[str, Any]:
+    """What every host has to hold before the first picture: each one measures its share of them."""
+    return {
+        "networks": [net.fingerprint for net in networks],
+        "data fingerprint": data.fingerprint,
+        "batch_size": config.batch_size,
+        **hosts.software(),
+    }
 
 
 def check_different(networks: Sequence[Net]) -> None:

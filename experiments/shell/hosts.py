@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import os
+import platform
 import re
 import selectors
 import signal
@@ -19,6 +20,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -219,12 +221,21 @@ class _Parent:
         return f"{who} (no sign of life within {self._timeout} s, or its connection broke){self._go_on()}"
 
     def _go_on(self) -> str:
-        command, folder = self._facts.get("go_on"), self._facts.get("folder")
-        if not command or not folder:
-            return ""
-        if any(entry.name.isdigit() for entry in (Path(folder) / "checkpoints").glob("*")):
-            return f"; what was saved stays; go on, on all hosts or on one: {command}"
-        return "; nothing was saved yet: start the same command again, on all hosts or on one"
+        return way_on(self._facts.get("folder"), self._facts.get("go_on"))
+
+
+def way_on(folder: str | None, command: str | None) -> str:
+    """What to do where a host is lost: go on by the command, where the folder of a run holds a checkpoint, or anew."""
+    if folder and command and any(entry.name.isdigit() for entry in (Path(folder) / "checkpoints").glob("*")):
+        return f"; what was saved stays; go on, on all hosts or on one: {command}"
+    return "; nothing was saved yet: start the same command again, on all hosts or on one"
+
+
+def software() -> dict[str, str]:
+    """What hosts have to have alike: {"version of jax": ...}."""
+    packages = ("zfjax", "jax", "jaxlib", "flax", "optax", "numpy", "grain")
+    versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    return {f"version of {name}": value for name, value in versions.items()}
 
 
 def _missing(said: str, *, number: int, total: int, timeout: int) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -248,12 +246,10 @@ def facts_of(config: Config, run: Run, progress: Progress) -> dict[str, Any]:
     """What every host has to hold before the first step: settings, pictures, software, and the state to go on from."""
     mine = ("recipe", "data_dir", "num_workers", "out")  # the recipe by itself; where files lie is a host's own matter
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in mine}
-    packages = ("zfjax", "jax", "jaxlib", "flax", "optax", "numpy", "grain")
-    software = {"python": platform.python_version(), **{name: version(name) for name in packages}}
     return {
         **settings,
         **dataclasses.asdict(run.recipe),
-        **{f"version of {name}": value for name, value in software.items()},
+        **hosts.software(),
         "architecture": str(run.architecture),
         "data fingerprint": run.settings["data_fingerprint"],
         "class names": run.settings["class_names"],

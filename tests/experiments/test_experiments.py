@@ -17,7 +17,7 @@ import zfjax
 from experiments import benchmark, demo_scenes, evaluate_imagenet
 from experiments.benchmark import Workload
 from experiments.report.statistics import with_interval
-from experiments.shell import operations
+from experiments.shell import hosts, operations
 from zfjax import nets, pixels, training
 from zfjax.data import demo, sets
 from zfjax.training import checkpoints
@@ -107,8 +107,12 @@ def test_several_checkpoints_are_averaged_and_measured_alone(tmp_path, monkeypat
 def test_a_net_of_any_kind_is_measured_from_its_centre_crop(tmp_path, monkeypatch, capsys):
     data = foreign_nets.folder(tmp_path / "pictures")
     flags = ("--net", "foreign_nets:SMALL", "--data", data, "--out", tmp_path / "out", "--batch-size", 4)
+    compared = []
+    monkeypatch.setattr(evaluate_imagenet.parallel, "check_agreement", compared.append)
     printed = call(monkeypatch, capsys, evaluate_imagenet, *flags)
     result = json.loads((tmp_path / "out" / "result.json").read_text())
+    facts = {"networks": [SMALL.fingerprint], "data fingerprint": result["data"]["fingerprint"], "batch_size": 4}
+    assert compared == [facts | hosts.software()] and "version of jaxlib" in compared[0]  # before the first picture
     views = nets.read_views(sets.open_images(str(data), SMALL).validation, range(6), SMALL)
     logits = np.asarray(SMALL.features(["logits"])(views.images)["logits"])
     assert result["error"] == {"center": {"top1": float(np.mean(logits.argmax(axis=1) != views.labels))}}

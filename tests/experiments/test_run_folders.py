@@ -32,15 +32,13 @@ def test_what_a_run_leaves_before_its_first_checkpoint_is_begun_anew(tmp_path):
 
 
 def test_where_a_host_is_lost_the_way_on_is_one_that_there_is(tmp_path):
-    parent = hosts._Parent(0, 0, notes=0, number=1, total=2, timeout=60)
-    assert parent._go_on() == ""  # of a command that trains nothing
-    parent._facts = {"folder": str(tmp_path), "go_on": "train --resume it"}
     begin_anew = "; nothing was saved yet: start the same command again, on all hosts or on one"
-    assert parent._go_on() == begin_anew
+    assert hosts.way_on(None, None) == begin_anew  # of a command that trains nothing
     (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir(parents=True)
-    assert parent._go_on() == begin_anew
+    assert hosts.way_on(str(tmp_path), "train --resume it") == begin_anew
     (tmp_path / "checkpoints" / "3").mkdir()
-    assert parent._go_on().endswith("; what was saved stays; go on, on all hosts or on one: train --resume it")
+    go_on = "; what was saved stays; go on, on all hosts or on one: train --resume it"
+    assert hosts.way_on(str(tmp_path), "train --resume it") == go_on
 
 
 def test_a_name_that_is_not_utf8_is_refused_before_anything_is_written(monkeypatch, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import runs
 
 from experiments import train_imagenet
-from experiments.shell import run_folders, training_run
+from experiments.shell import hosts, run_folders, training_run
 from zfjax import files as files_of_zfjax
 from zfjax import parallel, training
 from zfjax.architecture import ZFNET
@@ -75,8 +75,8 @@ def facts_of(monkeypatch, folder, *, images=None, software=None, **recipe):
     """What a host of two tells the others of its run."""
     monkeypatch.setattr(training_run.parallel, "host_count", lambda: (0, 2))
     if software is not None:
-        version = training_run.version
-        monkeypatch.setattr(training_run, "version", lambda name: software if name == "zfjax" else version(name))
+        version = hosts.version
+        monkeypatch.setattr(hosts, "version", lambda name: software if name == "zfjax" else version(name))
     config = train_imagenet.parse(train_imagenet.PRESETS["demo"], list(runs.FLAGS)[2:])
     config = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, **recipe))
     place = run_folders.Place(folder, None, str(folder))
