@@ -18,6 +18,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["ZFJAX_COMPILATION_CACHE"] = "off"  # nothing is left in the user's cache
 
 import jax  # noqa: E402  after the flags above, which are read when JAX starts
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -53,3 +54,9 @@ def usual_signals():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pages are laid out and not drawn, for tests of numbers: drawing is half of the time of some."""
+    monkeypatch.setattr("experiments.pages.canvas.pixels_of", lambda figure: np.full((9, 9, 3), 255, np.uint8))

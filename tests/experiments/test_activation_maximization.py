@@ -43,6 +43,7 @@ def features(layer, images):
     return np.asarray(zfjax.forward(make_params(), jnp.asarray(images), architecture=NET)[1][layer].features)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_each_map_climbs_its_own_middle_unit_also_in_several_goes():
     """Three maps, two at once: the path ends at the unit's drive on the picture that is kept, higher than it began."""
     maps = np.array([0, 4, 5])
@@ -69,6 +70,7 @@ def test_a_whole_map_is_climbed_by_its_mean_and_shown_whole():
     assert climbed.patches.shape == (2, 20, 20, 3)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_class_is_climbed_by_its_logit():
     climbed = climb(make_net(), [2], layer="fc7", key=jax.random.key(1), **STEPS)
     np.testing.assert_allclose(climbed.paths[0, -1], features("fc7", climbed.images)[0, 2], rtol=1e-3)
@@ -90,6 +92,7 @@ def test_the_climbed_unit_lies_in_the_middle_of_what_is_shown(table):
         assert table is NET or abs(sum(outer[::2]) - table.image_size) <= 2 * 16
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_noise_and_options_reach_the_climb():
     still = climb(make_net(), [0], layer="conv1", key=jax.random.key(0), noise=0.0, steps=1, step_size=1e-6)
     np.testing.assert_allclose(still.images, 0, atol=1e-4)
@@ -179,7 +182,7 @@ def test_a_net_that_is_none_of_ours_climbs_what_its_layer_hands_on_in_pixels():
     maps = np.array([0, 3, 5])
     climbed = climb(small, maps, layer="conv2", key=jax.random.key(0), at_once=2, **STEPS)
     assert middle(small, "conv2") == ((2, 3), (2, 3)) and middle(small, "logits") == (None, None)
-    answers = np.asarray(foreign_nets.forward(small.params, jnp.asarray(climbed.images))["conv2"])
+    answers = np.asarray(foreign_nets.answers(small.params, jnp.asarray(climbed.images))["conv2"])
     np.testing.assert_allclose(climbed.paths[:, -1], answers[np.arange(3), 2, 3, maps], rtol=1e-3)
     assert (np.diff(climbed.paths, axis=1) >= 0).all() and climbed.paths[:, -1].max() > climbed.paths[:, 0].max()
     pictures = 50 * climbed.images[..., :] + mean
@@ -193,6 +196,7 @@ def test_a_net_that_is_none_of_ours_climbs_what_its_layer_hands_on_in_pixels():
     assert np.sqrt(np.square(moved).mean()) == pytest.approx(2.0, rel=1e-3)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_silent_unit_of_a_net_that_is_none_of_ours_stands_still():
     silent = foreign_nets.SMALL.with_params(jax.tree.map(lambda leaf: -abs(leaf), foreign_nets.SMALL.params))
     climbed = climb(silent, [1], layer="conv1", key=jax.random.key(0), **STEPS)

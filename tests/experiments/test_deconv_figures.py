@@ -50,6 +50,7 @@ def _alone(layer, image, channel, position):
     return np.asarray(zfjax.project(make_params(), trace, top, layer=layer, architecture=NET)[0])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_patches_and_projections_are_the_hand_cut_field_at_every_border():
     """conv1's field is 7 pixels every 4, from row -1: place (0, 4) begins above and ends beyond the right edge."""
     assert zfjax.receptive_field(NET, "conv1") == (7, 4, -1)
@@ -191,6 +192,7 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained):
         _run(trained, overwrite=True, out=out)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_default_folders_are_named_by_what_was_asked(trained):
     """So that one call never trips over another's result."""
     first = _run(trained, layers=("conv1",))["folder"]

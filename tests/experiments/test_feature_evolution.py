@@ -109,6 +109,7 @@ def test_a_sample_keeps_the_place_in_its_split():
     np.testing.assert_array_equal(sample[1]["image"], PICTURES[8])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_each_epoch_shows_the_strongest_training_image_of_all(run):
     out = draw(run, maps=("conv2:0,3",), layers=("conv2",))["folder"]
     images = CENTRES.astype(np.float32) - 120
@@ -127,6 +128,7 @@ def test_each_epoch_shows_the_strongest_training_image_of_all(run):
                 np.testing.assert_allclose(projection, alone, rtol=1e-3, atol=1e-4 * np.abs(alone).max())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_numbers_are_those_of_the_features_and_the_strongest_images(run):
     result = draw(run, num_probes=NUM, num_maps=5)
     assert result["epochs"] == [1, 2, 5] and list(result["layers"]) == ["conv1", "conv2", "fc6"]
@@ -216,6 +218,7 @@ def test_bad_settings_are_refused_before_anything_is_written(run):
     assert not (run / "scans").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_a_validation_split_training_pictures_are_compared(run):
     result = draw(run, images_of(validation=None), num_probes=NUM, layers=("conv1",))
     now, final = (features_at(step, CENTRES.astype(np.float32) - 120, "conv1") for step in (20, 50))
@@ -241,7 +244,7 @@ def test_epochs_of_a_net_that_is_none_of_ours_are_compared_and_drawn(tmp_path):
     pictures = sets.open_images(str(foreign_nets.folder(tmp_path / "pictures")), net).train
     images = nets.read_views(pictures, range(6), net).images
     facts = evolution.measure(by_epoch, images, net.layers)
-    first, last = (foreign_nets.forward(params, images) for params in (early, late))
+    first, last = (foreign_nets.answers(params, images) for params in (early, late))
     for layer in net.layers:
         expected = evolution.similarity(np.asarray(first[layer]), np.asarray(last[layer]))
         assert facts[layer]["similarity"] == pytest.approx([expected, 1], abs=1e-5) and 0.1 < expected < 1
@@ -330,6 +333,7 @@ def test_curves_show_the_numbers_and_gaps_where_there_are_none():
 FOREIGN = {"net": "foreign_nets:EPOCHS", "num_maps": 2, "num_images": 6, "num_probes": 3, "batch_size": 4}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_epochs_of_any_training_are_an_object_of_a_module(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pictures = str(foreign_nets.folder(tmp_path / "pictures"))

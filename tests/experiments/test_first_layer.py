@@ -102,6 +102,7 @@ def draw(runs, **changes):
 THREE = {"alexnet": "other", "unclipped": "unclipped"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_numbers_are_those_of_the_filters_and_of_what_they_answer(runs):
     result = draw(runs, **THREE)
     facts, out = result["nets"], result["folder"]
@@ -175,6 +176,7 @@ def test_what_is_not_given_is_left_out_and_its_command_is_named(runs, tmp_path):
     assert not (out / "alexnet.npz").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_renormalisation_that_never_acted_is_told(runs):
     save(runs / "same", radius=None)
     result = draw(runs, unclipped="same")
@@ -202,6 +204,7 @@ def test_the_command_trains_the_other_net_as_this_one_was_trained(tmp_path, role
     assert changed.pop("out").name == f"ours-{role}" and changed == dict([expected])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_imported_net_stands_alone_or_beside_one_of_data_of_the_same_name(tmp_path):
     for name, kind in {"ours": OURS, "other": OTHER, "foreign": OURS}.items():
         data = "other" if name == "foreign" else "tiny"
@@ -331,6 +334,7 @@ def test_nets_whose_first_filters_are_not_there_or_not_of_the_first_layer_are_re
     assert not foreign["out"].exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_filters_of_any_net_are_read_from_its_program(foreign, capsys):
     result = first_layer.run(first_layer.Config(**foreign), net=foreign_nets.SMALL)
     kernel, facts = np.asarray(foreign_nets.SMALL.params["conv1"]), result["nets"]["clipped"]

@@ -177,6 +177,7 @@ def test_any_layers_are_compared_and_more_pictures_than_colours(trained, tmp_pat
     assert all(f"{name} {of[name]['label_stability']['mean']:.1%} (" in words for name in of)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_beside_the_net_stands_the_same_with_its_weights_drawn_anew(trained, tmp_path):
     result = _run(trained, num_images=2, seed=1, layers=("conv1", "fc6"), out=tmp_path / "d")
     twin, scale = sanity.untrained(trained, 1), invariance.TRANSFORMS["scale"]
@@ -210,6 +211,7 @@ def test_the_report_names_every_transform(capsys):
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_any_function_of_images_that_are_not_square_is_measured(tmp_path):
     """A foreign net's own answers to pictures that are moved by hand; beyond them stands their mirror image."""
     folder = foreign_nets.folder(tmp_path / "pictures")
@@ -223,7 +225,7 @@ def test_any_function_of_images_that_are_not_square_is_measured(tmp_path):
     stored = np.stack([source[index]["image"] for index in arrays["indices"]])
     moved = np.pad(stored, ((0, 0), (2, 0), (0, 0), (0, 0)), mode="reflect")[:, :20]
     column = arrays["translation/amounts"].tolist().index(2)
-    still, after = (foreign_nets.forward(net.params, jnp.float32(pictures) / 255) for pictures in (stored, moved))
+    still, after = (foreign_nets.answers(net.params, jnp.float32(pictures) / 255) for pictures in (stored, moved))
     for layer in result["layers"]:
         expected = np.linalg.norm((after[layer] - still[layer]).reshape(3, -1), axis=1)
         np.testing.assert_allclose(arrays[f"translation/distances/{layer}"][:, column], expected, rtol=1e-3)
@@ -231,6 +233,7 @@ def test_any_function_of_images_that_are_not_square_is_measured(tmp_path):
     np.testing.assert_allclose(arrays["translation/probabilities"][:, column], shares, rtol=1e-3)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("net", "why"),
     [("MAPS_ONLY", "the last layer of maps only"), ("EMBEDDING", "embedding does not say that the units")],

@@ -76,6 +76,7 @@ def test_rows_are_those_of_the_features_themselves(trained, photos):
         assert (960, 600) <= image.size <= (960 + 2 * canvas.FREE, 600 + 2 * canvas.FREE)  # and an edge free of ink
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_done_is_skipped_and_another_layer_is_not(trained, photos, monkeypatch):
     grams, real = [], linear_models.gram_matrix
     monkeypatch.setattr(linear_models, "gram_matrix", lambda f, *a: grams.append(f.shape) or real(f, *a))

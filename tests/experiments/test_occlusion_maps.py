@@ -75,6 +75,7 @@ def written_of(result):
     return json.loads((result["folder"] / "result.json").read_text())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_maps_are_the_nets_answers_to_the_occluded_image(trained):
     """Activity, probability and class of a picture that is occluded by hand, for each place and fill."""
     result = _run(trained, fill="grey")
@@ -129,6 +130,7 @@ def test_the_command_writes_page_arrays_and_result_and_overwrites_only_when_told
     assert _run(trained, wrong, num_scored=0, out=out, overwrite=True)["score"] is None
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_pass_stays_within_the_budget(trained, monkeypatch):
     """Of a budget for ten images of `look`, the most hungry one, eight are taken, as there are four devices."""
     monkeypatch.setattr(occlusion_maps.occlusion, "batch_size_within", lambda fn, image, *, memory, **then: memory)
@@ -290,7 +292,7 @@ def test_any_function_of_images_that_are_not_square_is_drawn(tmp_path):
     colour = every[maps["images"]].mean(axis=(0, 1, 2))
     for n, facts in enumerate(result["images"]):
         hidden = hidden_by_hand(every[facts["index"]], maps["corners"][2, 3], 5, colour)
-        answers = foreign_nets.forward(net.params, hidden[None])
+        answers = foreign_nets.answers(net.params, hidden[None])
         shares = jax.nn.softmax(answers["logits"][0])
         label = foreign_nets.CLASS_NAMES.index(facts["class"])
         np.testing.assert_allclose(maps["probability"][n, 2, 3], shares[label], rtol=1e-4)

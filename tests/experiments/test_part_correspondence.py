@@ -166,6 +166,7 @@ def test_annotated_pictures_of_one_part_make_a_table_of_any_layer(trained, tmp_p
     assert result["num_pictures"] == 6 and result["data"]["name"] == "parts"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_equal_pictures_answer_alike_to_the_last_feature(trained, tmp_path):
     path = annotated(tmp_path, faces(num=4, nose=[24, 21]), num=1)
     for number in range(1, 4):
@@ -258,6 +259,7 @@ def test_a_set_without_parts_is_refused():
         part_correspondence.read_parts(part_correspondence.Config(), _net(), plain)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_any_function_of_images_that_are_not_square_makes_a_table(tmp_path):
     """A foreign net's own signs; its squares show the mean colour of the pictures, and parts follow their pictures."""
     path = annotated(tmp_path, faces(num=6, left_eye=[12, 9], nose=[24, 21]), num=6)
@@ -273,7 +275,7 @@ def test_any_function_of_images_that_are_not_square_makes_a_table(tmp_path):
     images = jnp.asarray(np.stack([np.asarray(picture) for picture in kept]), jnp.float32) / 255
     colour = np.broadcast_to(images.mean(axis=(0, 1, 2)), (20, 28, 3))
     masked = correspondence.mask_squares(images, arrays["places"][1], side=5, fill=colour)
-    whole, nose = (foreign_nets.forward(net.params, of)["conv2"].reshape(6, -1) for of in (images, masked))
+    whole, nose = (foreign_nets.answers(net.params, of)["conv2"].reshape(6, -1) for of in (images, masked))
     sign = np.where(np.abs(whole - nose) < 1e-5, 0, np.sign(whole - nose))
     assert np.mean(sign != arrays["conv2"][1]) < 0.01 and np.mean(sign != 0) > 0.05
     with Image.open(tmp_path / "out" / "table1.png") as image:

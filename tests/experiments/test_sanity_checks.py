@@ -69,6 +69,7 @@ def checks(same, kept):
     return {"units": units, "switches": {"strongest unit, switches of another image": {"deconvnet": check(kept)}}}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_picture_is_that_of_the_method_for_the_unit_that_was_asked():
     top = np.eye(3, dtype=np.float32)[np.asarray(trace()["fc7"].features).argmax(axis=1)]
     for name, method in sanity.METHODS.items():
@@ -146,6 +147,7 @@ def test_a_mean_is_over_the_images_whose_pictures_can_be_compared():
     assert found == {"a": {"mean": 0.75, "std": 0.25, "num": 2}, "b": {"mean": None, "std": None, "num": 0}}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_batches_of_any_size_give_the_same_scores():
     """Three images, two at once: the last batch is filled up, and what fills it is left out."""
     kernel, images = np.random.default_rng(0).normal(size=(3, 4)), np.random.default_rng(1).random((3, 6, 8, 3))
@@ -182,6 +184,7 @@ def test_the_command_writes_table_pictures_and_result_and_overwrites_only_when_t
         _run(trained, num_images=4, seed=3)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_image_has_no_other_to_take_switches_from(trained):
     result = _run(trained, num_images=1, layer="fc6")
     assert list(result["checks"]["switches"]) == [
@@ -286,20 +289,21 @@ def test_a_net_whose_images_are_not_square_has_the_groups_that_a_function_can_ha
         assert edge.min() >= 250
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_gradient_of_a_class_is_that_of_its_logit_and_a_unit_is_projected_by_the_net():
     net = foreign_nets.SMALL
     images = np.random.default_rng(0).random((2, 20, 28, 3), np.float32)
     drawn = sanity.draw_all(net, images, layer="conv2", key=jax.random.key(0))
-    logits = np.asarray(foreign_nets.forward(net.params, images)["logits"])
+    logits = np.asarray(foreign_nets.answers(net.params, images)["logits"])
 
     def lowest(images):
         return jnp.take_along_axis(
-            foreign_nets.forward(net.params, images)["logits"], logits.argmin(axis=1)[:, None], axis=1
+            foreign_nets.answers(net.params, images)["logits"], logits.argmin(axis=1)[:, None], axis=1
         ).sum()
 
     expected = jax.grad(lowest)(jnp.asarray(images))
     np.testing.assert_allclose(drawn["units"]["worst class"]["gradient"], expected, rtol=1e-4, atol=1e-6)
-    maps = np.asarray(foreign_nets.forward(net.params, images)["conv2"])
+    maps = np.asarray(foreign_nets.answers(net.params, images)["conv2"])
     for n, of_image in enumerate(maps):
         row, column, channel = np.unravel_index(of_image.argmax(), of_image.shape)
         unit = zfjax.Unit(int(channel), (int(row), int(column)))

@@ -50,6 +50,7 @@ def test_a_killed_scan_goes_on_where_it_was(reader, tmp_path):
     assert not reader.read  # a whole scan serves every batch size
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_net_or_set_or_a_batch_size_that_does_not_fit_starts_anew(reader, tmp_path):
     path = tmp_path / "scan.npz"
     with pytest.raises(KeyboardInterrupt):

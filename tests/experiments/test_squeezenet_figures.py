@@ -99,6 +99,7 @@ def test_the_scan_finds_each_maps_strongest_photo_and_place_of_both_splits(net, 
         np.testing.assert_allclose(maps[found.images, found.rows, found.columns, channel], wanted, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_each_place_is_projected_alone_however_many_there_are(net, caffe):
     """Four places in chunks of three: the last chunk is filled up with places that are there already."""
     net = dataclasses.replace(net, units_at_once=3)
@@ -154,6 +155,7 @@ def test_figure_2_is_drawn_of_both_splits_and_its_scan_is_kept(net, caffe, weigh
     np.testing.assert_array_equal(again["layers"]["pool1"]["strongest"], result["layers"]["pool1"]["strongest"])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_is_watched_of_an_occluded_photo_is_the_nets_answer(net, caffe, all_features):
     layer = occlusion.watched_layer(net)
     assert layer == "fire9"  # the last layer whose maps are features; those of conv10 are classes

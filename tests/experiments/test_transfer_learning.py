@@ -76,6 +76,7 @@ def test_pretrained_rows_are_those_of_single_pictures(trained, photos):
         transfer_learning.run(config(trained, photos))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_done_is_skipped_and_only_that(trained, photos, monkeypatch):
     seen = []
     classify = transfer_learning.transfer_arms.classify
@@ -95,6 +96,7 @@ def test_what_was_done_is_skipped_and_only_that(trained, photos, monkeypatch):
     assert len(seen) == 14
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_from_scratch_learns_its_fold_alone(trained, photos, monkeypatch):
     rates, set_rate = [], step.with_learning_rate
     monkeypatch.setattr(step, "with_learning_rate", lambda s, rate: rates.append(rate) or set_rate(s, rate))
@@ -116,6 +118,7 @@ def test_from_scratch_learns_its_fold_alone(trained, photos, monkeypatch):
     assert judged["pretrained_beats_earlier_on_101"].because == "3 of 101 classes"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_six_images_of_caltech_256_are_judged_by_their_mean(trained, tmp_path):
     photos = tiny_transfer.write_photos(tmp_path, "caltech256")
     changes = {"dataset": "caltech256", "num_train": (6,), "curve": (), "num_folds": 1}
@@ -126,6 +129,7 @@ def test_six_images_of_caltech_256_are_judged_by_their_mean(trained, tmp_path):
     assert judged["pretrained_beats_scratch_on_256"] is judged["pretrained_beats_earlier_on_256"] is None
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_scratch_training_takes_the_mean_of_its_own_pictures_and_stops_at_nonsense():
     images = np.random.default_rng(0).integers(0, 256, (9, SIDE, SIDE, 3), np.uint8)
     source = ArraySource(images, np.arange(9) % 3)
@@ -163,6 +167,7 @@ def test_from_scratch_a_stopped_fold_goes_on_after_its_last_epoch_to_the_same_bi
     assert checkpoints.digest(params) == checkpoints.digest(whole)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_voc_is_scored_by_average_precision(trained, tmp_path):
     write(tmp_path, devkit())
     result = transfer_learning.run(
