@@ -259,9 +259,9 @@ def report(result: Result) -> None:
 def main() -> None:
     """The command line."""
     try:
-        command.main(Config, run, doc=__doc__, report=report, when_stopped="the same command goes on")
+        command.main(Config, run, doc=__doc__, report=report, when_stopped="the same command resumes")
     except Stopped as stopped:
-        print("stopped; the same command goes on")
+        print("stopped; the same command resumes")
         raise SystemExit(stopped.exit_status) from None
 
 

@@ -6,7 +6,7 @@ Without --net the newest run under runs/ is taken. Open index.html of the folder
 server and asks no other machine for anything. It embeds the pictures that it shows: pass it on only where those may go.
 
 Expected time: one forward pass over the validation set, then a few seconds for every hundred units. Stopped, the same
-command goes on where it was. Maps and logits are shown; --dense adds the fully connected layers between them.
+command resumes. Maps and logits are shown; --dense adds the fully connected layers between them.
 What takes longer is asked for: --grey, --ascent N, --epochs, --num-occluded N, --compare NET.
 
 Writes to <run>/atlas (or --out): index.html with its script, style, data and pictures, arrays/ with the numbers
@@ -141,7 +141,7 @@ def report(result: dict[str, Any]) -> None:
 
 def main() -> None:
     """The command line."""
-    command.main(Config, run, doc=__doc__, report=report, when_stopped="the same command goes on where it was")
+    command.main(Config, run, doc=__doc__, report=report, when_stopped="the same command resumes")
 
 
 if __name__ == "__main__":

@@ -280,7 +280,7 @@ def report(result: Result) -> None:
 def main() -> None:
     """The command line."""
     command.main(
-        Config, run, doc=__doc__, report=report, when_stopped="the same command goes on where the scan was last saved"
+        Config, run, doc=__doc__, report=report, when_stopped="the same command resumes from the last saved scan"
     )
 
 

@@ -256,7 +256,7 @@ def report(result: Result) -> None:
 
 def main() -> None:
     """The command line."""
-    stopped = "the same command goes on after the last fold that was recorded"
+    stopped = "the same command resumes after the last recorded fold"
     command.main(Config, run, doc=__doc__, report=report, when_stopped=stopped)
 
 

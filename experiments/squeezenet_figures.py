@@ -129,7 +129,7 @@ def report(figures: dict[str, Any]) -> None:
 
 def main() -> None:
     """The command line."""
-    when_stopped = "the same command goes on where the scan was last saved"
+    when_stopped = "the same command resumes from the last saved scan"
     command.main(Config, run, doc=__doc__, report=report, when_stopped=when_stopped)
 
 

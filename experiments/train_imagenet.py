@@ -1,19 +1,19 @@
-"""Train the paper's network (sec. 3) on ImageNet, or a narrow one on the embedded demo set.
+"""Train the paper's network (sec. 3) on ImageNet, or a narrow one on the generated demo set.
 
     python -m experiments.train_imagenet --preset demo                   about 3 minutes on two CPU cores
     python -m experiments.train_imagenet --data-dir DIR                  the paper: 70 epochs of 1.28 M photos
     python -m experiments.train_imagenet --preset reduced --data-dir DIR half width at 112 pixels, for CPUs
-    python -m experiments.train_imagenet --resume [RUN]                  go on where RUN, or the newest run, stopped
+    python -m experiments.train_imagenet --resume [RUN]                  resume RUN, or the newest run
 
-DIR is what `python -m experiments.prepare_imagenet` made. On several hosts run the same command on each; a cluster
-that announces itself (Slurm, MPI, TPU pods) is found, else add `--coordinator HOST:PORT --num-hosts N --host I`. They
-are waited for `--host-timeout` seconds, within which a host that is lost ends the others too; `--alone` joins nobody.
+DIR is the output of `python -m experiments.prepare_imagenet`. On several hosts run the same command on each. Slurm, MPI
+and TPU pods are detected; elsewhere add `--coordinator HOST:PORT --num-hosts N --host I`. A host that does not start,
+or is lost, ends the others within `--host-timeout` seconds; `--alone` disables the detection.
 
 A run's folder (`--out`, default runs/DATA-TIME) holds `config.json`, `metrics.jsonl`, `curves.png` and
-`checkpoints/`: the latest three, and those of epochs 1, 2, 5, 10, 20, 30, 40, 64 and 70. Ctrl-C, SIGTERM, SIGUSR1 and
-SIGHUP save and leave. The same command with the same `--out` begins a run or goes on with it, whatever ended it, and
-says so where it is done: it can be queued again as it is. The paper annealed by hand: `--resume RUN --learning-rate
-1e-3` goes on with another rate.
+`checkpoints/`: the latest three, and those of epochs 1, 2, 5, 10, 20, 30, 40, 64 and 70. On Ctrl-C, SIGTERM, SIGUSR1
+and SIGHUP the run is saved. The same command with the same `--out` starts a run or resumes it, and says so if it is
+complete, so a queue can restart the command unchanged. The paper annealed by hand: `--resume RUN --learning-rate 1e-3`
+resumes with another rate.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def own_flags() -> argparse.ArgumentParser:
     """The flags that are read before the settings: where these start from, and the other hosts."""
     first = first_flags(joins=True)
     group = first.add_argument_group("where the settings start from")
-    group.add_argument("--preset", choices=sorted(PRESETS), help="settings to start from (paper)")
-    group.add_argument("--resume", nargs="?", const="", metavar="RUN", help="go on with a run; alone: the newest")
+    group.add_argument("--preset", choices=sorted(PRESETS), help="settings that the other flags modify (paper)")
+    group.add_argument("--resume", nargs="?", const="", metavar="RUN", help="resume a run; without RUN the newest")
     return first
 
 

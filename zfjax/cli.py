@@ -1,4 +1,4 @@
-"""The command `zfjax`: what a user of any network needs, without a checkout."""
+"""The command `zfjax`: an atlas of any network, imported weights, and what the deconvnet makes of a model."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def atlas(chosen: argparse.Namespace) -> None:
-    """Every unit of a network on one static site."""
+    """Make a static site with a page for each unit of a network."""
     from zfjax.atlas import EMBEDS, Options, build
     from zfjax.data import sets
 
@@ -80,7 +80,7 @@ def atlas(chosen: argparse.Namespace) -> None:
 
 
 def import_weights(chosen: argparse.Namespace) -> None:
-    """A network that was trained elsewhere becomes a run folder, compared with its exporter's outputs."""
+    """Import weights that were trained elsewhere as a run folder, and compare them with outputs of their exporter."""
     from zfjax import pretrained
 
     given = {name: value for name, value in vars(chosen).items() if name in pretrained.Import.__dataclass_fields__}
@@ -105,7 +105,7 @@ def import_weights(chosen: argparse.Namespace) -> None:
 
 
 def layers(chosen: argparse.Namespace) -> None:
-    """What can be looked at: the layers of a network, and, of a function, every module inside it."""
+    """List the layers of a network, or the modules inside a function of images."""
     net = _opened(chosen)
     if not callable(net):
         print(f"{net.name}, images of {'x'.join(map(str, nets.size_of(net.image_size)))}")
@@ -120,7 +120,7 @@ def layers(chosen: argparse.Namespace) -> None:
 
 
 def explain(chosen: argparse.Namespace) -> None:
-    """Every operation of a network that is not linear, its line, and what the deconvnet does there."""
+    """List every non-linear operation of a network, its source line, and its backward rule."""
     fn, images = _function(_opened(chosen), chosen)
     print(zfjax.explain_rules(fn, images))
 
@@ -184,25 +184,25 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--alone", action="store_true", help=shell.ALONE)
         return added.add_argument
 
-    add = command("atlas", atlas, "the same command goes on where it was")
+    add = command("atlas", atlas, "the same command resumes")
     add("net", metavar="NET", help=_NET)
     add("--data", help="folder of pictures, prepared set, or demo; by default what the network was trained on")
     add("--out", type=Path, default=Path("atlas"), help="folder of the site")
-    add("--layers", nargs="+", default=[], help="layers to show; none named: all that have maps, and the logits")
+    add("--layers", nargs="+", default=[], help="layers to show; by default all with feature maps, and the logits")
     add(
         "--ways",
         nargs="+",
         choices=WAYS,
         default=["deconvnet", "guided", "gradient"],
-        help="down to the pixels; the walls show the first",
+        help="how activations are carried to pixels; overviews show the first",
     )
-    add("--num-images", type=int, default=9, help="strongest images of each unit")
-    add("--batch-size", type=int, default=64, help="images at once while the pictures are looked through")
-    add("--grey", action="store_true", help="measure what stays of each activation without colours")
-    add("--num-occluded", type=int, default=0, help="images whose page shows where a square hides what is said")
-    add("--ascent", type=int, default=0, help="starts of a robust gradient ascent of each unit; 0: none")
-    add("--tile", type=int, default=88, help="pixels of the longer side of a tile, at most")
-    add("--quality", type=int, default=80, help="of the pictures as WebP, 1 to 100; less makes a smaller site")
+    add("--num-images", type=int, default=9, help="strongest images per unit")
+    add("--batch-size", type=int, default=64, help="images per batch of the scan")
+    add("--grey", action="store_true", help="measure each activation on its images without colour")
+    add("--num-occluded", type=int, default=0, help="images with occlusion maps on their page")
+    add("--ascent", type=int, default=0, help="starts of a robust gradient ascent for each unit; 0: none")
+    add("--tile", type=int, default=88, help="longest side of a tile, pixels")
+    add("--quality", type=int, default=80, help="WebP quality of the pictures, 1 to 100; lower: a smaller site")
     add("--compare", metavar="NET", help="a second network, whose units are matched with those of the first")
     add("--skip-bad", action="store_true", help="leave out pictures that cannot be decoded, and name them")
 
@@ -210,26 +210,26 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "weights",
         type=Path,
-        help="file of PyTorch, safetensors, ONNX, NumPy, Keras, Flax, or Orbax",
+        help="file in a format of PyTorch, safetensors, ONNX, NumPy, Keras, Flax, or Orbax",
     )
-    add("--table", default="zfnet", help="alexnet-torchvision, zfnet, zfnet-512, module:NAME, or resnet18 and the like")
-    add("--key", help="entry of the file to take, as ema")
-    add("--prefix", default="", help="what the names of the weights begin with, as model.; others are left out")
-    add("--sha256", help="what the file's SHA-256 has to begin with")
-    add("--class-names", type=Path, help="text file, a class in each line; by default ImageNet's 1000")
-    add("--data", default="data", help="prepared set or folder of pictures that is looked at by default")
-    add("--picture-size", type=_size, default=256, help="side of its pictures, pixels, or HEIGHTxWIDTH")
-    add("--outputs", type=Path, help=".npz of the exporter's inputs and outputs, to compare with")
+    add("--table", default="zfnet", help="import table: alexnet-torchvision, zfnet, resnet18 and so on, or module:NAME")
+    add("--key", help="entry of the file with the weights, such as ema")
+    add("--prefix", default="", help="take only weights whose names begin with this, such as model.")
+    add("--sha256", help="SHA-256 of the file, or its first digits, to check")
+    add("--class-names", type=Path, help="text file with one class per line; by default ImageNet's 1000")
+    add("--data", default="data", help="prepared set or folder of pictures that figures of the run use by default")
+    add("--picture-size", type=_size, default=256, help="size of its pictures: a side in pixels, or HEIGHTxWIDTH")
+    add("--outputs", type=Path, help=".npz with an input and the exporter's activations, to compare with")
     add("--out", type=Path, help="run folder to write; by default runs/NAME OF THE WEIGHTS")
     add("--overwrite", action="store_true", help="replace an import that is already there")
 
     for name, run in (("layers", layers), ("explain", explain)):
         add = command(name, run, "nothing was computed")
         add("net", metavar="NET", help=_FUNCTION)
-        add("--image-size", type=_size, help="side of the images of a function, or HEIGHTxWIDTH")
-        add("--channels", type=int, default=3, help="of the images of a function")
+        add("--image-size", type=_size, help="size of the images of a function: a side in pixels, or HEIGHTxWIDTH")
+        add("--channels", type=int, default=3, help="channels of the images of a function")
         if run is layers:
-            add("--all", action="store_true", help="list every operation inside too, as what follows a ReLU")
+            add("--all", action="store_true", help="list every operation between the modules too")
     return parser
 
 

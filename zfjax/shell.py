@@ -19,7 +19,7 @@ from zfjax import leaving, parallel
 from zfjax.errors import FailedError, UserError, naming, of_the_system
 
 CACHE_VARIABLE = "ZFJAX_COMPILATION_CACHE"
-ALONE = "run here, whatever a cluster announces"  # of a flag
+ALONE = "run in this process, even as one of several of a cluster job"  # of a flag
 
 
 def use_compilation_cache(folder: str | None = None) -> None:
@@ -42,7 +42,7 @@ def use_compilation_cache(folder: str | None = None) -> None:
             os.makedirs(place, exist_ok=True)
     except OSError as error:
         if named is None:
-            print(f"compiled programs are not kept, as {place} cannot be made: {error.strerror}", file=sys.stderr)
+            print(f"compiled programs are not cached: {place} cannot be made: {error.strerror}", file=sys.stderr)
             return
         with naming("compilation_cache", named, "name another folder, or off"):
             raise
@@ -57,7 +57,7 @@ def is_idle(*, alone: bool = False) -> bool:
     if announced is None or announced.host == 0:
         return False
     print(
-        f"process {announced.host} of {announced.num_hosts} ({announced.by}): this command runs in process 0 alone; "
+        f"process {announced.host} of {announced.num_hosts} ({announced.by}): this command runs in process 0 only; "
         "--alone runs it here too"
     )
     return True
@@ -118,7 +118,7 @@ def in_one_line(when_stopped: str = "nothing was written") -> Iterator[None]:
     So do Ctrl-C and the other signals of `leaving.STOPPING`, as exceptions, so that what was begun is put in order.
 
     Args:
-      when_stopped: what they left behind, as "the same command goes on where it was".
+      when_stopped: what they left behind, as "the same command resumes".
     """
     leaving.take_over(leaving.leave)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":

@@ -32,8 +32,8 @@ def first_flags(*, joins: bool, compiles: bool = True) -> argparse.ArgumentParse
             "--compilation-cache",
             "--compilation_cache",
             metavar="DIR",
-            help=f"where compiled programs are kept, so that the next call starts at once, or off; by default what "
-            f"{CACHE_VARIABLE} says, or else a folder of the user's cache",
+            help="folder for compiled programs, which later calls reuse, or off; by default "
+            f"{CACHE_VARIABLE}, or else a folder in the user's cache",
         )
     group.add_argument("--alone", action="store_true", help=shell.ALONE)
     if joins:
@@ -59,7 +59,7 @@ def in_one_line(when_stopped: str = "nothing was written") -> Iterator[None]:
     So do Ctrl-C and the other signals of `STOPPING`, by way of an exception, so that what was begun is put in order.
 
     Args:
-      when_stopped: what they left behind, as "the same command goes on where it was".
+      when_stopped: what they left behind, as "the same command resumes".
     """
     take_over(leave)
     with shell.in_one_line(when_stopped):

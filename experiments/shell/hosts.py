@@ -42,7 +42,7 @@ _notes = -1  # where the child tells its parent what the last line needs
 
 def add_flags(group: Any) -> None:
     """The flags of a command that several hosts share."""
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of host 0, where no cluster announces it")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of host 0, outside a detected cluster")
     group.add_argument("--num-hosts", type=int, metavar="N", help="number of hosts, with --coordinator")
     group.add_argument("--host", type=int, metavar="I", help="number of this host, from 0, with --coordinator")
     group.add_argument(
@@ -50,7 +50,7 @@ def add_flags(group: Any) -> None:
         type=int,
         default=TIMEOUT,
         metavar="SECONDS",
-        help=f"how long other hosts are waited for, and after which one that is silent is lost ({TIMEOUT})",
+        help=f"how long to wait for other hosts, and after which a silent one is lost ({TIMEOUT})",
     )
 
 

@@ -148,4 +148,4 @@ def test_a_signal_ends_it_in_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["atlas", "a net"])
     assert ended.value.code == 128 + signal.SIGTERM
-    assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"
+    assert capsys.readouterr().err == "stopped; the same command resumes\n"

@@ -165,7 +165,7 @@ def test_where_the_users_cache_cannot_be_made_nothing_is_kept_and_a_line_says_so
     command.use_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == before
     folder = tmp_path / "home" / "zfjax" / "xla"
-    words = f"compiled programs are not kept, as {folder} cannot be made: Not a directory\n"
+    words = f"compiled programs are not cached: {folder} cannot be made: Not a directory\n"
     assert capsys.readouterr() == ("", words)
 
 
@@ -205,7 +205,7 @@ def test_of_several_processes_the_others_leave_whatever_the_command(monkeypatch,
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", words)
     main()
-    assert capsys.readouterr().out.startswith("process 3 of 4 (Slurm): this command runs in process 0 alone; --alone")
+    assert capsys.readouterr().out.startswith("process 3 of 4 (Slurm): this command runs in process 0 only; --alone")
     assert list(tmp_path.iterdir()) == []
 
 
