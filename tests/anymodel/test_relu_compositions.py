@@ -228,6 +228,9 @@ COMPOSED = {
     "slope in a scan": lambda z: jnp.maximum(z, lax.map(lambda row: 0.1 * row, z)),
     "in a branch": lambda z: lax.cond(z.shape[0] > 2, relu, lambda z: z, z) + 0.5 * z,
     "written out": lambda z: jnp.stack([z, 0 * z]).max(0) - 0.2 * jnp.stack([-z, 0 * z]).max(0),
+    "written into zeros": lambda z: jnp.zeros((3, 8)).at[:, 2:6].set(relu(z[:, 2:6])) + 0.5 * z,
+    "written into zeros at a place": lambda z: lax.dynamic_update_slice(0 * z, relu(z[1:]), (1, 0)) + 0.5 * z,
+    "written into another": lambda z: z.at[1].set(relu(z[1])) - 0.9 * z,
     "of the largest of one": lambda z: relu(z[None].max(0)) + 0.5 * z,
     "of a pool of one": lambda z: relu(lax.reduce_window(z, -jnp.inf, lax.max, (1, 1), (1, 1), "VALID")) + 0.5 * z,
     "turned": lambda z: relu(z) - 0.2 * relu(-z.T).T,
@@ -365,6 +368,7 @@ TWO_RECTIFIERS = {
     "mean of two heads": lambda z: jnp.stack([relu(z @ KERNEL), relu(z @ OTHER)]).mean(0),
     "residual in a scan": lambda z: relu(lax.map(lambda row: relu(row) @ KERNEL, z) + z),
     "residual of two scans": lambda z: lax.map(relu, z) @ KERNEL + lax.map(lambda row: relu(row @ KERNEL), z),
+    "written beside each other": lambda z: z.at[1].set(relu(z[1]) @ KERNEL).at[0].set(relu(z[0])),
     "of a branch": lambda z: relu(lax.cond(z.shape[0] > 2, relu, lambda z: -z, z) @ KERNEL),
     "of halves that do not meet": lambda z: jnp.concatenate([relu(z[:, :4]), relu(-z[:, 4:])], -1) @ KERNEL,
 }

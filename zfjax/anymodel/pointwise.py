@@ -39,6 +39,7 @@ _LARGEST = 1 << 21  # elements of an array that is followed through moves
 
 _STATIC_MOVES = frozenset("rev slice split concatenate stack unstack pad tile".split()) | MOVES - {"stop_gradient"}
 _READS = frozenset(("gather", "dynamic_slice"))
+_WRITES = {"scatter": slice(1, 2), "dynamic_update_slice": slice(2, None)}  # which operands say where
 _PARTS = {"scan_stack": "scan_slice", "shard_out": "shard_in"}  # what leaves a loop, or devices, and what enters
 
 
@@ -135,6 +136,8 @@ class _Follow:
         is_static = node.name in _STATIC_MOVES or (
             node.name in _READS and node.inputs[0] in self.flow.varying and len(varying) == 1
         )
+        places = node.inputs[_WRITES[node.name]] if node.name in _WRITES else []
+        is_static = is_static or (bool(places) and all(constant_of(value) is not None for value in places))
         if largest > _LARGEST or len(node.eqns) != 1:
             return None
         if is_static:
@@ -332,7 +335,9 @@ def _evaluated(node: Node, eqn: Any, *, ways: Sequence[Sequence[Labels]], flow: 
     for value, way in zip(node.inputs, ways, strict=True):
         if way:
             operands.append(way[0].numbers())
-        elif node.name in _READS and value is not node.inputs[0]:
+        elif (node.name in _READS and value is not node.inputs[0]) or (
+            node.name in _WRITES and value in node.inputs[_WRITES[node.name]]
+        ):
             operands.append(constant_of(value))
         else:
             operands.append(np.full(value.aval.shape, -1, np.int32))
@@ -342,6 +347,10 @@ def _evaluated(node: Node, eqn: Any, *, ways: Sequence[Sequence[Labels]], flow: 
         return [np.full(value.aval.shape, -1, np.int32) for value in node.outputs]
     params = {key: None if key == "sharding" else setting for key, setting in eqn.params.items()}
     with jax.ensure_compile_time_eval():
+        if node.name == "scatter":  # whose parameters hold a program for its own type
+            operand, indices, updates = operands
+            made = lax.scatter(operand, indices, updates, eqn.params["dimension_numbers"], mode=eqn.params["mode"])
+            return [np.asarray(made)]
         made = eqn.primitive.bind(*operands, **params)
     return [np.asarray(array) for array in (made if eqn.primitive.multiple_results else [made])]
 

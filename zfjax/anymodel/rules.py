@@ -155,8 +155,8 @@ def project_fn(
     It starts from the activation's own value, as `project` does, and for this library's networks equals `project`;
     with `seed="one"` from 1, as Captum does.
     Under jit, with `fn` and a constant `unit` closed over, it is compiled once for each shape of `images`. A
-    picture that is no number, though it starts from one, is a UserError; inside jit, where nobody can look, check it
-    with `jnp.isfinite`.
+    picture that is no number, though it starts from one, is a UserError, and one that is huge because a norm divides
+    by next to nothing warns; inside jit, where nobody can look, check it with `jnp.isfinite` and call it once outside.
 
     Args:
       fn: images -> features [B, H, W, C] or [B, C] to look at, with the parameters inside; or {layer: features}, of
