@@ -37,7 +37,7 @@ def swapped(method, classes):
     """Cosine of the two classes' pictures of a toy net, and the pictures."""
     params = toy(classes)
     image = np.abs(RNG.normal(size=(1, 6, 6, 1))).astype(np.float32)
-    trace = zfjax.forward(params, image, architecture=TOY)[1]
+    trace = tiny_nets.forward(params, image, architecture=TOY)[1]
     tops = sanity.class_tops(trace["fc2"].features)
     pictures = [method(params, trace, top, layer="fc2", architecture=TOY) for top in tops]
     return sanity.cosine(*pictures)[0]
@@ -149,7 +149,7 @@ def test_what_is_drawn_anew_has_the_spread_of_what_was_there():
 def test_centered_switches_put_every_value_in_the_middle_of_its_window():
     """A pool of 3 every 2 over 6 rows: windows begin at 0, 2 and 4, and the last has rows 4 and 5 alone."""
     image = RNG.normal(size=(2, 6, 6, 1)).astype(np.float32)
-    trace = zfjax.forward(toy([1, 1]), image, architecture=TOY)[1]
+    trace = tiny_nets.forward(toy([1, 1]), image, architecture=TOY)[1]
     assert (np.asarray(trace["conv1"].switches) != 4).any()
     switches = sanity.centered(trace, architecture=TOY)["conv1"].switches
     assert switches.dtype == np.uint8

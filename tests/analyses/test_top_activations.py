@@ -1,9 +1,12 @@
 """The streaming choice of the strongest images, against a plain sort of everything in NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_nets
 
 import zfjax
 from zfjax import features
@@ -22,12 +25,14 @@ NET = zfjax.Architecture(
 )
 
 LAYERS = ("conv1", "conv2", "fc6")
+update = jax.jit(top_activations.update)
 NUM, SIDE, K = 22, 24, 4
 
 
+@functools.cache
 def _params():
     net = zfjax.ConvNet(NET, kernel_init=jax.nn.initializers.normal(0.1))
-    return net.init(jax.random.key(0), jnp.zeros((1, 20, 20, 3)))["params"]
+    return jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 20, 20, 3)))["params"]
 
 
 def _pictures():
@@ -56,7 +61,7 @@ def _scan(batches, state=None, **options):
 
 
 def _trace(images):
-    return zfjax.forward(_params(), images, architecture=NET)[1]
+    return tiny_nets.forward(_params(), images, architecture=NET)[1]
 
 
 def _network_input():
@@ -95,7 +100,7 @@ def test_nine_different_images():
     """One image with many strong places stands once, however strong they are."""
     values = np.ones((12, 4, 4), np.float32) + np.arange(12, dtype=np.float32)[:, None, None] / 100
     values[5] += 50 + np.arange(16, dtype=np.float32).reshape(4, 4)
-    top = top_activations.update(_state(9), _map(values), jnp.arange(12, dtype=jnp.int32))["conv1"]
+    top = update(_state(9), _map(values), jnp.arange(12, dtype=jnp.int32))["conv1"]
     np.testing.assert_array_equal(top.images[0], [5, 11, 10, 9, 8, 7, 6, 4, 3])
     assert (int(top.rows[0, 0]), int(top.columns[0, 0])) == (3, 3)
 
@@ -103,7 +108,7 @@ def test_nine_different_images():
 def test_strongest_first():
     """Values descend from the strongest of all images; the weakest are not kept."""
     values = np.random.default_rng(1).permutation(40).astype(np.float32).reshape(10, 2, 2)
-    top = top_activations.update(_state(3), _map(values), jnp.arange(10, dtype=jnp.int32))["conv1"]
+    top = update(_state(3), _map(values), jnp.arange(10, dtype=jnp.int32))["conv1"]
     best = values.reshape(10, 4).max(axis=1)
     np.testing.assert_array_equal(top.values[0], np.sort(best)[::-1][:3])
     np.testing.assert_array_equal(top.images[0], np.argsort(-best)[:3])
@@ -115,7 +120,7 @@ def test_ties_go_to_the_lower_image_in_any_order():
         state = _state(4)
         for start in (0, 3):
             indices = jnp.array(order[start : start + 3], jnp.int32)
-            state = top_activations.update(state, _map(values[start : start + 3]), indices)
+            state = update(state, _map(values[start : start + 3]), indices)
         np.testing.assert_array_equal(state["conv1"].images[0], [0, 1, 2, 3])
         np.testing.assert_array_equal(state["conv1"].rows[0], [0, 0, 0, 0])
 
@@ -143,7 +148,7 @@ def test_merging_is_a_stable_sort_of_what_is_held_and_offered():
         values = rng.integers(0, 3, (3, 2, 2, 6)).astype(np.float32)
         values[rng.random(values.shape) < 0.1] = rng.choice([np.nan, np.inf, -np.inf])
         indices = rng.permutation(3) + 3 * (4 - batch)  # later batches have lower indices
-        state = top_activations.update(state, jnp.asarray(values), jnp.asarray(indices, jnp.int32))
+        state = update(state, jnp.asarray(values), jnp.asarray(indices, jnp.int32))
         for channel, image in np.ndindex(6, 3):
             flat = values[image, :, :, channel].ravel()
             place = int(flat.argmax())
@@ -155,16 +160,14 @@ def test_merging_is_a_stable_sort_of_what_is_held_and_offered():
 
 
 def test_fewer_images_than_k_leave_empty_places():
-    top = top_activations.update(_state(4), _map([[[1.0]], [[9.0]], [[2.0]]]), jnp.array([8, -1, 4], jnp.int32))[
-        "conv1"
-    ]
+    top = update(_state(4), _map([[[1.0]], [[9.0]], [[2.0]]]), jnp.array([8, -1, 4], jnp.int32))["conv1"]
     np.testing.assert_array_equal(top.images[0], [4, 8, -1, -1])
     np.testing.assert_array_equal(top.values[0], [2.0, 1.0, -np.inf, -np.inf])
 
 
 def test_a_map_without_a_positive_activation_is_dead():
     values = jnp.stack([jnp.zeros((3, 2, 2)), jnp.ones((3, 2, 2))], axis=-1)
-    top = top_activations.update(_state(2, 2), {"conv1": values}, jnp.arange(3, dtype=jnp.int32))["conv1"]
+    top = update(_state(2, 2), {"conv1": values}, jnp.arange(3, dtype=jnp.int32))["conv1"]
     np.testing.assert_array_equal(top_activations.alive(top), [False, True])
     np.testing.assert_array_equal(top_activations.alive(_state(2, 2)["conv1"]), [False, False])
 
@@ -190,7 +193,7 @@ def test_one_array_of_features_is_scanned_as_such_and_a_tree_as_a_tree():
     expected = _sorted(_pictures().astype(np.float32), range(NUM), K)
     _assert_same(top_activations.scan(lambda images: images, _batches(8), top_activations.init(3, K)), expected)
     pictures, indices = jnp.asarray(_pictures(), jnp.float32), jnp.arange(NUM, dtype=jnp.int32)
-    _assert_same(top_activations.update(top_activations.init(3, K), pictures, indices), expected)
+    _assert_same(update(top_activations.init(3, K), pictures, indices), expected)
     state = top_activations.init((3, {"red": 1}), K)
     first, rest = top_activations.scan(lambda images: (images, {"red": images[..., :1]}), _batches(8), state)
     _assert_same(first, expected)
@@ -203,7 +206,7 @@ def test_update_on_one_device_is_the_scan_on_four():
     for start in range(0, NUM, 11):
         indices = jnp.arange(start, start + 11, dtype=jnp.int32)
         trace = _trace(images[start : start + 11])
-        state = top_activations.update(state, {layer: trace[layer].features for layer in LAYERS}, indices)
+        state = update(state, {layer: trace[layer].features for layer in LAYERS}, indices)
     for layer, top in _scan(_batches(8)).items():
         _assert_same(top, [np.asarray(field) for field in state[layer]])
 
@@ -271,5 +274,5 @@ def test_features_without_places_y_x_are_refused(shape):
 def test_a_place_of_a_map_that_is_not_square_is_its_row_and_column():
     maps = np.zeros((1, 3, 7, 1), np.float32)
     maps[0, 2, 5, 0] = 1
-    top = top_activations.update(top_activations.init(1, 1), jnp.asarray(maps), jnp.arange(1))
+    top = update(top_activations.init(1, 1), jnp.asarray(maps), jnp.arange(1))
     assert (int(top.rows[0, 0]), int(top.columns[0, 0])) == (2, 5)

@@ -240,10 +240,10 @@ def test_a_table_without_dense_layers_is_an_architecture_too():
     assert table.num_classes == 0 and not any(isinstance(row, Dense) for row in table.layers)
     params = {name: of for name, of in TABLE.params.items() if name in table.layer_names}
     images = jnp.asarray(PICTURES[:1, 2:-2, 2:-2], jnp.float32)
-    top, trace = zfjax.forward(params, images, architecture=table)
+    top, trace = tiny_nets.forward(params, images, architecture=table)
     np.testing.assert_array_equal(top, trace["conv3"].features)
-    whole = zfjax.forward(TABLE.params, images, architecture=MINI)[1]
-    scaled = zfjax.forward(params, images * MINI.input_scale, architecture=table)[1]
+    whole = tiny_nets.forward(TABLE.params, images, architecture=MINI)[1]
+    scaled = tiny_nets.forward(params, images * MINI.input_scale, architecture=table)[1]
     np.testing.assert_allclose(scaled["conv3"].features, whole["conv3"].features, rtol=1e-5, atol=1e-5)
     strongest = int(trace["conv3"].features.max(axis=(0, 1, 2)).argmax())
     picture = zfjax.project(params, trace, Unit(strongest, layer="conv3"), architecture=table)
@@ -324,6 +324,6 @@ def test_a_list_of_units_that_are_no_row_of_one_layer_says_how_to_name_them(take
 
 def test_a_list_of_units_goes_down_a_table_too():
     images = np.random.default_rng(0).normal(size=(1, MINI.image_size, MINI.image_size, 3)).astype(np.float32)
-    trace = zfjax.forward(TABLE.params, images, architecture=MINI)[1]
+    trace = tiny_nets.forward(TABLE.params, images, architecture=MINI)[1]
     down = lambda units: zfjax.project(TABLE.params, trace, units, layer="conv2", architecture=MINI)  # noqa: E731
     np.testing.assert_array_equal(down([Unit(1), Unit(0)]), down(Unit(np.array([1, 0]))))

@@ -35,7 +35,7 @@ MEAN = RNG.uniform(90, 150, (SIDE, SIDE, 3)).astype(np.float32)  # not flat: it 
 
 def _params():
     net = zfjax.ConvNet(NET, kernel_init=jax.nn.initializers.normal(0.05))
-    params = jax.tree.map(np.asarray, net.init(jax.random.key(0), jnp.zeros((1, 20, 20, 3)))["params"])
+    params = jax.tree.map(np.asarray, jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 20, 20, 3)))["params"])
     params["fc6"]["bias"] = np.full(5, 3, np.float32)
     return params
 

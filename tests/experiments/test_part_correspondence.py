@@ -37,7 +37,7 @@ NAMES = ("ash", "bog", "cat")
 
 def _params():
     net = zfjax.ConvNet(NET, kernel_init=jax.nn.initializers.normal(0.1))
-    return jax.tree.map(np.asarray, net.init(jax.random.key(0), jnp.zeros((1, 20, 20, 3)))["params"])
+    return jax.tree.map(np.asarray, jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 20, 20, 3)))["params"])
 
 
 def _net(run=Path("runs/x")):

@@ -29,7 +29,7 @@ CENTRES = PICTURES[:, 2:22, 2:22]
 
 def make_params():
     net = zfjax.ConvNet(NET, kernel_init=jax.nn.initializers.normal(0.1))
-    params = jax.tree.map(np.asarray, net.init(jax.random.key(0), jnp.zeros((1, 20, 20, 3)))["params"])
+    params = jax.tree.map(np.asarray, jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 20, 20, 3)))["params"])
     params["conv1"]["bias"] = np.array([0, -1e6, 0, 0, 0, 0], np.float32)  # map 1 is dead
     return params
 
