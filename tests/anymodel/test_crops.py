@@ -163,6 +163,19 @@ def test_a_crop_is_fed_where_it_is_enough(monkeypatch):
     assert fed == [(1, *crop_of(fn, IMAGES.shape[1:], np.float32).size, 3)]  # one program for all
 
 
+def test_windows_of_a_function_are_its_crops_and_its_pictures_hold_nothing_else():
+    net = FunctionNet(lambda images: {"map": PROVEN["pool with padding"](images)}, image_size=SIDE)
+    units = Unit(np.zeros(3, int), (np.array([4, 0, 9]), np.array([4, 0, 2])))
+    (windows,) = nets.project_windows(net, IMAGES[:1], units, ways=("deconvnet",), layer="map").values()
+    size = crop_of(PROVEN["pool with padding"], IMAGES.shape[1:], np.float32).size
+    assert windows.pixels.shape == (3, *size, 3) and size[0] < SIDE
+    whole = net.project(IMAGES[:1], units, layer="map")
+    for picture, window, row, column in zip(whole, *windows, strict=True):
+        beside = picture.copy()
+        beside[row : row + size[0], column : column + size[1]] -= window
+        assert picture.any() and not beside.any()
+
+
 def test_a_crop_is_as_large_as_layers_above_need():
     def fn(images):
         maps = below(images)

@@ -25,14 +25,16 @@ from zfjax.errors import UserError
 from zfjax.files import digest
 from zfjax.nets.places import check_shape, check_way, layer_of, places_of
 from zfjax.nets.protocol import Training, check_layer
+from zfjax.nets.windowed import ByWindows
 from zfjax.pixels import size_of
 from zfjax.units import Seed, Unit, check_seed, warn_below_zero
+from zfjax.windows import Windows
 
 _SHOWN = 8  # layers that a message names
 
 
 @dataclass(frozen=True, eq=False)
-class FunctionNet:
+class FunctionNet(ByWindows):
     """Any JAX function as a `Net`, by the any-model engine: Flax Linen and NNX, Equinox, Haiku, Keras, or your own.
 
     Examples:
@@ -211,20 +213,7 @@ class FunctionNet:
 
         return Partial(self._compiled.setdefault(("pictures", tuple(layers)), prepared), self.params)
 
-    def project(
-        self,
-        images: Any,
-        units: Unit,
-        *,
-        layer: str | None = None,
-        of: Any = None,
-        way: Way = "deconvnet",
-        seed: Seed = "value",
-    ) -> np.ndarray:
-        """One signed picture for each unit, by `zfjax.project_fn`: see `Net.project`."""
-        return self.project_ways(images, units, ways=(way,), layer=layer, of=of, seed=seed)[way]
-
-    def project_ways(
+    def project_windows(
         self,
         images: Any,
         units: Unit,
@@ -233,23 +222,21 @@ class FunctionNet:
         layer: str | None = None,
         of: Any = None,
         seed: Seed = "value",
-    ) -> dict[Way, np.ndarray]:
-        """{way: one signed picture for each unit}; each image goes up once: see `project_ways`."""
+    ) -> dict[Way, Windows]:
+        """{way: of each unit the crop that it was projected in, by `zfjax.project_fn`}: see `nets.project_windows`."""
         layer = check_layer(self, layer_of(units, layer))
         ways = tuple(map(check_way, ways))
         images = np.asarray(images)
         check_shape(images, self._prepared_shape.shape[1:], argument="images", net=self.name)
         places = places_of(units, images, of=of, fn=self.features([layer]), layer=layer)
-        num = len(places["image"])
-        dtype = jax.dtypes.canonicalize_dtype(images.dtype)
-        pictures = {way: np.zeros((num, *images.shape[1:]), dtype) for way in ways}
+        num, place = len(places["image"]), np.stack([places["row"], places["column"]], axis=1).astype(np.int32)
         check_seed(seed)
         step, starts = self._projection_of(layer, ways), np.zeros(num, np.float32)
-        crop = self._crop_of(layer, images)
-        place, size = np.stack([places["row"], places["column"]], axis=1).astype(np.int32), images.shape[1:3]
-        corners = np.zeros_like(place)
+        crop, size, corners = self._crop_of(layer, images), images.shape[1:3], np.zeros_like(place)
         if crop is not None:
             size, (corners, place) = crop.size, crop.around(*place.T)
+        dtype = jax.dtypes.canonicalize_dtype(images.dtype)
+        pictures = {way: np.zeros((num, *size, images.shape[3]), dtype) for way in ways}
         for rows in layer_features.full_batches(num, self.units_at_once):
             fed = [
                 images[n, y : y + size[0], x : x + size[1]]
@@ -257,11 +244,10 @@ class FunctionNet:
             ]
             some = {"channel": places["channel"][rows], "place": place[rows]}
             drawn, starts[rows] = step(self.params, np.stack(fed), **some, from_one=seed == "one")
-            for way, sheet in pictures.items():
-                for n, picture, (y, x) in zip(rows, np.asarray(drawn[way]), corners[rows], strict=True):
-                    sheet[n, y : y + size[0], x : x + size[1]] = picture
+            for way, of_way in pictures.items():
+                of_way[rows] = drawn[way]
         warn_below_zero(starts, seed=seed)
-        return pictures
+        return {way: Windows(of_way, *corners.T.astype(np.int32)) for way, of_way in pictures.items()}
 
     def receptive_field(self, layer: str) -> ReceptiveField | None:
         """What was said of it, or else what the program proves; None where neither is."""

@@ -19,13 +19,14 @@ from zfjax.deconvnet import Way, windows_of_ways
 from zfjax.errors import UserError
 from zfjax.nets.places import check_way, layer_of, places_of
 from zfjax.nets.protocol import Training
+from zfjax.nets.windowed import ByWindows
 from zfjax.network import Params
 from zfjax.pixels import as_size, center_crop
 from zfjax.units import Seed, Unit
 from zfjax.windows import Windows
 
 
-class OfTable:
+class OfTable(ByWindows):
     """The methods of a network that is an `Architecture` with parameters: its explicit forward pass and deconvnet."""
 
     architecture: Architecture
@@ -87,33 +88,6 @@ class OfTable:
     def features(self, layers: Sequence[str]) -> Partial:
         """fn(images) -> {layer: features}."""
         return layer_features.layers_of(self.params, layers, architecture=self.architecture)
-
-    def project(
-        self,
-        images: Any,
-        units: Unit,
-        *,
-        layer: str | None = None,
-        of: Any = None,
-        way: Way = "deconvnet",
-        seed: Seed = "value",
-    ) -> np.ndarray:
-        """One signed picture for each unit: see `Net.project`."""
-        return self.project_ways(images, units, ways=(way,), layer=layer, of=of, seed=seed)[way]
-
-    def project_ways(
-        self,
-        images: Any,
-        units: Unit,
-        *,
-        ways: Sequence[Way],
-        layer: str | None = None,
-        of: Any = None,
-        seed: Seed = "value",
-    ) -> dict[Way, np.ndarray]:
-        """{way: one signed picture for each unit}; each image goes up once: see `project_ways`."""
-        windows = self.project_windows(images, units, ways=ways, layer=layer, of=of, seed=seed)
-        return {way: of_way.paste(np.shape(images)[1:3]) for way, of_way in windows.items()}
 
     def project_windows(
         self,

@@ -1,0 +1,56 @@
+"""The ways down of a network that knows which part of its images each unit looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zfjax.deconvnet import Way
+from zfjax.units import Seed, Unit
+from zfjax.windows import Windows
+
+
+class ByWindows:
+    """`Net.project` and `project_ways` of a network that has `project_windows`: the pictures are zero beside these."""
+
+    if TYPE_CHECKING:  # what each kind of such a network does itself
+
+        def project_windows(  # noqa: D102
+            self,
+            images: Any,
+            units: Unit,
+            *,
+            ways: Sequence[Way],
+            layer: str | None = None,
+            of: Any = None,
+            seed: Seed = "value",
+        ) -> dict[Way, Windows]: ...
+
+    def project(
+        self,
+        images: Any,
+        units: Unit,
+        *,
+        layer: str | None = None,
+        of: Any = None,
+        way: Way = "deconvnet",
+        seed: Seed = "value",
+    ) -> np.ndarray:
+        """One signed picture for each unit: see `Net.project`."""
+        return self.project_ways(images, units, ways=(way,), layer=layer, of=of, seed=seed)[way]
+
+    def project_ways(
+        self,
+        images: Any,
+        units: Unit,
+        *,
+        ways: Sequence[Way],
+        layer: str | None = None,
+        of: Any = None,
+        seed: Seed = "value",
+    ) -> dict[Way, np.ndarray]:
+        """{way: one signed picture for each unit}; each image goes up once: see `project_ways`."""
+        windows = self.project_windows(images, units, ways=ways, layer=layer, of=of, seed=seed)
+        return {way: of_way.paste(np.shape(images)[1:3]) for way, of_way in windows.items()}
