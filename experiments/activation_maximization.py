@@ -1,4 +1,4 @@
-"""Gradient ascent from noise beside the deconvnet: two answers to what a unit wants to see.
+"""Gradient ascent from noise, beside the deconvnet's projections of the same units.
 
     python -m experiments.activation_maximization --net runs/RUN
     python -m experiments.activation_maximization --maps conv5:3,17 --jitter 4 --blur 0.5
@@ -6,15 +6,15 @@
 
 Without --net the newest run under runs/ is taken. Expected time: 28 s with the demo net on two CPU cores, a
 minute at half width and 112 pixels, for four units of each convolutional layer and four classes. Expected figure: in
-layers 1 and 2 the climb finds the pattern of the deconvnet's projection; above, it finds fine waves that no photo has,
-smoother with --jitter and --blur; with --robust it finds shapes in colours, as eyes, stripes and limbs of the demo's
-creatures (`zfjax/analyses/robust_ascent.py`). Expected result: without these, climbs end at one to five times the
-strongest activation of the validation set, and nearly every step rises.
+layers 1 and 2 ascent finds the pattern of the projection; above, it finds fine waves that occur in no photo, smoother
+with --jitter and --blur. With --robust it finds shapes in colour, such as eyes, stripes and limbs of the demo set's
+creatures (`zfjax/analyses/robust_ascent.py`). Expected result: without these options ascent ends at one to five times
+the strongest activation of the validation set, and nearly every step increases the activation.
 
-The other road some summaries of the paper take; the paper itself shows no such picture.
-Of a net that is no table of this library the layer's own features are climbed: behind a ReLU a silent unit stays still.
+The paper shows no such picture; some summaries of it describe this method. For a net that is no table of this library
+the layer's own features are maximised, and a unit that is off behind its ReLU has no gradient.
 Writes to <run>/figures/maximization (or --out): climbs.png, paths.png, result.json and <layer>.npz. The strongest
-activations stay in <run>/scans, and later calls start from them.
+activations are kept in <run>/scans, and later calls reuse them.
 """
 
 from __future__ import annotations

@@ -4,13 +4,14 @@
     python -m experiments.architecture_ablation --preset reduced --data-dir DIR       photos, half width, 112 pixels
     python -m experiments.architecture_ablation --preset paper --data-dir DIR         the paper's, for accelerators
 
-Expected time on two CPU cores: half an hour for the demo set. A variant that is done is skipped when the command runs
-again, and one that was stopped goes on. Expected result: on ImageNet the error is by far the largest without layers 3,
-4, 6 and 7. The demo set needs no such depth: there these four layers err in 4.0 %, widened in 1.1 %, less than any
-other; worst is AlexNet without layers 3 and 4 (28.5 %), and ZFNet's variants (2.0 to 2.7 %) err less than AlexNet's.
+Expected time on two CPU cores: half an hour for the demo set. When the command runs again, finished variants are
+skipped, and an interrupted one resumes. Expected result: on ImageNet the error is by far the largest without layers 3,
+4, 6 and 7. The demo set needs no such depth: there the net without these four layers errs in 4.0 %, widened in 1.1 %,
+less than any other; worst is AlexNet without layers 3 and 4 (28.5 %), and ZFNet's variants (2.0 to 2.7 %) err less than
+AlexNet's.
 
-Each variant is a run of `train_imagenet` in its own folder below --out, so that every figure can be drawn of it; what
-was measured of it is kept in records/ there. One whose loss stops being finite is named and left out of the table.
+Each variant is a run of `train_imagenet` in its own folder below --out, so every figure can be drawn of it; its
+measurements are kept in records/ there. A variant whose loss stops being finite is named and left out of the table.
 Writes table.png and result.json: training and validation error beside the paper's, and the rank correlation of the two
 orders by validation top-1 error (Spearman's rho; the p-value is the share of all orders that agree as well or better).
 """

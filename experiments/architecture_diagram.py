@@ -1,4 +1,4 @@
-"""Figure 3: the table of layers as a picture, with sizes, receptive fields and parameter counts.
+"""Figure 3: the architecture as a picture, with sizes, receptive fields and parameter counts.
 
     python -m experiments.architecture_diagram
     python -m experiments.architecture_diagram --architecture alexnet
@@ -6,11 +6,11 @@
     python -m experiments.architecture_diagram --image-size 112 --width 0.5
 
 Expected time: 3 s. Expected figure: the paper's Fig. 3, drawn from the table alone. Expected result: 62,357,608
-parameters and maps of 110-55-26-13-13-13-13-6 places a side. A net that is no table is drawn by its layers: their
-shapes, what a place sees, and what its program does from one to the next, as far as these are known.
+parameters and maps with sides of 110-55-26-13-13-13-13-6. A net that is no table is drawn by its layers: their shapes,
+receptive fields, and the operations of its program between them, as far as these are known.
 
-Writes architecture.png and result.json to runs/architecture/NAME or <run>/figures/architecture, by what was asked for,
-or to --out.
+Writes architecture.png and result.json to runs/architecture/NAME or <run>/figures/architecture, named by the flags, or
+to --out.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""The atlas: every unit of a network on one static site, to be clicked through.
+"""The atlas: a static site with a page for each unit of a network.
 
     python -m experiments.atlas --net runs/RUN
 
-Without --net the newest run under runs/ is taken. Open index.html of the folder that it names: the site needs no
-server and asks no other machine for anything. It embeds the pictures that it shows: pass it on only where those may go.
+Without --net the newest run under runs/ is taken. Open index.html in the folder that is printed: the site needs no
+server and loads nothing from other hosts. It contains the pictures that it shows; share it only if you may share them.
 
-Expected time: one forward pass over the validation set, then a few seconds for every hundred units. Stopped, the same
-command resumes. Maps and logits are shown; --dense adds the fully connected layers between them.
-What takes longer is asked for: --grey, --ascent N, --epochs, --num-occluded N, --compare NET.
+Expected time: one forward pass over the validation set, then a few seconds for every hundred units. If it is stopped,
+the same command resumes. It shows layers with feature maps and the logits; --dense adds the dense layers between them.
+--grey, --ascent N, --epochs, --num-occluded N and --compare NET add parts that take longer.
 
 Writes to <run>/atlas (or --out): index.html with its script, style, data and pictures, arrays/ with the numbers
-of each layer, manifest.json, result.json. The scan of the set stays in <run>/scans, and later calls start from it.
+of each layer, manifest.json, result.json. The scan of the set is kept in <run>/scans, and later calls reuse it.
 """
 
 from __future__ import annotations

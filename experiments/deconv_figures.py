@@ -1,15 +1,14 @@
-"""Figure 2: what excites the maps of each layer most, projected to the pixels, beside the patches that they see.
+"""Figure 2: the images that excite some maps of each layer most, projected to pixels, beside their patches.
 
     python -m experiments.deconv_figures --net runs/RUN
 
-Without --net the newest run under runs/ is taken. Expected time: one forward pass over the validation set (about
-a minute for 10,000 pictures of 112 pixels on two CPU cores; it shows its rate, and a killed scan goes on where it
-stopped), then half a minute for projections and pages; 26 s in all with the demo net. Expected figure: edges and
-colours in layer 1 and its filters; corners and textures in layer 2, growing structure above; projections that resemble
-parts of their patches.
+Without --net the newest run under runs/ is taken. Expected time: one forward pass over the validation set (about a
+minute for 10,000 pictures of 112 pixels on two CPU cores; it shows its rate, and resumes after a kill), then half a
+minute for projections and pages; 26 s in all with the demo net. Expected figure: the filters of layer 1, edges and
+colours; corners and textures in layer 2; larger structures above; projections that resemble parts of their patches.
 
-Writes to <run>/figures/deconv (or --out): one page per layer, overview.png, result.json, <layer>.npz with what the
-page shows. The strongest activations of all maps stay in <run>/scans, and later calls start from them.
+Writes to <run>/figures/deconv (or --out): one page per layer, overview.png, result.json, and <layer>.npz with the
+arrays of the page. The strongest activations of all maps are kept in <run>/scans, and later calls reuse them.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""Figure 1: one unit of one image on its way down to the pixels, every stage of it.
+"""Figure 1: the projection of one unit of one image, stage by stage.
 
     python -m experiments.deconvnet_walkthrough --net runs/RUN
     python -m experiments.deconvnet_walkthrough --layer conv3 --map 7 --image 12
 
-Without --net the newest run under runs/ is taken. Expected time: 18 s on two CPU cores. Expected figure: one
-column for each layer, from the chosen one on the left down to the pixels on the right: the map on the way up, the
-switches of its pool in colours, what came from above, unpooled, rectified; below, a few windows of the lowest pool with
-the switches as arrows. Expected result: unpooling keeps the sum; below the first layer rectification removes half of
-the signal or more; all of the projection's energy lies inside what the unit sees, most of it on the object.
+Without --net the newest run under runs/ is taken. Expected time: 18 s on two CPU cores. Expected figure: one column for
+each layer, from the chosen one on the left to the pixels on the right: the feature map, the switches of its pool in
+colours, the signal from the layer above, unpooled, and rectified; below, a few windows of the lowest pool with the
+switches as arrows. Expected result: unpooling preserves the sum; below the first layer rectification removes half of
+the signal or more; all of the projection's energy is inside the unit's receptive field, most of it on the object.
 
-Only a table of layers (a run, or an imported network) has all these stages. Of any other net the figure shows, layer by
-layer, the map on the way up and what comes down there, and the unit's projection by three ways.
+Only a table of layers (a run, or an imported network) has all these stages. For any other net the figure shows, layer
+by layer, the feature map and the projected signal, and the unit's projection by three ways.
 
-Writes to <run>/figures/walkthrough, to walkthrough/conv3-map7-image12 below it where that was asked for, or to --out:
+Writes to <run>/figures/walkthrough, to walkthrough/conv3-map7-image12 below it for such flags, or to --out:
 walkthrough.png, walkthrough.npz with every map that is drawn, result.json.
 """
 

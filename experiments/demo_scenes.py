@@ -1,11 +1,11 @@
-"""The demo set on one page, and how hard it is for those who do not look at the creatures.
+"""The demo set on one page, and the accuracy of classifiers that cannot see the creatures' shapes.
 
     python -m experiments.demo_scenes
 
-Expected time: a minute on two CPU cores. Expected figure: ten classes of creatures, their masks and parts drawn into
-the last two columns. Expected result: a linear classifier on pixels and one on colour histograms stay under 40 % on
-fresh scenes, and one that learns from the backgrounds without creatures stays near 10 %, chance.
-Writes scenes.png and result.json to runs/demo_scenes, by what was asked for (or --out).
+Expected time: a minute on two CPU cores. Expected figure: ten classes of creatures, with masks and parts drawn into
+the last two columns. Expected result: a linear classifier on pixels and one on colour histograms stay below 40 % on
+fresh scenes, and one trained on the backgrounds without creatures stays near 10 %, which is chance.
+Writes scenes.png and result.json to a folder below runs/demo_scenes that is named by the flags (or --out).
 """
 
 from __future__ import annotations

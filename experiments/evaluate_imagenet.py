@@ -3,13 +3,13 @@
     python -m experiments.evaluate_imagenet --net runs/RUN
     python -m experiments.evaluate_imagenet --net runs/A runs/B runs/C
 
-Without --net the newest run under runs/ is taken. Several networks, of any architectures but with the same
-classes and size of pictures, average their softmax; each is measured by itself too, in the same pass. Expected time:
-eleven forward passes of each over the set; 6 s for 500 pictures with the net of preset `reduced` on two CPU cores.
-Expected result: ten crops err a little less than one, several networks less than one of them. A net that is no table
-of layers (squeezenet:DIR, module:NAME) is measured from its centre crop alone.
-Writes result.json to <run>/evaluation, of several networks to a folder of the first run's there that is named by the
-others (or to --out).
+Without --net the newest run under runs/ is taken. Several networks, of any architectures but with the same classes and
+size of pictures, average their softmax; each is also measured alone, in the same pass. Expected time: eleven forward
+passes per network over the set; 6 s for 500 pictures with the net of preset `reduced` on two CPU cores. Expected
+result: ten crops have a slightly lower error than one, several networks a lower one than each of them. A net that is no
+table of layers (squeezenet:DIR, module:NAME) is measured from its centre crop only.
+Writes result.json to <run>/evaluation; for several networks, to a folder in the first run's that is named by the others
+(or to --out).
 """
 
 from __future__ import annotations

@@ -1,21 +1,20 @@
-"""Figure 4: how what excites a map changes while the network trains, and how early each layer settles.
+"""Figure 4: how the strongest activation of some maps changes during training, and when each layer settles.
 
     python -m experiments.feature_evolution --net runs/RUN
 
-Without --net the newest run under runs/ is taken. It looks at the run's checkpoints of epochs 1, 2, 5, 10, 20,
-30, 40, 64 and 70, as far as there are, and at its last one. Expected time: one pass over at most 8,192 training
-pictures for each epoch (a killed one goes on where it stopped), then a few seconds per epoch; 39 s on two CPU cores for
-the net of preset `demo`, half of it to render its pictures. Expected figure: lower layers look final early, upper ones
-later; a sudden change of appearance where another training image became the strongest one (orange bar). Expected
-result: with a net of half width on photos of ten classes conv1 settles by epoch 10 of 40, conv5 only at the end, and
-the lower of two layers is nearer to its end in 76 % of the pairs; on the demo set, which is learnt in a few epochs, in
-62 %: there conv2 is the last to settle. Their null is no half, as what changes below changes what is above: were all
-weights of the demo net to go one straight way, it would be 76 % (`zfjax.analyses.evolution.straight`). Dashes on
-curves.png are that way's.
+Without --net the newest run under runs/ is taken. The epochs are those of 1, 2, 5, 10, 20, 30, 40, 64 and 70 whose
+checkpoints exist, and the last one. Expected time: one pass over at most 8,192 training pictures for each epoch (it
+resumes after a kill), then a few seconds per epoch; 39 s on two CPU cores for the demo net, half of it to render its
+pictures. Expected figure: lower layers look final early, upper ones later; an orange bar marks a change of the
+strongest training image. Expected result: with a net of half width on photos of ten classes conv1 settles by epoch 10
+of 40, conv5 only at the end, and in 76 % of the pairs of layers the lower one is nearer to its final state. On the demo
+set, which is learnt in a few epochs, it is 62 %, and conv2 settles last. Chance is not one half, because a change in a
+lower layer changes the layers above: on a straight line between the weights of the demo net's first and last epoch it
+is 76 % (`zfjax.analyses.evolution.straight`). The dashed lines in curves.png belong to this straight line.
 
-Writes to <run>/figures/evolution (or --out): evolution.png, curves.png, result.json, and <layer>.npz with what the
-figure shows. The strongest activations of all maps stay in <run>/scans, and later calls for other maps start from them.
-The epochs of a training that is none of ours: `--net module:NAME`, a Python object that is, or returns, {epoch: net}.
+Writes to <run>/figures/evolution (or --out): evolution.png, curves.png, result.json, and <layer>.npz with the arrays of
+the figure. The strongest activations of all maps are kept in <run>/scans, and later calls reuse them. For epochs of
+another training program use `--net module:NAME`, a Python object that is, or returns, {epoch: net}.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
-"""Figure 6: the first layer with and without renormalisation, and against AlexNet's; aliasing in the second.
+"""Figure 6: first-layer filters with and without renormalisation and of AlexNet, and aliasing in layer 2.
 
     python -m experiments.first_layer --net runs/RUN --alexnet runs/RUN-alexnet --unclipped runs/RUN-unclipped
 
 RUN is the paper's net, RUN-alexnet AlexNet and RUN-unclipped the paper's net without renormalisation, all trained on
-the same data; where one of the two is not given, its panels are left out, and result.json names the command that
-trains it. Without --net the newest run under runs/ is taken. Expected time: one pass over the validation set
-for each net and 15 s for pictures; 20 s on two CPU cores for three nets of preset `demo`. Expected figure: without
-renormalisation a few filters dominate, unless none ever reached the radius (so with the weight decay of preset
-`demo`); AlexNet's second layer shows blocks and repeated dots where ZFNet's shows edges and colours. Expected result,
-nets of half width on photos of ten classes: too fine for its own grid is 44 % of the energy of AlexNet's filters, 20 %
-of ZFNet's; 15 % and 25 % of the filters peak at middle frequencies.
+the same data. If one of the two is not given, its panels are left out, and result.json has the command that trains it.
+Without --net the newest run under runs/ is taken. Expected time: one pass over the validation set for each net and 15 s
+for pictures; 20 s on two CPU cores for three nets of preset `demo`. Expected figure: without renormalisation a few
+filters dominate, unless no filter ever reached the radius (as with the weight decay of preset `demo`); AlexNet's second
+layer shows blocks and repeated dots where ZFNet's shows edges and colours. Expected result for nets of half width on
+photos of ten classes: 44 % of the energy of AlexNet's filters is too fine for their grid, 20 % of ZFNet's; 15 % and
+25 % of the filters peak at middle frequencies.
 
-Any net can be drawn alone: its first filters are read from its program, as its images meet them, or are what it says
-(`FunctionNet(..., first_filters=)`). How a net was trained is known of runs only, so that only they are compared.
+Any net can be drawn alone; its first filters are read from its program, or given by `FunctionNet(...,
+first_filters=)`. Only runs can be compared, because only their training is known.
 Writes to <run>/figures/first_layer (or --out): first_layer.png, numbers.png, result.json, and for each net <net>.npz
-with filters and projections. The strongest activations stay in <run>/scans, and later calls start from them.
+with filters and projections. The strongest activations are kept in <run>/scans, and later calls reuse them.
 """
 
 from __future__ import annotations

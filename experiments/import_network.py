@@ -1,4 +1,4 @@
-"""A network that was trained elsewhere, as a run folder that every experiment here can load.
+"""Import a network that was trained elsewhere as a run folder, which every figure can use.
 
     python -m experiments.import_network --weights alexnet.pth --table alexnet-torchvision --data data
     python -m experiments.import_network --weights zfnet.onnx --table my_nets:TABLE --outputs zfnet_outputs.npz
@@ -6,13 +6,13 @@
     python -m experiments.import_network --weights resnet18.pth --table resnet18 --outputs resnet18_outputs.npz
     python -m experiments.deconv_figures --net torchvision:resnet18:resnet18.pth
 
-What a file of weights does not say itself stands in a table: one of `zfjax.pretrained.TABLES`, or one of your own, a
-`zfjax.pretrained.ImportTable` in a Python module on the path. Nothing in the file is executed. Given an .npz with what
-the exporter's network read ("inputs", [B, C, H, W], as its first layer sees them) and handed on ("conv1" and so on,
-after ReLU, pool and norm), the two networks are compared layer by layer, and an import that differs is refused. Only
-with the "pictures" too (uint8 RGB [B, H, W, 3], whose centres became the inputs) are mean, std and channels compared.
-Expected time: 10 s for the 61 million parameters of torchvision's AlexNet on two CPU cores. Expected result:
-differences of 1e-6 of the largest value. Writes <out>/checkpoints/0 and <out>/result.json.
+An import table supplies what a file of weights does not say: one of `zfjax.pretrained.TABLES`, or your own, a
+`zfjax.pretrained.ImportTable` in an importable Python module. Nothing in the file is executed. --outputs is an .npz
+with an input of the exporter's network ("inputs", [B, C, H, W], as its first layer sees them) and its activations
+("conv1" and so on, after ReLU, pool and norm); the two networks are compared layer by layer, and an import that differs
+is refused. Mean, std and channel order are compared only if it also has the "pictures" (uint8 RGB [B, H, W, 3]), whose
+centres became the inputs. Expected time: 10 s for the 61 million parameters of torchvision's AlexNet on two CPU cores.
+Expected result: differences of 1e-6 of the largest value. Writes <out>/checkpoints/0 and <out>/result.json.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
-"""Figure 5: how features and the true label's probability change while pictures are translated, scaled and rotated.
+"""Figure 5: how features and the true label's probability change under translation, scaling and rotation.
 
     python -m experiments.invariance_curves --net runs/RUN
 
-Without --net the newest run under runs/ is taken. Expected time: 17 s on two CPU cores with preset `demo`, most
-of them to render its pictures. Expected figure: the first layer jumps at the smallest transform and stays there, the
-last hidden layer rises two to three times less steeply; the label survives small translations and scales, and rotation
-where the object is alike from every side. The paper calls the last layer's rise quasi-linear: in a line through zero
-R^2 is .76 for translation and .56 for scale with preset `reduced` on ten classes of photos, .31 and .39 with `demo`.
+Without --net the newest run under runs/ is taken. Expected time: 17 s on two CPU cores with preset `demo`, most of it
+to render its pictures. Expected figure: the distance in the first layer jumps at the smallest transform and stays
+there; in the last hidden layer it rises two to three times less steeply. The label survives small translations and
+scalings, and rotations where the object is symmetric. The paper calls the rise of the last layer quasi-linear: a line
+through zero has R^2 .76 for translation and .56 for scale with preset `reduced` on ten classes of photos, .31 and .39
+with `demo`.
 
-The validation pictures are read as they are stored, so what lies around the network's crop moves in; beyond them
-stands their mirror image (`zfjax.invariance.warp`). The mean is subtracted last, as from any picture. With --data a
-folder of your own pictures is looked at: one inside a folder that is called as a class of the net has that class.
+The validation pictures are used as stored, so what surrounds the network's crop moves into view; beyond the picture is
+its mirror image (`zfjax.invariance.warp`). The mean is subtracted last, as from any picture. With --data a folder of
+your own pictures is used; a picture inside a folder with the name of a class of the net has that class.
 
 Writes to <run>/figures/invariance (or --out): figure5.png, curves.npz and result.json.
 """

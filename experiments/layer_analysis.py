@@ -1,22 +1,21 @@
-"""Table 7: how far each layer's features carry, by a linear SVM and a softmax on layers 1 to 5 and 7.
+"""Table 7: the accuracy of a linear SVM and a softmax on the features of layers 1 to 5 and 7.
 
     python -m experiments.layer_analysis --net runs/RUN --images 101_ObjectCategories.tar
     python -m experiments.layer_analysis --images 256_ObjectCategories --dataset caltech256
 
 --images is the set's native folder or tar, or what TFDS prepared. Expected time: for Caltech-101, one fold and a net of
-preset `reduced`, about five minutes of processor time on two CPU cores.
-Expected result: in the paper each layer above carries further, by most from 1 to 2, and layers 5 and 7 alike; so it is
-where a net has learnt many classes.
+preset `reduced`, about five minutes of processor time on two CPU cores. Expected result: for a net trained on many
+classes, accuracy rises with the layer, most from 1 to 2, and layers 5 and 7 are alike, as in the paper.
 
-Both classifiers see a layer through the inner products of its features alone (`zfjax.linear_models`), so layer 1 with
-its 290,400 features at full size is never held: features lie on disk (4 bytes each, <run>/features), inner products in
-memory, at most about 10 bytes for each pair of images: 1.2 GB in all of Caltech-101 (measured), 10 GB of Caltech-256
-(extrapolated). The SVM is one class against the others with the squared hinge loss, the one of LIBLINEAR.
-Penalties are chosen on a third of the training images.
+Both classifiers use only the inner products of a layer's features (`zfjax.linear_models`), so the 290,400 features of
+layer 1 at full size are never in memory at once: features are on disk (4 bytes each, <run>/features), inner products in
+memory, at most about 10 bytes for each pair of images: 1.2 GB for all of Caltech-101 (measured), 10 GB for Caltech-256
+(extrapolated). The SVM is one class against the others with the squared hinge loss, as in LIBLINEAR. Penalties are
+chosen on a third of the training images.
 
-Writes result.json and layers.png to a folder below <run>/layers/<dataset> that is named by what was asked for (or
---out), and a small record of each fold to <run>/layers/records: a run that was stopped goes on, and a later one with
-more folds or layers computes only those.
+Writes result.json and layers.png to a folder below <run>/layers/<dataset> that is named by the flags (or --out), and a
+small record of each fold to <run>/layers/records. An interrupted command resumes; a later one with more folds or layers
+computes only those.
 """
 
 from __future__ import annotations

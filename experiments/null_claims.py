@@ -1,16 +1,16 @@
-"""The nulls: how often the rule of each claim of the paper is satisfied by networks that can bear none out.
+"""The nulls: how often the rule of each claim is satisfied by networks for which the claim cannot be true.
 
     python -m experiments.null_claims --nets runs/ONE runs/OTHER
 
-Figures 2, 5, 7 and Table 1 are made of untrained networks (Fig. 3's at a quarter of its width, 64 pixels) on the demo
-set, one for each seed; Figure 4 of such whose weights walk at random; Figure 6 of white noise; Tables 2 to 5 and 7 of
-networks, arms and layers that differ by chance alone, and of classifiers that differ by as much as is not alike. --nets
-are two or more runs of one recipe and several seeds: what Figure 6 and Tables 2 and 3 say of different recipes is said
-of each two of them. Expected time: 4 minutes on two CPU cores. Expected result: no rule holds for more than one in ten
-of its nulls.
+Figures 2, 5, 7 and Table 1 use untrained networks (Fig. 3's at a quarter of its width, 64 pixels) on the demo set, one
+for each seed; Figure 4 uses untrained networks whose weights do a random walk; Figure 6 white noise; Tables 2 to 5 and
+7 networks, arms and layers that differ by chance alone, and classifiers at the smallest difference that counts. --nets
+are two or more runs with one recipe and several seeds: each pair of them stands for the different recipes of Figure 6
+and Tables 2 and 3. Expected time: 4 minutes on two CPU cores. Expected result: no rule holds for more than a tenth of
+its nulls.
 
-Writes result.json to runs/nulls (or --out); experiments/report/nulls.json, which the report reads, holds its "claims"
-beside the command that made them.
+Writes result.json to runs/nulls (or --out). Its "claims", with the command that made them, are kept in
+experiments/report/nulls.json, which the report reads.
 """
 
 from __future__ import annotations

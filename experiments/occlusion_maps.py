@@ -1,19 +1,19 @@
-"""Figure 7: a square slides over some images; what a map, the true class and the most probable class make of it.
+"""Figure 7: slide a square over some images, and record a map's activity and the network's answer at every place.
 
     python -m experiments.occlusion_maps --net runs/RUN
 
-Without --net the newest run under runs/ is taken. Expected time: 28 s with the demo net on two CPU
-cores. Expected figure: for each image (a) the square where it harms most, (b) the summed activity of the strongest
-layer-5 map for every place of the square, (c) that map's projection in this image and in the three images that excite
-it most, (d) the probability of the true class, (e) the most probable class. Where the square hides the object, (b) and
-(d) fall and (e) changes. One forward pass per place gives (b), (d) and (e). Expected score on the demo set: the largest
-drop lies on the object in 93 % of the images, the largest |gradient| in 98 %; objects cover 26 % of the pixels, but
-another image's object, as it stands in the middle too, would hold these points in 80 % and 89 %.
+Without --net the newest run under runs/ is taken. Expected time: 28 s with the demo net on two CPU cores. Expected
+figure: for each image (a) the square where it has the largest effect, (b) the summed activity of the strongest layer-5
+map for every place of the square, (c) the projection of that map in this image and in the three images that excite it
+most, (d) the probability of the true class, (e) the most probable class. Where the square hides the object, (b) and (d)
+fall and (e) changes. One forward pass per place gives (b), (d) and (e). Expected score on the demo set: the largest
+drop is on the object in 93 % of the images, the largest |gradient| in 98 %. Objects cover 26 % of the pixels; because
+objects are near the middle, another image's object would contain these points in 80 % and 89 %.
 
-Of a network without classes (a), (b) and (c) are drawn.
+For a network without classes (a), (b) and (c) are drawn.
 
-Writes maps.png, maps.npz and result.json to <run>/figures/occlusion (or --out). The strongest images of every map stay
-in <run>/scans.
+Writes maps.png, maps.npz and result.json to <run>/figures/occlusion (or --out). The strongest images of every map are
+kept in <run>/scans.
 """
 
 from __future__ import annotations

@@ -1,17 +1,15 @@
-"""Every result on one page: the paper's claims, its numbers and ours, and every figure in place.
+"""Every result on one page: the paper's claims, its numbers and ours, and every figure.
 
     python -m experiments.paper_report
 
-Reads each result.json below --results (default runs/), whatever subset there is, and writes report.md and a
-self-contained report.html to runs/report (or --out). Expected time: seconds.
-Expected page: a table of the claims, each with one sentence to quote and its verdicts, linked to its figure or table of
-the paper; there one row for each claim and each result that speaks to it: what the paper says, its number, ours, that
-of a null, which can bear nothing out (see `null_claims`), on which networks and data, what these have to be trained on,
-whether it holds here and by which rule; below it those results' pictures or numbers. Of several results of the same
-networks and pictures the one of most images is judged. A claim that does not hold here is shown so, one that no test
-decides, or whose precondition fails, as not shown; one that no result speaks to stands in the first table alone, as not
-measured, with the command that decides it. A result.json that cannot be read, or lacks what this version reads of it,
-is named at the end of the page with what to do; it stops nothing.
+Reads every result.json below --results (default runs/), and writes report.md and a self-contained report.html to
+runs/report (or --out). Expected time: seconds. Expected page: a table of the claims, each with one sentence to quote
+and its verdicts, linked to its figure or table of the paper. There, one row for each claim and result: the paper's
+statement, its number, ours, that of a null (see `null_claims`), the networks and data, the precondition on their
+training, the verdict and its rule; below, the pictures or numbers of those results. Of several results of the same
+networks and pictures the one with most images is judged. A claim that no test decides, or whose precondition is not
+met, is "not shown". A claim without a result is "not measured", with the command that decides it. A result.json that
+cannot be read, or lacks what this version reads, is named at the end of the page with what to do, and stops nothing.
 """
 
 from __future__ import annotations

@@ -3,16 +3,16 @@
     python -m experiments.part_correspondence --net runs/RUN [--annotations FILE]
 
 Without --net the newest run under runs/ is taken, without --annotations the creatures of the demo set. Expected
-time: 16 s on two CPU cores with preset `demo`, most of them to render its pictures. Expected result: parts are more
+time: 16 s on two CPU cores with preset `demo`, most of it to render its pictures. Expected result: parts are more
 consistent (a lower Delta) than random places, by less than in the paper; the demo set's eyes by 5 to 10 %.
 
-FILE is JSON, {"faces": [{"file": "dog.jpg", "nose": [x, y], "left_eye": [x, y]}, ...]}: pictures, by their path from
-FILE's folder, and places in pixels of the picture (x right, y down). A part is a key of the first picture with two
-numbers; every picture has it, inside the centre, which the network sees. Left and right are as FILE says. Paper is
-silent: whose right its right eye is. In the demo set it is the creature's own, which is on the picture's left.
+FILE is JSON, {"faces": [{"file": "dog.jpg", "nose": [x, y], "left_eye": [x, y]}, ...]}: pictures, with paths relative
+to FILE's folder, and positions in pixels of the picture (x right, y down). Every key of the first picture with two
+numbers is a part; every picture has it, inside the centre, which the network sees. Left and right are as FILE says.
+Paper is silent: whose right its right eye is. In the demo set it is the creature's own, on the left of the picture.
 
-Two controls: a random place of each picture beside its parts (the paper's), and one random place, the same in all
-pictures: where faces are aligned, parts are consistent by their place alone, and this shows how much.
+Two controls: a random place in each picture (the paper's), and one random place that is the same in all pictures. In
+aligned faces parts are consistent by their place alone, and the second control measures how much.
 
 Writes to <run>/figures/correspondence (or --out): table1.png with Figure 8 below it, signs.npz and result.json.
 """

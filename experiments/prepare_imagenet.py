@@ -1,14 +1,14 @@
-"""Prepares ImageNet for training: decodes, resizes and crops every photo once, and takes the mean picture.
+"""Prepare ImageNet for training: decode, resize and crop every photo once, and compute the mean picture.
 
     python -m experiments.prepare_imagenet --source DIR --data-dir DIR
 
 --source holds ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar as downloaded; or class folders train/<class>/*.jpg
 and val/<class>/*.jpg (also validation/ or valid/), where val/ may be flat as it comes out of the tar; or Kaggle's
-ILSVRC/Data/CLS-LOC; or imagenet2012 as TensorFlow Datasets prepared it. Of class folders without splits
-(<class>/*.jpg, or <class>_<number>.jpg in one folder) --val-share 0.1 takes a share for validation. What lies there
-and is not read is counted and named, with the photos of equal bytes. --verify reads a prepared set whole and says
-whether it is what was prepared. Expected for the whole of ImageNet at 256 pixels: one to two hours on one
-core, minutes on sixteen; 40 GB. The last line printed is the command that trains on it, where both splits are there.
+ILSVRC/Data/CLS-LOC; or imagenet2012 as TensorFlow Datasets prepared it. --val-share 0.1 splits validation photos off
+class folders without splits (<class>/*.jpg, or <class>_<number>.jpg in one folder). Files that are not read, and photos
+of equal bytes, are counted and named. --verify reads a prepared set as a whole and checks its checksums. Expected time
+for all of ImageNet at 256 pixels: one to two hours on one core, minutes on sixteen; it takes 40 GB. If both splits are
+there, the last line printed is the command to train on the set.
 """
 
 import dataclasses

@@ -1,18 +1,18 @@
-"""Sanity checks of the pictures: do they depend on the unit, the weights and the switches, or on the image alone?
+"""Sanity checks: do projections depend on the unit, the weights and the switches, or on the image alone?
 
     python -m experiments.sanity_checks --net runs/RUN
 
-Without --net the newest run under runs/ is taken. Expected time: 24 s with the demo net on two CPU
-cores. Expected result: the deconvnet draws best and worst class of an untrained net nearly alike (cosine about 0.9),
-the gradient does not (about 0); with another image's switches next to nothing of a deconvnet picture is left. The paper
-has no such checks; they are those of Mahendran & Vedaldi 2016 (other units), Nie et al. 2018 (switches) and Adebayo et
-al. 2018 (weights drawn anew from the top layer down).
+Without --net the newest run under runs/ is taken. Expected time: 24 s with the demo net on two CPU cores. Expected
+result: the deconvnet's projections of the best and the worst class of an untrained net are nearly alike (cosine about
+0.9), the gradient's are not (about 0); with another image's switches almost nothing of a projection remains. The paper
+has no such checks; they are from Mahendran & Vedaldi 2016 (other units), Nie et al. 2018 (switches) and Adebayo et al.
+2018 (weights redrawn from the top layer down).
 
-Of a network that is a function the checks that need a table's switches or layers are left out, of one without classes
-those of classes; "not_applicable" in result.json says what and why.
+For a network that is a function, checks that need the switches or layers of a table are left out; for one without
+classes, those of classes. "not_applicable" in result.json lists them with the reason.
 
-Writes table.png, pictures.png, scores.npz and result.json to <run>/figures/sanity (or --out). result.json holds
-"sentence", what a gallery of this net's pictures should say of itself.
+Writes table.png, pictures.png, scores.npz and result.json to <run>/figures/sanity (or --out). "sentence" in result.json
+is a caveat to print beside a gallery of this net's projections.
 """
 
 from __future__ import annotations

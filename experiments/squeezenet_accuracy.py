@@ -1,15 +1,15 @@
-"""Top-1 and top-5 accuracy of SqueezeNet v1.0 among ImageNet's 1000 classes: proof that the import is the network.
+"""Top-1 and top-5 accuracy of SqueezeNet v1.0 on ImageNet, as a check of the import.
 
     python -m experiments.squeezenet_accuracy --weights models/squeezenet_v1.0 --data SOURCE
 
 --data is ImageNet's official validation tar or class folders, as for `prepare_imagenet --source`, or a set prepared
-from them. The centre square of each photo is resized to 256 pixels (bilinear); its centre 227 x 227 is shown. With
---outputs, an .npz of another implementation's inputs ("inputs", [B, 3, 227, 227], BGR) and of what its layers hand on
-("pool1" and so on), the two are compared layer by layer first, and a network that differs is refused.
+from them. The centre square of each photo is resized to 256 pixels (bilinear), and its centre 227 x 227 is classified.
+With --outputs, an .npz with another implementation's inputs ("inputs", [B, 3, 227, 227], BGR) and activations ("pool1"
+and so on), the two are first compared layer by layer, and a network that differs is refused.
 Expected time: 20 s for 500 photos on two CPU cores. Expected result: 57.5 % / 80.3 % on the 50,000 validation photos
 (Iandola et al. 2016); 57.6 % / 80.6 % on 500 photos of ten classes stored at 224 pixels; 57.0 % / 80.8 % on a set
-prepared from them at that size, whose JPEGs are encoded anew. Writes
-result.json to a folder below runs/squeezenet/accuracy that is named by what was asked for (or --out).
+prepared from them at that size, whose JPEGs are encoded again. Writes result.json to a folder below
+runs/squeezenet/accuracy that is named by the flags (or --out).
 """
 
 from __future__ import annotations

@@ -1,23 +1,22 @@
-"""A network that knows ImageNet, seen through the paper's eyes: Figures 2 and 7 and Table 1 of SqueezeNet v1.0.
+"""Figures 2 and 7 and Table 1 of SqueezeNet v1.0, a network trained on all of ImageNet.
 
     python -m experiments.squeezenet_figures --weights models/squeezenet_v1.0 --data DIR:256 --annotations FILE
 
-DIR is a set of ImageNet photos prepared at 256 pixels, FILE says where the parts of some faces are
-(`experiments.part_correspondence`). The network is none of ours: these are the three figures of any network, as
-`--net squeezenet:DIR` draws them, with the layers that suit this one. --figure makes one of the three. The scan shows
-its progress; a killed one goes on.
+DIR is a set of ImageNet photos prepared at 256 pixels; FILE gives the positions of the parts of some faces
+(`experiments.part_correspondence`). These are the same figures as with `--net squeezenet:DIR`, with layers that suit
+this network. --figure makes one of the three. The scan shows its progress, and resumes after a kill.
 
-Expected time on two CPU cores: six minutes for the scan of 9,603 photos (28 a second), two for projections and pages,
-two for Table 1, two for Figure 7. Expected figures: in Figure 2 edges and colours in pool1, letters in fire4,
-parts in fire8 (spaniels' faces, people's), in conv10 the photos of each class; a projection correlates with its patch
-(0.56, 0.25, 0.16, 0.13 in these layers), with another map's not (0.05 at most). In Figure 7 the probability falls where
-the square hides the object. Table 1 is not the paper's: parts are more consistent than random places in fire4 only
-(0.10 and 0.11 against 0.13), and there less so than a place that is the same in all faces (0.07). In fire8 (0.15 and
-0.16 against 0.13) and conv10 they are less so: a square on the face changes more features, and where few change, few
-can be unequal.
+Expected time on two CPU cores: six minutes for the scan of 9,603 photos (28 per second), two for projections and pages,
+two for Table 1, two for Figure 7. Expected figures: in Figure 2 edges and colours in pool1, letters in fire4, parts in
+fire8 (faces of spaniels and people), in conv10 the photos of each class. Projections correlate with their patches
+(0.56, 0.25, 0.16, 0.13 in these layers), but not with those of another map (0.05 at most). In Figure 7 the probability
+falls where the square hides the object. Table 1 differs from the paper's: parts are more consistent than random places
+in fire4 only (0.10 and 0.11 against 0.13), and there one place that is the same in all faces is more consistent still
+(0.07). In fire8 (0.15 and 0.16 against 0.13) and conv10 they are less consistent: a square on the face changes more
+features, and where few change, few can differ.
 
-Writes pages, arrays and result.json to folders below runs/squeezenet/figures that are named by what was asked for, or
-to <out>/deconv, <out>/correspondence and <out>/occlusion.
+Writes pages, arrays and result.json to folders below runs/squeezenet/figures that are named by the flags, or to
+<out>/deconv, <out>/correspondence and <out>/occlusion.
 """
 
 from __future__ import annotations

@@ -1,22 +1,22 @@
-"""Tables 4 to 6 and Figure 9: a frozen net with a new softmax, against the same net trained from scratch.
+"""Tables 4 to 6 and Figure 9: a frozen net with a new softmax, and the same net trained from scratch.
 
     python -m experiments.transfer_learning --net runs/RUN --images 101_ObjectCategories.tar
     python -m experiments.transfer_learning --images 256_ObjectCategories --dataset caltech256
     python -m experiments.transfer_learning --images VOCdevkit --dataset voc2012
 
---images is the set's native folder or tar, or what TFDS prepared. Expected time: features of all pictures once (like a
-validation of as many), seconds for each frozen fold; from scratch, a whole training for each fold.
-Expected result: pretrained above scratch at every number of training images, by most where there are few.
+--images is the set's native folder or tar, or what TFDS prepared. Expected time: the features of all pictures once
+(like a validation of as many), seconds for each frozen fold; from scratch, a whole training for each fold. Expected
+result: the pretrained net is better at every number of training images, by most where there are few.
 
-The frozen arm takes --layer's features of the centre crop; softmax regression on all training images of the fold
-(`zfjax.linear_models`), its penalty chosen on a third of them. VOC's photos show several classes: each class is a
-logistic regression of its own, trained on train and scored on val by average precision (the paper: one softmax over
-the 20 classes, scored on the test set, whose labels are not public); photos that show a class by difficult objects
-alone are left out of it.
+The frozen arm uses --layer's features of the centre crop and a softmax regression on all training images of the fold
+(`zfjax.linear_models`), with a penalty chosen on a third of them. VOC's photos show several classes: each class has its
+own logistic regression, trained on train and scored on val by average precision (the paper: one softmax over the 20
+classes, scored on the test set, whose labels are not public). Photos that show a class only by difficult objects are
+left out of it.
 
-Writes result.json and curve.png to a folder below <run>/transfer/<dataset> that is named by what was asked for (or
---out), and a small record of each fold to <run>/transfer/records: a run that was stopped goes on, from scratch after
-the last whole epoch, and a later one with more folds or sizes computes only those.
+Writes result.json and curve.png to a folder below <run>/transfer/<dataset> that is named by the flags (or --out), and a
+small record of each fold to <run>/transfer/records. An interrupted command resumes, from scratch after the last whole
+epoch; a later one with more folds or sizes computes only those.
 """
 
 from __future__ import annotations
