@@ -45,32 +45,32 @@ COMMAND = "activation_maximization"
 
 @dataclass(frozen=True, kw_only=True)
 class Config(figure.FigureConfig):
-    """Climb the activation of some units from noise, and show the deconvnet's pictures of the same units."""
+    """Gradient ascent on some units from noise, beside the deconvnet's projections of the same units."""
 
     layers: tuple[str, ...] = ()
-    """Layers to climb in; by default every one that has feature maps, and the classes."""
+    """Layers of the units; by default every one that has feature maps, and the classes."""
     maps: tuple[str, ...] = ()
-    """Maps, or classes, to climb, as conv3:5,17; of layers that are not named here, --seed chooses."""
+    """Maps or classes to maximise, such as conv3:5,17; in other layers --seed chooses."""
     num_maps: int = 4
     """Maps to choose in each layer."""
     climb: Literal["unit", "map"] = "unit"
-    """The unit in the middle of its map, or the mean of the whole map."""
+    """Maximise the unit in the middle of its map, or the mean of the whole map."""
     steps: int = 40
-    """Steps of each climb."""
+    """Steps of each ascent."""
     step_size: float = 1.0
-    """Pixels, RMS, that a step moves the picture by."""
+    """RMS change of the picture per step, pixels."""
     noise: float = 10.0
     """Standard deviation of the noise at the start, pixels."""
     jitter: int = 0
-    """Each step looks at the picture rolled by up to this many pixels."""
+    """Each step shifts the picture by up to this many pixels, cyclically."""
     blur: float = 0.0
     """Sigma of the blur after each step, pixels."""
     decay: float = 0.0
-    """Share of the picture's distance from the mean that each step takes away."""
+    """Share of the picture's deviation from the mean that each step removes."""
     robust: int = 0
-    """Starts of a second ascent of each unit, of waves, moved at every step, which is drawn beside the first one."""
+    """Starts of a robust ascent of each unit (Fourier basis, random transforms), beside the plain one; 0: none."""
     judge: str | Path | None = None
-    """A second network, as for --net: whether it gives the climbed pictures of classes the same class."""
+    """A second network, as for --net, which classifies the resulting pictures of classes."""
 
 
 class LayerFacts(maximization.Score):

@@ -38,27 +38,27 @@ class Config(figure.FigureConfig):
     dense: bool = False
     """Show the fully connected layers below the logits too."""
     ways: tuple[Way, ...] = atlas.Options.ways
-    """Ways down to the pixels; the walls show the first one."""
+    """How activations are carried to pixels; overviews show the first one."""
     num_images: int = atlas.Options.num_images
     """Strongest images of each unit."""
     grey: bool = False
-    """Measure what stays of each activation when its images lose their colours."""
+    """Measure each activation on its images without colour."""
     ascent: int = 0
-    """Starts of a robust gradient ascent of each unit, whose pictures stand beside its projections; 0: none."""
+    """Starts of a robust gradient ascent for each unit, shown beside its projections; 0: none."""
     epochs: bool = False
     """Show each unit's strongest image at the kept epochs of the run."""
     compare: figure.NetFlag | None = None
-    """A second network, as for --net; units of layers of one name are matched."""
+    """A second network, as for --net; units in layers of the same name are matched."""
     num_occluded: int = 0
-    """Images whose page shows where a square hides what the network says."""
+    """Images with occlusion maps on their page."""
     tile: int = atlas.Options.tile
-    """Pixels of the longer side of a tile, at most."""
+    """Longest side of a tile, pixels."""
     quality: int = atlas.Options.quality
-    """Of the pictures as WebP, 1 to 100; less makes a smaller site."""
+    """WebP quality of the pictures, 1 to 100; lower: a smaller site."""
     batch_size: int = atlas.Options.batch_size
-    """Images at once while the set is looked through."""
+    """Images per batch of the scan."""
     save_every: float = atlas.Options.save_every
-    """Seconds between two savings of the scan."""
+    """Seconds between saves of the scan."""
 
 
 def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:

@@ -46,17 +46,17 @@ class Config(figure.FigureConfig):
     layers: tuple[str, ...] = ()
     """Layers to draw; by default every one that has feature maps, or the hidden ones where none has."""
     maps: tuple[str, ...] = ()
-    """Maps to draw, as conv3:5,17; of layers that are not named here, maps are chosen by --seed."""
+    """Maps to draw, such as conv3:5,17; in other layers --seed chooses."""
     split: Literal["validation", "both"] = "validation"
     """Pictures to look through: the validation split, or the training pictures too."""
     num_maps: int | None = None
     """Maps to choose in each layer; by default 16, 16, 12, 10 and 11 in layers 1 to 5, 9 in others."""
     batch_size: int = 128
-    """Images per step over all devices."""
+    """Images per batch, over all devices."""
     num_workers: int = 0
     """Processes that decode pictures; 0 decodes on threads."""
     save_every: float = 30.0
-    """Seconds between two savings of the scan's state."""
+    """Seconds between saves of the scan's state."""
 
 
 class LayerFacts(TypedDict):

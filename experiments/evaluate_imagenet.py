@@ -59,7 +59,7 @@ class Config(figure.ResultConfig):
     skip_bad: bool = False
     """Leave out pictures of a folder that cannot be decoded, and name them, instead of stopping at the first."""
     batch_size: int = 128
-    """Images per step over all devices."""
+    """Images per batch, over all devices."""
     num_workers: int = 0
     """Processes that decode pictures; 0 decodes on threads."""
 

@@ -47,11 +47,11 @@ class Config(figure.FigureConfig):
     """Draw Figure 4: the strongest activations of some maps at several epochs, projected to the pixels."""
 
     epochs: tuple[int, ...] = ()
-    """Epochs to show; by default those of the paper's figure whose checkpoints are there, and the last one."""
+    """Epochs to show; by default those of the paper's figure whose checkpoints exist, and the last one."""
     layers: tuple[str, ...] = ()
     """Layers to draw; by default every one that has feature maps."""
     maps: tuple[str, ...] = ()
-    """Maps to draw, as conv3:5,17; of layers that are not named here, maps are chosen by --seed."""
+    """Maps to draw, such as conv3:5,17; in other layers --seed chooses."""
     num_maps: int | None = None
     """Maps to choose in each layer; by default as many as fill two rows, 6 for up to six epochs and else 4."""
     num_images: int = 8192
@@ -59,9 +59,9 @@ class Config(figure.FigureConfig):
     num_probes: int = 128
     """Validation images whose features are compared, chosen by --seed."""
     patches: bool = False
-    """Show below each projection what its unit sees."""
+    """Show the image patch below each projection."""
     batch_size: int = 128
-    """Images per step over all devices."""
+    """Images per batch, over all devices."""
     num_workers: int = 0
     """Processes that decode pictures; 0 decodes on threads."""
 

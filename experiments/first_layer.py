@@ -65,7 +65,7 @@ class Config(figure.FigureConfig):
     num_maps: int = 6
     """Maps of layer 2 to draw of each net."""
     batch_size: int = 128
-    """Images per step over all devices."""
+    """Images per batch, over all devices."""
     num_workers: int = 0
     """Processes that decode pictures; 0 decodes on threads."""
 

@@ -46,19 +46,19 @@ class Config(figure.FigureConfig):
     """Draw Figure 7: occlusion maps of some images; on the demo set, score them."""
 
     num_images: int = 3
-    """Images to draw, chosen by --seed; those that are classified correctly, or whose class is unknown, come first."""
+    """Images to draw, chosen by --seed; correctly classified ones, or ones of unknown class, first."""
     layer: str | None = None
-    """Layer whose strongest map is watched; by default the last one with feature maps."""
+    """Layer of the map in (b) and (c); by default the last one with feature maps."""
     square: int | None = None
     """Side of the square in pixels; by default a quarter of the image's shorter side."""
     stride: int | None = None
-    """Pixels between two places of the square; by default a 32nd of the image's shorter side."""
+    """Distance between places of the square, pixels; by default a 32nd of the image's shorter side."""
     fill: Literal["mean", "grey", "blur"] = "mean"
     """What the square shows: the mean training image, mid-grey, or the image itself, blurred."""
     memory: int = 1024
     """Budget of a batch in MiB, parameters aside."""
     num_scored: int = 100
-    """Images, classified correctly, that the score counts where the set says where objects are; 0 for no score."""
+    """Correctly classified images in the score, for a set with object masks; 0 for no score."""
 
 
 Named = TypedDict("Named", {"class": str | None})  # the name of its class; None without classes

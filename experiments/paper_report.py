@@ -49,10 +49,10 @@ UNREADABLE = "Results that could not be read"
 
 @dataclass(frozen=True)
 class Config:
-    """Hold every result against the paper, on one page."""
+    """Compare every result with the paper, on one page."""
 
     results: Path = nets.RUNS
-    """Folder below which every result.json is read."""
+    """Folder; every result.json below it is read."""
     out: Path = nets.RUNS / "report"
     """Folder for report.md, report.html and its own result.json."""
     overwrite: bool = False

@@ -47,7 +47,7 @@ class Config(figure.FigureConfig):
     """Make Table 1: correspondence of parts."""
 
     annotations: Path | None = None
-    """JSON file of pictures and their parts, in the place of a data set."""
+    """JSON file of pictures and their parts, instead of a data set."""
     class_name: str | None = None
     """Only the data set's pictures of this class; by default of any."""
     num_pictures: int = 24
@@ -59,13 +59,13 @@ class Config(figure.FigureConfig):
     num_images: int = 5
     """Pictures in a draw."""
     num_draws: int = 100
-    """Draws whose mean and spread are told."""
+    """Draws for the mean and spread."""
     num_random: int = 10
-    """Masks of each picture at random places of its own."""
+    """Masks at random places, different in each picture."""
     num_aligned: int = 39
-    """Masks at one random place in all pictures; p_aligned is 1 / (1 + this) at least."""
+    """Masks at a random place that is the same in all pictures; the smallest p_aligned is 1 / (1 + this)."""
     num_permutations: int = 9999
-    """Permutations of the test; p is 1 / (1 + this) at least."""
+    """Permutations of the test; the smallest p is 1 / (1 + this)."""
 
 
 class Result(results.Result):

@@ -49,7 +49,7 @@ class OutConfig:
     """The flag of every command that writes a result."""
 
     out: Path | None = None
-    """Folder for the result; by default one that is named by what was asked for."""
+    """Folder for the result; by default one named by the flags."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class NetConfig(ResultConfig):
     net: NetFlag = None
     """Run folder or checkpoint, squeezenet:DIR, or module:NAME of a Net; by default the newest run under runs/."""
     seed: int = 0
-    """Seed of every choice."""
+    """Seed of all random choices."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class FigureConfig(NetConfig):
     """The flags that every figure has."""
 
     data: str | None = None
-    """Data set, or folder of pictures, to look at; by default what the net was trained on."""
+    """Data set or folder of pictures to use; by default the set that the net was trained on."""
     skip_bad: bool = False
     """Leave out pictures of a folder that cannot be decoded, and name them, instead of stopping at the first."""
 
