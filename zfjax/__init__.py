@@ -1,7 +1,7 @@
 """zfjax: the convnet, deconvnet and analyses of Zeiler & Fergus (2013) as pure JAX functions.
 
-The network and its way down are imported with the package; the rooms around them, `zfjax.occlusion`, `zfjax.training`
-and so on, when they are first used.
+The network and the deconvnet are imported with the package; other modules, such as `zfjax.occlusion` and
+`zfjax.training`, are imported when they are first used.
 """
 
 from __future__ import annotations

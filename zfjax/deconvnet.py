@@ -1,14 +1,13 @@
-"""The deconvnet of sec. 2.1, and beside it the gradient and guided backpropagation: three ways down to the pixels.
+"""The deconvnet of sec. 2.1, the gradient and guided backpropagation: three ways from an activation to pixels.
 
-All three carry any activation of any layer down the same layers, and differ in what the ReLU does to the signal and in
-the contrast norm:
+All three go backward through the same layers, and differ in what the ReLU does to the signal and in the contrast norm:
 
     project          relu(signal)               the norm is skipped
     gradient         signal * active            the norm's own derivative
     guided_backprop  relu(signal) * active      the norm's own derivative
 
-with `active` true where the ReLU let something through on the way up. `descend` is the walk that they share.
-`project_windows` carries single units down at the cost of what they see, and `project_places` many of many images.
+with `active` true where the ReLU was positive in the forward pass. `descend` is their common loop. `project_windows`
+projects single units inside their receptive fields, `project_places` many units of many images.
 """
 
 from __future__ import annotations
@@ -41,21 +40,20 @@ def project(
     architecture: Architecture,
     seed: Seed = "value",
 ) -> jax.Array:
-    """Carry the activations `top` of `layer` down to pixels, layer by layer (sec. 2.1, Fig. 1).
+    """Project the activations `top` of `layer` to pixels with the deconvnet (sec. 2.1, Fig. 1).
 
-    Each convolutional layer is undone by (i) unpooling at its switches, (ii) rectifying the reconstruction, and
-    (iii) filtering with the transposed filters; each hidden dense layer by (ii) and (iii). Biases are not used and
-    the contrast norm is skipped. The last filtering gives pixels, with no ReLU after it. The logits have no ReLU on
-    the way up and get none on the way down.
+    For each convolutional layer, from `layer` down: (i) unpool with the switches, (ii) apply a ReLU, (iii) apply the
+    transposed filters; for a hidden dense layer (ii) and (iii). Biases are not used and the contrast norm is skipped.
+    The pixels get no ReLU, and the logits, which have none in the forward pass, get none here.
 
     Args:
       params: the network's parameters.
-      trace: `forward`'s trace of the same images; only its switches are used, and the features of a Unit's layer.
-      top: a Unit, or the shape of trace[layer].features, zero but for what is to be seen: see `isolate`. [N, ...] on
-        the trace of one image gives N pictures of it.
-      layer: where `top` stands, any of the table, as "conv5" or "fc7"; may be left out where a Unit names it.
+      trace: from `forward` for the same images; only its switches are used, and the features of a Unit's layer.
+      top: a Unit; or an array of the shape of trace[layer].features, zero except for the activations to project, as
+        from `isolate`. [N, ...] with the trace of one image gives N projections for it.
+      layer: the layer of `top`, any of the architecture, such as "conv5" or "fc7"; optional if a Unit names it.
       architecture: the table.
-      seed: where a Unit starts, as for `isolate`; an array starts from its own values.
+      seed: start a Unit from its "value" or from "one", as for `isolate`; an array starts from its values.
 
     Returns:
       [B, H, W, C], signed, in pixels. UserError for an unknown layer, or two of them, another
@@ -91,10 +89,10 @@ def gradient(
     architecture: Architecture,
     seed: Seed = "value",
 ) -> jax.Array:
-    """The derivative of sum(top * features of `layer`) by the images: exactly what `jax.grad` gives.
+    """The derivative of sum(top * features of `layer`) with respect to the images, exactly as `jax.grad` gives it.
 
-    With a Unit, or `top` from `isolate`, this is an activation times its gradient; with ones in their places, the
-    gradient itself (Simonyan et al. 2013, "saliency").
+    With a Unit, or `top` from `isolate`, this is an activation times its gradient; with seed="one" the gradient itself
+    (Simonyan et al. 2013, "saliency").
 
     Args:
       params, trace, top, layer, architecture, seed: as for `project`; of the trace, features, switches and norm_inputs
@@ -200,9 +198,9 @@ def project_windows(
     seed: Seed = "value",
     of: Index | None = None,
 ) -> Windows:
-    """What `project` gives of single units, at the cost of what each sees: a window with its place in the image.
+    """Project single units inside their receptive fields only: windows, each with its place in the image.
 
-    Equal to `project` up to rounding, which adds the same products in another order: about 1e-6 of the largest value.
+    Equal to `project` up to rounding, about 1e-6 of the largest value, because sums have another order.
 
     Args:
       params, trace, layer, architecture: as for `project`, and on the two other ways as for `gradient`.
@@ -212,9 +210,9 @@ def project_windows(
       of: int [N], the image of each unit in the trace; None: unit n belongs to image n, or all to the one image.
 
     Returns:
-      Windows, [N, h, w, channels]; h and w follow from the table and the layer. Whole pictures of a dense layer, and
-      where a unit sees all of the image. UserError as for `project`, or for units and images that do not belong
-      together; of a traced index outside, nothing.
+      Windows with pixels [N, h, w, channels]; h and w follow from the architecture and the layer, and are those of the
+      image for a dense layer or a receptive field that covers the image. UserError as for `project`, or for a number
+      of units that does not fit the images; under jit an index outside gives zeros.
 
     Examples:
       >>> import jax, numpy as np, zfjax
@@ -251,7 +249,7 @@ def project_places(
     seed: Seed = "value",
     batch_size: int = 16,
 ) -> np.ndarray:
-    """Carry many single activations of one layer down, each alone; every image goes up once, however many need it.
+    """Project many activations of one layer, each alone; each image has one forward pass, however many units it has.
 
     Args:
       params: the network's parameters.

@@ -51,16 +51,16 @@ def forward(
 ) -> tuple[jax.Array, Trace]:
     """The network of Fig. 3 (or any other table): images in, logits and the trace of every layer out.
 
-    Each convolutional layer filters, adds its bias, rectifies and then runs the table's stages in their order; each
-    hidden dense layer rectifies. Pure, and usable under jit, vmap, grad, jvp and pmap; what the caller does not
-    read of the trace costs nothing under jit.
+    A convolutional layer filters, adds its bias, applies a ReLU, then the stages of the table in their order; a hidden
+    dense layer ends with a ReLU. Pure; works under jit, vmap, grad, jvp and pmap. Under jit, parts of the trace that
+    the caller does not use cost nothing.
 
     Args:
       params: {layer: {"kernel": HWIO, or [in, out] with `in` flattened from NHWC, "bias": [out]}}.
       images: float [B, H, W, C], mean-subtracted raw pixels, [H, W, C] = architecture.image_shape.
       architecture: the table.
-      dropout_key: given = training: dropout after the hidden dense layers. One key, or one per image ([B]), so that
-        an image's mask need not depend on its place in the batch.
+      dropout_key: if given, dropout after the hidden dense layers, as in training. One key, or one per image ([B]), so
+        that the mask of an image does not depend on its place in the batch.
       compute_dtype: cast images and parameters to this at the top; None computes in their own.
 
     Returns:

@@ -76,7 +76,7 @@ def conv_transpose(maps: jax.Array, kernel: jax.Array, *, layer: Conv, input_sha
 
 
 def max_pool(maps: jax.Array, *, size: int = 3, stride: int = 2) -> Pooled:
-    """Max-pooling that remembers where each maximum stood (the switches of sec. 2.1).
+    """Max-pooling that also returns the position of each maximum (the switches of sec. 2.1).
 
     The last window may hang over the bottom and right edge; what hangs over never wins. Of equal values the first
     in row-major order wins (Paper is silent). A NaN in a window comes out as NaN. Reverse and forward derivative
@@ -85,7 +85,7 @@ def max_pool(maps: jax.Array, *, size: int = 3, stride: int = 2) -> Pooled:
     Args:
       maps: float [B, H, W, C].
       size: side of the window, 1 to 16.
-      stride: distance of the windows.
+      stride: distance between windows.
 
     Returns:
       Pooled(values [B, H', W', C], switches uint8 [B, H', W', C]); UserError for a window that does not fit.
@@ -124,7 +124,7 @@ def unpool(values: jax.Array, switches: jax.Array, *, shape: Shape, size: int = 
       stride: distance of the windows.
 
     Returns:
-      [B, H, W, C]; UserError where the shapes do not belong together.
+      [B, H, W, C]; UserError for shapes that do not fit.
 
     Examples:
       >>> import jax.numpy as jnp, zfjax

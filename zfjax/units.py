@@ -17,12 +17,12 @@ Index = int | np.integer | np.ndarray | jax.Array  # an int, traced or not, or o
 
 
 class Unit(NamedTuple):
-    """One unit of a network, or N of them: a map or dense unit, a place in its map, the layer that it stands in.
+    """One unit of a network, or N units: a feature map or dense unit, a position in the map, and the layer.
 
-    It stands wherever a unit is named: in `isolate`, `project`, `gradient`, `guided_backprop` and `project_fn`. Arrays
-    [N] name N units: on one image each of them gives a picture; on N images unit n belongs to image n. Numbers stand
-    for all of them. A list of Units of one layer is the same. It passes through `jax.jit` and `jax.vmap` as an
-    argument, in which `layer` is static.
+    `isolate`, `project`, `gradient`, `guided_backprop` and `project_fn` take a Unit. Arrays [N] name N units: with one
+    image, each unit gives a picture; with N images, unit n belongs to image n. A number is the same for all images. A
+    list of Units of one layer is equivalent to arrays. A Unit can be an argument under `jax.jit` and `jax.vmap`;
+    `layer` is static there.
 
     Examples:
       >>> import numpy as np, zfjax
@@ -34,9 +34,9 @@ class Unit(NamedTuple):
       >>> everything_there = zfjax.Unit(position=(2, 3), layer="conv5")
     """
 
-    channel: Index | None = None  # the map or dense unit; None: all maps at `position`
-    position: tuple[Index, Index] | None = None  # (y, x) in the map; None: the map's strongest place in each image
-    layer: str | None = None  # None where the layer is named beside it
+    channel: Index | None = None  # the feature map or dense unit; None: all maps at `position`
+    position: tuple[Index, Index] | None = None  # (y, x) in the map; None: the strongest activation in each image
+    layer: str | None = None  # None if the layer is given separately
 
 
 jax.tree_util.register_pytree_node(
@@ -55,20 +55,23 @@ def isolate(
     position: tuple[Index, Index] | None = None,
     seed: Seed = "value",
 ) -> jax.Array:
-    """Keep one activation of each image and set all others to zero ("set all other activations in the layer to zero").
+    """Keep one activation of each image and set all others of the layer to zero (sec. 2.1).
 
     Args:
       features: [B, H, W, C] of a convolutional layer, or [B, C] of a dense one.
-      unit: what to keep, instead of the two below; a number is its channel. Its `layer` is not looked at.
-      channel: the map (or dense unit) to keep; None keeps every map at `position`.
+      unit: the unit to keep, instead of the two arguments below; a number is its channel. Its `layer` is ignored.
+      channel: the feature map or dense unit to keep; None keeps every map at `position`.
       position: (y, x) in the map; None keeps the map's strongest place in each image, the first of equal ones. A
         dense unit has none.
-      seed: "value", kept with their own values, or "one", each with 1. A way down that starts below 0 shows what speaks
-        against the unit as what speaks for it, so "value" warns of such an activation, outside jit.
+      seed: "value" keeps the activation's value, "one" replaces it by 1. A projection of a negative activation shows
+        evidence against the unit as if it were evidence for it, so "value" warns of one, outside jit.
 
     Returns:
-      The shape of `features`, the kept activations and 0 elsewhere; for N units of one image [N, ...]. UserError for a
-      channel or position outside the features, or not one for each image; a traced one outside keeps nothing.
+      Array of the shape of `features`, 0 except for the kept activations; for N units of one image [N, ...].
+
+    Raises:
+      UserError: a channel or position outside the features, or a number of them that is not that of the images. Under
+        jit an index outside keeps nothing instead.
 
     Examples:
       >>> import jax.numpy as jnp, numpy as np, zfjax

@@ -27,7 +27,7 @@ AT_ONCE = 2**23  # bytes of products that are added up together, of as many unit
 
 
 class Windows(NamedTuple):
-    """What N units show of N images: pictures of one size, each with its place.
+    """Projections of N units as windows of one size, each with the place of its corner in the image.
 
     Examples:
       >>> import numpy as np, zfjax

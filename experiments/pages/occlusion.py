@@ -58,7 +58,7 @@ def draw(
         outline = None if views.objects is None else views.objects[n]
         over: dict[str, Any] = {"outline": outline, "cross": occlusion.centers(corner, square)}
         activity = occlusion.on_image(swept.activity[n], **frame, outside=np.nan)
-        lowest = "(a) the square where (d) is lowest" if colours else "(a) the square where (b) is lowest"
+        lowest = "(a) square where (d) is lowest" if colours else "(a) square where (b) is lowest"
         panels = [
             Panel(square_panel(views.pictures[n], fills[n], corner=corner, square=square), lowest),
             Panel(value_panel(activity, np.nanmax(activity), **over), f"(b) activity of {facts['unit']}"),

@@ -1,4 +1,4 @@
-"""The deconvnet of any JAX function: project, mark what is skipped, explain what is done at every operation."""
+"""The deconvnet of any JAX function: project units, mark regions, and list the backward rule of every operation."""
 
 from zfjax.anymodel.names import Layer, layers
 from zfjax.anymodel.ready import (

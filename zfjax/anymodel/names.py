@@ -110,13 +110,13 @@ def _example(layers: Layers) -> str:
 
 
 def layers(fn: Callable[[jax.Array], Any], images: Any) -> Layers:
-    """Every floating intermediate of a model that depends on the images, by the path of its module.
+    """List every floating intermediate of a model that depends on the images, by the path of its module.
 
     Nothing is computed. A path is a layer for `project_fn(fn, images, layer=path, ...)` and for
-    `FunctionNet(..., layers=[path])`, where a convolution's channels come last, wherever the model has them.
+    `FunctionNet(..., layers=[path])`, where channels come last, also for a model that has them first.
 
     Args:
-      fn: images -> anything; it has to work under jit. The parameters are inside.
+      fn: images -> anything, with the parameters bound inside; it must work under jit.
       images: float [B, ...], or their `jax.ShapeDtypeStruct`.
 
     Returns:

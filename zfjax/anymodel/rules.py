@@ -49,21 +49,21 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @saying_keywords
 def with_relu_rule(fn: Callable[..., Any], rule: Rule, *, on_unknown: OnUnknown = "error") -> Callable[..., Any]:
-    """`fn` with the same results, to the bit, and another way back through its rectifiers.
+    """`fn` with bit-identical results and another backward rule at its rectifiers.
 
-    Every argument counts as input. What is none, such as parameters, belongs inside the function, as in
-    `with_relu_rule(lambda images: model.apply(params, images), "deconvnet")`. A way back leads to floating arguments
-    only, as for `jax.vjp`. The function works under jit, vmap, grad and vjp; not under jvp, as a rule need not be
-    linear. Outside jit it is traced at every call, as any function of JAX: put `jax.jit` around what is called often.
-    `fn` has to work under jit; arguments that are no arrays are bound beforehand with `functools.partial`.
+    Every argument counts as input; bind parameters inside, as in `with_relu_rule(lambda images: model.apply(params,
+    images), "deconvnet")`. Only floating arguments have a derivative, as for `jax.vjp`. The function works under jit,
+    vmap, grad and vjp, but not jvp, because a rule need not be linear. Outside jit it is traced at every call, so put
+    `jax.jit` around frequent calls. `fn` must work under jit; bind arguments that are not arrays with
+    `functools.partial`.
 
     Args:
       fn: function of arrays, or of trees of arrays.
       rule: "deconvnet", "guided", "gradient" or a function (incoming, x) -> outgoing, all of the shape of x.
-      on_unknown: what becomes of an operation that is not linear and that no rule covers: "error", or "keep" its own
-        gradient; or by name or module path, `{"*/se/*": "keep", "gelu": zfjax.as_relu}`: "keep", "gradient" (the
-        same), "error" or a rule (incoming, x) -> outgoing, of which some are ready. See `zfjax.anymodel.choices` for
-        what a pattern fits. What fits none is an error. Under "gradient" every operation keeps its own.
+      on_unknown: for a non-linear operation that no rule covers: "error", or "keep" its gradient; or a mapping by name
+        or module path, `{"*/se/*": "keep", "gelu": zfjax.as_relu}`, to "keep", "gradient" (the same), "error", or a
+        rule (incoming, x) -> outgoing, of which some are ready. See `zfjax.anymodel.choices` for patterns. A pattern
+        that fits nothing is an error. Under the rule "gradient" every operation keeps its own gradient.
 
     Returns:
       A function of the same arguments. It raises UserError for operations that no rule covers, naming their lines,
@@ -112,16 +112,15 @@ def _ruled(
 
 
 def explain_rules(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
-    """Every operation of `fn` that is not linear in its input, and what `with_relu_rule` does there.
+    """Every non-linear operation of `fn`, with its source line and what `with_relu_rule` does there.
 
     Args:
       fn: as for `with_relu_rule`.
-      *args: what it would be called with.
-      **kwargs: likewise.
+      *args: its arguments; **kwargs: its keyword arguments.
 
     Returns:
-      A tuple of `Operation`s in the order of the program, unclassified ones included, which prints as a table.
-      UserError where no argument is floating, for then nothing has a way back.
+      A tuple of `Operation`s in the order of the program, including unclassified ones; it prints as a table. UserError
+      if no argument is floating.
 
     Examples:
       >>> import jax, jax.numpy as jnp, zfjax
@@ -150,31 +149,33 @@ def project_fn(
     seed: Seed = "value",
     on_mixing: OnMixing = "error",
 ) -> jax.Array:
-    """Carry one activation of any model back to the images: `isolate`, then the way back under `rule`.
+    """Project one activation of any model to its images: `isolate`, then the backward pass under `rule` (sec. 2.1).
 
-    It starts from the activation's own value, as `project` does, and for this library's networks equals `project`;
-    with `seed="one"` from 1, as Captum does.
-    Under jit, with `fn` and a constant `unit` closed over, it is compiled once for each shape of `images`. A
-    picture that is no number, though it starts from one, is a UserError, and one that is huge because a norm divides
-    by next to nothing warns; inside jit, where nobody can look, check it with `jnp.isfinite` and call it once outside.
+    It starts from the value of the activation, as `project` does, and for this library's networks equals `project`;
+    with `seed="one"` it starts from 1, as Captum does. Under jit, with `fn` and a constant `unit` closed over, it is
+    compiled once for each shape of `images`. Outside jit a projection that is not finite, although the activation is,
+    raises a UserError, and one that is huge because a norm divides by nearly 0 warns. jit can do neither: check the
+    result with `jnp.isfinite`, and call the function once outside jit.
 
     Args:
-      fn: images -> features [B, H, W, C] or [B, C] to look at, with the parameters inside; or {layer: features}, of
-        which the unit or `layer` names one. With a `layer` inside it, anything.
-      images: float [B, ...], as the model reads them.
-      unit: `Unit(channel, position, layer)`; a channel alone stands for its strongest place in each image. Its
-        layer says the same as `layer`; where neither is named, `fn` gives one array, and the unit stands there.
-      layer: a key of what `fn` gives, or the path of a module inside it, of those that `zfjax.layers(fn, images)`
-        lists: its result is looked at, channels last, and nothing above it is run.
+      fn: images -> features [B, H, W, C] or [B, C], with the parameters bound inside; or {layer: features}, of which
+        the unit or `layer` names one. If `layer` is a path inside it, the output may be anything.
+      images: float [B, ...], the input of the model.
+      unit: `Unit(channel, position, layer)`; a channel alone means its strongest activation in each image. Its layer is
+        an alternative to `layer`; without either, `fn` must return one array.
+      layer: a key of the output of `fn`, or the path of a module inside it, one of `zfjax.layers(fn, images)`: the unit
+        is in the output of that module, channels last, and nothing above it is run.
       rule, on_unknown: as for `with_relu_rule`.
-      seed: where it starts, as for `isolate`: under "value" an activation below 0 warns, outside jit.
-      on_mixing: what becomes of a model in which the images of a batch look at each other, as by batch norm in
-        training mode, so that the picture of one is made of others' units too, or may do so unseen, behind a while
-        loop or a callback: "error", or "keep" it so.
+      seed: "value" or "one", as for `isolate`; "value" warns of a negative activation, outside jit.
+      on_mixing: "error" refuses a model whose images influence each other, as with batch norm in training mode, or may
+        do so inside a while loop or a callback; "keep" allows it.
 
     Returns:
-      The shape of `images`, signed; for N units of one image [N, ...]. UserError for images or features of another
-      kind, a layer that `fn` does not give, and as for `isolate` and `with_relu_rule`.
+      Array of the shape of `images`, signed; for N units of one image [N, ...].
+
+    Raises:
+      UserError: an operation that no rule covers, with its source line; images or features of another kind; a layer
+        that `fn` does not have; a unit that does not exist.
 
     Examples:
       >>> import jax, jax.numpy as jnp, zfjax
@@ -252,11 +253,11 @@ def _inside(fn: Callable[[jax.Array], Any], layer: str, images: jax.Array) -> An
 
 
 def skipped_on_the_way_down(function: Function) -> Function:
-    """The same function, of which the way back under the deconvnet's rule is the identity; for contrast norms.
+    """The same function, whose backward pass under the deconvnet's rule is the identity; for contrast norms.
 
-    "The contrast normalisation is skipped": what comes down at its result goes on at its argument. It has to take one
-    array that depends on the input to one array of the same shape. The mark is the `jax.named_scope` of this name: it
-    changes nothing of the program that runs, and works in the modules of every framework.
+    The deconvnet skips contrast normalisation: the signal at its output is passed to its input unchanged. The function
+    must map one array that depends on the input to one array of the same shape. The mark is a `jax.named_scope`; it
+    does not change the forward program, and works in modules of every framework.
 
     Examples:
       >>> import jax, jax.numpy as jnp, zfjax
@@ -269,9 +270,9 @@ def skipped_on_the_way_down(function: Function) -> Function:
 
 
 def kept_on_the_way_down(function: Function) -> Function:
-    """The same function, all of whose operations, known or not, keep their own gradient under `with_relu_rule`.
+    """The same function, all of whose operations keep their own gradient under `with_relu_rule`.
 
-    For activations that are no ReLU, or a hand-written norm (the whole of it, with the division).
+    For activations other than ReLU, or a hand-written norm (all of it, including the division).
 
     Examples:
       >>> import jax, jax.numpy as jnp, zfjax

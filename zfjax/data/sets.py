@@ -16,7 +16,7 @@ from zfjax.pixels import as_size, is_size, size_of, size_of_words, size_words
 
 
 def open_data(data: str, *, with_mean: bool = True) -> ImageSet:
-    """A data set by name.
+    """Open a data set by its name.
 
     Args:
       data: "demo"; or "demo:SIZE:TRAIN:VALIDATION" with the size of its pictures and of its splits; or the folder of a
@@ -72,7 +72,7 @@ def _folder_and_size(data: str) -> tuple[str, Size | None]:
 
 
 def open_images(data: str | None, net: Viewer, *, skip_bad: bool = False) -> ImageSet:
-    """The pictures that a figure looks at: those that the net was trained on, another set by name, or a folder.
+    """Open pictures for a net: the set that it was trained on, another set by name, or a folder.
 
     Args:
       data: None for the net's own set, or as for `open_data`, where "demo" is rendered at the net's size; or a folder

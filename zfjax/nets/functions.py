@@ -54,9 +54,9 @@ class FunctionNet(ByWindows):
 
     Attributes:
       fn: fn(images) -> {layer: features [B, H, W, C] or [B, C]}, from the image up; or, with `params`,
-        fn(params, images). It has to work under jit, and each image must be looked at by itself. Anything, where
-        `layers` name what is inside it.
-      params: any tree of arrays that `fn` takes first; None where `fn` holds them itself.
+        fn(params, images). It must work under jit, and treat each image independently. If `layers` are
+        paths inside it, its output may be anything.
+      params: any tree of arrays, the first argument of `fn`; None if `fn` has them bound.
       image_size: side of the images, or (height, width), pixels.
       channels: of the pictures and images.
       picture_size: size of the pictures, at least that of the images; None: the same.
@@ -65,8 +65,8 @@ class FunctionNet(ByWindows):
       num_classes: as many as the last layer has units, where these are classes without names; 0 where they are none, as
         those of an embedding. None, and no names: they are taken for features, unless `fn` calls them "logits" itself.
       class_maps: layers whose maps are the classes too, as those below a mean over all places.
-      name: what it is called.
-      data: what it was trained on, for `zfjax.open_data`; None where a figure is to be told.
+      name: its name on pages and in results.
+      data: the set that it was trained on, by its name for `zfjax.open_data`; None: figures need `--data`.
       mean_colour: of the training pictures, 0 to 255 for each channel, which an occluding square shows; None where it
         is not known.
       receptive_fields: {layer: ReceptiveField} of layers of which the program does not prove it.

@@ -47,11 +47,11 @@ def newest_run() -> Path:
 
 
 def load_net(net: Path | str | None = None) -> Net:
-    """A network by its name.
+    """Open a network by its name.
 
     Args:
       net: a run folder or a checkpoint; "squeezenet:DIR", the folder of SqueezeNet v1.0's weights;
-        "torchvision:KIND:FILE", as "torchvision:resnet18:resnet18.pth", or with what is to be taken of the file,
+        "torchvision:KIND:FILE", such as "torchvision:resnet18:resnet18.pth", or with options for the file,
         "torchvision:resnet18:checkpoint.pt?key=ema&prefix=model.&class_names=names.txt"; "module:NAME", a
         Python object that is, or returns, a `Net`, or {epoch: Net}, of which the last is taken; None for the newest
         run under `runs/`.

@@ -307,7 +307,7 @@ def replanned(annealing: Annealing, recipe: Recipe, num_epochs: int) -> Annealin
 
 
 def renormalize(params: Params, radius: float = 0.1) -> Params:
-    """Scale each convolutional filter whose RMS exceeds `radius` back to it (sec. 3), leaving all else as it is.
+    """Scale each convolutional filter whose RMS exceeds `radius` back to that RMS (sec. 3); change nothing else.
 
     The RMS of a filter is taken over its height, width and input maps. Biases and dense layers are not touched.
 
