@@ -19,7 +19,7 @@ activations are kept in <run>/scans, and later calls reuse them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -36,11 +36,13 @@ from zfjax.analyses import maximization, robust_ascent, strongest
 from zfjax.analyses.maximization import MEANINGS, Climbed
 from zfjax.analyses.strongest import Strongest
 from zfjax.data import ImageSet, sets
+from zfjax.deconvnet import Way
 from zfjax.errors import UserError
 from zfjax.nets import Net
 from zfjax.units import Unit
 
 COMMAND = "activation_maximization"
+SAID = 4  # silent units that are named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +154,8 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             if config.robust:
                 units = Unit(maps, layer=layer)
                 robust[layer] = robust_ascent.climb(net, units, key=key, starts=config.robust, colours=colours)
-            drawn[layer] = strongest.project_and_cut(net, source, state[layer], maps=maps, layer=layer)
+            way: Way | None = "deconvnet" if nets.why_no_way_down(net, [layer]) is None else None
+            drawn[layer] = strongest.project_and_cut(net, source, state[layer], maps=maps, layer=layer, way=way)
         facts: dict[str, LayerFacts] = {}
         for layer, of in climbed.items():
             best = np.asarray(state[layer].values)[:, 0]
@@ -170,7 +173,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             "figure": "gradient ascent beside the deconvnet",
             "layers": facts,
             "settings": settings_of(config, net),
-            "not_applicable": not_applicable(net),
+            "not_applicable": not_applicable(net, layers, silent=silent_of(facts)),
             "meanings": MEANINGS,
             "paper": None,  # it climbs nowhere
             "seed": config.seed,
@@ -213,12 +216,31 @@ def settings_of(config: Config, net: Net) -> Settings:
     }
 
 
-def not_applicable(net: Net) -> dict[str, str]:
-    """{part of the figure: why it does not apply to this net}."""
-    if maximization.climbs_before_relu(net):
-        return {}
-    reason = f"what stands before a ReLU of {net.name} is not known; the layer's own features are climbed instead"
-    return {"the value before the ReLU": reason}
+def not_applicable(net: Net, layers: Sequence[str], *, silent: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """{part of the figure: why it does not apply to this net}; `silent` are the units of each layer that never fire."""
+    parts = {}
+    if not maximization.climbs_before_relu(net):
+        parts["the value before the ReLU"] = (
+            f"what stands before a ReLU of {net.name} is not known; the layer's own features are climbed instead"
+        )
+    without = {layer: reason for layer in layers if (reason := nets.why_no_way_down(net, [layer])) is not None}
+    if without:
+        parts[f"the deconvnet's pictures of {', '.join(without)}"] = next(iter(without.values()))
+    if hidden := [layer for layer in nets.hidden_layers(net) if layer not in (*layers, *nets.map_layers(net))]:
+        parts[f"{', '.join(hidden)}"] = "dense layers below the classes are climbed where --layers names them"
+    for layer in layers:
+        if names := silent.get(layer):
+            units = ", ".join(names[:SAID]) + (f" and {len(names) - SAID} more" if len(names) > SAID else "")
+            parts[f"the ratio of {units} of {layer}"] = "no validation image excites them above 0"
+    return parts
+
+
+def silent_of(facts: Mapping[str, LayerFacts]) -> dict[str, list[str]]:
+    """{layer: its units whose strongest activation seen is not above 0, so that no climb can be measured by it}."""
+    return {
+        layer: [unit for unit, value in zip(of["units"], of["strongest"], strict=True) if not value > 0]
+        for layer, of in facts.items()
+    }
 
 
 def arrays_of(layer: str) -> str:
@@ -246,11 +268,13 @@ def contents(
 def report(result: Result) -> None:
     """Print how far each layer's climbs came."""
     for layer, facts in result["layers"].items():
-        ratio = "-" if facts["median_ratio"] is None else f"{facts['median_ratio']:.2f}"
-        print(
-            f"{lettering.on_console(layer)}: climbs end at {ratio} times the strongest seen; "
-            f"{facts['rising']:.0%} of the steps rise"
+        ratio = facts["median_ratio"]
+        ends = (
+            "no image excites its units, so that no climb can be measured"
+            if ratio is None
+            else f"climbs end at {ratio:.2f} times the strongest seen"
         )
+        print(f"{lettering.on_console(layer)}: {ends}; {facts['rising']:.0%} of the steps rise")
         if facts["robust"] is not None and facts["robust"]["median_ratio"] is not None:
             print(f"  robust climbs end at {facts['robust']['median_ratio']:.2f} times the strongest seen")
         if (said := facts["judged"]) is not None:

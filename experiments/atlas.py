@@ -122,6 +122,7 @@ def summarize(config: Config, net: Net, *, data: ImageSet, made: atlas.Atlas) ->
         "num_files": len(written),
         "bytes": sum(facts["bytes"] for facts in written),
         "compare": made.facts["compare"],
+        "not_applicable": made.facts["not_applicable"],
         "switches": made.facts["switches"],
         "seconds": made.seconds,
         "seed": config.seed,
@@ -134,6 +135,7 @@ def report(result: dict[str, Any]) -> None:
     units = ", ".join(f"{layer} {num}" for layer, num in result["num_units"].items())
     print(f"{sum(result['num_units'].values()):,} units ({units})")
     print(f"{result['num_files']:,} files, {result['bytes'] / 1e6:.1f} MB")
+    command.print_left_out(result["not_applicable"])
     print("seconds: " + ", ".join(f"{step} {seconds:.1f}" for step, seconds in result["seconds"].items()))
     print(atlas.EMBEDS)
     print(f"open {result['page']}")

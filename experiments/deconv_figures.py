@@ -106,6 +106,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         layers = config.layers or with_maps or nets.hidden_layers(net)
         for layer in layers:
             nets.check_layer(net, layer)
+        nets.check_way_down(net, layers)
         named = parse_maps(config.maps, net, layers)
         results.check_names(out, ["overview.png", *(name for layer in layers for name in names_of(layer))])
         data = figure.open_images(config, net, data)

@@ -82,6 +82,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
     with figure.opened(config, COMMAND, folder="figures/walkthrough", net=net, names=names) as (_, out):
         layer = default_layer(net) if config.layer is None else config.layer
         nets.check_layer(net, layer)
+        nets.check_way_down(net, [layer])
         num_units = nets.shapes_of(net, [layer])[layer][-1]
         if config.map is not None and not 0 <= config.map < num_units:
             raise UserError(f"map={config.map}: a whole number from 0 to {num_units - 1} is needed in {layer}")

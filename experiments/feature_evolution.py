@@ -111,6 +111,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         layers = config.layers or with_maps
         for layer in layers:
             nets.check_layer(net, layer)
+        nets.check_way_down(net, layers)
         named = strongest.parse_maps(config.maps, net, layers)
         results.check_names(out, ["evolution.png", "curves.png", *map(arrays_of, layers)])
         data = figure.open_images(config, net, data)

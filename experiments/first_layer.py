@@ -203,7 +203,8 @@ def not_applicable(net: Net, bottom: Bottom) -> dict[str, str]:
             f"{nets.lowest_layer(net)}, the lowest layer of {net.name}, is not made of the first filters alone"
         )
     if bottom.second is None:
-        parts["the second layer"] = "no second layer has maps"
+        above = filters.check_bottom(net)[1 if nets.first_filters(net).is_own else 0 :]
+        parts["the second layer"] = nets.why_no_way_down(net, above) or "no second layer has maps"
     return parts
 
 

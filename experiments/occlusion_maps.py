@@ -37,6 +37,7 @@ from zfjax.nets import Net
 
 COMMAND = "occlusion_maps"
 PAPER = "when the object is occluded, the strongest map's activity and the probability of the class drop"
+PROJECTION = "projection (c)"  # the panel that needs the way down
 SCORE_STEP = 3  # the score takes every third place of the square, and so many more images
 LOOKING, SCANNING = 16, 128  # images per pass of `look` and of the scan, or what the budget holds
 
@@ -121,6 +122,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         config = complete(config, net)
         assert config.layer is not None and config.square is not None and config.stride is not None
         layer, square, stride = config.layer, config.square, config.stride
+        left_out = not_applicable(net, layer)
         corners, coarse = (occlusion.places(net.image_size, square, step) for step in (stride, SCORE_STEP * stride))
         at_once = occlusion.images_within(net, layer, config.memory, most=SCANNING)
         data = figure.open_images(config, net, data)
@@ -141,7 +143,11 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             options |= {"layer": layer, "square": square, "fill": fill}
             swept, coarsely = (occlusion.sweep_all(net, of, places, **options) for of, places in jobs)
         assert swept is not None  # an image is drawn
-        projected = occlusion.project_maps(net, source, drawn, strongest=strongest, layer=layer, batch_size=at_once)
+        projected = (
+            occlusion.project_maps(net, source, drawn, strongest=strongest, layer=layer, batch_size=at_once)
+            if PROJECTION not in left_out
+            else None
+        )
         result: Result = {
             "figure": "Figure 7",
             "projections": {"seed": "value"},
@@ -153,7 +159,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             "images": [facts_of(net, layer, drawn=drawn, swept=swept, n=n) for n in range(len(drawn.labels))],
             "score": None if coarsely is None else occlusion.score(scored, coarsely, coarse, square=square),
             "num_images": len(drawn.labels),
-            "not_applicable": without_classes(net),
+            "not_applicable": left_out,
             "meanings": {"fill": f"the square shows {occlusion.fill_words(net, config.fill)}"},
             "paper": PAPER,
             "seed": config.seed,
@@ -188,10 +194,13 @@ def num_places(jobs: tuple[tuple[Scenes, np.ndarray], ...]) -> int:
     return sum(len(scenes.labels) * corners[..., 0].size for scenes, corners in jobs)
 
 
-def without_classes(net: nets.Net) -> dict[str, str]:
-    """{part of the figure: why it is left out} of a network without logits."""
-    reason = nets.why_no_classes(net)
-    return {} if reason is None else dict.fromkeys(("probability (d)", "most probable class (e)"), reason)
+def not_applicable(net: nets.Net, layer: str) -> dict[str, str]:
+    """{part of the figure: why it is left out} of a network without a way down from the layer, or without logits."""
+    no_way, no_classes = nets.why_no_way_down(net, [layer]), nets.why_no_classes(net)
+    parts = {} if no_way is None else {PROJECTION: no_way}
+    return parts | (
+        {} if no_classes is None else dict.fromkeys(("probability (d)", "most probable class (e)"), no_classes)
+    )
 
 
 def facts_of(net: nets.Net, layer: str, *, drawn: Scenes, swept: Swept, n: int) -> ImageFacts:

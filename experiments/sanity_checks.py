@@ -84,7 +84,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             "checks": checks,
             "meanings": {group: sanity_page.GROUPS[group] for group in checks},
             "sentence": sanity_page.sentence(checks),
-            "not_applicable": sanity.not_applicable(net, len(chosen)),
+            "not_applicable": sanity.not_applicable(net, len(chosen), layer=layer),
             "layer": layer,
             "asked": sanity.asked_of(drawn),
             "images": [name_of(source, int(index)) for index in chosen],

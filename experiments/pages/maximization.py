@@ -44,7 +44,11 @@ def climbs_page(
             of, robust.get(layer), drawn=drawn[layer], strongest=facts["strongest"], names=facts["units"]
         )
         sections.append(Section(heading, panels, COLUMNS if layer not in robust else COLUMNS // 2))
-    return canvas.page("Gradient ascent from noise, beside the deconvnet", sections, caption(result["settings"]))
+    has_projections = any(of.projections.size for of in drawn.values())
+    left_out = [f"Left out: {part}, as {reason}." for part, reason in result["not_applicable"].items()]
+    beside = ", beside the deconvnet" if has_projections else ""
+    words = [*caption(result["settings"], has_projections=has_projections), *left_out]
+    return canvas.page(f"Gradient ascent from noise{beside}", sections, words)
 
 
 def unit_panels(
@@ -60,10 +64,11 @@ def unit_panels(
     others = None if robust is None else pixels.resized(robust.patches, side)
     panels = []
     for m, name in enumerate(names):
-        projection = pixels.resized(pixels.signed_pictures(drawn.projections[m, :1], drawn.scales[m]), side)[0]
+        own = drawn.projections[m, :1]
+        beside = [pixels.resized(pixels.signed_pictures(own, drawn.scales[m]), side)[0]] if own.size else []
         patch = pixels.resized(drawn.patches[m, :1], side)[0]
         more = [] if others is None else list(others[m * starts : (m + 1) * starts])
-        sheet = pixels.side_by_side(*_of_one_height(ended[m], *more, projection, patch), gap=pixels.TILE_GAP)
+        sheet = pixels.side_by_side(*_of_one_height(ended[m], *more, *beside, patch), gap=pixels.TILE_GAP)
         sheet = np.pad(sheet, ((0, 0), (0, width - sheet.shape[1]), (0, 0)), constant_values=255)  # columns align
         reached = f"{climbed.reached[m]:.3g}"
         if robust is not None:
@@ -78,7 +83,7 @@ def _of_one_height(*pictures: np.ndarray) -> list[np.ndarray]:
     return [np.pad(one, ((0, height - len(one)), (0, 0), (0, 0)), constant_values=255) for one in pictures]
 
 
-def caption(settings: Mapping[str, Any]) -> list[str]:
+def caption(settings: Mapping[str, Any], *, has_projections: bool = True) -> list[str]:
     """What is shown, on which scale, and what such pictures do not show.
 
     `settings`: "climb", "steps", "step_size", "noise", "jitter", "blur", "decay", as the command's flags; "start", what
@@ -94,16 +99,20 @@ def caption(settings: Mapping[str, Any]) -> list[str]:
     of = "the unit in the middle of its map" if settings["climb"] == "unit" else "the mean of its map"
     steps = counted(settings["steps"], "step")
     value = "before the ReLU" if settings["before_relu"] else "as the layer hands it on"
+    middle = (
+        "Middle: the strongest activation of the validation set, projected by the deconvnet; zero is mid-grey, each on "
+        "its own scale, the 99.5th percentile of its |values|. Right: what its unit sees there"
+        if has_projections
+        else "Right: what the unit of the strongest activation of the validation set sees there"
+    )
     return [
         f"Left: {steps} of {settings['step_size']:g} px RMS along the gradient of {of}, {value}, "
         f"from {settings['start']} and noise of {settings['noise']:g} px; jitter {settings['jitter']} px, blur "
         f"{settings['blur']:g} px, decay {settings['decay']:g}; kept in the range of pictures, 0 to 255. {robust}"
-        "Middle: the strongest activation of the validation set, projected by the deconvnet; zero is mid-grey, each on "
-        "its own scale, the 99.5th percentile of its |values|. Right: what its unit sees there; light grey: no "
-        "picture.",
+        f"{middle}; light grey: no picture.",
         "Numbers: the map's strongest activation on the climbed picture, and on the validation set. A climb finds what "
         "drives the network, not what photos hold: fine waves that no photo has often drive it further.",
-        canvas.SWITCHES_NOTE,
+        *([canvas.SWITCHES_NOTE] if has_projections else []),
     ]
 
 

@@ -34,17 +34,17 @@ def draw(
     swept: Swept,
     *,
     fills: np.ndarray,
-    projected: Sequence[Projected],
+    projected: Sequence[Projected] | None,
     corners: np.ndarray,
     class_names: Sequence[str],
     result: Mapping[str, Any],
 ) -> Figure:
-    """The page: a row of panels for each image, five where the network has classes and three where it has none.
+    """The page: a row of panels for each image: five, without (d) and (e) of a network without classes.
 
     Args:
       views: the images that are drawn.
       fills: uint8 [N, H, W, 3], what the square shows in each.
-      swept, projected, corners: from `occlusion.sweep_all`, `project_maps` and `places`.
+      swept, projected, corners: from `occlusion.sweep_all`, `project_maps` and `places`; None: (c) is not drawn.
       class_names: of the logits.
       result: what result.json will hold: "images", "places", "square", "stride", "layer", "fill", "score".
     """
@@ -62,8 +62,9 @@ def draw(
         panels = [
             Panel(square_panel(views.pictures[n], fills[n], corner=corner, square=square), lowest),
             Panel(value_panel(activity, np.nanmax(activity), **over), f"(b) activity of {facts['unit']}"),
-            Panel(projection_panel(projected[n].projections), f"(c) {facts['unit']}, projected"),
         ]
+        if projected is not None:
+            panels.append(Panel(projection_panel(projected[n].projections), f"(c) {facts['unit']}, projected"))
         if swept.probability is not None and swept.predicted is not None:
             probability = occlusion.on_image(swept.probability[n], **frame, outside=np.nan)
             predicted = occlusion.on_image(swept.predicted[n], **frame, outside=-1)
@@ -73,7 +74,9 @@ def draw(
             ]
         sections.append(Section(heading(facts), panels, len(panels)))
     title = f"Figure 7: what a square of {counted(square, 'pixel')}, sliding over the image, does to the net's answer"
-    return canvas.page(title, sections, caption(result))
+    return canvas.page(
+        title, sections, caption(result, has_classes=bool(colours), has_projections=projected is not None)
+    )
 
 
 def heading(facts: Mapping[str, Any]) -> str:
@@ -94,10 +97,13 @@ def heading(facts: Mapping[str, Any]) -> str:
     )
 
 
-def caption(result: Mapping[str, Any]) -> list[str]:
+def caption(result: Mapping[str, Any], *, has_classes: bool = True, has_projections: bool = True) -> list[str]:
     """What the panels show, and how often the largest drop lies on the object."""
     rows, columns = result["places"]
-    has_classes = not result["not_applicable"]
+    projections = (
+        "(c) Its strongest activation projected to the pixels, here (framed) and in the validation images that excite "
+        "the map most; one scale for all of them, zero is mid-grey. "
+    )
     cross = "(d)" if has_classes else "(b)"
     scales = "(b) has a scale for each image, (d) one for all." if has_classes else "(b) has a scale for each image."
     apart = counted(result["stride"], "pixel")
@@ -106,8 +112,7 @@ def caption(result: Mapping[str, Any]) -> list[str]:
         f"shows {result['fill']}. A value is drawn at the square's centre; light grey: none can stand there. "
         f"Cross: where {cross} is lowest. White line: the object's outline, where the set knows it.",
         f"(b) Sum over the map of {result['layer']} that holds the strongest activation of the image without a square. "
-        "(c) Its strongest activation projected to the pixels, here (framed) and in the validation images that excite "
-        f"the map most; one scale for all of them, zero is mid-grey. {scales}",
+        f"{projections if has_projections else ''}{scales}",
         *(f"No {part} is drawn: {reason}." for part, reason in result["not_applicable"].items()),
     ]
     if (score := result["score"]) is not None:
@@ -119,7 +124,7 @@ def caption(result: Mapping[str, Any]) -> list[str]:
             f"{score['area']:.0%} of the pixels, and another image's object holds the point in "
             f"{ours['other_object']:.0%} and {gradient['other_object']:.0%}."
         )
-    return [*paragraphs, canvas.SWITCHES_NOTE]
+    return [*paragraphs, *([canvas.SWITCHES_NOTE] if has_projections else [])]
 
 
 def _interval(of: Mapping[str, Any]) -> str:

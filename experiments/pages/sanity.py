@@ -51,18 +51,21 @@ def sentence(checks: Checks) -> str:
     classes, same = (rows.get(f"{first} and {second}") for first, second in (UNITS[:2], UNITS[2:]))
     untrained = rows.get(f"{UNITS[0]} and {UNITS[1]}, untrained net")
     kept = checks.get("switches", {}).get(f"{UNITS[2]}, switches of another image", {}).get("deconvnet")
-    if classes is not None:
-        beside = "" if untrained is None else f"untrained net {mean_of(untrained['deconvnet'])}; "
-        means = f"{mean_of(classes['deconvnet'])} ({beside}gradient {mean_of(classes['gradient'])})"
-        clauses.append(f"of best and worst class {means}")
     assert same is not None  # every network has units
-    clauses.append(f"of two units of one place {mean_of(same['deconvnet'])}")
+    method = METHODS[0] if METHODS[0] in same else "gradient"  # which needs no rule
+    if classes is not None:
+        beside = [] if untrained is None else [f"untrained net {mean_of(untrained[method])}"]
+        beside += [f"gradient {mean_of(classes['gradient'])}"] if method != "gradient" else []
+        in_brackets = f" ({'; '.join(beside)})" if beside else ""
+        clauses.append(f"of best and worst class {mean_of(classes[method])}{in_brackets}")
+    clauses.append(f"of two units of one place {mean_of(same[method])}")
     if "switches" in checks:
         clauses.append(f"of one unit with its own and another image's switches {mean_of(kept or {'mean': None})}")
-    means_in_words = f"Cosine of the deconvnet's pictures {', '.join(clauses)}"
-    if kept is None or same["deconvnet"]["mean"] is None or kept["mean"] is None:
+    means_in_words = f"Cosine of the {method}'s pictures {', '.join(clauses)}"
+    alike = same[method]["mean"]
+    if kept is None or alike is None or kept["mean"] is None:
         return f"{means_in_words}."
-    return f"{means_in_words}: {VERDICTS[same['deconvnet']['mean'] >= HALF, kept['mean'] < HALF]}."
+    return f"{means_in_words}: {VERDICTS[alike >= HALF, kept['mean'] < HALF]}."
 
 
 def left_out(not_applicable: Mapping[str, str]) -> str:
@@ -165,11 +168,17 @@ def table_panel(checks: Checks) -> np.ndarray:
 def pictures_page(drawn: Drawn, photos: np.ndarray, result: Mapping[str, Any]) -> Figure:
     """Some of the pictures that the table compares; `photos` uint8 [N, H, W, 3] are the images."""
     layer, units, asked, names = result["layer"], drawn["units"], result["asked"], result["images"]
-    sections = []
+    sections, columns = [], 1 + 2 * len(drawn_of(units))
     if UNITS[0] in units:
-        sections.append(Section("Best and worst class", pair_panels(units, photos, names=names, pair=UNITS[:2]), 7))
+        sections.append(
+            Section("Best and worst class", pair_panels(units, photos, names=names, pair=UNITS[:2]), columns)
+        )
     sections.append(
-        Section(f"Two active units of one place of {layer}", pair_panels(units, photos, names=names, pair=UNITS[2:]), 7)
+        Section(
+            f"Two active units of one place of {layer}",
+            pair_panels(units, photos, names=names, pair=UNITS[2:]),
+            columns,
+        )
     )
     if drawn["anew"]:
         stages = {"trained": units[asked], **drawn["anew"]}
@@ -182,8 +191,11 @@ def pictures_page(drawn: Drawn, photos: np.ndarray, result: Mapping[str, Any]) -
         "Zero is mid-grey; each picture has a scale of its own, the 99.5th percentile of its |values|: cosines and "
         "ranks do not see the scale either.",
         result["sentence"],
+        left_out(result["not_applicable"]),
     ]
-    return canvas.page("Sanity checks: the pictures that were compared", sections, caption)
+    return canvas.page(
+        "Sanity checks: the pictures that were compared", sections, [words for words in caption if words]
+    )
 
 
 def pair_panels(
@@ -193,17 +205,22 @@ def pair_panels(
     panels = []
     for n, (photo, name) in enumerate(zip(pixels.resized(photos, TILE), names, strict=False)):
         panels.append(Panel(photo, name))
-        for method in METHODS[:3]:
+        for method in drawn_of(units):
             above = [f"{method.split()[0]}: {unit.split()[0]}" if n == 0 else "" for unit in pair]
             panels += [Panel(tile(units[unit][method][n]), words) for unit, words in zip(pair, above, strict=True)]
     return panels
+
+
+def drawn_of(units: Mapping[str, Pictures]) -> list[str]:
+    """The ways down that these pictures were drawn by: of a network without a way for the deconvnet the gradient."""
+    return [method for method in METHODS[:3] if all(method in of for of in units.values())]
 
 
 def stage_panels(stages: Mapping[str, Pictures]) -> list[Panel]:
     """For each method the first image's picture from the trained net, then as more layers are drawn anew."""
     return [
         Panel(tile(of[method][0]), method if name == "trained" else name)
-        for method in METHODS[:3]
+        for method in drawn_of(stages)
         for name, of in stages.items()
     ]
 

@@ -123,7 +123,7 @@ def test_the_command_writes_what_it_drew_and_overwrites_only_when_told(trained, 
     assert {path.name for path in out.iterdir()} == names
     (scan,) = (trained.run / "scans").iterdir()
     written, best = json.loads((out / "result.json").read_text()), np.load(scan)
-    assert written["settings"]["before_relu"] and written["not_applicable"] == {}
+    assert written["settings"]["before_relu"] and list(written["not_applicable"]) == ["fc6"]
     assert written["layers"]["fc7"]["units"] == [trained.class_names[n] for n in written["layers"]["fc7"]["maps"]]
     assert written["paper"] is None and written["seed"] == 2 and written["data"]["fingerprint"] == "data"
     for layer in layers:

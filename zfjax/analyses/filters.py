@@ -255,7 +255,8 @@ def look(net: Net, source: Source, state: State, *, num_maps: int, seed: int = 0
       num_maps, seed: how many maps of the second layer are drawn, and which.
 
     Returns:
-      Bottom; UserError where no image excites any map of the second layer.
+      Bottom; without a second layer where the deconvnet does not lead down from it. UserError where no image excites
+      any of its maps.
 
     Examples:
       layers = filters.check_bottom(net)
@@ -266,7 +267,7 @@ def look(net: Net, source: Source, state: State, *, num_maps: int, seed: int = 0
     layers, first = check_bottom(net), nets.first_filters(net)
     own, above = (layers[:1], layers[1:]) if first.is_own else ((), layers)
     drawn, units = None, []
-    if above:
+    if above and nets.why_no_way_down(net, above) is None:
         (second,) = above
         if not top_activations.alive(state[second]).any():
             raise UserError(f"{net.name}: no validation image excites any map of {second}, so there is nothing to draw")
@@ -276,7 +277,9 @@ def look(net: Net, source: Source, state: State, *, num_maps: int, seed: int = 0
     name = net.architecture.name if isinstance(net, nets.OfTable) else net.name
     called = own or (first.module or "the first weights",)
     alive = top_activations.alive(state[own[0]]) if own else None
-    return Bottom(name, (*called, *above), first.kernel, alive, stride_of(net), drawn, tuple(units))
+    return Bottom(
+        name, (*called, *(above if drawn is not None else ())), first.kernel, alive, stride_of(net), drawn, tuple(units)
+    )
 
 
 class Filters(TypedDict):

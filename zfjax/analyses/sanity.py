@@ -292,9 +292,11 @@ def check_all(net: Net, images: np.ndarray, *, layer: str, seed: int, at_once: i
     return map_cells(lambda *batches: np.concatenate(batches)[: len(images)], *parts), first
 
 
-def not_applicable(net: Net, num_images: int) -> dict[str, str]:
-    """{part of the checks: why it is left out} of a network and so many images."""
+def not_applicable(net: Net, num_images: int, *, layer: str | None = None) -> dict[str, str]:
+    """{part of the checks: why it is left out} of a network, so many images, and the layer whose units are swapped."""
     left_out = {}
+    if (reason := nets.why_no_way_down(net, [] if layer is None else asked_layers(net, layer))) is not None:
+        left_out["deconvnet and guided backprop"] = reason
     if (reason := nets.why_no_classes(net)) is not None:
         left_out["best and worst class"] = reason
     if not isinstance(net, OfTable):
@@ -329,8 +331,7 @@ def draw_all(net: Net, images: np.ndarray, *, layer: str, key: jax.Array) -> Dra
         return {unit: explain(ways, *signal) for unit, signal in signals_of(ways).items()}
 
     trained = ways_of(net, layer, images)
-    asked = dict.fromkeys((layer, logits or layer))
-    nets.check_finite(net, {name: trained.features[name] for name in asked})
+    nets.check_finite(net, {name: trained.features[name] for name in asked_layers(net, layer)})
     signals = signals_of(trained)
     drawn: Drawn = {"units": explain_units(trained), "anew": {}, "switches": {}}
     other = None
@@ -348,24 +349,32 @@ def asked_of(drawn: Mapping[str, Mapping[str, Any]]) -> str:
     return next(unit for unit in UNITS if unit in drawn["units"])
 
 
+def asked_layers(net: Net, layer: str) -> tuple[str, ...]:
+    """The layers whose pictures are compared: that of the units, and that of the classes where there are some."""
+    logits = nets.logits_layer(net)
+    return tuple(dict.fromkeys([layer] if logits is None else [layer, logits]))
+
+
 def ways_of(net: Net, layer: str, images: np.ndarray) -> Ways:
-    """The ways of any network: a table's own, `Net.project` of the others.
+    """The ways of any network: a table's own, `Net.project` of the others, as far as `nets.ways_down` has them.
 
     A class of the others is asked with 1 by `zfjax.with_relu_rule`, as `Net.project` starts from its own logit.
     """
     if isinstance(net, OfTable):
         return _ways_of_table(net.params, images, architecture=net.architecture)
     logits, fed = nets.logits_layer(net), jnp.asarray(images)
-    layers = tuple(dict.fromkeys([layer] if logits is None else [layer, logits]))
+    layers = asked_layers(net, layer)
     functions = {name: as_partial(net.features([name])) for name in layers}
+    known = nets.ways_down(net, layers)
+    ways = {name: way for name, way in WAY_NAMES.items() if way in known}
 
     def down(top: jax.Array, of: str) -> Pictures:
         if of == logits:
             options = {"layer": of, "on_unknown": getattr(net, "on_unknown", "error")}
-            pictures = {name: _down(functions[of], fed, top, rule=way, **options) for name, way in WAY_NAMES.items()}
+            pictures = {name: _down(functions[of], fed, top, rule=way, **options) for name, way in ways.items()}
             return {name: np.asarray(picture) for name, picture in pictures.items()}
         units, is_active = _units_of(np.asarray(top))
-        return {name: net.project(images, units, layer=of, way=way) * is_active for name, way in WAY_NAMES.items()}
+        return {name: net.project(images, units, layer=of, way=way) * is_active for name, way in ways.items()}
 
     return Ways({name: _of_layer(fn, fed, layer=name) for name, fn in functions.items()}, down)
 

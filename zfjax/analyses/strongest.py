@@ -109,7 +109,7 @@ class Strongest(NamedTuple):
 
 @saying_keywords
 def project_and_cut(
-    net: Net, source: Source, top: TopActivations, *, maps: np.ndarray, layer: str, way: Way = "deconvnet"
+    net: Net, source: Source, top: TopActivations, *, maps: np.ndarray, layer: str, way: Way | None = "deconvnet"
 ) -> Strongest:
     """Project each of the strongest activations of `maps` alone, and cut out what its unit sees.
 
@@ -125,7 +125,7 @@ def project_and_cut(
       source: the split that `top` was scanned from; its examples may say where the object is: "object", bool [H, W].
       top, maps: the scan's result for the layer, and whole numbers [M].
       layer: where the maps stand.
-      way: down to the pixels, as for `Net.project`.
+      way: down to the pixels, as for `Net.project`; None: the patches alone, and projections of no pixels.
 
     Returns:
       Strongest. Where there are fewer than k images, or the activation is 0, nothing is drawn.
@@ -150,15 +150,18 @@ def project_and_cut(
     channels = np.broadcast_to(np.asarray(maps)[:, None], images.shape)
     has_places = len(nets.shapes_of(net, [layer])[layer]) == 3
     units = Unit(channels[drawn], (rows[drawn], columns[drawn]) if has_places else None)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "seed='value'")  # `notes` count them
-        windows = nets.project_windows(net, views.images, units, ways=(way,), layer=layer, of=which)[way]
-    nets.check_finite(net, {layer: windows.pixels})
+    windows = Windows(np.zeros((len(which), 0, 0, views.images.shape[-1]), np.float32), *np.zeros((2, len(which)), int))
+    if way is not None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "seed='value'")  # `notes` count them
+            windows = nets.project_windows(net, views.images, units, ways=(way,), layer=layer, of=which)[way]
+        nets.check_finite(net, {layer: windows.pixels})
     largest = np.full(drawn.shape, -1.0)
     largest[drawn] = np.abs(windows.pixels).max(axis=(1, 2, 3), initial=0)
     tied, rounding = np.zeros(drawn.shape, int), np.zeros(len(drawn), bool)
     if drawn.any():
         tied[drawn] = _ties(net.features([layer]), views.images, layer=layer, which=which, channels=channels[drawn])
+    if drawn.any() and way is not None:
         first = np.flatnonzero((largest > 0).any(axis=1))  # of these maps the largest picture is looked at again
         chosen = (np.cumsum(drawn).reshape(drawn.shape) - 1)[first, largest[first].argmax(axis=1)]
         chosen = np.resize(chosen, max(len(chosen), min(len(which), getattr(net, "units_at_once", 1))))  # one program
@@ -170,7 +173,11 @@ def project_and_cut(
     boxes = boxes_of(net.receptive_field(layer), nets.size_of(net.image_size), rows=rows, columns=columns)
 
     cut_all = partial(cut_boxes, of=which, boxes=boxes, drawn=drawn)
-    projections = cut_windows(windows, boxes=boxes, drawn=drawn)
+    projections = (
+        np.zeros((*drawn.shape, *windows.pixels.shape[1:]), np.float32)
+        if way is None
+        else cut_windows(windows, boxes=boxes, drawn=drawn)
+    )
     return Strongest(
         maps=np.asarray(maps),
         values=values,
@@ -180,7 +187,7 @@ def project_and_cut(
         patches=cut_all(views.pictures, fill=OUTSIDE),
         inside=cut_all(np.ones((*views.pictures.shape[:3], 1), bool), fill=False)[..., 0],
         objects=None if views.objects is None else cut_all(views.objects[..., None], fill=False)[..., 0],
-        scales=np.where(rounding, np.inf, [pixels.symmetric_scale(of_map) for of_map in projections]),
+        scales=np.where(rounding, np.inf, [pixels.symmetric_scale(of) if of.size else np.inf for of in projections]),
         names=np.array([[name_of(source, int(index)) if index >= 0 else "" for index in row] for row in images]),
         rounding=rounding,
         tied=tied,
@@ -352,7 +359,9 @@ def best(top: TopActivations, num: int) -> TopActivations:
 
 def arrays(strongest: Strongest) -> Iterator[tuple[str, np.ndarray]]:
     """The fields that are there, by name, to be saved."""
-    return ((name, field) for name, field in zip(strongest._fields, strongest, strict=True) if field is not None)
+    left_out = () if strongest.projections.size else ("projections", "scales", "rounding")
+    fields = zip(strongest._fields, strongest, strict=True)
+    return ((name, field) for name, field in fields if field is not None and name not in left_out)
 
 
 def boxes_of(

@@ -313,11 +313,12 @@ def _check(verdicts: list[tuple[Node, Verdict]], on_unknown: str, *, num_inputs:
     if len(unmarked) < len(unknown):
         raise UserError(f"fn cannot be followed\n{_listed([pair for pair in unknown if pair[0].name == SKIPPED])}")
     if unmarked and on_unknown == "error":
-        raise UserError(
+        raise NoRule(
+            report_of(unmarked),
             f"on_unknown='error': no rule covers\n{_listed(unmarked)}\nWrite them as rectifiers, mark their function "
             "with kept_on_the_way_down, say by name or module path what becomes of them, as in "
             "on_unknown={'*/se/*': 'keep', 'gelu': zfjax.as_relu}, or let all of them keep their own gradient "
-            "with on_unknown='keep'" + (_ARGUMENTS if num_inputs > 1 else "")
+            "with on_unknown='keep'" + (_ARGUMENTS if num_inputs > 1 else ""),
         )
 
 
@@ -354,6 +355,14 @@ class Operation(NamedTuple):
     source: str  # "file:line"
     rule: str  # "rectifier" for the rule itself, "given rule", "own gradient", "skipped", "inlined" or "unclassified"
     reason: str
+
+
+class NoRule(UserError):
+    """Operations that no rule covers, where `on_unknown` makes that an error."""
+
+    def __init__(self, operations: Report, message: str) -> None:
+        super().__init__(message)
+        self.operations = operations
 
 
 class Report(tuple[Operation, ...]):

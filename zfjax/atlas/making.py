@@ -21,6 +21,7 @@ from zfjax.atlas.maxima import Maxima, all_maxima
 from zfjax.atlas.measures import Measured
 from zfjax.atlas.options import Options
 from zfjax.data import ImageSet, Source, archives, sets
+from zfjax.deconvnet import Way
 from zfjax.errors import UserError
 from zfjax.nets import Net
 
@@ -142,7 +143,9 @@ def build(
         nets.check_weights(one)
     folder = Path(out)
     own = _opened(net, images)
-    _layers_of(net, options)  # before any work
+    layers = _layers_of(net, options)  # before any work
+    if epochs:
+        nets.check_way_down(net, layers)
     site.check_free(folder)
     common: dict[str, Any] = {"options": options, "work": work, "progress": progress}
     beside = None
@@ -184,6 +187,8 @@ def _build(
 ) -> _Built:
     source, classes, of = opened
     layers = _layers_of(net, options)
+    asked = options.ways
+    options = replace(options, ways=_ways_of(net, layers, options))
     started = time.monotonic()
     seconds: dict[str, float] = {}
 
@@ -230,6 +235,8 @@ def _build(
     _add(units, records.wires(net, layers))
     facts = records.facts_of(net, source, of=of, classes=classes, measured=measured, records=units, options=options)
     facts["epochs"] = list(epochs)
+    missing = " and ".join(way for way in asked if way not in options.ways)
+    facts["not_applicable"] = {missing: nets.why_no_way_down(net, layers)} if missing else {}
     facts["compare"] = None
     if beside is not None:
         matched, facts["compare"] = _matched(maxima, beside)
@@ -279,6 +286,12 @@ def _layers_of(net: Net, options: Options) -> tuple[str, ...]:
     if not wanted:
         wanted = {*nets.map_layers(net), net.layers[-1]}
     return tuple(layer for layer in net.layers if layer in wanted)
+
+
+def _ways_of(net: Net, layers: Sequence[str], options: Options) -> tuple[Way, ...]:
+    """Those of the ways asked for that lead down from all of the layers, or the gradient, which always does."""
+    known = nets.ways_down(net, layers)
+    return tuple(way for way in options.ways if way in known) or ("gradient",)
 
 
 class _Pictures:

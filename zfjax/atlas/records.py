@@ -178,6 +178,8 @@ def _likeness(net: Net, source: Source, measured: Mapping[str, Measured]) -> dic
     first, second = (ways.down(top, layer) for top in sanity.neuron_tops(ways.features[layer]))
     cosines = {}
     for name, way in sanity.WAY_NAMES.items():
+        if name not in first:
+            continue
         values = sanity.cosine(first[name], second[name])
         if np.isfinite(values).any():
             cosines[way] = number_of(np.nanmean(values))

@@ -17,6 +17,7 @@ from zfjax.nets.protocol import Net, Training, check_layer
 from zfjax.nets.questions import (
     RUNS,
     check_finite,
+    check_way_down,
     check_weights,
     class_words,
     features_of_pictures,
@@ -31,7 +32,9 @@ from zfjax.nets.questions import (
     shapes_of,
     training_of,
     unit_name,
+    ways_down,
     why_no_classes,
+    why_no_way_down,
     width_of,
 )
 from zfjax.nets.tables import OfTable, TrainedNet
@@ -51,6 +54,7 @@ __all__ = [
     "between_layers",
     "check_finite",
     "check_layer",
+    "check_way_down",
     "check_weights",
     "class_words",
     "features_of_pictures",
@@ -76,6 +80,8 @@ __all__ = [
     "size_of",
     "training_of",
     "unit_name",
+    "ways_down",
     "why_no_classes",
+    "why_no_way_down",
     "width_of",
 ]

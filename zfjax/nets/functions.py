@@ -18,7 +18,7 @@ from zfjax.anymodel.choices import OnUnknown
 from zfjax.anymodel.crops import Crop, crop_of, field_of
 from zfjax.anymodel.names import features_of
 from zfjax.anymodel.names import layers as layers_in
-from zfjax.anymodel.rules import Rule, projected_from, with_relu_rule
+from zfjax.anymodel.rules import NoRule, Rule, projected_from, with_relu_rule
 from zfjax.architecture import ReceptiveField, Size
 from zfjax.deconvnet import Way
 from zfjax.errors import UserError
@@ -258,6 +258,35 @@ class FunctionNet(ByWindows):
             shape = self._prepared_shape.shape[1:]
             self._fields[layer] = field_of(self._map_of(layer), shape, np.float32) if known else None
         return given[layer] if layer in given else self._fields[layer]
+
+    def why_no_way_down(self, layer: str) -> str | None:
+        """Why neither the deconvnet nor guided backpropagation leads down from a layer; None where they do.
+
+        The gradient needs no rule and always leads down.
+        """
+        if check_layer(self, layer) not in self._no_rules:
+            fn, options = self._map_of(layer), dict[str, Any](on_unknown=self.on_unknown, on_mixing=self.on_mixing)
+
+            def projected(images: jax.Array) -> Any:
+                return projected_from(fn, images, unit=0, rule="deconvnet", from_one=True, **options)
+
+            self._no_rules[layer] = None
+            try:
+                jax.eval_shape(projected, self._prepared_shape)
+            except NoRule as error:
+                first, more = error.operations[0], len(error.operations) - 1
+                others = f" and {more} more operation{'s' * (more > 1)}" if more else ""
+                where = f" of {first.module}" if first.module else ""
+                self._no_rules[layer] = (
+                    f"no rule covers {first.operation}{where} at {first.source}{others} on the way down from layer "
+                    f"{layer}; say by the on_unknown= of {self.name} what becomes of it, as 'keep' for its own "
+                    "gradient, or a rule by its name, as {'gelu': zfjax.as_relu}"
+                )
+        return self._no_rules[layer]
+
+    @cached_property
+    def _no_rules(self) -> dict[str, str | None]:
+        return {}  # by layer: what `why_no_way_down` says
 
     @cached_property
     def _compiled(self) -> dict[Any, Callable[..., Any]]:

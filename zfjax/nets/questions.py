@@ -179,6 +179,33 @@ def check_finite(net: Net, features: Any) -> Any:
     return layer_features.check_finite(features, f"net={net.name!r}")
 
 
+def why_no_way_down(net: Net, layers: Sequence[str]) -> str | None:
+    """Why the deconvnet and guided backpropagation do not lead down from all of these layers; None where they do.
+
+    A function may hold an activation that no rule covers; the gradient leads down from there all the same.
+
+    Examples:
+      >>> import jax, zfjax
+      >>> net = zfjax.FunctionNet(lambda images: {"maps": jax.nn.silu(images)}, image_size=8)
+      >>> zfjax.nets.why_no_way_down(net, ["maps"]).split(" at ")[0]
+      'no rule covers silu'
+    """
+    ask = getattr(net, "why_no_way_down", None)
+    reasons = map(ask, layers) if ask is not None else ()
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def ways_down(net: Net, layers: Sequence[str]) -> tuple[Way, ...]:
+    """Those of the three ways down that a network has from all of these layers: see `why_no_way_down`."""
+    return ("deconvnet", "guided", "gradient") if why_no_way_down(net, layers) is None else ("gradient",)
+
+
+def check_way_down(net: Net, layers: Sequence[str]) -> None:
+    """UserError that says why, where the deconvnet does not lead down from all of these layers."""
+    if (reason := why_no_way_down(net, layers)) is not None:
+        raise UserError(f"net={net.name!r}: {reason}")
+
+
 def project_ways(
     net: Net,
     images: Any,
