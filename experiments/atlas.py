@@ -6,7 +6,7 @@ Without --net the newest run under runs/ is taken. Open index.html in the folder
 server and loads nothing from other hosts. It contains the pictures that it shows; share it only if you may share them.
 
 Expected time: one forward pass over the validation set, then a few seconds for every hundred units. If it is stopped,
-the same command resumes. It shows layers with feature maps and the logits; --dense adds the dense layers between them.
+the same command resumes. It shows layers with feature maps and the last one; --dense adds the dense ones between.
 --grey, --ascent N, --epochs, --num-occluded N and --compare NET add parts that take longer.
 
 Writes to <run>/atlas (or --out): index.html with its script, style, data and pictures, arrays/ with the numbers
@@ -34,9 +34,9 @@ class Config(figure.FigureConfig):
     """Make a static site of every unit of a network."""
 
     layers: tuple[str, ...] = ()
-    """Layers to show; by default every one that has feature maps, and the logits."""
+    """Layers to show; by default every one that has feature maps, and the last one."""
     dense: bool = False
-    """Show the fully connected layers below the logits too."""
+    """Show the fully connected layers below the last one too."""
     ways: tuple[Way, ...] = atlas.Options.ways
     """How activations are carried to pixels; overviews show the first one."""
     num_images: int = atlas.Options.num_images

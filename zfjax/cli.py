@@ -188,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     add("net", metavar="NET", help=_NET)
     add("--data", help="folder of pictures, prepared set, or demo; by default what the network was trained on")
     add("--out", type=Path, default=Path("atlas"), help="folder of the site")
-    add("--layers", nargs="+", default=[], help="layers to show; by default all with feature maps, and the logits")
+    add("--layers", nargs="+", default=[], help="layers to show; by default all with feature maps, and the last one")
     add(
         "--ways",
         nargs="+",

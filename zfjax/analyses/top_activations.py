@@ -67,9 +67,9 @@ def init(num_maps: Any, k: int = 9) -> State:
         raise UserError(f"num_maps={num_maps!r}: at least one layer is needed")
 
     def empty(num: int) -> TopActivations:
-        values = jnp.full((num, k), -jnp.inf, jnp.float32)
-        images, rows, columns = (jnp.full((num, k), value, jnp.int32) for value in (-1, 0, 0))
-        return TopActivations(values, images, rows, columns)
+        values = np.full((num, k), -np.inf, np.float32)
+        images, rows, columns = (np.full((num, k), value, np.int32) for value in (-1, 0, 0))
+        return TopActivations(*jax.device_put((values, images, rows, columns)))  # which compiles nothing
 
     return jax.tree.map(empty, num_maps)
 

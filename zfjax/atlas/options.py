@@ -19,7 +19,7 @@ class Options:
     """How an atlas is made; UserError for a value that cannot be."""
 
     layers: tuple[str, ...] = ()
-    """Layers to show; by default every one that has feature maps, and the logits."""
+    """Layers to show; by default every one that has feature maps, and the last one."""
     ways: tuple[Way, ...] = ("deconvnet", "guided", "gradient")
     """Ways down to the pixels; the first one is what the walls show."""
     num_images: int = 9
