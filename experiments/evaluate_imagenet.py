@@ -167,9 +167,9 @@ def check_different(networks: Sequence[Net]) -> None:
     first = networks[0]
     for net in networks:
         if (reason := nets.why_no_classes(net)) is not None:
-            raise UserError(f"net={net.name!r}: there are no classes to be held against the labels, as {reason}")
+            raise UserError(f"net={net.name!r}: there are no classes to compare with the labels, as {reason}")
         if not net.class_names:
-            raise UserError(f"net={net.name!r}: its classes have no names, to be held against the labels of pictures")
+            raise UserError(f"net={net.name!r}: its classes have no names to compare with the labels of pictures")
         if net.class_names != first.class_names:
             raise UserError(f"net={net.name!r}: its classes are not those of {first.name}")
         if nets.size_of(net.picture_size) != nets.size_of(first.picture_size):

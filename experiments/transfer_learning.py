@@ -151,7 +151,7 @@ def run(config: Config) -> Result:
         nets.check_layer(net, config.layer)
         if any(arm == "scratch" for arm, _ in sizes) and not isinstance(net, nets.TrainedNet):
             raise UserError(
-                f"arms='scratch': {net.name} is no run of train_imagenet, so that how to train it is not known; "
+                f"arms='scratch': {net.name} is no run of train_imagenet, and its training is not known; "
                 "--arms pretrained measures its features"
             )
         if isinstance(net, nets.TrainedNet):

@@ -207,7 +207,7 @@ def _named(folder: Path, contents: Iterable[str]) -> set[str]:
     if result and "files" not in result:  # of before there was such a list
         names |= set(contents)
     if alien := [name for name in contents if name not in names and (folder / name).exists()]:
-        raise UserError(f"out={str(folder)!r}: {', '.join(alien)} there is none of an earlier result; move it away")
+        raise UserError(f"out={str(folder)!r}: {', '.join(alien)} there is not from an earlier result; move it away")
     return names
 
 

@@ -79,7 +79,7 @@ def scan_with(
     empty = top_activations.init(num_maps, k)
     state, done = load(path, key) or (empty, 0)
     if not 0 <= done <= len(source) or not _fits(state, num_maps=num_maps, k=k, source=source):
-        raise UserError(f"{path} is a scan of other maps or images; remove it, and the scan begins anew")
+        raise UserError(f"{path} is a scan of other maps or images; remove it to scan again")
     if done < len(source) and done % batch_size:  # it stopped at a batch of another size
         state, done = empty, 0
     last_saved = time.monotonic()
@@ -129,7 +129,7 @@ def load(path: Path, key: str) -> tuple[State, int] | None:
     """
     if not path.exists():
         return None
-    way_on = "remove it, and the scan begins anew"
+    way_on = "remove it to scan again"
     arrays: dict[str, Any] = dict(files.read_npz(path, way_on))
     stored = arrays.pop("digest", None)  # scans of before have none
     if stored is not None and str(stored) != files.digest(arrays):

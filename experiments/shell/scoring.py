@@ -55,7 +55,7 @@ def check_classes(source: Source, data: str, net: Net) -> None:
         )
         classes = ", ".join([*net.class_names[:5], *(["..."] if len(net.class_names) > 5 else [])])
         raise UserError(
-            f"data={data!r}: of its {counted(len(source), 'picture')} {named} lie in no folder that is called as a "
+            f"data={data!r}: of its {counted(len(source), 'picture')} {named} are in no folder with the name of a "
             f"class of {on_console(net.name)} ({classes}); put each into the folder of its class, or leave it out"
         )
 

@@ -239,7 +239,7 @@ def check_resumable(stored: Config, config: Config) -> None:
                 f"{', '.join(sorted(FREE_ON_RESUME))}"
             )
     if stored.out is not None and config.out is not None and config.out.resolve() != stored.out.resolve():
-        raise UserError(f"out={str(config.out)!r}: the run that goes on is in {stored.out}; leave --out away")
+        raise UserError(f"out={str(config.out)!r}: the resumed run is in {stored.out}; omit --out")
 
 
 def facts_of(config: Config, run: Run, progress: Progress) -> dict[str, Any]:
@@ -306,7 +306,7 @@ def config_to_json(config: Config) -> dict[str, Any]:
 def stored_config(checkpoint: checkpoints.Checkpoint) -> Config:
     """The configuration that a run was started with, but for the learning rate, which is the current one."""
     if "config" not in checkpoint.settings:
-        raise UserError("an imported network has no training to go on with")
+        raise UserError("an imported network has no training to resume")
     values = dict(checkpoint.settings["config"])
     values["data_dir"] = Path(values["data_dir"])
     values["out"] = None if values["out"] is None else Path(values["out"])

@@ -111,6 +111,6 @@ def test_pictures_of_no_class_are_named_before_any_is_opened(monkeypatch, tmp_pa
     with pytest.raises(SystemExit) as ended:
         result_of(evaluate_imagenet, monkeypatch, tmp_path / "out", "--net", "foreign_nets:SMALL", "--data", strays)
     assert (
-        "of its 8 pictures 'b.png' and 1 more lie in no folder that is called as a class of small (cat, dog, "
+        "of its 8 pictures 'b.png' and 1 more are in no folder with the name of a class of small (cat, dog, "
         in str(ended.value) + capsys.readouterr().err
     )

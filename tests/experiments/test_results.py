@@ -42,7 +42,7 @@ def test_only_files_of_an_earlier_result_are_removed(tmp_path):
 def test_a_file_of_somebody_elses_is_never_replaced(tmp_path):
     write(tmp_path, ["a.npz"])
     (tmp_path / "b.npz").write_bytes(b"precious")
-    with pytest.raises(UserError, match="b.npz there is none of an earlier result; move it away"):
+    with pytest.raises(UserError, match="b.npz there is not from an earlier result; move it away"):
         write(tmp_path, ["a.npz", "b.npz"])
     assert (tmp_path / "b.npz").read_bytes() == b"precious" and (tmp_path / "result.json").exists()
 
@@ -174,7 +174,7 @@ def test_a_foreign_file_in_the_way_is_noticed_before_the_data_are_opened(tmp_pat
     (tmp_path / "result.json").write_text(json.dumps({"command": command, "files": {}}))
     (tmp_path / COMMANDS[command]).write_bytes(b"precious")
     config = room.Config(net="foreign_nets:SMALL", data="absent", out=tmp_path, overwrite=True)
-    with pytest.raises(UserError, match=f"{COMMANDS[command]} there is none of an earlier result; move it away"):
+    with pytest.raises(UserError, match=f"{COMMANDS[command]} there is not from an earlier result; move it away"):
         room.run(config)
     assert {path.name for path in tmp_path.glob("[!.]*")} == {"mine.txt", "result.json", COMMANDS[command]}
 

@@ -67,7 +67,7 @@ def test_another_net_or_set_or_a_batch_size_that_does_not_fit_starts_anew(reader
 def test_a_torn_file_is_named(tmp_path):
     path = tmp_path / "scan.npz"
     path.write_bytes(b"PK torn")
-    with pytest.raises(ValueError, match="scan.npz is damaged .*; remove it, and the scan begins anew"):
+    with pytest.raises(ValueError, match="scan.npz is damaged .*; remove it to scan again"):
         scans.scan(TRAINED, SOURCE, ("conv1",), path=path, of="data", batch_size=4)
 
 
@@ -90,7 +90,7 @@ def test_other_numbers_than_were_saved_are_refused(reader, tmp_path, change):
     arrays = dict(np.load(path))
     change(arrays)
     np.savez(path, **arrays)
-    with pytest.raises(UserError, match=r"scan.npz is damaged, .*; remove it, and the scan begins anew"):
+    with pytest.raises(UserError, match=r"scan.npz is damaged, .*; remove it to scan again"):
         scan(reader, path)
 
 

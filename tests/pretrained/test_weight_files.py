@@ -321,7 +321,7 @@ def test_a_name_that_stands_in_a_zip_twice_is_refused(tmp_path, ending):
     with zipfile.ZipFile(path, "a") as archive:
         first = archive.namelist()[0]
         archive.writestr(first, archive.read(archive.namelist()[-1]))
-    with pytest.raises(UserError, match=rf"w\.{ending} is not .* twice: which is meant cannot be told"):
+    with pytest.raises(UserError, match=rf"w\.{ending} is not .* twice, so it is ambiguous"):
         pretrained.read_weights(path)
 
 
@@ -376,8 +376,8 @@ def test_a_name_that_stands_in_a_msgpack_twice_is_refused(tmp_path):
         ({"a": (1, ([2.0], "float32", bytes(8)))}, r"a shape of \(2.0,\)"),
         ({"a": (99, ([2], "float32", bytes(8)))}, "an extension of msgpack, 99, that is none of Flax's"),
         ({b"a": (1, ([2], "float32", bytes(8)))}, "b'a' stands in the place of a name"),
-        ({"a/b": 1.0, "a": {"b": 2.0}}, "a/b stands there twice: which is meant cannot be told"),
-        ({1: 1.0, "1": 2.0}, "1 stands there twice: which is meant cannot be told"),
+        ({"a/b": 1.0, "a": {"b": 2.0}}, "a/b is there twice, so it is ambiguous"),
+        ({1: 1.0, "1": 2.0}, "1 is there twice, so it is ambiguous"),
         ({"a": {"__msgpack_chunked_array__": True, "shape": {"0": -1}, "chunks": {}}}, r"a shape of \(-1,\)"),
     ],
 )

@@ -163,7 +163,7 @@ def test_a_fit_that_is_stopped_before_its_end_says_so():
 def test_features_that_are_not_finite_are_refused_in_training_and_in_testing(loss, value):
     spoilt = FEATURES.copy()
     spoilt[7, 2] = value
-    with pytest.raises(ValueError, match=f"penalty=0.01: the {loss} is not finite after 0 steps; are the features?"):
+    with pytest.raises(ValueError, match=f"penalty=0.01: the {loss} is not finite after 0 steps; check the features"):
         linear_models.fit(spoilt, TARGETS, 0.01, loss=loss)
     model = linear_models.fit(FEATURES, TARGETS, 0.01, loss=loss)
     with pytest.raises(ValueError, match="features: their scores are not finite"):

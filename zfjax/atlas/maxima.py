@@ -25,7 +25,7 @@ from zfjax.nets import Net
 from zfjax.programs import as_partial, compiled
 
 STATE = "state.json"
-_WAY_ON = "remove the folder, and the scan begins anew"
+_WAY_ON = "remove the folder to scan again"
 
 
 class Maxima(NamedTuple):

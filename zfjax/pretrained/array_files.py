@@ -288,7 +288,7 @@ def _by_path(tree: Mapping[Any, Any]) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for path, array in _leaves(tree):
         if path in arrays:
-            raise UserError(f"{path} stands there twice: which is meant cannot be told")
+            raise UserError(f"{path} is there twice, so it is ambiguous")
         arrays[path] = array
     return arrays
 

@@ -45,7 +45,7 @@ def read_onnx(path: Path, key: str | None) -> Found:
             raise UserError(f"{listed(outside)} lie in a file beside it, which cannot be read: {error}") from error
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     if len(arrays) != len(graph.initializer):
-        raise UserError("an initializer's name stands there twice: which is meant cannot be told")
+        raise UserError("an initializer's name occurs twice, so it is ambiguous")
     return _by_module(graph, arrays)
 
 

@@ -275,7 +275,7 @@ def _read_zip(path: Path, key: str | None) -> Found:
         archive = zipfile.ZipFile(stream)
         names = archive.namelist()
         if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise UserError(f"it holds {listed(twice)} twice: which is meant cannot be told")
+            raise UserError(f"it holds {listed(twice)} twice, so it is ambiguous")
         records = archive.infolist()
         if others := [record.filename for record in records if record.compress_type not in _COMPRESSIONS]:
             raise UserError(f"{listed(others)}: compressed as no writer of weights does; stored or deflated is known")

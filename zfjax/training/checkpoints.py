@@ -251,7 +251,7 @@ def check_newest(path: Path) -> None:
     """UserError where the run of checkpoint `path` has later ones: what goes on from it would mix with them."""
     later = [step for step in steps_in(path.parent) if step > int(path.name)]
     if later:
-        raise UserError(f"checkpoint {path} has later ones beside it, {later}: remove them to go on from this one")
+        raise UserError(f"checkpoint {path} has later ones beside it, {later}: remove them to resume from this one")
 
 
 def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:

@@ -216,7 +216,7 @@ def begin(
     if done > run.recipe.num_epochs or annealing.epoch >= run.recipe.num_epochs:
         raise UserError(f"num_epochs={run.recipe.num_epochs}: the run has done {done} already")
     if checkpoint is not None and done == run.recipe.num_epochs and run.recipe != checkpoint.recipe:
-        raise UserError(f"num_epochs={done}: all of them are trained; a larger one is needed to train on differently")
+        raise UserError(f"num_epochs={done}: all of them are trained; give a larger number to continue")
     fresh = step.init_state(run.recipe, run.architecture)
     if checkpoint is None:
         return Progress(fresh, annealing, Totals())

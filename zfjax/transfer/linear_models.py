@@ -82,7 +82,7 @@ def scores(model: LinearModel, features: np.ndarray) -> np.ndarray:
     """
     logits = np.asarray(jnp.matmul(features, model.weights, precision="highest") + model.bias[None])
     if not np.isfinite(logits).all():
-        raise UserError("features: their scores are not finite; are the features?")
+        raise UserError("features: their scores are not finite; check that the features are")
     return logits
 
 
@@ -133,7 +133,7 @@ def fit(
     )
     if not all(np.isfinite(part).all() for part in (model.weights, model.bias)) or np.isnan(model.left):
         raise UserError(
-            f"penalty={penalty}: the {loss} is not finite after {model.iterations} steps; are the features?"
+            f"penalty={penalty}: the {loss} is not finite after {model.iterations} steps; check the features"
         )
     return model
 
