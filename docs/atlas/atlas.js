@@ -294,7 +294,7 @@ async function unit(layer, text) {
     ] : h("p", null, "No image of the set excites this unit: it is dead."),
     h("div", { class: "charts" },
       chart("Activations", histogram(record.histogram), "strongest activation in each image of the set, images counted on a root scale"),
-      record.classes.length ? chart(`Classes of its ${counted(Math.min(50, net.data.num_images), "strongest image")}`, bars(record.classes), ["most excited by ", name(classOf(record.class) ?? "none"), "; images that do not excite it are not counted"]) : null,
+      record.classes.length ? chart(`Classes of its ${counted(Math.min(50, net.data.num_images), "strongest image")}`, bars(record.classes), [classOf(record.class) === null ? null : ["most excited by ", name(classOf(record.class)), "; "], "images that do not excite it are not counted"]) : null,
       of.shape.length === 3 ? chart("Where its maximum stands", places(record.where, of.cells), "stronger where more images have it; the frame is the picture") : null,
       net.filters && net.filters.layer === layer ? chart("Its filter", filter(m), `zero is mid-grey; all filters share one scale, ±${brief(net.filters.scale)}`) : null),
     record.ascent ? ascent(number, m, record) : null,

@@ -1,5 +1,6 @@
 """The atlas: right numbers and pictures of every unit, a site that is whole, text that stays text, clear refusals."""
 
+import base64
 import io
 import json
 import re
@@ -112,6 +113,17 @@ def test_a_dead_unit_is_called_dead_and_not_drawn(made):
     assert read(made, "net")["layers"][0]["dead"] == 1
     assert not list(made.folder.glob("img/0/1-*"))
     assert "no image excites it" in made.unit("conv1", 1)._repr_html_()
+
+
+def test_a_notebook_shows_the_tiles_apart_and_keeps_names_to_themselves(made):
+    html = made.unit("conv1", 2)._repr_html_()
+    assert "<bdi>conv1</bdi> / <bdi>map 2</bdi></strong> of <bdi>" in html
+    first = re.search(r"base64,([^\"]+)", html)[1]
+    shown, side, times = opened(io.BytesIO(base64.b64decode(first))), 7, 60 // 7
+    assert shown.shape == (2 * side * times + 2, 2 * side * times + 2, 3) and (shown[:, side * times] == 255).all()
+    second = shown[: side * times, side * times + 2 :]
+    np.testing.assert_array_equal(second[::times, ::times], tile(made, "img/0/2-patch.webp", 1, side))
+    assert "<bdi>" in made._repr_html_()
 
 
 def test_a_logit_that_is_always_below_zero_is_not_dead(tmp_path):

@@ -72,7 +72,8 @@ class Atlas:
         kinds = ["patch", *self.facts["ways"]]
         pictures = []
         for kind in kinds if record["images"] else []:
-            data = (self.folder / site.sheet_of(number, channel, kind)).read_bytes()
+            sheet = (self.folder / site.sheet_of(number, channel, kind)).read_bytes()
+            data = sprites.apart(sheet, facts["tile"], self.facts["columns"])
             source = "data:image/webp;base64," + base64.b64encode(data).decode()
             pictures.append({"source": source, "words": "patches" if kind == "patch" else kind})
         scales = ", ".join(
@@ -86,7 +87,6 @@ class Atlas:
             facts=f"strongest activation {record['strength']:.4g}"
             + ("" if record["selectivity"] is None else f", class selectivity {record['selectivity']:.2f}"),
             pictures=pictures,
-            width=facts["sheet"],
             scales=f"Zero is mid-grey; one scale for all projections of the unit: {scales}"
             if pictures
             else "no image excites it",

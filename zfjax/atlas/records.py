@@ -118,7 +118,6 @@ def facts_of(
         field, of_layer = net.receptive_field(layer), measured[layer]
         whole = field is None or field.holds((height, width))
         patch = (height, width) if field is None or whole else field.sides
-        tile = sprites.tile_size(*patch, options.tile)
         order = np.argsort(-of_layer.strength, kind="stable")
         facts.append(
             {
@@ -129,8 +128,7 @@ def facts_of(
                 "cells": of_layer.where.shape[1:],
                 "dead": int((of_layer.images < 0).all(axis=1).sum()),
                 "strongest": [int(m) for m in order[:STRIP] if records[layer][m]["images"]],
-                "tile": tile,
-                "sheet": max(180, 3 * tile[1]),
+                "tile": sprites.tile_size(*patch, options.tile),
             }
         )
     return {

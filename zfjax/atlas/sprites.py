@@ -26,6 +26,7 @@ TILE = 88  # pixels of the longer side of a tile, at most, unless told
 FINE = 32  # below it a sheet is kept to the pixel
 QUALITY = 80
 NEAR = 12  # to a part is what lies within this share of the image's shorter side, one in so many
+APART = 60  # pixels of the longer side that a small tile is enlarged to in a notebook, at most
 NOTHING = 128  # mid-grey, between tiles and where nothing is drawn
 
 
@@ -204,6 +205,16 @@ def in_square(tiles: np.ndarray) -> np.ndarray:
     columns = num_columns(len(tiles))
     blank = np.full((-len(tiles) % columns, *tiles.shape[1:]), NOTHING, np.uint8)
     return pixels.mosaic(np.concatenate([tiles, blank]), columns, gap=0)
+
+
+def apart(data: bytes, tile: tuple[int, int], columns: int) -> bytes:
+    """A sheet's tiles of (height, width) with gaps between them, small ones enlarged pixel by pixel; WebP."""
+    with Image.open(io.BytesIO(data)) as opened:
+        picture = np.asarray(opened.convert("RGB"))
+    height, width = tile
+    tiles = picture.reshape(-1, height, columns, width, 3).swapaxes(1, 2).reshape(-1, height, width, 3)
+    times = max(1, APART // max(tile))
+    return webp(pixels.mosaic(tiles.repeat(times, axis=1).repeat(times, axis=2), columns), fine=True)
 
 
 def num_columns(num: int) -> int:
