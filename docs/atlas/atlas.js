@@ -154,6 +154,7 @@ async function overview() {
   return [
     h("h1", null, name(net.title)),
     h("p", { class: "lead" }, `Every unit of ${counted(net.layers.length, "layer")}, and what excites it most among ${counted(net.data.num_images, "picture")} of `, name(net.data.name), ". A tile shows a unit’s projections; the pointer over it, the patches that it sees."),
+    Object.entries(net.not_applicable || {}).map(([part, reason]) => h("p", { class: "caution" }, h("strong", null, "Left out. "), `${part}, as ${reason}.`)),
     alike && Object.keys(alike.cosine).length ? h("p", { class: "caution" }, h("strong", null, "What a projection tells. "), likeness(alike)) : null,
     rows,
     h("footer", null,
