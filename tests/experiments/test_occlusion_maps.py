@@ -303,7 +303,11 @@ def test_any_function_of_images_that_are_not_square_is_drawn(tmp_path):
 @pytest.mark.parametrize(
     ("net", "why"),
     [
-        ("MAPS_ONLY", "the last layer of maps only, conv2, has feature maps and no classes"),
+        pytest.param(
+            "MAPS_ONLY",
+            "the last layer of maps only, conv2, has feature maps and no classes",
+            marks=pytest.mark.slow,
+        ),
         ("EMBEDDING", "embedding does not say that the units of its last layer, embedding, are classes"),
     ],
 )

@@ -330,7 +330,7 @@ def test_a_function_that_holds_its_weights_has_none_that_could_be_drawn_anew(tmp
     assert not any("untrained" in row for row in result["checks"]["units"])
 
 
-@pytest.mark.parametrize("net", ["MAPS_ONLY", "EMBEDDING"])
+@pytest.mark.parametrize("net", [pytest.param("MAPS_ONLY", marks=pytest.mark.slow), "EMBEDDING"])
 def test_a_net_without_classes_has_its_units_compared_and_its_strongest_unit_drawn_anew(net, tmp_path):
     result, scores = foreign(net, tmp_path)
     assert list(result["checks"]["units"]) == [
