@@ -24,7 +24,19 @@ from zfjax.architecture import Architecture, ContrastNorm, Conv, Layer, Pool, Si
 from zfjax.errors import UserError, saying_keywords
 from zfjax.network import LayerTrace, Params, Trace, check_params, forward
 from zfjax.ops import contrast_norm, conv_transpose, unpool
-from zfjax.units import Index, Seed, Top, as_unit, check_seed, joined, one_layer, place_of, warn_below_zero
+from zfjax.units import (
+    Index,
+    Seed,
+    Top,
+    as_unit,
+    by_layer,
+    check_seed,
+    joined,
+    of_layers,
+    one_layer,
+    place_of,
+    warn_below_zero,
+)
 from zfjax.units import Unit as Unit  # said here too: a way down begins with them
 from zfjax.units import isolate as isolate
 from zfjax.windows import Place, Windows, activations_at, carry_down
@@ -400,15 +412,23 @@ def windows_of_ways(
                         field[chosen] = np.asarray(some_rows)[: len(chosen)]
     for values in starts.values():
         warn_below_zero(values, seed=seed)
-    for way, by_layer in drawn.items():
-        for layer in places.keys() - by_layer.keys():
-            by_layer[layer] = _no_windows(params, images, layer=layer, architecture=architecture, way=way)
-    return {way: {layer: by_layer[layer] for layer in places} for way, by_layer in drawn.items()}
+    for way, of_way in drawn.items():
+        for layer in places.keys() - of_way.keys():
+            of_way[layer] = _no_windows(params, images, layer=layer, architecture=architecture, way=way)
+    return {way: {layer: of_way[layer] for layer in places} for way, of_way in drawn.items()}
 
 
 def _pixels(
     params: Params, trace: Trace, top: Top, *, layer: str | None, architecture: Architecture, way: str, seed: Seed
 ) -> jax.Array:
+    if by_layer(top):
+
+        def of_one_layer(units: Top, rows: np.ndarray | None) -> jax.Array:
+            own = trace if rows is None else jax.tree.map(lambda of: of[rows], trace)
+            return _pixels(params, own, units, layer=layer, architecture=architecture, way=way, seed=seed)
+
+        together: jax.Array = of_layers(top, len(jax.tree.leaves(trace)[0]), of_one_layer)
+        return together
     top, layer = _standing(trace, top, layer=layer, architecture=architecture, seed=seed)
     pixels: jax.Array = _descend_to_pixels(params, trace, top, layer=layer, architecture=architecture, way=way)
     return pixels

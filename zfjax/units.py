@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -21,7 +21,8 @@ class Unit(NamedTuple):
 
     `isolate`, `project`, `gradient`, `guided_backprop` and `project_fn` take a Unit. Arrays [N] name N units: with one
     image, each unit gives a picture; with N images, unit n belongs to image n. A number is the same for all images. A
-    list of Units of one layer is equivalent to arrays. A Unit can be an argument under `jax.jit` and `jax.vmap`;
+    list of Units of one layer is equivalent to arrays; of several layers, `project`, `gradient`, `guided_backprop`,
+    `project_fn` and `Net.project` give a picture of each too. A Unit can be an argument under `jax.jit` and `jax.vmap`;
     `layer` is static there.
 
     Examples:
@@ -149,6 +150,37 @@ def joined(units: Any) -> Any:
     stack = jnp.stack if any(isinstance(n, jax.core.Tracer) for row in rows for n in row) else np.stack
     channels, *places = (stack(column) for column in zip(*rows, strict=True))
     return Unit(channels, (places[0], places[1]) if places else None, *layers)
+
+
+def by_layer(units: Any) -> dict[str, np.ndarray]:
+    """{layer: which of the units} of a list of Units that name several layers; {} of all else."""
+    if not isinstance(units, (list, tuple)) or not all(isinstance(unit, Unit) and unit.layer for unit in units):
+        return {}
+    rows: dict[str, list[int]] = {}
+    for n, unit in enumerate(units):
+        rows.setdefault(unit.layer, []).append(n)
+    return {layer: np.array(of) for layer, of in rows.items()} if len(rows) > 1 else {}
+
+
+def of_layers(units: Any, num_images: int, project: Callable[[Any, np.ndarray | None], Any]) -> Any:
+    """Pictures of a list of Units of several layers, in its order; `project` is called once for each layer.
+
+    Args:
+      units: of which `by_layer` is not empty.
+      num_images: 1, of which every unit gives a picture, or one for each unit.
+      project: fn(the list's Units of one layer, their places in the list; None of the one image) -> arrays [n, ...].
+    """
+    if num_images not in (1, len(units)):
+        raise UserError(f"{len(units)} units of several layers on {num_images} images: one image, or one for each unit")
+    rows = by_layer(units)
+    parts = [project([units[n] for n in of], None if num_images == 1 else of) for of in rows.values()]
+    order = np.argsort(np.concatenate(list(rows.values())))
+
+    def stacked(*pictures: Any) -> Any:
+        together = np.concatenate if all(isinstance(of, np.ndarray) for of in pictures) else jnp.concatenate
+        return together(pictures)[order]
+
+    return jax.tree.map(stacked, *parts)
 
 
 def one_layer(unit: Unit, layer: str | None) -> str | None:

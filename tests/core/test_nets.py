@@ -306,11 +306,15 @@ def test_a_list_of_units_is_one_unit_of_them_all(takes):
     np.testing.assert_array_equal(answer(placed), answer(Unit(np.array([1, 0]), (np.arange(2), 1), "a")))
 
 
+def test_isolate_takes_the_units_of_one_layer():
+    with pytest.raises(zfjax.UserError, match="all of one layer"):
+        zfjax.isolate(np.ones((1, 2, 2, 2)), [Unit(1, layer="a"), Unit(1, layer="b")])
+
+
 @pytest.mark.parametrize("takes", ["isolate", "project_fn", "Net.project"])
 @pytest.mark.parametrize(
     "units",
     [
-        [Unit(1, layer="a"), Unit(1, layer="b")],
         [Unit(1), Unit(0, (0, 0))],
         [Unit(np.arange(2))],
         [Unit(1), 2],
@@ -320,6 +324,52 @@ def test_a_list_of_units_is_one_unit_of_them_all(takes):
 def test_a_list_of_units_that_are_no_row_of_one_layer_says_how_to_name_them(takes, units):
     with pytest.raises(zfjax.UserError, match=r"Unit\(\[1, 2\], layer=...\) is two units"):
         _ways_to_name_units()[takes](units)
+
+
+SEVERAL = [Unit(1, layer="b"), Unit(0, (1, 0), "a"), Unit(0, layer="b")]
+
+
+def _down_two_layers(way):
+    """(images -> pictures of units, each alone or in a list, `of`) of a net with a map below a dense layer."""
+    weights = {"a": jnp.arange(6.0).reshape(3, 2), "b": jnp.arange(8.0).reshape(2, 4)}
+    apply = lambda params, x: {"a": (maps := x @ params["a"]), "b": maps.mean((1, 2)) @ params["b"]}  # noqa: E731
+    net = nets.FunctionNet(apply, weights, image_size=2)
+    if way == "Net.project":
+        return net.project
+    return lambda images, units: zfjax.project_fn(net.features(["a", "b"]), images, unit=units)
+
+
+@pytest.mark.parametrize("way", ["project_fn", "Net.project"])
+def test_units_of_several_layers_are_projected_in_their_order(way):
+    down, images = _down_two_layers(way), jnp.arange(36.0).reshape(3, 2, 2, 3)
+    of_one_image, each_of_its_own = down(images[:1], SEVERAL), down(images, SEVERAL)
+    assert len(of_one_image) == len(each_of_its_own) == 3
+    for n, unit in enumerate(SEVERAL):
+        np.testing.assert_allclose(of_one_image[n], down(images[:1], unit)[0], rtol=1e-6)
+        np.testing.assert_allclose(each_of_its_own[n], down(images[n : n + 1], unit)[0], rtol=1e-6)
+    with pytest.raises(zfjax.UserError, match="3 units of several layers on 2 images"):
+        down(images[:2], SEVERAL)
+
+
+def test_units_of_several_layers_say_their_images_by_of():
+    down, images = _down_two_layers("Net.project"), np.arange(24.0, dtype=np.float32).reshape(2, 2, 2, 3)
+    pictures = down(images, SEVERAL, of=[1, 0, 1])
+    for n, unit in enumerate(SEVERAL):
+        np.testing.assert_allclose(pictures[n], down(images, unit, of=[(1, 0, 1)[n]])[0], rtol=1e-6)
+    with pytest.raises(zfjax.UserError, match=r"of=\[1, 0\]: the image of each of 3 units"):
+        down(images, SEVERAL, of=[1, 0])
+    with pytest.raises(zfjax.UserError, match="name one layer"):
+        down(images, SEVERAL, of=0, layer="a")
+
+
+def test_units_of_several_layers_go_down_a_table():
+    images = np.random.default_rng(0).normal(size=(2, MINI.image_size, MINI.image_size, 3)).astype(np.float32)
+    trace = tiny_nets.forward(TABLE.params, images, architecture=MINI)[1]
+    units = [Unit(1, layer="fc6"), Unit(0, layer="conv2")]
+    pictures = zfjax.gradient(TABLE.params, trace, units, architecture=MINI)
+    for n, unit in enumerate(units):
+        alone = zfjax.gradient(TABLE.params, trace, unit, architecture=MINI)[n]
+        np.testing.assert_allclose(pictures[n], alone, rtol=1e-5, atol=1e-7)
 
 
 def test_a_list_of_units_goes_down_a_table_too():

@@ -40,7 +40,7 @@ from zfjax.anymodel.verdicts import STEP, Facts, Verdict, classify, facts_of, is
 from zfjax.deconvnet import rectify
 from zfjax.errors import UserError, saying_keywords
 from zfjax.ops import KEPT, SKIPPED
-from zfjax.units import Index, Seed, Unit, as_unit, check_seed, isolate, one_layer
+from zfjax.units import Index, Seed, Unit, as_unit, by_layer, check_seed, isolate, of_layers, one_layer
 
 Rule = Literal["deconvnet", "guided", "gradient"] | Backward
 OnMixing = Literal["error", "keep"]
@@ -161,7 +161,8 @@ def project_fn(
       fn: images -> features [B, H, W, C] or [B, C], with the parameters bound inside; or {layer: features}, of which
         the unit or `layer` names one. If `layer` is a path inside it, the output may be anything.
       images: float [B, ...], the input of the model.
-      unit: `Unit(channel, position, layer)`; a channel alone means its strongest activation in each image. Its layer is
+      unit: `Unit(channel, position, layer)`, or a list of them;
+        a channel alone means its strongest activation in each image. Its layer is
         an alternative to `layer`; without either, `fn` must return one array.
       layer: a key of the output of `fn`, or the path of a module inside it, one of `zfjax.layers(fn, images)`: the unit
         is in the output of that module, channels last, and nothing above it is run.
@@ -190,6 +191,15 @@ def project_fn(
              [-4.,  0., 20.]], dtype=float32)
     """
     check_seed(seed)
+    if by_layer(unit):
+
+        def of_one_layer(units: Any, rows: Any) -> jax.Array:
+            own = images if rows is None else images[rows]
+            options: dict[str, Any] = {"layer": layer, "on_unknown": on_unknown, "on_mixing": on_mixing}
+            return project_fn(fn, own, unit=units, rule=rule, seed=seed, **options)
+
+        together: jax.Array = of_layers(unit, len(images), of_one_layer)
+        return together
     options: dict[str, Any] = {"layer": layer, "rule": rule, "on_unknown": on_unknown, "on_mixing": on_mixing}
     pixels, top = projected_from(fn, images, unit=unit, from_one=seed == "one", **options)
     _check_numbers(pixels, top, rule)

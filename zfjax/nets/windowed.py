@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zfjax.deconvnet import Way
-from zfjax.units import Seed, Unit
+from zfjax.errors import UserError
+from zfjax.units import Seed, Unit, by_layer, of_layers
 from zfjax.windows import Windows
 
 
@@ -52,5 +53,17 @@ class ByWindows:
         seed: Seed = "value",
     ) -> dict[Way, np.ndarray]:
         """{way: one signed picture for each unit}; each image goes up once: see `project_ways`."""
+        if by_layer(units):
+            num = len(units)
+            if np.shape(of) not in ((), (num,)):
+                raise UserError(f"of={of}: the image of each of {num} units, or one of all, is needed")
+            image = np.broadcast_to(np.arange(num) if of is None else of, num)
+
+            def of_one_layer(some: Any, rows: Any) -> dict[Way, np.ndarray]:
+                own = np.zeros(len(some), int) if rows is None else image[rows]
+                return self.project_ways(images, some, ways=ways, layer=layer, of=own, seed=seed)
+
+            together: dict[Way, np.ndarray] = of_layers(units, len(images) if of is None else num, of_one_layer)
+            return together
         windows = self.project_windows(images, units, ways=ways, layer=layer, of=of, seed=seed)
         return {way: of_way.paste(np.shape(images)[1:3]) for way, of_way in windows.items()}
