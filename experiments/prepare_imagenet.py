@@ -131,7 +131,7 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
     if equal["count"]:
         lines.append(f"{equal['count']:,} photos have the bytes of another one; they stay in the set:")
         lines += [f"  {' = '.join(names)}" for names in equal["first"]]
-    if unseen := result.get("unseen"):
+    if unseen := [files.printable(name) for name in result.get("unseen", [])]:
         lines.append(
             f"{len(unseen)} classes have no validation photo: {', '.join(unseen[:5])}{', ...' * (len(unseen) > 5)}"
         )

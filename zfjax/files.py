@@ -16,6 +16,7 @@ import re
 import shutil
 import socket
 import time
+import unicodedata
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -217,8 +218,15 @@ def lines_of(reasons: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def printable(name: str) -> str:
-    """A name with its bytes that are no UTF-8 spelt out, so that it can be written and encoded."""
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    """A name in one line that can be encoded: bytes that are no UTF-8, line breaks and the like are spelt out."""
+    text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(
+        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in _BREAKING else letter
+        for letter in text
+    )
+
+
+_BREAKING = ("Cc", "Zl", "Zp")  # controls of a terminal, and what separates lines
 
 
 def walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:

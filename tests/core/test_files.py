@@ -1,6 +1,7 @@
 """Our own files: read whole, of the form that they should have, or refused with their path and the way on."""
 
 import io
+import os
 import zipfile
 from typing import TypedDict
 
@@ -125,3 +126,16 @@ def test_a_files_name_is_another_for_every_text_and_stays_in_its_folder():
     names = [files.file_name(text) for text in texts]
     assert len(set(names)) == len(texts) and files.file_name("conv1") == "conv1"
     assert not any("/" in name or name.startswith(".") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("caf\u00e9 \u3000\u00a0.jpg", "caf\u00e9 \u3000\u00a0.jpg"),
+        (os.fsdecode(b"caf\xe9.jpg"), r"caf\xe9.jpg"),
+        ("a\nb\r.jpg", r"a\nb\r.jpg"),
+        ("\x1b[31mred\u2028.jpg", r"\x1b[31mred\u2028.jpg"),
+    ],
+)
+def test_a_name_is_shown_in_one_line_whatever_is_in_it(name, shown):
+    assert files.printable(name) == shown

@@ -51,7 +51,7 @@ class FolderSource:
         except NotThereError:
             raise
         except ValueError as error:
-            raise UserError(f"{self._files[index]}: {error}{self.way_on}") from error
+            raise UserError(f"{files.printable(str(self._files[index]))}: {error}{self.way_on}") from error
         return {"image": image, "label": self.labels[index], "index": np.int32(index)}
 
     def name(self, index: int) -> str:

@@ -85,8 +85,8 @@ def survey(
     for folder, photo in folders.get("validation", {}).items():
         if folder not in classes:
             raise UserError(
-                f"validation photo {photo.name} in {photo.file} is of class {folder}, which is not among the training "
-                "classes: take it away, or add the class there"
+                f"validation photo {_named(photo)} is of class {files.printable(folder)}, which is not among the "
+                "training classes: take it away, or add the class there"
             )
     if "train" in folders and len(classes) < 2:
         one = next(iter(classes))
@@ -96,12 +96,19 @@ def survey(
     return Plan(source, size, workers, skip_bad, splits, counts, left_out, unseen, names, pictures_per_shard)
 
 
+def _named(photo: AnyPhoto) -> str:
+    """A photo in words: its class, its name, and the file that holds it."""
+    return files.printable(f"{photo.folder}/{photo.name} in {photo.file}")
+
+
 def _check_name(photo: AnyPhoto) -> None:
     """UserError for a name that cannot be stored: it is no UTF-8."""
     for name in (photo.folder, photo.name):
-        if files.printable(name) != name:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
             where = f"{files.printable(photo.file)} ({files.printable(photo.folder)}/{files.printable(photo.name)})"
-            raise UserError(f"{where}: the name is not UTF-8; rename it, or all by convmv -t utf8")
+            raise UserError(f"{where}: the name is not UTF-8; rename it, or all by convmv -t utf8") from error
 
 
 class _OwnInfo(tfds.core.DatasetInfo):
@@ -157,12 +164,11 @@ class Imagenet(tfds.core.GeneratorBasedBuilder):
                 for photo, reason in chunk.bad:
                     if not plan.skip_bad:
                         raise UserError(
-                            f"{split} photo {photo.folder}/{photo.name} in {photo.file}: {reason}; "
-                            "--skip-bad leaves such files out and lists them"
+                            f"{split} photo {_named(photo)}: {reason}; --skip-bad leaves such files out and lists them"
                         )
                     name = f"{split}/{photo.folder}/{photo.name}"
                     self._tally.skipped_names.append(name)
-                    self._tally.skipped.append(f"{name}: {reason}")
+                    self._tally.skipped.append(f"{files.printable(name)}: {reason}")
                 if split == "train":
                     self._tally.total += chunk.total
                 self._tally.digests.extend(chunk.digests)
@@ -231,7 +237,7 @@ class Imagenet(tfds.core.GeneratorBasedBuilder):
                     name = f"{split}/{photo.folder}/{photo.name}"
                     if name not in bad:
                         if place in wanted:
-                            names[place] = name
+                            names[place] = files.printable(name)
                         place += 1
         first = [[names[int(place)] for place in of_value] for of_value in places.values()]
         return {"count": int((counts[counts > 1] - 1).sum()), "first": first}
