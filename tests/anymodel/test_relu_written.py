@@ -103,6 +103,32 @@ def test_a_straight_line_keeps_its_derivative(form):
     np.testing.assert_array_equal(found["deconvnet"][1], found[OWN][1])
 
 
+STRAIGHT_ABOVE_ZERO = {
+    "size": jnp.abs,
+    "scaled size": lambda h: jnp.abs(3 * h),
+    "mean with its size, in jit": jax.jit(lambda h: (h + jnp.abs(h)) / 2),
+}
+
+
+@pytest.mark.parametrize("form", STRAIGHT_ABOVE_ZERO)
+@pytest.mark.parametrize("relu", [jax.nn.relu, RECTIFIERS["-min(-x, 0)"][0]])
+def test_what_is_straight_above_zero_is_no_rectifier_more_of_what_one_gives(form, relu):
+    """All that comes down at the one rectifier is added up before its rule."""
+
+    def fn(x, relu=relu):
+        return (h := relu(x @ KERNEL)) @ OTHER - STRAIGHT_ABOVE_ZERO[form](h) @ KERNEL
+
+    found = down(fn, "deconvnet", x=X, incoming=INCOMING)["deconvnet"][1]
+    (expected,) = jax.vjp(lambda x: fn(x, rectifier), X)[1](INCOMING)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_size_of_a_rectifiers_result_that_is_shifted_is_refused():
+    for shifted in (lambda h: jnp.abs(h - 0.5), lambda h: jnp.abs(0.5 - h), lambda h: jnp.abs(-h + 0.1)):
+        rules = {line.rule for line in explain_rules(lambda x, f=shifted: f(jax.nn.relu(x @ KERNEL)) @ OTHER, X)}
+        assert "unclassified" in rules
+
+
 NEITHER = {
     "absolute value": jnp.abs,
     "absolute value by two": lambda z: z + jnp.abs(z) - z,

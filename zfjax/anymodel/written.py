@@ -62,6 +62,7 @@ def written_out(graph: Graph, flow: Flow) -> dict[Node, Written]:
     order = {node: number for number, node in enumerate(graph.nodes)}
     bent: set[Value] = set()  # made with a bend, which is not accounted for
     ruled: set[Value] = set()  # of those, what is but a rectifier's result times a number
+    rectified: set[Value] = set()  # of those, the very result, never below zero
     stretches = {}
     for node in graph.nodes:
         varying = [value for value in node.inputs if value in flow.varying]
@@ -73,11 +74,13 @@ def written_out(graph: Graph, flow: Flow) -> dict[Node, Written]:
         bent.update(node.outputs)
         if is_rectifier or (len(varying) == 1 and varying[0] in ruled and node.name not in _BENT):
             ruled.update(node.outputs)
+            rectified.update(node.outputs if is_rectifier or varying[0] in rectified and node.name in _COPIES else ())
         elif flow.passes(node) and node.name in _FOLLOWED - _COPIES - _ROOTS:
-            stretch = _stretch(node, order, flow)
+            stretch = _stretch(node, order, flow=flow, rectified=rectified)
             if stretch is not None:
                 stretches[node] = stretch
                 bent.difference_update(node.outputs)
+                rectified.update(node.outputs if stretch.sign else ())
     return stretches
 
 
@@ -95,7 +98,7 @@ def within(stretches: dict[Node, Written]) -> set[Node]:
     return inside
 
 
-def _stretch(last: Node, order: dict[Node, int], flow: Flow) -> Written | None:
+def _stretch(last: Node, order: dict[Node, int], *, flow: Flow, rectified: set[Value]) -> Written | None:
     shape = last.outputs[0].aval.shape
     nodes: dict[Node, None] = {last: None}
     frontier: dict[Value, None] = {}
@@ -121,7 +124,7 @@ def _stretch(last: Node, order: dict[Node, int], flow: Flow) -> Written | None:
     while frontier and len(nodes) <= _LONGEST:
         is_bent = any(node.name in _BENT | _ROOTS | _COMPARED for node in nodes)
         if is_bent and len(frontier) == 1 and is_inexact(base := next(iter(frontier))) and base in flow.carrying:
-            shape_of = _shape_of(last, base, nodes) if joined[base] is None else None
+            shape_of = _shape_of(last, base, nodes, rectified=base in rectified) if joined[base] is None else None
             if shape_of is not None:
                 return Written(base, *shape_of, frozenset(nodes))
         latest = max(frontier, key=lambda v: order.get(v.maker, -1) if v.maker is not None else -1)
@@ -187,12 +190,15 @@ def _number(value: Value) -> float | None:
     return float(truths.flat[0]) if truths is not None and truths.size and (truths == truths.flat[0]).all() else None
 
 
-def _shape_of(last: Node, base: Value, nodes: dict[Node, None]) -> tuple[float, float] | None:
-    """(scale, sign) of what the nodes make of base; None where it is neither a rectifier nor a straight line."""
+def _shape_of(last: Node, base: Value, nodes: dict[Node, None], *, rectified: bool) -> tuple[float, float] | None:
+    """(scale, sign) of what the nodes make of base; None where it is neither a rectifier nor a straight line.
+
+    Of what is `rectified` already, and never below zero, a straight line alone: |max(x, 0)| is no rectifier more.
+    """
     numbers = [_number(v) for node in nodes for v in node.inputs]
     marks = np.array([abs(n) for n in numbers if n is not None and 0 < abs(n) < 1e30] + [1.0])
     size = np.unique(np.concatenate([np.logspace(-6, 6, 49), *(marks * f for f in (0.5, 0.99, 1.0, 1.01, 2.0))]))
-    x = np.concatenate([-size[::-1], [0.0], size])
+    x = np.concatenate([[] if rectified else -size[::-1], [0.0], size])
     values: dict[Value, Any] = {base: x}
     with np.errstate(all="ignore"):
         y = _evaluated(last.outputs[0], values)
@@ -200,11 +206,11 @@ def _shape_of(last: Node, base: Value, nodes: dict[Node, None]) -> tuple[float, 
     if not np.isfinite(y).all():
         return None
     scale = float(max(y[-1], y[0], key=abs) / x[-1])
-    for sign in (1.0, -1.0):
+    for sign in () if rectified else (1.0, -1.0):
         if scale > 0 and _is_near(y, scale * np.maximum(sign * x, 0), x):
             return scale, sign
     slope = (y[-1] - y[0]) / (x[-1] - x[0])
-    offset = y[len(size)]
+    offset = y[-1 - len(size)]
     if slope and _is_near(y, slope * x + offset, slope * x):
         return slope, 0.0
     return None
