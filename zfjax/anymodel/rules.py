@@ -116,7 +116,8 @@ def explain_rules(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
 
     Args:
       fn: as for `with_relu_rule`.
-      *args: its arguments; **kwargs: its keyword arguments.
+      *args: its arguments.
+      **kwargs: its keyword arguments.
 
     Returns:
       A tuple of `Operation`s in the order of the program, including unclassified ones; it prints as a table. UserError
