@@ -162,9 +162,8 @@ def project_fn(
       fn: images -> features [B, H, W, C] or [B, C], with the parameters bound inside; or {layer: features}, of which
         the unit or `layer` names one. If `layer` is a path inside it, the output may be anything.
       images: float [B, ...], the input of the model.
-      unit: `Unit(channel, position, layer)`, or a list of them;
-        a channel alone means its strongest activation in each image. Its layer is
-        an alternative to `layer`; without either, `fn` must return one array.
+      unit: `Unit(channel, position, layer)`, or a list of them; a channel alone means its strongest activation in each
+        image. Its layer is an alternative to `layer`; without either, `fn` must return one array.
       layer: a key of the output of `fn`, or the path of a module inside it, one of `zfjax.layers(fn, images)`: the unit
         is in the output of that module, channels last, and nothing above it is run.
       rule, on_unknown: as for `with_relu_rule`.
