@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.pages import canvas
+from experiments.pages import canvas, lettering
 from experiments.pages.canvas import Panel, Section
 from experiments.pages.lettering import counted
 from zfjax import pixels
@@ -68,7 +68,7 @@ def map_panels(strongest: Strongest, columns: int, names: Sequence[str]) -> list
 
 def scale_words(scale: float) -> str:
     """What is drawn white; of a map whose projections are drawn as grey, why."""
-    return f"white = +{scale:.2g}" if np.isfinite(scale) else "nothing but rounding"
+    return f"white = +{lettering.two_digits(scale)}" if np.isfinite(scale) else "nothing but rounding"
 
 
 def filter_section(kernel: np.ndarray, layer: str) -> Section:
@@ -76,7 +76,9 @@ def filter_section(kernel: np.ndarray, layer: str) -> Section:
     tiles, scale = pixels.filter_pictures(kernel)
     sheet = pixels.mosaic(pixels.resized(tiles, FILTER_SIDE), columns=min(FILTERS_PER_ROW, len(tiles)))
     size = f"{kernel.shape[0]}x{kernel.shape[1]}"
-    return Section(f"{layer}: its {len(tiles)} filters of {size}, white = +{scale:.2g}", [Panel(sheet)], 1)
+    return Section(
+        f"{layer}: its {len(tiles)} filters of {size}, white = +{lettering.two_digits(scale)}", [Panel(sheet)], 1
+    )
 
 
 def summary_line(layer: str, facts: Mapping[str, Any]) -> str:

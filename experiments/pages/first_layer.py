@@ -63,13 +63,18 @@ def filters_page(bottoms: Mapping[str, Bottom], result: Mapping[str, Any]) -> Fi
 def strength_panel(title: str, bottom: Bottom, facts: Mapping[str, Any]) -> Panel:
     """The filters on the scale of the largest weight: how far one dominates."""
     scale, ratio = float(np.abs(bottom.kernel).max()), facts["dominance"]["largest_over_median"]
-    return Panel(filter_sheet(bottom.kernel, scale), f"{title}: strongest {ratio:.2g} x median; white = +{scale:.2g}")
+    return Panel(
+        filter_sheet(bottom.kernel, scale),
+        f"{title}: strongest {lettering.two_digits(ratio)} x median; white = +{lettering.two_digits(scale)}",
+    )
 
 
 def look_panel(title: str, bottom: Bottom, facts: Mapping[str, Any]) -> Panel:
     """The filters on the scale of the median one: what they look like, and which are dead."""
     scale = float(np.median(np.abs(bottom.kernel).max(axis=(0, 1, 2))))
-    return Panel(filter_sheet(bottom.kernel, scale), f"{title}: {summary_line(facts)}; white = +{scale:.2g}")
+    return Panel(
+        filter_sheet(bottom.kernel, scale), f"{title}: {summary_line(facts)}; white = +{lettering.two_digits(scale)}"
+    )
 
 
 def second_layer_panel(title: str, bottom: Bottom, facts: Mapping[str, Any]) -> Panel:

@@ -67,6 +67,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{ending}"
 
 
+def two_digits(value: float) -> str:
+    """The number to two significant digits, below a million without an exponent: 290, 0.0055."""
+    return f"{float(f'{value:.2g}'):g}"
+
+
 def on_console(name: str, most: int = 60) -> str:
     """A name in so many letters at most, without its middle where it is longer: for lines of a terminal."""
     return _shortened(plain(name), lambda shorter: len(shorter) <= most)

@@ -11,7 +11,7 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from experiments.pages import canvas
+from experiments.pages import canvas, lettering
 from experiments.pages.canvas import Panel, Section
 from zfjax import pixels
 from zfjax.analyses.walkthrough import Layer, LayerWalk, Stage, Walk, switch_places
@@ -52,7 +52,7 @@ def draw_layers(walk: LayerWalk) -> Figure:
     tiles = [
         Panel(
             pixels.resized(pixels.signed_pictures(of, scales[way])[None], LARGEST_TILE)[0],
-            f"{WAY_WORDS[way]}, white = +{scales[way]:.2g}",
+            f"{WAY_WORDS[way]}, white = +{lettering.two_digits(scales[way])}",
         )
         for way, of in walk.projections.items()
     ]
@@ -108,7 +108,7 @@ def layer_ladder(walk: LayerWalk, drawn: Sequence[Layer]) -> np.ndarray:
     scale = pixels.symmetric_scale(projection)
     canvas.write(figure, "pixels", left=left, top=0, kind="heading")
     canvas.write(figure, "the image", left=left, top=tops[0] - LABEL)
-    canvas.write(figure, f"white = +{scale:.2g}", left=left, top=tops[1] - LABEL)
+    canvas.write(figure, f"white = +{lettering.two_digits(scale)}", left=left, top=tops[1] - LABEL)
     for top, sheet in zip(tops, (walk.picture, pixels.signed_pictures(projection, scale)), strict=True):
         axes = canvas.show(figure, sheet, left=left, top=top, side=tile)
         if walk.box is not None:
@@ -125,7 +125,7 @@ def _draw_layer(
     canvas.write(figure, of.layer, left=left, top=0, kind="heading", room=room)
     canvas.write(figure, of.title, left=left, top=tops[0] - 2 * LABEL, room=room)
     up = float(np.abs(of.handed_on).max())
-    canvas.write(figure, f"white = +{up:.2g}", left=left, top=tops[0] - LABEL)
+    canvas.write(figure, f"white = +{lettering.two_digits(up)}", left=left, top=tops[0] - LABEL)
     axes = [canvas.show(figure, grey(of.handed_on, up), left=left, top=tops[0], side=tile)]
     if of.above is None:
         canvas.write(figure, "not known", left=left + tile / 2, top=tops[1] + tile / 2, **NO_POOL)
@@ -133,7 +133,7 @@ def _draw_layer(
         scale = pixels.symmetric_scale(of.above)
         reached = f"{facts['reached']:.0%} of places reached" if facts["reached"] else "nothing arrives"
         canvas.write(figure, reached, left=left, top=tops[1] - 2 * LABEL, room=room)
-        canvas.write(figure, f"white = +{scale:.2g}", left=left, top=tops[1] - LABEL)
+        canvas.write(figure, f"white = +{lettering.two_digits(scale)}", left=left, top=tops[1] - LABEL)
         axes.append(canvas.show(figure, grey(of.above, scale), left=left, top=tops[1], side=tile))
     if is_unit and walk.place:
         corner = (walk.place[1] - 0.5, walk.place[0] - 0.5)
@@ -216,7 +216,7 @@ def lens(stage: Stage) -> np.ndarray:
     frames = []
     for n, (label, values, white) in enumerate(tiles):
         left = n * (LENS_TILE + gap)
-        canvas.write(figure, f"{label}  (white = +{white:.2g})", left=left, top=0)
+        canvas.write(figure, f"{label}  (white = +{lettering.two_digits(white)})", left=left, top=0)
         frames.append(canvas.show(figure, grey(values, white), left=left, top=LABEL, side=LENS_TILE))
     for axes in (frames[0], frames[3]):
         axes.scatter(x - pixels[1][0], y - pixels[0][0], s=30, facecolors="none", edgecolors=colours, linewidths=1.6)
@@ -265,7 +265,7 @@ def _draw_stage(
     canvas.write(figure, stage.layer, left=left, top=tops[0] - LABEL - 22, kind="heading", room=tile + GUTTER - 6)
     up, scale = float(np.abs(stage.handed_on).max()), _scale(stage)
     canvas.write(figure, stage.title, left=left, top=tops[0] - LABEL, room=tile + GUTTER - 6)
-    canvas.write(figure, f"white = +{scale:.2g}", left=left, top=tops[2] - LABEL)
+    canvas.write(figure, f"white = +{lettering.two_digits(scale)}", left=left, top=tops[2] - LABEL)
     canvas.write(figure, f"{removed:.0%} removed", left=left, top=tops[4] - LABEL)
     axes = [canvas.show(figure, grey(stage.handed_on, up), left=left, top=tops[0], side=tile)]
     axes.append(canvas.show(figure, grey(stage.above, scale), left=left, top=tops[2], side=tile))
@@ -313,7 +313,7 @@ def _draw_pixels(figure: Figure, walk: Walk, *, left: int, tops: Sequence[int], 
     projected = pixels.signed_pictures(walk.projection, scale)
     canvas.write(figure, "pixels", left=left, top=tops[0] - LABEL - 22, kind="heading")
     canvas.write(figure, "the image", left=left, top=tops[0] - LABEL)
-    canvas.write(figure, f"white = +{scale:.2g}", left=left, top=tops[2] - LABEL)
+    canvas.write(figure, f"white = +{lettering.two_digits(scale)}", left=left, top=tops[2] - LABEL)
     for row, sheet in ((0, walk.picture), (2, projected)):
         axes = canvas.show(figure, sheet, left=left, top=tops[row], side=tile)
         if walk.box is None:

@@ -254,7 +254,7 @@ def test_one_scale_serves_a_panel_so_that_what_dominates_leaves_the_others_grey(
     facts |= {"dead_by_weight": {"count": 1}, "num_filters": 6, "stride": 2}
     strength = first_layer_page.strength_panel("(b)", bottom, facts)
     look = first_layer_page.look_panel("(d)", bottom, facts)
-    assert strength.label == "(b): strongest 1e+02 x median; white = +10"
+    assert strength.label == "(b): strongest 100 x median; white = +10"
     assert look.label == "(d): 3x3, stride 2; 1 of 6 dead; 50% peak at middle frequencies; white = +0.1"
     assert strength.pixels.shape == look.pixels.shape == (*look.pixels.shape[:1], first_layer_page.HALF, 3)
     pitch = (first_layer_page.HALF + pixels.TILE_GAP) // 4

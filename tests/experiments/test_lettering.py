@@ -235,3 +235,11 @@ def test_the_numbers_beside_a_low_panel_are_whole(checked):
     bar = checked[0].axes[1].child_axes[0]
     drawn = [text.get_window_extent() for text in bar.get_yticklabels() if text.get_text()]
     assert all(0 <= box.y0 and box.y1 <= checked[0].bbox.y1 for box in drawn) and len(drawn) >= 2
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(290.4, "290"), (2847.0, "2800"), (0.00549, "0.0055"), (1.0, "1"), (0.38, "0.38"), (3.1e7, "3.1e+07")],
+)
+def test_numbers_of_two_digits_have_no_exponent_that_a_reader_must_work_out(value, words):
+    assert lettering.two_digits(value) == words
