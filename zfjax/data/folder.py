@@ -102,7 +102,9 @@ def open_folder(
             left_out.add("without the ending of a picture", file.relative_to(path.parent).as_posix())
     if not paths:
         others = "".join(f"; {line}" for line in files.lines_of(left_out.reasons))
-        raise NotThereError(f"{path}: no picture there ({', '.join(pictures.ENDINGS)}){others}")
+        raise NotThereError(
+            f"{path}: no picture there ({', '.join(pictures.ENDINGS)}){others}; name a folder that holds some"
+        )
     if skip_bad:
         paths = _readable(paths, path, left_out)
     labels = {name: np.int32(label) for label, name in enumerate(class_names)}

@@ -160,7 +160,10 @@ def object_of(net: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not (module + ".").startswith(error.name + "."):
             raise
-        raise UserError(f"net={module}:{name}: there is no module {error.name!r} here") from error
+        raise UserError(
+            f"net={module}:{name}: there is no module {error.name!r} here; run this in the folder that holds it, or "
+            "add that to PYTHONPATH"
+        ) from error
     except UserError as error:  # of what the module itself asks of zfjax
         line = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"][-1]
         raise UserError(f"net={module}:{name}: {line.filename}, line {line.lineno}: {error}") from error
