@@ -153,8 +153,7 @@ def report(result: Result) -> None:
         print(f"{lettering.on_console(layer)}: {'; '.join(words) or 'what comes down there is not known'}")
     if "what the unit sees" not in result["not_applicable"]:
         print(walkthrough_page.where(result))
-    for part, reason in result["not_applicable"].items():
-        print(f"left out: {part}, as {reason}")
+    command.print_left_out(result["not_applicable"])
 
 
 def main() -> None:

@@ -111,8 +111,7 @@ def report(result: Result) -> None:
     """Print the table, its sentence, and what is left out."""
     print("\n".join(sanity_page.table_lines(result["checks"])))
     print(result["sentence"])
-    if words := sanity_page.left_out(result["not_applicable"]):
-        print(words)
+    command.print_left_out(result["not_applicable"])
 
 
 def main() -> None:

@@ -235,10 +235,8 @@ def draw_layers(result: Mapping[str, Any]) -> Figure:
     height, width = size_of(result["image_size"])
     num = counted(result["num_parameters"], "parameter")
     heading = f"{counted(len(rows), 'layer')}; {num}; images of {height}x{width} pixels"
-    left_out = [f"Left out: {part}, as {reason}." for part, reason in result["not_applicable"].items()]
-    return canvas.page(
-        f"Figure 3: the layers of {result['architecture']}", [Section(heading, panels, 1)], [*LAYERS_CAPTION, *left_out]
-    )
+    caption = [*LAYERS_CAPTION, *lettering.left_out(result["not_applicable"])]
+    return canvas.page(f"Figure 3: the layers of {result['architecture']}", [Section(heading, panels, 1)], caption)
 
 
 LAYERS_CAPTION = (

@@ -104,7 +104,7 @@ def caption(result: Mapping[str, Any]) -> list[str]:
         canvas.SWITCHES_NOTE,
         *(channels_note(result["nets"]["clipped"]["channels"])),
         *notes,
-        *(f"Left out: {part}, as {reason}." for part, reason in result["not_applicable"].items()),
+        *lettering.left_out(result["not_applicable"]),
     ]
 
 

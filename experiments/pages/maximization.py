@@ -45,7 +45,7 @@ def climbs_page(
         )
         sections.append(Section(heading, panels, COLUMNS if layer not in robust else COLUMNS // 2))
     has_projections = any(of.projections.size for of in drawn.values())
-    left_out = [f"Left out: {part}, as {reason}." for part, reason in result["not_applicable"].items()]
+    left_out = lettering.left_out(result["not_applicable"])
     beside = ", beside the deconvnet" if has_projections else ""
     words = [*caption(result["settings"], has_projections=has_projections), *left_out]
     return canvas.page(f"Gradient ascent from noise{beside}", sections, words)

@@ -113,7 +113,7 @@ def caption(result: Mapping[str, Any], *, has_classes: bool = True, has_projecti
         f"Cross: where {cross} is lowest. White line: the object's outline, where the set knows it.",
         f"(b) Sum over the map of {result['layer']} that holds the strongest activation of the image without a square. "
         f"{projections if has_projections else ''}{scales}",
-        *(f"No {part} is drawn: {reason}." for part, reason in result["not_applicable"].items()),
+        *lettering.left_out(result["not_applicable"]),
     ]
     if (score := result["score"]) is not None:
         ours, gradient = score["occlusion"], score["gradient"]

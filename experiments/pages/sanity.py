@@ -68,12 +68,6 @@ def sentence(checks: Checks) -> str:
     return f"{means_in_words}: {VERDICTS[alike >= HALF, kept['mean'] < HALF]}."
 
 
-def left_out(not_applicable: Mapping[str, str]) -> str:
-    """The parts that do not apply, and why, in a sentence; "" where all do."""
-    parts = "; ".join(f"{part} ({reason})" for part, reason in not_applicable.items())
-    return f"Left out: {parts}." if parts else ""
-
-
 def mean_of(check: Mapping[str, Any]) -> str:
     """The mean in words of a table."""
     return "undefined" if check["mean"] is None else f"{round(check['mean'], 2) + 0.0:.2f}"  # + 0.0: no "-0.00"
@@ -124,7 +118,7 @@ def table_page(result: Mapping[str, Any]) -> Figure:
     if "switches" in checks:
         words.append("In the middle: every maximum of a pool put at the middle of its window.")
     words.append("Edges alone: Sobel's edge strength, a picture that looks at no net.")
-    caption = [" ".join(words), result["sentence"], left_out(result["not_applicable"])]
+    caption = [" ".join(words), result["sentence"], *lettering.left_out(result["not_applicable"])]
     heading = f"Means over {counted(len(result['images']), 'validation image')}"
     section = Section(heading, [Panel(table_panel(result["checks"]))], 1)
     return canvas.page("Sanity checks: what the pictures depend on", [section], [words for words in caption if words])
@@ -191,7 +185,7 @@ def pictures_page(drawn: Drawn, photos: np.ndarray, result: Mapping[str, Any]) -
         "Zero is mid-grey; each picture has a scale of its own, the 99.5th percentile of its |values|: cosines and "
         "ranks do not see the scale either.",
         result["sentence"],
-        left_out(result["not_applicable"]),
+        *lettering.left_out(result["not_applicable"]),
     ]
     return canvas.page(
         "Sanity checks: the pictures that were compared", sections, [words for words in caption if words]

@@ -83,7 +83,7 @@ def layers_caption(walk: LayerWalk) -> list[str]:
         "frames: the unit, and what it sees. The gradient passes where the ReLU was open on the way up, guided "
         "backpropagation only where the signal is positive too.",
         canvas.SWITCHES_NOTE,
-        *(f"Left out: {part}, as {reason}." for part, reason in walk.not_applicable.items()),
+        *lettering.left_out(walk.not_applicable),
     ]
 
 

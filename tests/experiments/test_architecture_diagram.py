@@ -184,7 +184,7 @@ def test_a_net_that_is_no_table_is_drawn_by_its_layers(tmp_path, capsys):
         "filters, padding and dropout of each layer": "small is a program and no table of layers"
     }
     architecture_diagram.report(result)
-    assert "small: 954 parameters, maps of 10x14-5x7 places a side\nleft out: filters, padd" in capsys.readouterr().out
+    assert "small: 954 parameters, maps of 10x14-5x7 places a side\nLeft out: filters, padd" in capsys.readouterr().out
     assert architecture_page.layer_words(result["layers"][1], (20, 28)) == [
         ["conv1"],
         ["conv 3x3", "ReLU", "max 2x2, stride 2"],

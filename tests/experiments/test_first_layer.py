@@ -304,7 +304,7 @@ def test_a_net_that_is_none_of_ours_stands_alone_and_says_what_is_not_known(fore
     assert "Left out: renormalisation, as small is no training run" in words
     first_layer.report(result)
     printed = capsys.readouterr().out
-    assert "left out: aliasing, as the stride of the first filters is not known" in printed
+    assert "Left out: aliasing, as the stride of the first filters is not known" in printed
     energy = facts["band_energy"]
     shares = ", ".join(f"{energy[band]:.0%} at {band}" for band in ("low", "middle", "high"))
     assert f"  Of the filters' energy {shares} frequencies.\n" in printed and "too fine" not in printed
@@ -348,7 +348,7 @@ def test_the_filters_of_any_net_are_read_from_its_program(foreign, capsys):
         np.testing.assert_array_equal(saved["kernel"], kernel)
         assert saved["alive"].shape == (4,)
     first_layer.report(result)
-    assert "left out: the comparison with AlexNet, as only runs" in capsys.readouterr().out
+    assert "Left out: the comparison with AlexNet, as only runs" in capsys.readouterr().out
 
 
 def test_a_net_that_has_no_layer_of_its_first_filters_draws_them_and_says_so(foreign):

@@ -247,7 +247,7 @@ def test_a_network_without_classes_is_measured_by_its_distances(net, why, tmp_pa
     assert not [name for name in np.load(tmp_path / "out" / "curves.npz") if name.endswith("probabilities")]
     capsys.readouterr()
     invariance_curves.report(result)
-    assert f"left out: probability of the label, as {why}" in capsys.readouterr().out
+    assert f"Left out: probability of the label, as {why}" in capsys.readouterr().out
 
 
 def test_the_page_keeps_its_margins(trained, tmp_path):

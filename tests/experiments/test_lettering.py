@@ -243,3 +243,8 @@ def test_the_numbers_beside_a_low_panel_are_whole(checked):
 )
 def test_numbers_of_two_digits_have_no_exponent_that_a_reader_must_work_out(value, words):
     assert lettering.two_digits(value) == words
+
+
+def test_what_is_left_out_for_one_reason_is_one_sentence():
+    parts = {"(a)": "it is grey", "(b)": "it is small", "(c)": "it is grey", "(d)": "it is grey"}
+    assert lettering.left_out(parts) == ["Left out: (a), (c) and (d), as it is grey.", "Left out: (b), as it is small."]

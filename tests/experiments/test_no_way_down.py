@@ -91,4 +91,4 @@ def test_the_atlas_shows_the_gradient(options, capsys):
     assert REASON in result["not_applicable"]["deconvnet and guided"]
     assert list((options["out"] / "img").rglob("*gradient*")) and not list((options["out"] / "img").rglob("*guided*"))
     atlas.report(result)
-    assert "left out: deconvnet and guided, as no rule covers" in capsys.readouterr().out
+    assert "Left out: deconvnet and guided, as no rule covers" in capsys.readouterr().out

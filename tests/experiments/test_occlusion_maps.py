@@ -320,4 +320,4 @@ def test_a_network_without_classes_is_drawn_as_far_as_it_goes(net, why, tmp_path
     assert all(facts["class"] is None and facts["probability"] is None for facts in result["images"])
     capsys.readouterr()
     occlusion_maps.report(result)
-    assert f"left out: probability (d), as {why}" in capsys.readouterr().out
+    assert f"Left out: probability (d) and most probable class (e), as {why}" in capsys.readouterr().out

@@ -255,10 +255,11 @@ def test_every_page_says_what_such_pictures_do_not_show():
         "sentence": "A sentence.",
         "images": ["a.png", "b.png", "c.png", "d.png"],
         "checks": checks(0.5, 0.5),
+        "not_applicable": {"best class": "it has none"},
     }
     page = sanity_page.pictures_page(drawn(), CENTRES[:4], result)
     words = " ".join(text.get_text() for text in page.texts)
-    assert "A sentence." in words
+    assert "A sentence." in words and "Left out: best class, as it has none." in words
 
 
 def foreign(name, tmp_path, **changes):
@@ -281,7 +282,7 @@ def test_a_net_whose_images_are_not_square_has_the_groups_that_a_function_can_ha
     assert not any(sanity_page.GROUPS["switches"] in line for line in lines)
     table = sanity_page.table_page(result)
     words = " ".join(text.get_text() for text in table.texts).replace("\n", " ")
-    assert "Left out: wrong switches (small is a function" in words and "in another order" in words
+    assert "Left out: wrong switches, as small is a function" in words and "in another order" in words
     for name in ("table.png", "pictures.png"):
         with Image.open(tmp_path / "out" / name) as page:
             edge = np.array(page.convert("RGB"))

@@ -298,7 +298,7 @@ def test_a_net_that_is_no_table_is_walked_down_layer_by_layer(foreign, capsys):
         assert np.count_nonzero(saved["conv2/above"]) == 1 and np.abs(saved["conv1/above"]).max() > 0
     assert set(result["not_applicable"]) == {"switches and rectification"}
     deconvnet_walkthrough.report(result)
-    assert "left out: switches and rectification, as small is a program" in capsys.readouterr().out
+    assert "Left out: switches and rectification, as small is a program" in capsys.readouterr().out
     dense = deconvnet_walkthrough.Config(**foreign | {"out": foreign["out"] / "dense"}, layer="logits")
     assert deconvnet_walkthrough.run(dense)["unit"] in [f"class {name!r}" for name in foreign_nets.CLASS_NAMES]
 
