@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 
 class UserError(ValueError):
-    """An argument, a file or a folder that does not fit; its words name it, its value, the rule and the way on.
+    """An invalid argument, file or folder; the message names it, its value, the rule and what to do.
 
     A command shows it in one line. Everything else keeps its traceback.
 
@@ -31,7 +31,7 @@ class UserError(ValueError):
 
 
 class NotThereError(UserError, FileNotFoundError):
-    """A file, folder or set that is not there; how to make it stands in its words."""
+    """A missing file, folder or set; the message says how to make it."""
 
 
 class HeldError(UserError):
@@ -39,7 +39,7 @@ class HeldError(UserError):
 
 
 class FailedError(OSError):
-    """Work on files that failed, and why: shown in one line too, and no ValueError, as no argument is at fault."""
+    """A failed operation on files, with the reason; no ValueError, because no argument is at fault."""
 
 
 class DivergedError(UserError, FloatingPointError):

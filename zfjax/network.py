@@ -20,7 +20,7 @@ Params = Mapping[str, Mapping[str, jax.Array]]  # params[layer]["kernel" | "bias
 
 
 class LayerTrace(NamedTuple):
-    """What the deconvnet and the analyses need of one layer.
+    """One layer's features and switches, for the deconvnet and the analyses.
 
     Examples:
       >>> import jax, numpy as np, zfjax

@@ -291,7 +291,7 @@ def _unequal(signs: jax.Array) -> jax.Array:
 
 
 def mask_squares(images: ArrayLike, places: ArrayLike, *, side: Size, fill: ArrayLike = 0.0) -> jax.Array:
-    """A square of `side` pixels around a place of each image, painted over.
+    """Fill a square of `side` pixels around a place of each image.
 
     Of the squares of whole pixels it is the one whose centre is nearest to the place; what would hang over the border
     is left out. Paper is silent: the size of the square, and its grey (0 here, the mean of mean-subtracted pixels).
@@ -396,7 +396,7 @@ MEANINGS = {
 
 
 class Compared(NamedTuple):
-    """Table 1 of one network, and what it was made of."""
+    """Table 1 of one network, with the features it was computed from."""
 
     scores: dict[str, dict[str, Score]]  # by layer and row of the table
     signs: dict[str, np.ndarray]  # int8 [M, N, D] of each layer, from `sign_changes`
@@ -424,7 +424,7 @@ def compare_parts(
     num_permutations: int = 9999,
     seed: int = 0,
 ) -> Compared:
-    """Mask the parts of some pictures, and random places beside them, and make Table 1 of how the network answers.
+    """Mask parts and random places of some pictures, and compute Table 1 from the network's features.
 
     Args:
       net: any network. Its squares show what `occlusion.filler` calls "mean".

@@ -46,7 +46,7 @@ MEANINGS = {
 
 
 class Settling(TypedDict):
-    """How early the features of one layer are like their final ones: see MEANINGS."""
+    """When the features of one layer become similar to their final ones: see MEANINGS."""
 
     similarity: list[float | None]  # at each epoch
     similarity_by_chance: float | None
@@ -75,7 +75,7 @@ Drawn = Mapping[str, Mapping[int, Strongest]]  # by layer and epoch: M maps, one
 def measure(
     by_epoch: Mapping[int, Net], images: np.ndarray, layers: Sequence[str], *, batch_size: int = 64
 ) -> dict[str, Settling]:
-    """How alike each layer's features are to those of the last epoch, and from when on they stay so.
+    """Similarity of each layer's features to those of the last epoch, and the epoch from which it stays high (Fig. 4).
 
     Examples:
       evolution.measure({1: net.with_params(early), 10: net.with_params(late)}, net.prepare(pictures), net.layers)

@@ -36,7 +36,7 @@ class Transform(NamedTuple):
 
 
 def translations(amounts: ArrayLike) -> np.ndarray:
-    """The picture moved down by `amounts` pixels (up where negative): inverse maps float32 [A, 2, 3].
+    """Maps that move the picture down by `amounts` pixels (up where negative): inverse maps float32 [A, 2, 3].
 
     Examples:
       >>> import zfjax
@@ -51,7 +51,7 @@ def translations(amounts: ArrayLike) -> np.ndarray:
 
 
 def scalings(amounts: ArrayLike) -> np.ndarray:
-    """The picture enlarged `amounts` times: inverse maps float32 [A, 2, 3]; UserError for 0 or less.
+    """Maps that enlarge the picture `amounts` times: inverse maps float32 [A, 2, 3]; UserError for 0 or less.
 
     Examples:
       >>> import zfjax
@@ -67,7 +67,7 @@ def scalings(amounts: ArrayLike) -> np.ndarray:
 
 
 def rotations(amounts: ArrayLike) -> np.ndarray:
-    """The picture turned by `amounts` degrees, the way of np.rot90: inverse maps float32 [A, 2, 3].
+    """Maps that turn the picture by `amounts` degrees, as np.rot90 does: inverse maps float32 [A, 2, 3].
 
     Examples:
       >>> import zfjax
@@ -139,7 +139,7 @@ def warp(images: jax.Array, maps: jax.Array, *, size: Size) -> jax.Array:
 
 
 class Curves(NamedTuple):
-    """What became of N images under A amounts of one transform."""
+    """Distances and probabilities of N images under A amounts of one transform."""
 
     distances: Any  # fn's tree of float [N, A]: Euclidean, from the features of the untransformed image
     norms: Any  # fn's tree of float [N]: length of the untransformed image's feature vector

@@ -50,7 +50,7 @@ _RULES = {
 
 
 class Ascent(NamedTuple):
-    """Where B images arrived, and how."""
+    """The result of gradient ascent from B images."""
 
     images: jax.Array  # float [B, H, W, C]
     path: jax.Array  # float [steps + 1, B] the activation that each step looked at, and that of `images`
@@ -71,7 +71,7 @@ def maximize(
     decay: float = 0.0,
     bounds: Bounds | None = None,
 ) -> Ascent:
-    """Climb the activation of one unit, map or class from each start, all together, in one compiled loop.
+    """Maximise one unit, map or class by gradient ascent from each start, in one compiled loop.
 
     Each step: image <- clip(blur((1 - decay) * (image + step_size * g / rms(g)))), with g the activation's gradient
     and rms(g) the root of the mean of g^2 over the image: one step moves the image by `step_size` pixels RMS, however
@@ -136,7 +136,7 @@ def maximize(
 def grey_and_noise(
     key: jax.Array, shape: tuple[int, int, int, int], noise: float = 10.0, *, dtype: DTypeLike = jnp.float32
 ) -> jax.Array:
-    """The start of the climb: the mean picture, which is grey enough and 0 here, and Gaussian noise. -> [B, H, W, C]
+    """The start of gradient ascent: the mean picture, which is 0 here, plus Gaussian noise. -> [B, H, W, C]
 
     Its standard deviation is `noise`, in pixels; UserError below 0.
 
@@ -299,7 +299,7 @@ def _drives_function(architecture: Architecture, layer: str) -> Callable[[Params
 
 
 class Climbed(NamedTuple):
-    """M units of one layer after their climbs; [s, s] is the size of what a unit sees, pixels."""
+    """M units of one layer after gradient ascent; [s, s] is the receptive field, pixels."""
 
     maps: np.ndarray  # int [M]
     images: np.ndarray  # float32 [M, H, W, C] the net's input, of pictures within their range
@@ -341,7 +341,7 @@ def climb(
     decay: float = 0.0,
     at_once: int = AT_ONCE,
 ) -> Climbed:
-    """Climb each of some maps, units or classes of a layer, and measure what the layer then answers.
+    """Maximise some maps, units or classes of a layer by gradient ascent, and measure the layer's response.
 
     All of it is in pixels, whatever the net makes of them: its `prepare` has to be linear in each pixel (a mean taken
     away, a scale, another order of the channels), and how it is follows from what it makes of black, of white in each

@@ -136,7 +136,7 @@ def sweep(
     batch_size: int = 64,
     on_batch: Callable[[int], None] | None = None,
 ) -> Any:
-    """fn of the image with the square at each place, one forward pass per place.
+    """Evaluate fn on the image with the square at each place, one forward pass per place (Fig. 7).
 
     The occluded images are made on the device from the one image, a batch at a time. Compiled once for equal numbers
     of places, whatever the image, the fill or the values inside a `Partial`. Of a table, as `features.layers_of` and
@@ -188,7 +188,7 @@ def sweep(
 
 
 def batch_size_within(fn: Features, image: np.ndarray, *, memory: int, then: Callable[[Any], Any] | None = None) -> int:
-    """Images that a batch of `sweep` may hold: the budget over what XLA plans for one image, parameters aside.
+    """Batch size of `sweep` within a memory budget: the budget over XLA's estimate for one image, without parameters.
 
     Args:
       fn, image, then: as for `sweep`.

@@ -49,7 +49,7 @@ _RULES = {
 
 
 class Options(NamedTuple):
-    """How a robust climb goes; `check` says what cannot be."""
+    """Options of robust gradient ascent; `check` refuses impossible ones."""
 
     steps: int = 64
     """Steps of each climb."""
@@ -102,7 +102,7 @@ def climb(
     colours: np.ndarray | None = None,
     at_once: int = AT_ONCE,
 ) -> Climbed:
-    """Climb the unit in the middle of each map, or each dense unit or class, from several starts.
+    """Maximise the unit in the middle of each map, or each dense unit or class, from several starts.
 
     The climbed value is the one of `maximization.climb`. A net that is no table has rectifiers before it: in the first
     steps they let through whatever would wake a silent unit (redirected ReLU gradients, as in Lucid).
@@ -158,7 +158,7 @@ def climb(
 
 
 def agreement(net: Net, climbed: Climbed, *, layer: str, judge: Net) -> float | None:
-    """The share of the climbed classes whose picture a second network gives the same class.
+    """The share of the classes whose optimised picture a second network assigns to the same class.
 
     Args:
       net: whose classes were climbed.

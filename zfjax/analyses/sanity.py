@@ -153,7 +153,7 @@ def neuron_tops(features: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def redraw(params: Params, layer: str, key: jax.Array) -> Params:
-    """The parameters with one layer as before training: kernel N(0, RMS of the trained one), bias 0.
+    """The parameters with one layer redrawn at random: kernel N(0, RMS of the trained one), bias 0.
 
     Its scale stays that of the trained layer, so that the others go on to read signals of the size that they know.
 
@@ -176,7 +176,7 @@ def _before_training(weights: Mapping[str, jax.Array], key: jax.Array) -> dict[s
 
 
 def cascade(params: Params, key: jax.Array, *, architecture: Architecture) -> Iterator[tuple[str, Params]]:
-    """(layer, parameters) from the top down: that layer and all above it are as before training (Adebayo et al. 2018).
+    """Yield (layer, parameters) from the top down, with that layer and all above redrawn (Adebayo et al. 2018).
 
     The last of them is an untrained net. A layer's new weights depend on the key and its depth alone.
 
@@ -228,7 +228,7 @@ def exchanged(trace: Trace) -> Trace:
 
 
 def edges(images: np.ndarray) -> np.ndarray:
-    """Sobel's edge strength of the images' mean over the colours, borders repeated: a picture that knows no net.
+    """Sobel edge strength of the images' mean over channels, borders repeated: a control without a network.
 
     [B, H, W, C] -> float [B, H, W]
 
@@ -273,7 +273,7 @@ class Ways(NamedTuple):
 
 
 def check_all(net: Net, images: np.ndarray, *, layer: str, seed: int, at_once: int = AT_ONCE) -> tuple[Scores, Drawn]:
-    """Scores of all images, `at_once` of them together, and the pictures of the first ones.
+    """Run all checks on the images, `at_once` together: their scores, and the pictures of the first ones.
 
     The last batch is filled up with the first images, so that one compiled function serves all batches, and that each
     image has another one to take switches from.
@@ -426,7 +426,7 @@ def untrained(net: Net, seed: int) -> Net | None:
 
 
 def shuffled(params: Any, key: jax.Array) -> Any:
-    """A tree of arrays, the values of each in another order: weights of the same spread, that have learnt nothing.
+    """A tree of arrays with the values of each shuffled: random weights with the same distribution.
 
     Variances stay positive. Arrays of whole numbers, as counters are, stay as they are.
 

@@ -111,7 +111,7 @@ class Strongest(NamedTuple):
 def project_and_cut(
     net: Net, source: Source, top: TopActivations, *, maps: np.ndarray, layer: str, way: Way | None = "deconvnet"
 ) -> Strongest:
-    """Project each of the strongest activations of `maps` alone, and cut out what its unit sees.
+    """Project each of the strongest activations of `maps` alone, and cut out its receptive field.
 
     The window of an activation is the receptive field of its place, also where that reaches beyond the picture; a
     field at least as large as the picture, or one that is not known, shows the whole picture.

@@ -47,7 +47,7 @@ State = Any  # TopActivations of one array of features, or a tree of them, such 
 
 
 def init(num_maps: Any, k: int = 9) -> State:
-    """The state before any image.
+    """The state of a scan before its first image.
 
     Args:
       num_maps: the tree of features with the number of maps or units of each, such as {layer: 96} or 96 alone.
@@ -75,7 +75,7 @@ def init(num_maps: Any, k: int = 9) -> State:
 
 
 def update(state: State, features: Any, indices: jax.Array) -> State:
-    """The state after the images of one batch.
+    """The state of a scan after one more batch.
 
     Each image offers each map one activation, its maximum over the places (the first of equal ones): the nine
     pictures of Fig. 2 are nine images. Of equal activations the image with the lower index stands first, so neither

@@ -41,7 +41,7 @@ MEANINGS = {
 
 
 class Stage(NamedTuple):
-    """One layer of the way down, as its strongest map shows it; a dense layer shows all its units, in rows."""
+    """One layer of the projection, by its strongest map; a dense layer shows all its units, in rows."""
 
     layer: str
     title: str  # which map of how many
@@ -87,7 +87,7 @@ class Numbers(Energy):
 
 
 class Walk(NamedTuple):
-    """What the figure shows."""
+    """One unit's projection, stage by stage."""
 
     title: str
     stages: Sequence[Stage]  # from the chosen layer down
@@ -105,7 +105,7 @@ def last_conv(architecture: Architecture) -> str:
 
 
 def walk_down(net: nets.OfTable, views: nets.Views, *, layer: str, channel: int | None = None) -> Walk:
-    """Every stage of one unit's way down, and what is conserved on it.
+    """Every stage of one unit's projection, and which quantities it preserves.
 
     Args:
       net: the network.

@@ -350,7 +350,7 @@ _FEW = 4  # operations of one kind that are listed one by one
 
 
 class Operation(NamedTuple):
-    """One operation, and what the way back does there.
+    """One operation and its backward rule.
 
     Examples:
       >>> import jax, jax.numpy as jnp, zfjax

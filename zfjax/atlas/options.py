@@ -16,7 +16,7 @@ _LEAST = {"num_images": 1, "batch_size": 1, "tile": 8, "quality": 1, "ascent": 0
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How an atlas is made; UserError for a value that cannot be."""
+    """Options of an atlas; UserError for impossible values."""
 
     layers: tuple[str, ...] = ()
     """Layers to show; by default every one that has feature maps, and the last one."""

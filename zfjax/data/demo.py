@@ -69,7 +69,7 @@ DRAWS = {
 
 
 class Scene(NamedTuple):
-    """One picture and what is true of it."""
+    """One rendered picture and its ground truth."""
 
     image: jax.Array | np.ndarray  # uint8 [H, W, 3]
     label: jax.Array | np.ndarray  # int32 []

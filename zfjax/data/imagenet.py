@@ -183,7 +183,7 @@ def _digest(facts: dict[str, Any]) -> str:
 
 
 def open_imagenet(data_dir: str | os.PathLike[str], size: Size | None = None) -> ImageSet:
-    """Opens what `python -m experiments.prepare_imagenet` wrote.
+    """Open a set that `python -m experiments.prepare_imagenet` prepared.
 
     The sizes of its files are compared with what was written, and the digests of all but the photos; each record's
     checksum is as it is read. A set of before format 2 has none of these: its record counts are compared.

@@ -16,7 +16,9 @@ from zfjax.units import Seed, Unit
 
 
 class Net(Protocol):
-    """A network to look at. Images are its input, float [B, H, W, C]; pictures are uint8, as they are stored.
+    """A network, as the analyses and figures use it.
+
+    Images are its input, float [B, H, W, C]; pictures are uint8, as they are stored.
 
     Examples:
       >>> import zfjax

@@ -43,7 +43,7 @@ def width_of(architecture: Architecture) -> float | None:
 
 
 def class_words(net: Net) -> tuple[str, ...]:
-    """The classes as people call them: "golf ball" where the class is the synset n03445777.
+    """Readable names of the classes: "golf ball" where the class is the synset n03445777.
 
     Examples:
       >>> import zfjax

@@ -127,7 +127,7 @@ class OfTable(ByWindows):
 
 @dataclass(frozen=True, eq=False)
 class TrainedNet(OfTable):
-    """The network of a run's checkpoint, and what belongs to it.
+    """The network of a run's checkpoint, with its data set and settings.
 
     Examples:
       >>> import zfjax

@@ -29,7 +29,7 @@ from zfjax.training import Annealing, Recipe, TrainState, checkpoints, make_opti
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """What is imported, and by which rules."""
+    """Options of an import."""
 
     weights: Path
     """File of weights: of PyTorch (.pt, .pth, .bin, TorchScript), .safetensors, .onnx, .npz, Keras, Flax, or Orbax."""
@@ -53,7 +53,7 @@ class Import:
 
 
 class Imported(NamedTuple):
-    """A network that was read, and compared if there was something to compare with."""
+    """An imported network, with its comparison if outputs were given."""
 
     facts: dict[str, Any]  # "architecture" or "kind", "num_parameters", "parity", "weights"
     checkpoint: checkpoints.Checkpoint | None  # None of torchvision's, which `load_net` opens from their file

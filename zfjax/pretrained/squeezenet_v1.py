@@ -117,7 +117,7 @@ class CaffeNet(NamedTuple):
 
 
 def squeezenet(path: Path) -> CaffeNet:
-    """The network in a folder with `architecture.json` (Caffe's terms) and `squeezenet_v1.0.npz` (OIHW).
+    """Open SqueezeNet from a folder with `architecture.json` (Caffe's terms) and `squeezenet_v1.0.npz` (OIHW).
 
     It reads 227 x 227 pixels, the centre of a picture of 256, minus (123, 117, 104); its pools count by the ceil rule.
 

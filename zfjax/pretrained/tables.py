@@ -35,7 +35,7 @@ from zfjax.pretrained.weights import read_weights, take, with_zero_biases
 
 
 class Names(NamedTuple):
-    """What the file calls the weights of one layer."""
+    """The names of one layer's weights in a file."""
 
     layer: str  # of the architecture
     kernel: str  # in the table's layout
@@ -44,7 +44,7 @@ class Names(NamedTuple):
 
 @dataclass(frozen=True)
 class ImportTable:
-    """A network as its exporter knew it; nothing here is guessed from sizes.
+    """What a file of weights does not say about its network; nothing is guessed from sizes.
 
     For a network of your own write one, or take the nearest of `TABLES` and `dataclasses.replace`.
 
@@ -121,7 +121,7 @@ class ImportedNet(OfTable):
 def from_file(
     path: Path, table: ImportTable, *, key: str | None = None, prefix: str = "", sha256: str | None = None
 ) -> ImportedNet:
-    """The network whose weights lie in `path`, in this library's conventions.
+    """Read weights from `path` as a network in this library's conventions.
 
     Kernels become HWIO; the first dense one reads its maps flattened from HWC; the first kernel takes in the order of
     colours and the division by `std`, so that images are RGB pixels minus the mean; the norm's alpha multiplies a sum.
@@ -159,7 +159,7 @@ def from_file(
 
 
 def as_images(inputs: np.ndarray, table: ImportTable) -> np.ndarray:
-    """What the exporter's network reads, [B, C, H, W], as what ours reads: RGB pixels minus the mean, [B, H, W, C].
+    """Convert the exporter's input [B, C, H, W] to ours: RGB pixels minus the mean, [B, H, W, C].
 
     Examples:
       >>> import numpy as np

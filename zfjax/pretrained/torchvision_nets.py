@@ -327,7 +327,7 @@ def torchvision(
     prefix: str = "",
     sha256: str | None = None,
 ) -> TorchvisionNet:
-    """A network of torchvision's with the weights of a file in any format of `read_weights`.
+    """Open a torchvision network with weights from a file in any format of `read_weights`.
 
     Args:
       kind: one of `TORCHVISION`: alexnet, vgg11 to vgg19 (and with _bn), squeezenet1_0 and squeezenet1_1, resnet18,

@@ -30,7 +30,7 @@ _COUNTERS = ("n_averaged",)  # of a wrapper itself
 
 
 class Weights(NamedTuple):
-    """What a file of weights holds."""
+    """The content of a file of weights."""
 
     path: Path
     format: str  # in words
@@ -39,7 +39,7 @@ class Weights(NamedTuple):
 
 
 def read_weights(path: Path, *, key: str | None = None, prefix: str = "", sha256: str | None = None) -> Weights:
-    """The arrays of a file of weights, by what stands in it; its ending decides nothing but the words of an error.
+    """Read the arrays of a file of weights, whose format is detected from its content.
 
     Known are .npz; PyTorch's state dicts (.pt, .pth, .bin, .pth.tar; zip or older), also within a training script's
     checkpoint, whole pickled networks and TorchScript, of which the tensors alone are taken; safetensors; an index of

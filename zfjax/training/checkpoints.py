@@ -53,7 +53,7 @@ class _Meta(TypedDict):
 
 
 class Checkpoint(NamedTuple):
-    """Everything that a run needs to go on, and everything that looking at its network needs."""
+    """Everything needed to resume a run, and to use its network."""
 
     architecture: Architecture
     params: Params  # NumPy arrays
@@ -255,7 +255,7 @@ def check_newest(path: Path) -> None:
 
 
 def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
-    """Read a checkpoint whole.
+    """Read a checkpoint.
 
     Args:
       path: as for `find`.

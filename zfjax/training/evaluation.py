@@ -33,7 +33,7 @@ class Shares(TypedDict):
 
 
 class Errors(NamedTuple):
-    """Counts over the images seen so far; divided once, at the end."""
+    """Counts of errors over the images so far; divided once, at the end."""
 
     top1: jax.Array | int = 0  # images whose true class is not the most probable one
     top5: jax.Array | int = 0  # images whose true class is not among the five most probable ones
@@ -54,7 +54,7 @@ class Errors(NamedTuple):
 
 
 def init() -> Errors:
-    """Nothing seen yet.
+    """The counts before the first image.
 
     Examples:
       >>> import zfjax

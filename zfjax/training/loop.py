@@ -67,7 +67,7 @@ ASK_STEPS = 8  # steps, or batches of a validation, between two times that sever
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What does not change while a network trains; UserError for parts that do not fit together."""
+    """The fixed parts of a training; UserError for parts that do not fit together."""
 
     architecture: Architecture
     recipe: Recipe
@@ -131,7 +131,7 @@ class Totals(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What changes, between two steps."""
+    """The changing parts of a training, between two steps."""
 
     state: TrainState
     annealing: Annealing
@@ -149,7 +149,7 @@ class Stepped(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """A checkpoint was handed over to be written; it stands under its step when it is whole."""
+    """A checkpoint is being written; it appears under its step when it is complete."""
 
     step: int
 
@@ -168,7 +168,7 @@ class EpochDone(NamedTuple):
 
 
 class Halted(NamedTuple):
-    """The last event of a run that was asked to stop; what it was to save is saved."""
+    """The last event of a run that was asked to stop, after it was saved."""
 
     step: int
     progress: Progress  # in NumPy arrays; `train` goes on from it
@@ -196,7 +196,7 @@ class Diverged(DivergedError):
 def begin(
     run: Run, checkpoint: checkpoints.Checkpoint | None = None, *, annealing: Annealing | None = None
 ) -> Progress:
-    """A run before its first step, or where a checkpoint left it.
+    """The progress of a run before its first step, or from a checkpoint.
 
     Args:
       run: the run.
@@ -226,7 +226,7 @@ def begin(
 def train(
     run: Run, progress: Progress | None = None, *, should_stop: Callable[[], bool] = lambda: False
 ) -> Generator[Event, None, None]:
-    """Train to the end of the recipe's epochs; a generator of what happens.
+    """Train for all epochs of the recipe; a generator of events.
 
     Of each step comes `Stepped`; after every `save_steps` and each epoch `Saved`, where there is a folder; then the
     validation and `EpochDone`. The last event is `Finished` or `Halted`. An epoch is saved before its validation,

@@ -82,7 +82,7 @@ def _check(row: object, rules: Mapping[str, tuple[bool, str]]) -> None:
 
 
 class TrainState(NamedTuple):
-    """What a step changes."""
+    """The state that a training step updates."""
 
     step: jax.Array | np.ndarray  # int32 [], steps done
     params: Params
@@ -150,7 +150,7 @@ _compiled_init_params = jax.jit(
 
 
 def init_state(recipe: Recipe, architecture: Architecture) -> TrainState:
-    """Fresh parameters by the recipe's rule and seed, and an optimizer at rest.
+    """Initial parameters by the recipe's rule and seed, and the initial optimizer state.
 
     Examples:
       >>> import zfjax

@@ -169,7 +169,7 @@ MAX_BYTES = 2 << 30  # of decoded pictures in memory; where there are more they 
 def scratch_recipe(
     recipe: Recipe, *, num_epochs: int, batch_size: int, learning_rate: float, weight_decay: float
 ) -> Recipe:
-    """The net's own recipe, but for what a set of a few thousand images needs.
+    """The recipe of the net, adapted to a set of a few thousand images.
 
     Departure: the rate falls along a cosine, as there are no validation images to see a plateau on. Paper is silent:
     the number of epochs, the batch, the rate and the decay.
@@ -200,7 +200,7 @@ def accuracy(
     recipe: Recipe,
     folder: Path | None = None,
 ) -> float:
-    """Mean per-class accuracy on the fold's test images of a net trained on nothing but its training images.
+    """Mean per-class accuracy on the fold's test images of a net trained from scratch on its training images.
 
     Args:
       photo_set: the photos.

@@ -31,7 +31,7 @@ FEATURES_VERSION, DUPLICATES_VERSION = 1, 1
 def open_photos(
     dataset: str, images: Path, *, net: Net, threshold: float | None, folder: Path, trained: ImageSet | None = None
 ) -> PhotoSet:
-    """The data set, without the pictures that the net was trained on where a `threshold` is given.
+    """Open a data set; with a `threshold`, without the pictures that the net was trained on.
 
     Departure: the paper left such pictures out of ImageNet and trained again; here they are left out of this set.
 
