@@ -91,40 +91,51 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
       net, data: the network and the pictures, where they are open already, in the place of those that the flags name.
 
     Returns:
-      What result.json holds. UserError for nets that were trained on other data or do not fit their role, a net that
-      does not show its first filters, a set without validation pictures, or an output folder that holds something
-      else.
+      What result.json holds; the filters alone of a net that does not say what it was trained on, where no data are
+      named. UserError for nets that were trained on other data or do not fit their role, a net that does not show its
+      first filters, a set without validation pictures, or an output folder that holds something else.
     """
     figure.check_numbers(config)
     by_role = load_nets(config, net)
     net = by_role["clipped"]
     names = ["first_layer.png", "numbers.png", *(f"{role}.npz" for role in by_role)]
     with figure.opened(config, COMMAND, folder="figures/first_layer", net=net, names=names) as (_, out):
-        data = figure.open_images(config, net, data)
-        source = sets.validation_of(data)
+        has_pictures = config.data is not None or data is not None or getattr(net, "data", None) is not None
+        data = figure.open_images(config, net, data) if has_pictures else nothing_for(net)
+        source = sets.validation_of(data) if has_pictures else None
         options = {"k": NUM_IMAGES, "batch_size": config.batch_size, "num_workers": config.num_workers}
         bottoms = {}
         for role, one in by_role.items():
             layers, of = filters.check_bottom(one), f"{data.fingerprint} validation"
-            state = scans.scan(one, source, layers, of=of, path=None, **options)
+            state = {} if source is None else scans.scan(one, source, layers, of=of, path=None, **options)
             if parallel.host_count()[0] == 0:  # one host draws
                 bottoms[role] = filters.look(one, source, state, num_maps=config.num_maps, seed=config.seed)
         if not bottoms:
             return None
+        others = {role: of for role, of in bottoms.items() if role != "clipped"}
         result: Result = {
             "figure": "Figure 6",
             "nets": {role: filters.measure(one) for role, one in bottoms.items()},
             "renormalisation_acted": renormalisation_acted(bottoms),
             "meanings": filters.MEANINGS,
             "missing": missing(by_role),
-            "not_applicable": not_applicable(net, bottoms["clipped"]),
+            "not_applicable": not_applicable(net, bottoms["clipped"])
+            | {f"the second layer of {role}": of.no_second for role, of in others.items() if of.no_second},
             "paper": PAPER,
-            "num_images": len(source),
+            "num_images": 0 if source is None else len(source),
             "seed": config.seed,
             **results.provenance(net, data, config),
             "checkpoints": {role: results.checkpoint_of(one) for role, one in by_role.items()},
         }
         return results.write(out, result, command=COMMAND, contents=contents(bottoms, result))
+
+
+def nothing_for(net: Net) -> ImageSet:
+    """What is looked at of a net that does not say what it was trained on, where no pictures are named: none."""
+    print("data: none, so that the filters alone are drawn")
+    return ImageSet(
+        "none", net.picture_size, (), train=None, validation=None, mean=None, official_labels=None, fingerprint=""
+    )
 
 
 def load_nets(config: Config, net: Net | None = None) -> dict[str, Net]:
@@ -200,11 +211,12 @@ def not_applicable(net: Net, bottom: Bottom) -> dict[str, str]:
         parts["aliasing"] = sees if whole else "the stride of the first filters is not known"
     if bottom.alive is None:
         parts["filters that no image excites"] = (
-            f"{nets.lowest_layer(net)}, the lowest layer of {net.name}, is not made of the first filters alone"
+            filters.NO_PICTURES
+            if nets.first_filters(net).is_own
+            else f"{nets.lowest_layer(net)}, the lowest layer of {net.name}, is not made of the first filters alone"
         )
     if bottom.second is None:
-        above = filters.check_bottom(net)[1 if nets.first_filters(net).is_own else 0 :]
-        parts["the second layer"] = nets.why_no_way_down(net, above) or "no second layer has maps"
+        parts["the second layer"] = bottom.no_second
     return parts
 
 

@@ -51,7 +51,9 @@ def filters_page(bottoms: Mapping[str, Bottom], result: Mapping[str, Any]) -> Fi
         rows.append((heading, second_layer_panel, {"alexnet": "(e) {name}", "clipped": "(f) {name}"}))
     sections = []
     for heading, draw, titles in rows:
-        there = [role for role in titles if role in bottoms]
+        there = [
+            role for role in titles if role in bottoms and (draw is not second_layer_panel or bottoms[role].second)
+        ]
         panels = [
             draw(titles[role].format(name=bottoms[role].title), bottoms[role], result["nets"][role]) for role in there
         ]
@@ -93,15 +95,19 @@ def caption(result: Mapping[str, Any]) -> list[str]:
         notes.append(
             "(a) and (b) are the same: no filter's RMS came up to the radius, so renormalisation changed nothing."
         )
+    second = "the second layer" not in result["not_applicable"]
+    projections = (
+        f"(e), (f): for each map the {min(9, num)} of {counted(num, 'validation image')} "
+        "that excite it most, on one scale, the 99.5th percentile of its |values|; light grey where there is none. "
+    )
     return [
         "Zero is mid-grey. (a), (b): white is the panel's largest weight, so a filter that dominates leaves the others "
         "grey. (c), (d): white is the largest weight of the median filter, so what is grey is dead; stronger filters "
         "are cut off. Dead: an RMS below a twentieth of the median filter's.",
-        f"(e), (f): for each map the {min(9, num)} of {counted(num, 'validation image')} "
-        "that excite it most, on one scale, the 99.5th percentile of its |values|; light grey where there is none. Too "
+        f"{projections if second else ''}Too "
         "fine: beyond 1 / (2 stride) cycles per pixel, where the grid takes it for something coarser (aliasing), so "
         "that it comes back as blocks and repeated dots.",
-        canvas.SWITCHES_NOTE,
+        *([canvas.SWITCHES_NOTE] if second else []),
         *(channels_note(result["nets"]["clipped"]["channels"])),
         *notes,
         *lettering.left_out(result["not_applicable"]),

@@ -241,8 +241,9 @@ def test_a_second_layer_that_nothing_excites_is_named(tmp_path):
     dead = params(OURS, STRENGTHS["ours"])
     dead["conv2"]["bias"] -= 1e9
     save(tmp_path / "ours", weights=dead)
-    with pytest.raises(ValueError, match="ours.*: no validation image excites any map of conv2, so there is nothing"):
-        draw(tmp_path)
+    result = draw(tmp_path)
+    assert result["not_applicable"] == {"the second layer": "no validation image excites any map of conv2"}
+    assert result["nets"]["clipped"]["num_filters"] == len(dead["conv1"]["bias"])
 
 
 def test_one_scale_serves_a_panel_so_that_what_dominates_leaves_the_others_grey():
@@ -286,6 +287,15 @@ def small(**changes):
     """The small function, whose first filters are known."""
     known = {"first_filters": np.asarray(foreign_nets.SMALL.params["conv1"])}
     return dataclasses.replace(foreign_nets.SMALL, **{**known, **changes})
+
+
+def test_the_filters_alone_are_drawn_where_no_pictures_are_named(foreign, capsys):
+    flags = {name: value for name, value in foreign.items() if name != "data"}
+    result = first_layer.run(first_layer.Config(**flags), net=small())
+    assert result["nets"]["clipped"]["num_filters"] == 4 and result["num_images"] == 0
+    for part in ("filters that no image excites", "the second layer"):
+        assert result["not_applicable"][part] == filters.NO_PICTURES
+    assert "data: none, so that the filters alone are drawn" in capsys.readouterr().out
 
 
 def test_a_net_that_is_none_of_ours_stands_alone_and_says_what_is_not_known(foreign, capsys):

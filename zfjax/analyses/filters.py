@@ -6,6 +6,7 @@ be compared: 0.5 is the finest grating that pixels hold, 1 / (2 * stride) the fi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import jax.numpy as jnp
@@ -221,6 +222,7 @@ class Bottom(NamedTuple):
     stride: Size | None  # pixels between two places of the filters; None where it is not known
     second: Strongest | None  # some maps of layer 2 and the images that excite each most; None without a layer 2
     units: tuple[str, ...] = ()  # what these maps are called
+    no_second: str = ""  # why `second` is None
 
     @property
     def title(self) -> str:
@@ -245,18 +247,18 @@ def stride_of(net: Net) -> Size | None:
     return stride if stride is None or stride[0] != stride[1] else stride[0]
 
 
-def look(net: Net, source: Source, state: State, *, num_maps: int, seed: int = 0) -> Bottom:
+def look(net: Net, source: Source | None, state: State, *, num_maps: int, seed: int = 0) -> Bottom:
     """The net's first filters, which of them are alive, and some maps of its second layer, projected.
 
     Args:
       net: any network whose first filters can be read.
-      source: the split that `state` was scanned from.
+      source: the split that `state` was scanned from; None: the filters alone.
       state: {layer: TopActivations} of the layers of `check_bottom`.
       num_maps, seed: how many maps of the second layer are drawn, and which.
 
     Returns:
-      Bottom; without a second layer where the deconvnet does not lead down from it. UserError where no image excites
-      any of its maps.
+      Bottom; without a second layer where there is no `source`, no image excites any of its maps, or the deconvnet
+      does not lead down from it.
 
     Examples:
       layers = filters.check_bottom(net)
@@ -267,19 +269,29 @@ def look(net: Net, source: Source, state: State, *, num_maps: int, seed: int = 0
     layers, first = check_bottom(net), nets.first_filters(net)
     own, above = (layers[:1], layers[1:]) if first.is_own else ((), layers)
     drawn, units = None, []
-    if above and nets.why_no_way_down(net, above) is None:
+    no_second = _why_no_second(net, above, source=source, state=state)
+    if source is not None and not no_second:
         (second,) = above
-        if not top_activations.alive(state[second]).any():
-            raise UserError(f"{net.name}: no validation image excites any map of {second}, so there is nothing to draw")
         maps = strongest.choose_maps(state[second], num_maps, seed)
         drawn = strongest.project_and_cut(net, source, state[second], maps=maps, layer=second)
         units = [nets.unit_name(net, second, number) for number in maps]
     name = net.architecture.name if isinstance(net, nets.OfTable) else net.name
     called = own or (first.module or "the first weights",)
-    alive = top_activations.alive(state[own[0]]) if own else None
-    return Bottom(
-        name, (*called, *(above if drawn is not None else ())), first.kernel, alive, stride_of(net), drawn, tuple(units)
-    )
+    alive = top_activations.alive(state[own[0]]) if own and source is not None else None
+    layers = (*called, *(above if drawn is not None else ()))
+    return Bottom(name, layers, first.kernel, alive, stride_of(net), drawn, tuple(units), no_second)
+
+
+def _why_no_second(net: Net, above: Sequence[str], *, source: Source | None, state: State) -> str:
+    """Why no maps of the layer above the first filters are drawn; "" where they are."""
+    if not above or source is None:
+        return NO_PICTURES if above else "no second layer has maps"
+    if not top_activations.alive(state[above[0]]).any():
+        return f"no validation image excites any map of {above[0]}"
+    return nets.why_no_way_down(net, above) or ""
+
+
+NO_PICTURES = "there are no pictures to look at, which --data would name"
 
 
 class Filters(TypedDict):
