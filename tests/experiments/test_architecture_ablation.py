@@ -81,6 +81,7 @@ def test_each_variant_is_trained_and_measured_once(tiny, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_variant_that_was_killed_before_it_was_measured_is_not_trained_again(tiny):
     tiny = dataclasses.replace(tiny, variants=("alexnet",))
     row = run(tiny)["rows"][0]
@@ -107,6 +108,7 @@ def stop_in_the_second_epoch(config, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_variant_that_was_stopped_goes_on_as_if_nothing_had_happened(tiny, tmp_path, monkeypatch):
     tiny = dataclasses.replace(tiny, variants=("alexnet",), num_epochs=3)
     stop_in_the_second_epoch(tiny, monkeypatch)
@@ -121,6 +123,7 @@ def test_a_variant_that_was_stopped_goes_on_as_if_nothing_had_happened(tiny, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_variant_that_diverges_is_named_and_the_others_are_measured(tiny, monkeypatch, capsys):
     def train(settings, table, images):
         if table.name == "alexnet":

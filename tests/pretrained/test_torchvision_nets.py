@@ -1,5 +1,6 @@
 """torchvision's networks compute here what they compute there, and their deconvnets are those of hooks in PyTorch."""
 
+import functools
 import pathlib
 
 import jax
@@ -40,6 +41,12 @@ def saved(folder, kind, **changed):
     return path
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """fn(kind) -> the file of a network's weights, which is written once."""
+    return functools.cache(functools.partial(saved, tmp_path_factory.mktemp("weights")))
+
+
 def relative(found, expected):
     return np.abs(np.asarray(found) - expected).max() / np.abs(expected).max()
 
@@ -53,9 +60,9 @@ def test_tables_have_the_parameters_of_the_networks_that_they_name():
 
 
 @pytest.mark.parametrize("kind", list(drawn.SIDES))
-def test_outputs_are_those_that_torchvision_computed(tmp_path, kind):
+def test_outputs_are_those_that_torchvision_computed(weights, tmp_path, kind):
     golden, side = np.load(GOLDEN), drawn.SIDES[kind]
-    net = pretrained.torchvision(kind, saved(tmp_path, kind), image_size=side)
+    net = pretrained.torchvision(kind, weights(kind), image_size=side)
     layers = [
         name.partition("/")[2] for name in golden if name.startswith(f"{kind}/") and "." in name or name == f"{kind}/fc"
     ]
@@ -66,16 +73,16 @@ def test_outputs_are_those_that_torchvision_computed(tmp_path, kind):
 
 
 @pytest.mark.parametrize(("kind", "way"), [("resnet18", "deconvnet"), ("squeezenet1_1", "guided")])
-def test_projections_are_those_of_hooks_in_pytorch(tmp_path, kind, way):
+def test_projections_are_those_of_hooks_in_pytorch(weights, kind, way):
     expected, side = np.load(GOLDEN)[f"{kind}/{way}"], drawn.SIDES[kind]
-    net = pretrained.torchvision(kind, saved(tmp_path, kind), image_size=side).as_net()
+    net = pretrained.torchvision(kind, weights(kind), image_size=side).as_net()
     images = np.moveaxis(drawn.inputs_of(side, 1), 1, 3)
     picture = net.project(images, zfjax.Unit(channel=drawn.CHANNEL), layer=drawn.LAYERS[kind], way=way)[0]
     assert np.abs(expected).max() > 0.1 and relative(picture, expected) < 1e-5
 
 
-def test_a_net_is_prepared_named_and_seen_as_torchvision_has_it(tmp_path):
-    net = pretrained.torchvision("resnet18", saved(tmp_path, "resnet18"), class_names=list("abcdefghij"))
+def test_a_net_is_prepared_named_and_seen_as_torchvision_has_it(weights):
+    net = pretrained.torchvision("resnet18", weights("resnet18"), class_names=list("abcdefghij"))
     assert isinstance(net.as_net(), nets.FunctionNet) and net.picture_size == 256
     blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
     assert net.layers == net.as_net().layers == ("relu", "maxpool", *blocks, "avgpool", "fc")
@@ -88,9 +95,9 @@ def test_a_net_is_prepared_named_and_seen_as_torchvision_has_it(tmp_path):
     assert net.as_net().receptive_field("layer1.0") == (27, 4, -13)  # 7 + 2 * 2 + 2 * 2 * 4
 
 
-def test_a_receptive_field_holds_what_a_place_sees(tmp_path):
+def test_a_receptive_field_holds_what_a_place_sees(weights):
     """The pixels that change one place of a layer are those of its field, as far as the image reaches."""
-    net = pretrained.torchvision("squeezenet1_1", saved(tmp_path, "squeezenet1_1"), image_size=67)
+    net = pretrained.torchvision("squeezenet1_1", weights("squeezenet1_1"), image_size=67)
     field, fn = net.as_net().receptive_field("features.4"), jax.jit(net.layers_of(["features.4"]))
     images = np.repeat(drawn.inputs_of(67, 1).transpose(0, 2, 3, 1), 3, axis=0)
     start = 3 * field.stride + field.offset
@@ -114,8 +121,8 @@ def test_the_average_pool_cuts_its_windows_as_pytorch_does(side):
         np.testing.assert_allclose(found[0, row, column], maps[0, rows, columns].mean(axis=(0, 1)), rtol=1e-5)
 
 
-def test_other_files_and_names_are_errors_that_say_so(tmp_path):
-    path = saved(tmp_path, "squeezenet1_1")
+def test_other_files_and_names_are_errors_that_say_so(weights):
+    path = weights("squeezenet1_1")
     with pytest.raises(ValueError, match="kind='resnet19': one of alexnet, vgg11, .*resnet152 is needed"):
         pretrained.torchvision("resnet19", path)
     with pytest.raises(ValueError, match="squeezenet1_1.npz does not hold the weights .* missing: conv1.weight, bn1"):
