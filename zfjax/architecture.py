@@ -163,15 +163,27 @@ class FieldRule(NamedTuple):
 
 
 def check_fields(owner: str, row: object, rules: Mapping[str, FieldRule]) -> None:
-    """UserError naming `owner`, the first field that breaks its rule, its value and the rule."""
+    """UserError naming `owner`, the first field that breaks its rule, its value and the rule.
+
+    A list is kept as a tuple, and a number or array of NumPy as Python's numbers, which JSON can write and hash alike.
+    """
     for field, rule in rules.items():
         value = getattr(row, field)
-        if not rule.holds(value):
+        plain = _as_python(value)
+        if not rule.holds(plain):
             raise UserError(f"{owner}{field}={value!r}: {rule.words} is needed")
+        if plain is not value:
+            object.__setattr__(row, field, plain)
+
+
+def _as_python(value: Any) -> Any:
+    """Lists as tuples, and NumPy's numbers as Python's; all else, strings too, as it is."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(map(_as_python, value)) if isinstance(value, list | tuple) else value
 
 
 def _is_int(value: Any) -> bool:
-    return type(value) is int  # no bool, and no NumPy number, which JSON does not write
+    return type(value) is int  # no bool
 
 
 def _is_real(value: Any) -> bool:

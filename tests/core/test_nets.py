@@ -326,6 +326,17 @@ def test_a_list_of_units_that_are_no_row_of_one_layer_says_how_to_name_them(take
         _ways_to_name_units()[takes](units)
 
 
+@pytest.mark.parametrize("size", [[8, 12], np.array([8, 12]), (np.int64(8), np.int32(12))], ids=str)
+def test_a_size_is_any_two_whole_numbers(size):
+    table = zfjax.Architecture("small", [zfjax.Conv("conv1", np.int64(4), kernel=3, padding=[1, 1])], image_size=size)
+    plain = zfjax.Architecture("small", (zfjax.Conv("conv1", 4, kernel=3, padding=(1, 1)),), image_size=(8, 12))
+    assert table == plain and hash(table) == hash(plain) and type(table.layers[0].features) is int
+    net = nets.FunctionNet(lambda x: {"a": x}, image_size=size, picture_size=size)
+    assert net.image_size == net.picture_size == (8, 12) and type(net.image_size[0]) is int
+    one = nets.FunctionNet(lambda x: {"a": x}, image_size=np.int64(8))
+    assert type(one.image_size) is int and one.image_size == one.picture_size == 8
+
+
 SEVERAL = [Unit(1, layer="b"), Unit(0, (1, 0), "a"), Unit(0, layer="b")]
 
 

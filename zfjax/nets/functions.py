@@ -101,7 +101,11 @@ class FunctionNet(ByWindows):
     training: Training | None = None
 
     def __post_init__(self) -> None:
-        size, picture = size_of(self.image_size), size_of(self.picture_size or self.image_size)
+        given = self.image_size if np.size(self.picture_size) == 1 and not self.picture_size else self.picture_size
+        for name, value in (("image_size", self.image_size), ("picture_size", given)):  # lists, and numbers of NumPy
+            height, width = size_of(value)
+            object.__setattr__(self, name, (height, width) if np.ndim(value) else height)
+        size, picture = size_of(self.image_size), size_of(self.picture_size)
         if min(size) < 1 or picture[0] < size[0] or picture[1] < size[1]:
             raise UserError(f"image_size={self.image_size!r}, picture_size={picture}: 1 <= image_size <= picture_size")
         for name in ("channels", "units_at_once"):
@@ -109,7 +113,6 @@ class FunctionNet(ByWindows):
                 raise UserError(f"{name}={getattr(self, name)}: at least 1 is needed")
         if isinstance(self.on_unknown, Mapping):
             object.__setattr__(self, "on_unknown", tuple(self.on_unknown.items()))  # can be hashed, as jit needs
-        object.__setattr__(self, "picture_size", self.picture_size or self.image_size)
         object.__setattr__(self, "layers", tuple(self.layers) or self._keys())
         last = self.shapes[self.layers[-1]]
         if self.class_names and len(self.class_names) != last[-1]:
