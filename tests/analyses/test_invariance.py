@@ -209,7 +209,7 @@ def test_extents_are_distances_from_no_change():
             lambda: invariance.relative(Curves({}, {"a": np.array([1.0, 0.0])}, 0, 0)),
             "layer 'a' is 0 for image 1: no",
         ),
-        (lambda: invariance.relative(Curves({}, np.array([1.0, 0.0]), 0, 0)), "its answer is 0 for image 1: nothing"),
+        (lambda: invariance.relative(Curves({}, np.array([1.0, 0.0]), 0, 0)), "its answer is 0 for image 1: no unit"),
         (lambda: invariance.slope(np.zeros(2), np.zeros(2)), r"extents=\[0.0, 0.0\]: at least one above 0"),
         (lambda: invariance.quarter_turns([0.0, 45.0], np.zeros(2)), r"angles=\[0.0, 45.0\]: a quarter turn, and"),
         (lambda: invariance.quarter_turns([90.0, 100.0], np.zeros(2)), r"angles=\[90.0, 100.0\]: a quarter turn, and"),

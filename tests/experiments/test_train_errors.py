@@ -34,7 +34,7 @@ CONTINUED = [
     (["--architecture", "zfnet"], "architecture='zfnet': the run was started with 'alexnet'"),
     (["--seed", "1"], "recipe.seed=1: the run was started with 0"),
     (["--batch-size", "4"], "recipe.batch_size=4: the run was started with 8"),
-    (["--out", "elsewhere"], "out='elsewhere': the run that goes on is in"),
+    (["--out", "elsewhere"], "out='elsewhere': the resumed run is in"),
     (["--num-epochs", "2"], "num_epochs=2: the run has done 3 already"),
     (["--preset", "demo"], "preset='demo': a continued run keeps its own settings"),
 ]
