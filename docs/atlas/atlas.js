@@ -153,7 +153,7 @@ async function overview() {
   const shown = new Set(net.layers.map((of) => of.name)), hidden = net.net_layers.filter((layer) => !shown.has(layer));
   return [
     h("h1", null, name(net.title)),
-    h("p", { class: "lead" }, `Every unit of ${counted(net.layers.length, "layer")}, and what excites it most among ${counted(net.data.num_images, "picture")} of `, name(net.data.name), ". A tile shows a unit’s projections; the pointer over it, the patches that it sees."),
+    h("p", { class: "lead" }, `Every unit of ${counted(net.layers.length, "layer")}, and what excites it most among ${counted(net.data.num_images, "picture")} of `, name(net.data.name), `. A tile shows the ${wayName(net.ways[0])} of each of a unit’s strongest images; the pointer over it, the patches that it sees.`),
     Object.entries(net.not_applicable || {}).map(([part, reason]) => h("p", { class: "caution" }, h("strong", null, "Left out. "), `${part}, as ${reason}.`)),
     alike && Object.keys(alike.cosine).length ? h("p", { class: "caution" }, h("strong", null, "What a projection tells. "), likeness(alike)) : null,
     rows,
@@ -212,7 +212,7 @@ async function wall(layer) {
   ];
 }
 function scaleNote() {
-  return h("p", { class: "quiet" }, "In projections zero is mid-grey, and all of one unit share one scale.");
+  return h("p", { class: "quiet" }, `The ${wayName(net.ways[0])} of each image: zero is mid-grey, and all of one unit share one scale.`);
 }
 
 function cell(src, n, of, size, words, columns = net.columns, num = net.num_images) {  // tile n of a sheet, `size` pixels wide
