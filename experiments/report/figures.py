@@ -55,7 +55,7 @@ DOMINATES = 2.0  # times: in two networks that were drawn, or trained, alike the
 # Paper is silent on what is quasi-linear: here a line leaves less than a third of a curve's size, sqrt(1 - .9), over
 QUASI_LINEAR = 0.9  # R^2 of a line through zero
 
-DRAWN_ANEW = "the same network with its weights drawn anew"
+DRAWN_ANEW = "the same network with random weights"
 OVER_IMAGES = "sign-flip permutation test over the images"
 OVER_FILTERS = "Welch's t-test over the filters"
 
@@ -76,10 +76,10 @@ class Projections(TypedDict):
     "Figure 2",
     says="Projections of the strongest activations show the structures in the patches that excite a map.",
     paper="shown",
-    rule="a projection correlates more with its own patch than with another map's (first in brackets), and than the "
-    "projection of the same place by the network with its weights drawn anew (second), as switches alone carry much of "
-    f"the patch, in every layer by {CLEAR:g} at least: holds; in some layer no more than with another map's: does not "
-    "hold; between, or without the second: not shown",
+    rule="in every layer a projection correlates with its own patch more than with another map's patch (first number "
+    "in brackets), and more than the projection of the same place with random weights does (second number; switches "
+    f"alone carry much of the patch), by at least {CLEAR:g}: holds; in some layer no more than with another map's "
+    "patch: does not hold; otherwise, or without the second number: not shown",
     needs=TRAINED,
 )
 def resemblance(result: Projections) -> Finding | None:
@@ -93,7 +93,7 @@ def resemblance(result: Projections) -> Finding | None:
     if finding.verdict != HOLDS:
         return finding
     if np.isnan(untrained).any():
-        return Finding(ours, NOT_SHOWN, f"not held against {DRAWN_ANEW}")
+        return Finding(ours, NOT_SHOWN, f"not compared with {DRAWN_ANEW}")
     return bounded(ours, float(min(own - untrained)), holds_from=CLEAR, fails_to=-np.inf)
 
 
@@ -150,10 +150,11 @@ class Evolution(TypedDict):
     "Figure 4",
     says="The lower layers can be seen to converge within a few epochs, the upper layers only after many.",
     paper="a few epochs against 40 to 50",
-    rule="the lower a layer, the further its features, on average over the epochs, are ahead of what they were if all "
-    "weights went one straight way (Kendall's rank correlation over the layers), as there lower layers are nearer to "
-    "their end too: what changes below changes what is above; and the lower half of the layers is ahead of the upper "
-    f"half by {AHEAD:g} at least: holds; the contrary of both: does not hold; else: not shown",
+    rule="compared with weights on a straight line from the first to the last epoch (where lower layers are nearer to "
+    "their final state too, because a change in a lower layer changes those above), averaged over the epochs, the "
+    "lower a layer, the further its features are ahead (Kendall's rank correlation over the layers), and the lower "
+    f"half of the layers is ahead of the upper half by at least {AHEAD:g}: holds; the contrary of both: does not hold; "
+    "otherwise: not shown",
     needs=LONG,
 )
 def lower_layers_settle_first(result: Evolution) -> Finding | None:
@@ -164,7 +165,7 @@ def lower_layers_settle_first(result: Evolution) -> Finding | None:
     ours = f"in {share:.0%} of the pairs of layers the lower one is nearer"
     ways = {layer: facts["straight"] for layer, facts in result["layers"].items() if "straight" in facts}
     if len(ways) < 2:
-        return Finding(ours, NOT_SHOWN, "not held against a straight way of the weights")
+        return Finding(ours, NOT_SHOWN, "not compared with a straight line of the weights")
     ahead = [_ahead(layer, result["layers"][layer]["similarity"], way) for layer, way in ways.items()]
     half = len(ahead) // 2
     by = float(np.mean(ahead[:half]) - np.mean(ahead[-half:]))
@@ -268,7 +269,7 @@ SHIFTS: tuple[Literal["translation", "scale"], ...] = ("translation", "scale")
     says="Small transformations have a dramatic effect in the first layer and a lesser one in the top layer.",
     paper="shown",
     rule="under translation and scaling the relative distance grows faster in layer 1 than in layer 7, and by a larger "
-    "factor than in the same network with its weights drawn anew, as layers and pools alone steady what is above "
+    "factor than in the same network with random weights, because layers and pools alone make upper layers more stable "
     f"({OVER_IMAGES})",
     needs=TRAINED,
 )
@@ -286,7 +287,7 @@ def first_layer_moves_more(result: Invariance) -> Finding | None:
     untrained, beside = result.get("untrained"), []
     for name in SHIFTS:
         if untrained is None:
-            tests.append(untested(f"not held against {DRAWN_ANEW}"))
+            tests.append(untested(f"not compared with {DRAWN_ANEW}"))
         else:
             trained, drawn_anew = (_factors(facts.get("of_images", {})) for facts in (both[name], untrained[name]))
             tests.append(paired(_differences(trained, drawn_anew)))
@@ -418,8 +419,8 @@ class FirstLayers(TypedDict):
     "Figure 6",
     says="Without renormalisation a few filters of the first layer dominate.",
     paper="shown",
-    rule=f"the strongest filter over the median one is {DOMINATES:g} times as large without renormalisation, at least: "
-    "holds; as many times smaller: does not hold; between: not shown",
+    rule=f"the ratio of the strongest to the median filter is at least {DOMINATES:g} times as large without "
+    f"renormalisation: holds; at most 1/{DOMINATES:g} of it: does not hold; between: not shown",
     needs=TRAINED,
 )
 def renormalisation_tames(result: FirstLayers) -> Finding | None:

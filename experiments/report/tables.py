@@ -22,7 +22,7 @@ LITTLE = 1 / 4
 SHALLOW = "alexnet, no conv3,4,fc6,7"
 CLOSER = 0.1  # of random places' score, how much nearer the parts come to it: in untrained networks by less
 
-OVER_SHARES = "two-proportion test over the validation images, as if each net had seen others"
+OVER_SHARES = "two-proportion test over the validation images, treated as independent between nets"
 
 
 class PartScore(TypedDict):
@@ -44,10 +44,10 @@ class Correspondence(TypedDict):
     "Table 1",
     says="In layer 5 eyes and nose correspond more consistently between images than random places do.",
     paper=".067, .069, .079 against .107",
-    rule="every part's score is lower than that of random places, and than those of places that are the same in all "
-    "pictures (permutation tests; largest p-value). Of these there are 39, and they may lie on other parts: each "
-    "part has to come first of all. No contrary is tested: it holds or is not shown. Paper is silent: features that "
-    "neither mask touches count as agreeing here; in brackets the score without them",
+    rule="every part's score is lower than that of random places, and lower than that of each of 39 places that are "
+    "the same in all pictures and may be on other parts (permutation tests; largest p-value): holds; else: not shown, "
+    "as the contrary is not tested. Paper is silent: features that neither mask changes count as agreeing here; in "
+    "brackets the score without them",
     needs=MANY_CLASSES,
 )
 def parts_correspond(result: Correspondence) -> Finding | None:
