@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from experiments.pages import transfer as transfer_page
 from experiments.shell import command, figure, results
-from zfjax import nets, transfer
+from zfjax import files, nets, transfer
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.errors import UserError
 from zfjax.nets import Net
@@ -181,7 +181,7 @@ def measure(
                 folds=folds,
                 classifiers=wanted[layer],
                 key=key,
-                records=records / layer,
+                records=records / files.file_name(layer),
                 on_fold=bar.update,
             )
             for name, of_folds in of_layer.items():

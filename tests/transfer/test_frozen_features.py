@@ -163,3 +163,11 @@ def test_features_of_any_net_are_its_own(photo_set, tmp_path, size):
     source = photo_sets.source_of(photo_set, size)
     pictures = np.stack([source[number]["image"] for number in range(len(source))])
     np.testing.assert_allclose(rows, pictures[:, 2:-2, 2:-2].mean(axis=(1, 2)) / 255, rtol=1e-5)
+
+
+def test_a_layer_named_by_a_path_is_kept_in_one_file(photo_set, tmp_path):
+    net = nets.FunctionNet(lambda images: {"Net/mean": images.mean((1, 2))}, image_size=SIDE, name="paths")
+    folder = tmp_path / "cache"
+    features = frozen_features.cached(net, photo_set, layers=["Net/mean"], folder=folder, batch_size=16)
+    assert features["Net/mean"].shape == (46, 3) and features["Net/mean"].any()
+    assert [path.name.partition("-")[0] for path in folder.rglob("*.npy")] == ["Net%2Fmean"]

@@ -107,7 +107,7 @@ def cached(
     for layer in layers:
         nets.check_layer(net, layer)
     keys = {layer: features_key(net, photo_set, layer) for layer in layers}
-    paths = {layer: folder / f"{layer}-{hash_of(key)}.npy" for layer, key in keys.items()}
+    paths = {layer: folder / f"{files.file_name(layer)}-{hash_of(key)}.npy" for layer, key in keys.items()}
     missing = {layer: path for layer, path in paths.items() if not path.exists()}
     if missing:
         _compute(net, photo_set, paths=missing, batch_size=batch_size)
@@ -128,7 +128,7 @@ def _compute(net: Net, photo_set: PhotoSet, *, paths: Mapping[str, Path], batch_
             rest.unlink()
         _check_space(folder, 4 * sum(map(math.prod, shapes.values())))
         kept = {
-            layer: np.lib.format.open_memmap(folder / f"{layer}.unfinished", "w+", np.float32, shape)
+            layer: np.lib.format.open_memmap(folder / f"{files.file_name(layer)}.unfinished", "w+", np.float32, shape)
             for layer, shape in shapes.items()
         }
         done = 0
@@ -141,7 +141,7 @@ def _compute(net: Net, photo_set: PhotoSet, *, paths: Mapping[str, Path], batch_
                 bar.update(count)
         for layer, path in paths.items():
             kept[layer].flush()
-            os.replace(folder / f"{layer}.unfinished", path)
+            os.replace(folder / f"{files.file_name(layer)}.unfinished", path)
 
 
 def _mapped(path: Path) -> np.ndarray:
