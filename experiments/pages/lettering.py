@@ -12,7 +12,7 @@ import functools
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -21,6 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.legend import Legend
 from matplotlib.text import Text
+
+from experiments.pages.words import left_out as left_out
 
 DPI = 120  # pixels per inch: type of 9 points is 15 pixels high
 SIZES = {"title": 13.0, "heading": 10.5, "caption": 9.0, "strong": 9.0, "label": 8.0, "small": 6.0}  # points
@@ -70,17 +72,6 @@ def counted(number: int, noun: str) -> str:
 def two_digits(value: float) -> str:
     """The number to two significant digits, below a million without an exponent: 290, 0.0055."""
     return f"{float(f'{value:.2g}'):g}"
-
-
-def left_out(parts: Mapping[str, str]) -> list[str]:
-    """What does not apply to a network, {part: reason}, in sentences: one for each reason."""
-    by_reason: dict[str, list[str]] = {}
-    for part, reason in parts.items():
-        by_reason.setdefault(reason, []).append(part)
-    return [
-        f"Left out: {' and '.join(filter(None, (', '.join(of[:-1]), of[-1])))}, as {reason}."
-        for reason, of in by_reason.items()
-    ]
 
 
 def on_console(name: str, most: int = 60) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import tyro
 
 from experiments import leave
-from experiments.pages import lettering
+from experiments.pages import words
 from experiments.shell import hosts
 from experiments.shell.stopping import Stopped as Stopped
 from experiments.shell.stopping import StopRequest as StopRequest
@@ -105,5 +105,5 @@ def main(
 
 def print_left_out(parts: Mapping[str, str]) -> None:
     """Say which parts of a figure do not apply to a network, {part: reason}."""
-    for sentence in lettering.left_out(parts):
+    for sentence in words.left_out(parts):
         print(sentence)
