@@ -227,7 +227,7 @@ def not_applicable(net: Net, layers: Sequence[str], *, silent: Mapping[str, Sequ
     if without:
         parts[f"the deconvnet's pictures of {', '.join(without)}"] = next(iter(without.values()))
     if hidden := [layer for layer in nets.hidden_layers(net) if layer not in (*layers, *nets.map_layers(net))]:
-        parts[f"{', '.join(hidden)}"] = "dense layers below the classes are climbed where --layers names them"
+        parts[", ".join(hidden)] = "dense layers below the classes are climbed where --layers names them"
     for layer in layers:
         if names := silent.get(layer):
             units = ", ".join(names[:SAID]) + (f" and {len(names) - SAID} more" if len(names) > SAID else "")
