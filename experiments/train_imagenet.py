@@ -1,6 +1,6 @@
 """Train the paper's network (sec. 3) on ImageNet, or a narrow one on the generated demo set.
 
-    python -m experiments.train_imagenet --preset demo                   about 3 minutes on two CPU cores
+    python -m experiments.train_imagenet --preset demo                   about 2 minutes on two CPU cores
     python -m experiments.train_imagenet --data-dir DIR                  the paper: 70 epochs of 1.28 M photos
     python -m experiments.train_imagenet --preset reduced --data-dir DIR half width at 112 pixels, for CPUs
     python -m experiments.train_imagenet --resume [RUN]                  resume RUN, or the newest run
