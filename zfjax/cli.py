@@ -17,12 +17,13 @@ import jax
 import numpy as np
 
 import zfjax
-from zfjax import files, nets, shell
+from zfjax import files, nets, results, shell
 from zfjax.architecture import Size
 from zfjax.deconvnet import WAYS
 from zfjax.errors import UserError, command_line, naming
 from zfjax.pixels import size_of_words
 
+IMPORT = "import_network"  # the command that a run folder of imported weights is a result of, in a checkout too
 _NET = "run folder or checkpoint, squeezenet:DIR, torchvision:KIND:FILE, or module:NAME of a zfjax.Net"
 _FUNCTION = f"{_NET}, or, with --image-size, of a function of images"
 
@@ -86,20 +87,19 @@ def import_weights(chosen: argparse.Namespace) -> None:
     given = {name: value for name, value in vars(chosen).items() if name in pretrained.Import.__dataclass_fields__}
     asked = pretrained.Import(**given)
     folder = pretrained.folder_of(asked.weights, chosen.out)
-    if (folder / "checkpoints").exists() and not chosen.overwrite:
-        raise UserError(f"out={str(folder)!r}: an import is there already; give another folder, or --overwrite")
-    facts, checkpoint = pretrained.read_import(asked)
+    is_kept = asked.table not in pretrained.TORCHVISION  # those are opened from their own file
+    with results.claimed(folder, IMPORT, overwrite=chosen.overwrite) if is_kept else contextlib.nullcontext():
+        facts, checkpoint = pretrained.read_import(asked)
+        if checkpoint is not None:
+            versions = {"python": platform.python_version(), "jax": version("jax"), "numpy": version("numpy")}
+            result = {"paper": None, **facts, "config": asked, "versions": versions}
+            with pretrained.replacing(folder, checkpoint):
+                results.write(folder, result, command=IMPORT, contents={})
     rows = [pretrained.ParityRow(row["layer"], row["difference"], row["largest"]) for row in facts["parity"]]
     print("\n".join(pretrained.parity_lines(rows)) if rows else "not compared: no --outputs of the exporter were given")
     for note in facts["weights"]["notes"]:
         print(f"{facts['weights']['name']}: {note}")
-    net = pretrained.importing.name_of(asked) if checkpoint is None else str(folder)
-    if checkpoint is not None:
-        versions = {"python": platform.python_version(), "jax": version("jax"), "numpy": version("numpy")}
-        result = {"paper": None, **facts, "config": asked, "versions": versions}
-        result |= {"folder": folder, "command": "import_network", "files": {}}
-        with _claimed(folder), pretrained.replacing(folder, checkpoint):
-            files.save_json(folder / "result.json", result)
+    net = str(folder) if is_kept else pretrained.importing.name_of(asked)
     look = command_line("zfjax atlas", net, "--data", "PICTURES")
     print(f"{facts['num_parameters']:,} parameters\nlook at it: {look}")
 

@@ -15,6 +15,7 @@ from experiments.report.transfer import Voc
 from experiments.report.verdicts import Result, checkpoints_of
 from zfjax.errors import UserError, naming, of_the_system
 from zfjax.files import once
+from zfjax.results import RESULT
 
 PLUMBING = {"figure", "table", "config", "versions", "checkpoint", "checkpoints", "data", "meanings", "paper", "folder"}
 MOST = 40  # rows
@@ -40,7 +41,7 @@ class Unreadable(NamedTuple):
 def read_results(folder: Path) -> tuple[list[Measurement], list[Unreadable]]:
     """Every figure's and table's result below `folder`, by path; others, as a training's, are passed over."""
     measurements, unreadable = [], []
-    for path in sorted(folder.rglob("result.json")):
+    for path in sorted(folder.rglob(RESULT)):
         where = str(path.parent.relative_to(folder))
         try:
             result = load(path)

@@ -20,9 +20,9 @@ from native_sets import CALTECH, caltech_by_tfds, devkit, voc_by_tfds, write
 from tensorflow_datasets.core.file_adapters import FileFormat
 from tiny_photos import photo, prepare, tar_of, write_folders, write_tars
 
-from experiments.shell import results, scans
+from experiments.shell import scans
 from experiments.shell.training_log import TrainingLog
-from zfjax import files
+from zfjax import files, results
 from zfjax.analyses.top_activations import TopActivations
 from zfjax.data import photo_sets, tfds_sets
 from zfjax.data.annotations import open_annotations

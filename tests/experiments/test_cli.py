@@ -11,7 +11,7 @@ from PIL import Image
 from test_import_network import NAMES, TABLE, file_of
 
 import zfjax
-from zfjax import cli, nets, pretrained
+from zfjax import cli, nets, pretrained, results
 
 MODULE = """
 import jax, jax.numpy as jnp, zfjax
@@ -87,10 +87,18 @@ def test_an_import_is_a_run_that_the_library_opens(here, capsys):
     loaded = nets.load_net("runs/net")
     expected = pretrained.from_file(path, TABLE).params["fc6"]["kernel"]
     np.testing.assert_array_equal(loaded.params["fc6"]["kernel"], expected)
-    with pytest.raises(SystemExit, match="out='runs/net': an import is there already; .* or --overwrite"):
+    with pytest.raises(SystemExit, match="out='runs/net': it already holds a result; .* or --overwrite"):
         cli.main(words)
     cli.main([*words, "--overwrite"])
     assert sorted(file.name for file in (here / "runs" / "net").iterdir()) == ["checkpoints", "result.json"]
+
+
+def test_an_import_replaces_no_result_of_another_command(here):
+    results.write(here / "out", {}, command="figure_a", contents={"a.txt": b"a"})
+    before = (here / "out" / "result.json").read_bytes()
+    with pytest.raises(SystemExit, match="error: out='out': it holds a result of figure_a; give another folder"):
+        cli.main(["import", str(file_of(here / "weights", TABLE)), "--out", "out", "--overwrite"])
+    assert (here / "out" / "result.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import multiprocessing
+import os
 
 import numpy as np
 import pytest
@@ -53,12 +54,12 @@ def test_a_result_that_was_killed_half_way_can_be_replaced(tmp_path, monkeypatch
     def killed(source, target):
         raise KeyboardInterrupt
 
-    replace = results.os.replace
+    replace = os.replace
     monkeypatch.setattr(files, "save_json", lambda path, value: path.write_text(json.dumps(value, default=str)))
-    monkeypatch.setattr(results.os, "replace", killed)
+    monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, ["a.npz", "b.npz"])
-    monkeypatch.setattr(results.os, "replace", replace)
+    monkeypatch.setattr(os, "replace", replace)
     write(tmp_path, ["b.npz"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.npz", "result.json"]
 

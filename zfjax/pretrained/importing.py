@@ -24,6 +24,7 @@ from zfjax.pixels import size_of, size_words
 from zfjax.pretrained.parity_report import ParityRow, check_parity, exporter_parity, read_exporter_run
 from zfjax.pretrained.tables import TABLES, ImportedNet, ImportTable, as_images, from_file
 from zfjax.pretrained.torchvision_nets import TORCHVISION, TorchvisionNet, torchvision
+from zfjax.results import RESULT
 from zfjax.training import Annealing, Recipe, TrainState, checkpoints, make_optimizer
 
 
@@ -167,7 +168,7 @@ def folder_of(weights: Path, out: Path | None) -> Path:
     """Where an import goes: `out`, or runs/<name of the weights>; UserError where a run that was trained lies."""
     folder = nets.RUNS / weights.stem if out is None else out
     check_name("out", folder)
-    if (folder / "checkpoints").exists() and not (folder / "result.json").exists():
+    if (folder / "checkpoints").exists() and not (folder / RESULT).exists():
         raise UserError(f"out={str(folder)!r}: a run that was trained lies there; give another folder")
     return folder
 
