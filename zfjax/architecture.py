@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from zfjax.errors import UserError
+from zfjax.errors import UserError, saying_keywords
 
 
 @dataclass(frozen=True)
@@ -402,6 +402,7 @@ class Architecture:
         return dataclasses.replace(self, layers=self.layers[: self.layers.index(row) + 1])
 
 
+@saying_keywords
 def receptive_field(
     architecture: Architecture, layer: str, *, stage: Literal["output", "filtered"] = "output"
 ) -> ReceptiveField:

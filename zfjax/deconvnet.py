@@ -290,6 +290,7 @@ def project_places(
     """
     places = units = joined(units)
     if isinstance(units, Unit):
+        units = as_unit(units)
         layer = _layer_of(units, layer, architecture)
         places = _places_of(units, of=of, num_images=len(images), layer=layer, architecture=architecture)
     if layer is None or isinstance(places, Unit):

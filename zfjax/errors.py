@@ -60,10 +60,11 @@ def saying_keywords(fn: Callable[Arguments, Answer]) -> Callable[Arguments, Answ
     def called(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
         if (beyond := len(args) - len(flowing)) > 0:
             name, named = fn.__name__, [f"{keyword}=" for keyword in keywords[: max(beyond, 2)]]
+            first = flowing[1:] if flowing[:1] == ["self"] else flowing
             raise UserError(
-                f"{name}({', '.join(flowing)}) and {beyond} more by position: {' and '.join(named)} "
+                f"{name}({', '.join(first)}) and {beyond} more by position: {' and '.join(named)} "
                 f"{'are keywords' if len(named) > 1 else 'is a keyword'}, as in "
-                f"{name}({', '.join([*flowing, *(f'{keyword}{keyword[:-1]}' for keyword in named)])})"
+                f"{name}({', '.join([*first, *(f'{keyword}{keyword[:-1]}' for keyword in named)])})"
             )
         return fn(*args, **kwargs)
 
@@ -165,6 +166,8 @@ def naming(argument: str, value: Any, way_on: str) -> Iterator[None]:
 
 def check_name(argument: str, value: Any) -> None:
     """UserError where the system takes no file or folder of this name; whether there is one, is not asked."""
+    if not isinstance(value, str | os.PathLike):
+        raise UserError(f"{argument}={value!r}: a name, as text or a path, is needed")
     with naming(argument, value, "give another"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.stat(value)
 

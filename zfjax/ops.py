@@ -75,6 +75,7 @@ def conv_transpose(maps: jax.Array, kernel: jax.Array, *, layer: Conv, input_sha
     return signal
 
 
+@saying_keywords
 def max_pool(maps: jax.Array, *, size: int = 3, stride: int = 2) -> Pooled:
     """Max-pooling that also returns the position of each maximum (the switches of sec. 2.1).
 
@@ -111,6 +112,7 @@ def max_pool(maps: jax.Array, *, size: int = 3, stride: int = 2) -> Pooled:
         return Pooled(*_max_pool(maps, pool))
 
 
+@saying_keywords
 def unpool(values: jax.Array, switches: jax.Array, *, shape: Shape, size: int = 3, stride: int = 2) -> jax.Array:
     """Put each value at its switch and zeros elsewhere: the transpose of pooling (sec. 2.1, "Unpooling").
 

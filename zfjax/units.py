@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zfjax.errors import UserError, warn
+from zfjax.errors import UserError, saying_keywords, warn
 from zfjax.windows import Place
 
 Seed = Literal["value", "one"]  # where a way down starts: an activation's own value (sec. 2.1), or 1
@@ -48,6 +48,7 @@ jax.tree_util.register_pytree_node(
 Top = jax.Array | np.ndarray | Unit  # where a way down starts: the features to be seen, zero elsewhere, or a unit
 
 
+@saying_keywords
 def isolate(
     features: jax.Array,
     unit: Unit | Index | None = None,
@@ -91,7 +92,7 @@ def isolate(
         raise UserError(
             f"unit={unit}, channel={channel}, position={position}: name the unit once, by unit= or the others"
         )
-    unit = Unit(channel, position) if unit is None else as_unit(unit)
+    unit = as_unit(Unit(channel, position) if unit is None else unit)
     indices = _indices_of(unit, features)
     num, axes = _num_units(indices, len(features)), _axes_of(features)
     features = jnp.broadcast_to(features, (num, *features.shape[1:]))
@@ -128,9 +129,25 @@ def warn_below_zero(starts: Any, *, seed: str) -> None:
 
 
 def as_unit(unit: Unit | Index | tuple[Index | None, ...] | Sequence[Unit]) -> Unit:
-    """What names a unit, as a Unit: a number is its channel, a plain tuple (channel, position); a list as `joined`."""
+    """What names a unit, as a Unit: a number is its channel, a plain tuple (channel, position); a list as `joined`.
+
+    UserError for a position that is no pair.
+    """
     named = joined(unit)
-    return named if isinstance(named, Unit) else Unit(*named) if isinstance(named, tuple) else Unit(named)
+    if not isinstance(named, Unit):
+        fields = named if isinstance(named, tuple) else (named,)
+        if len(fields) > len(Unit._fields):
+            raise UserError(f"unit={named}: (channel, position, layer) at most is needed, or a list of Units")
+        named = Unit(*fields)
+    if named.position is None:
+        return named
+    try:
+        row, column = named.position
+    except (TypeError, ValueError) as error:  # a number, or more than two
+        raise UserError(
+            f"position={named.position!r}: (y, x) in the map is needed; a layer is named by layer="
+        ) from error
+    return named._replace(position=(row, column))
 
 
 def joined(units: Any) -> Any:

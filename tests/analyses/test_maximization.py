@@ -123,6 +123,13 @@ def test_each_image_climbs_alone():
     assert np.abs(np.asarray(both.images) - start).max() > 0.5
 
 
+def test_several_units_of_one_start_climb_as_each_alone():
+    both = maximize(linear, START[:1], KEY, unit=[zfjax.Unit(1), zfjax.Unit(3)], steps=3)
+    for image, channel in zip(both.images, (1, 3), strict=True):
+        one = maximize(linear, START[:1], KEY, unit=channel, steps=3)
+        np.testing.assert_allclose(image, one.images[0], rtol=1e-5, atol=1e-4)
+
+
 @pytest.mark.parametrize("layer", tiny_nets.MINI.layer_names)
 def test_drives_are_what_the_relu_reads(layer):
     """Rectified, pooled and normed by the reference, they are what the layer hands on."""
@@ -193,6 +200,7 @@ def test_the_start_is_grey_with_noise_of_its_size():
         ({"channel": None}, "unit=None, channel=None, position=None: name what is climbed once"),
         ({"channel": None, "unit": zfjax.Unit(None, (0, 0))}, "a channel is needed"),
         ({"position": (0, 0)}, r"position=\(0, 0\): a dense layer has no places"),
+        ({"fn": same, "position": 3}, r"position=3: \(y, x\) in the map is needed"),
         ({"fn": same, "position": (6, 0)}, "position row=6: a whole number from 0 to 5"),
         ({"fn": same, "position": (0, -1)}, "position column=-1: a whole number from 0 to 4"),
         ({"fn": lambda x: {"a": x, "b": x}}, "fn gives 2 arrays: one is climbed"),

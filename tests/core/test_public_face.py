@@ -42,6 +42,23 @@ def test_dir_lists_the_public_names_alone():
     assert run("import zfjax\nprint(*dir(zfjax))") == sorted([*zfjax.__all__, "__version__"])
 
 
+KEYWORDED = [
+    name
+    for name in zfjax.__all__
+    if inspect.isfunction(fn := getattr(zfjax, name))
+    and not any(one.kind is one.VAR_POSITIONAL for one in inspect.signature(fn).parameters.values())
+    and any(one.kind is one.KEYWORD_ONLY for one in inspect.signature(fn).parameters.values())
+]
+
+
+@pytest.mark.parametrize("name", KEYWORDED)
+def test_a_call_by_position_says_in_words_what_is_a_keyword(name):
+    fn = getattr(zfjax, name)
+    flowing = [one for one in inspect.signature(fn).parameters.values() if one.kind is one.POSITIONAL_OR_KEYWORD]
+    with pytest.raises(zfjax.UserError, match=rf"{name}\(.*\) and 1 more by position: \w+="):
+        fn(*[None] * (len(flowing) + 1))
+
+
 def test_an_unknown_name_says_which_there_are():
     with pytest.raises(AttributeError, match="module 'zfjax' has no attribute 'deconvolve'; it has ALEXNET"):
         _ = zfjax.deconvolve

@@ -121,7 +121,7 @@ def test_a_folder_without_classes_or_with_an_empty_one_is_refused(tmp_path):
     (folder / "101_ObjectCategories" / "crab").mkdir()
     with pytest.raises(ValueError, match=r"crab has no pictures \(.jpg"):
         tfds_sets.open_set("caltech101", folder)
-    with pytest.raises(FileNotFoundError, match="nowhere is neither a folder nor a tar"):
+    with pytest.raises(FileNotFoundError, match="images=.*nowhere': no such folder or tar; name the one that holds"):
         tfds_sets.open_set("caltech101", tmp_path / "nowhere")
     with pytest.raises(ValueError, match="dataset='cifar': one of caltech101, caltech256, voc2012"):
         tfds_sets.open_set("cifar", tmp_path)

@@ -29,7 +29,7 @@ from zfjax.network import Params, forward
 from zfjax.ops import conv
 from zfjax.pixels import as_seen, cut
 from zfjax.programs import as_partial, compiled
-from zfjax.units import Index, Unit, joined, one_layer
+from zfjax.units import Index, Unit, as_unit, joined, one_layer
 
 Bounds = tuple[Any, Any]  # (lowest, highest) value of each pixel, [H, W, C]
 BLUR_REACH = 3  # the blur's filter ends after this many sigma
@@ -61,7 +61,7 @@ def maximize(
     start: Any,
     key: jax.Array,
     *,
-    unit: Unit | None = None,
+    unit: Unit | Index | None = None,
     channel: Index | None = None,
     position: tuple[Index, Index] | None = None,
     steps: int = 40,
@@ -80,10 +80,11 @@ def maximize(
     Args:
       fn: differentiable, images -> features [B, H, W, C] or [B, C], alone or as the only array of a tree; no image
         may look at another one.
-      start: float [B, H, W, C], mean-subtracted pixels, in the type that `fn` reads; see `grey_and_noise`.
+      start: float [B, H, W, C], mean-subtracted pixels, in the type that `fn` reads; see `grey_and_noise`. One start
+        is that of all units.
       key: draws the jitter; the same key gives the same images.
       unit: what is climbed, in the place of `channel` and `position`; the layer is what `fn` gives.
-      channel: the map, dense unit or class; one, or one for each image ([B]).
+      channel: the map, dense unit or class; one, or one for each image ([B]), or N of one start.
       position: (y, x) of the unit in its map, each like `channel`; None climbs the mean of the whole map.
       steps: number of steps.
       step_size: pixels, RMS.
@@ -114,9 +115,12 @@ def maximize(
         raise UserError(
             f"unit={unit}, channel={channel}, position={position}: name what is climbed once, by unit= or by the others"
         )
-    channel, position, _ = Unit(channel, position) if unit is None else unit
+    channel, position, _ = as_unit(Unit(channel, position) if unit is None else unit)
     if channel is None:
         raise UserError(f"unit={unit}: a channel is needed")
+    if len(start) == 1:  # of which several units may climb
+        num = max(np.size(index) for index in jax.tree.leaves((channel, position)))
+        start = jnp.broadcast_to(start, (max(num, 1), *start.shape[1:]))
     place = place_of(fn, start, channel=channel, position=position)
     ascent: Ascent = _ascend(
         fn,

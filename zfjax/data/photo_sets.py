@@ -169,7 +169,7 @@ def list_files(root: Path) -> dict[str, Photo]:
             name: _photo(name, str(path), offset=0, size=path.stat().st_size) for name, path in sorted(paths.items())
         }
     if not root.is_file():
-        raise NotThereError(f"{root} is neither a folder nor a tar")
+        raise NotThereError(f"images={str(root)!r}: no such folder or tar; name the one that holds the photos")
     with open(root, "rb") as stream:
         members = archives.members(stream, str(root))
     listed = {

@@ -11,11 +11,12 @@ from PIL import Image
 
 from zfjax.architecture import Size
 from zfjax.data import ImageSet, Source, Viewer, archives, num_channels, pictures
-from zfjax.errors import NotThereError, UserError, check_name
+from zfjax.errors import NotThereError, UserError, check_name, saying_keywords
 from zfjax.pixels import as_size, is_size, size_of, size_of_words, size_words
 
 
-def open_data(data: str, *, with_mean: bool = True) -> ImageSet:
+@saying_keywords
+def open_data(data: str | Path, *, with_mean: bool = True) -> ImageSet:
     """Open a data set by its name.
 
     Args:
@@ -34,7 +35,7 @@ def open_data(data: str, *, with_mean: bool = True) -> ImageSet:
       (8, 10, (16, 16, 3))
     """
     check_name("data", data)
-    name, *numbers = data.split(":")
+    name, *numbers = (data := str(data)).split(":")
     if name == "demo":
         from zfjax.data import demo
 
@@ -71,7 +72,8 @@ def _folder_and_size(data: str) -> tuple[str, Size | None]:
     return data, None
 
 
-def open_images(data: str | None, net: Viewer, *, skip_bad: bool = False) -> ImageSet:
+@saying_keywords
+def open_images(data: str | Path | None, net: Viewer, *, skip_bad: bool = False) -> ImageSet:
     """Open pictures for a net: the set that it was trained on, another set by name, or a folder.
 
     Args:
@@ -99,6 +101,7 @@ def open_images(data: str | None, net: Viewer, *, skip_bad: bool = False) -> Ima
             f"data=None: {net.name} does not say what it was trained on; name a set, or a folder of pictures"
         )
     check_name("data", name)
+    name = str(name)
     path, (folder_named, size) = Path(name), (name, None) if is_demo(name) else _folder_and_size(name)
     if data is not None and not is_demo(name) and not Path(folder_named).exists():
         raise NotThereError(f"data={name!r}: no such folder; name one of pictures, a prepared set, or demo")

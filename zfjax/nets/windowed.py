@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zfjax.deconvnet import Way
-from zfjax.errors import UserError
+from zfjax.errors import UserError, saying_keywords
 from zfjax.units import Seed, Unit, by_layer, of_layers
 from zfjax.windows import Windows
 
@@ -29,6 +29,7 @@ class ByWindows:
             seed: Seed = "value",
         ) -> dict[Way, Windows]: ...
 
+    @saying_keywords
     def project(
         self,
         images: Any,
@@ -42,6 +43,7 @@ class ByWindows:
         """One signed picture for each unit: see `Net.project`."""
         return self.project_ways(images, units, ways=(way,), layer=layer, of=of, seed=seed)[way]
 
+    @saying_keywords
     def project_ways(
         self,
         images: Any,
