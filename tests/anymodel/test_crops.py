@@ -59,6 +59,8 @@ UNPROVEN = {
     "counted places": lambda x: below(x) * jnp.arange(x.shape[1] // 2, dtype=jnp.float32)[None, :, None, None],
     "the image's size": lambda x: below(x) * (1.0 / x.shape[1]),
     "a sum of counted places": lambda x: below(x) * jnp.arange(x.shape[1], dtype=jnp.float32).sum(),
+    "a sum of ones": lambda x: below(x) / jnp.ones_like(x).sum(),
+    "a product of ones": lambda x: below(x) * (jnp.ones(x.shape[1]) @ jnp.ones(x.shape[1])),
     "turned round": lambda x: below(x)[:, ::-1],
     "dense": lambda x: below(x) + (x.reshape(len(x), -1) @ np.ones((3 * SIDE**2, 4), np.float32))[:, None, None],
     "sees it all": lambda x: conv(conv(lax.reduce_window(x, 0.0, lax.add, (1, 37, 37, 1), (1, 1, 1, 1), "SAME"), 0), 1),

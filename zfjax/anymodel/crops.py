@@ -157,6 +157,8 @@ def _is_same_node(a: Node, b: Node, *, of_a: dict[Value, State], of_b: dict[Valu
 
     if a.name != b.name or params(a) != params(b) or len(a.inputs) != len(b.inputs):
         return False
+    if not any(isinstance(of_a.get(value), _Map) for value in a.inputs) and a.name not in _KEEP_PLACES:
+        of_a = of_b = {}  # as a sum of ones, which counts them: all that goes in has to be as long
     for value, other in (*zip(a.inputs, b.inputs, strict=True), *zip(a.outputs, b.outputs, strict=True)):
         state = of_a.get(value, frozenset())
         if state != of_b.get(other, frozenset()) or len(value.aval.shape) != len(other.aval.shape):
@@ -378,6 +380,7 @@ _ELEMENTWISE = frozenset(
     "floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne neg not or pow reduce_precision rem "
     "round rsqrt select_n sign sin sqrt square stop_gradient sub tan tanh xor name".split()
 )
+_KEEP_PLACES = _ELEMENTWISE | {"broadcast_in_dim"}
 _RULES: dict[str, Callable[[Node, Sequence[State], tuple[int, ...]], _Map]] = {
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
     **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"), _reduce),
