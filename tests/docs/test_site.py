@@ -1,5 +1,6 @@
 """The built site (`.ci/docs` builds it) in Chromium, opened as files: it is searched there, and asks no host."""
 
+import re
 from pathlib import Path
 
 import browsers
@@ -40,3 +41,9 @@ def test_no_page_is_wider_than_the_screen_or_lacks_a_file(browser, width):
             wide.append(path.name)
     assert len(pages) > 30 and wide == []
     assert [(url, why) for url, why in lost if why != "net::ERR_ABORTED"] == []  # left before its icon had come
+
+
+def test_examples_of_the_reference_are_set_as_code():
+    pages = [page.read_text() for page in sorted((SITE / "reference").glob("*.html"))]
+    examples = [example for page in pages for example in re.findall(r">Examples:</span>.*?</div>", page, re.DOTALL)]
+    assert len(examples) > 100 and all("<code>" in example for example in examples)

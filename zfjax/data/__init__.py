@@ -78,6 +78,7 @@ class ArraySource:
     Args:
       images: uint8 [N, H, W, C].
       labels: whole numbers [N], 0 or more.
+
     Raises:
       UserError: where the arrays do not have these shapes and types.
 

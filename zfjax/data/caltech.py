@@ -40,6 +40,7 @@ def open_caltech(path: Path, name: str) -> PhotoSet:
     Args:
       path: 101_ObjectCategories, a folder above it, or 101_ObjectCategories.tar, not compressed.
       name: "caltech101" or "caltech256".
+
     Raises:
       FileNotFoundError: nothing at `path`.
       UserError: no class folders or only one, one without pictures, a class that the set does not have, or a tar

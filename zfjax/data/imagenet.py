@@ -191,6 +191,7 @@ def open_imagenet(data_dir: str | os.PathLike[str], size: Size | None = None) ->
     Args:
       data_dir: its --data-dir.
       size: side of the stored pictures, or their (height, width), pixels; None takes the only one there.
+
     Raises:
       FileNotFoundError: where no complete set (of that size) lies there.
       UserError: where several do and `size` is None, or a set has lost files or holds others.

@@ -294,8 +294,10 @@ def prepare(
       overwrite: replace a set of this size that is already there, once the new one is whole.
       pictures_per_shard: of each of the set's files.
       val_share: share of each class that becomes the validation split, where the source has none.
+
     Returns:
       the set's facts (see `imagenet.read_facts`), with "folder", and "fresh": whether it was prepared now.
+
     Raises:
       FileNotFoundError, UserError: what is wrong with an argument or the source (see `survey`).
       OSError: where writing fails, naming the folder.

@@ -64,9 +64,11 @@ def train_batches(
       first_step: steps to leave out, counted over all epochs.
       host, num_hosts: which of how many processes of the run this is.
       num_workers: processes that decode; 0 decodes on threads of this one.
+
     Returns:
       Generator of image uint8 [B / num_hosts, H, W, C], label int32 and index int32 [B / num_hosts]; closing or
       dropping it ends the workers.
+
     Raises:
       UserError: where an argument is out of its range.
 
@@ -106,8 +108,10 @@ def eval_batches(
     Every host gets the same number of batches. Rows beyond the source have mask False, index -1 and 0 elsewhere.
 
     Args: as for `train_batches`; `first_batch` leaves out the batches before it.
+
     Returns:
       Generator of image uint8 [B / num_hosts, H, W, C], label, index int32 and mask bool [B / num_hosts].
+
     Raises:
       UserError: where an argument is out of its range.
 

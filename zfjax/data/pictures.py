@@ -52,8 +52,10 @@ def preprocess(
       size: side of the result, or its (height, width), pixels.
       channels: 3 of colours, 1 of grey, or 4 of colours and how far they cover what is behind (RGBA).
       resample: the filter.
+
     Returns:
       uint8 [size, size, channels], or [height, width, channels].
+
     Raises:
       UserError: where the bytes are no complete picture.
     """

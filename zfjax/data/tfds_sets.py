@@ -94,6 +94,7 @@ def open_set(name: str, path: Path) -> PhotoSet:
     Args:
       name: "caltech101", "caltech256" or "voc2012".
       path: see `caltech.open_caltech`, `voc.open_voc`; or TFDS's data folder, or the set's version in it.
+
     Raises:
       FileNotFoundError: nothing at `path`.
       UserError: an unknown name, or what lies there is not that set, or not all of it.

@@ -29,6 +29,7 @@ def open_voc(path: Path) -> PhotoSet:
 
     Args:
       path: VOCdevkit, VOC2012 or a folder above them; or VOCtrainval_11-May-2012.tar.
+
     Raises:
       FileNotFoundError: nothing at `path`.
       UserError: no lists of train and val; a photo, list, label or annotation that is missing or damaged; a photo

@@ -59,7 +59,7 @@ class FunctionNet(ByWindows):
       params: any tree of arrays, the first argument of `fn`; None if `fn` has them bound.
       image_size: side of the images, or (height, width), pixels.
       channels: of the pictures and images.
-      picture_size: size of the pictures, at least that of the images; None: the same.
+      picture_size: size of the pictures, at least that of the images; 0: the same.
       preprocess: crops of pictures, float32 [B, *image_size, C] with values 0 to 255, -> images; None: divided by 255.
       class_names: of the last layer's features, its logits; empty where there are none.
       num_classes: as many as the last layer has units, where these are classes without names; 0 where they are none, as

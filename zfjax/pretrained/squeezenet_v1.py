@@ -37,7 +37,7 @@ class CaffeNet(NamedTuple):
     """A network of Caffe's with its weights, for the analyses that take any function of images."""
 
     table: caffe.Table
-    params: Params  # params[Convolution]["kernel" (HWIO) | "bias"], NumPy arrays
+    params: Params  # {convolution: {"kernel": HWIO, "bias": [C]}}, NumPy arrays
     maps: tuple[tuple[str, str], ...]  # (layer, its map in the table), from the image up
     mean: np.ndarray  # float32 [3], RGB: images are pixels minus this
     image_size: int  # side of the input, pixels

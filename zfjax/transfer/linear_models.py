@@ -113,6 +113,7 @@ def fit(
       start: where to begin.
       tolerance: the share of the objective that may be left.
       max_iterations: steps after which to end in any case.
+
     Raises:
       UserError: a penalty below 0, or a fit that ended in numbers that are not finite, as NaN in the features gives.
 
@@ -311,6 +312,7 @@ def kernel_coordinates(train: np.ndarray, test: np.ndarray, *, rows: int = ROWS)
       train: [n, n] inner products of the training images' features.
       test: [m, n] inner products of test and training images.
       rows: of `test` that are computed together.
+
     Returns:
       float32 [n, n] and [m, n]. Beside these and the arguments memory holds one matrix of float64 [n, n].
       UserError where one is not finite, or `train` no matrix of inner products.

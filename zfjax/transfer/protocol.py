@@ -48,6 +48,7 @@ def folds(
       seed: of the draws, 0 or more.
       class_names: dense label -> name.
       num_test: test images per class at most (the paper's 50).
+
     Raises:
       UserError: a class that has no image left to test on, by name; a number below 1; a label without a name.
 
@@ -121,6 +122,7 @@ def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
     Args:
       scores: float [N].
       relevant: bool [N].
+
     Returns:
       The area; nan where nothing is relevant. UserError for a score that is not finite or another number of them, or
       for numbers where True and False are needed.
@@ -151,6 +153,7 @@ def average_precisions(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     Args:
       scores: float [N, classes].
       targets: [N, classes], 1 shown, -1 not shown, 0 difficult.
+
     Returns:
       float [classes]. UserError for other shapes or values.
 
@@ -197,6 +200,7 @@ def features_of(
       batches: {"image": uint8 [b, H, W, C], "mask": bool [b]}, False for rows that only fill the batch.
       mean: float32 [H, W, C].
       size: side of the crop, or its (height, width), pixels.
+
     Yields:
       {name: float32 [rows of the mask, features]}, maps flattened.
     """
@@ -234,6 +238,7 @@ def highest_correlations(tested: Iterable[np.ndarray], trained: Iterable[np.ndar
 
     Args:
       tested, trained: batches of pictures, uint8 [b, H, W, 3]; the two may differ in size.
+
     Returns:
       float32 [tested pictures], -1 to 1; -1 where nothing was trained on.
 
