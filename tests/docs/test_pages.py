@@ -123,3 +123,14 @@ def test_what_a_page_links_to_is_there(page):
 def test_no_line_of_a_page_names_a_module_that_is_gone(page):
     for room in re.findall(r"`zfjax/([\w/]+\.py)`", page.read_text()):
         assert (ROOT / "zfjax" / room).exists(), room
+
+
+def test_every_function_that_the_paper_s_page_names_is_in_its_file():
+    text = (DOCS / "paper.md").read_text()
+    named = [
+        (name, path)
+        for names, path in re.findall(r"((?:`\w+`,? )+)in\s+`(\w+/[\w/]+\.py)`", text)
+        for name in re.findall(r"\w+", names)
+    ]
+    assert len(named) > 15
+    assert not [(name, path) for name, path in named if f"def {name}(" not in (ROOT / path).read_text()]
