@@ -121,6 +121,13 @@ def test_sizes_live_side_by_side(tmp_path):
         open_imagenet(tmp_path, 99)
 
 
+def test_a_set_under_the_name_of_another_size_is_refused(tmp_path):
+    prepare(write_tars(tmp_path / "source"), tmp_path)
+    (tmp_path / "imagenet" / f"{SIZE}px").rename(tmp_path / "imagenet" / "48px")
+    with pytest.raises(UserError, match=f"48px.* holds pictures of {SIZE} pixels: call the folder {SIZE}px"):
+        open_imagenet(tmp_path, 48)
+
+
 def test_missing_set_names_both_ways_on(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         open_imagenet(tmp_path)

@@ -72,7 +72,7 @@ def with_files_of_systems(root):
         (root / name / "a.JPEG").write_bytes(b"\0")
 
 
-def by_tfds(root):
+def by_tfds(root, **splits):
     features = {
         "image": tfds.features.Image(),
         "label": tfds.features.ClassLabel(names=(OFFICIAL / "labels.txt").read_text().split()),
@@ -80,7 +80,8 @@ def by_tfds(root):
     }
     train = [{"image": data, "label": s, "file_name": name} for s, of in TRAIN.items() for name, data in of.items()]
     val = [{"image": data, "label": VALIDATION[int(n[15:23]) - 1], "file_name": n} for n, data in VAL.items()]
-    prepared_by_tfds(root, "imagenet2012", features, {"train": train, "validation": val}, FileFormat.ARRAY_RECORD)
+    examples = {"train": train, "validation": val, **splits}
+    prepared_by_tfds(root, "imagenet2012", features, examples, FileFormat.ARRAY_RECORD)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,40 @@ def test_every_layout_gives_the_set_of_the_tars(tmp_path, fingerprint, write):
     source.mkdir()
     write(source)
     assert prepare(source, tmp_path)["fingerprint"] == fingerprint
+
+
+def test_records_and_versions_of_tfds_beside_those_that_are_read_are_counted(tmp_path, fingerprint):
+    by_tfds(tmp_path, test=[{"image": photo(0), "label": -1, "file_name": "test_1.JPEG"}])
+    (folder,) = (tmp_path / "imagenet2012").iterdir()
+    for other in ("2.9.0", "10.0.0.incompleteA"):
+        shutil.copytree(folder, folder.with_name(other))
+    folder.rename(folder.with_name("2.10.0"))
+    facts = prepare(tmp_path, tmp_path / "out")
+    assert facts["fingerprint"] == fingerprint
+    assert facts["left_out"]["records of other splits"] == {"count": 1, "first": ["test 0"]}
+    first = facts["left_out"]["other files beside the splits"]["first"]
+    assert first[0] == "imagenet2012/10.0.0.incompleteA/dataset_info.json"
+
+
+@pytest.mark.parametrize(
+    ("label", "name", "words"),
+    [
+        (-1, "ILSVRC2012_val_00000009.JPEG", "has no name or label in record 0"),
+        (0, "again.JPEG", "again.JPEG in .* is given twice"),
+    ],
+)
+def test_records_of_no_class_and_records_given_twice_are_refused(tmp_path, label, name, words):
+    row = {"image": photo(0), "label": 0, "file_name": "again.JPEG"}
+    by_tfds(tmp_path, validation=[{**row, "label": label, "file_name": name}, row])
+    with pytest.raises(UserError, match=words):
+        prepare(tmp_path, tmp_path / "out")
+
+
+def test_folders_beside_records_of_tfds_are_refused(tmp_path):
+    by_tfds(tmp_path)
+    write_folders(tmp_path)
+    with pytest.raises(UserError, match="holds both .*imagenet2012.* and .*train: leave only one of them there"):
+        prepare(tmp_path, tmp_path / "out")
 
 
 def test_official_validation_is_found_in_every_layout_too(tmp_path):
@@ -355,6 +390,30 @@ def test_a_tar_with_one_block_at_its_end_is_whole_and_hidden_members_are_counted
         (tmp_path / archives.TARS["train"]).write_bytes(tar[: archive.offset + 512])
     facts = prepare(tmp_path, tmp_path)
     assert facts["counts"] == {"train": 8} and facts["left_out"]["hidden files"]["count"] == 2
+
+
+def sparse():
+    """A class tar as `tar --sparse` writes it: of a photo with a hole the rest alone, and a map of the hole."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("a.JPEG")
+        member.size, member.pax_headers = 20, {"GNU.sparse.map": "0,20,2000,0", "GNU.sparse.size": "2000"}
+        archive.addfile(member, io.BytesIO(photo(0)))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("tar", "words"),
+    [
+        (sparse(), r"\(n01443537.tar\) holds a.JPEG with its holes left out: make it anew without tar's --sparse"),
+        (tar_of({"a.JPEG": photo(0), "./a.JPEG": photo(1)}), r"\(n01443537.tar\) holds a.JPEG 2 times"),
+        (tar_of({"x/a.JPEG": photo(0), "x/b.JPEG": photo(2), "y/a.JPEG": photo(1)}), "n01443537/a.JPEG in .* twice"),
+    ],
+)
+def test_members_that_would_be_taken_for_another_are_refused(tmp_path, tar, words):
+    (tmp_path / archives.TARS["train"]).write_bytes(outer(n01443537=tar))
+    with pytest.raises(UserError, match=words):
+        prepare(tmp_path, tmp_path)
 
 
 def test_validation_photos_given_twice_are_refused(tmp_path):

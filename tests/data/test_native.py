@@ -15,6 +15,7 @@ from tiny_photos import photo, tar_of
 from zfjax.data import caltech, pictures, tfds_sets
 from zfjax.data.photo_sets import decoded, list_files, source_of, without
 from zfjax.data.voc import open_voc
+from zfjax.errors import UserError
 
 
 def test_folder_and_tar_of_caltech_are_the_same_set(tmp_path):
@@ -83,6 +84,13 @@ def test_sets_prepared_by_tfds_are_read_from_both_kinds_of_records(tmp_path, fil
     assert voc.splits["train"].tolist() == [0, 1, 2] and voc.splits["val"].tolist() == [3, 4]
     with pytest.raises(ValueError, match="holds TFDS's 'caltech101': voc2012 is needed"):
         tfds_sets.open_set("voc2012", tmp_path / "caltech101" / "3.0.1")
+
+
+@pytest.mark.parametrize("file_format", list(WRITERS))
+def test_records_of_no_class_are_refused(tmp_path, file_format):
+    caltech_by_tfds(tmp_path, file_format, last_label=-1)
+    with pytest.raises(UserError, match="-test.*has no name or label in record 2: prepare the set again"):
+        tfds_sets.open_set("caltech101", tmp_path)
 
 
 def test_records_that_are_cut_short_or_gone_are_refused(tmp_path):

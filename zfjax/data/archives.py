@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.resources
 import itertools
+import posixpath
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -128,7 +129,7 @@ def find_splits(source: Path, val_share: float | None = None) -> dict[str, Split
     if val_share is not None and not 0 < val_share < 1:
         raise UserError(f"--val-share {val_share}: a share between 0 and 1 is needed, as 0.1")
     check_name("source", source)
-    splits = _of_tfds(source) or _of_tars_and_folders(source)
+    splits = _of_any_form(source)
     if not splits and val_share is not None and source.is_dir():
         splits = _of_one_folder(source)
     else:
@@ -216,7 +217,7 @@ def _compressed(first: bytes) -> str:
 def has_validation(source: Path) -> bool:
     """Whether validation photos lie in `source`, as `find_splits` finds them."""
     check_name("source", source)
-    return "validation" in (_of_tfds(source) or _of_tars_and_folders(source))
+    return "validation" in _of_any_form(source)
 
 
 def _nothing_there(source: Path) -> str:
@@ -225,6 +226,15 @@ def _nothing_there(source: Path) -> str:
         f"--source {source} {there} {TARS['train']} and/or {TARS['validation']}, class folders train/<class>/*.jpg "
         "and/or val/<class>/*.jpg, or TFDS's imagenet2012; with --val-share 0.1 class folders <class>/*.jpg will do"
     )
+
+
+def _of_any_form(source: Path) -> dict[str, Split]:
+    """The splits of a source that names them, {} where it does not."""
+    records, others = _of_tfds(source), _of_tars_and_folders(source)
+    if records and others:
+        both = " and ".join(next(iter(form.values())).where for form in (records, others))
+        raise UserError(f"--source {source} holds both {both}: leave only one of them there")
+    return records or others
 
 
 def _of_tars_and_folders(source: Path) -> dict[str, Split]:
@@ -251,22 +261,26 @@ def _of_tfds(source: Path) -> dict[str, Split]:
         raise UserError(f"--source {folder} holds TFDS's {info.name!r}: imagenet2012 is needed")
     names = tuple(info.features["label"].names)
     return {
-        split: Split(f"{folder} ({split})", functools.partial(_of_records, info, names=names, split=split), source)
+        split: Split(f"{folder} ({split})", functools.partial(_of_records, info, names=names, split=split), folder)
         for split in TARS
         if split in info.splits
     }
 
 
 def _of_records(info: Any, left_out: LeftOut, *, names: tuple[str, ...], split: str) -> Iterator[RecordPhoto]:
-    del left_out  # every record is a photo
+    if split == next(name for name in TARS if name in info.splits):  # once
+        for other in (other for other in info.splits if other not in TARS):
+            for place in range(info.splits[other].num_examples):
+                left_out.add("records of other splits", f"{other} {place}")
     photos = []
     for file, count in tfds_records.shards_of(info, split):
         for place in range(count):
             features = tfds_records.features_of(file, place)
             try:
-                label, name = features["label"].int64_list.value[0], features["file_name"].bytes_list.value[0].decode()
+                name = features["file_name"].bytes_list.value[0].decode()
+                (label,) = tfds_records.labels_in(features["label"], len(names))
                 photos.append(RecordPhoto(file, place, names[label], name))
-            except (IndexError, UnicodeDecodeError) as error:
+            except (IndexError, ValueError) as error:  # the latter: no UTF-8, or no label of the set
                 raise UserError(f"{file} has no name or label in record {place}: prepare the set again") from error
     yield from sorted(photos, key=_by_class if split == "train" else _by_name)
 
@@ -359,7 +373,7 @@ def _train_tar(path: Path, left_out: LeftOut) -> Iterator[Photo]:
                     "without that, or unpack it to class folders"
                 )
             window = archive.extractfile(member)
-            photos = sorted(members(window, where, left_out), key=lambda photo: photo.name)
+            photos = sorted(members(window, where, left_out), key=lambda photo: Path(photo.name).name)
             if not photos:
                 raise UserError(f"{where} holds no photo: copy or download it again")
             for photo in photos:
@@ -491,6 +505,11 @@ def members(stream: Any, where: str, left_out: LeftOut | None = None) -> list[ta
                         f"{where} holds the link {name}: make it anew with the files that its links stand for "
                         "(tar --dereference --hard-dereference), or unpack it to a folder"
                     )
+                elif member.issparse():
+                    raise UserError(
+                        f"{where} holds {name} with its holes left out: make it anew without tar's --sparse, or "
+                        "unpack it to a folder"
+                    )
                 elif member.isfile():
                     listed.append(member)
                 elif not member.isdir():
@@ -499,7 +518,7 @@ def members(stream: Any, where: str, left_out: LeftOut | None = None) -> list[ta
     except tarfile.TarError as error:
         raise UserError(f"{where} is no complete tar ({error}): copy or download it again") from error
     _check_end(stream, end, where)
-    _check_once(where, (member.name for member in listed))
+    _check_once(where, (posixpath.normpath(member.name) for member in listed))  # "./a" is "a"
     return listed
 
 

@@ -202,9 +202,15 @@ def open_imagenet(data_dir: str | os.PathLike[str], size: Size | None = None) ->
     """
     check_name("data_dir", data_dir)
     check_utf8("data_dir", data_dir)
-    folder = set_folder(data_dir, _choose_size(Path(data_dir), size))
+    chosen = _choose_size(Path(data_dir), size)
+    folder = set_folder(data_dir, chosen)
     facts = read_facts(folder)
     stored, class_names = as_size(size_of(facts["size"])), tuple(facts["class_names"])
+    if size_of(stored) != size_of(chosen):
+        raise UserError(
+            f"{folder} holds pictures of {size_words(stored)} pixels: call the folder {size_words(stored)}px, as they "
+            "were prepared"
+        )
     for name, (length, digest) in facts.get("files", {}).items():
         data = (folder / name).read_bytes()
         if len(data) != length or files.hash_of(data) != digest:

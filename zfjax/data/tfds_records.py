@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 FACTS = "dataset_info.json"
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")  # what is called otherwise is not finished
 _OPEN = 256  # files that a process holds open
 
 
@@ -51,8 +53,8 @@ def find(path: Path, below: str) -> Path | None:
     """The newest version of a set prepared by TFDS: in its data folder, under `below`, or the version's own folder."""
     if (path / FACTS).is_file():
         return path
-    versions = sorted(path.glob(f"{below}/*/{FACTS}"))
-    return versions[-1].parent if versions else None
+    folders = (facts.parent for facts in path.glob(f"{below}/*/{FACTS}") if _VERSION.fullmatch(facts.parent.name))
+    return max(folders, key=lambda folder: [int(part) for part in folder.name.split(".")], default=None)
 
 
 def info_of(folder: Path) -> tfds.core.DatasetInfo:
@@ -94,6 +96,14 @@ def features_of(file: str, place: int) -> Any:
         return parse(records[place])
     except Exception as error:  # array_record and protobuf raise their own
         raise UserError(f"{file} is damaged at record {place} ({error}): prepare the set again") from error
+
+
+def labels_in(feature: Any, num_classes: int) -> list[int]:
+    """The labels that a feature holds; ValueError for one that is of no class."""
+    labels = list(feature.int64_list.value)
+    if other := [label for label in labels if not 0 <= label < num_classes]:
+        raise ValueError(f"label {other[0]}, of {num_classes} classes")
+    return labels
 
 
 def parse(record: bytes) -> Any:

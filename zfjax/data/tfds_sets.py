@@ -52,7 +52,7 @@ def open_prepared(folder: Path, name: str) -> PhotoSet:
                 try:
                     photos.append(RecordPhoto(file, place, split, _file_name(feature)))
                     labels.append(read_label(feature, len(class_names)))
-                except (IndexError, StopIteration, UnicodeDecodeError) as error:
+                except (IndexError, StopIteration, ValueError) as error:  # the latter: no UTF-8, or no label of the set
                     raise UserError(f"{file} has no name or label in record {place}: prepare the set again") from error
         splits[split] = np.arange(start, len(photos))
     official = {"train": splits["train"], "val": splits["validation"]} if name == "voc2012" else {}
@@ -66,15 +66,16 @@ def _file_name(feature: Any) -> str:
     return text
 
 
-def _single_label(feature: Any, _: int) -> np.ndarray:
-    return np.asarray(feature["label"].int64_list.value[0], np.int32)
+def _single_label(feature: Any, num_classes: int) -> np.ndarray:
+    (label,) = tfds_records.labels_in(feature["label"], num_classes)
+    return np.asarray(label, np.int32)
 
 
 def _several_labels(feature: Any, num_classes: int) -> np.ndarray:
     """1 shown, -1 not shown, 0 shown by difficult objects alone. int8 [classes]"""
     labels = np.full(num_classes, -1, np.int8)
-    labels[list(feature["labels"].int64_list.value)] = 0
-    labels[list(feature["labels_no_difficult"].int64_list.value)] = 1
+    labels[tfds_records.labels_in(feature["labels"], num_classes)] = 0
+    labels[tfds_records.labels_in(feature["labels_no_difficult"], num_classes)] = 1
     return labels
 
 
