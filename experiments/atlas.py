@@ -16,6 +16,7 @@ of each layer, manifest.json, result.json. The scan of the set is kept in <run>/
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from experiments.shell import command, figure, results
@@ -61,7 +62,23 @@ class Config(figure.FigureConfig):
     """Seconds between saves of the scan."""
 
 
-def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> dict[str, Any]:
+class Result(results.Provenance):
+    """What result.json holds."""
+
+    page: Path  # the one to open
+    num_units: dict[str, int]  # by layer
+    num_dead: dict[str, int]
+    num_images: int  # looked through
+    num_files: int
+    bytes: int
+    compare: Any  # what the overview says of the second network; None without one
+    not_applicable: dict[str, str]  # {part that is left out: why}
+    switches: Any
+    seconds: dict[str, float]  # by step
+    seed: int
+
+
+def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None) -> Result:
     """Look, measure, draw, and write the site.
 
     Args:
@@ -109,7 +126,7 @@ def data_of(config: Config, net: Net) -> str | None:
     return getattr(net, "data", None) if config.data is None else config.data
 
 
-def summarize(config: Config, net: Net, *, data: ImageSet, made: atlas.Atlas) -> dict[str, Any]:
+def summarize(config: Config, net: Net, *, data: ImageSet, made: atlas.Atlas) -> Result:
     """What result.json says."""
     written = list(site.read(made.folder)["files"].values())
     if made.facts["compare"] is not None:
@@ -124,13 +141,13 @@ def summarize(config: Config, net: Net, *, data: ImageSet, made: atlas.Atlas) ->
         "compare": made.facts["compare"],
         "not_applicable": made.facts["not_applicable"],
         "switches": made.facts["switches"],
-        "seconds": made.seconds,
+        "seconds": dict(made.seconds),
         "seed": config.seed,
         **results.provenance(net, data, config),
     }
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print where to look, and what it took."""
     units = ", ".join(f"{layer} {num}" for layer, num in result["num_units"].items())
     print(f"{sum(result['num_units'].values()):,} units ({units})")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -40,13 +39,21 @@ class Config(figure.ResultConfig):
     """Fresh scenes that they are measured on."""
 
 
-def run(config: Config) -> dict[str, Any]:
+class Result(results.Written):
+    """What result.json holds."""
+
+    accuracy: dict[str, float]  # by classifier: shares of the fresh scenes
+    chance: float
+    paper: None  # it has no such set
+
+
+def run(config: Config) -> Result:
     """Render, measure, draw; what result.json holds. UserError for an output folder that already holds a result."""
     with figure.claimed(config, COMMAND, nets.RUNS / "demo_scenes", names=["scenes.png"]) as out:
         return measure_and_write(config, out)
 
 
-def measure_and_write(config: Config, out: Path) -> dict[str, Any]:
+def measure_and_write(config: Config, out: Path) -> Result:
     """The same, in a folder that was claimed."""
     train = demo.demo_images(0, 0, config.num_train, size=config.size)
     test = demo.demo_images(1, 0, config.num_test, size=config.size)
@@ -59,10 +66,10 @@ def measure_and_write(config: Config, out: Path) -> dict[str, Any]:
         "colour_histogram": linear_accuracy(histograms(train["image"]), histograms(test["image"]), **labels),
         "background_without_creature": linear_accuracy(flat(backgrounds[0]), flat(backgrounds[1]), **labels),
     }
-    result = {
-        "accuracy": accuracy,  # shares of the fresh scenes
+    result: Result = {
+        "accuracy": accuracy,
         "chance": 1 / demo.NUM_CLASSES,
-        "paper": None,  # it has no such set
+        "paper": None,
         "config": config,
         "versions": results.versions(),
     }
@@ -102,7 +109,7 @@ def linear_accuracy(train: np.ndarray, test: np.ndarray, *, train_labels: np.nda
     return max(accuracies)
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print the accuracies."""
     for name, accuracy in result["accuracy"].items():
         print(f"{name.replace('_', ' ')}: {accuracy:.1%} on fresh scenes (chance {result['chance']:.0%})")

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from experiments.shell import command, results
 from experiments.shell.sizes import SizeFlag
 from zfjax import pretrained
 from zfjax.errors import command_line
+from zfjax.pretrained.importing import ImportFacts
 
 COMMAND = "import_network"
 
@@ -41,7 +42,13 @@ class Config(pretrained.Import):
     """Replace an import that is already there."""
 
 
-def run(config: Config) -> dict[str, Any]:
+class Result(ImportFacts, results.Written):
+    """What result.json holds."""
+
+    paper: None
+
+
+def run(config: Config) -> Result:
     """Import, compare and write.
 
     Returns:
@@ -51,22 +58,23 @@ def run(config: Config) -> dict[str, Any]:
     folder = pretrained.folder_of(config.weights, config.out)
     with results.claimed(folder, COMMAND, overwrite=config.overwrite):
         facts, checkpoint = pretrained.read_import(config)
-        result = {"paper": None, **facts, "config": config, "versions": results.versions()}
+        result = cast(Result, {"paper": None, **facts, "config": config, "versions": results.versions()})
         if checkpoint is None:
             return results.write(folder, result, command=COMMAND, contents={})
         with pretrained.replacing(folder, checkpoint):
             return results.write(folder, result, command=COMMAND, contents={})
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print the parity report, and what to do next."""
     rows = [pretrained.ParityRow(row["layer"], row["difference"], row["largest"]) for row in result["parity"]]
     print("\n".join(pretrained.parity_lines(rows)) if rows else "not compared: no --outputs of the exporter were given")
     for note in result["weights"]["notes"]:
         print(f"{result['weights']['name']}: {note}")
-    kind = result.get("kind")
-    net = pretrained.importing.name_of(result["config"]) if kind else result["folder"]
-    print(f"{kind or result['architecture'].name}, {result['num_parameters']:,} parameters: {result['folder']}")
+    architecture = result["architecture"]
+    net = pretrained.importing.name_of(result["config"]) if architecture is None else result["folder"]
+    name = result["kind"] if architecture is None else architecture.name
+    print(f"{name}, {result['num_parameters']:,} parameters: {result['folder']}")
     print(f"Look at it:\n  {command_line('python -m experiments.deconv_figures', '--net', net)}")
 
 

@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from experiments.report import nulls
 from experiments.report import results as report_results
@@ -32,16 +32,14 @@ from zfjax.errors import NotThereError, UserError, check_name
 
 COMMAND = "paper_report"
 HEADS = (
-    *(
-        "The paper says",
-        "Its number",
-        "Ours",
-        "The null's",
-        "Networks and data",
-        "Precondition",
-        "Verdict here",
-        "Rule",
-    ),
+    "The paper says",
+    "Its number",
+    "Ours",
+    "The null's",
+    "Networks and data",
+    "Precondition",
+    "Verdict here",
+    "Rule",
 )
 OVERVIEW = ("Source", "The paper says", "In one sentence", *(verdict.capitalize() for verdict in VERDICTS))
 UNREADABLE = "Results that could not be read"
@@ -72,7 +70,39 @@ class Row(NamedTuple):
         return NOT_MEASURED if self.finding is None else self.finding.verdict
 
 
-def run(config: Config) -> dict[str, Any]:
+class ClaimFacts(TypedDict):
+    """What result.json says of one claim and one result that speaks to it, or none."""
+
+    source: str
+    says: str
+    paper: str
+    rule: str
+    precondition: str
+    null: str
+    decides: str  # the command
+    ours: str | None
+    verdict: str
+    because: str
+    result: str | None  # its folder
+    setting: str
+
+
+class UnreadableFacts(TypedDict):
+    """A result.json that cannot be used."""
+
+    where: str
+    what: str
+
+
+class Result(results.Written):
+    """What result.json holds."""
+
+    report: str
+    claims: list[ClaimFacts]
+    unreadable: list[UnreadableFacts]
+
+
+def run(config: Config) -> Result:
     """Read, judge and write; what result.json holds.
 
     Raises:
@@ -83,7 +113,7 @@ def run(config: Config) -> dict[str, Any]:
         return judge_and_write(config, out)
 
 
-def judge_and_write(config: Config, out: Path) -> dict[str, Any]:
+def judge_and_write(config: Config, out: Path) -> Result:
     """The same, in a folder that was claimed."""
     check_name("results", config.results)
     measurements, unreadable = read_results(config.results)
@@ -93,10 +123,10 @@ def judge_and_write(config: Config, out: Path) -> dict[str, Any]:
         )
     usable, rows, stale = judge_all(measurements)
     page = make_page(usable, rows, [*unreadable, *stale])
-    result = {
+    result: Result = {
         "report": "claims",
         "claims": [facts_of(row) for row in rows],
-        "unreadable": [one._asdict() for one in (*unreadable, *stale)],
+        "unreadable": [{"where": one.where, "what": one.what} for one in (*unreadable, *stale)],
         "config": config,
         "versions": results.versions(),
     }
@@ -253,15 +283,20 @@ DECIDES = {
 """What decides the claims about a figure or table, given the data that it names."""
 
 
-def facts_of(row: Row) -> dict[str, Any]:
+def facts_of(row: Row) -> ClaimFacts:
     """What result.json says of a row."""
-    of_claim = {name: getattr(row.claim, name) for name in ("source", "says", "paper", "rule")}
-    of_claim |= {"precondition": row.claim.needs.words, "null": nulls.words(row.claim.judge.__name__)}
-    of_claim["decides"] = DECIDES[row.claim.source]
-    finding = row.finding._asdict() if row.finding else {"ours": None, "verdict": NOT_MEASURED, "because": ""}
+    claim, finding = row.claim, row.finding
     return {
-        **of_claim,
-        **finding,
+        "source": claim.source,
+        "says": claim.says,
+        "paper": claim.paper,
+        "rule": claim.rule,
+        "precondition": claim.needs.words,
+        "null": nulls.words(claim.judge.__name__),
+        "decides": DECIDES[claim.source],
+        "ours": finding.ours if finding else None,
+        "verdict": row.verdict,
+        "because": finding.because if finding else "",
         "result": row.measurement.where if row.measurement else None,
         "setting": _setting(row),
     }
@@ -271,7 +306,7 @@ def _setting(row: Row) -> str:
     return row.measurement.setting if row.measurement else ""
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print the verdicts, and what could not be read."""
     for claim in result["claims"]:
         print(f"{claim['source']:18} {claim['verdict']:14} {claim['says']}")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
@@ -24,9 +24,19 @@ from PIL import Image
 from experiments.shell import command, figure, results, scoring
 from zfjax import nets, pretrained
 from zfjax.data import sets
+from zfjax.pretrained.parity_report import ParityFacts, parity_facts
 
 COMMAND = "squeezenet_accuracy"
-REPORTED = {"top1": 0.575, "top5": 0.803}  # Iandola et al. 2016: all 50,000 validation photos
+
+
+class Accuracy(TypedDict):
+    """Shares of the photos."""
+
+    top1: float
+    top5: float
+
+
+REPORTED: Accuracy = {"top1": 0.575, "top5": 0.803}  # Iandola et al. 2016: all 50,000 validation photos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +53,18 @@ class Config(figure.ResultConfig):
     """Photos per forward pass."""
 
 
-def run(config: Config) -> dict[str, Any]:
+class Result(results.Provenance):
+    """What result.json holds."""
+
+    accuracy: Accuracy
+    reported: Accuracy
+    paper: None  # it has no such network
+    num_images: int
+    num_classes: int
+    parity: list[ParityFacts]  # empty without outputs to compare with
+
+
+def run(config: Config) -> Result:
     """Measure and write result.json.
 
     Returns:
@@ -60,13 +81,13 @@ def run(config: Config) -> dict[str, Any]:
         source = sets.validation_of(data)
         scored = scoring.score([net], source, logits, batch_size=config.batch_size)
         errors = scored.errors["center"].ensemble.shares()
-        result = {
+        result: Result = {
             "accuracy": {"top1": round(1 - errors["top1"], 6), "top5": round(1 - errors["top5"], 6)},
             "reported": REPORTED,
             "paper": None,
             "num_images": len(source),
             "num_classes": len(net.class_names),
-            "parity": [row._asdict() | {"relative": row.relative} for row in rows],
+            "parity": parity_facts(rows),
             **results.provenance(net, data, config),
         }
         return results.write(out, result, command=COMMAND, contents={})
@@ -83,14 +104,15 @@ def compared(caffe: pretrained.CaffeNet, outputs: Path) -> list[pretrained.Parit
     return pretrained.exporter_parity(fn, other, as_images=as_images, preprocess=caffe.preprocess)
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Result) -> None:
     """Print the parity report and the accuracy."""
     if result["parity"]:
         rows = [pretrained.ParityRow(row["layer"], row["difference"], row["largest"]) for row in result["parity"]]
         print("\n".join(pretrained.parity_lines(rows)))
     print(f"SqueezeNet v1.0 on {result['num_images']:,} photos, {result['num_classes']:,} classes, centre crop:")
-    for top, accuracy in result["accuracy"].items():
-        print(f"{top} accuracy {accuracy:.1%} (reported on all 50,000: {result['reported'][top]:.1%})")
+    measured, reported = result["accuracy"], result["reported"]
+    print(f"top1 accuracy {measured['top1']:.1%} (reported on all 50,000: {reported['top1']:.1%})")
+    print(f"top5 accuracy {measured['top5']:.1%} (reported on all 50,000: {reported['top5']:.1%})")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -28,7 +28,7 @@ GROUPS = {
     "image": "Spearman correlation with the image alone (1: the net does not matter)",
 }
 
-ANEW = "Spearman correlation with the trained net's picture (of absolute values), this layer and all above drawn anew"
+ANEW = "Spearman correlation with the trained net's picture (of absolute values)"
 
 VERDICTS = {  # (two units look alike, other switches give another picture)
     (True, True): "such a picture shows what passed the switches and ReLU masks more than which unit was asked",
@@ -68,6 +68,11 @@ def sentence(checks: Checks) -> str:
     return f"{means_in_words}: {VERDICTS[alike >= HALF, kept['mean'] < HALF]}."
 
 
+def which_anew(rows: Iterable[str]) -> str:
+    """Which weights are drawn anew in these rows of the table, or stages."""
+    return "all weights" if ALL_LAYERS in rows else "this layer and all above"
+
+
 def mean_of(check: Mapping[str, Any]) -> str:
     """The mean in words of a table."""
     return "undefined" if check["mean"] is None else f"{round(check['mean'], 2) + 0.0:.2f}"  # + 0.0: no "-0.00"
@@ -78,7 +83,7 @@ def table_rows(checks: Checks) -> Iterator[tuple[str, dict[str, str], dict[str, 
     for group, rows in checks.items():
         if group == "absolute":  # stands beside the signed ones
             continue
-        yield (ANEW if group == "signed" else GROUPS[group]), {}, {}
+        yield (f"{ANEW}, {which_anew(rows)} drawn anew" if group == "signed" else GROUPS[group]), {}, {}
         for row, cells in rows.items():
             words = {method: mean_of(check) for method, check in cells.items()}
             if group == "signed":
@@ -176,8 +181,7 @@ def pictures_page(drawn: Drawn, photos: np.ndarray, result: Mapping[str, Any]) -
     )
     if drawn["anew"]:
         stages = {"trained": units[asked], **drawn["anew"]}
-        which = "all weights" if ALL_LAYERS in stages else "that layer and all above it"
-        heading = f"{asked.capitalize()}, with {which} drawn anew, on {names[0]}"
+        heading = f"{asked.capitalize()}, with {which_anew(stages)} drawn anew, on {names[0]}"
         sections.append(Section(heading, stage_panels(stages), len(stages)))
     if drawn["switches"]:
         sections.append(Section(f"Strongest unit of {layer}, by the deconvnet", switch_panels(drawn, names), 9))

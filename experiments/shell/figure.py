@@ -65,7 +65,8 @@ class NetConfig(ResultConfig):
     """The flags of every command that looks at a network, whose default folder lies below the network's run."""
 
     net: NetFlag = None
-    """Run folder or checkpoint, squeezenet:DIR, or module:NAME of a Net; by default the newest run under runs/."""
+    """Run folder or checkpoint, squeezenet:DIR, torchvision:KIND:FILE, or module:NAME of a Net; by default the
+    newest run under runs/."""
     seed: int = 0
     """Seed of all random choices."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from judges import check_keys
 from PIL import Image
 from tiny_run import CENTRES, NET, NUM, PICTURES, make_data, make_net, make_params
 
@@ -426,6 +427,7 @@ def test_the_command_writes_a_site_and_says_what_it_took(tmp_path):
     net = make_net(tmp_path)
     config = command.Config(batch_size=8, num_images=4, layers=("conv1",), ways=("deconvnet",))
     result = command.run(config, net=net, data=make_data())
+    check_keys(tmp_path)
     out = tmp_path / "atlas" / "conv1-ways-deconvnet-num-images4"
     assert (out / "index.html").exists() and json.loads((out / "result.json").read_text())["num_units"] == {"conv1": 6}
     assert result["num_images"] == NUM and result["bytes"] > 0 and list((tmp_path / "scans").glob("atlas-*/values.f32"))

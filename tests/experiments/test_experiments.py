@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from foreign_nets import SMALL
-from judges import findings, findings_of
+from judges import check_keys, findings, findings_of
 
 import zfjax
 from experiments import benchmark, demo_scenes, evaluate_imagenet
@@ -307,6 +307,7 @@ def test_histogram_counts_colours():
 def test_demo_page_and_its_result(tmp_path, monkeypatch, capsys):
     flags = ("--size", 16, "--num-train", 60, "--num-test", 64, "--out", tmp_path)
     printed = call(monkeypatch, capsys, demo_scenes, *flags)
+    check_keys(tmp_path)
     accuracy = json.loads((tmp_path / "result.json").read_text())["accuracy"]
     assert set(accuracy) == {"linear_on_pixels", "colour_histogram", "background_without_creature"}
     assert f"{accuracy['colour_histogram']:.1%}" in printed and (tmp_path / "scenes.png").exists()

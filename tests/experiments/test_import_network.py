@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_photos
 import torchvision_arrays as drawn
+from judges import check_keys
 
 import zfjax
 from experiments import evaluate_imagenet, import_network
@@ -149,6 +150,7 @@ def test_an_import_is_a_run_that_experiments_load(tmp_path, flags, monkeypatch, 
     assert loaded.class_names == NAMES
     np.testing.assert_array_equal(loaded.mean, np.broadcast_to(np.float32([120, 110, 100]), (36, 36, 3)))
     np.testing.assert_array_equal(loaded.params["conv1"]["kernel"], net.params["conv1"]["kernel"])
+    check_keys(tmp_path / "run")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["parity"][0]["relative"] < 1e-5 and result["paper"] is None
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "result.json"]

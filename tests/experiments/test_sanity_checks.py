@@ -45,7 +45,7 @@ def _run(net, **changes):
 @functools.cache
 def drawn():
     """Every picture of the first four images."""
-    return sanity.draw_all(net(), IMAGES[:4], layer="conv2", key=jax.random.key(3))
+    return sanity.project_all(net(), IMAGES[:4], layer="conv2", key=jax.random.key(3))
 
 
 @functools.cache
@@ -275,6 +275,8 @@ def test_a_net_whose_images_are_not_square_has_the_groups_that_a_function_can_ha
     assert list(result["checks"]) == list(result["meanings"]) == ["units", "signed", "absolute", "image"]
     assert list(result["not_applicable"]) == ["wrong switches", "layer by layer drawn anew"]
     assert list(result["checks"]["signed"]) == [sanity.ALL_LAYERS]
+    headings = [words for words, cells, _ in sanity_page.table_rows(result["checks"]) if not cells]
+    assert headings[1].endswith(", all weights drawn anew")
     assert result["layer"] == "conv2" and result["asked"] == "best class"
     assert all(name.split("/")[-1].startswith("picture ") for name in result["images"])
     assert "switches" not in result["sentence"] and "untrained net" in result["sentence"]
@@ -294,7 +296,7 @@ def test_a_net_whose_images_are_not_square_has_the_groups_that_a_function_can_ha
 def test_the_gradient_of_a_class_is_that_of_its_logit_and_a_unit_is_projected_by_the_net():
     net = foreign_nets.SMALL
     images = np.random.default_rng(0).random((2, 20, 28, 3), np.float32)
-    drawn = sanity.draw_all(net, images, layer="conv2", key=jax.random.key(0))
+    drawn = sanity.project_all(net, images, layer="conv2", key=jax.random.key(0))
     logits = np.asarray(foreign_nets.answers(net.params, images)["logits"])
 
     def lowest(images):

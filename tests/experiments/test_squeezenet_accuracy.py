@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import tiny_photos
+from judges import check_keys
 from test_squeezenet import RNG, write_net
 
 from experiments import squeezenet_accuracy
@@ -16,6 +17,7 @@ def measure(monkeypatch, capsys, net, data, out, *more):
     flags = ("--weights", net, "--data", data, "--out", out, *more)
     monkeypatch.setattr(sys, "argv", ["squeezenet_accuracy", *map(str, flags)])
     squeezenet_accuracy.main()
+    check_keys(out)
     return capsys.readouterr().out, json.loads((out / "result.json").read_text())
 
 

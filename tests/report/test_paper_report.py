@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from judges import check_keys
 from PIL import Image
 
 from experiments import paper_report
@@ -89,6 +90,7 @@ def pages(results):
 
 def test_each_claim_stands_for_each_result_and_once_where_there_is_none(results):
     claims = make(results)["claims"]
+    check_keys(results / "report")
     first = [claim for claim in claims if claim["says"].startswith("The lower layers")]
     assert [claim["verdict"] for claim in first] == ["holds", "does not hold"]
     assert [claim["because"] for claim in first] == ["p = 0.042", "the contrary: p = 0.042"]

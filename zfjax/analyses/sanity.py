@@ -286,7 +286,7 @@ def check_all(net: Net, images: np.ndarray, *, layer: str, seed: int, at_once: i
     first: Drawn = {}
     for chosen in full_batches(len(images), at_once):
         rows = images[chosen]
-        drawn = draw_all(net, rows, layer=layer, key=jax.random.key(seed))
+        drawn = project_all(net, rows, layer=layer, key=jax.random.key(seed))
         parts.append(compare(drawn, rows))
         first = first or map_cells(lambda of: of[:SHOWN].copy(), drawn)
     return map_cells(lambda *batches: np.concatenate(batches)[: len(images)], *parts), first
@@ -310,7 +310,7 @@ def not_applicable(net: Net, num_images: int, *, layer: str | None = None) -> di
     return left_out
 
 
-def draw_all(net: Net, images: np.ndarray, *, layer: str, key: jax.Array) -> Drawn:
+def project_all(net: Net, images: np.ndarray, *, layer: str, key: jax.Array) -> Drawn:
     """Every picture that is compared, of a batch of images: of a network without classes or switches what it has.
 
     `anew` and the comparisons with the image are of the best class, or of the strongest unit where there is no class.

@@ -10,18 +10,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
 
 from zfjax import files, nets
-from zfjax.architecture import Size
+from zfjax.architecture import Architecture, Size
 from zfjax.data.archives import official_synsets
 from zfjax.errors import UserError, check_name, naming
 from zfjax.features import layers_of
 from zfjax.pixels import size_of, size_words
-from zfjax.pretrained.parity_report import ParityRow, check_parity, exporter_parity, read_exporter_run
+from zfjax.pretrained.parity_report import (
+    ParityFacts,
+    ParityRow,
+    check_parity,
+    exporter_parity,
+    parity_facts,
+    read_exporter_run,
+)
 from zfjax.pretrained.tables import TABLES, ImportedNet, ImportTable, as_images, from_file
 from zfjax.pretrained.torchvision_nets import TORCHVISION, TorchvisionNet, torchvision
 from zfjax.results import RESULT
@@ -53,10 +60,28 @@ class Import:
     """An .npz of the exporter's inputs and outputs, and better its pictures too, to compare with."""
 
 
+class WeightFacts(TypedDict):
+    """What tells weights from others, and what was chosen of their file."""
+
+    name: str
+    blake2b: str
+    notes: list[str]
+
+
+class ImportFacts(TypedDict):
+    """What a result says of an imported network."""
+
+    architecture: Architecture | None  # None of torchvision's
+    kind: NotRequired[str]  # of torchvision's, as resnet18
+    num_parameters: int
+    parity: list[ParityFacts]  # empty without outputs to compare with
+    weights: WeightFacts
+
+
 class Imported(NamedTuple):
     """An imported network, with its comparison if outputs were given."""
 
-    facts: dict[str, Any]  # "architecture" or "kind", "num_parameters", "parity", "weights"
+    facts: ImportFacts
     checkpoint: checkpoints.Checkpoint | None  # None of torchvision's, which `load_net` opens from their file
 
 
@@ -91,10 +116,10 @@ def read_import(asked: Import) -> Imported:
         annealing=Annealing.start(recipe),
         settings={"data": asked.data, "class_names": list(names), "imported": weights},
     )
-    facts = {
+    facts: ImportFacts = {
         "architecture": net.architecture,
         "num_parameters": net.architecture.num_parameters(),
-        "parity": _as_facts(rows),
+        "parity": parity_facts(rows),
         "weights": weights,
     }
     return Imported(facts, checkpoint)
@@ -117,11 +142,11 @@ def _torchvision(asked: Import) -> Imported:
     net = _net_of(asked)
     rows = [] if asked.outputs is None else net.parity(asked.outputs)
     check_parity(rows)
-    facts = {
+    facts: ImportFacts = {
         "architecture": None,
         "kind": asked.table,
         "num_parameters": sum(array.size for layer in net.params.values() for array in layer.values()),
-        "parity": _as_facts(rows),
+        "parity": parity_facts(rows),
         "weights": _identity(asked.weights, net.params, net.notes),
     }
     return Imported(facts, None)
@@ -236,11 +261,6 @@ def _chosen(asked: Import) -> dict[str, Any]:
     return {"key": asked.key, "prefix": asked.prefix, "sha256": asked.sha256}
 
 
-def _identity(path: Path, params: Any, notes: tuple[str, ...]) -> dict[str, Any]:
-    """What tells these weights from others, and what was chosen of the file."""
+def _identity(path: Path, params: Any, notes: tuple[str, ...]) -> WeightFacts:
     digest = files.digest(params) if path.is_dir() else hashlib.blake2b(path.read_bytes()).hexdigest()[:32]
     return {"name": path.name, "blake2b": digest, "notes": list(notes)}
-
-
-def _as_facts(rows: list[ParityRow]) -> list[dict[str, Any]]:
-    return [row._asdict() | {"relative": row.relative} for row in rows]

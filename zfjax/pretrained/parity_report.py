@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import jax
 import numpy as np
@@ -42,6 +42,23 @@ class ExporterRun(NamedTuple):
     pictures: np.ndarray | None  # uint8 [B, H, W, C], RGB: the inputs are their centres, preprocessed
     inputs: np.ndarray  # [B, C, H, W], as its first layer reads them: normalised, its own order of colours
     outputs: dict[str, np.ndarray]  # {layer: [B, H, W, C] or [B, C]}, after ReLU, pool and norm
+
+
+class ParityFacts(TypedDict):
+    """A row as a result holds it."""
+
+    layer: str
+    difference: float
+    largest: float
+    relative: float
+
+
+def parity_facts(rows: Sequence[ParityRow]) -> list[ParityFacts]:
+    """The report as a result holds it."""
+    return [
+        {"layer": row.layer, "difference": row.difference, "largest": row.largest, "relative": row.relative}
+        for row in rows
+    ]
 
 
 def parity(fn: Features, images: np.ndarray, outputs: Mapping[str, np.ndarray]) -> list[ParityRow]:
