@@ -2,8 +2,10 @@
 
 import hashlib
 import importlib.util
+import io
 import json
 import random
+import zipfile
 
 import jax.numpy as jnp
 import numpy as np
@@ -245,6 +247,23 @@ def test_checkpoints_without_weights_say_what_they_hold(tmp_path, monkeypatch, c
         with pytest.raises(UserError, match=f"{name} is not a whole state dict of PyTorch.*({message}|storages)"):
             pretrained.read_weights(file_of(tmp_path, name, data))
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_name_that_stands_in_a_pickle_twice_is_refused(tmp_path):
+    """In a dict, an OrderedDict, pairs of one, and as a number beside its digits."""
+    ordered, first, second = made.Global("collections", "OrderedDict"), STATE["steps"], STATE["head.bias"]
+    one = made.torch_zip({"steps": first, "other": second}, ARRAYS)
+    with zipfile.ZipFile(io.BytesIO(one)) as archive:
+        records = {name: archive.read(name).replace(b"other", b"steps") for name in archive.namelist()}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in records.items():
+            archive.writestr(name, data)
+    pairs = made.Reduce(ordered, ([["steps", first], ["steps", second]],))
+    numbered = {1: first, "1": second}
+    for data in (buffer.getvalue(), made.torch_zip(pairs, ARRAYS), made.torch_zip(numbered, ARRAYS)):
+        with pytest.raises(UserError, match="w.pt is not a whole state dict.*'(steps|1)' stands there twice"):
+            pretrained.read_weights(file_of(tmp_path, "w.pt", data))
 
 
 def test_a_pickle_cannot_change_what_reads_it(tmp_path):

@@ -15,7 +15,7 @@ import pickletools
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, NoReturn
 
@@ -206,7 +206,12 @@ class _Function:
 
 
 class _Dict(dict[Any, Any]):
-    """Any mapping; attributes such as a state dict's `_metadata` are dropped."""
+    """Any mapping of which no entry was lost; attributes such as a state dict's `_metadata` are dropped."""
+
+    def __setitem__(self, name: Any, value: Any) -> None:
+        if name in self:
+            raise UserError(f"{name!r} stands there twice")
+        super().__setitem__(name, value)
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -214,7 +219,11 @@ class _Dict(dict[Any, Any]):
 
 def _counted(*arguments: Any) -> _Dict:
     """A defaultdict (its factory is dropped), an OrderedDict or a Counter."""
-    return _Dict(arguments[-1] if arguments and isinstance(arguments[-1], dict | list) else ())
+    entries = arguments[-1] if arguments and isinstance(arguments[-1], dict | list) else ()
+    made = _Dict()
+    for name, value in entries.items() if isinstance(entries, dict) else entries:
+        made[name] = value
+    return made
 
 
 class _NumpyType:
@@ -359,12 +368,24 @@ _MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
 _FORBIDDEN = ("EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEXT_BUFFER", "READONLY_BUFFER")
 
 
-class _Unpickler(pickle.Unpickler):
-    """A pickle whose names are looked up in the tables above and nowhere else."""
+_InPython: Any = pickle._Unpickler  # noqa: SLF001  unlike the one in C it can be told what its dicts are
+
+
+class _Unpickler(_InPython):  # type: ignore[misc]  # of no class that mypy knows
+    """A pickle whose names are looked up in the tables above and nowhere else, and whose dicts are `_Dict`s."""
 
     def __init__(self, stream: io.BytesIO):
         super().__init__(stream)
         self.storages: dict[str, Storage] = {}
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append(_counted(list(zip(items[::2], items[1::2], strict=True))))
+
+    def load_empty_dictionary(self) -> None:
+        self.append(_Dict())
+
+    dispatch = {**_InPython.dispatch, pickle.DICT[0]: load_dict, pickle.EMPTY_DICT[0]: load_empty_dictionary}
 
     def find_class(self, module: str, name: str, /) -> Any:
         if (module, name) in _GLOBALS:
@@ -451,7 +472,7 @@ def _of_names(
     rest = [name for name in content if name not in tensors]
     if rest:
         notes.append(f"left out, as no tensors: {listed(map(str, rest))}")
-    return {str(name): value for name, value in tensors.items()}, notes
+    return _each_once((str(name), value) for name, value in tensors.items()), notes
 
 
 def _inside(
@@ -499,12 +520,17 @@ def _holds_tensors(value: Any, depth: int = 3) -> bool:
 
 def _of_module(module: StandIn, notes: list[str]) -> tuple[dict[str, Any], list[str]]:
     name = type(module).__qualname__
-    tensors = dict(_tensors_of_module(module))
+    tensors = _each_once(_tensors_of_module(module))
     if not name.startswith("__torch__"):
         if not tensors:
             raise UserError(f"it holds a {name}, not one tensor for each name")
         notes.append(f"it is a whole pickled {name}: its parameters and buffers alone are taken, its code is not run")
     return tensors, notes
+
+
+def _each_once(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """UserError for a name that stands there twice, as 1 and "1" would."""
+    return _counted(list(named))
 
 
 def _tensors_of_module(module: StandIn, prefix: str = "", above: tuple[StandIn, ...] = ()) -> Iterator[tuple[str, Any]]:
