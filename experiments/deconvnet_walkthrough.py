@@ -148,8 +148,8 @@ def report(result: Result) -> None:
     """Print what was conserved."""
     print(f"{result['unit']}, activation {result['activation']:.3g}, in picture {result['picture']}")
     for layer, facts in result["layers"].items():
-        words = [f"rectification removes {facts['removed']:.0%}"] if "removed" in facts else []
-        words += [f"{facts['reached']:.1%} of its places are reached"] if "reached" in facts else []
+        words = [f"rectification removes {lettering.percent(facts['removed'])}"] if "removed" in facts else []
+        words += [f"{lettering.percent(facts['reached'])} of its places are reached"] if "reached" in facts else []
         print(f"{lettering.on_console(layer)}: {'; '.join(words) or 'what comes down there is not known'}")
     if "what the unit sees" not in result["not_applicable"]:
         print(walkthrough_page.where(result))

@@ -32,11 +32,17 @@ def layers_of(params: Params, layers: Sequence[str], *, architecture: Architectu
 
     UserError for an unknown layer, or none at all.
     """
-    if not layers:
-        raise UserError(f"layers={layers!r}: at least one of {', '.join(architecture.layer_names)} is needed")
+    layers = listed(layers, architecture.layer_names)
     for layer in layers:
         architecture.layer(layer)
-    return Partial(_function_of(architecture, tuple(layers)), params)
+    return Partial(_function_of(architecture, layers), params)
+
+
+def listed(layers: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """The layers; UserError for none, or for a name that stands by itself and not in a list."""
+    if not layers or isinstance(layers, str):
+        raise UserError(f"layers={layers!r}: a list of at least one of {', '.join(known)} is needed")
+    return tuple(layers)
 
 
 def layers_of_pictures(

@@ -69,6 +69,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{ending}"
 
 
+def percent(share: float) -> str:
+    """A share as "4%"; what is there and rounds to nothing as "<1%"."""
+    words = f"{share:.0%}"
+    return "<1%" if words == "0%" and share > 0 else words
+
+
 def two_digits(value: float) -> str:
     """The number to two significant digits, below a million without an exponent: 290, 0.0055."""
     return f"{float(f'{value:.2g}'):g}"

@@ -92,16 +92,11 @@ def heading(facts: Mapping[str, Any]) -> str:
     elif facts["predicted"] != facts["class"]:
         who = f"{who}, taken for {short(facts['predicted'])}"
     share = facts["other_class"]
-    others = f"another class wins at {_percent(share)} of places" if share else "no other class wins anywhere"
+    others = f"another class wins at {lettering.percent(share)} of places" if share else "no other class wins anywhere"
     return (
         f"Image {facts['image']}, {who}: probability {facts['probability']:.2f}, with the square "
         f"{facts['lowest_probability']:.2f} at its lowest; {others}"
     )
-
-
-def _percent(share: float) -> str:
-    """As "4%"; a smaller share than one half percent is not 0%."""
-    return f"{share:.0%}" if share >= 0.005 else "less than 1%"
 
 
 def caption(result: Mapping[str, Any], *, has_classes: bool = True, has_projections: bool = True) -> list[str]:

@@ -131,7 +131,7 @@ def _draw_layer(
         canvas.write(figure, "not known", left=left + tile / 2, top=tops[1] + tile / 2, **NO_POOL)
     else:
         scale = pixels.symmetric_scale(of.above)
-        reached = f"{facts['reached']:.0%} of places reached" if facts["reached"] else "nothing arrives"
+        reached = f"{lettering.percent(facts['reached'])} of places reached" if facts["reached"] else "nothing arrives"
         canvas.write(figure, reached, left=left, top=tops[1] - 2 * LABEL, room=room)
         canvas.write(figure, f"white = +{lettering.two_digits(scale)}", left=left, top=tops[1] - LABEL)
         axes.append(canvas.show(figure, grey(of.above, scale), left=left, top=tops[1], side=tile))
@@ -266,7 +266,7 @@ def _draw_stage(
     up, scale = float(np.abs(stage.handed_on).max()), _scale(stage)
     canvas.write(figure, stage.title, left=left, top=tops[0] - LABEL, room=tile + GUTTER - 6)
     canvas.write(figure, f"white = +{lettering.two_digits(scale)}", left=left, top=tops[2] - LABEL)
-    canvas.write(figure, f"{removed:.0%} removed", left=left, top=tops[4] - LABEL)
+    canvas.write(figure, f"{lettering.percent(removed)} removed", left=left, top=tops[4] - LABEL)
     axes = [canvas.show(figure, grey(stage.handed_on, up), left=left, top=tops[0], side=tile)]
     axes.append(canvas.show(figure, grey(stage.above, scale), left=left, top=tops[2], side=tile))
     if place:

@@ -25,8 +25,8 @@ class StopRequest:
     SIGHUP that is ignored, as under nohup, stays so.
     """
 
-    def __init__(self) -> None:
-        self.signal_number = 0
+    def __init__(self, *, one_request: float = ONE_REQUEST) -> None:
+        self.signal_number, self._one_request = 0, one_request
         self._received = 0.0
         self._previous: dict[int, object] = {}
 
@@ -42,7 +42,7 @@ class StopRequest:
     def _receive(self, number: int, _frame: object) -> None:
         if not self.signal_number:
             self.signal_number, self._received = number, time.monotonic()
-        elif time.monotonic() - self._received > ONE_REQUEST:
+        elif time.monotonic() - self._received > self._one_request:
             self._restore()
             signal.raise_signal(number)
 

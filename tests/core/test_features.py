@@ -60,7 +60,14 @@ def test_other_parameters_compile_nothing_anew():
     [
         (lambda: features.in_batches(jnp.sin, IMAGES, batch_size=0), "batch_size=0: at least 1"),
         (lambda: features.in_batches(jnp.sin, IMAGES[:0]), r"images of shape \(0, 34, 34, 3\): at least one"),
-        (lambda: features.layers_of({}, [], architecture=tiny_nets.MINI), r"layers=\[\]: at least one of conv1"),
+        (
+            lambda: features.layers_of({}, [], architecture=tiny_nets.MINI),
+            r"layers=\[\]: a list of at least one of conv1",
+        ),
+        (
+            lambda: features.layers_of({}, "conv1", architecture=tiny_nets.MINI),
+            "layers='conv1': a list of at least one",
+        ),
         (lambda: features.layers_of({}, ["conv9"], architecture=tiny_nets.MINI), "unknown layer 'conv9'"),
     ],
 )

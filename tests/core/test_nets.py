@@ -192,6 +192,11 @@ BAD_FUNCTIONS = [
     (lambda images: {"a": images}, {"class_names": ("x",)}, "class_names of 1 classes: the last layer, 'a', has 3"),
     (lambda images: {"a": images}, {"num_classes": 2}, "num_classes=2: the last layer, 'a', has 3 units"),
     (lambda images: {"a": images}, {"class_names": ("x", "y", "z"), "num_classes": 0}, "num_classes=0: the last layer"),
+    (
+        lambda images: images,
+        {"image_size": 8, "layers": "logits"},
+        r"layers='logits': a list of names is needed, as \['",
+    ),
     (lambda images: {"a": images}, {"image_size": 8, "picture_size": 4}, "1 <= image_size <= picture_size"),
     (lambda images: {"a": images}, {"channels": 0}, "channels=0: at least 1"),
 ]

@@ -339,9 +339,8 @@ def test_the_signals_of_launchers_are_requests_of_which_two_at_once_are_one(numb
 
 
 @pytest.mark.usefixtures("usual_signals")
-def test_a_later_second_signal_acts_as_usual(monkeypatch):
-    monkeypatch.setattr("experiments.shell.stopping.ONE_REQUEST", -1.0)
-    with command.StopRequest():
+def test_a_later_second_signal_acts_as_usual():
+    with command.StopRequest(one_request=-1.0):
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

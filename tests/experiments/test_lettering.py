@@ -199,6 +199,13 @@ def test_one_thing_is_no_plural(number, noun, words):
     assert lettering.counted(number, noun) == words
 
 
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.0, "0%"), (0.001, "<1%"), (0.005, "<1%"), (0.006, "1%"), (1.0, "100%")]
+)
+def test_a_small_share_is_not_said_to_be_none(share, words):
+    assert lettering.percent(share) == words
+
+
 def test_a_long_name_takes_60_letters_of_a_console_line():
     short = lettering.on_console(NAMES[2])
     assert 58 <= len(short) <= 60 and short.startswith("someones_network") and short.endswith("some/Conv_1")

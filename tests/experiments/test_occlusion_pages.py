@@ -108,9 +108,7 @@ def test_the_words_say_what_was_seen():
         "another class wins at 50% of places"
     )
     assert occlusion_page.heading(facts | {"other_class": 0.0}).endswith("at its lowest; no other class wins anywhere")
-    assert occlusion_page.heading(facts | {"other_class": 0.001}).endswith(
-        "another class wins at less than 1% of places"
-    )
+    assert occlusion_page.heading(facts | {"other_class": 0.001}).endswith("another class wins at <1% of places")
     assert "class unknown, most probable: cat" in occlusion_page.heading(
         facts | {"class": "cat", "class_is_known": False}
     )

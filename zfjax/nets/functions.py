@@ -113,6 +113,8 @@ class FunctionNet(ByWindows):
                 raise UserError(f"{name}={getattr(self, name)}: at least 1 is needed")
         if isinstance(self.on_unknown, Mapping):
             object.__setattr__(self, "on_unknown", tuple(self.on_unknown.items()))  # can be hashed, as jit needs
+        if isinstance(self.layers, str):
+            raise UserError(f"layers={self.layers!r}: a list of names is needed, as [{self.layers!r}]")
         object.__setattr__(self, "layers", tuple(self.layers) or self._keys())
         last = self.shapes[self.layers[-1]]
         if self.class_names and len(self.class_names) != last[-1]:
@@ -201,11 +203,10 @@ class FunctionNet(ByWindows):
         `rule`: of the way back through its rectifiers, as for `zfjax.with_relu_rule`; whatever else has a gradient of
         its own keeps that.
         """
-        if not layers:
-            raise UserError(f"layers={layers!r}: at least one of {', '.join(self.layers)} is needed")
+        layers = layer_features.listed(layers, self.layers)
         for layer in layers:
             check_layer(self, layer)
-        return Partial(self._function_of(tuple(layers), rule), self.params)
+        return Partial(self._function_of(layers, rule), self.params)
 
     def features_of_pictures(self, layers: Sequence[str]) -> Partial:
         """fn(pictures) -> {layer: features}."""
