@@ -4,6 +4,8 @@ import doctest
 import importlib
 import inspect
 import re
+import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -43,6 +45,16 @@ def test_every_page_lists_what_it_shows_and_no_name_is_shown_twice():
     ]
     assert len(entries) == len({module for module, _ in SHOWN}) > 40
     assert len(set(SHOWN)) == len(SHOWN) > 150
+
+
+def test_a_page_s_module_can_be_imported_from_its_room():
+    """In a process of its own: a module that was imported before hides what else the room calls by its name."""
+    modules = sorted({module for module, _ in SHOWN})
+    code = "".join(
+        f"from {'.'.join(m.split('.')[:-1])} import {m.split('.')[-1]} as m; print(m.__name__)\n" for m in modules
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines() == modules, done.stderr
 
 
 @pytest.mark.parametrize("name", zfjax.__all__)

@@ -78,7 +78,8 @@ def measure(
     """Similarity of each layer's features to those of the last epoch, and the epoch from which it stays high (Fig. 4).
 
     Examples:
-      evolution.measure({1: net.with_params(early), 10: net.with_params(late)}, net.prepare(pictures), net.layers)
+      by_epoch = {step: zfjax.load_net(f"runs/zfnet/checkpoints/{step}") for step in (1000, 7000)}
+      evolution.measure(by_epoch, net.prepare(pictures), net.layers)
 
     Args:
       by_epoch: {epoch: the network then}, two or more with the same layers; each is asked for once.

@@ -1,7 +1,5 @@
 """Pictures with labels: the little that the rest of the library knows about a data set."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol

@@ -93,7 +93,7 @@ def load_epochs(net: Path | str | None) -> dict[int, Net] | None:
 
     Examples:
       >>> import zfjax
-      >>> epochs = zfjax.nets.load_epochs("runs/zfnet")  # doctest: +SKIP
+      >>> epochs = zfjax.nets.load_epochs("my_nets:EPOCHS")  # doctest: +SKIP
       >>> sorted(epochs)  # doctest: +SKIP
     """
     if net is None or Path(net).exists() or not _MODULE_AND_NAME.fullmatch(str(net)):
