@@ -40,6 +40,14 @@ READERS = {"folder": lambda path, name: folder.open_folder(path / name, 16).trai
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\n%%EOF\n"
 
 
+def test_a_path_may_be_text(tmp_path):
+    (tmp_path / "a.png").write_bytes(photo(0))
+    annotated(tmp_path, "a.png")
+    net = types.SimpleNamespace(picture_size=16, image_size=16, channels=3)
+    assert len(folder.open_folder(str(tmp_path), 16).validation) == 1
+    assert len(open_annotations(str(tmp_path / "faces.json"), net)[0].validation) == 1
+
+
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize(
     ("data", "words"),

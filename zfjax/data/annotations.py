@@ -34,7 +34,7 @@ class AnnotatedSource(FolderSource):
         return {**super().__getitem__(index), "parts": self._parts[index]}
 
 
-def open_annotations(path: Path, net: Viewer) -> tuple[ImageSet, list[str]]:
+def open_annotations(path: Path | str, net: Viewer) -> tuple[ImageSet, list[str]]:
     """(the annotated pictures, whose validation examples have "parts"; names of the parts).
 
     Args:
@@ -48,10 +48,11 @@ def open_annotations(path: Path, net: Viewer) -> tuple[ImageSet, list[str]]:
       FailedError: a picture that is damaged.
 
     Examples:
-      photos, parts = annotations.open_annotations(Path("faces.json"), net)
+      photos, parts = annotations.open_annotations("faces.json", net)
       photos.validation[0]["parts"].shape, parts  # (3, 2), ["left_eye", "nose", "right_eye"]
     """
     sets.check_channels(net)
+    path = Path(path)
     stored, size = (np.broadcast_to(of, 2)[::-1] for of in (net.picture_size, net.image_size))  # (x, y)
     with naming("annotations", path, "a JSON file of pictures and their parts is needed"):
         text = path.read_bytes()

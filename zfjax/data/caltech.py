@@ -30,7 +30,7 @@ CALTECH101 = """
 _NUMBERED = re.compile(r"(\d{3})\..+")  # 056.dog: how Caltech-256 names its 256 categories and 257.clutter
 
 
-def open_caltech(path: Path, name: str) -> PhotoSet:
+def open_caltech(path: Path | str, name: str) -> PhotoSet:
     """Caltech-101 or Caltech-256 from its folder, from a folder that holds it or its tar, or from the tar.
 
     Pictures lie in <class>/; deeper folders and files without a picture's ending, of which the official tars hold a
@@ -47,7 +47,7 @@ def open_caltech(path: Path, name: str) -> PhotoSet:
         that is not complete.
 
     Examples:
-      photos = caltech.open_caltech(Path("101_ObjectCategories.tar"), "caltech101")
+      photos = caltech.open_caltech("101_ObjectCategories.tar", "caltech101")
       len(photos.photos), photos.class_names[:3]
     """
     if name not in FOLDERS:

@@ -61,7 +61,7 @@ class FolderSource:
 
 
 def open_folder(
-    path: Path,
+    path: Path | str,
     size: int | tuple[int, int],
     class_names: Sequence[str] = (),
     *,
@@ -93,8 +93,7 @@ def open_folder(
       >>> folder.open_folder(photos, 8).validation[0]["image"].shape
       (8, 8, 3)
     """
-    left_out = files.LeftOut()
-    paths = []
+    path, left_out, paths = Path(path), files.LeftOut(), []
     for file in [path] if path.is_file() else files.walk(path, left_out) if path.is_dir() else ():
         if file.suffix.lower() in pictures.ENDINGS:
             paths.append(file)

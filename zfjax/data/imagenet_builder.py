@@ -274,8 +274,8 @@ class Imagenet(tfds.core.GeneratorBasedBuilder):
 
 
 def prepare(
-    source: Path,
-    data_dir: Path,
+    source: Path | str,
+    data_dir: Path | str,
     *,
     size: Size = 256,
     workers: int = 1,
@@ -307,7 +307,7 @@ def prepare(
       OSError: where writing fails, naming the folder.
 
     Examples:
-      facts = imagenet_builder.prepare(Path("photos"), Path("data"), size=128, workers=4)
+      facts = imagenet_builder.prepare("photos", "data", size=128, workers=4)
     """
     for name, value in (
         ("--size", min(size_of(size))),
@@ -322,6 +322,7 @@ def prepare(
     folder = imagenet.set_folder(data_dir, size)
     check_name("data_dir", data_dir)
     check_utf8("data_dir", data_dir)
+    source, data_dir = Path(source), Path(data_dir)
     if folder.exists() and not overwrite:
         return {**imagenet.read_facts(folder), "folder": folder, "fresh": False}
     with contextlib.ExitStack() as held:

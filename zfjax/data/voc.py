@@ -20,7 +20,7 @@ _CLASS_LIST = re.compile(r"ImageSets/Main/([^/]+)_(train|val|trainval)\.txt")
 Labels = dict[str, dict[str, int]]  # photo -> class -> 1, -1 or 0
 
 
-def open_voc(path: Path) -> PhotoSet:
+def open_voc(path: Path | str) -> PhotoSet:
     """The photos of VOC 2012's splits train and val with what they show.
 
     A label is 1 where an object of the class is shown, -1 where none is, and 0 where all of them are marked as
@@ -36,7 +36,7 @@ def open_voc(path: Path) -> PhotoSet:
         that is listed twice; labels of other photos; VOC of another year.
 
     Examples:
-      photos = voc.open_voc(Path("VOCtrainval_11-May-2012.tar"))
+      photos = voc.open_voc("VOCtrainval_11-May-2012.tar")
       photos.labels.shape, photos.splits.keys()
     """
     files = list_files(Path(path))

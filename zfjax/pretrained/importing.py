@@ -92,7 +92,7 @@ def read_import(asked: Import) -> Imported:
       UserError: a table, file or class names that do not fit, or a network that differs from the exporter's.
 
     Examples:
-      imported = read_import(Import(weights="alexnet.pth", table="alexnet-torchvision"))
+      imported = read_import(Import(weights=Path("alexnet.pth"), table="alexnet-torchvision"))
       imported.checkpoint.architecture
     """
     if asked.table in TORCHVISION:

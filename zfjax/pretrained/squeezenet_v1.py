@@ -116,7 +116,7 @@ class CaffeNet(NamedTuple):
         return tuple((layer, names[layer]) for layer in layers)
 
 
-def squeezenet(path: Path) -> CaffeNet:
+def squeezenet(path: Path | str) -> CaffeNet:
     """Open SqueezeNet from a folder with `architecture.json` (Caffe's terms) and `squeezenet_v1.0.npz` (OIHW).
 
     It reads 227 x 227 pixels, the centre of a picture of 256, minus (123, 117, 104); its pools count by the ceil rule.

@@ -119,7 +119,7 @@ class ImportedNet(OfTable):
 
 
 def from_file(
-    path: Path, table: ImportTable, *, key: str | None = None, prefix: str = "", sha256: str | None = None
+    path: Path | str, table: ImportTable, *, key: str | None = None, prefix: str = "", sha256: str | None = None
 ) -> ImportedNet:
     """Read weights from `path` as a network in this library's conventions.
 
@@ -138,7 +138,7 @@ def from_file(
       net = from_file("alexnet.pth", TABLES["alexnet-torchvision"])
       logits, trace = zfjax.forward(net.params, images, architecture=net.architecture)
     """
-    sizes = table.architecture.sizes()
+    path, sizes = Path(path), table.architecture.sizes()
     shapes: dict[str, Shape] = {}
     for row in table.names:
         kernel = sizes[row.layer].kernel

@@ -318,7 +318,7 @@ class TorchvisionNet:
 
 def torchvision(
     kind: str,
-    path: Path,
+    path: Path | str,
     *,
     class_names: Sequence[str] | None = None,
     image_size: int | tuple[int, int] = 224,

@@ -38,7 +38,7 @@ class Weights(NamedTuple):
     notes: tuple[str, ...]  # what was chosen, left out or renamed, and what cannot be checked
 
 
-def read_weights(path: Path, *, key: str | None = None, prefix: str = "", sha256: str | None = None) -> Weights:
+def read_weights(path: Path | str, *, key: str | None = None, prefix: str = "", sha256: str | None = None) -> Weights:
     """Read the arrays of a file of weights, whose format is detected from its content.
 
     Known are .npz; PyTorch's state dicts (.pt, .pth, .bin, .pth.tar; zip or older), also within a training script's
@@ -85,7 +85,7 @@ def read_weights(path: Path, *, key: str | None = None, prefix: str = "", sha256
     return Weights(path, of_contents.name, arrays, (*notes, *renamed, *selected, *hashes))
 
 
-def read_arrays(path: Path, *, key: str | None = None, prefix: str = "") -> dict[str, np.ndarray]:
+def read_arrays(path: Path | str, *, key: str | None = None, prefix: str = "") -> dict[str, np.ndarray]:
     """{name: array} of a file of weights: `read_weights(path).arrays`.
 
     Examples:

@@ -206,7 +206,7 @@ def to_state(checkpoint: Checkpoint, like: TrainState) -> TrainState:
     return TrainState(np.asarray(checkpoint.step, np.int32), checkpoint.params, optimizer)
 
 
-def find(path: Path) -> Path:
+def find(path: Path | str) -> Path:
     """The checkpoint `<run>/checkpoints/<step>` that `path` means: itself, or the newest in a run's folder.
 
     Raises:
@@ -214,7 +214,7 @@ def find(path: Path) -> Path:
       UserError: a checkpoint that is not called by its step.
 
     Examples:
-      zfjax.checkpoints.find(Path("runs/zfnet"))  # runs/zfnet/checkpoints/7000
+      zfjax.checkpoints.find("runs/zfnet")  # runs/zfnet/checkpoints/7000
     """
     check_name("checkpoint", path)
     check_utf8("checkpoint", path)
@@ -254,7 +254,7 @@ def check_newest(path: Path) -> None:
         raise UserError(f"checkpoint {path} has later ones beside it, {later}: remove them to resume from this one")
 
 
-def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
+def load(path: Path | str, *, with_optimizer: bool = False) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
@@ -267,7 +267,7 @@ def load(path: Path, *, with_optimizer: bool = False) -> Checkpoint:
         it names, or a newer version of zfjax wrote it.
 
     Examples:
-      checkpoint = zfjax.checkpoints.load(Path("runs/zfnet"))
+      checkpoint = zfjax.checkpoints.load("runs/zfnet")
       checkpoint.architecture, checkpoint.step
     """
     path = find(path)

@@ -29,7 +29,13 @@ FEATURES_VERSION, DUPLICATES_VERSION = 1, 1
 
 
 def open_photos(
-    dataset: str, images: Path, *, net: Net, threshold: float | None, folder: Path, trained: ImageSet | None = None
+    dataset: str,
+    images: Path | str,
+    *,
+    net: Net,
+    threshold: float | None,
+    folder: Path | str,
+    trained: ImageSet | None = None,
 ) -> PhotoSet:
     """Open a data set; with a `threshold`, without the pictures that the net was trained on.
 
@@ -44,13 +50,13 @@ def open_photos(
 
     Examples:
       net = zfjax.load_net("runs/zfnet")
-      photos = frozen_features.open_photos("caltech101", Path("101_ObjectCategories.tar"), net=net, threshold=None,
-                                           folder=Path("features"))
+      photos = frozen_features.open_photos("caltech101", "101_ObjectCategories.tar", net=net, threshold=None,
+                                           folder="features")
     """
     size_for(net)
     if threshold is not None:
         protocol.check_threshold(threshold, name="remove_duplicates")
-    photo_set = tfds_sets.open_set(dataset, images)
+    photo_set = tfds_sets.open_set(dataset, Path(images))
     if threshold is None:
         return photo_set
     trained = sets.open_images(None, net) if trained is None else trained
@@ -64,7 +70,7 @@ def open_photos(
         return {"photos": np.flatnonzero(protocol.duplicates(tested, learnt_from, threshold)).tolist()}
 
     key = duplicates_key(photo_set, trained, threshold, size=ours.size)
-    duplicates = recorded(folder, "duplicates", key=key, compute=search)["photos"]
+    duplicates = recorded(Path(folder), "duplicates", key=key, compute=search)["photos"]
     return photo_sets.without(photo_set, np.isin(np.arange(len(photo_set.photos)), duplicates))
 
 
@@ -90,7 +96,7 @@ def size_for(net: Net) -> Size:
 
 
 def cached(
-    net: Net, photo_set: PhotoSet, *, layers: Sequence[str], folder: Path, batch_size: int
+    net: Net, photo_set: PhotoSet, *, layers: Sequence[str], folder: Path | str, batch_size: int
 ) -> dict[str, np.ndarray]:
     """Features of every photo, float32 [N, features] for each layer, read from `folder` or written there first.
 
@@ -102,12 +108,12 @@ def cached(
       UserError: an unknown layer, too little space on the disk, or a damaged file, which is named.
 
     Examples:
-      frozen_features.cached(net, photos, layers=["fc7"], folder=Path("features"), batch_size=64)["fc7"].shape
+      frozen_features.cached(net, photos, layers=["fc7"], folder="features", batch_size=64)["fc7"].shape
     """
     for layer in layers:
         nets.check_layer(net, layer)
     keys = {layer: features_key(net, photo_set, layer) for layer in layers}
-    paths = {layer: folder / f"{files.file_name(layer)}-{hash_of(key)}.npy" for layer, key in keys.items()}
+    paths = {layer: Path(folder) / f"{files.file_name(layer)}-{hash_of(key)}.npy" for layer, key in keys.items()}
     missing = {layer: path for layer, path in paths.items() if not path.exists()}
     if missing:
         _compute(net, photo_set, paths=missing, batch_size=batch_size)
