@@ -363,6 +363,8 @@ def test_units_of_several_layers_are_projected_in_their_order(way):
     for n, unit in enumerate(SEVERAL):
         np.testing.assert_allclose(of_one_image[n], down(images[:1], unit)[0], rtol=1e-6)
         np.testing.assert_allclose(each_of_its_own[n], down(images[n : n + 1], unit)[0], rtol=1e-6)
+    with pytest.raises(zfjax.UserError, match="ways='deconvnet': a list of at least one of deconvnet"):
+        nets.project_ways(None, None, zfjax.Unit(0), ways="deconvnet")
     with pytest.raises(zfjax.UserError, match="3 units of several layers on 2 images"):
         down(images[:2], SEVERAL)
 

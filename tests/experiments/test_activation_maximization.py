@@ -214,6 +214,8 @@ def test_an_input_that_is_not_linear_in_the_pixels_is_refused():
         climb(foreign_nets.SMALL, [], layer="conv1", key=jax.random.key(0))
     with pytest.raises(ValueError, match="channel=.*: a whole number from 0 to 3 is needed"):
         climb(foreign_nets.SMALL, [4], layer="conv1", key=jax.random.key(0))
+    with pytest.raises(ValueError, match="channel=.*4.*: a whole number from 0 to 3 is needed"):
+        climb(foreign_nets.SMALL, zfjax.Unit(4, layer="conv1"), key=jax.random.key(0))
 
 
 def test_the_command_climbs_a_net_that_is_none_of_ours(monkeypatch, tmp_path, capsys):

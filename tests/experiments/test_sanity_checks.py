@@ -292,6 +292,11 @@ def test_a_net_whose_images_are_not_square_has_the_groups_that_a_function_can_ha
         assert edge.min() >= 250
 
 
+def test_a_layer_that_is_not_there_is_named():
+    with pytest.raises(zfjax.UserError, match="layer='conv9': one of conv1"):
+        sanity.check_all(net(), IMAGES, layer="conv9", seed=0)
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_the_gradient_of_a_class_is_that_of_its_logit_and_a_unit_is_projected_by_the_net():
     net = foreign_nets.SMALL

@@ -175,6 +175,10 @@ def test_penalties_that_make_no_sense_are_refused():
         with pytest.raises(ValueError, match=f"penalty={penalty}: a finite number, 0 or more, is needed"):
             linear_models.fit(FEATURES, TARGETS, penalty, loss="softmax")
     held = np.arange(NUM) % 2 == 0
+    with pytest.raises(ValueError, match="loss='hinge': one of 'softmax', 'svm', 'logistic' is needed"):
+        linear_models.fit(np.zeros((3, 2)), np.zeros((3, 2)), 0.1, loss="hinge")
+    with pytest.raises(ValueError, match=r"features \(3, 2\), targets \(4, 2\): \[N, D\] and \[N, C\] are needed"):
+        linear_models.fit(np.zeros((3, 2)), np.zeros((4, 2)), 0.1, loss="svm")
     with pytest.raises(ValueError, match=r"penalties=\(\): at least one is needed"):
         linear_models.fit_chosen(FEATURES, TARGETS, held, loss="softmax", quality=log_likelihood, penalties=())
     with pytest.raises(ValueError, match=r"quality=\[nan\] of the held-out examples: numbers are needed"):

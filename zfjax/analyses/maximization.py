@@ -356,7 +356,7 @@ def climb(
 
     Args:
       net: any network.
-      units: a `Unit` of channels [M], each climbed in the middle of its map; or the channels alone, int [M].
+      units: a `Unit` of one channel or of channels [M], each climbed in the middle of its map; or channels alone.
       layer: where the units stand, unless they say it.
       key: draws noise and jitter.
       of: the unit in the middle of each map, or the mean of the whole map; a dense unit is both.
@@ -401,7 +401,7 @@ def checked_units(net: Net, units: Unit | Any, *, layer: str | None, at_once: in
     layer = nets.check_layer(net, named)
     if at_once < 1:
         raise UserError(f"at_once={at_once}: at least 1 is needed")
-    channels = np.asarray(unit.channel)
+    channels = np.atleast_1d(np.asarray(unit.channel))
     if channels.ndim != 1 or not len(channels):
         raise UserError(f"channels={channels.tolist()}: a list of at least one is needed")
     return layer, channels

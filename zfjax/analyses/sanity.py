@@ -282,6 +282,7 @@ def check_all(net: Net, images: np.ndarray, *, layer: str, seed: int, at_once: i
       scores, drawn = sanity.check_all(net, net.prepare(pictures), layer="conv5", seed=0)
       sanity.summarize(scores)
     """
+    nets.check_layer(net, layer)
     parts: list[Scores] = []
     first: Drawn = {}
     for chosen in full_batches(len(images), at_once):

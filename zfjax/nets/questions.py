@@ -217,8 +217,8 @@ def project_ways(
     seed: Seed = "value",
 ) -> dict[Way, np.ndarray]:
     """{way: `net.project` by it}; a network with a `project_ways` of its own lets each image go up once for all."""
-    if not ways:
-        raise UserError(f"ways={ways!r}: at least one of {', '.join(WAYS)} is needed")
+    if not ways or isinstance(ways, str):
+        raise UserError(f"ways={ways!r}: a list of at least one of {', '.join(WAYS)} is needed")
     if (own := getattr(net, "project_ways", None)) is not None:
         pictures: dict[Way, np.ndarray] = own(images, units, ways=ways, layer=layer, of=of, seed=seed)
         return pictures

@@ -115,7 +115,8 @@ def fit(
       max_iterations: steps after which to end in any case.
 
     Raises:
-      UserError: a penalty below 0, or a fit that ended in numbers that are not finite, as NaN in the features gives.
+      UserError: a penalty below 0, another loss, shapes that do not fit, or a fit that ended in numbers that are not
+        finite, as NaN in the features gives.
 
     Examples:
       >>> import numpy as np, zfjax
@@ -127,6 +128,10 @@ def fit(
     """
     if not (np.isfinite(penalty) and penalty >= 0):
         raise UserError(f"penalty={penalty}: a finite number, 0 or more, is needed")
+    if loss not in _LOSSES:
+        raise UserError(f"loss={loss!r}: one of {', '.join(map(repr, _LOSSES))} is needed")
+    if features.ndim != 2 or targets.ndim != 2 or len(features) != len(targets):
+        raise UserError(f"features {features.shape}, targets {targets.shape}: [N, D] and [N, C] are needed")
     shape = features.shape[1], targets.shape[1]
     weights = (jnp.zeros(shape), jnp.zeros(shape[1])) if start is None else (start.weights, start.bias)
     model: LinearModel = _minimize(
