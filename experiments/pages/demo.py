@@ -19,6 +19,8 @@ def draw(scenes: dict[str, np.ndarray]) -> Figure:
     panels = []
     for label, name in enumerate(demo.CLASS_NAMES):
         chosen = np.flatnonzero(scenes["label"] == label)[:SHOWN]
+        if not chosen.size:  # of few scenes
+            continue
         images = [scenes["image"][index] for index in chosen]
         for place in range(SHOWN - ANNOTATED, len(chosen)):
             images[place] = annotated(images[place], scenes["mask"][chosen[place]], scenes["parts"][chosen[place]])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.shell import hosts
+from experiments.shell.training_log import TrainingLog
 from zfjax import files, nets, parallel
 from zfjax.errors import HeldError, UserError, check_utf8, naming
 from zfjax.training import checkpoints
@@ -81,7 +82,18 @@ def _claim(held: contextlib.ExitStack, *, resume: Path | None, out: Path | None,
             raise UserError(
                 f"out={str(folder)!r} is not empty and holds no run: {entry.name!r} is there; name another folder"
             )
+    _check_begun(folder)
     return folder, None
+
+
+def _check_begun(folder: Path) -> None:
+    """UserError where a run without a checkpoint had some: an epoch later than the first is recorded after one."""
+    last = max((record["epoch"] for record in TrainingLog(folder).records() if record["kind"] == "epoch"), default=0)
+    if last > 1:
+        raise UserError(
+            f"out={str(folder)!r} records {last} epochs and holds no checkpoint, so that it would begin anew: put "
+            "checkpoints/ back, or name another folder"
+        )
 
 
 def _asked(resume: Path | None, out: Path | None) -> Path:

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from foreign_nets import SMALL
 from judges import check_keys, findings, findings_of
+from matplotlib.text import Text
 
 import zfjax
 from experiments import benchmark, demo_scenes, evaluate_imagenet
 from experiments.benchmark import Workload
+from experiments.pages import demo as demo_page
 from experiments.report.statistics import with_interval
 from experiments.shell import hosts, operations
 from zfjax import nets, pixels, training
@@ -301,6 +303,13 @@ def test_histogram_counts_colours():
     half = np.concatenate([black[:, :2], np.full((1, 2, 4, 3), 255, np.uint8)], axis=1)
     assert demo_scenes.histograms(black)[0, 0] == 10 and demo_scenes.histograms(black).sum() == 10
     np.testing.assert_allclose(demo_scenes.histograms(half)[0, [0, 511]], 10 / np.sqrt(2), rtol=1e-6)
+
+
+def test_demo_page_of_few_scenes_shows_the_classes_that_they_have():
+    scenes = demo.demo_images(1, 0, 2, size=16)
+    names = {demo.CLASS_NAMES[label] for label in scenes["label"]}
+    words = {text.get_text() for text in demo_page.draw(scenes).findobj(Text)}
+    assert words & set(demo.CLASS_NAMES) == names
 
 
 @pytest.mark.slow

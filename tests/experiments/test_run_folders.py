@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from experiments.shell import hosts, run_folders
+from experiments.shell import hosts, run_folders, training_log
 from zfjax.errors import UserError
 
 
@@ -29,6 +29,19 @@ def test_what_a_run_leaves_before_its_first_checkpoint_is_begun_anew(tmp_path):
     (tmp_path / "notes").touch()
     with pytest.raises(UserError, match="'notes' is there"), run_folders.claimed(None, tmp_path, "demo"):
         pass
+
+
+def test_a_run_whose_checkpoints_were_taken_away_is_not_begun_anew(tmp_path):
+    """The epoch after a checkpoint is recorded; of the first one a kill may leave the record alone."""
+    losses = {"train_loss": 1.0, "train_top1_error": 0.5, "validation_top1_error": 0.5}
+    log = training_log.TrainingLog(tmp_path)
+    log.append({"kind": "epoch", "step": 4, "epoch": 1, "learning_rate": 0.1, **losses})
+    with run_folders.claimed(None, tmp_path, "demo") as place:
+        assert place.checkpoint is None
+    log.append({"kind": "epoch", "step": 8, "epoch": 2, "learning_rate": 0.1, **losses})
+    with pytest.raises(UserError, match="records 2 epochs and holds no checkpoint, .* put checkpoints/ back, or name"):
+        with run_folders.claimed(None, tmp_path, "demo"):
+            pass
 
 
 def test_where_a_host_is_lost_the_way_on_is_one_that_there_is(tmp_path):
