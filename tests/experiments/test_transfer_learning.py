@@ -231,7 +231,7 @@ def test_the_keys_of_records_know_the_version_of_what_measured_them(trained, pho
         ({"arms": ()}, r"arms=\(\): one or both are needed"),
         (
             {"arms": ("scratch",), "num_train": (2,)},
-            "arms='scratch': 6 training images do not fill the net's batches of 8",
+            "arms='scratch': 6 training images do not fill the net's batches of 8; a smaller scratch_batch_size",
         ),
         ({"layer": "fc9"}, "layer='fc9': one of conv1, fc7, fc8 of .* is needed"),
         ({"dataset": "caltech256"}, "holds 101_ObjectCategories, which is caltech101, not caltech256"),

@@ -70,7 +70,8 @@ def scratch(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, recipe: Recipe,
     parallel.check_batch_size(recipe.batch_size)
     if recipe.batch_size > len(fold.train):
         raise UserError(
-            f"arms='scratch': {len(fold.train)} training images do not fill the net's batches of {recipe.batch_size}"
+            f"arms='scratch': {len(fold.train)} training images do not fill the net's batches of {recipe.batch_size}; "
+            "a smaller scratch_batch_size is needed"
         )
     table = net.architecture
     table = table.with_sizes(**{table.layer_names[-1]: len(photo_set.class_names)})
