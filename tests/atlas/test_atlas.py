@@ -118,6 +118,7 @@ def test_a_dead_unit_is_called_dead_and_not_drawn(made):
 
 def test_a_notebook_shows_the_tiles_apart_and_keeps_names_to_themselves(made):
     html = made.unit("conv1", 2)._repr_html_()
+    assert made.unit(zfjax.Unit(2, layer="conv1"))._repr_html_() == html
     assert "<bdi>conv1</bdi> / <bdi>map 2</bdi></strong> of <bdi>" in html
     first = re.search(r"base64,([^\"]+)", html)[1]
     shown, side, times = opened(io.BytesIO(base64.b64decode(first))), 7, 60 // 7

@@ -24,6 +24,7 @@ from zfjax.data import ImageSet, Source, archives, sets
 from zfjax.deconvnet import Way
 from zfjax.errors import UserError
 from zfjax.nets import Net
+from zfjax.units import Unit
 
 CHUNK = 256  # images whose data are one script
 
@@ -62,12 +63,19 @@ class Atlas:
         """The numbers of a layer, by name: those of `zfjax.atlas.measures.Measured`."""
         return files.read_npz(self.folder / site.arrays_of(self._number(layer)), "build the atlas again")
 
-    def unit(self, layer: str, channel: int) -> UnitView:
-        """One unit, which a notebook shows by itself; UserError for one that is not there."""
-        number = self._number(layer)
-        units = self.layers[layer]
-        if not 0 <= channel < len(units):
-            raise UserError(f"channel={channel}: 0 to {len(units) - 1} is needed in layer {layer!r}")
+    def unit(self, layer: str | Unit, channel: int | None = None) -> UnitView:
+        """One unit, which a notebook shows by itself; UserError for one that is not there.
+
+        Args:
+          layer: the unit, as Unit(17, layer="conv4"); or its layer.
+          channel: with a layer its map or dense unit.
+        """
+        unit = layer if isinstance(layer, Unit) else Unit(channel, layer=layer)
+        layer, index = str(unit.layer), np.asarray(unit.channel)
+        number, units = self._number(layer), self.layers[layer]
+        if index.dtype.kind not in "iu" or index.ndim or not 0 <= index < len(units):
+            raise UserError(f"channel={unit.channel}: 0 to {len(units) - 1} is needed in layer {layer!r}")
+        channel = int(index)
         record, facts = units[channel], self.facts["layers"][number]
         kinds = ["patch", *self.facts["ways"]]
         pictures = []
