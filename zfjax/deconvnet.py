@@ -368,7 +368,7 @@ def windows_of_ways(
     Args:
       params, images, places, architecture, seed: as for `windows_of_layers`.
       ways: each as for `project_places`.
-      batch_size: images per forward pass.
+      batch_size: images per forward pass, of those that units stand in.
       units_at_once: units of one layer per way down.
 
     Returns:
@@ -383,17 +383,18 @@ def windows_of_ways(
         layer: {name: np.asarray(index, np.int32) for name, index in of_layer.items()}
         for layer, of_layer in places.items()
     }
+    asked = np.unique(np.concatenate([of_layer["image"] for of_layer in indices.values()]))  # no other goes up
+    for of_layer in indices.values():
+        of_layer["image"] = np.searchsorted(asked, of_layer["image"]).astype(np.int32)
     drawn: dict[str, dict[str, Windows]] = {way: {} for way in names}
     starts = {layer: np.zeros(len(of_layer["image"]), np.float32) for layer, of_layer in indices.items()}
     top = max(places, key=architecture.layer_names.index)
-    for start in range(0, len(images), batch_size):
+    for start in range(0, len(asked), batch_size):
         wanted = {
             layer: np.flatnonzero((of_layer["image"] >= start) & (of_layer["image"] < start + batch_size))
             for layer, of_layer in indices.items()
         }
-        if not any(map(len, wanted.values())):
-            continue
-        trace = trace_of(params, _fill(images[start : start + batch_size], batch_size), layer=top)
+        trace = trace_of(params, _fill(images[asked[start : start + batch_size]], batch_size), layer=top)
         for layer, numbers in wanted.items():
             for first in range(0, len(numbers), units_at_once):
                 chosen = numbers[first : first + units_at_once]

@@ -6,7 +6,7 @@ import pytest
 import tiny_nets
 
 import zfjax
-from zfjax import Conv, Pool, Unit
+from zfjax import Conv, Pool, Unit, deconvnet
 from zfjax.deconvnet import WAYS, project_windows, windows_of_places
 
 NUM = 6  # units of each case
@@ -150,3 +150,23 @@ def test_places_of_many_images_keep_their_order(batch_size):
     assert tiny_nets.relative_error(found.pixels, expected.pixels) < 1e-6
     none = {name: numbers[:0] for name, numbers in places.items()}
     assert windows_of_places(params, images, none, **options).pixels.shape == (0, *found.pixels.shape[1:])
+
+
+def test_images_without_a_unit_do_not_go_up(monkeypatch):
+    params, images = tiny_nets.params(tiny_nets.MINI), np.resize(tiny_nets.images(34), (9, 34, 34, 3))
+    gone_up, trace_below = [], vars(deconvnet)["_trace_below"]
+    monkeypatch.setattr(
+        deconvnet, "_trace_below", lambda *of, **more: gone_up.append(of[1]) or trace_below(*of, **more)
+    )
+    places = {
+        "image": np.array([8, 1, 8]),
+        "channel": np.array([0, 2, 1]),
+        "row": np.arange(3),
+        "column": np.zeros(3, int),
+    }
+    found = windows_of_places(params, images, places, layer="conv2", architecture=tiny_nets.MINI, batch_size=2)
+    np.testing.assert_array_equal(np.concatenate(gone_up), images[[1, 8]])
+    _, trace = zfjax.forward(params, images, architecture=tiny_nets.MINI)
+    unit = Unit(places["channel"], (places["row"], places["column"]))
+    expected = project_windows(params, trace, unit, of=places["image"], layer="conv2", architecture=tiny_nets.MINI)
+    assert np.any(expected.pixels) and tiny_nets.relative_error(found.pixels, expected.pixels) < 1e-6
