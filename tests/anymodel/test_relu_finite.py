@@ -38,6 +38,8 @@ NORMS = {
     "power of minus a half": lambda h: h * jnp.maximum(squares(h), 1e-9) ** -0.5,
     "standard deviation": lambda h: (h - h.mean(1, keepdims=True)) / (h.std(1, keepdims=True) + 1e-5),
     "largest of deviation": lambda h: (h - h.mean(1, keepdims=True)) / jnp.maximum(h.std(1, keepdims=True), 1e-5),
+    "times a scale that begins as 0": lambda h: h + jnp.zeros((1, 5)) * (h / jnp.maximum(length(h), 1e-6)),
+    "a root, times 0": lambda h: h + 0 * jnp.sqrt(squares(h)),
 }
 
 ON_REQUEST = {

@@ -50,7 +50,8 @@ def poles_of(
 
     Args:
       program: the traced function.
-      graph, flow: of the program.
+      graph: of the program.
+      flow: of the program, as JAX takes its derivative.
       changes: places where the rule or the identity goes down: what holds one has no derivative of its own any more.
     """
     inlined = {place[:length] for place in changes for length in range(1, len(place) + 1)}

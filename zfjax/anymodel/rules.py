@@ -103,7 +103,7 @@ def _ruled(
         _check(verdicts, choices.otherwise if backward else "keep", num_inputs=len(program.in_avals))
         changed = _CHANGED["deconvnet"] if callable(rule) else _CHANGED[rule]
         changes = {v.place: v.change for _, v in verdicts if v.change and v.rule in changed}
-        plan = plan_of({**poles_of(program, graph, flow=facts.flow, changes=changes), **changes})
+        plan = plan_of({**poles_of(program, graph, flow=facts.derived, changes=changes), **changes})
         leaves = jax.tree.leaves((args, kwargs))
         results = evaluate(program.jaxpr, program.consts, leaves, plan=plan, backward=backward)
         return jax.tree.unflatten(jax.tree.structure(shapes), results)

@@ -111,7 +111,8 @@ class Verdict(NamedTuple):
 class Facts(NamedTuple):
     """What is known of a program as a whole."""
 
-    flow: Flow
+    flow: Flow  # what is zero times anything is a constant
+    derived: Flow  # it is none, as for JAX, which takes its derivative: infinity times 0 is NaN
     kinds: Kinds
     layers: Layers
     twins: Twins
@@ -122,6 +123,7 @@ class Facts(NamedTuple):
 
 def facts_of(graph: Graph) -> Facts:
     """All that the verdict on a node may depend on, beside the node."""
+    derived = flow_of(graph)
     fold_zeros(graph)
     twins = twins_of(graph)
     flow = flow_of(graph)._replace(first=twins.first)
@@ -130,7 +132,7 @@ def facts_of(graph: Graph) -> Facts:
     single = {node for node in graph.nodes if rectified_operand(node) is not None} - within(written)
     met = met_rectifiers(graph, flow, twins=twins, rectifiers=bent | single, written=written)
     written = {n: w for n, w in written.items() if not (w.sign and twins.of(n.outputs[0]) in met)}
-    return Facts(flow, kinds_of(graph, flow), layers_of(graph, flow), twins, met, written, within(written))
+    return Facts(flow, derived, kinds_of(graph, flow), layers_of(graph, flow), twins, met, written, within(written))
 
 
 def classify(node: Node, facts: Facts) -> Verdict | None:
