@@ -34,6 +34,10 @@ def rules_of(fn, x=X):
     return [line.rule for line in explain_rules(fn, x)]
 
 
+def rows(function, z):
+    return lax.fori_loop(0, 3, lambda k, rows: rows.at[k].set(function(z[k])), jnp.zeros_like(z))
+
+
 BOTH = np.concatenate([KERNEL, OTHER])
 SLOPES = np.float32([1, -0.1])
 MATRIX = np.concatenate([np.eye(8), -0.1 * np.eye(8)]).astype(np.float32)
@@ -277,6 +281,29 @@ COMPOSED = {
         dimension_numbers=("NWC", "WIO", "NWC"),
         feature_group_count=8,
     )[:, 0],
+    "by a matrix for each channel": lambda z: jnp.einsum(
+        "bkc,kc->bc", jnp.stack([relu(z), relu(-z)], 1), np.stack([np.ones(8), KERNEL[0]]).astype(np.float32)
+    ),
+    "by filters of one place": lambda z: (
+        lax.conv_general_dilated(
+            relu(z)[None],
+            np.eye(8, dtype=np.float32)[None] * np.float32([0, 1, 0])[:, None, None],
+            (1,),
+            "SAME",
+            dimension_numbers=("NWC", "WIO", "NWC"),
+        )[0]
+        + 0.5 * z
+    ),
+    "of many knots": lambda z: jnp.stack([(-0.5) ** k * relu(z - 0.2 * k) for k in range(6)]).sum(0),
+    "written row by row": lambda z: rows(relu, z) - 0.1 * rows(lambda row: relu(-row), z),
+    "written row by row, beside what it reads": lambda z: rows(relu, z) + 0.5 * z,
+    "read at numbers that a scan counts": lambda z: lax.map(lambda k: relu(z[k]), jnp.arange(3)) + 0.5 * z,
+    "there and back by Fourier": lambda z: jnp.fft.ifft(jnp.fft.fft(relu(z))).real - 0.1 * relu(-z),
+    "differences of running sums": lambda z: jnp.diff(jnp.cumsum(relu(z), -1), prepend=0) - 0.1 * relu(-z),
+    "sorted and put back": lambda z: (
+        jnp.take_along_axis(jnp.take_along_axis(relu(z), order := jnp.argsort(z, -1), -1), jnp.argsort(order, -1), -1)
+        - 0.1 * relu(-z)
+    ),
     "by adding at places": lambda z: relu(z).at[:].add(-0.1 * relu(-z)),
     "by sums of segments": lambda z: jax.ops.segment_sum(
         jnp.stack([relu(z), -0.1 * relu(-z)]), jnp.zeros(2, int), num_segments=1
@@ -380,6 +407,20 @@ def test_rectifiers_with_weights_or_maps_between_them_are_rectifiers(form):
     assert rules.count("rectifier") == 2 and "unclassified" not in rules
 
 
+IN_PLACES_NOBODY_STATES = {
+    "sum of rows in a loop": lambda z: lax.fori_loop(0, 3, lambda k, c: c + relu(z[k]), jnp.zeros(8)),
+    "row by row": lambda z: rows(relu, z),
+    "beside its Fourier transform": lambda z: (h := relu(z)) + jnp.fft.fft2(h).real,
+    "differences of running sums": lambda z: (c := jnp.cumsum(relu(z), 1))[:, 3:] - c[:, :-3],
+    "recurrent": lambda z: lax.fori_loop(0, 3, lambda k, h: relu(z[k] + h @ OTHER), jnp.zeros(8)),
+}
+
+
+@pytest.mark.parametrize("form", IN_PLACES_NOBODY_STATES)
+def test_a_rectifier_whose_places_nobody_states_is_one(form):
+    assert rules_of(lambda x: IN_PLACES_NOBODY_STATES[form](x @ KERNEL)) == ["rectifier"]
+
+
 def test_constants_made_by_arithmetic_are_folded():
     for fn in (
         lambda z: jnp.maximum(z, jnp.zeros(8) * 1.0),
@@ -401,3 +442,19 @@ def test_constants_made_by_arithmetic_are_folded():
             return (x - x.mean(1, keepdims=True)) / jnp.maximum(x.std(1, keepdims=True), guard * 1)
 
         assert {*rules_of(norm)} == {"own gradient"}
+
+
+LARGE = {
+    "sum of a stack": lambda z: jnp.stack([relu(z), -0.1 * relu(-z)]).sum(0),
+    "turned": lambda z: relu(z) - 0.1 * relu(-jnp.moveaxis(z, -1, 1)).transpose(0, 2, 3, 1),
+}
+
+
+@pytest.mark.parametrize("form", LARGE)
+@pytest.mark.parametrize("num", [1, 64])
+def test_large_maps_are_looked_at_too(form, num):
+    images = jax.ShapeDtypeStruct((num, 128, 128, 3), np.float32)
+    (rule,) = {line.rule for line in explain_rules(lambda x: LARGE[form](jnp.tile(conv(x), 13)), images)}
+    assert rule == "unclassified"
+    turned = explain_rules(lambda x: relu(jnp.moveaxis(jnp.tile(conv(x), 13), -1, 1)) + 1, images)
+    assert [line.rule for line in turned] == ["rectifier"]

@@ -8,6 +8,10 @@ every array is followed back, element by element, to its roots: what layers make
     moves: turns, pieces, joins, copies         the elements are found again at other places
     sums of a few, products with constants      the elements that are added meet, if some are made of one
       that hold a few numbers in a column
+    moves to places that nobody states: reads     its results may be made of any element
+      where the input or a loop's counter says,
+      Fourier transforms, running sums; all
+      moves of large arrays
     anything else                               a layer: its results are roots
 
 Two elements that are made of one element of a root meet. A rectifier that stands on the way to one of them, and not at
@@ -23,11 +27,12 @@ from itertools import combinations, starmap
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from zfjax.anymodel.constants import constant_of
-from zfjax.anymodel.graph import Flow, Graph, Node, Value
+from zfjax.anymodel.graph import Flow, Graph, Node, Value, is_inexact
 from zfjax.anymodel.rectifiers import MOVES
 from zfjax.anymodel.twins import Twins
 from zfjax.anymodel.weights import OF_EACH
@@ -35,19 +40,25 @@ from zfjax.anymodel.written import Written
 
 _FEW = 4  # elements that a sum adds, numbers in a column of a matrix, ways back to one root
 _ROOTS = 64  # of one value, the latest
-_LARGEST = 1 << 21  # elements of an array that is followed through moves
+_STACKED = 16  # arrays in a stack that is summed
+_LARGEST = 1 << 23  # elements of an array that is followed through moves
+_ANYWHERE = (1 << 24) - 2  # the number of an element that may be any: as the others, exact in float32 with 1 added
 
 _STATIC_MOVES = frozenset("rev slice split concatenate stack unstack pad tile".split()) | MOVES - {"stop_gradient"}
 _READS = frozenset(("gather", "dynamic_slice"))
 _WRITES = {"scatter": slice(1, 2), "dynamic_update_slice": slice(2, None)}  # which operands say where
+_SCATTERS = frozenset((*_READS, *_WRITES, "scatter-add", "fft", "cumsum"))  # read anywhere, if nobody knows where
 _PARTS = {"scan_stack": "scan_slice", "shard_out": "shard_in"}  # what leaves a loop, or devices, and what enters
 
 
 class Labels:
     """For each element of a value the element of a root that it is made of, -1 for none; worked out when asked for."""
 
-    def __init__(self, shape: Sequence[int], made: Callable[[], np.ndarray] | None = None) -> None:
+    def __init__(
+        self, shape: Sequence[int], made: Callable[[], np.ndarray] | None = None, *, is_any: bool = False
+    ) -> None:
         self.shape = tuple(shape)
+        self.is_any = is_any  # each may be made of any: nobody knows
         self.made = made  # None: each element is made of that at its own place
         self.array: np.ndarray | None = None
 
@@ -62,14 +73,23 @@ class Labels:
         """The same elements; with `somewhere`, wherever both are made of any."""
         if self is other or (self.made is None and other.made is None and self.shape == other.shape):
             return True
+        if self.is_any or other.is_any:
+            return True
         a, b = np.broadcast_arrays(self.numbers(), other.numbers())
-        if not somewhere:
-            return bool((a == b).all())
-        both = (a >= 0) & (b >= 0)
-        return bool(both.any() and (a[both] == b[both]).all())
+        alike = (a == b) | ((a == _ANYWHERE) & (b >= 0)) | ((b == _ANYWHERE) & (a >= 0))
+        both = (a >= 0) & (b >= 0) if somewhere else np.ones((), bool)
+        return bool(both.any() and (alike | ~both).all())
+
+    def is_anywhere(self) -> bool:
+        """Nowhere is it known which element."""
+        return self.is_any or (self.made is not None and bool(np.isin(self.numbers(), (-1, _ANYWHERE)).all()))
 
 
 _Made = dict[Value, list[Labels]]  # {root: the ways back to it}
+
+
+def _anywhere(shape: Sequence[int]) -> Labels:
+    return Labels(shape, lambda: np.broadcast_to(np.int32(_ANYWHERE), shape), is_any=True)
 
 
 def met_rectifiers(
@@ -133,16 +153,21 @@ class _Follow:
         if node.name == "cond":
             return self.branched(node)
         largest = max(math.prod(value.aval.shape) for value in (*varying, *node.outputs))
+        places = node.inputs[1:] if node.name in _READS else node.inputs[_WRITES.get(node.name, slice(0))]
         is_static = node.name in _STATIC_MOVES or (
-            node.name in _READS and node.inputs[0] in self.flow.varying and len(varying) == 1
+            bool(places) and all(constant_of(value) is not None for value in places)
         )
-        places = node.inputs[_WRITES[node.name]] if node.name in _WRITES else []
-        is_static = is_static or (bool(places) and all(constant_of(value) is not None for value in places))
-        if largest > _LARGEST or len(node.eqns) != 1:
+        if len(node.eqns) != 1:
             return None
         if is_static:
-            return self.moved(node)
+            return self.moved(node) if largest <= _LARGEST else self.anywhere(node)
+        added = self.added(node, varying, is_large=largest > _LARGEST)
+        return self.anywhere(node) if added is None and node.name in _SCATTERS else added
+
+    def added(self, node: Node, varying: Sequence[Value], *, is_large: bool) -> list[_Made] | None:
+        """Of a few elements, some of which are made of one; None where they are not. Of large arrays of any."""
         terms: list[_Made] = []
+        shape = node.outputs[0].aval.shape
         for value in varying:
             pick = _SUMS[node.name](node, value) if node.name in _SUMS else None
             if pick is None:
@@ -155,8 +180,32 @@ class _Follow:
                 {root: [Labels(shape, partial(picked, way, k)) for way in ways] for root, ways in made.items()}
                 for k in range(number)
             )
+        if is_large:
+            self.meet_unseen(terms)
+            return self.anywhere(node)
         shared = len(terms) == 1 or any(starmap(_share, combinations(terms, 2)))
         return [self.joined(terms)] if shared else None
+
+    def anywhere(self, node: Node) -> list[_Made] | None:
+        """Of any element of what is read or written; beside that, of the same element of what is written into."""
+        own = node.inputs[0]
+        into = self.made.get(own, {}) if node.name in (*_WRITES, "scatter-add") else {}
+        read = [v for v in node.inputs if is_inexact(v) and not (into and v is own)]
+        roots = {root for value in read for root in self.made.get(value, {})}
+        if not roots and not into:
+            return None
+        return [
+            into | {root: [*into.get(root, []), _anywhere(result.aval.shape)] for root in roots}
+            for result in node.outputs
+        ]
+
+    def meet_unseen(self, terms: Sequence[_Made]) -> None:
+        """Where elements of large arrays are added, two rectifiers of one value meet."""
+        kinks = {root for term in terms for root in term.keys() & self.kinks.keys()} if len(terms) > 1 else set()
+        for one, other in combinations(kinks, 2):
+            below, beneath = self.kinks[one][1], self.kinks[other][1]
+            if below.keys() & beneath.keys() and one not in beneath and other not in below:
+                self.met.update((one, other))
 
     def joined(self, terms: list[_Made]) -> _Made:
         """Of values that meet element by element."""
@@ -212,6 +261,9 @@ class _Follow:
         made = self.made.get(value, {})
         if len(result.aval.shape) == len(value.aval.shape):
             outside = {root: ways for root, ways in made.items() if not _is_in(root, node)}
+            outside |= {
+                root: [_anywhere(result.aval.shape)] for root in (made.keys() - outside.keys()) & self.kinks.keys()
+            }
             return [outside] if outside else None
         is_small = math.prod(result.aval.shape) <= _LARGEST and result.aval.shape[0] <= _FEW
         stacked: _Made = {}
@@ -223,7 +275,7 @@ class _Follow:
                 if inside and _is_whole(way, root, value)
                 else Labels(result.aval.shape, partial(_of_rounds, way, result.aval.shape[0], step))
                 for way in ways
-                if is_small or (inside and _is_whole(way, root, value))
+                if is_small or (inside and _is_whole(way, root, value)) or way.is_anywhere()
             ]
             stacked.update({root: kept} if kept else {})
         return [self.left(node, stacked)] if stacked else None
@@ -271,7 +323,8 @@ class _Follow:
         for kink in made.keys() & self.kinks.keys():
             rectifier, below = self.kinks[kink]
             if rectifier.place[: len(node.place)] == node.place and any(
-                not _is_in(root, node) and root in made for root in below
+                not _is_in(root, node) and root in made and not all(way.is_anywhere() for way in ways)
+                for root, ways in below.items()
             ):
                 self.met.add(kink)
 
@@ -281,7 +334,10 @@ def _spread(made: _Made, shape: tuple[int, ...], above: tuple[int, ...]) -> _Mad
     if shape == above or not shape:
         return made if shape == above else {}
     return {
-        root: [Labels(above, lambda way=way: np.broadcast_to(way.numbers(), above)) for way in ways]  # type: ignore[misc]
+        root: [
+            Labels(above, lambda way=way: np.broadcast_to(way.numbers(), above), is_any=way.is_any)  # type: ignore[misc]
+            for way in ways
+        ]
         for root, ways in made.items()
     }
 
@@ -311,7 +367,8 @@ def _through(labels: Labels, way: Labels) -> Labels:
 
     def made() -> np.ndarray:
         numbers = way.numbers()
-        return np.where(numbers >= 0, labels.numbers().ravel()[numbers], -1)
+        known = (numbers >= 0) & (numbers < _ANYWHERE)
+        return np.where(known, labels.numbers().ravel()[np.where(known, numbers, 0)], numbers)
 
     return Labels(way.shape, made)
 
@@ -343,8 +400,6 @@ def _evaluated(node: Node, eqn: Any, *, ways: Sequence[Sequence[Labels]], flow: 
             operands.append(np.full(value.aval.shape, -1, np.int32))
     if node.name in ("convert_element_type", "copy", "copy_p", "name", "pvary", "pcast"):
         return operands[:1]
-    if node.name in _READS and any(operand is None for operand in operands):  # places that nobody knows
-        return [np.full(value.aval.shape, -1, np.int32) for value in node.outputs]
     params = {key: None if key == "sharding" else setting for key, setting in eqn.params.items()}
     with jax.ensure_compile_time_eval():
         if node.name == "scatter":  # whose parameters hold a program for its own type
@@ -358,7 +413,7 @@ def _evaluated(node: Node, eqn: Any, *, ways: Sequence[Sequence[Labels]], flow: 
 def _of_rounds(way: Labels, length: int, step: int) -> np.ndarray:
     own = way.numbers()
     rounds = np.arange(length, dtype=np.int32).reshape(-1, *[1] * own.ndim)
-    return np.where(own >= 0, own + step * rounds, -1)
+    return np.where((own >= 0) & (own < _ANYWHERE), own + step * rounds, own)
 
 
 _Pick = tuple[int, Callable[[Labels, int], np.ndarray]]  # (how many are added, the labels of the k-th of them)
@@ -367,7 +422,7 @@ _Pick = tuple[int, Callable[[Labels, int], np.ndarray]]  # (how many are added, 
 def _sum(node: Node, value: Value) -> _Pick | None:
     shape, axes = value.aval.shape, tuple(node.params["axes"])
     number = math.prod(shape[axis] for axis in axes)
-    if number > _FEW or any(not isinstance(axis, int) for axis in axes):
+    if number > (_STACKED if _is_stack(value) else _FEW) or any(not isinstance(axis, int) for axis in axes):
         return None
     kept = [axis for axis in range(len(shape)) if axis not in axes]
 
@@ -375,6 +430,14 @@ def _sum(node: Node, value: Value) -> _Pick | None:
         return way.numbers().transpose(*kept, *axes).reshape(*(shape[axis] for axis in kept), number)[..., k]
 
     return number, picked
+
+
+def _is_stack(value: Value) -> bool:
+    """Arrays side by side, perhaps times numbers."""
+    node = value.maker
+    while node is not None and node.name in ("mul", "div", "convert_element_type"):
+        node = next((v.maker for v in node.inputs if not v.known), None)
+    return node is not None and node.name in ("stack", "concatenate")
 
 
 def _running_sum(node: Node, value: Value) -> _Pick | None:
@@ -412,68 +475,35 @@ def _window(node: Node, value: Value) -> _Pick | None:
     return number, picked
 
 
-def _columns(matrix: np.ndarray) -> np.ndarray | None:
-    """[D, n] where a matrix [K, D] holds its few numbers, -1 for none; None where it holds more."""
-    holds = matrix != 0
-    number = int(holds.sum(0).max(initial=0))
-    if not 0 < number <= min(_FEW, max(2, len(matrix) // 2)):
-        return None
-    order = np.argsort(~holds, axis=0, kind="stable")[:number]
-    return np.where(np.take_along_axis(holds, order, 0), order, -1).T
-
-
-def _few_columns(value: Value, order: Sequence[int], rows: int) -> np.ndarray | None:
-    numbers = constant_of(value)
-    return None if numbers is None else _columns(numbers.transpose(*order).reshape(rows, -1))
-
-
-def _product(node: Node, value: Value) -> _Pick | None:
-    contracted, batched = node.params["dimension_numbers"]
-    if any(batched) or node.inputs[0] is node.inputs[1]:
-        return None
+def _weighted(node: Node, value: Value) -> _Pick | None:
+    """Of products with a constant matrix or filter that holds a few numbers for each result: the operation itself."""
     place = node.inputs.index(value)
-    own, others = contracted[place], contracted[1 - place]
-    shape, given = value.aval.shape, node.inputs[1 - place].aval.shape
-    free = [axis for axis in range(len(shape)) if axis not in own]
-    free_others = [axis for axis in range(len(given)) if axis not in others]
-    rows = math.prod(shape[axis] for axis in own)
-    columns = _few_columns(node.inputs[1 - place], [*others, *free_others], rows)
-    if columns is None:
+    numbers = constant_of(node.inputs[1 - place])
+    if numbers is None or node.inputs[0] is node.inputs[1] or node.params.get("batch_group_count", 1) > 1:
         return None
+    if node.name == "dot_general":
+        added: Sequence[int] = node.params["dimension_numbers"][0][1 - place]
+    elif place:
+        return None
+    else:
+        added = node.params["dimension_numbers"].rhs_spec[1:]
+    holds = np.moveaxis(numbers != 0, added, range(len(added)))
+    ranks = holds.reshape(-1, *holds.shape[len(added) :]).cumsum(0)  # of the numbers that one result takes
+    number, most = int(ranks.max(initial=0)), min(_FEW, max(2, len(ranks) // 2))
+    if not 0 < number <= most:
+        return None
+    order = np.moveaxis(ranks.reshape(holds.shape), range(len(added)), added) * (numbers != 0)
+    (eqn,) = node.eqns
+    params = eqn.params | {"precision": lax.Precision.HIGHEST, "preferred_element_type": jnp.dtype(np.float32)}
+    params |= {"out_sharding": None} if "out_sharding" in params else {}
 
     def picked(way: Labels, k: int) -> np.ndarray:
-        side = way.numbers().transpose(*free, *own).reshape(-1, rows)
-        made = np.where(columns[:, k] >= 0, side[:, columns[:, k]], -1)
-        return (made.T if place else made).reshape(node.outputs[0].aval.shape)
+        operands = [way.numbers().astype(np.float32) + 1, (order == k + 1).astype(np.float32)]
+        with jax.ensure_compile_time_eval():  # whole numbers below 2 ** 24 are exact
+            made = eqn.primitive.bind(*(operands[::-1] if place else operands), **params)
+        return np.asarray(made).astype(np.int32) - 1
 
-    return columns.shape[1], picked
-
-
-def _convolution(node: Node, value: Value) -> _Pick | None:
-    """Of single places, with kernels that hold a few numbers."""
-    params = node.params
-    lhs, rhs, out = params["dimension_numbers"]
-    kernel = node.inputs[1].aval.shape
-    moves = any(kernel[axis] > 1 for axis in rhs[2:]) or any(
-        value.aval.shape[axis] != node.outputs[0].aval.shape[above]
-        for axis, above in zip(lhs[2:], out[2:], strict=True)
-    )
-    if moves or params["batch_group_count"] > 1 or node.inputs[0] is not value:
-        return None
-    groups = params["feature_group_count"]
-    columns = _few_columns(node.inputs[1], [rhs[1], *rhs[2:], rhs[0]], kernel[rhs[1]])
-    if columns is None:
-        return None
-    first = np.repeat(np.arange(groups) * kernel[rhs[1]], kernel[rhs[0]] // groups)
-    columns = np.where(columns >= 0, columns + first[:, None], -1)
-
-    def picked(way: Labels, k: int) -> np.ndarray:
-        side = way.numbers().transpose(lhs[0], *lhs[2:], lhs[1])
-        made = np.where(columns[:, k] >= 0, side[..., columns[:, k]], -1)
-        back = np.argsort([out[0], *out[2:], out[1]])
-        return made.transpose(*back)
-
-    return columns.shape[1], picked
+    return number, picked
 
 
 def _scattered(node: Node, value: Value) -> _Pick | None:
@@ -568,8 +598,7 @@ _SUMS: dict[str, Callable[[Node, Value], _Pick | None]] = {
     "cumsum": _running_sum,
     "scatter-add": _scattered,
     "reduce_window_sum": _window,
-    "dot_general": _product,
-    "conv_general_dilated": _convolution,
+    **dict.fromkeys(("dot_general", "conv_general_dilated"), _weighted),
     **dict.fromkeys(("reduce_max", "reduce_min"), _alone(_sum)),
     **dict.fromkeys(("reduce_window_max", "reduce_window_min"), _alone(_window)),
     **dict.fromkeys(("cummax", "cummin"), _alone(_running_sum)),
