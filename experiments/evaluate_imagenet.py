@@ -27,7 +27,7 @@ import tyro
 
 from experiments.pages.lettering import counted
 from experiments.shell import command, figure, hosts, results
-from experiments.shell.scoring import Scored, check_classes, score
+from experiments.shell.scoring import CROPS, Scored, check_classes, score
 from zfjax import files, nets, parallel
 from zfjax.data import ImageSet, Source, sets
 from zfjax.errors import UserError
@@ -210,16 +210,16 @@ def report(result: Result) -> None:
     several = len(result["members"]) > 1
     for views, error in result["error"].items():
         words = ", ".join(f"top-{rank[3:]} error {share:.1%}" for rank, share in _shares(error))
-        print(f"{views:>6} crop(s): {words} on {images}")
+        print(f"{CROPS[views]}: {words} on {images}")
         for member in result["members"] if several else []:
             alone = ", ".join(f"{share:.1%}" for _, share in _shares(member["error"][views]))
             print(f"    alone: {alone}  {member['checkpoint']['path']}")
         for member in result["members"]:
             if bad := member["not_finite"][views]:
                 answers = f"{bad:,} of {result['num_images']:,} answers of {member['name']}"
-                print(f"{views:>6} crop(s): {answers} are not finite (NaN or infinite), and count as wrong")
+                print(f"{CROPS[views]}: {answers} are not finite (NaN or infinite), and count as wrong")
     for views, why in result["not_applicable"].items():
-        print(f"{views:>6} crop(s): not measured, as {why}")
+        print(f"{CROPS[views]}: not measured, as {why}")
 
 
 def _shares(error: evaluation.Shares) -> list[tuple[str, float]]:

@@ -17,6 +17,8 @@ from zfjax.errors import UserError
 from zfjax.nets import Net
 from zfjax.training import evaluation
 
+CROPS = {"center": "centre crop", "ten": "ten crops"}  # of an image, in words
+
 
 class Scored(NamedTuple):
     """Errors by the crops that they are of, and what was not measured."""
@@ -83,7 +85,7 @@ def errors_of(
 def batches_of(source: Source, logits: np.ndarray, views: str, **options: int) -> Iterator[dict[str, np.ndarray]]:
     """The split's batches with a bar, their labels those of the logits."""
     host, num_hosts = options.get("host", 0), options.get("num_hosts", 1)
-    with tqdm(total=len(source), desc=f"{views} crop(s)", unit="img", disable=host > 0) as bar:
+    with tqdm(total=len(source), desc=CROPS[views], unit="img", disable=host > 0) as bar:
         for batch in eval_batches(source, **options):
             yield {**batch, "label": logits[batch["label"]]}
             bar.update(int(batch["mask"].sum()) * num_hosts)

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from experiments.pages.lettering import counted
 from experiments.shell import figure, hosts, run_folders, training_log
 from experiments.shell.sizes import SizeFlag
 from experiments.shell.stopping import StopRequest
@@ -219,7 +220,9 @@ def summary(images: ImageSet, run: Run, progress: Progress) -> str:
         f"weight decay {recipe.weight_decay:g}, {recipe.initialization} initialisation, {recipe.crops} crops, "
         f"{recipe.compute_dtype}"
     )
-    rows.append(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind} on {jax.process_count()} host(s)")
+    rows.append(
+        f"devices: {jax.device_count()} x {jax.devices()[0].device_kind} on {counted(jax.process_count(), 'host')}"
+    )
     rows.append(f"folder: {run.folder}" + (f" (going on after step {step:,})" if step else ""))
     return "\n".join(rows)
 

@@ -119,7 +119,7 @@ def test_a_net_of_any_kind_is_measured_from_its_centre_crop(tmp_path, monkeypatc
     logits = np.asarray(SMALL.features(["logits"])(views.images)["logits"])
     assert result["error"] == {"center": {"top1": float(np.mean(logits.argmax(axis=1) != views.labels))}}
     assert 0 < result["error"]["center"]["top1"] < 1 and result["members"][0]["parameters"] == 108 + 216 + 630
-    assert list(result["not_applicable"]) == ["ten"] and "ten crop(s): not measured, as small prepares" in printed
+    assert list(result["not_applicable"]) == ["ten"] and "ten crops: not measured, as small prepares" in printed
     with pytest.raises(
         SystemExit, match="net='maps only': there are no classes to compare with the labels, as the last layer"
     ):

@@ -89,8 +89,7 @@ def size_for(net: Net) -> Size:
     """The size of the net's pictures; UserError where they are not in colours, as photos are here."""
     if nets.num_channels(net) != 3:
         raise UserError(
-            f"net={net.name!r}: its pictures are of {nets.num_channels(net)} channel(s), and the photos of a set are "
-            "in colours"
+            f"net={net.name!r}: channels={nets.num_channels(net)}: 3 are needed, as the photos of a set are in colours"
         )
     return as_size(nets.size_of(net.picture_size))
 
