@@ -18,6 +18,7 @@ import numpy as np
 
 import zfjax
 from zfjax import files, nets, results, shell
+from zfjax.anymodel.tracing import TRAINS, changes_state
 from zfjax.architecture import Size
 from zfjax.deconvnet import WAYS
 from zfjax.errors import UserError, command_line, naming
@@ -138,9 +139,9 @@ def _function(net: Any, chosen: argparse.Namespace) -> tuple[Callable[[Any], Any
             jax.eval_shape(net, images)
         except Exception as error:  # of the user's function; two flags say what it reads
             kind, words = type(error).__name__, str(error).split("\n")[0]
+            way_on = TRAINS if changes_state(error) else "--image-size and --channels say what it reads"
             raise UserError(
-                f"net={chosen.net}: it does not take images {list(images.shape)}, {kind}: {words}; --image-size and "
-                "--channels say what it reads"
+                f"net={chosen.net}: it does not take images {list(images.shape)}, {kind}: {words}; {way_on}"
             ) from error
         return net, images
     picture = jax.ShapeDtypeStruct((1, *nets.size_of(net.picture_size), nets.num_channels(net)), np.uint8)

@@ -15,6 +15,7 @@ from zfjax import cli, nets, pretrained, results
 
 MODULE = """
 import jax, jax.numpy as jnp, zfjax
+from flax import nnx
 KERNEL = jnp.linspace(-1, 1, 3 * 3 * 3 * 2).reshape(3, 3, 3, 2)
 def fn(images):
     with jax.named_scope("stem"):
@@ -22,6 +23,7 @@ def fn(images):
                                                         dimension_numbers=("NHWC", "HWIO", "NHWC")))
     return maps.mean((1, 2))
 NET = zfjax.FunctionNet(fn, image_size=8, layers=["stem", "logits"])
+trained = nnx.BatchNorm(3, rngs=nnx.Rngs(0))  # in training mode
 """
 
 
@@ -109,6 +111,7 @@ def test_an_import_replaces_no_result_of_another_command(here):
             ["layers", "cli_nets:fn", "--image-size", "8", "--channels", "1"],
             r"error: net=cli_nets:fn: it does not take images \[1, 8, 8, 1\], \w+: .*; --image-size and --channels say",
         ),
+        (["explain", "cli_nets:trained", "--image-size", "8"], "error: net=cli_nets:trained: .*with model.eval"),
         (["layers", "cli_nets:fn"], "error: .* take a function of images with --image-size"),
         (["explain", "runs/x", "--image-size", "8"], "error: net='runs/x': module:NAME of a Python object is needed"),
         (["atlas", "cli_nets:NET"], "error: data=None: cli_nets.NET does not say what it was trained on"),

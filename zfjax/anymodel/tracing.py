@@ -39,12 +39,16 @@ def traced(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
         with named_modules(fn):
             return jax.make_jaxpr(_model, return_shape=True)(*args, **kwargs)
     except Exception as error:  # of JAX or of the framework, where fn does what cannot be traced
-        error.add_note(_TRAINS if type(error).__name__ in _STATEFUL else _NOTE)
+        error.add_note(TRAINS if changes_state(error) else _NOTE)
         raise
 
 
-_STATEFUL = ("TraceContextError", "ModifyScopeVariableError")  # of Flax, for a model that changes its own state
-_TRAINS = (
+def changes_state(error: Exception) -> bool:
+    """Whether it is Flax's error for a model that changes its own state."""
+    return type(error).__name__ in ("TraceContextError", "ModifyScopeVariableError")
+
+
+TRAINS = (
     "fn changes the model's state while it runs, as batch norm does in training mode: evaluate it with model.eval() of "
     "NNX (or nnx.view), use_running_average=True of Linen, before it is handed to zfjax"
 )
