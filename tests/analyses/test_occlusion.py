@@ -330,6 +330,15 @@ def test_a_sweep_keeps_the_type_of_the_image(dtype, double_precision):
     assert occlusion.blurred(image, 2).dtype == (np.float32 if dtype == np.uint8 else dtype)
 
 
+def test_what_is_watched_of_bfloat16_is_summed_and_shared_out_in_float32():
+    every = {"maps": jnp.ones((1, 20, 20, 2), jnp.bfloat16), "logits": jnp.array([[0.0, 1.0, 1.0]], jnp.bfloat16)}
+    swept = occlusion.watch(1, 2, every, layer="maps", logits="logits")
+    assert swept.activity.dtype == swept.probability.dtype == np.float32
+    np.testing.assert_array_equal(swept.activity, [400])
+    every["maps"] = every["maps"] * jnp.bfloat16(1.0078125)  # of 400 such bfloat16 would say 404
+    np.testing.assert_allclose(occlusion.watch(1, 2, every, layer="maps", logits="logits").activity, [403.125])
+
+
 def test_a_blur_has_the_rectangles_own_sides():
     image = RNG.normal(size=(12, 7, 1)).astype(np.float32)
     lines = [

@@ -565,17 +565,22 @@ def look(fn: Features, images: jax.Array, *, layer: str, logits: str | None) -> 
     place, width = strongest // channels, sides[1] if sides else 1
     where = strongest % channels, place // width, place % width
     scores = jnp.zeros((batch, 0), maps.dtype) if logits is None else every[logits]
-    return Look(jax.nn.softmax(scores), *where, jnp.abs(slope).sum(axis=-1), value)
+    return Look(jax.nn.softmax(_wide(scores)), *where, jnp.abs(slope).sum(axis=-1), _wide(value))
 
 
 def watch(channel: jax.Array, label: jax.Array, every: Any, *, layer: str, logits: str | None) -> Swept:
     """What occluded images show in their features {layer: [N, ...]}; `layer` and `logits` as for `look`."""
-    maps = every[layer].reshape(len(every[layer]), -1, every[layer].shape[-1])
+    maps = _wide(every[layer]).reshape(len(every[layer]), -1, every[layer].shape[-1])
     activity = jnp.take(maps, channel, axis=2).sum(axis=1)
     if logits is None:
         return Swept(activity, None, None)
-    scores = every[logits]
+    scores = _wide(every[logits])
     return Swept(activity, jnp.take(jax.nn.softmax(scores), label, axis=1), scores.argmax(axis=1).astype(jnp.int32))
+
+
+def _wide(features: jax.Array) -> jax.Array:
+    """float32 at least: a sum of bfloat16 would keep three digits."""
+    return features.astype(jnp.float32) if features.dtype.itemsize < 4 else features
 
 
 def choose_scenes(net: Net, data: ImageSet, *, layer: str, num: int, seed: int, batch_size: int) -> Scenes:
