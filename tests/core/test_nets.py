@@ -96,6 +96,20 @@ def test_layers_stand_in_the_order_of_the_function():
     assert FUNCTION.layers == TABLE.layers == ("conv1", "conv2", "conv3", "fc6", "fc7", "fc8")
 
 
+@pytest.mark.parametrize("transform", [jax.jit, lambda fn: jax.vmap(lambda image: _without_batch(fn(image[None])))])
+def test_layers_whose_keys_jax_sorts_stand_in_the_order_of_the_program(transform):
+    def fn(images):
+        stem = jax.nn.relu(images @ jnp.ones((3, 4)))
+        block = jax.nn.relu(stem @ jnp.ones((4, 5)))
+        return {"stem": stem, "block": block.swapaxes(1, 2), "all": block.mean((1, 2))}
+
+    assert nets.FunctionNet(transform(fn), image_size=4).layers == ("stem", "block", "all")
+
+
+def _without_batch(features):
+    return jax.tree.map(lambda of: of[0], features)
+
+
 def test_both_kinds_of_net_have_the_same_features_and_shapes(images):
     layers = ("conv2", "fc8")
     ours, theirs = TABLE.features(layers)(images), FUNCTION.features(layers)(images)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from zfjax.anymodel.constants import uniform
-from zfjax.anymodel.graph import Call, Node, Value, first_of_equals, graph_of, made_of, makes, reached
+from zfjax.anymodel.graph import Call, Node, Place, Value, first_of_equals, graph_of, made_of, makes, reached
 from zfjax.anymodel.tracing import in_order, traced
 from zfjax.anymodel.weights import OF_EACH
 
@@ -71,6 +71,22 @@ def between_layers(
                 break
             value = same[value.maker.inputs[0]]
     return made, sum(every.values())
+
+
+def in_program_order(
+    fn: Callable[[jax.Array], Mapping[str, jax.Array]], layers: Sequence[str], *, shape: tuple[int, ...], dtype: Any
+) -> tuple[str, ...]:
+    """The layers in the order in which the program makes them: the arguments are those of `between_layers`."""
+    program, _ = traced(in_order(fn, layers), (jax.ShapeDtypeStruct((1, *shape), dtype),), {})
+    places = dict(zip(layers, map(_place_of, graph_of(program, marks=False).outputs), strict=True))
+    return tuple(sorted(layers, key=places.__getitem__))
+
+
+def _place_of(value: Value) -> Place:
+    """Where the program makes a value, not where it turns its axes."""
+    while value.maker is not None and value.maker.name in _MOVES:
+        value = value.maker.inputs[0]
+    return () if value.maker is None else value.maker.place
 
 
 _MOVES = ("transpose", "reshape", "squeeze", "broadcast_in_dim", "convert_element_type", "copy", "copy_p")

@@ -14,6 +14,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from zfjax import features as layer_features
+from zfjax.anymodel.between import in_program_order
 from zfjax.anymodel.choices import OnUnknown
 from zfjax.anymodel.crops import Crop, crop_of, field_of
 from zfjax.anymodel.names import features_of
@@ -139,7 +140,7 @@ class FunctionNet(ByWindows):
         return {layer: tuple(array.shape[1:]) for layer, array in shapes.items()}
 
     def _keys(self) -> tuple[str, ...]:
-        """The keys as `fn` inserts them: JAX sorts those of a dict."""
+        """The keys as `fn` inserts them; sorted ones, as of a `fn` under jit or vmap, in the program's order."""
         keys: list[str] = []
 
         def watched(params: Any, images: jax.Array) -> Any:
@@ -154,7 +155,10 @@ class FunctionNet(ByWindows):
                 f"fn returns {given}: {{layer: features}} is needed, or layers=[...] of those that zfjax.layers(fn, "
                 f"images) lists{self._modules_in_words()}"
             )
-        return tuple(keys)
+        if keys != sorted(keys):
+            return tuple(keys)
+        image = self._prepared_shape
+        return in_program_order(self._function(self.params), keys, shape=image.shape[1:], dtype=image.dtype)
 
     def _modules_in_words(self) -> str:
         """Some of what `layers` could name: the modules that give features, and the last one."""
