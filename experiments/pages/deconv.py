@@ -18,6 +18,7 @@ from zfjax.nets import size_of
 PAGE = 1500  # pixels, the width that the maps of a page fill
 FILTER_SIDE, FILTERS_PER_ROW = 42, 24  # layer 1's filters: pixels, number
 OVERVIEW_MAPS = 4  # maps of each layer on the overview
+SIGNED = "Projections and filters"
 
 
 def layer_page(layer: str, strongest: Strongest, *, filters: np.ndarray | None, facts: Mapping[str, Any]) -> Figure:
@@ -30,7 +31,8 @@ def layer_page(layer: str, strongest: Strongest, *, filters: np.ndarray | None, 
     if filters is not None:
         sections.insert(0, filter_section(filters, layer))
     title = f"Figure 2, {layer}: the nine images that excite a {facts['kind']} most, projected to the pixels"
-    return canvas.page(title, sections, caption(facts["num_images"], rounding=bool(np.any(strongest.rounding))))
+    words = caption(facts["num_images"], rounding=bool(np.any(strongest.rounding)))
+    return canvas.page(title, sections, [*words, *lettering.grey_projections(strongest.projections.shape[-1], SIGNED)])
 
 
 def overview_page(
@@ -46,7 +48,9 @@ def overview_page(
     title = f"Figure 2: the nine images that excite a {kind} most, projected to the pixels"
     num_images = next(iter(facts.values()))["num_images"]
     rounding = any(np.any(of.rounding[:OVERVIEW_MAPS]) for of in drawn.values())
-    return canvas.page(title, sections, caption(num_images, rounding=rounding))
+    channels = next(iter(drawn.values())).projections.shape[-1]
+    words = [*caption(num_images, rounding=rounding), *lettering.grey_projections(channels, SIGNED)]
+    return canvas.page(title, sections, words)
 
 
 def map_panels(strongest: Strongest, columns: int, names: Sequence[str]) -> list[Panel]:

@@ -49,7 +49,9 @@ def evolution_page(drawn: Drawn, result: Mapping[str, Any], *, patches: bool) ->
             strips.append(Panel(strip(np.stack(tiles), name, epochs=at if m < columns else ())))
         sections.append(Section(heading(layer, result), strips, columns))
     title = "Figure 4: a map's strongest activation, projected to the pixels, as the network trains"
-    return canvas.page(title, sections, caption(result))
+    channels = {of.projections.shape[-1] for at in drawn.values() for of in at.values()}
+    words = [*caption(result), *(words for num in channels for words in lettering.grey_projections(num))]
+    return canvas.page(title, sections, words)
 
 
 def strips_per_row(num_epochs: int) -> int:

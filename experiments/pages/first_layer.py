@@ -107,7 +107,7 @@ def caption(result: Mapping[str, Any]) -> list[str]:
         f"{projections if second else ''}Too "
         "fine: beyond 1 / (2 stride) cycles per pixel, where the grid takes it for something coarser (aliasing), so "
         "that it comes back as blocks and repeated dots.",
-        *([canvas.SWITCHES_NOTE] if second else []),
+        *([canvas.SWITCHES_NOTE, *lettering.grey_projections(result["nets"]["clipped"]["channels"])] if second else []),
         *(channels_note(result["nets"]["clipped"]["channels"])),
         *notes,
         *lettering.left_out(result["not_applicable"]),

@@ -22,6 +22,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 
+from experiments.pages.words import grey_projections as grey_projections
 from experiments.pages.words import left_out as left_out
 
 DPI = 120  # pixels per inch: type of 9 points is 15 pixels high

@@ -48,6 +48,7 @@ def climbs_page(
     left_out = lettering.left_out(result["not_applicable"])
     beside = ", beside the deconvnet" if has_projections else ""
     words = [*caption(result["settings"], has_projections=has_projections), *left_out]
+    words += lettering.grey_projections(next(iter(drawn.values())).projections.shape[-1]) if has_projections else []
     return canvas.page(f"Gradient ascent from noise{beside}", sections, words)
 
 

@@ -74,9 +74,9 @@ def draw(
             ]
         sections.append(Section(heading(facts), panels, len(panels)))
     title = f"Figure 7: what a square of {counted(square, 'pixel')}, sliding over the image, does to the net's answer"
-    return canvas.page(
-        title, sections, caption(result, has_classes=bool(colours), has_projections=projected is not None)
-    )
+    words = caption(result, has_classes=bool(colours), has_projections=projected is not None)
+    words += [] if projected is None else lettering.grey_projections(projected[0].projections.shape[-1])
+    return canvas.page(title, sections, words)
 
 
 def heading(facts: Mapping[str, Any]) -> str:

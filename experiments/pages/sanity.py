@@ -189,6 +189,7 @@ def pictures_page(drawn: Drawn, photos: np.ndarray, result: Mapping[str, Any]) -
         "Zero is mid-grey; each picture has a scale of its own, the 99.5th percentile of its |values|: cosines and "
         "ranks do not see the scale either.",
         result["sentence"],
+        *lettering.grey_projections(next(iter(units[asked].values())).shape[-1]),
         *lettering.left_out(result["not_applicable"]),
     ]
     return canvas.page(

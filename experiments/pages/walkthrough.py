@@ -83,6 +83,7 @@ def layers_caption(walk: LayerWalk) -> list[str]:
         "frames: the unit, and what it sees. The gradient passes where the ReLU was open on the way up, guided "
         "backpropagation only where the signal is positive too.",
         canvas.SWITCHES_NOTE,
+        *lettering.grey_projections(next(iter(walk.projections.values())).shape[-1]),
         *lettering.left_out(walk.not_applicable),
     ]
 
@@ -160,6 +161,7 @@ def caption(walk: Walk) -> list[str]:
         "brightness how much was handed on. Grey arrows lead up, blue ones down, orange ones carry switches; orange "
         "frames: the unit, and what it sees; light grey: beyond the picture.",
         canvas.SWITCHES_NOTE,
+        *lettering.grey_projections(walk.projection.shape[-1]),
     ]
 
 

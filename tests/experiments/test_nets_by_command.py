@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from experiments import activation_maximization, deconv_figures, evaluate_imagenet, occlusion_maps, sanity_checks
+from experiments.pages import canvas
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared"
 SQUEEZENET = SHARED / "models" / "squeezenet_v1.0"
@@ -60,6 +61,17 @@ def test_layers_named_by_paths_are_written_too(command, monkeypatch, tmp_path, p
     result = result_of(command, monkeypatch, tmp_path / "out", *flags)
     assert {"Net%2Fconv1.npz", "Net%2Fconv2.npz"} <= result["files"].keys()
     assert all((tmp_path / "out" / name).is_file() for name in result["files"])
+
+
+@pytest.mark.parametrize("command", [deconv_figures, occlusion_maps, sanity_checks])
+def test_a_page_says_how_projections_of_four_channels_are_drawn(command, monkeypatch, tmp_path, pictures):
+    quick = {deconv_figures: ("--batch-size", 4), occlusion_maps: ("--stride", 8), sanity_checks: ("--num-images", 2)}
+    pages, page = [], canvas.page
+    monkeypatch.setattr(canvas, "page", lambda *words: pages.append(" ".join(words[2])) or page(*words))
+    flags = ("--net", "foreign_nets:RGBA", "--data", pictures, *quick[command])
+    result_of(command, monkeypatch, tmp_path / "out", *flags)
+    said = [words for words in pages if "have 4 channels: their mean is drawn, in grey" in words]
+    assert len(said) == len(pages) - (command is sanity_checks)  # whose table shows none
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -34,6 +34,7 @@ answers = jax.jit(forward)  # for what tests work out by hand: one program rathe
 
 SMALL = FunctionNet(forward, _params(3), image_size=(20, 28), class_names=CLASS_NAMES, name="small")
 GREY = FunctionNet(forward, _params(1), image_size=(20, 28), channels=1, class_names=CLASS_NAMES, name="grey")
+RGBA = FunctionNet(forward, _params(4), image_size=(20, 28), channels=4, class_names=CLASS_NAMES, name="rgba")
 PATHED = FunctionNet(
     lambda params, images: {k if k == "logits" else f"Net/{k}": v for k, v in forward(params, images).items()},
     _params(3),
