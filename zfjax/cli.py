@@ -157,10 +157,13 @@ def _lies_in(folder: Path, other: Path) -> bool:
 
 @contextlib.contextmanager
 def _claimed(folder: Path) -> Iterator[None]:
-    """Of one process alone meanwhile; UserError where another one writes there, or no folder can be."""
+    """Of one process alone meanwhile; UserError where another one writes or wrote there, or no folder can be."""
     with contextlib.ExitStack() as held:
         with naming("out", folder, "name another folder"):
             held.enter_context(files.claimed(folder))
+        if result := results.read(folder):  # which would say something else than the site beside it
+            owner = result.get("command", "a command")
+            raise UserError(f"out={str(folder)!r}: it holds a result of {owner}; give another folder")
         yield
 
 

@@ -95,6 +95,13 @@ def test_an_import_is_a_run_that_the_library_opens(here, capsys):
     assert sorted(file.name for file in (here / "runs" / "net").iterdir()) == ["checkpoints", "result.json"]
 
 
+def test_an_atlas_is_not_put_beside_a_result_that_says_something_else(here):
+    results.write(here / "out", {}, command="atlas", contents={})
+    with pytest.raises(SystemExit, match="error: out='out': it holds a result of atlas; give another folder"):
+        cli.main(["atlas", "cli_nets:NET", "--data", "pictures", "--out", "out"])
+    assert [path.name for path in (here / "out").iterdir()] == ["result.json"]
+
+
 def test_an_import_replaces_no_result_of_another_command(here):
     results.write(here / "out", {}, command="figure_a", contents={"a.txt": b"a"})
     before = (here / "out" / "result.json").read_bytes()
