@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -258,7 +259,10 @@ def announced() -> Announced | None:
             count = "SLURM_STEP_NUM_TASKS"
         if _number(count) == 1 or (by == "Slurm" and _is_interactive()):
             return Announced(by, 0, 1, can_join=False)
-        return Announced(by, _number(number), _number(count), can_join=all(name in os.environ for name in needed))
+        host, num_hosts = _number(number), _number(count)
+        if host >= num_hosts:
+            raise UserError(f"{number}={host} and {count}={num_hosts}: no process has this number; or --alone")
+        return Announced(by, host, num_hosts, can_join=all(name in os.environ for name in needed))
     return None
 
 
@@ -291,19 +295,14 @@ def connect_hosts(
       timeout: seconds to wait for the others, and after which one without a sign of life is lost; None: JAX's own.
 
     Raises:
-      UserError: some of the three without the others, or a host out of range.
+      UserError: as `check_hosts`.
       RuntimeError and others, from JAX: the coordinator is not reached, or a cluster announces itself wrongly.
     """
     limits = ("initialization_timeout", "heartbeat_timeout_seconds", "shutdown_timeout_seconds")
     known = inspect.signature(jax.distributed.initialize).parameters  # older versions have not all of them
     options: dict[str, Any] = {} if timeout is None else {name: timeout for name in limits if name in known}
-    if coordinator is None and (num_hosts is not None or host is not None):
-        raise UserError(f"coordinator=None: num_hosts and host need its address; got {num_hosts=}, {host=}")
+    check_hosts(coordinator, num_hosts=num_hosts, host=host, timeout=timeout)
     if coordinator is not None:
-        if num_hosts is None or host is None or not 0 <= host < num_hosts:
-            raise UserError(
-                f"coordinator={coordinator!r} needs num_hosts and host in 0..num_hosts-1; got {num_hosts=}, {host=}"
-            )
         jax.distributed.initialize(coordinator, num_hosts, host, **options)
     elif not jax.distributed.is_initialized():
         try:
@@ -311,6 +310,26 @@ def connect_hosts(
         except (ValueError, RuntimeError) as error:
             if not _is_alone(error):
                 raise
+
+
+def check_hosts(coordinator: str | None, *, num_hosts: int | None, host: int | None, timeout: int | None) -> None:
+    """UserError for what joins no hosts: some of the first three alone, or a host, address or time out of range."""
+    if timeout is not None and not 1 <= timeout <= _LONGEST:
+        raise UserError(f"timeout={timeout}: 1 to {_LONGEST:,} seconds are needed (--host-timeout)")
+    if coordinator is None:
+        if num_hosts is not None or host is not None:
+            raise UserError(f"coordinator=None: num_hosts and host need its address; got {num_hosts=}, {host=}")
+        return
+    _, _, port = coordinator.rpartition(":")
+    if not re.fullmatch(r"[^:\s]+:[0-9]{1,5}|\[[0-9a-fA-F:.]+\]:[0-9]{1,5}", coordinator) or not 0 < int(port) < 2**16:
+        raise UserError(f"coordinator={coordinator!r}: HOST:PORT of host 0 is needed, as 10.0.0.1:1234")
+    if num_hosts is None or host is None or not 0 <= host < num_hosts:
+        raise UserError(
+            f"coordinator={coordinator!r} needs num_hosts and host in 0..num_hosts-1; got {num_hosts=}, {host=}"
+        )
+
+
+_LONGEST = 10**6  # seconds that others are waited for
 
 
 def _is_alone(error: Exception) -> bool:

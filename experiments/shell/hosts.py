@@ -62,6 +62,7 @@ def join(chosen: argparse.Namespace) -> None:
     if chosen.alone:
         return
     named = {name: getattr(chosen, name) for name in ("coordinator", "num_hosts", "host")}
+    parallel.check_hosts(**named, timeout=chosen.host_timeout)
     announced = parallel.announced() if set(named.values()) == {None} else None
     if announced is None and None in named.values():
         parallel.connect_hosts(**named)  # nobody, a cluster that only JAX knows, or an error

@@ -119,9 +119,9 @@ dense = functools.partial(zfjax.isolate, MAPS[:, 0, 0])
 POOL = zfjax.Pool()
 
 
-def under_mpi():
+def under_mpi(rank):
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("PMI_RANK", "one")
+        environment.setenv("PMI_RANK", rank)
         environment.setenv("PMI_SIZE", "2")
         parallel.announced()
 
@@ -344,12 +344,17 @@ CASES = [
     (lambda: pixels.as_picture(MEAN, float("nan")), "scale=nan: the value that becomes white"),
     (lambda: pixels.in_colours(MEAN[0, 0]), "pictures of shape (3,): [..., H, W, C] is needed"),
     # parallel
-    (under_mpi, "PMI_RANK='one': a whole number is needed"),
+    (lambda: under_mpi("one"), "PMI_RANK='one': a whole number is needed"),
+    (lambda: under_mpi("2"), "PMI_RANK=2 and PMI_SIZE=2: no process has this number"),
     (lambda: parallel.check_alike([{"seed": ("a", "0")}, {"seed": ("b", "7")}]), "seed is 0 on host 0 and 7 on host 1"),
     (lambda: parallel.split(np.zeros((6, 2))), "batch of 6 rows: a multiple of the 4 local devices"),
     (lambda: parallel.check_batch_size(6), "batch_size=6: a multiple of the number of devices, 4,"),
     (lambda: parallel.check_batch_size(0), "batch_size=0: a multiple of the number of devices, 4,"),
     (lambda: parallel.connect_hosts("localhost:1234"), "coordinator='localhost:1234' needs num_hosts and host"),
+    (lambda: parallel.connect_hosts("nowhere", num_hosts=2, host=1), "coordinator='nowhere': HOST:PORT of host 0 is"),
+    (lambda: parallel.connect_hosts("a:99999", num_hosts=2, host=1), "coordinator='a:99999': HOST:PORT of host 0 is"),
+    (lambda: parallel.connect_hosts("a:1", num_hosts=0, host=0), "coordinator='a:1' needs num_hosts and host in 0"),
+    (lambda: parallel.connect_hosts("a:1", num_hosts=2, host=1, timeout=0), "timeout=0: 1 to 1,000,000 seconds are"),
     (lambda: parallel.connect_hosts(num_hosts=2, host=1), "coordinator=None: num_hosts and host need its address"),
     (
         lambda: parallel.connect_hosts("localhost:1", num_hosts=2, host=2),

@@ -111,7 +111,7 @@ def test_records_and_versions_of_tfds_beside_those_that_are_read_are_counted(tmp
     ("label", "name", "words"),
     [
         (-1, "ILSVRC2012_val_00000009.JPEG", "has no name or label in record 0"),
-        (0, "again.JPEG", "again.JPEG in .* is given twice"),
+        (0, "again.JPEG", "imagenet2012-validation.* holds n01440764/again.JPEG twice"),
     ],
 )
 def test_records_of_no_class_and_records_given_twice_are_refused(tmp_path, label, name, words):
@@ -407,7 +407,6 @@ def sparse():
     [
         (sparse(), r"\(n01443537.tar\) holds a.JPEG with its holes left out: make it anew without tar's --sparse"),
         (tar_of({"a.JPEG": photo(0), "./a.JPEG": photo(1)}), r"\(n01443537.tar\) holds a.JPEG 2 times"),
-        (tar_of({"x/a.JPEG": photo(0), "x/b.JPEG": photo(2), "y/a.JPEG": photo(1)}), "n01443537/a.JPEG in .* twice"),
     ],
 )
 def test_members_that_would_be_taken_for_another_are_refused(tmp_path, tar, words):

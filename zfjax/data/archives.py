@@ -282,7 +282,11 @@ def _of_records(info: Any, left_out: LeftOut, *, names: tuple[str, ...], split: 
                 photos.append(RecordPhoto(file, place, names[label], name))
             except (IndexError, ValueError) as error:  # the latter: no UTF-8, or no label of the set
                 raise UserError(f"{file} has no name or label in record {place}: prepare the set again") from error
-    yield from sorted(photos, key=_by_class if split == "train" else _by_name)
+    photos.sort(key=_by_class if split == "train" else _by_name)
+    for photo, other in itertools.pairwise(photos):
+        if photo[2:] == other[2:]:
+            raise UserError(f"{other.file} holds {other.folder}/{other.name} twice: prepare the set again")
+    yield from photos
 
 
 def _of_one_folder(source: Path) -> dict[str, Split]:
@@ -373,7 +377,7 @@ def _train_tar(path: Path, left_out: LeftOut) -> Iterator[Photo]:
                     "without that, or unpack it to class folders"
                 )
             window = archive.extractfile(member)
-            photos = sorted(members(window, where, left_out), key=lambda photo: Path(photo.name).name)
+            photos = sorted(members(window, where, left_out), key=lambda photo: photo.name)
             if not photos:
                 raise UserError(f"{where} holds no photo: copy or download it again")
             for photo in photos:

@@ -67,20 +67,16 @@ def survey(
     """Lists every photo once: finds cut tars, foreign classes and names in minutes, before hours of decoding.
 
     Raises:
-      FileNotFoundError, UserError: from `find_splits`; for a tar that is cut short; for a name that is not UTF-8, or
-        given twice in a class; for a single training class; for a validation photo of a class that the training split
-        does not have.
+      FileNotFoundError, UserError: from `find_splits`; for a tar that is cut short; for a name that is not UTF-8; for
+        a single training class; for a validation photo of a class that the training split does not have.
     """
     splits, left_out = find_splits(source, val_share), files.LeftOut()
     counts: dict[str, int] = {}
     folders: dict[str, dict[str, AnyPhoto]] = {}  # split -> class -> one of its photos
     for split, photos in splits.items():
-        counts[split], folders[split], before = 0, {}, ("", "")
+        counts[split], folders[split] = 0, {}
         for photo in tqdm(photos(left_out), desc=f"listing {split}", unit=" photos", leave=False):
             _check_name(photo)
-            if (photo.folder, photo.name) == before:
-                raise UserError(f"{split} photo {_named(photo)} is given twice by this name: leave one of them there")
-            before = photo.folder, photo.name
             counts[split] += 1
             folders[split].setdefault(photo.folder, photo)
         if not counts[split]:
