@@ -88,6 +88,13 @@ def test_what_is_shown_says_what_it_takes_and_how_it_is_used(module, name):
         assert "Examples:" in text
 
 
+@pytest.mark.parametrize(("module", "name"), SHOWN, ids=IDS)
+def test_no_text_of_what_is_shown_reads_as_a_link_of_markdown(module, name):
+    """`[a][b]` outside of code: mkdocs looks for b, and a strict build fails."""
+    text = re.sub(r"Examples:\n(  .*\n?|\n)*|`[^`]*`", "", text_of(module, name))
+    assert "][" not in text
+
+
 @pytest.mark.parametrize(
     ("module", "name"),
     [
