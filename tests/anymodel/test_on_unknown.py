@@ -11,6 +11,7 @@ from ways_down import OWN, down
 import zfjax
 from zfjax.analyses import sanity
 from zfjax.anymodel.rules import with_relu_rule
+from zfjax.errors import UserError
 
 RNG = np.random.default_rng(0)
 KERNEL, OTHER = RNG.normal(size=(2, 5, 5)).astype(np.float32)
@@ -197,6 +198,12 @@ def test_a_pattern_may_fit_what_lies_above_the_layer():
 def test_what_is_no_choice_is_named(on_unknown):
     with pytest.raises(ValueError, match=r"on_unknown=.*a mapping of names or module paths"):
         with_relu_rule(jax.nn.gelu, "deconvnet", on_unknown=on_unknown)
+
+
+@pytest.mark.parametrize("maker", [zfjax.leaky_relu_rule, zfjax.prelu_rule, zfjax.elu_rule])
+def test_what_makes_a_rule_is_told_to_be_called(maker):
+    with pytest.raises(UserError, match=rf"it makes a rule, as in zfjax.{maker.__name__}\(0.1\)"):
+        with_relu_rule(jax.nn.elu, "deconvnet", on_unknown={"elu": maker})
 
 
 def test_a_rule_for_an_operation_of_two_arrays_is_refused():

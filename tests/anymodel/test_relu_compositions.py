@@ -60,6 +60,8 @@ OF_THE_INPUT = {
     "after a resize": lambda x: jnp.clip(jax.image.resize(x, (2, 4, 4, 3), "cubic"), 0, 1),
     "after a pool": lambda x: jnp.clip(lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1,) * 4, "SAME") / 4, 0, 1),
     "after standardisation": lambda x: jnp.clip((x - x.mean((1, 2, 3), keepdims=True)) / STD, 0, 1),
+    "after a turn of the colours": lambda x: jnp.clip(jnp.einsum("bhwc,cd->bhwd", x, np.eye(3)[::-1]), 0, 1),
+    "after a matrix that scales": lambda x: jnp.clip(x @ np.diag(STD), 0, 1),
     "after each channel's pool": lambda x: jnp.clip(
         lax.reduce_window((x - MEAN) / STD, 0.0, lax.add, (1, 2, 2, 1), (1,) * 4, "SAME") / 4, 0, 1
     ),
@@ -99,6 +101,7 @@ WEIGHTS = {
     "convolution": lambda x: jax.vmap(lambda row: jnp.convolve(row, KERNEL[0, :3], "same"))(x),
     "of an argument's copy": lambda x: jnp.clip(x, 0, 1) @ KERNEL + 1,
     "in a scan": lambda x: lax.scan(lambda c, w: (c @ w, None), x, jnp.stack([KERNEL, OTHER]))[0],
+    "several of one channel": lambda x: x[:, :1] @ KERNEL[:1],
     "made of a key": lambda x: x @ jax.random.normal(jax.random.key(0), (8, 8)),
 }
 

@@ -36,6 +36,7 @@ NORMS = {
     "reciprocal root of the largest": lambda h: h * lax.rsqrt(jnp.maximum(squares(h), 1e-12)),
     "power of a half": lambda h: h / jnp.maximum(squares(h) ** 0.5, 1e-6),
     "power of minus a half": lambda h: h * jnp.maximum(squares(h), 1e-9) ** -0.5,
+    "shares of a sum": lambda h: h / (h.sum(1, keepdims=True) + 1e-6),
     "standard deviation": lambda h: (h - h.mean(1, keepdims=True)) / (h.std(1, keepdims=True) + 1e-5),
     "largest of deviation": lambda h: (h - h.mean(1, keepdims=True)) / jnp.maximum(h.std(1, keepdims=True), 1e-5),
     "times a scale that begins as 0": lambda h: h + jnp.zeros((1, 5)) * (h / jnp.maximum(length(h), 1e-6)),
@@ -180,7 +181,9 @@ def test_other_floating_types(dtype):
     assert np.isfinite(outgoing).all()
 
 
-@pytest.mark.parametrize("form", ["largest of norm and a number", "norm and a number", "power of a half"])
+@pytest.mark.parametrize(
+    "form", ["largest of norm and a number", "norm and a number", "power of a half", "shares of a sum"]
+)
 def test_a_picture_that_a_norm_of_dead_features_makes_huge_is_warned_of(form):
     norm = jax.jit(NORMS[form])
 

@@ -23,6 +23,7 @@ from jax.extend import core
 
 from zfjax.anymodel.graph import INNER, OF_PARTS, Call, Flow, Graph, Node, Scope, Value, graph_of, module_of
 from zfjax.anymodel.interpreter import Backward, Region
+from zfjax.anymodel.ready import elu_rule, leaky_relu_rule, prelu_rule
 from zfjax.anymodel.verdicts import Verdict, is_activation, region_of
 from zfjax.errors import UserError
 from zfjax.ops import SKIPPED
@@ -61,6 +62,9 @@ def choices_of(on_unknown: OnUnknown | Choices) -> Choices:
         pattern, choice = pair if isinstance(pair, tuple) and len(pair) == 2 else (None, pair)
         if not isinstance(pattern, str) or not (callable(choice) or choice in ("keep", "gradient", "error")):
             raise UserError(f"on_unknown={{{pattern!r}: {choice!r}}}: {_MAPPING} is needed")
+        if choice in (leaky_relu_rule, prelu_rule, elu_rule):
+            name = choice.__name__
+            raise UserError(f"on_unknown={{{pattern!r}: {name}}}: it makes a rule, as in zfjax.{name}(0.1)")
     return Choices("error", patterns)
 
 

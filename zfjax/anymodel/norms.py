@@ -62,8 +62,8 @@ def is_of_squares(value: Value, kinds: Kinds) -> bool:
 
 
 def is_divisor(value: Value, *, kinds: Kinds) -> bool:
-    """A norm's length or variance may be this."""
-    return kinds.get(value) in _DIVISORS
+    """A norm's length or variance may be this, or a sum that shares are of."""
+    return kinds.get(value) in _DIVISORS | {"sum"}
 
 
 def is_guard(node: Node, operand: int, *, flow: Flow, kinds: Kinds) -> bool:

@@ -4,7 +4,8 @@ A bound of the input, as max(images, 0) or clip((images - mean) / std, 0, 1), ha
 certainly one above. What is certainly no layer is a list:
 
     of each number alone      casts, arithmetic with constants, powers, bounds; also of a value and its own mean
-    moves                     turns, reshapes, pieces, borders, copies side by side; reads at places that are constants
+    moves                     turns, reshapes, pieces, borders, copies side by side; reads at places that are constants;
+                              products with a constant matrix that holds one number for each result
     equal weights             sums, means, maxima, pools, and `jax.image.resize`
 
 unless it adds up what was multiplied by different numbers, or makes several channels of one by such. That is a layer
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from zfjax.anymodel.constants import uniform
+from zfjax.anymodel.constants import constant_of, uniform
 from zfjax.anymodel.graph import Flow, Graph, Node, Value, made_of, makes, reached
 from zfjax.anymodel.rectifiers import SHAPES, is_square
 
@@ -175,7 +176,21 @@ def _summed(node: Node, parts: list[_Made], flow: Flow) -> _Made | _Layer:
 
 
 def _product(node: Node, parts: list[_Made], flow: Flow) -> _Made | _Layer:
-    return _Made(parts[0].base, summed=True) if is_square(node) and not parts[0].axes else _Layer(certain=True)
+    if is_square(node) and not parts[0].axes:
+        return _Made(parts[0].base, summed=True)
+    return _Made(axes=_all_axes(node)) if _reads_one(node, flow) else _Layer(certain=True)
+
+
+def _reads_one(node: Node, flow: Flow) -> bool:
+    """Every result is another number times a constant: a matrix that changes the order of channels, or scales each."""
+    place = 1 if node.inputs[0] in flow.varying else 0
+    numbers, (added, batched) = constant_of(node.inputs[place]), node.params["dimension_numbers"]
+    if numbers is None or any(batched):
+        return False
+    own = tuple(added[place])
+    holds = numbers != 0
+    others = tuple(axis for axis in range(holds.ndim) if axis not in own)
+    return bool((holds.sum(own) == 1).all() and (holds.sum(others) <= 1).all())
 
 
 _RULES: dict[str, Callable[[Node, list[_Made], Flow], _Made | _Layer]] = {
