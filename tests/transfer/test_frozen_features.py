@@ -1,10 +1,12 @@
 """Features kept on disk under a key that knows weights, data and pictures; pictures that the net has seen."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 import tiny_transfer
+from PIL import Image
 from tiny_transfer import SIDE, TABLE
 
 import zfjax
@@ -163,6 +165,18 @@ def test_features_of_any_net_are_its_own(photo_set, tmp_path, size):
     source = photo_sets.source_of(photo_set, size)
     pictures = np.stack([source[number]["image"] for number in range(len(source))])
     np.testing.assert_allclose(rows, pictures[:, 2:-2, 2:-2].mean(axis=(1, 2)) / 255, rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_photos_are_read_in_the_channels_of_the_net(photo_set, tmp_path, channels):
+    net = nets.FunctionNet(lambda images: {"mean": images.mean((1, 2))}, image_size=SIDE, channels=channels)
+    rows = frozen_features.cached(net, photo_set, layers=["mean"], folder=tmp_path, batch_size=16)["mean"]
+    photos = [
+        Image.open(io.BytesIO(photo.read())).convert("L" if channels == 1 else "RGBA") for photo in photo_set.photos
+    ]
+    expected = [np.mean(np.asarray(photo).reshape(-1, channels), axis=0) / 255 for photo in photos]
+    np.testing.assert_allclose(rows, expected, atol=0.01)
+    assert len(frozen_features.open_photos("caltech101", tmp_path, net=net, threshold=None, folder=tmp_path).photos)
 
 
 def test_a_layer_named_by_a_path_is_kept_in_one_file(photo_set, tmp_path):

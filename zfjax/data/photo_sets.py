@@ -69,6 +69,7 @@ class PhotoSource:
       size: side of the pictures, or their (height, width), pixels; each is made as `pictures.preprocess` says, always
         the same.
       resample: the filter that brings it to this size.
+      channels: 3 of colours, 1 of grey, or 4 of RGBA.
     """
 
     def __init__(
@@ -78,10 +79,12 @@ class PhotoSource:
         *,
         size: Size,
         resample: Image.Resampling = Image.Resampling.BICUBIC,
+        channels: int = 3,
     ):
         if len(photos) != len(labels):
             raise UserError(f"labels of {len(labels)} photos: there are {len(photos)}")
         self._photos, self._labels, self.size, self._resample = photos, labels, size, resample
+        self._channels = channels
 
     def __len__(self) -> int:
         return len(self._photos)
@@ -89,7 +92,7 @@ class PhotoSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         photo = self._photos[index]
         try:
-            image = pictures.preprocess(photo.read(), self.size, resample=self._resample)
+            image = pictures.preprocess(photo.read(), self.size, self._channels, resample=self._resample)
         except ValueError as error:
             raise UserError(f"{_where(photo)}: {error}") from error
         return {"image": image, "label": self._labels[index], "index": np.int32(index)}
@@ -117,14 +120,15 @@ class ResizedSource:
         return {**example, "image": np.asarray(image)}
 
 
-def source_of(photo_set: PhotoSet, size: Size, indices: np.ndarray | None = None) -> PhotoSource:
+def source_of(photo_set: PhotoSet, size: Size, indices: np.ndarray | None = None, *, channels: int = 3) -> PhotoSource:
     """The pictures of a set, or of some of its photos: `size` pixels a side, or (height, width)."""
     chosen = np.arange(len(photo_set.photos)) if indices is None else indices
-    return PhotoSource([photo_set.photos[index] for index in chosen], photo_set.labels[chosen], size=size)
+    photos = [photo_set.photos[index] for index in chosen]
+    return PhotoSource(photos, photo_set.labels[chosen], size=size, channels=channels)
 
 
 def decoded(source: Source, *, threads: int = 8) -> ArraySource:
-    """The source with all its pictures in memory: 3 * height * width bytes each."""
+    """The source with all its pictures in memory: a byte for each channel of each pixel."""
     with ThreadPoolExecutor(threads) as pool:  # Pillow decodes without the interpreter's lock
         examples = list(pool.map(source.__getitem__, range(len(source))))
     return ArraySource(np.stack([e["image"] for e in examples]), np.array([e["label"] for e in examples]))

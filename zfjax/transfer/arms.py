@@ -11,6 +11,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -215,14 +216,15 @@ def accuracy(
       (fold,) = protocol.folds(photos.labels, num_train=15, num_folds=1, seed=0, class_names=photos.class_names)
       arms.accuracy(photos, fold, size=128, architecture=architecture, recipe=recipe)
     """
-    source: Source = photo_sets.source_of(photo_set, size, fold.train)
-    if 3 * math.prod(size_of(size)) * len(source) <= MAX_BYTES:
+    pictures_of = partial(photo_sets.source_of, photo_set, size, channels=architecture.channels)
+    source: Source = pictures_of(fold.train)
+    if architecture.channels * math.prod(size_of(size)) * len(source) <= MAX_BYTES:
         source = photo_sets.decoded(source)
     mean = mean_picture(source, size)
     params = train(recipe, architecture, source=source, mean=mean, folder=folder)
     logits = architecture.layer_names[-1]
     rows = features.layers_of(params, [logits], architecture=architecture)
-    batches = eval_batches(photo_sets.source_of(photo_set, size, fold.test), batch_size=recipe.batch_size)
+    batches = eval_batches(pictures_of(fold.test), batch_size=recipe.batch_size)
     answers = protocol.features_of(rows, batches, mean=mean, size=architecture.image_size)
     scores = np.concatenate([some[logits] for some in answers])
     if not np.isfinite(scores).all():
@@ -231,8 +233,8 @@ def accuracy(
 
 
 def mean_picture(source: Source, size: Size) -> np.ndarray:
-    """The per-pixel mean of a source's pictures. -> float32 [H, W, 3]"""
-    total = np.zeros((*size_of(size), 3), np.int64)
+    """The per-pixel mean of a source's pictures. -> float32 [H, W, C]"""
+    total = np.zeros((*size_of(size), source[0]["image"].shape[-1]), np.int64)
     for batch in eval_batches(source, batch_size=256):
         total += batch["image"][batch["mask"]].sum(axis=0, dtype=np.int64)
     return (total / len(source)).astype(np.float32)

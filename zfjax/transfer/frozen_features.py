@@ -17,6 +17,7 @@ from zfjax.architecture import Size
 from zfjax.data import ImageSet, Source, photo_sets, sets, tfds_sets
 from zfjax.data.loader import eval_batches
 from zfjax.data.photo_sets import PhotoSet
+from zfjax.data.pictures import CHANNELS
 from zfjax.errors import UserError
 from zfjax.nets import Net, OfTable
 from zfjax.pixels import as_size, size_words
@@ -43,7 +44,7 @@ def open_photos(
 
     Args:
       dataset, images: as for `transfer_sets.open_set`.
-      net: any network of pictures in colours.
+      net: any network of pictures in colours, in grey or with transparency (RGBA).
       threshold: normalised correlation from which two pictures count as one; None keeps all.
       folder: keeps what was found, for later calls.
       trained: what the net was trained on, where it is open already.
@@ -63,13 +64,15 @@ def open_photos(
     learnt = trained.train
     if learnt is None:
         raise UserError(f"remove_duplicates={threshold}: {trained.name!r} has no training pictures to compare with")
-    ours = photo_sets.source_of(photo_set, size_for(net))
+    channels = nets.num_channels(net)
+    ours = photo_sets.source_of(photo_set, size_for(net), channels=channels)
 
     def search() -> dict[str, Any]:
         tested, learnt_from = (_pictures(source, name) for source, name in ((ours, dataset), (learnt, trained.name)))
         return {"photos": np.flatnonzero(protocol.duplicates(tested, learnt_from, threshold)).tolist()}
 
     key = duplicates_key(photo_set, trained, threshold, size=ours.size)
+    key |= {} if channels == 3 else {"channels": channels}
     duplicates = recorded(Path(folder), "duplicates", key=key, compute=search)["photos"]
     return photo_sets.without(photo_set, np.isin(np.arange(len(photo_set.photos)), duplicates))
 
@@ -86,10 +89,11 @@ def duplicates_key(photo_set: PhotoSet, trained: ImageSet, threshold: float, *, 
 
 
 def size_for(net: Net) -> Size:
-    """The size of the net's pictures; UserError where they are not in colours, as photos are here."""
-    if nets.num_channels(net) != 3:
+    """The size of the net's pictures; UserError where photos cannot be read as such."""
+    if nets.num_channels(net) not in CHANNELS:
         raise UserError(
-            f"net={net.name!r}: channels={nets.num_channels(net)}: 3 are needed, as the photos of a set are in colours"
+            f"net={net.name!r}: channels={nets.num_channels(net)}: photos have 3 of colours, 1 of grey, or 4 with "
+            "transparency; another net is needed"
         )
     return as_size(nets.size_of(net.picture_size))
 
@@ -125,7 +129,8 @@ def _compute(net: Net, photo_set: PhotoSet, *, paths: Mapping[str, Path], batch_
     """Write the features of `paths`' layers in one pass; a file gets its name when it is whole."""
     num_photos = len(photo_set.photos)
     shapes = {layer: (num_photos, math.prod(shape)) for layer, shape in nets.shapes_of(net, list(paths)).items()}
-    batches = eval_batches(photo_sets.source_of(photo_set, size_for(net)), batch_size=batch_size)
+    source = photo_sets.source_of(photo_set, size_for(net), channels=nets.num_channels(net))
+    batches = eval_batches(source, batch_size=batch_size)
     rows = protocol.features_of(nets.features_of_pictures(net, list(paths)), batches)
     folder = next(iter(paths.values())).parent
     with files.locked(folder):
