@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.shell import command, figure, results
-from experiments.shell.epochs import KeptNets, epoch_checkpoints
+from experiments.shell.kept_epochs import KeptNets, epoch_checkpoints
 from zfjax import atlas, nets
 from zfjax.atlas import site
 from zfjax.data import ImageSet

@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from experiments.pages import evolution as evolution_page
 from experiments.pages import lettering
 from experiments.shell import command, figure, results, scans
-from experiments.shell.epochs import KeptNets, nets_of_epochs
+from experiments.shell.kept_epochs import KeptNets, nets_of_epochs
 from zfjax import files, nets, parallel
 from zfjax.analyses import evolution, strongest
 from zfjax.analyses.evolution import THRESHOLD, Drawn

@@ -21,7 +21,7 @@ from experiments import feature_evolution
 from experiments.pages import canvas
 from experiments.pages import deconv as deconv_page
 from experiments.pages import evolution as evolution_page
-from experiments.shell import epochs as kept
+from experiments.shell import kept_epochs as kept
 from experiments.shell import scans, training_log
 from zfjax import data, nets, pixels
 from zfjax.analyses import evolution, strongest
