@@ -200,6 +200,8 @@ COMPOSED = {
     "maxout by a rectifier": lambda z: relu(z @ KERNEL - (b := z @ OTHER)) + b,
     "maxout, products computed twice": lambda z: relu(z @ KERNEL - z @ OTHER) + z @ OTHER,
     "a bound at -1": lambda z: relu(z + 1) - 1,
+    "bounds at 1 and 7": lambda z: relu6(z - 1) + 1,
+    "bounds at 1 and 3": lambda z: jnp.minimum(relu(z - 1), 2) + 1,
     "a bound at -1, scaled": lambda z: 3 * relu(2 * z + 1) - 3,
     "bounds of their own": lambda z: relu(z - KERNEL[0]) + KERNEL[0],
     "bounds of their own, by the opposite": lambda z: relu(z - KERNEL[0]) - jnp.asarray(-KERNEL[0]),

@@ -168,7 +168,7 @@ class _Step(NamedTuple):
 
 
 def affine_above(value: Value) -> Iterator[_Step]:
-    """All that is made of a value by numbers alone: scale * value + offset."""
+    """All that is made of a value by numbers alone: scale * value + offset, as far as no upper bound cuts it."""
     waiting, count = [_Step(value, 1.0, 0.0, [])], 0
     while waiting and count < _NEAR:
         step = waiting.pop(0)
@@ -183,6 +183,8 @@ def affine_above(value: Value) -> Iterator[_Step]:
                 offset = factor * step.offset + (shift or 0.0)
                 by_number = step.by_number and (given is None or _is_number(given.value))
                 waiting.append(_Step(user.outputs[0], factor * step.scale, offset, constants, by_number))
+            elif user.name == "min" and any(uniform(value) is not None for value in user.inputs):
+                waiting.append(step._replace(value=user.outputs[0]))
 
 
 def _affine_step(node: Node) -> tuple[Value, float, float | None, _Offset | None] | None:
