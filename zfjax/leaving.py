@@ -53,18 +53,31 @@ class Interrupted(KeyboardInterrupt):
 def interrupting() -> Iterator[None]:
     """While entered, and outside of a `StopRequest`, the signals of `STOPPING` raise as Ctrl-C does: `Interrupted`.
 
-    Those that are met otherwise already, as under nohup, stay so.
+    Those that are met otherwise already, as under nohup, stay so. Where one comes within a callback, as of the garbage
+    collector, Python drops what is raised there: then it is sent again.
     """
+    loud = sys.unraisablehook
 
     def interrupt(number: int, _frame: object) -> NoReturn:
         raise Interrupted(number)
+
+    def send_again(unraisable: "sys.UnraisableHookArgs") -> None:
+        error = unraisable.exc_value
+        if isinstance(error, KeyboardInterrupt):
+            number = error.signal_number if isinstance(error, Interrupted) else signal.SIGINT
+            threading.Timer(0.01, os.kill, (os.getpid(), number)).start()  # when the callback is over
+        else:
+            loud(unraisable)
 
     is_main = threading.current_thread() is threading.main_thread()  # which alone can say what a signal does
     others = [number for number in STOPPING if is_main and signal.getsignal(number) == signal.SIG_DFL]
     for number in others:
         signal.signal(number, interrupt)
+    sys.unraisablehook = send_again
     try:
         yield
     finally:
+        if sys.unraisablehook is send_again:
+            sys.unraisablehook = loud
         for number in others:
             signal.signal(number, signal.SIG_DFL)

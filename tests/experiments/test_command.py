@@ -9,6 +9,7 @@ import platform
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -411,3 +412,16 @@ def test_a_freed_block_is_taken_again_without_the_system(how: str, cleared_again
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
     run = subprocess.run([sys.executable, "-c", _TWICE, how], env=env, capture_output=True, text=True, check=True)
     assert (int(run.stdout) > 1000) == cleared_again  # of 16,384 pages
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_a_callback_is_not_lost(number):
+    """Python drops what is raised in one."""
+    dying = [type("Dying", (), {"__del__": lambda _: signal.raise_signal(number)})()]
+
+    def work():
+        dying.clear()
+        time.sleep(20)
+
+    with leaving.interrupting(), pytest.raises(KeyboardInterrupt):
+        work()
