@@ -12,7 +12,7 @@ from tiny_transfer import SIDE, TABLE
 import zfjax
 from zfjax import nets
 from zfjax.data import ArraySource, ImageSet, caltech, photo_sets
-from zfjax.transfer import frozen_features, protocol, records
+from zfjax.transfer import arms, frozen_features, protocol, records
 
 
 @pytest.fixture
@@ -177,6 +177,13 @@ def test_photos_are_read_in_the_channels_of_the_net(photo_set, tmp_path, channel
     expected = [np.mean(np.asarray(photo).reshape(-1, channels), axis=0) / 255 for photo in photos]
     np.testing.assert_allclose(rows, expected, atol=0.01)
     assert len(frozen_features.open_photos("caltech101", tmp_path, net=net, threshold=None, folder=tmp_path).photos)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_mean_picture_has_the_channels_of_its_source(channels):
+    pictures = np.arange(24 * channels, dtype=np.uint8).reshape(2, 3, 4, channels)
+    mean = arms.mean_picture(ArraySource(pictures, np.zeros(2, int)), (3, 4))
+    np.testing.assert_array_equal(mean, pictures.mean(axis=0))
 
 
 def test_a_layer_named_by_a_path_is_kept_in_one_file(photo_set, tmp_path):
