@@ -19,7 +19,7 @@ from experiments.pages import walkthrough as walkthrough_page
 from experiments.shell import figure
 from zfjax import nets
 from zfjax.analyses import walkthrough
-from zfjax.analyses.walkthrough import walk_down
+from zfjax.analyses.walkthrough import excited_map, walk_down
 from zfjax.data import sets
 from zfjax.deconvnet import Step
 
@@ -247,6 +247,11 @@ def test_what_cannot_be_drawn_is_named_before_anything_is_written(trained, optio
     with pytest.raises(ValueError, match=message):
         _run(trained, **options)
     assert not [path for path in trained.run.rglob("*") if path.is_file() and path.name != ".lock"]
+
+
+def test_a_layer_that_no_image_excites_is_named():
+    with pytest.raises(ValueError, match="layer='conv3': nothing in this image excites any of its maps; take another"):
+        excited_map(np.zeros((1, 2, 2, 3)), None, layer="conv3")
 
 
 def test_a_net_without_pools_and_classes_have_their_page_too():

@@ -231,7 +231,9 @@ def relative(measured: Curves) -> Any:
     check_finite(measured.norms, "curves")
     for path, norms in tree_leaves_with_path(measured.norms):
         if not (norms > 0).all():
-            raise UserError(f"{layer_words(path)} is 0 for image {norms.argmin()}: no unit responds to it")
+            raise UserError(
+                f"{layer_words(path)} is 0 for image {norms.argmin()}: no unit responds; take other layers or images"
+            )
     return jax.tree.map(lambda distances, norms: distances / norms[:, None], measured.distances, measured.norms)
 
 

@@ -159,6 +159,8 @@ def excited_map(features: np.ndarray, channel: int | None, *, layer: str) -> int
     channel = int(strongest.argmax()) if channel is None else channel
     if not 0 <= channel < len(strongest):
         raise UserError(f"map={channel}: a whole number from 0 to {len(strongest) - 1} is needed in {layer}")
+    if not strongest.any():
+        raise UserError(f"layer={layer!r}: nothing in this image excites any of its maps; take another layer or image")
     if strongest[channel] == 0:
         raise UserError(f"map={channel}: nothing in this image excites it in {layer}; take another map or image")
     return channel
