@@ -11,6 +11,8 @@
     python -m experiments.benchmark start --batch-size 64
     python -m experiments.benchmark step
     python -m experiments.benchmark loader --data DIR
+    python -m experiments.benchmark decode --data DIR
+    python -m experiments.benchmark crops --net torchvision:vgg16:FILE --layer features.8
     python -m experiments.benchmark plan --topology v5e:2x2 --batch-size 512
 
 `--against torch` measures PyTorch (and Captum's Deconvolution for `project`) in the same run, in turns, in both of its
@@ -22,8 +24,10 @@ layers, in turns with the bare forward pass of a batch that is in memory, and sa
 `--batch-size` places at a time. `project-fn` measures `zfjax.project_fn`, the deconvnet of any function, in
 turns with that of our own networks, and says how many times its seconds it takes. `start` tells what the seconds before
 the first training step and the first projections went into, and `step` what a training step consists of: each operation
-by itself, with the speed of its products beside that of a matrix product. Expected time: half a minute to three
-minutes on two CPU cores. Figures are medians over rounds, as "images_per_second"; compare only lines of one run.
+by itself, with the speed of its products beside that of a matrix product. `decode` reads stored photos by each decoder
+that is installed, and `crops` projects units of any network in their receptive fields and in whole images. Expected
+time: half a minute to three minutes on two CPU cores. Figures are medians over rounds, as "images_per_second"; compare
+only lines of one run.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ import contextlib
 import ctypes
 import dataclasses
 import gc
+import importlib
 import itertools
 import json
 import resource
@@ -53,14 +58,17 @@ from PIL import Image
 from experiments.shell import operations, tpu_plan
 from experiments.shell.command import described, first_flags, in_one_line, is_idle, split_flags
 from experiments.shell.workloads import STORED_MARGIN, UNITS, Engine, Work, Workload
-from zfjax import deconvnet, features, network, parallel, training
+from zfjax import deconvnet, features, nets, network, parallel, training
 from zfjax.analyses import occlusion as sweeps
 from zfjax.analyses import top_activations
+from zfjax.anymodel import project_fn as project_fn_of
 from zfjax.anymodel import rules
 from zfjax.architecture import Architecture, Conv
-from zfjax.data import ImageSet, Source, sets
+from zfjax.data import ImageSet, Source, demo, pictures, sets
 from zfjax.data.loader import eval_batches, steps_per_epoch, train_batches
 from zfjax.errors import UserError
+from zfjax.pixels import size_of
+from zfjax.units import Unit
 from zfjax.windows import Windows
 
 UNITS_WORKLOAD = Workload(batch_size=16, steps=1)  # a step of the others takes long
@@ -120,9 +128,110 @@ def measure(images: ImageSet, *, batch_size: int, num_workers: int, seconds: flo
     }
 
 
+def decode(data: str | None = None, *, num_images: int = 400, rounds: int = 5) -> list[dict[str, Any]]:
+    """Stored photos decoded one after the other on one thread, by each decoder that is installed, in turns.
+
+    Args:
+      data: a prepared set, DIR or DIR:SIZE, whose training photos are encoded as they are stored; None takes scenes of
+        the demo set, of 256 pixels.
+      num_images: how many photos.
+      rounds: readings of the clock; their median is printed.
+    """
+    if min(num_images, rounds) < 1:
+        raise UserError(f"num_images={num_images}, rounds={rounds}: at least 1 of each is needed")
+    if data is None:
+        photos = list(demo.demo_images(0, 0, num_images, size=OWN_SIDE)["image"])
+    else:
+        split = sets.open_data(data).train
+        photos = [split[place]["image"] for place in range(min(num_images, len(split or ())))] if split else []
+    if not photos:
+        raise UserError(f"data={data!r} has no training photos, which are decoded")
+    stored = [pictures.encode(photo) for photo in photos]
+    expected = [pictures.decode_by_pillow(jpeg) for jpeg in stored]
+
+    def all_by(decoder: Callable[[bytes], np.ndarray]) -> Engine:
+        return lambda: [decoder(jpeg) for jpeg in stored], lambda _: None
+
+    decoders = installed_decoders()
+    seconds = in_turns({name: all_by(decoder) for name, decoder in decoders.items()}, steps=1, rounds=rounds)
+    return [
+        {
+            "name": "decode",
+            "engine": name,
+            "images_per_second": round(len(stored) / statistics.median(taken), 1),
+            "same_pixels": all(
+                np.array_equal(decoders[name](jpeg), pixels) for jpeg, pixels in zip(stored, expected, strict=True)
+            ),
+            "bytes_per_image": round(sum(map(len, stored)) / len(stored)),
+            "num_images": len(stored),
+            "data": data or "demo",
+        }
+        for name, taken in seconds.items()
+    ]
+
+
+def installed_decoders() -> dict[str, Callable[[bytes], np.ndarray]]:
+    """JPEG bytes to uint8 [H, W, 3]: Pillow, and of simplejpeg and OpenCV those that are installed."""
+    decoders: dict[str, Callable[[bytes], np.ndarray]] = {"pillow": pictures.decode_by_pillow}
+    if pictures.decoder() is not pictures.decode_by_pillow:
+        decoders["simplejpeg"] = pictures.decoder()
+    with contextlib.suppress(ModuleNotFoundError):
+        cv2 = importlib.import_module("cv2")
+        decoders["opencv"] = lambda jpeg: cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    return decoders
+
+
+def crops(net: str, layer: str, *, num_units: int = 4, steps: int = 1, rounds: int = 5) -> list[dict[str, Any]]:
+    """Projections of units in the middle of their maps, in their receptive fields and in whole images of noise.
+
+    Args:
+      net: a network that is no table of the paper's, as "torchvision:vgg16:FILE" or "my_nets:NET".
+      layer: one with places.
+      num_units: projected together, of the first maps.
+      steps: steps between two readings of the clock.
+      rounds: readings of the clock; their median is printed.
+    """
+    if min(num_units, steps, rounds) < 1:
+        raise UserError(f"num_units={num_units}, steps={steps}, rounds={rounds}: at least 1 of each is needed")
+    opened = nets.load_net(net)
+    if not isinstance(opened, nets.FunctionNet):
+        raise UserError(f"net={net!r}: it is a table of layers, which `units` measures; name a function's network")
+    nets.check_layer(opened, layer)
+    if len(shape := opened.shapes[layer]) != 3:
+        raise UserError(f"layer={layer!r}: one with places is needed, as {', '.join(nets.map_layers(opened))}")
+    size = (1, *size_of(opened.picture_size), opened.channels)
+    images = np.asarray(opened.prepare(np.random.default_rng(0).integers(0, 256, size, np.uint8)))
+    channels = np.arange(num_units) % shape[2]
+    units = Unit(channels, (np.full(num_units, shape[0] // 2), np.full(num_units, shape[1] // 2)))
+    fn = opened.features([layer])
+    options: dict[str, Any] = {"on_unknown": opened.on_unknown, "on_mixing": opened.on_mixing}
+    whole = jax.jit(lambda images: project_fn_of(lambda images: fn(images)[layer], images, unit=units, **options))
+    windows = nets.project_windows(opened, images, units, layer=layer, ways=("deconvnet",))["deconvnet"]
+    engines: dict[str, Engine] = {
+        "crops": (lambda: opened.project(images, units, layer=layer), lambda _: None),
+        "whole images": (lambda: whole(images), jax.block_until_ready),
+    }
+    difference = np.abs(opened.project(images, units, layer=layer) - np.asarray(whole(images))).max()
+    return [
+        {
+            "name": "crops",
+            "engine": label,
+            "projections_per_second": round(num_units / statistics.median(taken), 2),
+            "net": opened.name,
+            "layer": layer,
+            "num_units": num_units,
+            "image_size": list(size_of(opened.image_size)),
+            "crop": list(windows.pixels.shape[1:3]),
+            "largest_difference": float(difference),
+            **device_facts(),
+        }
+        for label, taken in in_turns(engines, steps=steps, rounds=rounds).items()
+    ]
+
+
 def own_set(folder: Path) -> ImageSet:
     """A prepared set of demo scenes, through the very preparation that ImageNet takes."""
-    from zfjax.data import demo, imagenet, imagenet_builder
+    from zfjax.data import imagenet, imagenet_builder
 
     scenes = demo.demo_images(0, 0, OWN_SCENES, size=OWN_SIDE)
     for number, (picture, label) in enumerate(zip(scenes["image"], scenes["label"], strict=True)):
@@ -627,12 +736,7 @@ def compare(name: str, workload: Workload, ours: dict[str, Engine], **more: Any)
 
         for label, engine in benchmark_torch.engines(name, workload, **more).items():
             engines[label], facts[label] = engine, benchmark_torch.facts()
-    seconds: dict[str, list[float]] = {label: [] for label in engines}
-    for engine in engines.values():
-        run_steps(engine, 2)  # compile, warm up
-    for _ in range(workload.rounds):
-        for label, engine in engines.items():
-            seconds[label].append(run_steps(engine, workload.steps) / workload.steps)
+    seconds = in_turns(engines, steps=workload.steps, rounds=workload.rounds)
     return [
         {
             "name": name,
@@ -645,6 +749,17 @@ def compare(name: str, workload: Workload, ours: dict[str, Engine], **more: Any)
         }
         for label, taken in seconds.items()
     ]
+
+
+def in_turns(engines: dict[str, Engine], *, steps: int, rounds: int) -> dict[str, list[float]]:
+    """{engine: seconds of a step in each round}; the engines take turns."""
+    seconds: dict[str, list[float]] = {label: [] for label in engines}
+    for engine in engines.values():
+        run_steps(engine, 2)  # compile, warm up
+    for _ in range(rounds):
+        for label, engine in engines.items():
+            seconds[label].append(run_steps(engine, steps) / steps)
+    return seconds
 
 
 def described_workload(workload: Workload) -> dict[str, Any]:
@@ -688,7 +803,7 @@ def main() -> None:
         "plan": plan,
         "step": step,
     }
-    commands["loader"] = loader
+    commands |= {"loader": loader, "decode": decode, "crops": crops}
     first = first_flags(joins=False, compiles=False)
     chosen, rest = split_flags(first)
     with in_one_line():

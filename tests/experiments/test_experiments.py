@@ -215,6 +215,24 @@ def test_benchmark_of_the_step_lists_every_operation_and_its_products(monkeypatc
     assert listed[None, "matrix product"]["share_of_peak"] == 1 and listed[None, "whole step"]["share_of_step"] == 1
 
 
+def test_benchmark_of_decoding_finds_the_same_pixels_by_every_decoder(monkeypatch, capsys):
+    lines = call(monkeypatch, capsys, benchmark, "decode", "--num-images", 2, "--rounds", 1).splitlines()
+    records = {record["engine"]: record for record in map(json.loads, lines)}
+    assert records.keys() == benchmark.installed_decoders().keys() and "pillow" in records
+    assert all(record["num_images"] == 2 and record["same_pixels"] for record in records.values())
+    with pytest.raises(SystemExit, match="num_images=0, rounds=5: at least 1 of each is needed"):
+        call(monkeypatch, capsys, benchmark, "decode", "--num-images", 0)
+
+
+def test_benchmark_of_crops_projects_the_same_pictures_as_whole_images_give(monkeypatch, capsys):
+    flags = ("--net", "foreign_nets:SMALL", "--layer", nets.map_layers(SMALL)[0], "--num-units", 2, "--rounds", 1)
+    records = [json.loads(line) for line in call(monkeypatch, capsys, benchmark, "crops", *flags).splitlines()]
+    assert [record["engine"] for record in records] == ["crops", "whole images"]
+    assert all(record["largest_difference"] < 1e-5 and record["num_units"] == 2 for record in records)
+    with pytest.raises(SystemExit, match="layer='logits': one with places is needed, as "):
+        call(monkeypatch, capsys, benchmark, "crops", "--net", "foreign_nets:SMALL", "--layer", "logits")
+
+
 @pytest.mark.slow
 def test_benchmark_of_the_scan_looks_through_photos_again_and_says_what_it_holds(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(benchmark, "own_set", lambda folder: demo.demo_set(80, 10, 1))
