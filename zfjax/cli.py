@@ -18,7 +18,7 @@ import numpy as np
 
 import zfjax
 from zfjax import files, nets, results, shell
-from zfjax.anymodel.tracing import TRAINS, changes_state
+from zfjax.anymodel.tracing import KEEP_STATE, changes_state
 from zfjax.architecture import Size
 from zfjax.deconvnet import WAYS
 from zfjax.errors import UserError, command_line, naming
@@ -139,7 +139,7 @@ def _function(net: Any, chosen: argparse.Namespace) -> tuple[Callable[[Any], Any
             jax.eval_shape(net, images)
         except Exception as error:  # of the user's function; two flags say what it reads
             kind, words = type(error).__name__, str(error).split("\n")[0]
-            way_on = TRAINS if changes_state(error) else "--image-size and --channels say what it reads"
+            way_on = KEEP_STATE if changes_state(error) else "--image-size and --channels say what it reads"
             raise UserError(
                 f"net={chosen.net}: it does not take images {list(images.shape)}, {kind}: {words}; {way_on}"
             ) from error

@@ -14,6 +14,7 @@ import jax
 from jax.extend import core
 
 from zfjax.anymodel.modules import named_modules
+from zfjax.errors import UserError
 
 
 def in_order(fn: Callable[[Any], Mapping[str, Any]], layers: Sequence[str]) -> Callable[[Any], list[Any]]:
@@ -36,11 +37,24 @@ def traced(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
         return fn(*args, **kwargs)
 
     try:
-        with named_modules(fn):
+        with named_modules(fn), state_kept():
             return jax.make_jaxpr(_model, return_shape=True)(*args, **kwargs)
-    except Exception as error:  # of JAX or of the framework, where fn does what cannot be traced
-        error.add_note(TRAINS if changes_state(error) else _NOTE)
+    except UserError:
         raise
+    except Exception as error:  # of JAX or of the framework, where fn does what cannot be traced
+        error.add_note(_NOTE)
+        raise
+
+
+@contextlib.contextmanager
+def state_kept() -> Iterator[None]:
+    """Lets Flax's error for a model that changes its own state be the user's, with a way on."""
+    try:
+        yield
+    except Exception as error:
+        if not changes_state(error):
+            raise
+        raise UserError(f"{str(error).splitlines()[0]}: {KEEP_STATE}") from error
 
 
 def changes_state(error: Exception) -> bool:
@@ -48,9 +62,10 @@ def changes_state(error: Exception) -> bool:
     return type(error).__name__ in ("TraceContextError", "ModifyScopeVariableError")
 
 
-TRAINS = (
+KEEP_STATE = (
     "fn changes the model's state while it runs, as batch norm does in training mode: evaluate it with model.eval() of "
-    "NNX (or nnx.view), use_running_average=True of Linen, before it is handed to zfjax"
+    "NNX (or nnx.view), use_running_average=True of Linen, before it is handed to zfjax. A __call__ under nnx.jit "
+    "writes the whole state: make the model again, as Flax may have emptied it; let fn call nnx.clone(model)(images)"
 )
 
 

@@ -20,6 +20,7 @@ from zfjax.anymodel.crops import Crop, crop_of, field_of
 from zfjax.anymodel.names import features_of
 from zfjax.anymodel.names import layers as layers_in
 from zfjax.anymodel.rules import NoRule, Rule, projected_from, with_relu_rule
+from zfjax.anymodel.tracing import state_kept
 from zfjax.architecture import ReceptiveField, Size
 from zfjax.deconvnet import Way
 from zfjax.errors import UserError
@@ -116,8 +117,9 @@ class FunctionNet(ByWindows):
             object.__setattr__(self, "on_unknown", tuple(self.on_unknown.items()))  # can be hashed, as jit needs
         if isinstance(self.layers, str):
             raise UserError(f"layers={self.layers!r}: a list of names is needed, as [{self.layers!r}]")
-        object.__setattr__(self, "layers", tuple(self.layers) or self._keys())
-        last = self.shapes[self.layers[-1]]
+        with state_kept():
+            object.__setattr__(self, "layers", tuple(self.layers) or self._keys())
+            last = self.shapes[self.layers[-1]]
         if self.class_names and len(self.class_names) != last[-1]:
             raise UserError(
                 f"class_names of {len(self.class_names)} classes: the last layer, {self.layers[-1]!r}, has {last[-1]}"
