@@ -174,7 +174,7 @@ def pictures_page(drawn: Drawn, photos: np.ndarray, result: Mapping[str, Any]) -
         )
     sections.append(
         Section(
-            f"Two active units of one place of {layer}",
+            units_heading(units, layer),
             pair_panels(units, photos, names=names, pair=UNITS[2:]),
             columns,
         )
@@ -195,6 +195,15 @@ def pictures_page(drawn: Drawn, photos: np.ndarray, result: Mapping[str, Any]) -
     return canvas.page(
         "Sanity checks: the pictures that were compared", sections, [words for words in caption if words]
     )
+
+
+def units_heading(units: Mapping[str, Pictures], layer: str) -> str:
+    """What the pictures of the two units show, and what the blank ones among them mean."""
+    pictures = (np.stack([units[unit][method] for method in drawn_of(units)], axis=1) for unit in UNITS[2:])
+    strongest, weakest = (of.any(axis=(1, 2, 3, 4)) for of in pictures)
+    if not strongest.any():
+        return f"None of these images excites {layer}: the pictures of its units are blank"
+    return f"Two active units of one place of {layer}{'' if weakest.all() else '; blank where there are not two'}"
 
 
 def pair_panels(

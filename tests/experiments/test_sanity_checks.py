@@ -262,6 +262,19 @@ def test_every_page_says_what_such_pictures_do_not_show():
     assert "A sentence." in words and "Left out: best class, as it has none." in words
 
 
+def test_pictures_of_units_that_no_image_excites_are_called_blank():
+    params = {**net().params, "conv2": {name: -np.abs(w) for name, w in net().params["conv2"].items()}}
+    dead = dataclasses.replace(net(), params=params)
+    units = sanity.project_all(dead, IMAGES[:4], layer="conv2", key=jax.random.key(3))["units"]
+    expected = "None of these images excites conv2: the pictures of its units are blank"
+    assert sanity_page.units_heading(units, "conv2") == expected
+    units = drawn()["units"]
+    assert sanity_page.units_heading(units, "conv2") == "Two active units of one place of conv2"
+    alone = {method: of * np.array([1, 1, 0, 1]).reshape(4, 1, 1, 1) for method, of in units["weakest unit"].items()}
+    heading = sanity_page.units_heading({**units, "weakest unit": alone}, "conv2")
+    assert heading == "Two active units of one place of conv2; blank where there are not two"
+
+
 def foreign(name, tmp_path, **changes):
     pictures = foreign_nets.folder(tmp_path / "pictures")
     config = sanity_checks.Config(
