@@ -201,6 +201,17 @@ def in_colours(pictures: np.ndarray) -> np.ndarray:
     return np.broadcast_to(grey, (*pictures.shape[:-1], 3))
 
 
+def grey_projections(channels: int, drawn: str = "Projections") -> list[str]:
+    """How projections, or what else is `drawn`, are drawn where their channels are no colours: see `in_colours`.
+
+    Examples:
+      >>> import zfjax
+      >>> zfjax.pixels.grey_projections(4), zfjax.pixels.grey_projections(3)
+      (['Projections have 4 channels: their mean is drawn, in grey.'], [])
+    """
+    return [f"{drawn} have {channels} channels: their mean is drawn, in grey."] if channels not in (1, 3) else []
+
+
 def as_seen(pictures: np.ndarray) -> np.ndarray:
     """Pictures uint8 [..., H, W, C] as a reader sees them: four channels, RGBA, laid over white. -> [..., H, W, 3]
 

@@ -22,8 +22,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 
-from experiments.pages.words import grey_projections as grey_projections
 from experiments.pages.words import left_out as left_out
+from zfjax.pixels import grey_projections as grey_projections
 
 DPI = 120  # pixels per inch: type of 9 points is 15 pixels high
 SIZES = {"title": 13.0, "heading": 10.5, "caption": 9.0, "strong": 9.0, "label": 8.0, "small": 6.0}  # points

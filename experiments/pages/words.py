@@ -5,11 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-def grey_projections(channels: int, drawn: str = "Projections") -> list[str]:
-    """How projections, or what else is `drawn`, are drawn where their channels are no colours."""
-    return [f"{drawn} have {channels} channels: their mean is drawn, in grey."] if channels not in (1, 3) else []
-
-
 def left_out(parts: Mapping[str, str]) -> list[str]:
     """What does not apply to a network, {part: reason}, in sentences: one for each reason."""
     by_reason: dict[str, list[str]] = {}

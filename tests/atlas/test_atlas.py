@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import foreign_nets
 import jax
 import numpy as np
 import pytest
@@ -139,6 +140,14 @@ def test_what_has_no_colours_loses_none(tmp_path):
     net = nets.FunctionNet(lambda images: {"maps": images[:, ::2, ::2]}, image_size=20, channels=1, name="grey")
     made = atlas.build(net, CENTRES[:3, ..., :1], tmp_path, ways=("gradient",), grey=True, progress=False)
     assert made.layers["maps"][0]["grey"] is None
+
+
+def test_projections_of_four_channels_are_said_to_be_drawn_grey(made, tmp_path):
+    words = "Projections and filters have 4 channels: their mean is drawn, in grey."
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 20, 28, 4), np.uint8)
+    rgba = atlas.build(foreign_nets.RGBA, pictures, tmp_path, layers=("conv1",), ways=("gradient",), progress=False)
+    assert words in rgba.page.read_text() and words in rgba.unit("conv1", 0)._repr_html_()
+    assert "channels" not in made.page.read_text() and "channels" not in made.unit("conv1", 2)._repr_html_()
 
 
 def test_grey_images_keep_the_share_of_the_activation_that_colours_do_not_make(made):

@@ -98,6 +98,7 @@ class Atlas:
             scales=f"Zero is mid-grey; one scale for all projections of the unit: {scales}"
             if pictures
             else "no image excites it",
+            in_grey=self.facts["in_grey"],
         )
         return UnitView(html)
 
@@ -402,5 +403,5 @@ def _write(
     page.write("data/net.js", site.script("net", {**facts, "chunk": CHUNK, "chunks": sorted(chunks)}))
     for name in site.STATIC:
         page.write(name, site.static(name))
-    page.write(site.PAGE, site.page("index.html.j2", title=facts["title"]).encode())
+    page.write(site.PAGE, site.page("index.html.j2", title=facts["title"], in_grey=facts["in_grey"]).encode())
     page.close({"atlas": facts, "options": options})

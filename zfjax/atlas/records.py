@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import jax
 import numpy as np
 import scipy  # its submodules load at their first use: stats alone takes half a second
 from tqdm import tqdm
@@ -153,7 +154,14 @@ def facts_of(
         "switches": _likeness(net, source, measured),
         "filters": _filter_size(net, layers),
         "embeds": EMBEDS,
+        "in_grey": " ".join(pixels.grey_projections(_channels(net), "Projections and filters")),
     }
+
+
+def _channels(net: Net) -> int:
+    """Of the projections, which are those of the images that the pictures become."""
+    pictures = jax.ShapeDtypeStruct((1, *nets.size_of(net.picture_size), nets.num_channels(net)), np.uint8)
+    return int(jax.eval_shape(net.prepare, pictures).shape[-1])
 
 
 def title_of(net: Net) -> str:
