@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zfjax.errors import FailedError, UserError, of_the_system, saying_keywords
+from zfjax.jax_versions import accepted
 
 T = TypeVar("T")
 
@@ -299,8 +299,7 @@ def connect_hosts(
       RuntimeError and others, from JAX: the coordinator is not reached, or a cluster announces itself wrongly.
     """
     limits = ("initialization_timeout", "heartbeat_timeout_seconds", "shutdown_timeout_seconds")
-    known = inspect.signature(jax.distributed.initialize).parameters  # older versions have not all of them
-    options: dict[str, Any] = {} if timeout is None else {name: timeout for name in limits if name in known}
+    options = {} if timeout is None else accepted(jax.distributed.initialize, dict.fromkeys(limits, timeout))
     check_hosts(coordinator, num_hosts=num_hosts, host=host, timeout=timeout)
     if coordinator is not None:
         jax.distributed.initialize(coordinator, num_hosts, host, **options)

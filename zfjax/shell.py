@@ -10,13 +10,13 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
 
 from zfjax import leaving, parallel
 from zfjax.errors import FailedError, UserError, naming, of_the_system
+from zfjax.jax_versions import quick_kernels
 
 CACHE_VARIABLE = "ZFJAX_COMPILATION_CACHE"
 ALONE = "run in this process, even as one of several of a cluster job"  # of a flag
@@ -63,19 +63,11 @@ def is_idle(*, alone: bool = False) -> bool:
     return True
 
 
-_FLAG = "xla_cpu_experimental_ynn_fusion_type"
-
-
 def use_quick_kernels() -> None:
-    """Tell XLA, before it starts, to leave convolutions on CPU to Eigen.
-
-    XLA 0.10's YNN kernels take two to four times as long for the convolutions of this network and their gradients
-    (conv1's weights: 550 ms against 125 ms, batch 32 on two cores); for matrix products they are as good or better.
-    Other versions may not know the flag.
-    """
-    if version("jaxlib").startswith("0.10.") and _FLAG not in os.environ.get("XLA_FLAGS", ""):
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --{_FLAG}=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-        os.environ["XLA_FLAGS"] = flags.strip()
+    """Tell XLA, before it starts, to leave convolutions on CPU to Eigen, where its own are slower: `quick_kernels`."""
+    given = os.environ.get("XLA_FLAGS", "")
+    if (chosen := quick_kernels()) is not None and chosen[0] not in given:
+        os.environ["XLA_FLAGS"] = f"{given} --{'='.join(chosen)}".strip()
 
 
 # Of glibc's malloc.h: its options, and what they become

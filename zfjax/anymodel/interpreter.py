@@ -19,6 +19,7 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 
+from zfjax import jax_versions
 from zfjax.anymodel.graph import Place, programs_of, scan_operands
 from zfjax.errors import UserError
 
@@ -412,9 +413,8 @@ def _shards(bodies: Bodies, operands: Sequence[Any], **options: Any) -> Sequence
 
 
 def _shard_options(eqn: core.JaxprEqn) -> dict[str, Any]:
-    names = "manual_axes" if "manual_axes" in eqn.params else "newly_manual_axes"  # below JAX 0.8, from there on
     options = {name: eqn.params[name] for name in ("mesh", "in_specs", "out_specs", "check_vma")}
-    return {**options, "axis_names": eqn.params[names]}
+    return {**options, "axis_names": jax_versions.manual_axes(eqn.params)}
 
 
 class _Kind(NamedTuple):
