@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from zfjax import features, nets
+from zfjax import Unit, features, nets
 from zfjax.analyses import correspondence, invariance, maximization, occlusion, sanity, top_activations
 from zfjax.programs import compiled
 
@@ -27,9 +27,16 @@ def _scan(fn):
     top_activations.scan(_maps(fn), [batch], top_activations.init(1, 1))
 
 
+def _net_of(fn):
+    return nets.FunctionNet(lambda images: {"maps": images, "logits": jnp.stack([fn(images)] * 2, 1)}, image_size=4)
+
+
+def _project(fn):
+    _net_of(fn).project(IMAGE[None], Unit(1), layer="logits")
+
+
 def _sanity(fn):
-    net = nets.FunctionNet(lambda images: {"maps": images, "logits": jnp.stack([fn(images)] * 2, 1)}, image_size=4)
-    ways = sanity.ways_of(net, "maps", IMAGE[None])
+    ways = sanity.ways_of(_net_of(fn), "maps", IMAGE[None])
     ways.down(jnp.ones((1, 2)), "logits")
 
 
@@ -43,6 +50,7 @@ ANALYSES = {
         fn, IMAGE[None], transform=invariance.TRANSFORMS["scale"], amounts=[1.0], size=4
     ),
     "sign_changes": lambda fn: correspondence.sign_changes(fn, IMAGE[None], np.full((1, 1, 2), 2.0), side=1),
+    "project": _project,
     "sanity": _sanity,
 }
 
