@@ -140,7 +140,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         results.check_names(out, ["climbs.png", "paths.png", *map(arrays_of, layers)])
         data = figure.open_images(config, net, data)
         source = sets.validation_of(data)
-        state = scans.scan(net, source, layers, of=f"{data.fingerprint} validation", k=1)
+        state = scans.kept_scan(net, source, layers, of=f"{data.fingerprint} validation", k=1)
         if parallel.host_count()[0] > 0:
             return None  # one host climbs and draws
         drawn, climbed, robust = {}, {}, {}

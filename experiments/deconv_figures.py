@@ -113,7 +113,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         source = source_of(config, data)
         # every layer with maps, whichever are drawn now, so that later calls for other layers find them
         scanned = [layer for layer in net.layers if layer in with_maps or layer in layers]
-        state = scans.scan(
+        state = scans.kept_scan(
             net,
             source,
             scanned,

@@ -121,7 +121,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         watched = [layer for layer in net.layers if layer in with_maps or layer in layers]
         options: dict[str, Any] = {"k": 1, "batch_size": config.batch_size, "num_workers": config.num_workers}
         of = f"{data.fingerprint} training {len(sample)}"
-        tops = {epoch: scans.scan(by_epoch[epoch], sample, watched, of=of, **options) for epoch in by_epoch}
+        tops = {epoch: scans.kept_scan(by_epoch[epoch], sample, watched, of=of, **options) for epoch in by_epoch}
         if parallel.host_count()[0] > 0:
             return None  # one host draws
         num_maps = config.num_maps or 2 * evolution_page.strips_per_row(len(by_epoch))

@@ -107,7 +107,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         bottoms = {}
         for role, one in by_role.items():
             layers, of = filters.check_bottom(one), f"{data.fingerprint} validation"
-            state = {} if source is None else scans.scan(one, source, layers, of=of, path=None, **options)
+            state = {} if source is None else scans.kept_scan(one, source, layers, of=of, path=None, **options)
             if parallel.host_count()[0] == 0:  # one host draws
                 bottoms[role] = filters.look(one, source, state, num_maps=config.num_maps, seed=config.seed)
         if not bottoms:

@@ -212,7 +212,9 @@ def filters_of(net: Any) -> filters.Numbers:
     """Figure 6's numbers of a run's first filters, on 256 validation images of its data."""
     source = sets.validation_of(sets.open_data(net.data))
     some = Subset(source, sets.choose(source, 256, seed=0))
-    state = scans.scan(net, some, filters.check_bottom(net), of="nulls", path=None, k=9, batch_size=64, num_workers=0)
+    state = scans.kept_scan(
+        net, some, filters.check_bottom(net), of="nulls", path=None, k=9, batch_size=64, num_workers=0
+    )
     return filters.measure(filters.look(net, source, state, num_maps=1, seed=0))
 
 

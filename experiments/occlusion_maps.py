@@ -128,7 +128,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         data = figure.open_images(config, net, data)
         source = sets.validation_of(data)
         options: dict[str, Any] = {"of": f"{data.fingerprint} validation", "k": 1 + NUM_OTHERS, "batch_size": at_once}
-        strongest = scans.scan(net, source, (layer,), **options)[layer]
+        strongest = scans.kept_scan(net, source, (layer,), **options)[layer]
         if parallel.host_count()[0] > 0:
             return None  # one host draws
         num_scored, at_once = config.num_scored if "object" in source[0] else 0, min(LOOKING, at_once)

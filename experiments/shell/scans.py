@@ -24,7 +24,7 @@ from zfjax.nets import Net
 NUM_KEPT = 9  # images of each map, as in the paper's Figure 2
 
 
-def scan(
+def kept_scan(
     net: Net, source: Source, layers: Sequence[str], *, of: str, path: Path | None = None, **options: Any
 ) -> State:
     """`scan_with` of a network, kept beside its run, wherever the figure goes that asks for it.

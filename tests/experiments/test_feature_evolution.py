@@ -249,7 +249,7 @@ def test_epochs_of_a_net_that_is_none_of_ours_are_compared_and_drawn(tmp_path):
         expected = evolution.similarity(np.asarray(first[layer]), np.asarray(last[layer]))
         assert facts[layer]["similarity"] == pytest.approx([expected, 1], abs=1e-5) and 0.1 < expected < 1
     tops = {
-        epoch: scans.scan(of, pictures, net.layers, of="", path=tmp_path / f"{epoch}.npz", k=1, batch_size=4)
+        epoch: scans.kept_scan(of, pictures, net.layers, of="", path=tmp_path / f"{epoch}.npz", k=1, batch_size=4)
         for epoch, of in by_epoch.items()
     }
     assert evolution.follow(tops)["conv1"]["growth"][1] == 1

@@ -136,8 +136,10 @@ def test_every_pass_stays_within_the_budget(trained, monkeypatch):
     monkeypatch.setattr(occlusion_maps.occlusion, "batch_size_within", lambda fn, image, *, memory, **then: memory)
     within = functools.partial(occlusion.images_within, trained, "conv2")
     assert [within(memory, most=16) for memory in (1, 10, 100)] == [4, 8, 16]
-    passes, scan = [], occlusion_maps.scans.scan
-    monkeypatch.setattr(occlusion_maps.scans, "scan", lambda *a, **k: passes.append(k["batch_size"]) or scan(*a, **k))
+    passes, scan = [], occlusion_maps.scans.kept_scan
+    monkeypatch.setattr(
+        occlusion_maps.scans, "kept_scan", lambda *a, **k: passes.append(k["batch_size"]) or scan(*a, **k)
+    )
     run_look = occlusion.features.in_batches
     monkeypatch.setattr(
         occlusion.features,
@@ -226,7 +228,7 @@ def test_other_images_are_the_maps_strongest_without_the_image_itself(trained):
     own, channel = (int(place) for place in np.unravel_index(strongest.argmax(), strongest.shape))
     scenes = occlusion.choose_scenes(trained, data(), layer="conv2", num=len(IMAGES), seed=0, batch_size=8)
     scenes = occlusion.take(scenes, np.flatnonzero(scenes.indices == own))
-    top = occlusion_maps.scans.scan(trained, source, ("conv2",), of="", k=4)["conv2"]
+    top = occlusion_maps.scans.kept_scan(trained, source, ("conv2",), of="", k=4)["conv2"]
     (projected,) = occlusion.project_maps(trained, source, scenes, strongest=top, layer="conv2", batch_size=3)
     assert projected.images.tolist() == np.argsort(-strongest[:, channel]).tolist()[:4] and projected.images[0] == own
     for index, projection in zip(projected.images, projected.projections, strict=True):

@@ -35,7 +35,9 @@ def reader(monkeypatch):
 
 def scan(reader, path, net=TRAINED, of="data", batch_size=4, stop=99):
     reader.read, reader.stop = [], stop
-    return scans.scan(net, SOURCE, ("conv1", "conv2"), path=path, of=of, k=9, batch_size=batch_size, save_every=0.0)
+    return scans.kept_scan(
+        net, SOURCE, ("conv1", "conv2"), path=path, of=of, k=9, batch_size=batch_size, save_every=0.0
+    )
 
 
 def test_a_killed_scan_goes_on_where_it_was(reader, tmp_path):
@@ -68,7 +70,7 @@ def test_a_torn_file_is_named(tmp_path):
     path = tmp_path / "scan.npz"
     path.write_bytes(b"PK torn")
     with pytest.raises(ValueError, match="scan.npz is damaged .*; remove it to scan again"):
-        scans.scan(TRAINED, SOURCE, ("conv1",), path=path, of="data", batch_size=4)
+        scans.kept_scan(TRAINED, SOURCE, ("conv1",), path=path, of="data", batch_size=4)
 
 
 @pytest.mark.parametrize(

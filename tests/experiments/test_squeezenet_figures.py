@@ -86,7 +86,9 @@ def test_both_splits_are_one_source_training_first():
 
 def test_the_scan_finds_each_maps_strongest_photo_and_place_of_both_splits(net, all_features, tmp_path):
     both, layers = data.Concatenated(photos()), ("fire4", "conv10")
-    state = scans.scan(net, both, layers, path=tmp_path / "scan.npz", of="data", k=3, batch_size=2 * jax.device_count())
+    state = scans.kept_scan(
+        net, both, layers, path=tmp_path / "scan.npz", of="data", k=3, batch_size=2 * jax.device_count()
+    )
     assert set(state) == set(layers)
     for layer in layers:
         maps = all_features[layer]
