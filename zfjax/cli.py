@@ -55,11 +55,7 @@ def atlas(chosen: argparse.Namespace) -> None:
     net = nets.load_net(chosen.net)
     other = None if chosen.compare is None else nets.load_net(chosen.compare)
     layers = tuple(nets.check_layer(net, layer) for layer in chosen.layers)
-    if chosen.data is not None and Path(chosen.data).is_dir() and _lies_in(chosen.out, Path(chosen.data)):
-        raise UserError(
-            f"out={str(chosen.out)!r}: it lies in the folder of pictures, data={chosen.data!r}, and would be "
-            "looked at too; give --out another folder"
-        )
+    results.check_apart(chosen.out, chosen.data)
     given = ("num_images", "batch_size", "grey", "ascent", "num_occluded", "tile", "quality")
     options = Options(layers=layers, ways=tuple(chosen.ways), **{name: getattr(chosen, name) for name in given})
     pictures = {"skip_bad": chosen.skip_bad}
@@ -149,10 +145,6 @@ def _function(net: Any, chosen: argparse.Namespace) -> tuple[Callable[[Any], Any
     if isinstance(net, nets.FunctionNet):
         return (net.fn if net.params is None else partial(net.fn, net.params)), images
     return net.features(net.layers), images
-
-
-def _lies_in(folder: Path, other: Path) -> bool:
-    return folder.resolve().is_relative_to(other.resolve())
 
 
 @contextlib.contextmanager

@@ -77,6 +77,19 @@ def check_free(folder: Path, command: str, *, overwrite: bool, names: Iterable[s
     check_names(folder, names)
 
 
+def check_apart(folder: Path, data: str | None) -> None:
+    """UserError where a result would lie in the folder of pictures that `data` names: they would be looked at too."""
+    if data is not None and os.path.isdir(data) and _real(folder).is_relative_to(_real(Path(data))):
+        raise UserError(
+            f"out={str(folder)!r}: it lies in the folder of pictures, data={data!r}, and would be looked at too; give "
+            "--out another folder"
+        )
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # which goes on where links run in a circle
+
+
 def check_names(folder: Path, names: Iterable[str]) -> None:
     """UserError where a file of another stands where one of these is to be written; see that before any work."""
     _named(folder, list(names))

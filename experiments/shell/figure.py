@@ -109,6 +109,7 @@ def opened(
     net = nets.load_net(config.net) if net is None else net
     print(f"net: {describe(net)}")
     nets.check_weights(net)
+    results.check_apart(folder_of(config, nets.home_of(net) / folder), getattr(config, "data", None))
     with claimed(config, command, nets.home_of(net) / folder, names=names) as out:
         yield Opened(net, out)
 

@@ -18,6 +18,7 @@ from zfjax.data import ImageSet
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.nets import Net, Training, training_of
 from zfjax.results import FileFacts
+from zfjax.results import check_apart as check_apart
 from zfjax.results import check_free as check_free
 from zfjax.results import check_names as check_names
 from zfjax.results import claimed as claimed

@@ -239,16 +239,20 @@ def test_other_images_are_the_maps_strongest_without_the_image_itself(trained):
 
 
 def test_a_users_folder_is_drawn_without_labels_and_without_a_score(trained, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
     for n in range(2):
-        Image.fromarray(PICTURES[n]).save(tmp_path / f"{n}.png")
-    result = occlusion_maps.run(config(data=str(tmp_path), out=tmp_path / "out", num_images=3), net=trained)
+        Image.fromarray(PICTURES[n]).save(folder / f"{n}.png")
+    with pytest.raises(zfjax.UserError, match="it lies in the folder of pictures, data=.* and would be looked at too"):
+        occlusion_maps.run(config(data=str(folder), out=folder / "a" / "out"), net=trained)
+    result = occlusion_maps.run(config(data=str(folder), out=tmp_path / "out", num_images=3), net=trained)
     assert len(result["images"]) == 2  # as many as there are
     assert result["score"] is None and not any(facts["class_is_known"] for facts in result["images"])
     assert [facts["class"] for facts in result["images"]] == [
         NAMES[answers()[facts["index"]]] for facts in result["images"]
     ]
     assert {facts["image"] for facts in result["images"]} == {"0.png", "1.png"}
-    one = occlusion_maps.run(config(data=str(tmp_path / "1.png"), out=tmp_path / "one", layer="fc6"), net=trained)
+    one = occlusion_maps.run(config(data=str(folder / "1.png"), out=tmp_path / "one", layer="fc6"), net=trained)
     assert len(one["images"]) == 1 and one["config"].layer == "fc6" and one["images"][0]["unit"].startswith("unit ")
 
 
