@@ -35,7 +35,7 @@ class Config(figure.FigureConfig):
     """Make a static site of every unit of a network."""
 
     layers: tuple[str, ...] = ()
-    """Layers to show; by default every one that has feature maps, and the last one."""
+    """Layers to show; by default every one that has feature maps, and the last one; all of a network without maps."""
     dense: bool = False
     """Show the fully connected layers below the last one too."""
     ways: tuple[Way, ...] = atlas.Options.ways

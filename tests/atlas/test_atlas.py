@@ -1,6 +1,7 @@
 """The atlas: right numbers and pictures of every unit, a site that is whole, text that stays text, clear refusals."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -142,12 +143,41 @@ def test_what_has_no_colours_loses_none(tmp_path):
     assert made.layers["maps"][0]["grey"] is None
 
 
+def test_fewer_pictures_than_tiles_keep_a_share_in_grey(tmp_path):
+    made = make(tmp_path, **two_labels([0, 1, 0]), layers=("map",), ways=("gradient",), grey=True)
+    assert all(0 < unit["grey"] < 2 for unit in made.layers["map"])
+
+
+def test_a_picture_that_leaves_a_unit_at_zero_takes_no_tile_of_another(tmp_path):
+    levels = np.array([40, 20, 30], np.uint8)  # the mean less 30 is 10, -10, 0
+    net = nets.FunctionNet(lambda images: {"mean": images.mean((1, 2)) - 30}, image_size=8, preprocess=lambda of: of)
+    made = make(tmp_path, net=net, images=np.full((3, 8, 8, 3), levels[:, None, None, None]), layers=(), num_images=3)
+    assert made.layers["mean"][0]["images"] == [0, 1] and made.layers["mean"][0]["values"] == [10, -10]
+    tiles = opened(made.folder / "img/0/0-patch.webp").reshape(2, 8, 2, 8, 3)[0, 0, :, 0, 0]
+    np.testing.assert_array_equal(tiles, [40, 20])
+
+
+def test_a_net_without_maps_shows_all_of_its_layers(tmp_path):
+    def fn(images):
+        hidden = jax.nn.relu(images.mean((1, 2)))
+        return {"hidden": hidden, "logits": hidden[:, ::2]}
+
+    made = make(tmp_path, net=nets.FunctionNet(fn, image_size=20), images=CENTRES[:3], layers=())
+    assert list(made.layers) == ["hidden", "logits"]
+
+
+def test_a_notebook_says_which_way_is_only_rounding(made):
+    layers = {**made.layers, "conv1": [{**unit, "scales": [None, 2.0]} for unit in made.layers["conv1"]]}
+    shown = dataclasses.replace(made, layers=layers).unit("conv1", 2)
+    assert "deconvnet is nothing but rounding, guided ±2" in shown._repr_html_()
+
+
 def test_projections_of_four_channels_are_said_to_be_drawn_grey(made, tmp_path):
     words = "Projections and filters have 4 channels: their mean is drawn, in grey."
     pictures = np.random.default_rng(0).integers(0, 256, (3, 20, 28, 4), np.uint8)
     rgba = atlas.build(foreign_nets.RGBA, pictures, tmp_path, layers=("conv1",), ways=("gradient",), progress=False)
-    assert words in rgba.page.read_text() and words in rgba.unit("conv1", 0)._repr_html_()
-    assert "channels" not in made.page.read_text() and "channels" not in made.unit("conv1", 2)._repr_html_()
+    assert read(rgba, "net")["in_grey"] == words and words in rgba.unit("conv1", 0)._repr_html_()
+    assert read(made, "net")["in_grey"] == "" and "channels" not in made.unit("conv1", 2)._repr_html_()
 
 
 def test_grey_images_keep_the_share_of_the_activation_that_colours_do_not_make(made):

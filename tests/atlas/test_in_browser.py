@@ -141,6 +141,20 @@ def test_a_class_that_is_none_filters_nothing(reader, site):
     assert shown.page.locator("#by-class").input_value() == str(of_class)
 
 
+@pytest.mark.parametrize("word", ["constructor", "__proto__", "sideways"])
+def test_a_way_of_sorting_that_is_none_is_that_by_strength(word, reader):
+    assert reader(f"#/conv1?sort={word}").units() == reader("#/conv1").units()
+
+
+def test_channels_that_are_drawn_as_their_mean_are_said_once_where_projections_are(reader, site):
+    shown, words = reader(), "Projections and filters have 4 channels"
+    shown.page.evaluate("words => { net.in_grey = words; }", words)
+    image = site.layers["conv1"][0]["images"][0]
+    for page in (f"#/~image/{image}", "#/conv1", "#/conv1/2", "#/~compare/conv1", "#/"):
+        shown.go(page)
+        assert shown.page.inner_text("body").count(words) == 1, page
+
+
 def test_the_lines_of_a_mosaic_stand_between_its_tiles(reader):
     shown = reader("#/conv1")
     mosaic = shown.page.locator(".wall .mosaic").first
@@ -163,7 +177,7 @@ def test_ways_switch_without_a_reload_and_stand_in_the_address(reader, site):
     assert shown.hash() == "#/conv1/2" and shown.page.locator("[aria-checked=true]").inner_text() == "projection"
     assert len([url for url in shown.asked if url.endswith("atlas.js")]) == before
     scale = site.layers["conv1"][2]["scales"][0]
-    stated = re.search(r"±([\d.e-]+) for all projections", shown.text())[1]
+    stated = re.search(r"±([\d.e-]+) in each projection", shown.text())[1]
     assert float(stated) == pytest.approx(scale, rel=6e-3) and "Zero is mid-grey" in shown.text()
 
 

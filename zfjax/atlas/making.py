@@ -85,7 +85,8 @@ class Atlas:
             source = "data:image/webp;base64," + base64.b64encode(data).decode()
             pictures.append({"source": source, "words": "patches" if kind == "patch" else kind})
         scales = ", ".join(
-            f"{way} ±{scale:.3g}" for way, scale in zip(self.facts["ways"], record["scales"], strict=True)
+            f"{way} is nothing but rounding" if scale is None else f"{way} ±{scale:.3g}"
+            for way, scale in zip(self.facts["ways"], record["scales"], strict=True)
         )
         html = site.page(
             "unit.html.j2",
@@ -95,7 +96,7 @@ class Atlas:
             facts=f"strongest activation {record['strength']:.4g}"
             + ("" if record["selectivity"] is None else f", class selectivity {record['selectivity']:.2f}"),
             pictures=pictures,
-            scales=f"Zero is mid-grey; one scale for all projections of the unit: {scales}"
+            scales=f"Zero is mid-grey; one scale for all pictures of a way: {scales}"
             if pictures
             else "no image excites it",
             in_grey=self.facts["in_grey"],
@@ -293,7 +294,7 @@ def _layers_of(net: Net, options: Options) -> tuple[str, ...]:
     """The layers to show, from the image up."""
     wanted = {nets.check_layer(net, layer) for layer in options.layers}
     if not wanted:
-        wanted = {*nets.map_layers(net), net.layers[-1]}
+        wanted = {*(nets.map_layers(net) or net.layers), net.layers[-1]}
     return tuple(layer for layer in net.layers if layer in wanted)
 
 
@@ -403,5 +404,5 @@ def _write(
     page.write("data/net.js", site.script("net", {**facts, "chunk": CHUNK, "chunks": sorted(chunks)}))
     for name in site.STATIC:
         page.write(name, site.static(name))
-    page.write(site.PAGE, site.page("index.html.j2", title=facts["title"], in_grey=facts["in_grey"]).encode())
+    page.write(site.PAGE, site.page("index.html.j2", title=facts["title"]).encode())
     page.close({"atlas": facts, "options": options})

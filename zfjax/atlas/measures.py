@@ -33,8 +33,10 @@ BEST = 50  # strongest images whose classes are counted
 class Measured(NamedTuple):
     """Of u units of one layer."""
 
-    images: np.ndarray  # int32 [u, k] strongest images, strongest first, of equal ones that of lower index; -1: none
-    values: np.ndarray  # float32 [u, k] the unit's activations there
+    images: (
+        np.ndarray
+    )  # int32 [u, k] strongest images, strongest first, of equal ones that of lower index; last, -1: none
+    values: np.ndarray  # float32 [u, k] the unit's activations there; 0 where there is none
     places: np.ndarray  # int32 [u, k]
     strength: np.ndarray  # float32 [u]
     mean: np.ndarray  # float32 [u]
@@ -65,9 +67,12 @@ def measure(
     num = len(values)
     rectified = np.maximum(values, 0).astype(np.float64)
     order = np.argsort(-values, axis=0, kind="stable")[: max(BEST, k)].T
-    kept = np.full((values.shape[1], k), -1, np.int32)
-    kept[:, : min(k, num)] = order[:, :k]
     columns = np.arange(values.shape[1])[:, None]
+    kept, of_kept = np.full((values.shape[1], k), -1, np.int32), np.zeros((values.shape[1], k), values.dtype)
+    kept[:, : min(k, num)], of_kept[:, : min(k, num)] = order[:, :k], values[order[:, :k], columns]
+    kept = np.where(of_kept != 0, kept, -1)
+    drawn_first = np.argsort(kept < 0, axis=1, kind="stable")  # an activation of 0 may stand before those below it
+    kept, of_kept = (np.take_along_axis(field, drawn_first, axis=1) for field in (kept, of_kept))
     strength, mean = values.max(axis=0), rectified.mean(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = mean**2 / np.square(rectified).mean(axis=0)
@@ -75,9 +80,9 @@ def measure(
     selectivity, best_class = _selectivity(rectified, labels, num_classes)
     low = np.minimum(values.min(axis=0), 0)
     return Measured(
-        images=np.where(values[kept, columns] != 0, kept, -1),
-        values=values[kept, columns],
-        places=places[kept, columns],
+        images=kept,
+        values=of_kept,
+        places=np.where(kept < 0, 0, places[kept, columns]),
         strength=strength,
         mean=mean.astype(np.float32),
         sparsity=sparsity.astype(np.float32),

@@ -19,7 +19,7 @@ class Options:
     """Options of an atlas; UserError for impossible values."""
 
     layers: tuple[str, ...] = ()
-    """Layers to show; by default every one that has feature maps, and the last one."""
+    """Layers to show; by default every one that has feature maps, and the last one; all of a network without maps."""
     ways: tuple[Way, ...] = ("deconvnet", "guided", "gradient")
     """Ways down to the pixels; the first one is what the walls show."""
     num_images: int = 9

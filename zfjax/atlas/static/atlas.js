@@ -80,6 +80,7 @@ const wayName = (way) => WAYS[way] || way;
 // ---- the ways of sorting a wall
 
 const SORTS = {
+  __proto__: null,  // any word may stand in an address
   strength: ["strength", (u) => u.strength],
   selectivity: ["class selectivity", (u) => u.selectivity],
   sparsity: ["sparsity", (u) => u.sparsity],
@@ -154,6 +155,7 @@ async function overview() {
   return [
     h("h1", null, name(net.title)),
     h("p", { class: "lead" }, `Every unit of ${counted(net.layers.length, "layer")}, and what excites it most among ${counted(net.data.num_images, "picture")} of `, name(net.data.name), `. A tile shows the ${wayName(net.ways[0])} of each of a unit’s strongest images; the pointer over it, the patches that it sees.`),
+    scaleNote(),
     Object.entries(net.not_applicable || {}).map(([part, reason]) => h("p", { class: "caution" }, h("strong", null, "Left out. "), `${part}, as ${reason}.`)),
     alike && Object.keys(alike.cosine).length ? h("p", { class: "caution" }, h("strong", null, "What a projection tells. "), likeness(alike)) : null,
     rows,
@@ -203,16 +205,17 @@ async function wall(layer) {
   return [
     h("h1", null, name(layer)),
     count,
+    net.compare && net.compare.layers[layer] ? h("p", null, h("a", { href: address(["~compare", layer]) }, "Beside ", name(net.compare.name))) : null,
     h("div", { class: "tools" },
       choose("sort", "sort by", Object.entries(SORTS).map(([key, [words]]) => [key, words]), query.sort || "strength"),
       labels.length ? choose("class", "class", [["", "all"], ...labels.map((own) => [String(own), classOf(own)])], label < 0 ? "" : String(label)) : null),
-    grid,
-    net.compare && net.compare.layers[layer] ? h("p", null, h("a", { href: address(["~compare", layer]) }, "Beside ", name(net.compare.name))) : null,
     scaleNote(),
+    grid,
   ];
 }
+const inGrey = () => (net.in_grey ? ` ${net.in_grey}` : "");
 function scaleNote() {
-  return h("p", { class: "quiet" }, `The ${wayName(net.ways[0])} of each image: zero is mid-grey, and all of one unit share one scale.`);
+  return h("p", { class: "quiet" }, `The ${wayName(net.ways[0])} of each image: zero is mid-grey, and all of one unit share one scale.${inGrey()}`);
 }
 
 function cell(src, n, of, size, words, columns = net.columns, num = net.num_images) {  // tile n of a sheet, `size` pixels wide
@@ -250,7 +253,7 @@ async function unit(layer, text) {
   const show = (way) => {
     projections.forEach((place, n) => place.replaceChildren(cell(sheetOf(number, m, way), n, of.tile, size, `${wayName(way)} of image ${n + 1}`)));
     const value = record.scales[net.ways.indexOf(way)];
-    scale.textContent = value === null ? "These projections are nothing but rounding, and drawn as grey." : `Zero is mid-grey; white and black are ±${brief(value)} for all projections of this unit.`;
+    scale.textContent = value === null ? `Each ${wayName(way)} is nothing but rounding, and drawn as grey.` : `Zero is mid-grey; white and black are ±${brief(value)} in each ${wayName(way)} of this unit.${inGrey()}`;
     for (const button of ways.children) {
       const on = button.dataset.way === way;
       button.setAttribute("aria-checked", on);
@@ -290,7 +293,7 @@ async function unit(layer, text) {
       h("ol", { class: "nine" }, record.images.map((index, n) => h("li", { class: "card" },
         h("a", { class: "trio", href: address(["~image", index]), "aria-label": `image ${n + 1}: ${images[n].name}` },
           whole(index, record.boxes[n], size), of.sees_all ? null : cell(sheetOf(number, m, "patch"), n, of.tile, size, `patch of image ${n + 1}`), projections[n]),
-        h("p", { class: "label" }, h("b", null, brief(record.values[n])), " ", classOf(images[n].label) === null ? name(images[n].name) : name(classOf(images[n].label)),
+        h("p", { class: "label" }, h("b", null, brief(record.values[n])), " ", classOf(images[n].label) === null ? pictureName(index, images[n]) : name(classOf(images[n].label)),
           record.values[n] < 0 ? h("em", null, " below 0: what speaks against the unit") : null)))),
     ] : h("p", null, "No image of the set excites this unit: it is dead."),
     h("div", { class: "charts" },
@@ -347,8 +350,8 @@ async function compare(layer) {
   return [
     h("h1", null, name(layer), " in two networks"),
     h("p", null, "Left ", name(net.name), ", right the unit of ", name(net.compare.name), ` whose activations over the set go most with it; the mean correlation is ${say(known.mean)}. Several units may have one match.`),
-    h("div", { class: "pairs" }, order.map((m) => h("div", { class: "pair" }, tile(number, m, units[m], {}), other(layer, units[m].match[0]), h("span", { class: "label" }, say(units[m].match[1]))))),
     scaleNote(),
+    h("div", { class: "pairs" }, order.map((m) => h("div", { class: "pair" }, tile(number, m, units[m], {}), other(layer, units[m].match[0]), h("span", { class: "label" }, say(units[m].match[1]))))),
   ];
 }
 function measure(key, words, value) {
@@ -359,6 +362,7 @@ function await_(promise) {  // a place for what comes later
   promise.then((element) => place.append(element));
   return place;
 }
+const pictureName = (index, record) => name(record.name === String(index) ? `image ${index}` : record.name);
 async function imageRecord(index) {  // undefined where the atlas does not show it
   const number = Math.floor(index / net.chunk);
   return net.chunks.includes(number) ? (await load(`images-${number}`))[index] : undefined;
@@ -412,11 +416,12 @@ async function image(text) {
   }));
   keys = { up: () => address([]) };
   return [
-    h("h1", null, name(record.name)),
+    h("h1", null, pictureName(index, record)),
     h("div", { class: "one" }, whole(index, null, 224),
       h("dl", { class: "facts" }, classOf(record.label) === null ? null : pair("class", name(classOf(record.label))), record.said === undefined ? null : pair("the net says", name(record.said)), pair("place in the set", index))),
     record.occlusion ? hidden(index, record.occlusion) : null,
     h("p", { class: "quiet" }, "The units of each layer that it excites most, as a share of their strongest activation over the set."),
+    scaleNote(),
     rows,
   ];
 }
