@@ -27,6 +27,7 @@ from experiments.report.statistics import (
 )
 from experiments.report.tables import TABLES
 from experiments.report.verdicts import (
+    COMPARED,
     FAILS,
     HOLDS,
     LONG,
@@ -421,7 +422,7 @@ class FirstLayers(TypedDict):
     paper="shown",
     rule=f"the ratio of the strongest to the median filter is at least {DOMINATES:g} times as large without "
     f"renormalisation: holds; at most 1/{DOMINATES:g} of it: does not hold; between: not shown",
-    needs=TRAINED,
+    needs=COMPARED,
 )
 def renormalisation_tames(result: FirstLayers) -> Finding | None:
     """The strongest first-layer filter over the median one, with renormalisation and without."""
@@ -439,7 +440,7 @@ def renormalisation_tames(result: FirstLayers) -> Finding | None:
     says="Smaller filters and stride leave fewer dead features than AlexNet has.",
     paper="shown",
     rule="the share of filters that no image excites, or that are weak, is smaller (two-proportion test over filters)",
-    needs=TRAINED,
+    needs=COMPARED,
 )
 def fewer_dead_filters(result: FirstLayers) -> Finding | None:
     """The share of the first layer's filters that are weak, or that no image excites, whichever is larger."""
@@ -457,7 +458,7 @@ def fewer_dead_filters(result: FirstLayers) -> Finding | None:
     says="AlexNet's first filters are of extremely high and low frequencies, with little of the middle ones.",
     paper="shown",
     rule=f"the share of the filters' energy at middle frequencies is larger than AlexNet's ({OVER_FILTERS})",
-    needs=TRAINED,
+    needs=COMPARED,
 )
 def more_middle_frequencies(result: FirstLayers) -> Finding | None:
     """The share of the first filters' energy at middle frequencies, against AlexNet's."""
@@ -476,7 +477,7 @@ def more_middle_frequencies(result: FirstLayers) -> Finding | None:
     rule="the share of the first filters' energy beyond 1 / (2 stride) cycles per pixel, which their own grid cannot "
     "hold, over that of white noise, which the stride alone decides, is smaller than AlexNet's "
     f"({OVER_FILTERS}). Judged at the filters, not in the second layer's pictures",
-    needs=TRAINED,
+    needs=COMPARED,
 )
 def less_aliasing(result: FirstLayers) -> Finding | None:
     """The share of the first filters' energy that is too fine for their grid, against AlexNet's."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.report.statistics import ALPHA, below_zero, every, permuted, smaller, untested, with_interval
 from experiments.report.transfer import LAYERS, TRANSFER, WIDE
-from experiments.report.verdicts import MANY_CLASSES, NOT_SHOWN, TRAINED, Finding, bounded, claim, tested
+from experiments.report.verdicts import COMPARED_MANY, MANY_CLASSES, NOT_SHOWN, TRAINED, Finding, bounded, claim, tested
 from zfjax.errors import UserError
 from zfjax.schema import Count, Share, entry
 
@@ -167,7 +167,7 @@ def averaging_helps(result: Evaluation) -> Finding | None:
     says="The network of Fig. 3 errs less than that of Krizhevsky et al.",
     paper="38.4 against 40.5 %",
     rule=f"zfnet errs less than alexnet, of ten crops ({OVER_SHARES})",
-    needs=MANY_CLASSES,
+    needs=COMPARED_MANY,
 )
 def member_beats_alexnet(result: Evaluation) -> Finding | None:
     """The paper's network errs less than AlexNet."""
@@ -179,7 +179,7 @@ def member_beats_alexnet(result: Evaluation) -> Finding | None:
     says="With 512, 1024, 512 maps in layers 3, 4, 5 it errs still less.",
     paper="37.5 against 38.4 %",
     rule=f"errs less than zfnet, of ten crops ({OVER_SHARES})",
-    needs=MANY_CLASSES,
+    needs=COMPARED_MANY,
 )
 def wide_member_helps(result: Evaluation) -> Finding | None:
     """The paper's network errs less where its middle layers are wide."""
@@ -238,7 +238,7 @@ class Ablation(TypedDict):
     says="Removing both the middle convolutional and the fully connected layers hurts most: depth matters.",
     paper="71.3 % against 40.5, 45.4, 44.8 %",
     rule=f"errs more than the whole net, and than without either ({OVER_SHARES})",
-    needs=MANY_CLASSES,
+    needs=COMPARED_MANY,
 )
 def depth_matters(result: Ablation) -> Finding | None:
     """AlexNet without layers 3, 4, 6 and 7 errs more than whole, and than without either pair."""
@@ -260,7 +260,7 @@ COSTS_LITTLE = f"the error rises by less than {YARDSTICK} ({OVER_SHARES}; where 
     says="Removing the fully connected layers 6 and 7 alone costs little.",
     paper="44.8 against 40.5 %",
     rule=COSTS_LITTLE,
-    needs=MANY_CLASSES,
+    needs=COMPARED_MANY,
 )
 def dense_layers_cost_little(result: Ablation) -> Finding | None:
     """AlexNet without layers 6 and 7 errs little more than whole."""
@@ -272,7 +272,7 @@ def dense_layers_cost_little(result: Ablation) -> Finding | None:
     says="Removing the middle convolutional layers 3 and 4 alone costs little.",
     paper="45.4 against 40.5 %",
     rule=COSTS_LITTLE,
-    needs=MANY_CLASSES,
+    needs=COMPARED_MANY,
 )
 def middle_layers_cost_little(result: Ablation) -> Finding | None:
     """AlexNet without layers 3 and 4 errs little more than whole."""
@@ -285,7 +285,7 @@ def middle_layers_cost_little(result: Ablation) -> Finding | None:
     paper="+1.2, -0.5, +1.8, +0.4 points",
     rule=f"of both nets, with layers half and twice as wide, the error differs by less than {YARDSTICK} "
     f"({OVER_SHARES}; where that costs nothing: not shown)",
-    needs=MANY_CLASSES,
+    needs=COMPARED_MANY,
 )
 def dense_sizes_matter_little(result: Ablation) -> Finding | None:
     """With layers 6 and 7 half and twice as wide both nets err alike."""
@@ -298,7 +298,7 @@ def dense_sizes_matter_little(result: Ablation) -> Finding | None:
     says="Wider middle convolutional layers help.",
     paper="37.5 against 38.4 %",
     rule=f"with 512, 1024, 512 maps zfnet errs less ({OVER_SHARES})",
-    needs=MANY_CLASSES,
+    needs=COMPARED_MANY,
 )
 def wide_variant_helps(result: Ablation) -> Finding | None:
     """The paper's network errs less where its middle layers are wide."""
@@ -310,7 +310,7 @@ def wide_variant_helps(result: Ablation) -> Finding | None:
     says="Wider fully connected layers beside them overfit.",
     paper="38.3 against 37.5 %",
     rule=f"with both zfnet errs more than with 512, 1024, 512 maps alone ({OVER_SHARES})",
-    needs=MANY_CLASSES,
+    needs=COMPARED_MANY,
 )
 def wide_dense_layers_overfit(result: Ablation) -> Finding | None:
     """The paper's network errs less with wide middle layers alone than with wide dense layers too."""
@@ -324,7 +324,7 @@ def wide_dense_layers_overfit(result: Ablation) -> Finding | None:
     says="The network of Fig. 3 errs less than that of Krizhevsky et al.",
     paper="38.4 against 40.5 %",
     rule=f"zfnet errs less than alexnet ({OVER_SHARES})",
-    needs=MANY_CLASSES,
+    needs=COMPARED_MANY,
 )
 def variant_beats_alexnet(result: Ablation) -> Finding | None:
     """The paper's network errs less than AlexNet."""
@@ -336,7 +336,7 @@ def variant_beats_alexnet(result: Ablation) -> Finding | None:
     says="The order of the variants.",
     paper="validation top-1 error",
     rule="Spearman's rank correlation with the paper's order is above 0 (permutation tests of it and of the contrary)",
-    needs=MANY_CLASSES,
+    needs=COMPARED_MANY,
 )
 def same_order(result: Ablation) -> Finding | None:
     """Our order of the variants is the paper's."""

@@ -33,24 +33,35 @@ class Needs(NamedTuple):
     epochs: float = 0
     num_classes: int = 0
     num_images: int = 0
+    alike: bool = False  # as long as each other, and on as much: a claim that holds one network against another
 
     @property
     def words(self) -> str:
-        """As "trained: at least 1 epoch, 100 classes"."""
-        least = [f"{value:,g} {_unit(name, value)}" for name, value in self._asdict().items() if value]
-        return f"trained: at least {', '.join(least)}" if least else "none"
+        """As "trained: at least 1 epoch, 100 classes; all networks alike"."""
+        least = ", ".join(f"{value:,g} {_unit(name, value)}" for name, value in self._least().items())
+        alike = "; all networks as long, and on as many classes and images" if self.alike else ""
+        return f"trained: at least {least}{alike}" if least else "none"
 
     def lacking(self, result: Result) -> str:
         """What the result's networks lack, the first of it; "" where nothing."""
-        wanted = {name: least for name, least in self._asdict().items() if least}
-        for training in (trainings(result) or [{}]) if wanted else ():
+        wanted = self._least()
+        known = (trainings(result) or [{}]) if wanted else []
+        for training in known:
             for name, least in wanted.items():
                 has = training.get(name)
                 if not isinstance(has, int | float):
                     return f"the number of {UNITS[name]} of its training is not known"
                 if has < least:
                     return f"trained: {has:,.4g} {UNITS[name]}, not {least:,g}"
+        for name in UNITS if self.alike else ():
+            if len(numbers := {training.get(name) for training in known}) > 1:
+                each = ", ".join(sorted(f"{number:,.4g}" if number else "unknown" for number in numbers))
+                return f"its networks were not trained alike: {each} {UNITS[name]}"
         return ""
+
+    def _least(self) -> dict[str, float]:
+        """The numbers that are asked for."""
+        return {name: least for name in UNITS if (least := getattr(self, name))}
 
 
 UNITS = {"epochs": "epochs", "num_classes": "classes", "num_images": "images"}
@@ -67,6 +78,8 @@ MANY_CLASSES = Needs(
     epochs=1, num_classes=100
 )  # a net of ten classes refutes nothing that the paper says of a thousand
 IMAGENET = Needs(epochs=1, num_classes=1_000, num_images=1_000_000)  # where accuracies are held against printed ones
+COMPARED = TRAINED._replace(alike=True)  # a network that was trained longer, or on more, differs by that alone
+COMPARED_MANY = MANY_CLASSES._replace(alike=True)
 
 
 def trainings(result: Result) -> list[Mapping[str, Any]]:

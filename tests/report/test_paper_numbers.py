@@ -5,7 +5,7 @@ import pytest
 
 from experiments.report import tables, transfer
 from experiments.report.figures import CLAIMS
-from experiments.report.verdicts import Claim
+from experiments.report.verdicts import UNITS, Claim
 from tests.support import paper_numbers
 
 TABLE_2 = (tables.averaging_helps, tables.member_beats_alexnet, tables.wide_member_helps)
@@ -49,7 +49,7 @@ def test_folds_have_the_mean_and_the_spread_that_they_are_asked_for():
 @pytest.mark.parametrize(("claim", "result"), RESULTS, ids=name_of)
 def test_of_networks_that_were_not_trained_so_they_show_nothing(claim, result):
     """Each precondition at its bound and just below it, and where nothing is known."""
-    least = {name: value for name, value in claim.needs._asdict().items() if value}
+    least = {name: value for name in UNITS if (value := getattr(claim.needs, name))}
     assert least["epochs"] >= 1
     assert claim.finding(trained(result, least)).verdict == "holds"
     for name, value in least.items():
@@ -60,12 +60,32 @@ def test_of_networks_that_were_not_trained_so_they_show_nothing(claim, result):
 
 
 def trained(result, training):
-    """The result with networks of another training; of a table of several only the first has it."""
+    """The result with networks of another training."""
     if "checkpoint" in result:
         return {**result, "checkpoint": {"training": training}}
     (name,) = {"members", "rows"} & set(result)
-    first, *rest = result[name]
-    return {**result, name: [{**first, "checkpoint": {"training": training}}, *rest]}
+    return {**result, name: [{**one, "checkpoint": {"training": training}} for one in result[name]]}
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "words"), [("epochs", 69.0, "69, 70 epochs"), ("num_classes", 200, "1,000, 200 classes")]
+)
+def test_networks_that_were_not_trained_alike_are_not_compared(name, number, words):
+    """One of them learnt longer, or something else; networks that are averaged may."""
+    for claim, result in RESULTS:
+        if claim.source in ("Table 2", "Table 3"):
+            (field,) = {"members", "rows"} & set(result)
+            first, *others = result[field]
+            first = {**first, "checkpoint": {"training": {**paper_numbers.TRAINING, name: number}}}
+            finding = claim.finding({**result, field: [first, *others]})
+            if claim is tables.averaging_helps:
+                assert finding.verdict == "holds"
+            else:
+                assert finding[1:] == ("not shown", f"precondition: its networks were not trained alike: {words}")
+
+
+def test_figure_6_compares_networks_that_were_trained_alike():
+    assert all(claim.needs.alike for claim in CLAIMS if claim.source == "Figure 6")
 
 
 @pytest.mark.parametrize(
