@@ -48,6 +48,8 @@ CHANGES: dict[str, dict[str, Any]] = {  # of the settings that the net was train
     "alexnet": {"architecture": "alexnet"},
 }
 
+MAY_DIFFER = {"renormalize_radius", "num_epochs", "seed"}  # in the recipes of a net and of its like without clipping
+
 PAPER = {
     "unclipped": "one feature dominates",
     "alexnet": "more dead features, little of the middle frequencies, aliasing in layer 2",
@@ -171,8 +173,16 @@ def check_roles(config: Config, by_role: Mapping[str, TrainedNet]) -> None:
         if (stored.recipe.renormalize_radius is None) != (role == "unclipped"):
             wanted = "a net trained without" if role == "unclipped" else "a net trained with"
             raise UserError(f"{named_net}: {wanted} renormalisation (--renormalize-radius) is needed")
-    if "unclipped" in by_role and by_role["unclipped"].architecture != ours.architecture:
-        raise UserError(f"unclipped={str(config.unclipped)!r}: the architecture of {ours.path} is needed")
+    if "unclipped" in by_role:
+        named_net = f"unclipped={str(config.unclipped)!r}"
+        if by_role["unclipped"].architecture != ours.architecture:
+            raise UserError(f"{named_net}: the architecture of {ours.path} is needed")
+        recipe, other = (dataclasses.asdict(checkpoints.load(net.path).recipe) for net in (ours, by_role["unclipped"]))
+        for name in sorted(recipe.keys() - MAY_DIFFER):
+            if other[name] != recipe[name]:
+                raise UserError(
+                    f"{named_net}: it has {name}={other[name]!r}; {recipe[name]!r} as {ours.path} is needed"
+                )
     strides = {role: nets.size_of(filters.stride_of(net) or 0) for role, net in by_role.items()}
     if "alexnet" in by_role and min(strides["alexnet"]) <= min(strides["clipped"]):
         raise UserError(

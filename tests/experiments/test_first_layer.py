@@ -232,6 +232,13 @@ def test_nets_that_do_not_fit_their_role_are_refused(runs, tmp_path):
     save(runs / "other unclipped", OTHER, radius=None)
     with pytest.raises(ValueError, match="unclipped='.*other unclipped': the architecture of .*ours.* is needed"):
         draw(runs, unclipped="other unclipped")
+    plain = dataclasses.replace(RECIPE, renormalize_radius=None, seed=7)
+    save(runs / "undecayed", recipe=dataclasses.replace(plain, weight_decay=0.0))
+    message = "unclipped='.*undecayed': it has weight_decay=0.0; 0.01 as .*ours/checkpoints/1 is needed"
+    with pytest.raises(ValueError, match=message):
+        draw(runs, unclipped="undecayed")
+    save(runs / "of another seed", recipe=plain)
+    assert set(first_layer.load_nets(config(runs, unclipped="of another seed"))) == {"clipped", "unclipped"}
     with pytest.raises(ValueError, match="num_maps=0: at least 1"):
         draw(runs, num_maps=0)
     assert not list(tmp_path.rglob("figures"))
