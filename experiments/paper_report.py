@@ -6,16 +6,16 @@ Reads every result.json below --results (default runs/), and writes report.md an
 runs/report (or --out). Expected time: seconds. Expected page: a table of the claims, each with one sentence to quote
 and its verdicts, linked to its figure or table of the paper. There, one row for each claim and result: the paper's
 statement, its number, ours, that of a null (see `null_claims`), the networks and data, the precondition on their
-training, the verdict and its rule; below, the pictures or numbers of those results. Of several results of the same
-networks and pictures the one with most images is judged. A claim that no test decides, or whose precondition is not
-met, is "not shown". A claim without a result is "not measured", with the command that decides it. A result.json that
-cannot be read, or lacks what this version reads, is named at the end of the page with what to do, and stops nothing.
+training, the verdict and its rule; below, the pictures or numbers of those results. Of several results about the
+same networks and pictures the one of most networks, then of most images, is judged. A claim that no test decides, or
+whose precondition is not met, is "not shown". A claim without a result is "not measured", with the command that decides
+it. A result.json that cannot be read, or lacks what this version reads, is named at the end of the page with what to
+do, and stops nothing.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -63,6 +63,11 @@ class Row(NamedTuple):
     claim: Claim
     measurement: Measurement | None = None
     finding: Finding | None = None
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """What its result.json holds."""
+        return self.measurement.result if self.measurement else {}
 
     @property
     def verdict(self) -> str:
@@ -148,26 +153,34 @@ def judge_all(measurements: Sequence[Measurement]) -> tuple[list[Measurement], l
             rows += of_one
     for one in joined(usable):
         rows += judged(one)
-    counted = counted_once(row.measurement for row in rows if row.measurement is not None)
-    spoken = [row for row in rows if row.finding is not None and row.measurement in counted]
-    by_claim = [([row for row in spoken if row.claim is claim] or [Row(claim)]) for claim in CLAIMS]
+    spoken = [row for row in rows if row.finding is not None]
+    by_claim = [counted_once([row for row in spoken if row.claim is claim]) or [Row(claim)] for claim in CLAIMS]
     return usable, [row for of_claim in by_claim for row in of_claim], stale
 
 
-def counted_once(measurements: Iterable[Measurement]) -> list[Measurement]:
-    """Of results of one figure or table that are about the same networks and pictures the one of most images.
+def counted_once(rows: Sequence[Row]) -> list[Row]:
+    """Of the rows of one claim those that are about networks or pictures that no other one is about.
 
-    Two drawings say no more than one does, and are no second witness. Of as many images the first counts; a result
-    that does not say what it is about counts by itself.
+    Two drawings say no more than one does, and are no second witness. The one of most networks counts, of as many that
+    of most images, of as many the first; a result that does not say what it is about counts by itself.
     """
-    chosen: dict[Any, Measurement] = {}
-    for one in measurements:
-        about = report_results.identity(one) or one.where
-        number = one.result.get("num_images")
-        largest = chosen.get(about)
-        if largest is None or (isinstance(number, int) and number > largest.result.get("num_images", math.inf)):
-            chosen[about] = one
-    return list(chosen.values())
+    kept: list[Row] = []
+    for row in sorted(rows, key=_size, reverse=True):
+        if not any(_is_in(row, other) for other in kept):
+            kept.append(row)
+    return [row for row in rows if row in kept]
+
+
+def _size(row: Row) -> tuple[int, int]:
+    """Networks and images that it is about."""
+    about, number = report_results.about(row.result), row.result.get("num_images")
+    return len(about.networks) if about else 0, number if isinstance(number, int) else 0
+
+
+def _is_in(row: Row, other: Row) -> bool:
+    """Whether all that it is about is among what another one is about."""
+    one, more = report_results.about(row.result), report_results.about(other.result)
+    return one is not None and more is not None and one.data == more.data and one.networks <= more.networks
 
 
 def judged(measurement: Measurement) -> list[Row]:

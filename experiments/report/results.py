@@ -110,14 +110,21 @@ def joined(measurements: Sequence[Measurement]) -> list[Measurement]:
     return together
 
 
-def identity(one: Measurement) -> tuple[Any, ...] | None:
-    """What a result is about: its source, networks and pictures by their fingerprints; None where it names none."""
-    result, of = one.result, one.result.get("data")
+class About(NamedTuple):
+    """What a result is about, by fingerprints."""
+
+    networks: frozenset[str]
+    data: str  # the pictures
+
+
+def about(result: Result) -> About | None:
+    """What a result is about; None where it does not name it."""
+    of = result.get("data")
     prints = [checkpoint.get("fingerprint") for checkpoint in checkpoints_of(result)]
     data = of.get("fingerprint") if isinstance(of, Mapping) else None
     if not prints or not all(isinstance(each, str) for each in (*prints, data)):
         return None
-    return one.source, tuple(sorted(prints)), data
+    return About(frozenset(map(str, prints)), str(data))
 
 
 def setting(result: Result) -> str:

@@ -204,6 +204,36 @@ def test_two_drawings_of_one_net_and_set_count_once(results):
     assert "from c/1" in pages(results)[1]  # its pictures are shown
 
 
+def layers_7(*rows):
+    """Table 7 of one net and set."""
+    facts = [{"layer": layer, "classifier": of, "folds": [80, 81, 80.4], "mean": 80.5} for layer, of in rows]
+    checkpoint = {"path": "runs/n/checkpoints/1", "fingerprint": "n", "training": TRAINED}
+    data = {"name": "caltech", "fingerprint": "f"}
+    return {"table": "Table 7", "rows": facts, "num_train": 30, "num_classes": 102, "num_images": 9144} | {
+        "checkpoint": checkpoint,
+        "data": data,
+    }
+
+
+def test_results_of_one_net_and_set_that_speak_to_different_claims_all_count(results):
+    write(results / "runs/svm", layers_7(("conv5", "svm"), ("fc7", "svm")))
+    write(results / "runs/softmax", layers_7(("fc7", "svm"), ("fc7", "softmax")))
+    of_table = [claim for claim in make(results)["claims"] if claim["source"] == "Table 7"]
+    assert [(claim["result"], claim["verdict"]) for claim in of_table] == [
+        (None, "not measured"),
+        ("svm", "holds"),
+        ("softmax", "holds"),
+    ]
+
+
+def test_networks_that_a_larger_result_compares_too_are_no_second_witness(results):
+    write(results / "runs/both", evaluation(("zfnet", "z"), ("alexnet", "x")))
+    write(results / "runs/three", evaluation(("zfnet", "z"), ("alexnet", "x"), ("alexnet", "y")))
+    write(results / "runs/others", evaluation(("zfnet", "w"), ("alexnet", "x")))
+    claims = make(results)["claims"]
+    assert [claim["result"] for claim in claims if claim["says"].startswith("Averaging")] == ["others", "three"]
+
+
 @pytest.mark.parametrize(
     ("result", "words"),
     [
