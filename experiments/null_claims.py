@@ -4,10 +4,10 @@
 
 Figures 2, 5, 7 and Table 1 use untrained networks (Fig. 3's at a quarter of its width, 64 pixels) on the demo set, one
 for each seed; Figure 4 uses untrained networks whose weights do a random walk; Figure 6 white noise; Tables 2 to 5 and
-7 networks, arms and layers that differ by chance alone, and classifiers at the smallest difference that counts. --nets
-are two or more runs with one recipe and several seeds: each pair of them stands for the different recipes of Figure 6
-and Tables 2 and 3. Expected time: 4 minutes on two CPU cores. Expected result: no rule holds for more than a tenth of
-its nulls.
+7 networks, arms and layers that differ by chance alone, and classifiers that guess, or at the smallest difference that
+counts. --nets are two or more runs with one recipe and several seeds: each pair of them stands for the different
+recipes of Figure 6 and Tables 2 and 3. Expected time: 4 minutes on two CPU cores. Expected result: no rule holds for
+more than a tenth of its nulls.
 
 Writes result.json to runs/nulls (or --out). Its "claims", with the command that made them, are kept in
 experiments/report/nulls.json, which the report reads.
@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,28 +152,36 @@ def arms(seed: int) -> dict[str, Any]:
 def layers(seed: int) -> dict[str, Any]:
     """Table 7 of layers and classifiers that are alike."""
     named = [("svm", f"conv{number}") for number in range(1, 6)] + [("svm", "fc7"), ("softmax", "fc7")]
-    rows = [
-        {"classifier": classifier, "layer": layer, "folds": of.tolist(), "mean": float(of.mean())}
-        for (classifier, layer), of in zip(named, _of_folds(seed, len(named)), strict=True)
-    ]
-    return {"rows": rows, "num_train": 30, "num_classes": 102, "num_images": 9144}
+    return _table_7(named, _of_folds(seed, len(named)))
 
 
 def apart(seed: int) -> dict[str, Any]:
     """Table 7 of a layer 7 as far below layer 5, and a softmax as far below the SVM on it, as is no longer alike."""
     svm, lower = _of_folds(seed, 2)
-    named = [("svm", "conv5", svm), ("svm", "fc7", lower - ALIKE_PERCENT), ("softmax", "fc7", svm - 2 * ALIKE_PERCENT)]
+    return _table_7(TOP, (svm, lower - ALIKE_PERCENT, svm - 2 * ALIKE_PERCENT))
+
+
+def guesses(seed: int) -> dict[str, Any]:
+    """Table 7 of features that say nothing, so that all classifiers guess alike."""
+    return _table_7(TOP, _of_folds(seed, len(TOP), around=100 / 102))
+
+
+TOP = (("svm", "conv5"), ("svm", "fc7"), ("softmax", "fc7"))
+
+
+def _table_7(named: Sequence[tuple[str, str]], of_folds: Iterable[np.ndarray]) -> dict[str, Any]:
+    """Of (classifier, layer) the percent of each fold of Caltech-101."""
     rows = [
         {"classifier": classifier, "layer": layer, "folds": of.tolist(), "mean": float(of.mean())}
-        for classifier, layer, of in named
+        for (classifier, layer), of in zip(named, of_folds, strict=True)
     ]
     return {"rows": rows, "num_train": 30, "num_classes": 102, "num_images": 9144}
 
 
-def _of_folds(seed: int, number: int) -> np.ndarray:
-    """Percent [number, 5]: classifiers of one quality, around 30."""
+def _of_folds(seed: int, number: int, *, around: float = 30) -> np.ndarray:
+    """Percent [number, 5]: classifiers of one quality."""
     rng = np.random.default_rng(seed)
-    return np.asarray(30 + rng.normal(0, POINTS, 5) + rng.normal(0, POINTS, (number, 5)))
+    return np.asarray(around + rng.normal(0, POINTS, 5) + rng.normal(0, POINTS, (number, 5)))
 
 
 AS_GOOD = ("top_layer_is_as_good", "classifiers_agree")
@@ -185,6 +193,7 @@ SIMULATED: tuple[tuple[str, str, Callable[[int], dict[str, Any]], tuple[str, ...
     ("Table 5, Figure 9", "arms that are alike", arms, ()),
     ("Table 7", "layers that are alike", layers, ("higher_layers_are_better",)),
     ("Table 7", f"classifiers that are {ALIKE_PERCENT:g} points apart", apart, AS_GOOD),
+    ("Table 7", "classifiers that guess", guesses, AS_GOOD),
 )
 """(source, what its nulls are, how each is made of a seed, the judges that they are for; none: all of the source)."""
 

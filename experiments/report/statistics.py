@@ -50,11 +50,14 @@ def every(tests: Sequence[Outcome]) -> Outcome:
     return next((test for test in tests if not _is_known(test)), untested("nothing to test"))
 
 
-def paired(differences: Sequence[float]) -> Outcome:
-    """Whether differences of pairs lie above 0: sign-flip permutation test of their mean, exact for up to 13 of them.
+def paired(differences: Sequence[float], *, margin: float = 0.0) -> Outcome:
+    """Whether differences of pairs lie above a margin: sign-flip permutation test of their mean, exact for up to 13.
+
+    The contrary is that they lie below -margin.
 
     Args:
       differences: one for each image, in the claim's direction.
+      margin: 0 or more, what they may come to by chance, in all images alike.
     """
     values = np.asarray(differences, np.float64)
     if not values.size or not np.isfinite(values).all():
@@ -63,8 +66,8 @@ def paired(differences: Sequence[float]) -> Outcome:
         return untested("fewer than two images")
     options = {"permutation_type": "samples", "n_resamples": NUM_RESAMPLES, "vectorized": True}
     p, against = (
-        scipy.stats.permutation_test((values,), np.mean, alternative=side, rng=np.random.default_rng(0), **options)
-        for side in ("greater", "less")
+        scipy.stats.permutation_test((beyond,), np.mean, alternative=side, rng=np.random.default_rng(0), **options)
+        for side, beyond in (("greater", values - margin), ("less", values + margin))
     )
     return Outcome(float(p.pvalue), float(against.pvalue))
 
@@ -150,15 +153,6 @@ def with_interval(share: float, num: int) -> str:
     return f"{share:.1%} ({low:.1%} to {high:.1%})"
 
 
-def more_often(share: float, num: int, chance: float) -> Outcome:
-    """Whether something happened more often than by chance: exact binomial test of share * num hits among `num`."""
-    sides = (
-        scipy.stats.binomtest(round(share * num), num, chance, alternative=side).pvalue for side in ("greater", "less")
-    )
-    p, against = map(float, sides)
-    return Outcome(p, against)
-
-
 def permuted(p: float | None, contrary: float | None = None) -> Outcome:
     """What a stored one-sided p-value says, and that of the contrary; without that nothing is refuted.
 
@@ -171,6 +165,8 @@ def falling(values: Sequence[float]) -> Outcome:
     """Whether values fall along their order: Kendall's rank correlation, exact where no two are equal."""
     if len(values) < 2:
         return untested("fewer than two layers")
+    if not np.isfinite(values).all():
+        return untested("values of some layers are missing")
     sides = (
         scipy.stats.kendalltau(range(len(values)), values, alternative=side).pvalue for side in ("less", "greater")
     )

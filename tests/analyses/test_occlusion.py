@@ -144,6 +144,17 @@ def test_pointing_counts_own_and_other_objects():
     np.testing.assert_array_equal(others, [0.5, 0.5, 0.0])
 
 
+def test_pointing_is_tested_by_exchanging_the_objects():
+    """Of n points, each on its own object alone, one order of n! hits as often; in one hole all orders do."""
+    for n, expected in ((2, 1 / 2), (3, 1 / 6), (4, 1 / 24)):
+        points = np.stack([np.arange(n), np.zeros(n, int)], axis=1)
+        p, contrary = occlusion.pointing_p_values(points, np.eye(n, dtype=bool)[:, :, None])
+        assert abs(p - expected) < 0.02 and contrary == 1
+        p, contrary = occlusion.pointing_p_values(points, np.roll(np.eye(n, dtype=bool), 1, axis=0)[:, :, None])
+        assert p == 1 and contrary < 1
+    assert occlusion.pointing_p_values(points * 0, np.ones((n, 1, 1), bool)) == (1, 1)
+
+
 def test_a_point_at_random_hits_by_the_objects_share():
     masks = RNG.random((2000, 6, 6)) < 0.3
     own, others = occlusion.pointing(RNG.integers(0, 6, (2000, 2)), masks)

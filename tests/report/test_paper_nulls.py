@@ -67,6 +67,11 @@ def test_what_is_as_far_apart_as_is_not_alike_is_not_alike():
         assert shares(claim, null_claims.apart).get("holds", 0) <= 0.1
 
 
+def test_classifiers_that_guess_are_not_called_alike():
+    for claim in (transfer.top_layer_is_as_good, transfer.classifiers_agree):
+        assert shares(claim, null_claims.guesses).get("holds", 0) <= 0.1
+
+
 def test_two_single_folds_that_are_alike_differ_by_the_bounds_as_rarely_as_a_test_would_have_it():
     folds = np.random.default_rng(0).normal(30, statistics.FOLD_SPREAD, (2000, 2))
     outcomes = [statistics.over_folds([a - b], 1.0) for a, b in folds]

@@ -67,16 +67,17 @@ def test_a_weighted_sum_of_shares_is_tested_by_its_own_spread():
     assert (outcome.p, outcome.against) == pytest.approx((scipy.stats.norm.cdf(z), scipy.stats.norm.sf(z)))
 
 
-def test_hits_are_held_against_chance_by_the_binomial_test():
-    outcome = statistics.more_often(1.0, 5, 0.8)
-    assert outcome.p == pytest.approx(0.8**5) and outcome.against == pytest.approx(1)
-    assert statistics.more_often(0.0, 2, 0.9).against == pytest.approx(0.01)
+def test_pairs_lie_above_a_margin_and_the_contrary_below_its_negative():
+    for by, expected in ((0.31, (1 / 32, 1)), (0.29, (1, 1)), (-0.29, (1, 1)), (-0.31, (1, 1 / 32))):
+        outcome = statistics.paired([by] * 5, margin=0.3)
+        assert (outcome.p, outcome.against) == expected
 
 
 def test_a_fall_is_tested_over_all_orders():
     assert statistics.falling([4, 3, 2, 1]).p == pytest.approx(1 / 24)
     assert statistics.falling([1, 2, 3, 4]).against == pytest.approx(1 / 24)
     assert statistics.falling([1, 1, 1]).p is None and statistics.falling([1]).p is None
+    assert statistics.falling([3, float("nan"), 1]).why == "values of some layers are missing"
 
 
 def test_of_several_all_must_hold_and_any_refutes_by_bonferroni():

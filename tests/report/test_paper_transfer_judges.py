@@ -24,9 +24,13 @@ def rows(*numbers, **more):
     }
 
 
-def svm(classifier="svm", **folds):
+def svm(classifier="svm", num_classes=102, **folds):
     facts = {layer: {"folds": values, "mean": float(np.mean(values))} for layer, values in folds.items()}
-    return {"num_train": 30, "rows": [{"layer": layer, "classifier": classifier, **of} for layer, of in facts.items()]}
+    return {
+        "num_train": 30,
+        "num_classes": num_classes,
+        "rows": [{"layer": layer, "classifier": classifier, **of} for layer, of in facts.items()],
+    }
 
 
 def six(*folds, **more):
@@ -130,6 +134,17 @@ CASES = [
     (report_transfer.classifiers_agree, both_on_fc7([80], [76]), FAILS),
     (report_transfer.classifiers_agree, both_on_fc7([76], [80]), FAILS),
     (report_transfer.classifiers_agree, svm(fc7=[80, 81]), None),
+    # features that say nothing: of 102 classes guessing finds 1 %
+    (report_transfer.top_layer_is_as_good, svm(conv5=[1.0, 1.2, 0.8], fc7=[1.1, 1.0, 0.9]), OPEN),
+    (report_transfer.top_layer_is_as_good, svm(conv5=[1.0], fc7=[1.0]), OPEN),
+    (report_transfer.top_layer_is_as_good, svm(conv5=[1.0], fc7=[5.0]), HOLDS),
+    (report_transfer.top_layer_is_as_good, svm(conv5=[80], fc7=[80], num_classes=None), OPEN),
+    (report_transfer.classifiers_agree, both_on_fc7([1.0, 1.2, 0.8], [1.1, 1.0, 0.9]), OPEN),
+    (
+        report_transfer.average_precision,
+        {**voc(90.0), "average_precision": dict.fromkeys(range(20))},
+        OPEN,
+    ),
 ]
 
 
