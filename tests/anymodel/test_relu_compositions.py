@@ -8,6 +8,7 @@ import pytest
 from jax import lax
 from ways_down import OWN, down
 
+from zfjax.anymodel.ready import as_relu
 from zfjax.anymodel.rules import explain_rules, with_relu_rule
 
 RNG = np.random.default_rng(0)
@@ -92,6 +93,54 @@ def test_a_bound_of_the_input_keeps_its_derivative(form):
     report = explain_rules(lambda x: relu(conv(clip(x))), IMAGES)
     assert [line.rule for line in report].count("rectifier") == 1
     assert "no weights stand beneath it" in " ".join(line.reason for line in report if line.rule == "own gradient")
+
+
+YUV = np.float32([[0.299, -0.147, 0.615], [0.587, -0.289, -0.515], [0.114, 0.436, -0.1]])
+OF_COLOURS = {
+    "YUV": lambda x: x @ YUV,
+    "and back": lambda x: x @ YUV @ np.linalg.inv(YUV),
+    "of an image at a time": lambda x: lax.map(lambda image: image @ YUV, x),
+    "grey": lambda x: (x @ YUV[:, 0])[..., None],
+    "grey by a sum": lambda x: 0.3 * x[..., :1] + 0.6 * x[..., 1:2] + 0.1 * x[..., 2:],
+    "blurred": lambda x: (jnp.roll(x, 1, 1) + x + jnp.roll(x, -1, 1)) / 3,
+    "blurred by a filter": lambda x: lax.conv_general_dilated(
+        x, np.full((3, 3, 1, 3), 1 / 9, np.float32), (1, 1), "SAME", (1, 1), (1, 1), ("NHWC", "HWIO", "NHWC"), 3
+    ),
+    "by Fourier": lambda x: jnp.fft.irfft2(jnp.fft.rfft2(x, axes=(1, 2)), axes=(1, 2)),
+    "in a loop": lambda x: lax.fori_loop(0, 3, lambda _, x: 0.9 * x, x),
+    "a layer of 3 maps": lambda x: x @ FILTERS[0, 0, :, :3],
+}
+
+
+@pytest.mark.parametrize("form", OF_COLOURS)
+@pytest.mark.parametrize("bound", [lambda x: jnp.clip(x, 0, 1), lambda x: x - jnp.minimum(x, 0)], ids=["clip", "relu"])
+def test_a_bound_of_mixed_colours_may_be_either_and_is_refused(form, bound):
+    def fn(x):
+        colours = bound(OF_COLOURS[form](x))
+        return relu(jnp.tile(colours, 3)[..., :3] @ FILTERS[0, 0])
+
+    rules = rules_of(fn, IMAGES)
+    assert "unclassified" in rules and rules.count("rectifier") == 1
+
+
+def test_a_relu_by_name_of_few_maps_is_a_rectifier():
+    assert rules_of(lambda x: relu(x @ FILTERS[0, 0, :, :3]) @ FILTERS[0, 0], IMAGES) == ["rectifier"]
+
+
+def test_a_bound_of_mixed_colours_is_what_is_said_of_it():
+    def fn(x, bound=lambda x: jnp.clip(x, 0, None)):
+        return bound(x @ YUV) @ FILTERS[0, 0]
+
+    @jax.custom_vjp
+    def rectifier(x):
+        return relu(x)
+
+    rectifier.defvjp(lambda x: (relu(x), None), lambda _, incoming: (relu(incoming),))
+    incoming = RNG.normal(size=(2, 4, 4, 5)).astype(np.float32)
+    for choice, twin in (("keep", relu), (as_relu, rectifier)):
+        (expected,) = jax.vjp(lambda x, twin=twin: fn(x, twin), IMAGES)[1](incoming)
+        (found,) = jax.vjp(with_relu_rule(fn, "deconvnet", on_unknown={"clip": choice}), IMAGES)[1](incoming)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 WEIGHTS = {

@@ -14,7 +14,8 @@ floating arguments. Every primitive that the table does not name is unclassified
       above which one does
     a bound of what `norms` knows for a norm's variance,  own gradient
       length or scale; a choice by whether it is zero
-    a lower bound that may be either                           unclassified
+    a lower bound that may be either; one beneath which the    unclassified
+      image's few colours are mixed or filtered alone
     min(x, c), c > 0, next to a rectifier: relu6, clip         own gradient: what is clipped passes nothing
     powers, products and quotients of parts that depend on     own gradient in a norm, or where a product's parts
       the input                                                  depend on different arguments, else unclassified
@@ -69,7 +70,7 @@ from zfjax.anymodel.rectifiers import (
     rectified_operand,
 )
 from zfjax.anymodel.twins import Twins, twins_of
-from zfjax.anymodel.weights import Layers, bounds_the_input, layers_of
+from zfjax.anymodel.weights import Layers, bounds_the_input, layers_of, may_bound_the_input
 from zfjax.anymodel.written import Written, only_case, within, written_out
 from zfjax.ops import KEPT, SKIPPED
 
@@ -152,6 +153,8 @@ def _written(node: Node, written: Written, facts: Facts) -> Verdict | None:
         return None if alone else _own("a straight line in its input, whatever its operations are")
     if bounds_the_input(written.base, node.outputs[0], facts.layers):
         return _INPUT
+    if may_bound_the_input(written.base, node.outputs[0], facts.layers):
+        return _OF_COLOURS
     if is_of_squares(written.base, facts.kinds) or is_under_root(node.outputs[0], facts.flow):
         return _AMBIGUOUS
     ends = region_of(written.base, node.outputs[0])
@@ -187,6 +190,10 @@ _POOLED = _own("selection among pieces of a map, or among maps: goes back to whe
 _INPUT = _own(
     "bounds the input: no weights stand beneath it (scales and offsets, also for each channel or pixel, are none)"
 )
+_OF_COLOURS = _unclassified(
+    "ambiguous: a rectifier of a few maps, or a bound of the image, of which colours are mixed or filtered beneath: "
+    "say 'keep' of a bound, zfjax.as_relu of a rectifier"
+)
 _GUARD = _own("lower bound of a norm's variance")
 _FLOOR = _own("lower bound above zero of what a pool by powers, or a norm, is made of")
 _CEILING = _own("upper bound of a norm's variance, length or scale")
@@ -219,6 +226,8 @@ def _rectifier(node: Node, facts: Facts) -> Verdict | None:
             return _GUARD
         if beneath and (is_of_squares(node.inputs[operand], facts.kinds) or is_under_root(node.outputs[0], facts.flow)):
             return _AMBIGUOUS
+        if beneath and may_bound_the_input(node.inputs[operand], node.outputs[0], facts.layers):
+            return _OF_COLOURS
     if not beneath:
         return _INPUT
     ceiling = uniform(node.inputs[2]) if node.name == "clamp" else None

@@ -10,11 +10,13 @@ certainly one above. What is certainly no layer is a list:
 
 unless it adds up what was multiplied by different numbers, or makes several channels of one by such. That is a layer
 for certain, as are convolutions and products of matrices. All the rest may be one: sums of shifted copies, Fourier
-transforms, what a loop hands on. A ReLU above that is the paper's.
+transforms, what a loop hands on. A ReLU above that is the paper's, where it stands above more than the image has: what
+mixes its few colours (grey, YUV) or filters each makes no features for certain, nor does a first layer of as few maps.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -34,6 +36,7 @@ _OF_ONE = frozenset(
 )
 OF_EACH = _OF_SEVERAL | _OF_ONE | {"copy", "copy_p", "name", "pvary", "pcast"}
 
+_COLOURS = 4  # at most, of pictures
 _MATRICES = frozenset("dot_general conv_general_dilated ragged_dot ragged_dot_general while pallas_call".split())
 _RESIZES = ("_resize", "_scale_and_translate", "_resize_nearest")
 _MOVES = SHAPES - OF_EACH | frozenset(
@@ -49,7 +52,9 @@ class Layers(NamedTuple):
     """Where the layers of a program stand."""
 
     above: set[Value]  # what may be made with some
+    features: set[Value]  # what is made with products that are more than mixtures of a few colours
     beneath: set[Value]  # which some are certainly applied to later
+    size: int  # how many numbers the program is given
 
 
 class _Made(NamedTuple):
@@ -83,13 +88,42 @@ def layers_of(graph: Graph, flow: Flow) -> Layers:
             made[value] = result if result.base is not None else result._replace(base=flow.first.get(value, value))
     return Layers(
         above=reached([v for n in doubtful for v in n.outputs], makes),
+        features=reached([v for n in doubtful if _makes_features(n, flow) for v in n.outputs], makes),
         beneath=reached([v for node in certain for v in node.inputs if v in flow.varying], made_of),
+        size=sum(value.aval.size for value in flow.varying.intersection(graph.inputs)),
     )
 
 
 def bounds_the_input(value: Value, result: Value, layers: Layers) -> bool:
     """A layer is applied to the result, and none to what it is made of."""
     return value not in layers.above and result in layers.beneath
+
+
+def may_bound_the_input(value: Value, result: Value, layers: Layers) -> bool:
+    """A layer is applied to the result; what it is made of is a picture, by colours mixed or filtered at most."""
+    is_picture = len(value.aval.shape) > 2 and value.aval.size <= layers.size
+    return is_picture and value not in layers.features and result in layers.beneath
+
+
+def _makes_features(node: Node, flow: Flow) -> bool:
+    """A product that makes more than a few maps, or more than it reads."""
+    if node.name not in _MATRICES:
+        return False
+    if node.name not in ("dot_general", "conv_general_dilated") or flow.varying.issuperset(node.inputs):
+        return True
+    read, maps = _maps_of(node, 0 if node.inputs[0] in flow.varying else 1)
+    return maps > min(read, _COLOURS)
+
+
+def _maps_of(node: Node, images: int) -> tuple[int, int]:
+    """(colours that a product reads, maps that it makes)"""
+    numbers = node.params["dimension_numbers"]
+    if node.name == "conv_general_dilated":
+        return node.inputs[0].aval.shape[numbers.lhs_spec[1]], node.outputs[0].aval.shape[numbers.out_spec[1]]
+    contracted, batched = numbers
+    read = math.prod(node.inputs[images].aval.shape[axis] for axis in contracted[images])
+    weights = node.inputs[1 - images].aval
+    return read, weights.size // math.prod(weights.shape[k] for k in (*contracted[1 - images], *batched[1 - images]))
 
 
 def _made(node: Node, made: dict[Value, _Made], flow: Flow) -> _Made | _Layer:
