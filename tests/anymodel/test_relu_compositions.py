@@ -498,9 +498,31 @@ def test_constants_made_by_arithmetic_are_folded():
         assert {*rules_of(norm)} == {"own gradient"}
 
 
+def side_by_side(*maps):
+    return jnp.concatenate(maps, -1)
+
+
 LARGE = {
+    "pieces of a join": lambda z: (h := side_by_side(relu(z), z))[..., :65] + 0.1 * h[..., 65:],
+    "pieces of what is written": lambda z: (
+        (h := jnp.zeros_like(side_by_side(z, z)).at[..., :65].set(z).at[..., 65:].set(relu(z)))[..., :65] + h[..., 65:]
+    ),
+    "pieces of a rectified join": lambda z: (h := relu(side_by_side(z, -z)))[..., :65] - 0.1 * h[..., 65:],
+    "small pieces of a join": lambda z: (h := side_by_side(relu(z), z))[:, :2, :2, :9] + 0.1 * h[:, :2, :2, 65:74],
+    "sum of pairs": lambda z: side_by_side(relu(z), 0.1 * z).reshape(*z.shape[:3], 2, 65).sum(-2),
+    "two slopes": lambda z: (SLOPES * relu(z[..., None] * np.sign(SLOPES))).sum(-1),
+    "by a matrix": lambda z: side_by_side(relu(z), z) @ jnp.concatenate([jnp.eye(65), 0.1 * jnp.eye(65)]),
     "sum of a stack": lambda z: jnp.stack([relu(z), -0.1 * relu(-z)]).sum(0),
     "turned": lambda z: relu(z) - 0.1 * relu(-jnp.moveaxis(z, -1, 1)).transpose(0, 2, 3, 1),
+}
+
+
+LARGE_RECTIFIERS = {
+    "turned": lambda z: relu(jnp.moveaxis(z, -1, 1)) + 1,
+    "opposites side by side": lambda z: jnp.moveaxis(side_by_side(relu(z), relu(-z)), -1, 1),
+    "beside what they read": lambda z: side_by_side(z, relu(z) @ jnp.ones((65, 3))),
+    "shifted": lambda z: relu(z)[:, 1:] + relu(z)[:, :-1],
+    "pooled, of one mean": lambda z: pooled(relu(z - z.mean((1, 2), keepdims=True))),
 }
 
 
@@ -510,5 +532,34 @@ def test_large_maps_are_looked_at_too(form, num):
     images = jax.ShapeDtypeStruct((num, 128, 128, 3), np.float32)
     (rule,) = {line.rule for line in explain_rules(lambda x: LARGE[form](jnp.tile(conv(x), 13)), images)}
     assert rule == "unclassified"
-    turned = explain_rules(lambda x: relu(jnp.moveaxis(jnp.tile(conv(x), 13), -1, 1)) + 1, images)
-    assert [line.rule for line in turned] == ["rectifier"]
+
+
+@pytest.mark.parametrize("form", LARGE_RECTIFIERS)
+def test_rectifiers_of_large_maps_are_ruled(form):
+    images = jax.ShapeDtypeStruct((64, 128, 128, 3), np.float32)
+    rules = [line.rule for line in explain_rules(lambda x: LARGE_RECTIFIERS[form](x @ jnp.ones((3, 65))), images)]
+    assert "rectifier" in rules and "unclassified" not in rules
+
+
+def pooled(h):
+    return lax.reduce_window(h, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+
+def standardised(h, axes):
+    return (h - h.mean(axes, keepdims=True)) / jnp.sqrt(h.var(axes, keepdims=True) + 1e-5)
+
+
+NORMALISED = {
+    "each image": lambda h: pooled(relu(standardised(h, (1, 2, 3)))),
+    "each map": lambda h: pooled(relu(standardised(h, (1, 2)))),
+    "groups": lambda h: pooled(relu(standardised(h.reshape(*h.shape[:3], 2, -1), (1, 2, 4)).reshape(h.shape))),
+    "each place": lambda h: relu(standardised(h, (3,))).reshape(*h.shape[:3], -1, 2).sum(-1),
+    "moved as a whole": lambda h: pooled(relu(h + (h.mean((1, 2)) @ KERNEL)[:, None, None])),
+}
+
+
+@pytest.mark.parametrize("form", NORMALISED)
+def test_neighbours_that_share_a_mean_are_pooled(form):
+    images = jax.ShapeDtypeStruct((2, 6, 6, 3), np.float32)
+    rules = [line.rule for line in explain_rules(lambda x: NORMALISED[form](x @ KERNEL[:3]), images)]
+    assert rules.count("rectifier") == 1 and "unclassified" not in rules

@@ -228,6 +228,7 @@ _BY_NUMPY: dict[str, Callable[..., Any]] = {
     "integer_pow": lambda node, x: x ** node.params["y"] if node.params["y"] >= 0 else 1 / x ** -node.params["y"],
     "pow": lambda node, x, y: x**y,
     "div": _divided,
+    "concatenate": lambda node, *xs: np.concatenate(xs, node.params["dimension"]),
     "reduce_sum": lambda node, x: x.sum(tuple(node.params["axes"])),
     "reduce_max": lambda node, x: x.max(tuple(node.params["axes"])),
     "reduce_min": lambda node, x: x.min(tuple(node.params["axes"])),

@@ -15,7 +15,8 @@ every array is followed back, element by element, to its roots: what layers make
     anything else                               a layer: its results are roots
 
 Two elements that are made of one element of a root meet. A rectifier that stands on the way to one of them, and not at
-the same element on the way to the other, is part of another activation. Dense weights between them are a layer.
+the same element on the way to the other, is part of another activation. Dense weights between them are a layer. Two
+elements of one rectifier that share but a mean, or a factor, with many others are two features.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ _STATIC_MOVES = frozenset("rev slice split concatenate stack unstack pad tile".s
 _READS = frozenset(("gather", "dynamic_slice"))
 _WRITES = {"scatter": slice(1, 2), "dynamic_update_slice": slice(2, None)}  # which operands say where
 _SCATTERS = frozenset((*_READS, *_WRITES, "scatter-add", "fft", "cumsum"))  # read anywhere, if nobody knows where
+_REPEATING = frozenset(("broadcast_in_dim", "tile", "gather"))  # read an element several times
 _PARTS = {"scan_stack": "scan_slice", "shard_out": "shard_in"}  # what leaves a loop, or devices, and what enters
 
 
@@ -79,6 +81,10 @@ class Labels:
         alike = (a == b) | ((a == _ANYWHERE) & (b >= 0)) | ((b == _ANYWHERE) & (a >= 0))
         both = (a >= 0) & (b >= 0) if somewhere else np.ones((), bool)
         return bool(both.any() and (alike | ~both).all())
+
+    def is_somewhere(self) -> bool:
+        """Some element is made of one."""
+        return self.is_any or self.made is None or bool((self.numbers() >= 0).any())
 
     def is_anywhere(self) -> bool:
         """Nowhere is it known which element."""
@@ -112,6 +118,8 @@ class _Follow:
         self.kinks: dict[Value, tuple[Node, _Made]] = {}  # of a rectifier's result: the rectifier, what it reads
         self.order: dict[Value, int] = {}  # of the roots
         self.met: set[Value] = set()
+        self.mixed: set[Value] = set()  # in a large array some elements are made of it, others of what it reads alone
+        self.repeated: set[Value] = set()  # in a large array several elements may be made of one element of it
 
     def run(self, graph: Graph) -> set[Value]:
         for value in graph.inputs:
@@ -176,12 +184,13 @@ class _Follow:
             made = self.made[value]
             if number > 1 and all(way.made is None for ways in made.values() for way in ways):
                 return None  # elements that all are different
+            if is_large and number > 1:
+                self.meet_unseen(made)
             terms.extend(
                 {root: [Labels(shape, partial(picked, way, k)) for way in ways] for root, ways in made.items()}
                 for k in range(number)
             )
         if is_large:
-            self.meet_unseen(terms)
             return self.anywhere(node)
         shared = len(terms) == 1 or any(starmap(_share, combinations(terms, 2)))
         return [self.joined(terms)] if shared else None
@@ -191,21 +200,27 @@ class _Follow:
         own = node.inputs[0]
         into = self.made.get(own, {}) if node.name in (*_WRITES, "scatter-add") else {}
         read = [v for v in node.inputs if is_inexact(v) and not (into and v is own)]
+        parts = [dict.fromkeys(self.made.get(v, ()), [_anywhere(())]) for v in [*read, *([own] if into else [])]]
         roots = {root for value in read for root in self.made.get(value, {})}
         if not roots and not into:
             return None
+        for one, other in combinations(parts, 2):
+            self.mixed |= self.apart(one, other)
+            self.repeated |= one.keys() & other.keys()
+        self.repeated |= roots if node.name in _REPEATING else set()
         return [
             into | {root: [*into.get(root, []), _anywhere(result.aval.shape)] for root in roots}
             for result in node.outputs
         ]
 
-    def meet_unseen(self, terms: Sequence[_Made]) -> None:
-        """Where elements of large arrays are added, two rectifiers of one value meet."""
-        kinks = {root for term in terms for root in term.keys() & self.kinks.keys()} if len(terms) > 1 else set()
-        for one, other in combinations(kinks, 2):
-            below, beneath = self.kinks[one][1], self.kinks[other][1]
-            if below.keys() & beneath.keys() and one not in beneath and other not in below:
-                self.met.update((one, other))
+    def meet_unseen(self, made: _Made) -> None:
+        """Where elements of one large array are added, a rectifier may meet what it reads, or itself."""
+        self.met.update(kink for kink in made.keys() & self.kinks.keys() if self.may_meet(kink, made))
+
+    def may_meet(self, kink: Value, made: Collection[Value]) -> bool:
+        """Elements of a large array that is made so may be made of a rectifier and of what it reads, or twice of it."""
+        below = self.kinks[kink][1].keys() & made
+        return kink in self.mixed or (bool(below) and below <= self.repeated)
 
     def joined(self, terms: list[_Made]) -> _Made:
         """Of values that meet element by element."""
@@ -222,17 +237,23 @@ class _Follow:
         return joint
 
     def meet(self, one: _Made, other: _Made) -> None:
-        shared = [root for root in one.keys() & other.keys() if _have_like(one[root], other[root], somewhere=True)]
-        if not shared:
-            return
-        for kink in (one.keys() | other.keys()) & self.kinks.keys() - self.met:
-            ways, others = (
-                [way for way in made.get(kink, ()) if way.made is None or (way.numbers() >= 0).any()]
-                for made in (one, other)
-            )
-            if (ways or others) and not _have_like(ways, others):
-                _, below = self.kinks[kink]
-                self.met.update([kink] if any(root in below for root in shared if root != kink) else [])
+        self.met |= self.apart(one, other)
+
+    def apart(self, one: _Made, other: _Made) -> set[Value]:
+        """Rectifiers on one way alone, or at other elements on the other, of two values that meet."""
+        shared = {root for root in one.keys() & other.keys() if _have_like(one[root], other[root], somewhere=True)}
+        apart: set[Value] = set()
+        for kink in (one.keys() | other.keys()) & self.kinks.keys() - self.met if shared else ():
+            ways, others = ([way for way in made.get(kink, ()) if way.is_somewhere()] for made in (one, other))
+            read = self.kinks[kink][1].keys() & one.keys() & other.keys() - {kink}
+            unseen = any(way.is_anywhere() for way in (*ways, *others)) and self.may_meet(kink, read)
+            same = read & shared
+            if not same or not (ways or others) or (_have_like(ways, others) and not unseen):
+                continue
+            two = ways and others and not unseen  # elements of it, which may share the mean of a norm and no more
+            if not two or same == read or any(root.aval.size * _FEW >= kink.aval.size for root in same):
+                apart.add(kink)
+        return apart
 
     def branched(self, node: Node) -> list[_Made]:
         """Of what any of the branches makes; they do not meet."""
