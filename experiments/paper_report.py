@@ -8,9 +8,9 @@ and its verdicts, linked to its figure or table of the paper. There, one row for
 statement, its number, ours, that of a null (see `null_claims`), the networks and data, the precondition on their
 training, the verdict and its rule; below, the pictures or numbers of those results. Of several results about the
 same networks and pictures the one of most networks, then of most images, is judged. A claim that no test decides, or
-whose precondition is not met, is "not shown". A claim without a result is "not measured", with the command that decides
-it. A result.json that cannot be read, or lacks what this version reads, is named at the end of the page with what to
-do, and stops nothing.
+whose precondition is not met, is "not shown". Claims without a result are "not measured", and stand in a table of their
+own with the commands that decide them. A result.json that cannot be read, or lacks what this version reads, is named at
+the end of the page with what to do, and stops nothing.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ HEADS = (
     "Verdict here",
     "Rule",
 )
-OVERVIEW = ("Source", "The paper says", "In one sentence", *(verdict.capitalize() for verdict in VERDICTS))
-UNREADABLE = "Results that could not be read"
+OVERVIEW = ("Source", "In one sentence", *(verdict.capitalize() for verdict in VERDICTS))
+OPEN_HEADS = ("Source", "The paper says", "Its number", "The null's", "Precondition", "Decided by", "Rule")
+NOT_YET, UNREADABLE = "Claims that are not measured", "Results that could not be read"
 
 
 @dataclass(frozen=True)
@@ -197,13 +198,15 @@ def make_page(measurements: Sequence[Measurement], rows: Sequence[Row], unreadab
         {row.claim.source for row in rows if row.finding} | {one.source for one in measurements}, key=order_of
     )
     parts = [part_of(source, measurements, rows) for source in sources]
+    if unmeasured := [open_cells(row.claim) for row in rows if row.finding is None]:
+        parts.append(Part(NOT_YET, Table(OPEN_HEADS, unmeasured), ()))
     if unreadable:
         lines = [[Cell(f"unreadable: {one.where}/result.json: {one.what}", "unreadable")] for one in unreadable]
         parts.append(Part(UNREADABLE, Table(("What is wrong",), lines), ()))
     return Page(
         title="Visualizing and Understanding Convolutional Networks: the paper's claims and ours",
         notes=(summary(rows, unreadable), *HOW),
-        overview=Table(OVERVIEW, [overview_cells(claim, rows, sources) for claim in CLAIMS]),
+        overview=Table(OVERVIEW, [overview_cells(claim, rows) for claim in CLAIMS]),
         parts=parts,
     )
 
@@ -237,16 +240,16 @@ def summary(rows: Sequence[Row], unreadable: Sequence[Unreadable]) -> str:
     return f"{len(CLAIMS)} claims. Verdicts, one for each claim and each result that speaks to it: {counts}.{lost}"
 
 
-def overview_cells(claim: Claim, rows: Sequence[Row], sources: Sequence[str]) -> list[Cell]:
-    """One line of the overview: how many results say what, with a link to one of the `sources` that have a part."""
+def overview_cells(claim: Claim, rows: Sequence[Row]) -> list[Cell]:
+    """One line of the overview: how many results say what, with a link to the part that says more."""
     verdicts = [row.verdict for row in rows if row.claim is claim]
     counts = [(verdict, verdicts.count(verdict)) for verdict in VERDICTS]
     marks = [Cell(str(count), verdict) if count else Cell("") for verdict, count in counts]
     if NOT_MEASURED in verdicts:
         marks[-1] = Cell("×", NOT_MEASURED)
-    link = claim.source if claim.source in sources else ""
+    link = NOT_YET if NOT_MEASURED in verdicts else claim.source
     said = sentence(claim, [row for row in rows if row.claim is claim])
-    return [Cell(claim.source, link=link), Cell(claim.says), Cell(said), *marks]
+    return [Cell(claim.source, link=link), Cell(said), *marks]
 
 
 def cells(row: Row, finding: Finding) -> list[Cell]:
@@ -256,11 +259,18 @@ def cells(row: Row, finding: Finding) -> list[Cell]:
     return [*map(Cell, says), Cell(finding.words, finding.verdict), Cell(row.claim.rule)]
 
 
+def open_cells(claim: Claim) -> list[Cell]:
+    """One line of the claims that are not measured."""
+    null, decided = nulls.words(claim.judge.__name__), DECIDES[claim.source]
+    return [*map(Cell, (claim.source, claim.says, claim.paper, null, claim.needs.words, decided, claim.rule))]
+
+
 def sentence(claim: Claim, rows: Sequence[Row]) -> str:
-    """One sentence about a claim that can be quoted: what was found, or the command that decides it."""
+    """One sentence that can be quoted by itself: what the paper says and what was found, or the command to find it."""
+    says = f"“{claim.says.removesuffix('.')}”"
     said = [row for row in rows if row.finding is not None]
     if not said:
-        return f"Not measured: `{DECIDES[claim.source]}` decides it."
+        return f"{says} is not measured; decided by: {DECIDES[claim.source]}"
     by_verdict = [(verdict, [row for row in said if row.verdict == verdict]) for verdict in VERDICTS]
     (verdict, first), *others = [pair for pair in by_verdict if pair[1]]
     best = first[0]
@@ -268,13 +278,13 @@ def sentence(claim: Claim, rows: Sequence[Row]) -> str:
     ours = f": {best.finding.ours}" if best.finding and best.finding.ours else ""
     of = _setting(best) or (best.measurement.where if best.measurement else "")
     beside = "".join(f"; {len(more)} other result{'s' * (len(more) != 1)}: {word}" for word, more in others)
-    return f"{BEGINS[verdict]} ({of}{reason}){ours}{beside}."
+    return f"{says} {BEGINS[verdict]} ({of}{reason}){ours}{beside}."
 
 
 BEGINS = {
-    HOLDS: "It holds here",
-    FAILS: "It does not hold here",
-    NOT_SHOWN: "Neither it nor its contrary is shown here",
+    HOLDS: "holds here",
+    FAILS: "does not hold here",
+    NOT_SHOWN: "is not shown here, nor is its contrary",
 }
 _LEARNED = "python -m experiments.{} --net runs/RUN"
 DECIDES = {
@@ -283,9 +293,10 @@ DECIDES = {
     "Figure 4": _LEARNED.format("feature_evolution"),
     "Figure 5": _LEARNED.format("invariance_curves"),
     "Figure 6": _LEARNED.format("first_layer") + " --alexnet runs/ALEXNET --unclipped runs/UNCLIPPED",
-    "Figure 7": _LEARNED.format("occlusion_maps"),
+    "Figure 7": "python -m experiments.train_imagenet --preset demo --out runs/demo && "  # it knows where objects are
+    "python -m experiments.occlusion_maps --net runs/demo",
     "Table 1": _LEARNED.format("part_correspondence") + " --annotations FACES.json",
-    "Table 2": "python -m experiments.evaluate_imagenet --net runs/RUN runs/OTHER",
+    "Table 2": "python -m experiments.evaluate_imagenet --net runs/RUN runs/ALEXNET runs/WIDE",
     "Table 3": "python -m experiments.architecture_ablation --preset paper --data-dir PREPARED",
     "Table 4": _LEARNED.format("transfer_learning") + " --images 101_ObjectCategories",
     "Table 5, Figure 9": _LEARNED.format("transfer_learning")
