@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 from ways_down import OWN, down
 
-from zfjax.anymodel.rules import explain_rules
+from zfjax.anymodel.rules import explain_rules, with_relu_rule
 
 RNG = np.random.default_rng(0)
 KERNEL, OTHER = RNG.normal(size=(2, 5, 5)).astype(np.float32)
@@ -50,6 +50,9 @@ RECTIFIERS = {  # what is made of z, and c in c * max(z, 0)
     "piecewise, three": (lambda z: jnp.piecewise(z, [z < -1, (z >= -1) & (z < 0), z >= 0], [0.0, 0.0, lambda v: v]), 1),
     "select of two": (lambda z: jnp.select([z < 0, z >= 0], [jnp.zeros_like(z), z]), 1),
     "select of three": (lambda z: jnp.select([z > 1, z > 0], [z, z], 0.0), 1),
+    "to the power of one": (lambda z: jnp.power(jax.nn.relu(jnp.power(z, 1)), 1.0) ** np.ones((1, 5), np.float32), 1),
+    "einsum with a mask": (lambda z: jnp.einsum("bc,bc->bc", z, (z > 0).astype(z.dtype)), 1),
+    "one less the sign bit": (lambda z: z * (1 - jnp.signbit(z).astype(z.dtype)), 1),
     "over calls": (lambda z: jax.jit(jnp.add)(z, jax.jit(jnp.abs)(z)), 2),
 }
 
@@ -76,6 +79,48 @@ def test_a_rectifier_written_out_follows_the_rules(form):
     np.testing.assert_allclose(found["guided"][1], guided, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(found["gradient"][1], found[OWN][1])
     assert [line.rule for line in explain_rules(fn, X)].count("rectifier") == 1
+
+
+CEILING = np.linspace(0.2, 1, 5, dtype=np.float32)[None]
+LEARNED = {  # a bound above for each map
+    "clip": lambda z, a: jnp.clip(z, 0, a),
+    "minimum": lambda z, a: jnp.minimum(jax.nn.relu(z), a),
+    "minimum below": lambda z, a: jnp.maximum(jnp.minimum(z, a), 0),
+    "of a layer with offsets": lambda z, a: jnp.clip(z + KERNEL[:1], 0, a),
+}
+
+
+@pytest.mark.parametrize("form", LEARNED)
+def test_above_a_bound_of_each_map_nothing_passes(form):
+    def fn(x, bounded=lambda z: LEARNED[form](z, CEILING)):
+        return bounded(x @ KERNEL) @ OTHER
+
+    offset = KERNEL[:1] if "offsets" in form else 0
+    found = down(fn, "deconvnet", x=X, incoming=INCOMING)["deconvnet"][1]
+    twin = lambda z: jnp.minimum(rectifier(z + offset), CEILING)  # noqa: E731
+    (expected,) = jax.vjp(lambda x: fn(x, twin), X)[1](INCOMING)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_bound_that_is_a_parameter_in_jit_is_one_of_the_clip():
+    def pixels(ceiling):
+        return with_relu_rule(lambda x: jnp.clip(x @ KERNEL, 0, ceiling) @ OTHER, "deconvnet")
+
+    def below(x, ceiling):
+        return jax.vjp(pixels(ceiling), x)[1](INCOMING)[0]
+
+    np.testing.assert_allclose(jax.jit(below)(X, CEILING), below(X, CEILING), rtol=1e-6)
+
+
+def test_a_hard_sigmoid_with_a_bound_of_each_map_is_refused():
+    for form in (
+        lambda z: jnp.clip(0.2 * z + 0.5, 0, CEILING),
+        lambda z: jnp.maximum(jnp.minimum(0.2 * z + 0.5, CEILING), 0),
+        lambda z: jnp.minimum(jax.nn.relu(z + CEILING), 2 * CEILING) - CEILING,
+        lambda z: jnp.clip(z, -CEILING, CEILING),
+    ):
+        rules = [line.rule for line in explain_rules(lambda x, form=form: form(x @ KERNEL) @ OTHER, X)]
+        assert "unclassified" in rules and "rectifier" not in rules
 
 
 def test_a_rectifier_of_the_opposite_follows_the_rule_there():
@@ -141,6 +186,9 @@ NEITHER = {
     "leaky by piecewise": lambda z: jnp.piecewise(z, [z < 0], [lambda v: 0.1 * v, lambda v: v]),
     "leaky by a cond in vmap": each(lambda v: lax.cond(v > 0, lambda u: u, lambda u: 0.1 * u, v)),
     "bounded by select": lambda z: jnp.select([z < 0, z < 1], [jnp.zeros_like(z), z], 1.0),
+    "leaky by the sign bit": lambda z: z * (1 - 0.9 * jnp.signbit(z).astype(z.dtype)),
+    "leaky by einsum": lambda z: jnp.einsum("bc,bc->bc", z, jnp.where(z > 0, 1.0, 0.1)),
+    "hard sigmoid to the power of one": lambda z: jnp.power(jax.nn.relu6(z + 3), 1) / 6,
     "leaky by jax.nn": jax.nn.leaky_relu,
     "for each map": lambda z: z - KERNEL[:1] * jnp.minimum(z, 0),
     "of two": lambda z: jnp.abs(z @ KERNEL - z @ OTHER) + z @ KERNEL + z @ OTHER,

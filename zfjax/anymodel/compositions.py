@@ -23,6 +23,7 @@ from zfjax.anymodel.graph import Node, Value, is_inexact
 from zfjax.anymodel.rectifiers import MOVES, origin, rectified_operand
 from zfjax.anymodel.twins import Twins
 
+_UNKNOWN = 1e30  # a bound of parameters in jit
 _NEAR = 128  # values that are looked at on each side of a lower bound
 ONE_ABOVE_ANOTHER = "a lower bound of another with an offset between them: a bound from above, no ReLU"
 MEETS_ITSELF = (
@@ -30,22 +31,22 @@ MEETS_ITSELF = (
 )
 
 
-def objection_to(node: Node, operand: int, *, ceiling: float, twins: Twins, met: Container[Value]) -> str | None:
+def objection_to(value: Value, result: Value, *, ceiling: float, twins: Twins, met: Container[Value]) -> str | None:
     """Why a lower bound at zero may be part of another activation; None where nothing speaks against a rectifier.
 
     Args:
-      node: the lower bound.
-      operand: which input it bounds.
+      value: what is bounded.
+      result: of the lower bound.
       ceiling: its own upper bound.
       twins: of the program.
       met: results that meet what they are made of, the first of their twins.
     """
-    below = affine_below(node.inputs[operand])
-    if twins.of(node.outputs[0]) in met:
+    below = affine_below(value)
+    if twins.of(result) in met:
         return MEETS_ITSELF
     if below.by_number and below.base.maker is not None and rectified_operand(below.base.maker) is not None:
         return ONE_ABOVE_ANOTHER
-    for step in affine_above(node.outputs[0]):
+    for step in affine_above(result):
         if below.offset and math.isclose(step.scale * below.offset, -step.offset, rel_tol=1e-3):
             return "its offset is taken back: a bound at another number than zero, no ReLU"
         if _is_taken_back(below, step, twins):
@@ -53,14 +54,15 @@ def objection_to(node: Node, operand: int, *, ceiling: float, twins: Twins, met:
         for user in step.value.users:
             if step.offset and step.by_number and rectified_operand(user) is not None:
                 return ONE_ABOVE_ANOTHER
-            bound = uniform(user.inputs[1 - user.inputs.index(step.value)]) if user.name == "min" else None
+            bound = _ceiling(user, step.value)
             if bound is not None and math.isfinite(bound) and step.scale > 0:
                 ceiling = min(ceiling, (bound - step.offset) / step.scale)
     if below.bound is not None:
         ceiling = min(ceiling, below.bound)
     middle = math.isclose(below.offset, ceiling / 2, rel_tol=1e-2)
     if ceiling < math.inf and (middle or (below.by_number and 0 < below.offset < ceiling)):
-        return f"bounded at 0 and at {ceiling:g} with an offset of {below.offset:g}: a hard sigmoid, no ReLU"
+        above = f"at {ceiling:g}" if ceiling < _UNKNOWN else "by an array"
+        return f"bounded at 0 and {above} with an offset of {below.offset:g}: a hard sigmoid, no ReLU"
     return None
 
 
@@ -139,24 +141,32 @@ def affine_below(value: Value) -> Affine:
         node = value.maker
         step = None if node is None else _affine_step(node)
         if node is None or step is None:
-            if node is not None and node.name == "min" and bound is None:
-                numbers = [uniform(v) for v in node.inputs]
-                if (numbers[0] is None) != (numbers[1] is None) and scale > 0:
-                    place = 0 if numbers[0] is None else 1
-                    bound = scale * (numbers[1 - place] or 0.0) + offset
-                    value = node.inputs[place]
+            if node is not None and bound is None and scale > 0:
+                below = next((v for v in node.inputs if not v.known), value)
+                number = _ceiling(node, below)
+                if number is not None:
+                    bound, value = scale * number + offset, below
                     continue
             break
-        below, factor, shift, given = step
+        under, factor, shift, given = step
         offset += scale * (shift or 0.0)
         if given is not None and (shift is None or shift):
             by_number = by_number and _is_number(given.value)
             constants.extend([_Offset(scale * given.factor, given.value)] if shift is None else [])
         scale *= factor
-        value = below
+        value = under
         if shift is None:  # offsets of their own at every place: nothing is known below them
             break
     return Affine(value, scale, offset, by_number and offset != 0, constants, bound)
+
+
+def _ceiling(node: Node, value: Value) -> float | None:
+    """The largest number that bounds a value from above; of numbers that nobody knows a very large one."""
+    others = [v for v in node.inputs if v is not value] if node.name == "min" else []
+    if not others or not others[0].known:
+        return None
+    numbers = constant_of(others[0])
+    return _UNKNOWN if numbers is None or not numbers.size else float(numbers.max())
 
 
 class _Step(NamedTuple):
@@ -183,7 +193,7 @@ def affine_above(value: Value) -> Iterator[_Step]:
                 offset = factor * step.offset + (shift or 0.0)
                 by_number = step.by_number and (given is None or _is_number(given.value))
                 waiting.append(_Step(user.outputs[0], factor * step.scale, offset, constants, by_number))
-            elif user.name == "min" and any(uniform(value) is not None for value in user.inputs):
+            elif _ceiling(user, step.value) is not None:
                 waiting.append(step._replace(value=user.outputs[0]))
 
 

@@ -80,12 +80,19 @@ def lower_bound(value: Value) -> float | None:
     return None if numbers is None or not numbers.size or not _is_real(numbers) else float(numbers.min())
 
 
-def fold_zeros(graph: Graph) -> None:
-    """Makes what is zero times anything a constant: it is zero wherever the other factor is a number.
+def simplify(graph: Graph) -> None:
+    """Name in the graph what is a constant, a copy or a product of single numbers, though it is written otherwise.
 
-    The program still runs as it stands, so that 0 times infinity is NaN in its results.
+    Zero times anything is a constant: zero wherever the other factor is a number. The program still runs as it stands,
+    so that 0 times infinity is NaN in its results. x ** 1 is a copy, and a product of matrices that adds nothing, as
+    einsum("bc,bc->bc") is, a product.
     """
     for node in graph.nodes:
+        if _is_first_power(node):
+            node.name = "copy"
+            del node.inputs[1:]
+        elif node.name == "dot_general" and _is_product(node):
+            node.name = "mul"
         is_zero = (
             node.name == "mul" and is_inexact(node.outputs[0]) and any(uniform(value) == 0 for value in node.inputs)
         )
@@ -94,6 +101,19 @@ def fold_zeros(graph: Graph) -> None:
             node.outputs[0].constant = np.broadcast_to(np.zeros((), aval.dtype), aval.shape)
         if is_zero or (node.name in ELEMENTWISE or node.name in _BY_NUMPY) and all(v.known for v in node.inputs):
             node.outputs[0].known = True
+
+
+def _is_first_power(node: Node) -> bool:
+    if node.name == "integer_pow":
+        return bool(node.params["y"] == 1)
+    return node.name == "pow" and uniform(node.inputs[1]) == 1
+
+
+def _is_product(node: Node) -> bool:
+    """All axes stand side by side in the same order, so that nothing is added."""
+    contracted, batched = node.params["dimension_numbers"]
+    axes, shapes = tuple(range(node.outputs[0].aval.ndim)), {v.aval.shape for v in (*node.inputs, *node.outputs)}
+    return not any(contracted) and len(shapes) == 1 and all(tuple(own) == axes for own in batched)
 
 
 def constant_of(value: Value) -> np.ndarray | None:

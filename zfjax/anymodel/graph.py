@@ -42,6 +42,7 @@ INNER = {
 _CONTROL = ("scan", "cond")
 ROUNDS_AND_BRANCHES = (*_CONTROL, "shard_map")  # calls whose program is run many times, in parts, or never
 OF_PARTS = ("carry", "scan_slice", "scan_stack", "shard_in", "shard_out")  # one round, or device, stands for all
+SIGNBIT = "signbit"  # JAX's own function, one operation here, whatever it is made of
 CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 _JAX = jax.__path__[0] + os.sep
 Place = tuple[int, ...]  # number of an equation, of a program in it, of an equation in that, ... from the outermost
@@ -123,9 +124,13 @@ def graph_of(program: core.ClosedJaxpr, *, opaque: Opaque = lambda call: False, 
 
     So do marked regions, unless `marks` are to be passed over.
     """
+
+    def is_whole(call: Call) -> bool:
+        return call == (SIGNBIT, True) or opaque(call)
+
     inputs = [Value(v.aval) for v in program.jaxpr.invars]
     graph = Graph(inputs, [], [], [], marks)
-    graph.outputs.extend(_add_program(graph, program, operands=inputs, where=_Where(), opaque=opaque))
+    graph.outputs.extend(_add_program(graph, program, operands=inputs, where=_Where(), opaque=is_whole))
     return graph
 
 

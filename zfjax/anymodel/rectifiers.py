@@ -14,7 +14,7 @@ Whether a lower bound at zero is a rectifier, or guards the variance of a norm, 
 from __future__ import annotations
 
 from zfjax.anymodel.constants import constant_of, uniform
-from zfjax.anymodel.graph import Flow, Node, Value, is_inexact, reached
+from zfjax.anymodel.graph import SIGNBIT, Flow, Node, Value, is_inexact, reached
 
 # Hand on the same numbers, in another shape or order.
 SHAPES = frozenset(
@@ -51,11 +51,16 @@ def rectified_operand(node: Node) -> int | None:
 
 def is_beside_rectifier(node: Node, operand: int, flow: Flow) -> bool:
     """The node bounds a rectifier's result, or nothing but rectifiers read the bounded value."""
-    below = origin(node.inputs[operand])[0].maker
-    if below is not None and rectified_operand(below) is not None:
+    if is_above_rectifier(node, operand):
         return True
     readers = [user for user in _readers(node.outputs[0]) if flow.passes(user)]
     return bool(readers) and all(rectified_operand(user) is not None for user in readers)
+
+
+def is_above_rectifier(node: Node, operand: int) -> bool:
+    """The node reads a rectifier's result."""
+    below = origin(node.inputs[operand])[0].maker
+    return below is not None and rectified_operand(below) is not None
 
 
 def _readers(value: Value) -> list[Node]:
@@ -110,9 +115,8 @@ def _side(mask: Value) -> tuple[tuple[Value, Moves], bool] | None:
         return None if side is None else ((side[0][0], _after(side[0][1], moves)), side[1])
     if node.name == "not":
         return _flipped(_side(node.inputs[0]))
-    if node.name == "shift_right_arithmetic" and node.calls and node.calls[-1] == ("signbit", True):
-        number = node.inputs[0].maker
-        return None if number is None else (origin(number.inputs[0]), False)
+    if node.name == SIGNBIT:
+        return origin(node.inputs[0]), False
     if node.name == "argmax":
         return _first_of_two(node)
     if node.name == "select_n":

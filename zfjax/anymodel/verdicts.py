@@ -43,7 +43,7 @@ import numpy as np
 from jax.extend import core
 
 from zfjax.anymodel.compositions import is_shifted, objection_to
-from zfjax.anymodel.constants import constant_of, fold_zeros, lower_bound, uniform
+from zfjax.anymodel.constants import constant_of, lower_bound, simplify, uniform
 from zfjax.anymodel.graph import Call, Flow, Graph, Node, Place, Value, flow_of, is_inexact
 from zfjax.anymodel.interpreter import Change, Rectify, Region, Skip
 from zfjax.anymodel.joins import compared_axes, has_window_within, is_joined, objection_to_pieces
@@ -63,6 +63,7 @@ from zfjax.anymodel.norms import (
 from zfjax.anymodel.pointwise import met_rectifiers
 from zfjax.anymodel.rectifiers import (
     SHAPES,
+    is_above_rectifier,
     is_beside_rectifier,
     is_under_root,
     origin,
@@ -125,7 +126,7 @@ class Facts(NamedTuple):
 def facts_of(graph: Graph) -> Facts:
     """All that the verdict on a node may depend on, beside the node."""
     derived = flow_of(graph)
-    fold_zeros(graph)
+    simplify(graph)
     twins = twins_of(graph)
     flow = flow_of(graph)._replace(first=twins.first)
     written = written_out(graph, flow)
@@ -232,7 +233,8 @@ def _rectifier(node: Node, facts: Facts) -> Verdict | None:
         return _INPUT
     ceiling = uniform(node.inputs[2]) if node.name == "clamp" else None
     ceiling = math.inf if ceiling is None else ceiling
-    objection = objection_to(node, operand, ceiling=ceiling, twins=facts.twins, met=facts.met)
+    value, result = node.inputs[operand], node.outputs[0]
+    objection = objection_to(value, result, ceiling=ceiling, twins=facts.twins, met=facts.met)
     if objection is not None:
         return _unclassified(objection)
     reason = "lower bound at zero" + (f"; above {ceiling:g} nothing passes" if ceiling < math.inf else "")
@@ -361,12 +363,25 @@ def _min(node: Node, facts: Facts) -> Verdict | None:
     varying, bound = _bounded(node, facts.flow)
     if bound == math.inf:
         return None
+    smallest = lower_bound(node.inputs[1 - varying])
     if bound is not None and bound > 0 and is_beside_rectifier(node, varying, facts.flow):
         return _own(f"upper bound of a rectifier: above {bound:g} nothing passes")
-    smallest = lower_bound(node.inputs[1 - varying])
+    if bound is None and _is_learned_ceiling(node, varying, facts.flow):
+        return _own("upper bound of a rectifier, of each map or place: above it nothing passes")
     if smallest is not None and smallest > 0 and _is_of_norm(node, varying, facts):
         return _CEILING
     return _bound(node, varying, facts)
+
+
+def _is_learned_ceiling(node: Node, varying: int, flow: Flow) -> bool:
+    """An array above zero bounds a rectifier; one that nobody knows, as of parameters in jit, bounds its result."""
+    ceiling = node.inputs[1 - varying]
+    if ceiling in flow.varying:
+        return False
+    smallest = lower_bound(ceiling)
+    if smallest is None:
+        return is_above_rectifier(node, varying)
+    return smallest > 0 and is_beside_rectifier(node, varying, flow)
 
 
 def _bound(node: Node, varying: int, facts: Facts) -> Verdict:

@@ -32,7 +32,7 @@ _OF_ONE = frozenset(
     "neg abs sign exp exp2 log log1p expm1 tanh logistic sqrt rsqrt cbrt square integer_pow sin cos erf erfc floor "
     "ceil round is_finite not convert_element_type reduce_precision stop_gradient optimization_barrier gt ge lt le "
     "eq ne celu elu gelu hard_sigmoid hard_silu hard_tanh leaky_relu log_sigmoid mish selu sigmoid silu soft_sign "
-    "softplus sparse_plus sparse_sigmoid squareplus device_put real imag conj".split()
+    "signbit softplus sparse_plus sparse_sigmoid squareplus device_put real imag conj".split()
 )
 OF_EACH = _OF_SEVERAL | _OF_ONE | {"copy", "copy_p", "name", "pvary", "pcast"}
 

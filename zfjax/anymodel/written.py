@@ -25,7 +25,7 @@ _LONGEST = 64  # operations of such a stretch
 _COPIES = frozenset("copy copy_p name broadcast_in_dim reshape convert_element_type reduce_precision pvary".split())
 _BENT = frozenset("max min abs sign clamp select_n leaky_relu elu reduce_max reduce_min argmax argmin".split())
 _ROOTS = frozenset(("sqrt", "pow"))  # bent too, but nothing ends there
-_COMPARED = frozenset("gt ge lt le eq ne is_finite".split())
+_COMPARED = frozenset("gt ge lt le eq ne is_finite signbit".split())
 
 _ARITHMETIC = "add add_any sub mul neg max min abs sign gt ge lt le eq ne is_finite clamp select_n sqrt square"
 _OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -35,6 +35,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "and": np.logical_and,  # of numbers too, as truth values are here
     "or": np.logical_or,
     "not": np.logical_not,
+    "signbit": np.signbit,
     "leaky_relu": lambda x, slope=np.nan: np.where(x >= 0, x, slope * x),  # JAX's own, where they read it
     "elu": lambda x, scale=np.nan: np.where(x > 0, x, scale * np.expm1(np.minimum(x, 0))),
 }
