@@ -99,6 +99,16 @@ MIXED = {
     "mean of the first two": (lambda x: x - x[:2].mean(axis=0, keepdims=True), ROWS, "reduce_sum"),
     "each with the next": (lambda x: jnp.stack([x[i] for i in range(3)] + [x[2]]), ROWS, "stack"),
     "from image to image": (lambda x: jax.lax.scan(lambda h, v: (h + v, h), x[0] * 0, x)[1], ROWS, "carry"),
+    "a branch that one image chooses": (
+        lambda x: jnp.stack([lax.cond(x[0, 0] > 0, jnp.sin, jnp.cos, x[i]) for i in range(4)]),
+        ROWS,
+        "cond",
+    ),
+    "window of one image in steps of two": (
+        lambda x: jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 1), (2, 1), ((0, 3), (0, 0))),
+        ROWS,
+        "reduce_window_max",
+    ),
     "window over images": (
         lambda x: jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2, 1), (1, 1), "SAME"),
         ROWS,
@@ -142,6 +152,7 @@ ALONE = {
     "parts of other sizes": (lambda x: jnp.concatenate([x[:1] @ EYE, x[1:] * 2]), ROWS),
     "unstacked": (lambda x: jnp.stack([EYE @ row for row in jnp.unstack(x)]), ROWS),
     "maps of each, flattened": (lambda x: jnp.concatenate([x[i].reshape(1, -1) for i in range(4)]), MAPS),
+    "branches": (lambda x: jnp.stack([lax.cond(row[0] > 0, jnp.sin, jnp.cos, row) for row in x]), ROWS),
     "recurrent over rows": (recurrent, MAPS),
     "mean of flipped copies": (flipped_copies, MAPS),
     "statistics that nothing reads": (lambda x: (x.mean(axis=0), 2 * x)[1], ROWS),

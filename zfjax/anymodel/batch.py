@@ -11,7 +11,7 @@ An operation that is not known loses the images: what comes after it may mix the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -448,14 +448,15 @@ def _window(node: Node, inputs: Sequence[State]) -> Any:
     joint = _joint(state for state, v in zip(inputs, node.inputs, strict=True) if _shape(v))
     if joint is None:
         return Lost()
-    params, sizes = node.params, _shape(node.outputs[0])
-    moved = [
-        axis
-        for axis, size in enumerate(params["window_dimensions"])
-        if size > 1 or sizes[axis] != _size(joint.axes[axis])
-    ]
+    moved, sizes = window_axes(node.params), _shape(node.outputs[0])
     _no_images(joint, moved, "is over windows of several images")
     return _rebuilt(joint, (_plain(n) if axis in moved else joint.axes[axis] for axis, n in enumerate(sizes)))
+
+
+def window_axes(params: Mapping[str, Any]) -> list[int]:
+    """The axes along which a `reduce_window` does anything."""
+    steps = zip(params["window_dimensions"], params["window_strides"], params["base_dilation"], strict=True)
+    return [axis for axis, step in enumerate(steps) if step != (1, 1, 1) or any(params["padding"][axis])]
 
 
 def _slice(node: Node, state: Images) -> Any:
@@ -733,10 +734,6 @@ def _fft(node: Node, state: Images) -> Any:
     return _rebuilt(state, (_plain(n) if axis in last else state.axes[axis] for axis, n in enumerate(sizes)))
 
 
-def _branches(node: Node, inputs: Sequence[State]) -> Any:
-    return _joint(inputs[1:]) or Lost()
-
-
 def _carried(node: Node, inputs: Sequence[State]) -> Any:
     for state in inputs:
         if isinstance(state, Images) and node.place in dict(state.away):
@@ -835,7 +832,7 @@ _RULES: dict[str, Callable[[Node, Sequence[State]], Any]] = {
     "conv_general_dilated": _conv,
     "gather": _gather,
     "fft": _first(_fft),
-    "cond": _branches,
+    "cond": _elementwise,  # of the branches, and of what chooses one
     "carry": _carried,
     "scan_slice": _first(_round),
     "scan_stack": _first(_rounds),
