@@ -323,14 +323,16 @@ def test_another_word_than_error_and_keep_is_refused():
 
 
 COUNTED = {  # and what it hands on
-    "read and written": lambda x: lax.fori_loop(0, 4, lambda i, a: a.at[i].set(jax.nn.relu(x[i])), jnp.zeros_like(x)),
-    "written": lambda x: lax.scan(lambda c, row: ((c[0] + 1, c[1].at[c[0]].set(row)), None), (0, 0 * x), x)[0][1],
+    "read": lambda x: lax.fori_loop(0, 4, lambda i, a: a.at[i].set(jax.nn.relu(x[i - 1])), jnp.zeros_like(x)),
+    "written": lambda x: lax.scan(lambda c, row: ((c[0] + 1, c[1].at[c[0]].set(row)), None), (1, 0 * x), x)[0][1],
 }
 
 
 @pytest.mark.parametrize("form", COUNTED)
-def test_a_loop_that_counts_images_is_told_of_its_places(form):
-    with pytest.raises(UserError, match="A loop over the images, which reads or writes them at places"):
+def test_a_loop_that_takes_another_image_than_it_writes_is_told_so(form):
+    with pytest.raises(
+        UserError, match="A loop over the images. The round that writes an image must read that image alone"
+    ):
         project_fn(COUNTED[form], np.ones((4, 3, 3, 2), np.float32), unit=0)
 
 

@@ -16,12 +16,9 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.extend import core
 
 from zfjax.anymodel.constants import constant_of
-from zfjax.anymodel.graph import Graph, Node, Value, graph_of, is_empty, is_inexact, made_of, module_of, reached
-from zfjax.anymodel.tracing import source_line
-from zfjax.errors import UserError
+from zfjax.anymodel.graph import Graph, Node, Value, is_empty, made_of, reached
 
 
 class Factor(NamedTuple):
@@ -127,73 +124,20 @@ def axis_of(batch: Batch, value: Value) -> int | None:
     return axes[0] if len(axes) == 1 and len(state.axes[axes[0]]) == 1 else None
 
 
+def misplaced(batch: Batch, value: Value) -> str:
+    """Where a value has the images, other than in their order along its first axis; "" where it has none elsewhere."""
+    state = batch.states.get(value)
+    if not isinstance(state, Images) or not _image_factors(state):
+        return ""
+    first, *_ = state.axes or ((),)
+    if first == _axis(*(Factor(n, 1) for n in _shape(value)[:1])):
+        return ""
+    return "in another order along the first axis" if _has_images(first) else "on another axis than the first"
+
+
 def _start(images: Value) -> State:
     shape = images.aval.shape
     return Images((_axis(Factor(shape[0], 1)), *map(_plain, shape[1:]))) if shape else None
-
-
-def check_alone(program: core.ClosedJaxpr) -> None:
-    """UserError where the images of a traced program look at each other, or may do so, naming the lines."""
-    graph = graph_of(program, marks=False)
-    if any(value.aval.shape[:1] != graph.inputs[0].aval.shape[:1] for value in graph.outputs):
-        return  # no features of each image
-    batch = follow_batch(graph)
-    if batch.mixes:
-        raise UserError(
-            "on_mixing='error': images look at each other, so the picture of one would be made of others' units too\n"
-            + _listed(_line(node) + f": {reason}" for node, reason in batch.mixes)
-            + "".join(dict.fromkeys(words for node, _ in batch.mixes for words in _advice(node)))
-            + "\nOr project one image at a time, or allow it with on_mixing='keep'"
-        )
-    if batch.losses:
-        raise UserError(
-            "on_mixing='error': the batch cannot be followed, so that images may look at each other unseen, through\n"
-            + _listed(map(_line, batch.losses))
-            + ("\n" + _WHILE) * any(node.name == "while" for node in batch.losses)
-            + "\nWhere each image is looked at by itself, on_mixing='keep' allows it"
-        )
-    (start, *_) = graph.inputs[0].aval.shape or (1,)
-    for value in graph.outputs:
-        state = batch.states.get(value)
-        if not isinstance(state, Images) or not _image_factors(state):
-            continue
-        first, *_ = state.axes or ((),)
-        if first != _axis(Factor(start, 1)):
-            where = "in another order along the first axis" if _has_images(first) else "on another axis than the first"
-            raise UserError(f"fn returns {_shape(value)} with the images {where}: features [B, ...] are needed")
-
-
-_TRAINED = (
-    "\nBatch norm in training mode? Let it use its running averages (model.eval() of NNX, use_running_average=True of "
-    "Linen, training=False of Keras, is_training=False of Haiku, eqx.nn.inference_mode)"
-)
-_COUNTED = (
-    "\nA loop over the images, which reads or writes them at places that it counts? Nothing tells such places from "
-    "others: let jax.vmap, jax.lax.map or the rounds of a scan take the images one by one"
-)
-_WHILE = "A while loop has no derivative going down; lax.fori_loop with bounds that are numbers, or lax.scan, has one"
-
-
-def _advice(node: Node) -> tuple[str, ...]:
-    """Words for one that mixes: a loop's round that reads or writes some of the images, or hands on what it made."""
-    in_loop = any(call.name == "scan" and not call.by_jax for call in node.calls)
-    if in_loop and node.name in _AT_PLACES:
-        return (_COUNTED,)
-    return (_TRAINED, _COUNTED) if node.name == "carry" else (_TRAINED,)
-
-
-_AT_PLACES = ("dynamic_slice", "dynamic_update_slice", "gather", "scatter", "scatter-add")
-
-
-def _listed(lines: Iterable[str]) -> str:
-    return "\n".join(dict.fromkeys(lines))
-
-
-def _line(node: Node) -> str:
-    aval = next((value for value in node.inputs if is_inexact(value)), node.inputs[0]).aval
-    module = module_of(node)
-    place = f"{module}, " * bool(module) + source_line(node.sources)
-    return f"  {node.name} of {aval.dtype}{list(aval.shape)} at {place}"
 
 
 class _Mixes(Exception):
@@ -788,7 +732,7 @@ def _between_devices(node: Node, inputs: Sequence[State]) -> Any:
     return Lost()
 
 
-_ELEMENTWISE = (
+ELEMENTWISE = (
     "abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj "
     "convert_element_type copy copy_p cos cosh digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma "
     "igammac imag integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min mul name ne neg nextafter "
@@ -798,7 +742,7 @@ _ELEMENTWISE = (
 ).split()
 
 _RULES: dict[str, Callable[[Node, Sequence[State]], Any]] = {
-    **dict.fromkeys(_ELEMENTWISE, _elementwise),
+    **dict.fromkeys(ELEMENTWISE, _elementwise),
     **dict.fromkeys(("optimization_barrier", "device_put"), _each),
     **dict.fromkeys(_COLLECTIVES, _collective),
     **dict.fromkeys(

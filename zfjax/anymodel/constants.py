@@ -129,6 +129,14 @@ def constant_of(value: Value) -> np.ndarray | None:
     return np.asarray(value.constant)
 
 
+def numbers_of(eqn: core.JaxprEqn, inputs: Sequence[Any]) -> list[Any] | None:
+    """What an equation makes of numbers; None where it takes too long."""
+    node = Node(eqn.primitive.name, eqn.params, (), (), (), [eqn])
+    node.inputs.extend(Value(v.aval, numbers) for v, numbers in zip(eqn.invars, inputs, strict=True))
+    node.outputs.extend(Value(v.aval) for v in eqn.outvars)
+    return [value.constant for value in node.outputs] if _evaluate(node) else None
+
+
 def _is_filled(constant: object) -> bool:
     """One number, spread over an array without copies of it."""
     return np.ndim(constant) == 0 or (isinstance(constant, np.ndarray) and not any(constant.strides))  # type: ignore

@@ -28,12 +28,12 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from zfjax.anymodel.batch import check_alone
 from zfjax.anymodel.choices import Choices, OnUnknown, checked_in, choices_of, chosen
 from zfjax.anymodel.divisors import warn_of_small_divisors
 from zfjax.anymodel.finite import poles_of
 from zfjax.anymodel.graph import Graph, Node, graph_of, is_inexact, module_of
 from zfjax.anymodel.interpreter import Backward, evaluate, plan_of
+from zfjax.anymodel.mixing import check_alone
 from zfjax.anymodel.names import features_of
 from zfjax.anymodel.tracing import source_line, traced
 from zfjax.anymodel.verdicts import STEP, Facts, Verdict, classify, facts_of, is_activation
@@ -96,7 +96,7 @@ def _ruled(
     def ruled(*args: Any, **kwargs: Any) -> Any:
         program, shapes = traced(fn, args, kwargs)
         if on_mixing == "error":
-            check_alone(program)
+            check_alone(program, retraced=lambda images: traced(fn, (images,), kwargs)[0])
         graph = graph_of(program, opaque=choices.is_whole)
         facts = facts_of(graph)
         verdicts = chosen(verdicts_of(graph, facts), graph, flow=facts.flow, choices=choices)
