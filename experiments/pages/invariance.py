@@ -65,10 +65,12 @@ def draw(
 
 
 def legend_words(chosen: Chosen) -> list[str]:
-    """What each of the drawn pictures is called, and its class, shortened to what the legend holds."""
+    """What each of the drawn pictures is called, without folders if that tells them apart, and its class, shortened."""
     room = WIDTH / LEGEND[1] - SIGN
     marks = ["" if known else f" ({OWN})" for known in chosen.known] if chosen.names else [""] * len(chosen.pictures)
-    named = zip(chosen.pictures, chosen.names or marks, marks, strict=True)
+    files = [picture.rsplit("/", 1)[-1] for picture in chosen.pictures]
+    pictures = files if len(set(files)) == len(files) else chosen.pictures
+    named = zip(pictures, chosen.names or marks, marks, strict=True)
     return [entry_of(name, of, mark=mark, room=room) for name, of, mark in named][: len(COLOURS)]
 
 

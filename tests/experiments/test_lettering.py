@@ -228,6 +228,16 @@ def test_figure_5_says_whose_class_is_the_nets_own_answer(known, words, of):
     assert invariance.legend_words(chosen)[: len(words)] == words and of in invariance.caption(chosen)
 
 
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [(("n01/a.png", "n02/b.png"), ["a.png", "b.png"]), (("n01/a.png", "n02/a.png"), ["n01/a.png", "n02/a.png"])],
+)
+def test_figure_5_names_folders_only_where_they_tell_pictures_apart(files, named):
+    known = np.zeros(2, bool)
+    chosen = Chosen(np.arange(2), np.zeros((2, 4, 4, 3), np.uint8), np.arange(2), known, known, (), files)
+    assert invariance.legend_words(chosen) == named
+
+
 def test_an_entry_of_figure_5_shortens_the_longer_of_its_names():
     mark = f" ({invariance.OWN})"
     for picture, of_class in ((NAMES[2], "cat"), ("cat.png", NAMES[2]), (NAMES[2], NAMES[2]), (NAMES[4], NAMES[4])):
