@@ -41,7 +41,7 @@ class Config(figure.FigureConfig):
     ways: tuple[Way, ...] = atlas.Options.ways
     """How activations are carried to pixels; overviews show the first one."""
     num_images: int = atlas.Options.num_images
-    """Strongest images of each unit."""
+    """Strongest images of each unit; all of a set of fewer."""
     grey: bool = False
     """Measure each activation on its images without colour."""
     ascent: int = 0

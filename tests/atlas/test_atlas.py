@@ -143,9 +143,16 @@ def test_what_has_no_colours_loses_none(tmp_path):
     assert made.layers["maps"][0]["grey"] is None
 
 
-def test_fewer_pictures_than_tiles_keep_a_share_in_grey(tmp_path):
-    made = make(tmp_path, **two_labels([0, 1, 0]), layers=("map",), ways=("gradient",), grey=True)
+def test_fewer_pictures_than_asked_for_fill_their_sheet_and_keep_a_share_in_grey(tmp_path):
+    made = make(tmp_path, **two_labels([0, 1, 0, 1]), layers=("map",), ways=("gradient",), num_images=10**9, grey=True)
+    assert opened(made.folder / "img/0/0-patch.webp").shape == (2 * 3, 2 * 3, 3)
     assert all(0 < unit["grey"] < 2 for unit in made.layers["map"])
+
+
+def test_what_is_not_there_of_the_strongest_has_no_value():
+    values = np.array([[3], [2]], np.float32)
+    of = measures.measure(values, np.ones((2, 1), np.int32), np.zeros(2, int), k=4, num_classes=1, size=(1, 2))
+    assert of.images.tolist() == [[0, 1, -1, -1]] and of.values.tolist() == [[3, 2, 0, 0]]
 
 
 def test_a_picture_that_leaves_a_unit_at_zero_takes_no_tile_of_another(tmp_path):
@@ -441,6 +448,9 @@ def test_the_numbers_lie_beside_the_site(made):
         ({"num_occluded": -1}, "num_occluded=-1"),
         ({"images": CENTRES[:2]}, "images of type uint8"),
         ({"images": PICTURES[:2] / 255}, "images of type float64"),
+        ({"images": [{"image": PICTURES[0]}]}, "entry 0 is image: {'image', 'label', 'index'} are needed"),
+        ({"images": [{"image": PICTURES[0], "label": "cat", "index": 0}]}, "the label 'cat': a whole number is needed"),
+        ({"images": [{"image": PICTURES[0] / 255, "label": 0, "index": 0}]}, "images of type float64"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, words, tmp_path):

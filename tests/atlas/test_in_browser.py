@@ -198,6 +198,19 @@ def test_a_tile_of_the_page_shows_its_own_cell_of_the_sheet(reader, site):
     assert seen.shape[0] == pytest.approx(96, abs=2) and side * 2 < 96
 
 
+def test_the_longer_side_of_a_picture_is_as_long_as_told(reader):
+    shown, sides = reader(), "one => [one.style.width, one.style.height, one.style.backgroundPosition]"
+    tall = shown.page.evaluate(f"({sides})(cell('x', 3, [150, 25], 96, 'words', 2, 4))")
+    assert tall == ["16px", "96px", "-16px -96px"]
+
+
+def test_the_overview_leads_to_the_pairs_of_each_layer(reader):
+    shown = reader()
+    shown.page.click("footer a >> text=fc7")
+    shown.ready()
+    assert shown.hash() == "#/~compare/fc7" and shown.page.locator("h1").inner_text() == "fc7 in two networks"
+
+
 def test_deep_links_and_back(reader):
     shown = reader("#/conv2/3?way=guided")
     assert shown.page.locator("[aria-checked=true]").get_attribute("data-way") == "guided"

@@ -198,7 +198,7 @@ def _build(
     source, classes, of = opened
     layers = _layers_of(net, options)
     asked = options.ways
-    options = replace(options, ways=_ways_of(net, layers, options))
+    options = replace(options, ways=_ways_of(net, layers, options), num_images=min(options.num_images, len(source)))
     started = time.monotonic()
     seconds: dict[str, float] = {}
 
@@ -341,11 +341,20 @@ def _opened(net: Net, images: ImageSet | Source | np.ndarray) -> _Opened:
         of = {"name": type(source).__name__, "fingerprint": ""}
     if not len(source):
         raise UserError("images: at least one picture is needed")
-    if not isinstance(source[0], Mapping) or "image" not in source[0]:
-        raise UserError(f"images: entry 0 is a {type(source[0]).__name__}: {{'image': ...}} is needed, as of a Source")
-    shape, needed = source[0]["image"].shape, (*nets.size_of(net.picture_size), nets.num_channels(net))
-    if shape != needed:
-        raise UserError(f"images of shape {shape}: {needed} is needed, the size of the pictures of {net.name}")
+    first, needed = source[0], (*nets.size_of(net.picture_size), nets.num_channels(net))
+    if not isinstance(first, Mapping) or not {"image", "label", "index"} <= first.keys():
+        given = ", ".join(map(str, first)) if isinstance(first, Mapping) else f"a {type(first).__name__}"
+        raise UserError(
+            f"images: entry 0 is {given}: {{'image', 'label', 'index'}} are needed, as of a Source (label -1: none)"
+        )
+    if np.asarray(first["label"]).dtype.kind not in "iu":
+        raise UserError(f"images: entry 0 has the label {first['label']!r}: a whole number is needed; -1 is no class")
+    image = np.asarray(first["image"])
+    if image.dtype != np.uint8 or image.shape != needed:
+        raise UserError(
+            f"images of type {image.dtype} and shape {image.shape}: uint8 {needed} is needed, the size of the pictures "
+            f"of {net.name}"
+        )
     return _Opened(source, classes, {**of, "fingerprint": of["fingerprint"] or _digest_of(source)})
 
 

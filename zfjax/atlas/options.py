@@ -23,7 +23,7 @@ class Options:
     ways: tuple[Way, ...] = ("deconvnet", "guided", "gradient")
     """Ways down to the pixels; the first one is what the walls show."""
     num_images: int = 9
-    """Strongest images of each unit."""
+    """Strongest images of each unit; all of a set of fewer."""
     batch_size: int = 64
     """Images at once while the set is looked through."""
     grey: bool = False

@@ -165,6 +165,7 @@ async function overview() {
         pair("net", [name(net.name), ", ", h("code", null, net.fingerprint)]),
         hidden.length ? pair("layers not shown", name(hidden.join(", "))) : null,
         pair("data", [name(net.data.name), `, ${counted(net.data.num_images, "picture")}, `, h("code", null, net.data.fingerprint)]),
+        net.compare ? pair("beside", [name(net.compare.name), ...Object.keys(net.compare.layers).flatMap((layer) => [" ", h("a", { href: address(["~compare", layer]) }, name(layer))])]) : null,
         pair("made", net.date), pair("with", Object.entries(net.versions).map((pair) => pair.join(" ")).join(", "))),
       h("p", { class: "quiet" }, net.embeds)),
   ];
@@ -218,23 +219,23 @@ function scaleNote() {
   return h("p", { class: "quiet" }, `The ${wayName(net.ways[0])} of each image: zero is mid-grey, and all of one unit share one scale.${inGrey()}`);
 }
 
-function cell(src, n, of, size, words, columns = net.columns, num = net.num_images) {  // tile n of a sheet, `size` pixels wide
+function cell(src, n, of, size, words, columns = net.columns, num = net.num_images) {  // tile n of a sheet, its longer side `size` pixels
   const [height, width] = of, rows = Math.ceil(num / columns);
-  const scale = size / width;
+  const scale = size / Math.max(height, width), wide = width * scale, high = height * scale;
   return h("span", {
     class: `cell${Math.max(height, width) < size / 2 ? " fine" : ""}`, role: "img", "aria-label": words,
     style: {
-      width: `${size}px`, height: `${height * scale}px`, "background-image": `url("${src}")`,
-      "background-size": `${size * columns}px ${height * scale * rows}px`,
-      "background-position": `${-(n % columns) * size}px ${-Math.floor(n / columns) * height * scale}px`,
+      width: `${wide}px`, height: `${high}px`, "background-image": `url("${src}")`,
+      "background-size": `${wide * columns}px ${high * rows}px`,
+      "background-position": `${-(n % columns) * wide}px ${-Math.floor(n / columns) * high}px`,
     },
   });
 }
 function whole(index, box, size) {
-  const [height, width] = net.image_size, part = (value, all) => `${(100 * value) / all}%`;
+  const [height, width] = net.image_size, scale = size / Math.max(height, width), part = (value, all) => `${(100 * value) / all}%`;
   const [top, left, bottom, right] = box ? [Math.max(box[0], 0), Math.max(box[1], 0), Math.min(box[2], height), Math.min(box[3], width)] : [0, 0, 0, 0];
-  return h("span", { class: "whole", style: { width: `${size}px` } },
-    h("img", { src: `img/whole/${index}.webp`, alt: "the whole picture", loading: "lazy", decoding: "async", width: size, height: Math.round((size * height) / width) }),
+  return h("span", { class: "whole", style: { width: `${width * scale}px` } },
+    h("img", { src: `img/whole/${index}.webp`, alt: "the whole picture", loading: "lazy", decoding: "async", width: Math.round(width * scale), height: Math.round(height * scale) }),
     box && (bottom - top < height || right - left < width)
       ? h("span", { class: "box", style: { top: part(top, height), left: part(left, width), width: part(right - left, width), height: part(bottom - top, height) } }) : null);
 }
@@ -434,9 +435,8 @@ function hidden(index, of) {  // where a square takes away what the network says
     x: left + (n % columns) * wide + of.square / 2 - wide / 2, y: top + Math.floor(n / columns) * high + of.square / 2 - high / 2,
     width: wide, height: high, "fill-opacity": fall > 0 ? (0.8 * Math.max(0, of.whole - value)) / fall : 0,
   }, g("title", null, say(value))));
-  const drawing = h("span", { class: "whole", style: { width: "224px" } },
-    h("img", { src: `img/whole/${index}.webp`, alt: "the picture under its occlusion map", width: 224, height: Math.round((224 * height) / width) }),
-    g("svg", { class: "shade", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "occlusion map" }, shade));
+  const drawing = whole(index, null, 224);
+  drawing.append(g("svg", { class: "shade", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "occlusion map" }, shade));
   return h("figure", { class: "chart wide" }, h("h2", null, "Where it sees ", name(of.class)), drawing,
     h("figcaption", { class: "quiet" }, `The redder, the more a square of ${of.square} pixels in the picture’s mean colour takes from the probability: from ${say(of.whole, 3)} to ${say(least, 3)} where it is reddest.`));
 }
