@@ -38,7 +38,7 @@ class Needs(NamedTuple):
     @property
     def words(self) -> str:
         """As "trained: at least 1 epoch, 100 classes; all networks alike"."""
-        least = ", ".join(f"{value:,g} {_unit(name, value)}" for name, value in self._least().items())
+        least = ", ".join(f"{_number(value)} {_unit(name, value)}" for name, value in self._least().items())
         alike = "; all networks as long, and on as many classes and images" if self.alike else ""
         return f"trained: at least {least}{alike}" if least else "none"
 
@@ -52,10 +52,10 @@ class Needs(NamedTuple):
                 if not isinstance(has, int | float):
                     return f"the number of {UNITS[name]} of its training is not known"
                 if has < least:
-                    return f"trained: {has:,.4g} {UNITS[name]}, not {least:,g}"
+                    return f"trained: {_number(has)} {UNITS[name]}, not {_number(least)}"
         for name in UNITS if self.alike else ():
             if len(numbers := {training.get(name) for training in known}) > 1:
-                each = ", ".join(sorted(f"{number:,.4g}" if number else "unknown" for number in numbers))
+                each = ", ".join(sorted("unknown" if number is None else _number(number) for number in numbers))
                 return f"its networks were not trained alike: {each} {UNITS[name]}"
         return ""
 
@@ -65,6 +65,11 @@ class Needs(NamedTuple):
 
 
 UNITS = {"epochs": "epochs", "num_classes": "classes", "num_images": "images"}
+
+
+def _number(value: float) -> str:
+    """As "0.33" or "1,281,167"."""
+    return f"{round(value, 2):,.12g}"
 
 
 def _unit(name: str, value: float) -> str:

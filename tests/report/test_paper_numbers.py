@@ -84,6 +84,13 @@ def test_networks_that_were_not_trained_alike_are_not_compared(name, number, wor
                 assert finding[1:] == ("not shown", f"precondition: its networks were not trained alike: {words}")
 
 
+def test_large_numbers_are_told_digit_by_digit():
+    claim, training = transfer.few_images_suffice, {**paper_numbers.TRAINING, "num_images": 50_000}
+    lacking = claim.needs.lacking({"checkpoint": {"training": training}})
+    assert lacking == "trained: 50,000 images, not 1,000,000" and claim.needs.words.endswith(" 1,000,000 images")
+    assert claim.needs.lacking({"checkpoint": {"training": {"epochs": 1 / 3}}}) == "trained: 0.33 epochs, not 1"
+
+
 def test_figure_6_compares_networks_that_were_trained_alike():
     assert all(claim.needs.alike for claim in CLAIMS if claim.source == "Figure 6")
 
