@@ -7,7 +7,7 @@ runs/report (or --out). Expected time: seconds. Expected page: a table of the cl
 and its verdicts, linked to its figure or table of the paper. There, one row for each claim and result: the paper's
 statement, its number, ours, that of a null (see `null_claims`), the networks and data, the precondition on their
 training, the verdict and its rule; below, the pictures or numbers of those results. Of several results about the
-same networks and pictures the one of most networks, then of most images, is judged. A claim that no test decides, or
+same networks and pictures the one of most networks, then images, then folds is judged. A claim that no test decides, or
 whose precondition is not met, is "not shown". Claims without a result are "not measured", and stand in a table of their
 own with the commands that decide them. A result.json that cannot be read, or lacks what this version reads, is named at
 the end of the page with what to do, and stops nothing.
@@ -163,7 +163,7 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
     """Of the rows of one claim those that are about networks or pictures that no other one is about.
 
     Two drawings say no more than one does, and are no second witness. The one of most networks counts, of as many that
-    of most images, of as many the first; a result that does not say what it is about counts by itself.
+    of most images, then of most folds, then the first; a result that does not say what it is about counts by itself.
     """
     kept: list[Row] = []
     for row in sorted(rows, key=_size, reverse=True):
@@ -172,10 +172,11 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row in kept]
 
 
-def _size(row: Row) -> tuple[int, int]:
-    """Networks and images that it is about."""
+def _size(row: Row) -> tuple[int, int, int]:
+    """Networks, images and folds that it is about."""
     about, number = report_results.about(row.result), row.result.get("num_images")
-    return len(about.networks) if about else 0, number if isinstance(number, int) else 0
+    folds = [len(one["folds"]) for one in row.result.get("rows", ()) if "folds" in one]
+    return len(about.networks) if about else 0, number if isinstance(number, int) else 0, max(folds, default=0)
 
 
 def _is_in(row: Row, other: Row) -> bool:

@@ -209,9 +209,9 @@ def test_two_drawings_of_one_net_and_set_count_once(results):
     assert "from c/1" in pages(results)[1]  # its pictures are shown
 
 
-def layers_7(*rows):
+def layers_7(*rows, folds=(80, 81, 80.4)):
     """Table 7 of one net and set."""
-    facts = [{"layer": layer, "classifier": of, "folds": [80, 81, 80.4], "mean": 80.5} for layer, of in rows]
+    facts = [{"layer": layer, "classifier": of, "folds": folds, "mean": 80.5} for layer, of in rows]
     checkpoint = {"path": "runs/n/checkpoints/1", "fingerprint": "n", "training": TRAINED}
     data = {"name": "caltech", "fingerprint": "f"}
     return {"table": "Table 7", "rows": facts, "num_train": 30, "num_classes": 102, "num_images": 9144} | {
@@ -229,6 +229,13 @@ def test_results_of_one_net_and_set_that_speak_to_different_claims_all_count(res
         ("svm", "holds"),
         ("softmax", "holds"),
     ]
+
+
+def test_of_results_of_one_net_and_set_that_of_most_folds_counts(results):
+    for name, num in (("1", 1), ("5", 5), ("9 of three", 3)):
+        write(results / "runs" / name, layers_7(("conv5", "svm"), ("fc7", "svm"), folds=[80] * num))
+    claims = make(results)["claims"]
+    assert [claim["result"] for claim in claims if claim["says"].startswith("Layer 7 does")] == ["5"]
 
 
 def test_networks_that_a_larger_result_compares_too_are_no_second_witness(results):
