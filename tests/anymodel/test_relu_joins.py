@@ -68,9 +68,9 @@ ACTIVATIONS = {
     "max in a window": lambda x: lax.reduce_window(
         jnp.stack([x, ZERO], -1), -jnp.inf, lax.max, (1, 1, 1, 1, 2), (1,) * 5, "VALID"
     ),
-    "sort": lambda x: jnp.sort(jnp.stack([x, ZERO]), 0)[1],
+    "sort": lambda x: jnp.sort(jnp.stack([x, 0.1 * x]), 0)[1],
     "top_k": lambda x: lax.top_k(jnp.stack([x, ZERO], -1), 1)[0],
-    "cummax": lambda x: lax.cummax(jnp.stack([ZERO, x]), 0)[1],
+    "cummax": lambda x: lax.cummax(jnp.stack([0.1 * x, x]), 0)[1],
     "read at the strongest": lambda x: jnp.take_along_axis(s := jnp.stack([ZERO, x]), s.argmax(0, keepdims=True), 0),
     "read by a mask": lambda x: jnp.take_along_axis(jnp.stack([ZERO, x]), (x > 0).astype(jnp.int32)[None], 0),
     "leaky": lambda x: jnp.stack([x, 0.1 * x]).max(0),

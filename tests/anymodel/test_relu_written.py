@@ -53,6 +53,14 @@ RECTIFIERS = {  # what is made of z, and c in c * max(z, 0)
     "to the power of one": (lambda z: jnp.power(jax.nn.relu(jnp.power(z, 1)), 1.0) ** np.ones((1, 5), np.float32), 1),
     "einsum with a mask": (lambda z: jnp.einsum("bc,bc->bc", z, (z > 0).astype(z.dtype)), 1),
     "one less the sign bit": (lambda z: z * (1 - jnp.signbit(z).astype(z.dtype)), 1),
+    "last of a sort": (lambda z: jnp.sort(jnp.stack([z, jnp.zeros_like(z)]), 0)[1], 1),
+    "last of a sort of channels": (lambda z: jnp.sort(jnp.stack([0 * z, z], -1), -1)[..., -1], 1),
+    "first of the largest": (lambda z: lax.top_k(jnp.stack([z, 0 * z], -1), 1)[0][..., 0], 1),
+    "running maximum": (lambda z: lax.cummax(jnp.stack([jnp.zeros_like(z), z]), 0)[1], 1),
+    "what a running minimum leaves": (lambda z: z - lax.cummin(jnp.stack([0 * z, z]), 0, reverse=True)[0], 1),
+    "largest that is a number": (lambda z: jnp.nanmax(jnp.stack([z, 0 * z]), 0), 1),
+    "mean with a norm over one place": (lambda z: (z + jnp.linalg.norm(z[..., None], axis=-1)) / 2, 1),
+    "mean with a norm of itself and zero": (lambda z: (z + jnp.linalg.norm(jnp.stack([z, 0 * z]), axis=0)) / 2, 1),
     "over calls": (lambda z: jax.jit(jnp.add)(z, jax.jit(jnp.abs)(z)), 2),
 }
 
@@ -79,6 +87,27 @@ def test_a_rectifier_written_out_follows_the_rules(form):
     np.testing.assert_allclose(found["guided"][1], guided, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(found["gradient"][1], found[OWN][1])
     assert [line.rule for line in explain_rules(fn, X)].count("rectifier") == 1
+
+
+BOUNDED = {  # what is made of z, and its upper bound
+    "two rectifiers": (lambda z: jax.nn.relu(z) - jax.nn.relu(z - 0.5), 0.5),
+    "absolute values": (lambda z: (jnp.abs(z) - jnp.abs(z - 0.5) + 0.5) / 2, 0.5),
+    "select": (lambda z: jnp.select([z < 0, z < 1], [jnp.zeros_like(z), z], 1.0), 1.0),
+    "where": (lambda z: jnp.where(z > 1, 1.0, z - jnp.minimum(z, 0)), 1.0),
+}
+
+
+@pytest.mark.parametrize("form", BOUNDED)
+def test_a_rectifier_with_an_upper_bound_follows_the_rule_below_it(form):
+    written, ceiling = BOUNDED[form]
+
+    def fn(x, bounded=written):
+        return bounded(x @ KERNEL) @ OTHER
+
+    found = down(fn, "deconvnet", "gradient", x=X, incoming=INCOMING)
+    (expected,) = jax.vjp(lambda x: fn(x, lambda z: jnp.minimum(rectifier(z), ceiling)), X)[1](INCOMING)
+    np.testing.assert_allclose(found["deconvnet"][1], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found["gradient"][1], found[OWN][1])
 
 
 CEILING = np.linspace(0.2, 1, 5, dtype=np.float32)[None]
@@ -185,7 +214,15 @@ NEITHER = {
     "by a root, softly": lambda z: (z + jnp.sqrt(z * z + 1e-6)) / 2,
     "leaky by piecewise": lambda z: jnp.piecewise(z, [z < 0], [lambda v: 0.1 * v, lambda v: v]),
     "leaky by a cond in vmap": each(lambda v: lax.cond(v > 0, lambda u: u, lambda u: 0.1 * u, v)),
-    "bounded by select": lambda z: jnp.select([z < 0, z < 1], [jnp.zeros_like(z), z], 1.0),
+    "hard sigmoid by absolute values": lambda z: (jnp.abs(u := z + 3) - jnp.abs(u - 6) + 6) / 12,
+    "hard sigmoid by two": lambda z: (jax.nn.relu(u := z + 3) - jax.nn.relu(u - 6)) / 6,
+    "hard tanh by two": lambda z: jax.nn.relu(u := z + 1) - jax.nn.relu(u - 2) - 1,
+    "bounded from above by two": lambda z: z - jax.nn.relu(z - 2),
+    "leaky, bounded": lambda z: jax.nn.relu(z) - jax.nn.relu(z - 2) - 0.1 * jax.nn.relu(-z),
+    "steeper above": lambda z: jax.nn.relu(z) + jax.nn.relu(z - 2),
+    "leaky by sorting": lambda z: jnp.sort(jnp.stack([z, 0.1 * z]), 0)[1],
+    "opposite by sorting": lambda z: jnp.sort(jnp.stack([z, 0 * z]), 0)[0],
+    "the second of three": lambda z: lax.top_k(jnp.stack([z, 0 * z, z + 1], -1), 2)[0][..., 1],
     "leaky by the sign bit": lambda z: z * (1 - 0.9 * jnp.signbit(z).astype(z.dtype)),
     "leaky by einsum": lambda z: jnp.einsum("bc,bc->bc", z, jnp.where(z > 0, 1.0, 0.1)),
     "hard sigmoid to the power of one": lambda z: jnp.power(jax.nn.relu6(z + 3), 1) / 6,

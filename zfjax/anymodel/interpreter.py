@@ -40,8 +40,9 @@ class Region(NamedTuple):
 
     before: core.Var
     after: core.Var
-    scale: float = 1.0  # they are scale * max(sign * before, 0), as far as the rule goes
+    scale: float = 1.0  # they are scale * min(max(sign * before, 0), ceiling), as far as the rule goes
     sign: float = 1.0
+    ceiling: float = math.inf  # what lies above is clipped and passes nothing
     backward: Backward | None = None  # a rule of its own
 
 
@@ -175,9 +176,7 @@ def _rectified(alone: core.ClosedJaxpr, change: Rectify, backward: Backward | No
 
     def down(x: jax.Array, incoming: Sequence[jax.Array]) -> tuple[jax.Array | None, ...]:
         (signal,) = incoming
-        if change.ceiling < math.inf:
-            signal = jnp.where(x < change.ceiling, signal, jnp.zeros((), signal.dtype))
-        outgoing = _by_rule(backward, signal, x)
+        outgoing = _by_rule(backward, _below(change.ceiling, x, signal), x)
         return tuple(outgoing if k == place else None for k in range(len(variables)))
 
     rectifier.defvjp(up, down)
@@ -279,11 +278,18 @@ def _ruled(change: Region, backward: Backward | None) -> Callable[[jax.Array, ja
         return after
 
     def down(before: jax.Array, incoming: jax.Array) -> tuple[jax.Array, None]:
-        outgoing = _by_rule(backward, change.scale * incoming, change.sign * before)
+        x = change.sign * before
+        signal = _below(change.ceiling, x, change.scale * incoming)
+        outgoing = _by_rule(backward, signal, x)
         return change.sign * outgoing, None
 
     region.defvjp(lambda before, after: (after, before), down)
     return region
+
+
+def _below(ceiling: float, x: jax.Array, signal: jax.Array) -> jax.Array:
+    """What comes down where x is not clipped."""
+    return signal if ceiling == math.inf else jnp.where(x < ceiling, signal, jnp.zeros((), signal.dtype))
 
 
 def _by_rule(backward: Backward | None, incoming: jax.Array, x: jax.Array) -> jax.Array:

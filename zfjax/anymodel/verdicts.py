@@ -133,7 +133,9 @@ def facts_of(graph: Graph) -> Facts:
     bent = {node for node, stretch in written.items() if stretch.sign}
     single = {node for node in graph.nodes if rectified_operand(node) is not None} - within(written)
     met = met_rectifiers(graph, flow, twins=twins, rectifiers=bent | single, written=written)
-    written = {n: w for n, w in written.items() if not (w.sign and twins.of(n.outputs[0]) in met)}
+    refuted = [node for node, stretch in written.items() if stretch.sign and twins.of(node.outputs[0]) in met]
+    parts = {part for node in refuted for part in written.pop(node).nodes}
+    met |= {twins.of(value) for part in parts for value in part.outputs}
     return Facts(flow, derived, kinds_of(graph, flow), layers_of(graph, flow), twins, met, written, within(written))
 
 
@@ -161,8 +163,17 @@ def _written(node: Node, written: Written, facts: Facts) -> Verdict | None:
     ends = region_of(written.base, node.outputs[0])
     if ends is None:
         return None
+    base, result, ceiling = written.base, node.outputs[0], written.ceiling
+    objection = objection_to(base, result, ceiling=ceiling, twins=facts.twins, met=facts.met)
+    if objection is not None:
+        return _unclassified(objection)
     place, before, after = ends
-    return Verdict("rectifier", "lower bound at zero, written out", place, Region(before, after, *written[1:3]))
+    change = Region(before, after, written.scale, written.sign, ceiling)
+    return Verdict("rectifier", "lower bound at zero, written out" + _above(ceiling), place, change)
+
+
+def _above(ceiling: float) -> str:
+    return f"; above {ceiling:g} nothing passes" if ceiling < math.inf else ""
 
 
 def region_of(before: Value, after: Value) -> tuple[Place, core.Var, core.Var] | None:
@@ -237,8 +248,7 @@ def _rectifier(node: Node, facts: Facts) -> Verdict | None:
     objection = objection_to(value, result, ceiling=ceiling, twins=facts.twins, met=facts.met)
     if objection is not None:
         return _unclassified(objection)
-    reason = "lower bound at zero" + (f"; above {ceiling:g} nothing passes" if ceiling < math.inf else "")
-    return Verdict("rectifier", reason, node.place, Rectify(operand, ceiling))
+    return Verdict("rectifier", "lower bound at zero" + _above(ceiling), node.place, Rectify(operand, ceiling))
 
 
 def _selection(node: Node, facts: Facts) -> Verdict | None:

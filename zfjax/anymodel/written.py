@@ -2,16 +2,18 @@
 
 A stretch of a program that makes each number of one other number, with nothing but numbers beside it, is a function of
 one variable: it is worked out at many numbers, from small to large, on both sides of zero and of all that it is
-compared with. Where it is c * max(x, 0) or c * max(-x, 0) with c above zero it is a rectifier as a whole; where it is
-a straight line, as `nan_to_num` is, it keeps its derivative. Anything else is for the verdict on its single operations.
+compared with. Where it is c * max(x, 0) or c * max(-x, 0) with c above zero it is a rectifier as a whole, also with an
+upper bound, as (|x| - |x - 1| + 1) / 2 has; where it is a straight line, as `nan_to_num` is, it keeps its derivative.
+Anything else is for the verdict on its single operations.
 
-Values may be joined along an axis of their own on the way, if it goes again: max(stack([x, 0])), jnp.select,
+Values may be joined along an axis of their own on the way, if it goes again: max(stack([x, 0])), its sort, jnp.select,
 jnp.piecewise. A vmapped `lax.cond` chooses, for each branch, between a value and the same under `stop_gradient`: that
 is the value. Any other `stop_gradient` ends a stretch, for its derivative is none of the function's.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from zfjax.anymodel.rectifiers import rectified_operand
 _LONGEST = 64  # operations of such a stretch
 _COPIES = frozenset("copy copy_p name broadcast_in_dim reshape convert_element_type reduce_precision pvary".split())
 _BENT = frozenset("max min abs sign clamp select_n leaky_relu elu reduce_max reduce_min argmax argmin".split())
+_BENT |= {"sort", "cummax", "cummin", "top_k"}
 _ROOTS = frozenset(("sqrt", "pow"))  # bent too, but nothing ends there
 _COMPARED = frozenset("gt ge lt le eq ne is_finite signbit".split())
 
@@ -42,19 +45,32 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 _ACROSS: dict[str, Callable[..., Any]] = {  # of values that are joined along an axis
     "reduce_max": np.max,
     "reduce_min": np.min,
+    "reduce_sum": np.sum,
+    "reduce_and": np.all,
+    "reduce_or": np.any,
     "argmax": np.argmax,
     "argmin": np.argmin,
 }
+_ALONG: dict[str, tuple[str, Callable[..., Any]]] = {  # (parameter that names the axis, of values that stay joined)
+    "sort": ("dimension", np.sort),
+    "cumsum": ("axis", np.cumsum),
+    "cummax": ("axis", np.maximum.accumulate),
+    "cummin": ("axis", np.minimum.accumulate),
+}
 _JOINS = {"stack": "axis", "concatenate": "dimension"}
-_FOLLOWED = frozenset({*_OPERATIONS, *_COPIES, *_ACROSS, "integer_pow"})
+_FOLLOWED = frozenset({*_OPERATIONS, *_COPIES, *_ACROSS, *_ALONG, "integer_pow", "squeeze", "slice", "top_k"})
+
+
+_Shape = tuple[float, float, float]  # scale, sign, ceiling
 
 
 class Written(NamedTuple):
-    """A stretch of a program: scale * max(sign * base, 0), or a straight line where `sign` is 0."""
+    """A stretch of a program: scale * min(max(sign * base, 0), ceiling), or a straight line where `sign` is 0."""
 
     base: Value
     scale: float
     sign: float
+    ceiling: float
     nodes: frozenset[Node]
 
 
@@ -130,7 +146,7 @@ def _stretch(last: Node, order: dict[Node, int], *, flow: Flow, rectified: set[V
                 return Written(base, *shape_of, frozenset(nodes))
         latest = max(frontier, key=lambda v: order.get(v.maker, -1) if v.maker is not None else -1)
         maker = latest.maker
-        if maker is None or maker in nodes:
+        if maker is None or maker in nodes or latest is not maker.outputs[0]:
             return None
         del frontier[latest]
         nodes[maker] = None
@@ -158,10 +174,15 @@ def _operands(node: Node, axis: int | None) -> list[tuple[Value, int | None]] | 
         return [(first, axes[0])] if axis is None and len(axes) == 1 else None
     if axis is not None and node.params.get(_JOINS.get(node.name, "")) == axis:
         return [(value, None if node.name == "stack" else axis) for value in node.inputs]
-    if node.name == "cumsum":
-        return [(first, axis)] if node.params["axis"] == axis else None
+    if node.name in _ALONG:
+        return [(first, axis)] if node.params[_ALONG[node.name][0]] == axis and len(node.inputs) == 1 else None
+    if node.name == "top_k":
+        return [(first, axis)] if axis == len(shape) - 1 else None
     if node.name == "slice":
-        return [(first, axis)] if first.aval.shape == shape else None
+        cut = [k for k, (own, size) in enumerate(zip(first.aval.shape, shape, strict=True)) if own != size]
+        return [(first, axis)] if cut in ([], [axis]) else None
+    if node.name == "squeeze" and axis is None and len(node.params["dimensions"]) == 1:
+        return [(first, node.params["dimensions"][0])]
     if axis is not None and _is_alone_along(axis, node):
         return [(first, None)]
     if node.name in ("leaky_relu", "elu") and not call_of(node.eqns[0]).by_jax:
@@ -191,8 +212,8 @@ def _number(value: Value) -> float | None:
     return float(truths.flat[0]) if truths is not None and truths.size and (truths == truths.flat[0]).all() else None
 
 
-def _shape_of(last: Node, base: Value, nodes: dict[Node, None], *, rectified: bool) -> tuple[float, float] | None:
-    """(scale, sign) of what the nodes make of base; None where it is neither a rectifier nor a straight line.
+def _shape_of(last: Node, base: Value, nodes: dict[Node, None], *, rectified: bool) -> _Shape | None:
+    """The shape of what the nodes make of base; None where it is neither a rectifier nor a straight line.
 
     Of what is `rectified` already, and never below zero, a straight line alone: |max(x, 0)| is no rectifier more.
     """
@@ -206,14 +227,16 @@ def _shape_of(last: Node, base: Value, nodes: dict[Node, None], *, rectified: bo
     y = np.broadcast_to(np.asarray(y, np.float64), x.shape)
     if not np.isfinite(y).all():
         return None
-    scale = float(max(y[-1], y[0], key=abs) / x[-1])
-    for sign in () if rectified else (1.0, -1.0):
-        if scale > 0 and _is_near(y, scale * np.maximum(sign * x, 0), x):
-            return scale, sign
+    for sign, side in () if rectified else ((1.0, slice(len(size) + 1, None)), (-1.0, slice(len(size) - 1, None, -1))):
+        scale, top = float(y[side][0] / size[0]), float(y[side][-1])
+        ceiling = top / scale if scale > 0 and last.name not in ("min", "clamp") else math.inf
+        ceiling = math.inf if ceiling >= 0.5 * size[-1] else ceiling
+        if scale > 0 and ceiling > size[2] and _is_near(y, scale * np.clip(sign * x, 0, ceiling), x):
+            return scale, sign, ceiling
     slope = (y[-1] - y[0]) / (x[-1] - x[0])
     offset = y[-1 - len(size)]
     if slope and _is_near(y, slope * x + offset, slope * x):
-        return slope, 0.0
+        return slope, 0.0, math.inf
     return None
 
 
@@ -235,6 +258,16 @@ def _evaluated(value: Value, values: dict[Value, Any]) -> Any:
     return values[value]
 
 
+def _rows(node: Node) -> slice:
+    """What a slice takes along the axis that values are joined along."""
+    ends, sizes = node.outputs[0].aval.shape, node.inputs[0].aval.shape
+    axis = next((k for k, (end, size) in enumerate(zip(ends, sizes, strict=True)) if end != size), None)
+    if axis is None:
+        return slice(None)
+    steps = node.params["strides"]
+    return slice(node.params["start_indices"][axis], node.params["limit_indices"][axis], steps[axis] if steps else 1)
+
+
 def _applied(node: Node, operands: list[Any]) -> Any:
     if node.name in _ACROSS:
         return _ACROSS[node.name](operands[0], axis=0)
@@ -245,8 +278,15 @@ def _applied(node: Node, operands: list[Any]) -> Any:
         )
         rows = [1 if node.name == "stack" else value.aval.shape[axis] for value in node.inputs]
         return np.concatenate([np.broadcast_to(x, (n, size)) for x, n in zip(operands, rows, strict=True)])
-    if node.name == "cumsum":
-        return np.cumsum(operands[0][::-1], 0)[::-1] if node.params["reverse"] else np.cumsum(operands[0], 0)
+    if node.name in _ALONG:
+        step = -1 if node.params.get("reverse") else 1
+        return _ALONG[node.name][1](operands[0][::step], axis=0)[::step]
+    if node.name == "top_k":
+        return np.sort(operands[0], axis=0)[::-1][: node.params["k"]]
+    if node.name == "squeeze":
+        return operands[0][0]
+    if node.name == "slice":
+        return operands[0][_rows(node)]
     if node.name == "integer_pow":
         return np.power(operands[0], float(node.params["y"]))
     if node.name in _OPERATIONS:
