@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from zfjax.anymodel.rules import with_relu_rule
+from zfjax.errors import UserError
 
 X, INCOMING = np.random.default_rng(0).normal(size=(2, 3, 5)).astype(np.float32)
 
@@ -23,6 +24,24 @@ def test_a_function_that_jit_cannot_trace_is_told_so(fn, arguments):
         with_relu_rule(fn, "deconvnet")(X, **arguments)
     assert "zfjax traces fn as jax.jit does: it has to work under jit" in error.value.__notes__[-1]
     assert "functools.partial" in error.value.__notes__[-1]
+
+
+@pytest.mark.skipif(not hasattr(jax, "new_ref"), reason="this JAX has no references")
+@pytest.mark.parametrize("rounds", [None, 3])
+def test_a_rectifier_that_is_written_in_place_is_not_passed_over(rounds):
+    """Its value is read at another place, and would keep its gradient."""
+
+    def fn(x):
+        place = jax.new_ref(jnp.zeros_like(x))
+
+        def write(row):
+            place[row] = jax.nn.relu(x[row])
+
+        write(...) if rounds is None else jax.lax.fori_loop(0, rounds, lambda row, _: write(row), None)
+        return place[...]
+
+    with pytest.raises(UserError, match=r"fn writes into an array in place, at .*test_relu_errors.py:\d+, .*\.at\["):
+        with_relu_rule(fn, "deconvnet")(X)
 
 
 def test_an_error_on_several_arguments_says_that_parameters_belong_inside():

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from zfjax.anymodel.graph import programs_of
 from zfjax.anymodel.modules import named_modules
 from zfjax.errors import UserError
 
@@ -38,12 +39,29 @@ def traced(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 
     try:
         with named_modules(fn), state_kept():
-            return jax.make_jaxpr(_model, return_shape=True)(*args, **kwargs)
+            program, shapes = jax.make_jaxpr(_model, return_shape=True)(*args, **kwargs)
     except UserError:
         raise
     except Exception as error:  # of JAX or of the framework, where fn does what cannot be traced
         error.add_note(_NOTE)
         raise
+    writes = list(_writes(program.jaxpr.eqns)) if program.effects else []
+    if writes:
+        raise UserError(
+            f"fn writes into an array in place, at {source_line(writes[0])}, and what is read there later cannot be "
+            "followed: let it make new arrays, as array.at[place].set(values) does"
+        )
+    return program, shapes
+
+
+def _writes(eqns: Sequence[core.JaxprEqn], around: tuple[core.JaxprEqn, ...] = ()) -> Iterator[Sequence[core.JaxprEqn]]:
+    """What writes into a `jax.new_ref`, each with the calls around it from the inside out."""
+    for eqn in eqns:
+        sources, programs = (eqn, *around), programs_of(eqn)
+        for program in programs:
+            yield from _writes(program.jaxpr.eqns, sources)
+        if not programs and {"WriteEffect", "AccumEffect"} & {type(effect).__name__ for effect in eqn.effects}:
+            yield sources
 
 
 @contextlib.contextmanager
