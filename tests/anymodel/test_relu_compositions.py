@@ -112,15 +112,35 @@ OF_COLOURS = {
 }
 
 
+FILTERED = {"grey by a sum", "blurred", "by Fourier", "in a loop"}  # by no matrix and no convolution
+CLIPS = {
+    "clip": lambda x: jnp.clip(x, 0, 1),
+    "from above first": lambda x: jnp.maximum(jnp.minimum(x, 255), 0),
+    "written out": lambda x: jnp.minimum(x - jnp.minimum(x, 0), 1),
+}
+
+
 @pytest.mark.parametrize("form", OF_COLOURS)
-@pytest.mark.parametrize("bound", [lambda x: jnp.clip(x, 0, 1), lambda x: x - jnp.minimum(x, 0)], ids=["clip", "relu"])
-def test_a_bound_of_mixed_colours_may_be_either_and_is_refused(form, bound):
+@pytest.mark.parametrize("bound", [*CLIPS, "relu"])
+def test_a_clip_of_mixed_colours_may_be_either_and_is_refused(form, bound):
     def fn(x):
-        colours = bound(OF_COLOURS[form](x))
+        colours = CLIPS.get(bound, lambda x: x - jnp.minimum(x, 0))(OF_COLOURS[form](x))
         return relu(jnp.tile(colours, 3)[..., :3] @ FILTERS[0, 0])
 
     rules = rules_of(fn, IMAGES)
-    assert "unclassified" in rules and rules.count("rectifier") == 1
+    refused = bound in CLIPS or form in FILTERED
+    assert ("unclassified" in rules) == refused and rules.count("rectifier") == 2 - refused
+
+
+@pytest.mark.parametrize(
+    "form",
+    [lambda x: jnp.maximum(x, 0), lambda x: jnp.where(x > 0, x, 0), lambda x: jnp.clip(x, 0, None)],
+    ids=["max", "where", "clip"],
+)
+@pytest.mark.parametrize("maps", [1, 2, 3])
+def test_a_relu_of_few_maps_is_a_rectifier(form, maps):
+    first, second = FILTERS[0, 0, :, :maps], FILTERS[0, 0, :maps]
+    assert set(rules_of(lambda x: form(x @ first) @ second, IMAGES)) == {"rectifier"}
 
 
 def test_a_relu_by_name_of_few_maps_is_a_rectifier():
@@ -128,16 +148,19 @@ def test_a_relu_by_name_of_few_maps_is_a_rectifier():
 
 
 def test_a_bound_of_mixed_colours_is_what_is_said_of_it():
-    def fn(x, bound=lambda x: jnp.clip(x, 0, None)):
-        return bound(x @ YUV) @ FILTERS[0, 0]
+    def clip(x):
+        return jnp.clip(x, 0, 1)
+
+    def fn(x, bound=clip):
+        return bound(2 * x @ YUV) @ FILTERS[0, 0]
 
     @jax.custom_vjp
     def rectifier(x):
-        return relu(x)
+        return clip(x)
 
-    rectifier.defvjp(lambda x: (relu(x), None), lambda _, incoming: (relu(incoming),))
+    rectifier.defvjp(lambda x: (clip(x), None), lambda _, incoming: (relu(incoming),))
     incoming = RNG.normal(size=(2, 4, 4, 5)).astype(np.float32)
-    for choice, twin in (("keep", relu), (as_relu, rectifier)):
+    for choice, twin in (("keep", clip), (as_relu, rectifier)):
         (expected,) = jax.vjp(lambda x, twin=twin: fn(x, twin), IMAGES)[1](incoming)
         (found,) = jax.vjp(with_relu_rule(fn, "deconvnet", on_unknown={"clip": choice}), IMAGES)[1](incoming)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -14,8 +14,8 @@ floating arguments. Every primitive that the table does not name is unclassified
       above which one does
     a bound of what `norms` knows for a norm's variance,  own gradient
       length or scale; a choice by whether it is zero
-    a lower bound that may be either; one beneath which the    unclassified
-      image's few colours are mixed or filtered alone
+    a lower bound that may be either; a clip beneath which     unclassified
+      the image's few colours are mixed or filtered alone
     min(x, c), c > 0, next to a rectifier: relu6, clip         own gradient: what is clipped passes nothing
     powers, products and quotients of parts that depend on     own gradient in a norm, or where a product's parts
       the input                                                  depend on different arguments, else unclassified
@@ -42,7 +42,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jax.extend import core
 
-from zfjax.anymodel.compositions import is_shifted, objection_to
+from zfjax.anymodel.compositions import is_bounded_above, is_shifted, objection_to
 from zfjax.anymodel.constants import constant_of, lower_bound, simplify, uniform
 from zfjax.anymodel.graph import Call, Flow, Graph, Node, Place, Value, flow_of, is_inexact
 from zfjax.anymodel.interpreter import Change, Rectify, Region, Skip
@@ -156,7 +156,8 @@ def _written(node: Node, written: Written, facts: Facts) -> Verdict | None:
         return None if alone else _own("a straight line in its input, whatever its operations are")
     if bounds_the_input(written.base, node.outputs[0], facts.layers):
         return _INPUT
-    if may_bound_the_input(written.base, node.outputs[0], facts.layers):
+    both = is_bounded_above(written.base, node.outputs[0])
+    if may_bound_the_input(written.base, node.outputs[0], facts.layers, from_both_sides=both):
         return _OF_COLOURS
     if is_of_squares(written.base, facts.kinds) or is_under_root(node.outputs[0], facts.flow):
         return _AMBIGUOUS
@@ -232,19 +233,20 @@ def _rectifier(node: Node, facts: Facts) -> Verdict | None:
     operand = rectified_operand(node)
     if operand is None:
         return None
-    beneath = not bounds_the_input(node.inputs[operand], node.outputs[0], facts.layers)
+    value, result = node.inputs[operand], node.outputs[0]
+    ceiling = uniform(node.inputs[2]) if node.name == "clamp" else None
+    ceiling = math.inf if ceiling is None else ceiling
+    beneath = not bounds_the_input(value, result, facts.layers)
     if not any(call.by_jax and call.name in JAX_RECTIFIERS for call in node.calls):
         if is_guard(node, operand, flow=facts.flow, kinds=facts.kinds):
             return _GUARD
-        if beneath and (is_of_squares(node.inputs[operand], facts.kinds) or is_under_root(node.outputs[0], facts.flow)):
+        if beneath and (is_of_squares(value, facts.kinds) or is_under_root(result, facts.flow)):
             return _AMBIGUOUS
-        if beneath and may_bound_the_input(node.inputs[operand], node.outputs[0], facts.layers):
+        both = ceiling < math.inf or is_bounded_above(value, result)
+        if beneath and may_bound_the_input(value, result, facts.layers, from_both_sides=both):
             return _OF_COLOURS
     if not beneath:
         return _INPUT
-    ceiling = uniform(node.inputs[2]) if node.name == "clamp" else None
-    ceiling = math.inf if ceiling is None else ceiling
-    value, result = node.inputs[operand], node.outputs[0]
     objection = objection_to(value, result, ceiling=ceiling, twins=facts.twins, met=facts.met)
     if objection is not None:
         return _unclassified(objection)

@@ -10,8 +10,8 @@ certainly one above. What is certainly no layer is a list:
 
 unless it adds up what was multiplied by different numbers, or makes several channels of one by such. That is a layer
 for certain, as are convolutions and products of matrices. All the rest may be one: sums of shifted copies, Fourier
-transforms, what a loop hands on. A ReLU above that is the paper's, where it stands above more than the image has: what
-mixes its few colours (grey, YUV) or filters each makes no features for certain, nor does a first layer of as few maps.
+transforms, what a loop hands on. A ReLU stands above a layer for certain. A bound from both sides, as of pixels, may
+also stand above one that mixes the image's few colours (grey, YUV) or filters each.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Layers(NamedTuple):
     """Where the layers of a program stand."""
 
     above: set[Value]  # what may be made with some
+    surely: set[Value]  # what is certainly made with some
     features: set[Value]  # what is made with products that are more than mixtures of a few colours
     beneath: set[Value]  # which some are certainly applied to later
     size: int  # how many numbers the program is given
@@ -88,6 +89,7 @@ def layers_of(graph: Graph, flow: Flow) -> Layers:
             made[value] = result if result.base is not None else result._replace(base=flow.first.get(value, value))
     return Layers(
         above=reached([v for n in doubtful for v in n.outputs], makes),
+        surely=reached([v for n in certain for v in n.outputs], makes),
         features=reached([v for n in doubtful if _makes_features(n, flow) for v in n.outputs], makes),
         beneath=reached([v for node in certain for v in node.inputs if v in flow.varying], made_of),
         size=sum(value.aval.size for value in flow.varying.intersection(graph.inputs)),
@@ -99,10 +101,11 @@ def bounds_the_input(value: Value, result: Value, layers: Layers) -> bool:
     return value not in layers.above and result in layers.beneath
 
 
-def may_bound_the_input(value: Value, result: Value, layers: Layers) -> bool:
+def may_bound_the_input(value: Value, result: Value, layers: Layers, *, from_both_sides: bool) -> bool:
     """A layer is applied to the result; what it is made of is a picture, by colours mixed or filtered at most."""
     is_picture = len(value.aval.shape) > 2 and value.aval.size <= layers.size
-    return is_picture and value not in layers.features and result in layers.beneath
+    made = layers.features if from_both_sides else layers.surely
+    return is_picture and value not in made and result in layers.beneath
 
 
 def _makes_features(node: Node, flow: Flow) -> bool:
