@@ -331,9 +331,9 @@ function evolution(number, m, record) {  // the projection of its strongest imag
     h("div", { class: "trio" }, place, h("div", null, slider, h("p", null, words))));
 }
 function other(layer, m, withLabel = true) {  // a unit of the second network, whose atlas lies below this one
-  const { folder, layers } = net.compare, { number, tile } = layers[layer];
+  const { folder, layers, way } = net.compare, { number, tile } = layers[layer];
   return h("a", { class: "unit", href: `${folder}/index.html${address([layer, m])}` },
-    mosaic(`${folder}/${sheetOf(number, m, net.ways[0])}`, `${layer} ${m} of ${net.compare.name}`, tile),
+    mosaic(`${folder}/${sheetOf(number, m, way)}`, `${layer} ${m} of ${net.compare.name}: ${wayName(way)}`, tile),
     withLabel ? h("span", { class: "label" }, h("b", null, m)) : null);
 }
 function matched(layer, [m, correlation]) {
@@ -350,7 +350,7 @@ async function compare(layer) {
   keys = { up: () => address([layer]) };
   return [
     h("h1", null, name(layer), " in two networks"),
-    h("p", null, "Left ", name(net.name), ", right the unit of ", name(net.compare.name), ` whose activations over the set go most with it; the mean correlation is ${say(known.mean)}. Several units may have one match.`),
+    h("p", null, "Left ", name(net.name), ", right the unit of ", name(net.compare.name), ` whose activations over the set go most with it; the mean correlation is ${say(known.mean)}. Several units may have one match.`, net.compare.way === net.ways[0] ? null : ` Right stands the ${wayName(net.compare.way)}.`),
     scaleNote(),
     h("div", { class: "pairs" }, order.map((m) => h("div", { class: "pair" }, tile(number, m, units[m], {}), other(layer, units[m].match[0]), h("span", { class: "label" }, say(units[m].match[1]))))),
   ];

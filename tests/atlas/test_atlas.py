@@ -263,6 +263,18 @@ def test_units_of_a_second_network_are_matched(full):
     assert own.read_bytes() == match.read_bytes()
 
 
+def test_a_second_network_is_shown_by_a_way_that_it_has_and_goes_when_it_is_not_asked_for(tmp_path):
+    def of_rectifier(rectifier):
+        return nets.FunctionNet(lambda images: {"maps": rectifier(images[:, ::2, ::2] - 0.5)}, image_size=20)
+
+    relu, silu = of_rectifier(jax.nn.relu), of_rectifier(jax.nn.silu)
+    compared = make(tmp_path, net=relu, images=CENTRES[:3], layers=(), compare=silu).facts["compare"]
+    assert compared["way"] == "gradient"
+    assert all((tmp_path / "compare" / site.sheet_of(0, unit, "gradient")).exists() for unit in range(3))
+    assert make(tmp_path, net=relu, images=CENTRES[:3], layers=()).facts["compare"] is None
+    assert not list((tmp_path / "compare").rglob("*.webp"))
+
+
 def test_an_epoch_shows_the_unit_as_it_was(full):
     assert read(full, "net")["epochs"] == [1, 7]
     record = read(full, "layer-0")[2]
@@ -448,6 +460,9 @@ def test_the_numbers_lie_beside_the_site(made):
         ({"num_occluded": -1}, "num_occluded=-1"),
         ({"images": CENTRES[:2]}, "images of type uint8"),
         ({"images": PICTURES[:2] / 255}, "images of type float64"),
+        ({"num_images": True}, "num_images=True"),
+        ({"out": __file__}, "it is a file; give a folder"),
+        ({"compare": make_net(), "compare_images": CENTRES[:2]}, "compare_images of type uint8"),
         ({"images": [{"image": PICTURES[0]}]}, "entry 0 is image: {'image', 'label', 'index'} are needed"),
         ({"images": [{"image": PICTURES[0], "label": "cat", "index": 0}]}, "the label 'cat': a whole number is needed"),
         ({"images": [{"image": PICTURES[0] / 255, "label": 0, "index": 0}]}, "images of type float64"),

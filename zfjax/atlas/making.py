@@ -163,14 +163,17 @@ def build(
         shared = tuple(layer for layer in _layers_of(net, options) if layer in compare.layers)
         if not shared:
             raise UserError(f"compare={compare.name!r}: none of the layers of {net.name}, {', '.join(net.layers)}")
-        second = _opened(compare, images if compare_images is None else compare_images)
+        second = _opened(compare, images if compare_images is None else compare_images, argument="compare_images")
         if len(second.source) != len(own.source):
             raise UserError(
                 f"compare_images: {len(second.source)} pictures, and {len(own.source)} of the first network"
             )
         common_too = {**common, "options": replace(options, layers=shared)}
         beside = _build(compare, second, folder / site.COMPARED, **common_too)
-    return _build(net, own, folder, beside=beside, epochs=epochs or {}, **common).atlas
+    made = _build(net, own, folder, beside=beside, epochs=epochs or {}, **common).atlas
+    if compare is None and (folder / site.COMPARED / site.MANIFEST).exists():
+        site.Site(folder / site.COMPARED).close({})  # which an earlier call made
+    return made
 
 
 class _Opened(NamedTuple):
@@ -249,7 +252,7 @@ def _build(
     facts["not_applicable"] = {missing: nets.why_no_way_down(net, layers)} if missing else {}
     facts["compare"] = None
     if beside is not None:
-        matched, facts["compare"] = _matched(maxima, beside)
+        matched, facts["compare"] = _matched(maxima, beside, way=options.ways[0])
         _add(units, matched)
     clock("records")
     of_images = records.images_of(net, source, maxima=maxima, measured=measured)
@@ -267,9 +270,12 @@ def _add(units: Mapping[str, list[dict[str, Any]]], more: Mapping[str, Sequence[
             record.update(wire)
 
 
-def _matched(maxima: Maxima, beside: _Built) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
-    """({layer: for each unit "match", [unit of the other net, correlation]}, what the overview says of it)."""
-    matched, facts = {}, {}
+def _matched(maxima: Maxima, beside: _Built, *, way: Way) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+    """({layer: for each unit "match", [unit of the other net, correlation]}, what the overview says of it).
+
+    Its pictures are those of `way`, or of its own first one where that does not lead down in it.
+    """
+    matched, facts, ways = {}, {}, beside.atlas.facts["ways"]
     for number, layer in enumerate(beside.atlas.layers):
         best, correlation = measures.matches(maxima.of(layer)[0], beside.maxima.of(layer)[0])
         matched[layer] = [
@@ -279,7 +285,12 @@ def _matched(maxima: Maxima, beside: _Built) -> tuple[dict[str, list[dict[str, A
         known = np.isfinite(correlation)
         mean = records.number_of(correlation[known].mean()) if known.any() else None
         facts[layer] = {"number": number, "mean": mean, "tile": beside.atlas.facts["layers"][number]["tile"]}
-    return matched, {"name": beside.atlas.facts["name"], "folder": site.COMPARED, "layers": facts}
+    return matched, {
+        "name": beside.atlas.facts["name"],
+        "folder": site.COMPARED,
+        "layers": facts,
+        "way": way if way in ways else ways[0],
+    }
 
 
 def _changed(options: Options, changes: Mapping[str, Any]) -> Options:
@@ -317,7 +328,7 @@ class _Pictures:
         return {"image": self._pictures[index], "label": np.int32(-1), "index": np.int32(index)}
 
 
-def _opened(net: Net, images: ImageSet | Source | np.ndarray) -> _Opened:
+def _opened(net: Net, images: ImageSet | Source | np.ndarray, *, argument: str = "images") -> _Opened:
     if isinstance(images, ImageSet):
         source, classes = sets.validation_of(images), archives.class_words(images.class_names)
         of = {"name": images.name, "fingerprint": images.fingerprint}
@@ -326,7 +337,7 @@ def _opened(net: Net, images: ImageSet | Source | np.ndarray) -> _Opened:
         needed = (*nets.size_of(net.picture_size), nets.num_channels(net))
         if array.dtype != np.uint8 or array.shape[1:] != needed:
             raise UserError(
-                f"images of type {array.dtype} and shape {array.shape}: pictures uint8 "
+                f"{argument} of type {array.dtype} and shape {array.shape}: pictures uint8 "
                 f"[N, {', '.join(map(str, needed))}] are needed, as {net.name} prepares them"
             )
         source, classes, of = (
@@ -336,24 +347,26 @@ def _opened(net: Net, images: ImageSet | Source | np.ndarray) -> _Opened:
         )
     else:
         if not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
-            raise UserError(f"images of type {type(images).__name__}: a data set, a Source or an array is needed")
+            raise UserError(f"{argument} of type {type(images).__name__}: a data set, a Source or an array is needed")
         source, classes = images, nets.class_words(net)
         of = {"name": type(source).__name__, "fingerprint": ""}
     if not len(source):
-        raise UserError("images: at least one picture is needed")
+        raise UserError(f"{argument}: at least one picture is needed")
     first, needed = source[0], (*nets.size_of(net.picture_size), nets.num_channels(net))
     if not isinstance(first, Mapping) or not {"image", "label", "index"} <= first.keys():
         given = ", ".join(map(str, first)) if isinstance(first, Mapping) else f"a {type(first).__name__}"
         raise UserError(
-            f"images: entry 0 is {given}: {{'image', 'label', 'index'}} are needed, as of a Source (label -1: none)"
+            f"{argument}: entry 0 is {given}: {{'image', 'label', 'index'}} are needed, as of a Source (label -1: none)"
         )
     if np.asarray(first["label"]).dtype.kind not in "iu":
-        raise UserError(f"images: entry 0 has the label {first['label']!r}: a whole number is needed; -1 is no class")
+        raise UserError(
+            f"{argument}: entry 0 has the label {first['label']!r}: a whole number is needed; -1 is no class"
+        )
     image = np.asarray(first["image"])
     if image.dtype != np.uint8 or image.shape != needed:
         raise UserError(
-            f"images of type {image.dtype} and shape {image.shape}: uint8 {needed} is needed, the size of the pictures "
-            f"of {net.name}"
+            f"{argument} of type {image.dtype} and shape {image.shape}: uint8 {needed} is needed, the size of the "
+            f"pictures of {net.name}"
         )
     return _Opened(source, classes, {**of, "fingerprint": of["fingerprint"] or _digest_of(source)})
 

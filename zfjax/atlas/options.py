@@ -49,7 +49,7 @@ class Options:
             raise UserError(f"ways={self.ways!r}: at least one is needed, each once")
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < least:
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
                 raise UserError(f"{name}={value!r}: a whole number of at least {least} is needed")
         if self.quality > 100:
             raise UserError(f"quality={self.quality}: 1 to 100 is needed")

@@ -62,7 +62,9 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def check_free(folder: Path) -> None:
-    """UserError where a folder that is no atlas, nor one that was begun, holds what no atlas writes, as photos."""
+    """UserError for a file, or a folder that is no atlas, nor one that was begun, and holds what no atlas writes."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"out={str(folder)!r}: it is a file; give a folder")
     if not folder.is_dir() or (folder / MANIFEST).exists():
         return
     if (folder / PAGE).exists() and not (folder / "data" / "net.js").exists():
