@@ -119,6 +119,7 @@ class Sizes(TypedDict):
 class Diagram(Sizes):
     """A result of Figure 3, and the paper's sizes of its network; None for another one."""
 
+    architecture: str  # its name
     paper: Sizes | None
 
 
@@ -131,7 +132,7 @@ class Diagram(Sizes):
 )
 def geometry(result: Diagram) -> Finding | None:
     """The table's map sizes and parameters."""
-    if (papers := result["paper"]) is None:
+    if (papers := result["paper"]) is None or result["architecture"] != "zfnet":  # AlexNet's are of another paper
         return None
     ours = f"{result['num_parameters']:,} parameters, maps of {'-'.join(map(side_words, result['map_sides']))}"
     same = result["num_parameters"] == papers["num_parameters"] and result["map_sides"] == papers["map_sides"]

@@ -92,11 +92,12 @@ def source_of(result: Result) -> str | None:
 
 def joined(measurements: Sequence[Measurement]) -> list[Measurement]:
     """Networks that were evaluated one by one on the same data, side by side as Table 2 compares them."""
-    by_data: dict[str, list[Measurement]] = {}
+    by_data: dict[tuple[str, str], list[Measurement]] = {}
     for one in measurements:
         of = one.result.get("data")
         if one.source == "Table 2" and isinstance(of, Mapping) and "fingerprint" in of:
-            by_data.setdefault(str(of["fingerprint"]), []).append(one)
+            images = str(of["fingerprint"]), str(one.result["num_images"])  # fewer where bad ones were left out
+            by_data.setdefault(images, []).append(one)
     together = []
     for evaluations in by_data.values():
         sets = [{str(member["checkpoint"]): member for member in one.result["members"]} for one in evaluations]

@@ -218,14 +218,25 @@ def test_jumps_are_judged_by_every_layer():
 
 
 def test_geometry_is_that_of_the_paper_or_not():
-    result = {"num_parameters": 7, "map_sides": [3, 1], "paper": {"num_parameters": 7, "map_sides": [3, 1]}}
+    result = {
+        "architecture": "zfnet",
+        "num_parameters": 7,
+        "map_sides": [3, 1],
+        "paper": {"num_parameters": 7, "map_sides": [3, 1]},
+    }
     assert report_figures.geometry.judge(result).verdict == HOLDS
     assert report_figures.geometry.judge({**result, "num_parameters": 8}).verdict == FAILS
     assert report_figures.geometry.judge({**result, "paper": None}) is None
+    assert report_figures.geometry.judge({**result, "architecture": "alexnet"}) is None
     assert report_figures.geometry.judge({**result, "map_sides": [3, 2]}).verdict == FAILS
     for paper in ({}, {"num_parameters": 7}, {"sides": [3, 1]}):
         assert next(schema.faults({**result, "paper": paper}, report_figures.geometry.fields)).startswith("paper.")
-    rectangles = {"num_parameters": 7, "map_sides": [[3, 2], 1], "paper": {"num_parameters": 7, "map_sides": [3, 1]}}
+    rectangles = {
+        "architecture": "zfnet",
+        "num_parameters": 7,
+        "map_sides": [[3, 2], 1],
+        "paper": {"num_parameters": 7, "map_sides": [3, 1]},
+    }
     finding = report_figures.geometry.judge(rectangles)
     assert (finding.ours, finding.verdict) == ("7 parameters, maps of 3x2-1", FAILS)
 
