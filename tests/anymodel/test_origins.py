@@ -136,6 +136,10 @@ PAIRS = {  # of what leaves the images alone, and a twin that does not
         lambda x: jnp.roll(f(jnp.concatenate([x[1:], x[:1]])), 2, axis=0),
     ),
     "padding": (padded, lambda x: padded(x, norm=centred)),
+    "padding, and places that each image chooses": (
+        lambda x: padded(x, norm=jax.vmap(lambda y: y.at[jnp.argmax(y)].set(y[jnp.argmax(y)]))),
+        lambda x: padded(x, norm=lambda y: y.at[jnp.argmax(y[:, 0])].set(y[jnp.argmax(y[:, 0])])),
+    ),
     "padding in front": (lambda x: padded(x, start=2, norm=lambda y: y[2:]), lambda x: padded(x, start=2)),
     "three images at a time": (in_parts, lambda x: in_parts(x, norm=centred)),
 }

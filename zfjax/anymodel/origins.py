@@ -413,17 +413,21 @@ def _gather(eqn: core.JaxprEqn, inputs: list[_Array]) -> Any:
 
 def _scatter(eqn: core.JaxprEqn, inputs: list[_Array]) -> Any:
     (operand, indices, updates), numbers = inputs, eqn.params["dimension_numbers"]
-    if indices.numbers is None:
-        return None
     shape, given = _shape(eqn.invars[0]), _shape(eqn.invars[2])
     kept = [a for a in range(len(shape)) if a not in (*numbers.inserted_window_dims, *numbers.operand_batching_dims)]
-    even = {
-        (axis, other)
-        for axis, other in zip(kept, numbers.update_window_dims, strict=True)
-        if shape[axis] == given[other] and operand.image.shape[axis] == updates.image.shape[other] == 1
+    windows = {
+        other: axis for axis, other in zip(kept, numbers.update_window_dims, strict=True) if shape[axis] == given[other]
     }
-    image = _full(operand.image, shape, set(range(len(shape))) - {axis for axis, _ in even})
-    update = _full(updates.image, given, set(range(len(given))) - {other for _, other in even})
+    if indices.numbers is None:
+        outside = [axis for axis in range(len(given)) if axis not in numbers.update_window_dims]
+        pairs = dict(zip(numbers.scatter_indices_batching_dims, numbers.operand_batching_dims, strict=True))
+        places = windows | {outside[other]: axis for other, axis in pairs.items()}
+        update = _over(updates.image, set(range(len(given))) - set(places))
+        index = _over(indices.image, set(range(indices.image.ndim)) - set(pairs))
+        return _highest([operand.image, _placed(update, places, len(shape)), _placed(index, pairs, len(shape))])
+    even = {other: a for other, a in windows.items() if operand.image.shape[a] == updates.image.shape[other] == 1}
+    image = _full(operand.image, shape, set(range(len(shape))) - set(even.values()))
+    update = _full(updates.image, given, set(range(len(given))) - set(even))
     nowhere = np.full(image.shape, _NO_IMAGE - 1, np.int32)
     written = np.asarray(lax.scatter_max(nowhere, indices.numbers, update, numbers, mode=eqn.params["mode"]))
     return np.where(
