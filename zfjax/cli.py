@@ -184,7 +184,12 @@ def _parser() -> argparse.ArgumentParser:
     add("net", metavar="NET", help=_NET)
     add("--data", help="folder of pictures, prepared set, or demo; by default what the network was trained on")
     add("--out", type=Path, default=Path("atlas"), help="folder of the site")
-    add("--layers", nargs="+", default=[], help="layers to show; by default all with feature maps, and the last one")
+    add(
+        "--layers",
+        nargs="+",
+        default=[],
+        help="layers to show; by default all with feature maps, and the last one; all of a network without maps",
+    )
     add(
         "--ways",
         nargs="+",
