@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from zfjax import UserError, project_fn
+from zfjax import UserError, project_fn, skipped_on_the_way_down
 
 RNG = np.random.default_rng(0)
 B = 4
@@ -186,3 +186,13 @@ def test_a_loop_over_images_in_a_net_of_maps():
         return lax.fori_loop(0, B, lambda i, features: features.at[i].set(net(x[i][None])[0]), start)
 
     np.testing.assert_allclose(picture(one_by_one, maps), picture(net, maps), rtol=1e-5, atol=1e-6)
+
+
+def test_a_part_that_the_way_down_skips_leaves_the_images_where_they_are():
+    """For it is the identity there, and what undoes its order is not."""
+    norm = skipped_on_the_way_down(lambda h: h / jnp.linalg.norm(h, axis=1, keepdims=True))
+    turned = skipped_on_the_way_down(lambda h: h[::-1] / 2)
+    np.testing.assert_array_equal(picture(lambda x: norm(padded(x))), picture(lambda x: norm(f(x))))
+    np.testing.assert_array_equal(picture(lambda x: padded(x, norm=norm)), picture(lambda x: norm(f(x))))
+    with pytest.raises(UserError, match="images look at each other"):
+        picture(lambda x: turned(f(x))[::-1])

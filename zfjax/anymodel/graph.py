@@ -183,7 +183,7 @@ def _add_program(
     known |= {v: Value(v.aval, const, known=True) for v, const in zip(jaxpr.constvars, program.consts, strict=True)}
     for variable, value in known.items():
         value.bound.append(((*where.place, -1), variable))  # before its first equation
-    regions = _marked_regions(jaxpr) if graph.marks else {}
+    regions = marked_regions(jaxpr) if graph.marks else {}
 
     def read(atom: Any) -> Value:
         return Value(atom.aval, atom.val, known=True) if isinstance(atom, core.Literal) else known[atom]
@@ -324,7 +324,7 @@ def _add_to_region(graph: Graph, region: Node, *, eqn: core.JaxprEqn, inputs: li
     return outputs
 
 
-def _marked_regions(jaxpr: core.Jaxpr) -> dict[int, Node]:
+def marked_regions(jaxpr: core.Jaxpr) -> dict[int, Node]:
     """{number of a marked equation: its region}; equations that feed each other under one mark are one region."""
     regions: dict[int, Node] = {}
     made_in: dict[core.Var, Node] = {}

@@ -24,7 +24,8 @@ from jax.extend import core
 
 from zfjax.anymodel.batch import ELEMENTWISE, window_axes
 from zfjax.anymodel.constants import constant_of, numbers_of
-from zfjax.anymodel.graph import INNER, ROUNDS_AND_BRANCHES, Value, programs_of, scan_operands
+from zfjax.anymodel.graph import INNER, ROUNDS_AND_BRANCHES, Node, Value, marked_regions, programs_of, scan_operands
+from zfjax.ops import SKIPPED
 
 _NO_IMAGE = np.int32(-1)
 _LONGEST = 1 << 16  # operations of a loop, in all its rounds
@@ -77,9 +78,26 @@ def _run(program: core.ClosedJaxpr, inputs: Sequence[_Array]) -> list[_Array]:
     def read(atom: Any) -> _Array:
         return _constant(atom, atom.val) if isinstance(atom, core.Literal) else known[atom]
 
-    for eqn in jaxpr.eqns:
+    skipped = _skipped(jaxpr)
+    for index, eqn in enumerate(jaxpr.eqns):
         known.update(zip(eqn.outvars, _made(eqn, list(map(read, eqn.invars))), strict=True))
+        for below, above in skipped.get(index, ()):
+            known[above] = known[above]._replace(image=np.maximum(known[above].image, known[below].image))
     return list(map(read, jaxpr.outvars))
+
+
+def _skipped(jaxpr: core.Jaxpr) -> dict[int, list[tuple[core.Var, core.Var]]]:
+    """{equation of a region that the way down skips: what the region may hand on as it is, and as what}."""
+    regions = {index: region for index, region in marked_regions(jaxpr).items() if region.name == SKIPPED}
+    pairs: dict[int, list[tuple[core.Var, core.Var]]] = {}
+    read: dict[Node, list[core.Var]] = {}
+    for index, region in regions.items():
+        eqn = jaxpr.eqns[index]
+        inputs = read.setdefault(region, [])
+        inner = {v for other, same in regions.items() if same is region for v in jaxpr.eqns[other].outvars}
+        inputs += [v for v in eqn.invars if not isinstance(v, core.Literal) and v not in inner]
+        pairs[index] = [(v, own) for v in inputs for own in eqn.outvars if _shape(v) == _shape(own)]
+    return pairs
 
 
 def _constant(atom: Any, numbers: Any) -> _Array:
