@@ -175,6 +175,8 @@ def lower_layers_settle_first(result: Evolution) -> Finding | None:
     if len(ways) < 2:
         return Finding(ours, NOT_SHOWN, "not compared with a straight line of the weights")
     ahead = [_ahead(layer, result["layers"][layer]["similarity"], way) for layer, way in ways.items()]
+    if not np.isfinite(ahead).all():
+        return Finding(ours, NOT_SHOWN, "in some layer no similarity between the first and the last epoch is known")
     half = len(ahead) // 2
     by = float(np.mean(ahead[:half]) - np.mean(ahead[-half:]))
     alone = evolution.lower_first([*ways.values()])

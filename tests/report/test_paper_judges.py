@@ -282,6 +282,17 @@ def test_the_share_of_pairs_of_layers_stands_beside_that_of_the_straight_way():
     )
 
 
+@pytest.mark.parametrize("similarity", [[0.1, 1.0], [0.1, None, 1.0]])
+def test_layers_without_an_epoch_on_the_way_say_so(similarity):
+    facts = {"similarity": similarity, "straight": [0.1, 0.5, 1.0][: len(similarity)]}
+    finding = report_figures.lower_layers_settle_first.judge({"lower_layers_first": 1.0, **layers(a=facts, b=facts)})
+    assert finding == (
+        "in 100% of the pairs of layers the lower one is nearer",
+        OPEN,
+        "in some layer no similarity between the first and the last epoch is known",
+    )
+
+
 def test_a_straight_way_of_other_epochs_is_refused():
     result = settled(0.1, 0.0)
     result["layers"]["conv1"]["straight"] = [0.1, 1.0]
