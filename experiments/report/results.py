@@ -248,7 +248,8 @@ def precisions(result: Voc) -> Numbers:
 def everything(result: Result) -> Numbers:
     """Each number by its place in the result."""
     own = {name: value for name, value in result.items() if name not in PLUMBING}
-    return ("number", "value"), [(name, f"{value:,.4g}") for name, value in _numbers(own, "")]
+    words = ((name, f"{value:,}" if isinstance(value, int) else f"{value:,.4g}") for name, value in _numbers(own, ""))
+    return ("number", "value"), list(words)
 
 
 def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:

@@ -165,7 +165,7 @@ def test_a_result_without_a_picture_shows_its_numbers(results):
     write(results / "runs/a/evaluation", evaluation(("zfnet", "a"), ("alexnet", "b")))
     voc = {"average_precision": {"cat": 51.5, "dog": None}, "mean_average_precision": 51.5, "paper": {"pretrained": 79}}
     write(results / "runs/a/voc", {"table": "Table 6", **voc})
-    write(results / "runs/a/more", {"table": "of my own", "score": {"of units": 0.25, "sure": True}, "seed": 3})
+    write(results / "runs/a/more", {"table": "of my own", "score": {"of units": 0.25, "sure": True}, "steps": 50000})
     make(results)
     text = pages(results)[1]
     assert "zfnet (a), alexnet (b); imagenet, 500 images of 10 classes" in text  # every member
@@ -174,7 +174,7 @@ def test_a_result_without_a_picture_shows_its_numbers(results):
         and "paper: 1 net |  |  | 40.7" in text
     )
     assert "| cat | 51.5 |" in text and "| dog | - |" in text and "## Of my own" in text
-    assert "| score, of units | 0.25 |" in text and "score, sure" not in text
+    assert "| score, of units | 0.25 |" in text and "| steps | 50,000 |" in text and "score, sure" not in text
 
 
 def test_networks_evaluated_one_by_one_are_compared_on_the_same_data(results):
