@@ -256,7 +256,14 @@ def overview_cells(claim: Claim, rows: Sequence[Row]) -> list[Cell]:
 def cells(row: Row, finding: Finding) -> list[Cell]:
     """One line of a figure's or table's claims."""
     null = nulls.words(row.claim.judge.__name__)
-    says = (row.claim.says, row.claim.paper, finding.ours, null, _setting(row), row.claim.needs.words)
+    says = (
+        row.claim.says,
+        row.claim.paper,
+        finding.ours,
+        null,
+        _setting(row),
+        row.claim.needs.words_beside(row.result),
+    )
     return [*map(Cell, says), Cell(finding.words, finding.verdict), Cell(row.claim.rule)]
 
 

@@ -42,6 +42,13 @@ class Needs(NamedTuple):
         alike = "; all networks as long, and on as many classes and images" if self.alike else ""
         return f"trained: at least {least}{alike}" if least else "none"
 
+    def words_beside(self, result: Result) -> str:
+        """The same and what the result's networks have of it: "trained: at least 1 epoch; here 20 epochs"."""
+        numbers = {name: {training.get(name) for training in trainings(result)} for name in self._least()}
+        known = {name: [_number(one) for one in of if isinstance(one, int | float)] for name, of in numbers.items()}
+        here = ", ".join(f"{' and '.join(sorted(of))} {UNITS[name]}" for name, of in known.items() if of)
+        return f"{self.words}; here {here}" if here else self.words
+
     def lacking(self, result: Result) -> str:
         """What the result's networks lack, the first of it; "" where nothing."""
         wanted = self._least()

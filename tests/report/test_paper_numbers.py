@@ -91,6 +91,13 @@ def test_large_numbers_are_told_digit_by_digit():
     assert claim.needs.lacking({"checkpoint": {"training": {"epochs": 1 / 3}}}) == "trained: 0.33 epochs, not 1"
 
 
+def test_beside_the_precondition_stands_what_the_networks_have_of_it():
+    needs, members = tables.member_beats_alexnet.needs, paper_numbers.table_2()["members"]
+    members[0] = {**members[0], "checkpoint": {"training": {**paper_numbers.TRAINING, "epochs": 69.0}}}
+    assert needs.words_beside({"members": members}) == f"{needs.words}; here 69 and 70 epochs, 1,000 classes"
+    assert needs.words_beside({"members": [{"checkpoint": "runs/x"}]}) == needs.words
+
+
 def test_figure_6_compares_networks_that_were_trained_alike():
     assert all(claim.needs.alike for claim in CLAIMS if claim.source == "Figure 6")
 
