@@ -6,7 +6,7 @@ Figures 2, 5, 7 and Table 1 use untrained networks (Fig. 3's at a quarter of its
 for each seed; Figure 4 uses untrained networks whose weights do a random walk; Figure 6 white noise; Tables 2 to 5 and
 7 networks, arms and layers that differ by chance alone, and classifiers that guess, or at the smallest difference that
 counts. --nets are two or more runs with one recipe and several seeds: each pair of them stands for the different
-recipes of Figure 6 and Tables 2 and 3. Expected time: 4 minutes on two CPU cores. Expected result: no rule holds for
+recipes of Figure 6 and Tables 2 and 3. Expected time: 12 minutes on two CPU cores. Expected result: no rule holds for
 more than a tenth of its nulls.
 
 Writes result.json to runs/nulls (or --out). Its "claims", with the command that made them, are kept in
@@ -42,6 +42,7 @@ COMMAND = "null_claims"
 SIDE, PICTURE = 64, 72  # pixels
 GUESSING = 0.9  # top-1 error among ten classes
 NUM_IMAGES = 2_000  # of validation
+NUM_MOVED = 24  # pictures of Figure 5: enough to tell two draws of weights apart
 POINTS = 1.0  # of accuracy: the spread of folds for what is hard in them, and as much for a classifier's own
 FRESH = 0.5  # of the weights' size: what each step of a random walk adds
 MOVING = "untrained networks whose weights walk at random"
@@ -54,7 +55,7 @@ class Config(figure.ResultConfig):
 
     num_simulated: int = 100
     """Seeds of what is drawn by chance."""
-    num_untrained: int = 3
+    num_untrained: int = 10
     """Seeds of untrained networks."""
     num_images: int = 64
     """Validation images of the demo set."""
@@ -282,7 +283,9 @@ def drawn(net: nets.TrainedNet, data: ImageSet, *, folder: Path, seed: int) -> I
     yield deconv_figures.run(
         deconv_figures.Config(out=folder / "2", num_maps=4, batch_size=32, **common), net=net, data=data
     )
-    yield invariance_curves.run(invariance_curves.Config(out=folder / "5", **common), net=net, data=data)
+    yield invariance_curves.run(
+        invariance_curves.Config(out=folder / "5", num_images=NUM_MOVED, **common), net=net, data=data
+    )
     yield occlusion_maps.run(
         occlusion_maps.Config(out=folder / "7", stride=8, num_scored=40, **common), net=net, data=data
     )
