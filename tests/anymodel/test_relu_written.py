@@ -92,6 +92,7 @@ def test_a_rectifier_written_out_follows_the_rules(form):
 BOUNDED = {  # what is made of z, and its upper bound
     "two rectifiers": (lambda z: jax.nn.relu(z) - jax.nn.relu(z - 0.5), 0.5),
     "absolute values": (lambda z: (jnp.abs(z) - jnp.abs(z - 0.5) + 0.5) / 2, 0.5),
+    "the least of one written out": (lambda z: jnp.minimum(z - jnp.minimum(z, 0), 0.5), 0.5),
     "select": (lambda z: jnp.select([z < 0, z < 1], [jnp.zeros_like(z), z], 1.0), 1.0),
     "where": (lambda z: jnp.where(z > 1, 1.0, z - jnp.minimum(z, 0)), 1.0),
 }
@@ -237,3 +238,9 @@ NEITHER = {
 def test_what_is_neither_is_refused(form):
     rules = [line.rule for line in explain_rules(lambda x: NEITHER[form](x @ KERNEL) @ OTHER, X)]
     assert "unclassified" in rules and "rectifier" not in rules
+
+
+def test_a_bounded_relu_that_is_scaled_is_ruled_by_its_own_name():
+    for scaled in (lambda z: jax.nn.relu6(z) / 6, lambda z: 2 * jax.nn.relu6(z)):
+        report = explain_rules(lambda x, scaled=scaled: scaled(x @ KERNEL), X)
+        assert [line.operation for line in report] == ["max in relu6", "min in relu6"]

@@ -78,7 +78,7 @@ def written_out(graph: Graph, flow: Flow) -> dict[Node, Written]:
     """{last operation: the stretch that ends there}"""
     order = {node: number for number, node in enumerate(graph.nodes)}
     bent: set[Value] = set()  # made with a bend, which is not accounted for
-    ruled: set[Value] = set()  # of those, what is but a rectifier's result times a number
+    ruled: set[Value] = set()  # of those, what is but a rectifier's result times a number, or bounded above
     rectified: set[Value] = set()  # of those, the very result, never below zero
     stretches = {}
     for node in graph.nodes:
@@ -89,7 +89,7 @@ def written_out(graph: Graph, flow: Flow) -> dict[Node, Written]:
         if not (is_rectifier or node.name in _BENT | _ROOTS | _COMPARED or bent.intersection(varying)):
             continue
         bent.update(node.outputs)
-        if is_rectifier or (len(varying) == 1 and varying[0] in ruled and node.name not in _BENT):
+        if is_rectifier or (len(varying) == 1 and varying[0] in ruled and node.name not in _BENT - {"min"}):
             ruled.update(node.outputs)
             rectified.update(node.outputs if is_rectifier or varying[0] in rectified and node.name in _COPIES else ())
         elif flow.passes(node) and node.name in _FOLLOWED - _COPIES - _ROOTS:
@@ -229,7 +229,7 @@ def _shape_of(last: Node, base: Value, nodes: dict[Node, None], *, rectified: bo
         return None
     for sign, side in () if rectified else ((1.0, slice(len(size) + 1, None)), (-1.0, slice(len(size) - 1, None, -1))):
         scale, top = float(y[side][0] / size[0]), float(y[side][-1])
-        ceiling = top / scale if scale > 0 and last.name not in ("min", "clamp") else math.inf
+        ceiling = top / scale if scale > 0 else math.inf
         ceiling = math.inf if ceiling >= 0.5 * size[-1] else ceiling
         if scale > 0 and ceiling > size[2] and _is_near(y, scale * np.clip(sign * x, 0, ceiling), x):
             return scale, sign, ceiling
