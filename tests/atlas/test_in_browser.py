@@ -113,6 +113,13 @@ def test_the_overview_says_what_the_net_is(reader):
     assert "The site embeds the pictures" in text
 
 
+def test_the_overview_opens_without_the_records_of_the_layers(reader, site):
+    shown = reader()
+    assert [url for url in shown.asked if "/data/" in url] == [(site.folder / "data/net.js").resolve().as_uri()]
+    strip = [units[0]["unit"] for units in (of["strongest"] for of in site.facts["layers"])]
+    assert [int(text) for text in shown.page.locator(".strip .unit:first-child b").all_text_contents()] == strip
+
+
 def test_a_wall_is_sorted_and_filtered_and_its_state_is_the_address(reader, site):
     shown, records = reader("#/conv1"), site.layers["conv1"]
     by_strength = sorted(range(6), key=lambda n: (-records[n]["strength"], n))
@@ -368,6 +375,15 @@ def test_names_of_strangers_are_text(reader, site):
     assert all(source and source.endswith(".js") for source in sources)
     shown.go("#/fc7")
     assert shown.page.title().startswith("fc7")
+
+
+def test_the_layer_that_is_shown_is_in_sight_among_many(reader):
+    shown = reader("#/conv1")
+    shown.page.add_style_tag(content="#layers { max-width: 70px }")
+    for layer in ("fc7", "conv1"):
+        shown.go(f"#/{layer}")
+        nav, link = (shown.page.locator(of).bounding_box() for of in ("#layers", "#layers [aria-current]"))
+        assert nav["x"] - 1 < link["x"] and link["x"] + link["width"] < nav["x"] + nav["width"] + 1
 
 
 def test_a_phone_needs_no_scrolling_sideways(reader):

@@ -128,7 +128,11 @@ def facts_of(
                 "sees_all": whole,
                 "cells": of_layer.where.shape[1:],
                 "dead": int((of_layer.images < 0).all(axis=1).sum()),
-                "strongest": [int(m) for m in order[:STRIP] if records[layer][m]["images"]],
+                "strongest": [
+                    {"unit": int(m), **{name: records[layer][m][name] for name in ("name", "class", "images")}}
+                    for m in order[:STRIP]
+                    if records[layer][m]["images"]
+                ],
                 "tile": sprites.tile_size(*patch, options.tile),
             }
         )

@@ -142,14 +142,11 @@ function tile(number, unit, record, query, withPatches = true) {
   }, sheet, h("span", { class: "label" }, h("b", null, unit), best ? [" ", name(best)] : null));
 }
 
-async function overview() {
-  const rows = await Promise.all(net.layers.map(async (of, number) => {
-    const units = await load(`layer-${number}`);
-    return h("section", { class: "layer" },
-      h("h2", null, h("a", { href: address([of.name]) }, name(of.name))),
-      h("p", { class: "quiet" }, facts(of, units)),
-      h("div", { class: "strip" }, of.strongest.map((unit) => tile(number, unit, units[unit]))));
-  }));
+function overview() {  // of the facts alone: the records of all layers may be many
+  const rows = net.layers.map((of, number) => h("section", { class: "layer" },
+    h("h2", null, h("a", { href: address([of.name]) }, name(of.name))),
+    h("p", { class: "quiet" }, facts(of)),
+    h("div", { class: "strip" }, of.strongest.map((record) => tile(number, record.unit, record)))));
   const alike = net.switches;
   const shown = new Set(net.layers.map((of) => of.name)), hidden = net.net_layers.filter((layer) => !shown.has(layer));
   return [
@@ -171,9 +168,9 @@ async function overview() {
   ];
 }
 function pair(term, value) { return [h("dt", null, term), h("dd", null, value)]; }
-function facts(of, units) {
-  const [height, width] = of.shape;
-  const size = of.shape.length === 3 ? `${counted(units.length, "map")} of ${height}×${width}` : counted(units.length, "unit");
+function facts(of) {
+  const [height, width] = of.shape, num = of.shape.at(-1);
+  const size = of.shape.length === 3 ? `${counted(num, "map")} of ${height}×${width}` : counted(num, "unit");
   const [high, wide] = [of.field].flat().concat(of.field);
   const sees = of.field === null ? "receptive field unknown" : of.sees_all ? "sees the whole picture" : `sees ${high}×${wide} pixels`;
   return `${size}, ${sees}, ${of.dead ? `${of.dead} dead` : "none dead"}`;
@@ -192,7 +189,7 @@ async function wall(layer) {
     shown = chosen(units, query);
     const { way, ...kept } = query;
     grid.replaceChildren(...shown.map((unit) => tile(number, unit, units[unit], kept)));
-    count.textContent = shown.length === units.length ? facts(of, units) : `${shown.length} of ${counted(units.length, "unit")}`;
+    count.textContent = shown.length === units.length ? facts(of) : `${shown.length} of ${counted(units.length, "unit")}`;
   };
   const query = asked(), label = labelIn(query);
   const labels = [...new Set([label, ...units.flatMap((u) => [u.class, ...u.classes.map(([own]) => own)])])].filter((own) => classOf(own) !== null);
@@ -455,7 +452,7 @@ async function route() {
   keys = {};
   let page;
   try {
-    if (!steps.length) page = await overview();
+    if (!steps.length) page = overview();
     else if (first === "~image") page = await image(second);
     else if (first === "~compare") page = await compare(second);
     else if (numberOf(first) < 0) page = lost("There is no layer ", name(first), " here.");
@@ -470,8 +467,9 @@ async function route() {
   main.replaceChildren(...page.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   document.title = steps.length ? `${steps.filter((step) => step[0] !== "~").join(" / ")} · ${net.title}` : net.title;
   for (const link of document.querySelectorAll("#layers a")) {
-    if (link.dataset.layer === first) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.layer !== first) { link.removeAttribute("aria-current"); continue; }
+    link.setAttribute("aria-current", "page");
+    link.scrollIntoView({ block: "nearest", inline: "nearest" });  // of many layers, or on a phone, some are out of sight
   }
   if (first === undefined || second !== undefined) field.value = asked().q || "";
   if (moved) main.focus({ preventScroll: true });  // who reads by keys or ears goes on there
