@@ -175,8 +175,9 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
 def _size(row: Row) -> tuple[int, int, int]:
     """Networks, images and folds that it is about."""
     about, number = report_results.about(row.result), row.result.get("num_images")
-    folds = [len(one["folds"]) for one in row.result.get("rows", ()) if "folds" in one]
-    return len(about.networks) if about else 0, number if isinstance(number, int) else 0, max(folds, default=0)
+    folds = [one.get("folds") for one in report_results.objects(row.result.get("rows"))]
+    most = max((len(of) for of in folds if isinstance(of, list)), default=0)
+    return len(about.networks) if about else 0, number if isinstance(number, int) else 0, most
 
 
 def _is_in(row: Row, other: Row) -> bool:

@@ -135,7 +135,7 @@ def setting(result: Result) -> str:
 
 def networks(result: Result) -> str:
     """The networks by the names of their runs; "" where the result names none, as one of another program may."""
-    members, rows = (_objects(result.get(name)) for name in ("members", "rows"))
+    members, rows = (objects(result.get(name)) for name in ("members", "rows"))
     roles = result.get("checkpoints")
     if members:
         return ", ".join(_with_run(str(member.get("name", "")), member.get("checkpoint")) for member in members)
@@ -187,7 +187,7 @@ def _with_run(name: str, checkpoint: Any) -> str:
     return f"{name} ({run})" if run and run != name else name
 
 
-def _objects(value: Any) -> Sequence[Mapping[str, Any]]:
+def objects(value: Any) -> Sequence[Mapping[str, Any]]:
     """A list of objects; an empty one for anything else."""
     return value if isinstance(value, list) and all(isinstance(one, Mapping) for one in value) else ()
 

@@ -44,9 +44,8 @@ class Needs(NamedTuple):
 
     def words_beside(self, result: Result) -> str:
         """The same and what the result's networks have of it: "trained: at least 1 epoch; here 20 epochs"."""
-        numbers = {name: {training.get(name) for training in trainings(result)} for name in self._least()}
-        known = {name: [_number(one) for one in of if isinstance(one, int | float)] for name, of in numbers.items()}
-        here = ", ".join(f"{' and '.join(sorted(of))} {UNITS[name]}" for name, of in known.items() if of)
+        known = {name: {_number(of[name]) for of in trainings(result) if name in of} for name in self._least()}
+        here = ", ".join(f"{' and '.join(sorted(numbers))} {UNITS[name]}" for name, numbers in known.items() if numbers)
         return f"{self.words}; here {here}" if here else self.words
 
     def lacking(self, result: Result) -> str:
@@ -55,11 +54,10 @@ class Needs(NamedTuple):
         known = (trainings(result) or [{}]) if wanted else []
         for training in known:
             for name, least in wanted.items():
-                has = training.get(name)
-                if not isinstance(has, int | float):
+                if name not in training:
                     return f"the number of {UNITS[name]} of its training is not known"
-                if has < least:
-                    return f"trained: {_number(has)} {UNITS[name]}, not {_number(least)}"
+                if training[name] < least:
+                    return f"trained: {_number(training[name])} {UNITS[name]}, not {_number(least)}"
         for name in UNITS if self.alike else ():
             if len(numbers := {training.get(name) for training in known}) > 1:
                 each = ", ".join(sorted("unknown" if number is None else _number(number) for number in numbers))
@@ -94,10 +92,11 @@ COMPARED = TRAINED._replace(alike=True)  # a network that was trained longer, or
 COMPARED_MANY = MANY_CLASSES._replace(alike=True)
 
 
-def trainings(result: Result) -> list[Mapping[str, Any]]:
-    """What each network of a result was trained on; {} where it does not say so."""
+def trainings(result: Result) -> list[dict[str, float]]:
+    """The numbers of what each network of a result was trained on; {} where it does not say so."""
     trained = [checkpoint.get("training") for checkpoint in checkpoints_of(result)]
-    return [training if isinstance(training, Mapping) else {} for training in trained]
+    known = [training if isinstance(training, Mapping) else {} for training in trained]
+    return [{name: of[name] for name in UNITS if isinstance(of.get(name), int | float)} for of in known]
 
 
 def checkpoints_of(result: Result) -> list[Mapping[str, Any]]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from experiments import paper_report
 from experiments.report import results as report_results
+from experiments.report import tables
 from experiments.report.figures import CLAIMS
 
 TRAINED = {"num_classes": 1000, "num_images": 1_281_167, "epochs": 70.0, "width": 1.0}
@@ -347,6 +348,27 @@ def test_a_bug_of_a_judge_keeps_its_traceback(results, monkeypatch, bug):
 def test_a_result_of_another_program_is_shown_whatever_its_fields_hold(results, result):
     write(results / "runs/foreign", result)
     assert make(results)["unreadable"] == [] and "## X" in pages(results)[1]
+
+
+@pytest.mark.parametrize("name", ["members", "rows", "checkpoint", "checkpoints", "data", "num_images"])
+@pytest.mark.parametrize(
+    "value", [3, None, ["a"], [3], [{"folds": 3}], {"training": {"epochs": [1], "num_classes": "many"}}]
+)
+def test_fields_that_no_judge_reads_may_hold_anything(results, name, value):
+    write(results / "runs/foreign", {**settled(True, "c", "demo"), name: value})
+    assert make(results)["unreadable"] == []
+
+
+def test_a_training_of_no_number_is_not_known(results):
+    foreign = evaluation(("zfnet", "a"), ("alexnet", "b"))
+    foreign["members"][1]["checkpoint"]["training"] = {**TRAINED, "num_images": "many"}
+    write(results / "runs/foreign", foreign)
+    of = {claim["says"]: claim for claim in make(results)["claims"] if claim["result"] == "foreign"}
+    because = of["Averaging several networks reduces the error."]["because"]
+    assert "precondition" not in because
+    assert tables.member_beats_alexnet.needs.lacking(foreign) == (
+        "its networks were not trained alike: 1,281,167, unknown images"
+    )
 
 
 def test_one_image_is_not_enough_to_compare_transforms(results):
