@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NotRequired, TypedDict
+from typing import Annotated, NotRequired, TypedDict
 
 import numpy as np
 
 from experiments.report.statistics import CLEAR_POINTS, Outcome, every, over_folds, untested
 from experiments.report.verdicts import HOLDS, IMAGENET, MANY_CLASSES, NOT_SHOWN, Finding, bounded, claim, tested
 from zfjax.errors import UserError
-from zfjax.schema import Count
+from zfjax.schema import Count, Range
 
 CALTECH101, CALTECH256 = "Table 4", "Table 5, Figure 9"
 CALTECH_CLASSES = {CALTECH101: 101, CALTECH256: 256}  # without the one of clutter
@@ -38,6 +38,9 @@ ALIKE_OVER_FOLDS = (
 GUESSED = "no better than guessing (same test): not shown"
 
 
+Percent = Annotated[float, Range(0, 100)]
+
+
 class Photos(TypedDict):
     """How many classes and photos were sorted; earlier versions did not write it."""
 
@@ -50,14 +53,14 @@ class Arm(TypedDict):
 
     arm: str
     num_train: Count
-    folds: list[float]
-    mean: float
+    folds: list[Percent]
+    mean: Percent
 
 
 class Mean(TypedDict):
-    """Percent."""
+    """Of folds."""
 
-    mean: float
+    mean: Percent
 
 
 Earlier = TypedDict("Earlier", {"best earlier": dict[str, Mean]})  # by the number of images per class
@@ -195,8 +198,8 @@ class VocPaper(TypedDict):
 class Voc(TypedDict):
     """A result of Table 6: percent by class, None where there is none of it, and the mean."""
 
-    average_precision: dict[str, float | None]
-    mean_average_precision: float
+    average_precision: dict[str, Percent | None]
+    mean_average_precision: Percent
     paper: VocPaper
 
 
@@ -223,8 +226,8 @@ class Classifier(TypedDict):
 
     layer: str
     classifier: str
-    folds: list[float]
-    mean: float
+    folds: list[Percent]
+    mean: Percent
 
 
 class Layers(Photos):

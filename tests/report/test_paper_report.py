@@ -51,6 +51,17 @@ def evaluation(*nets, top1=0.3, num=500, fingerprint="f", **views):
     return {"table": "Table 2", "error": error, "members": members, "paper": paper, **common}
 
 
+def layers_7(*rows, folds=(80, 81, 80.4)):
+    """Table 7 of one net and set."""
+    facts = [{"layer": layer, "classifier": of, "folds": folds, "mean": 80.5} for layer, of in rows]
+    checkpoint = {"path": "runs/n/checkpoints/1", "fingerprint": "n", "training": TRAINED}
+    data = {"name": "caltech", "fingerprint": "f"}
+    return {"table": "Table 7", "rows": facts, "num_train": 30, "num_classes": 102, "num_images": 9144} | {
+        "checkpoint": checkpoint,
+        "data": data,
+    }
+
+
 @pytest.mark.parametrize(("classes", "expected"), [(6, "10.0 (7.7 to 12.9)"), (5, "")])
 def test_of_five_classes_or_fewer_no_top5_is_told_also_where_earlier_versions_wrote_it(classes, expected):
     _, rows = report_results.errors(evaluation(("zfnet", "a")) | {"num_classes": classes})
@@ -211,17 +222,6 @@ def test_two_drawings_of_one_net_and_set_count_once(results):
     assert "from c/1" in pages(results)[1]  # its pictures are shown
 
 
-def layers_7(*rows, folds=(80, 81, 80.4)):
-    """Table 7 of one net and set."""
-    facts = [{"layer": layer, "classifier": of, "folds": folds, "mean": 80.5} for layer, of in rows]
-    checkpoint = {"path": "runs/n/checkpoints/1", "fingerprint": "n", "training": TRAINED}
-    data = {"name": "caltech", "fingerprint": "f"}
-    return {"table": "Table 7", "rows": facts, "num_train": 30, "num_classes": 102, "num_images": 9144} | {
-        "checkpoint": checkpoint,
-        "data": data,
-    }
-
-
 def test_results_of_one_net_and_set_that_speak_to_different_claims_all_count(results):
     write(results / "runs/svm", layers_7(("conv5", "svm"), ("fc7", "svm")))
     write(results / "runs/softmax", layers_7(("fc7", "svm"), ("fc7", "softmax")))
@@ -306,6 +306,7 @@ MISFITS = {
     "members.1.error.ten.top1 is missing": evaluation(("zfnet", "a"), ten={"top5": 0.1}),
     "lower_layers_first is 'all', not a number": {**settled(True, "a", "demo"), "lower_layers_first": "all"},
     "layers.conv2.similarity.1 is 'low', not a number": settled(True, "a", "demo", conv2={"similarity": ["low"]}),
+    "rows.1.folds.1 is 100.1, not at least 0 and at most 100": layers_7(("fc7", "svm"), folds=[100.1]),
     "num_train is 0, not at least 1": {"table": "Table 7", "rows": [], "num_train": 0},
     "layers.conv5.nose.p_aligned is missing": {"table": "Table 1", "layers": {"conv5": {"nose": {"delta": 1, "p": 1}}}},
     "slope.conv1 is missing": invariance(slope={"fc7": 1.0}),
