@@ -318,8 +318,9 @@ def pointing_p_values(points: np.ndarray, masks: np.ndarray, *, num_permutations
       (0.5, 1.0)
     """
     on = masks[(slice(None), *points.T)]
-    orders = np.random.default_rng(0).permuted(np.tile(np.arange(len(on)), (num_permutations, 1)), axis=1)
-    hits, own = on[orders, np.arange(len(on))].sum(axis=1), np.trace(on)
+    rng, images = np.random.default_rng(0), np.arange(len(on))
+    hits = np.array([on[rng.permutation(images), images].sum() for _ in range(num_permutations)])
+    own = np.trace(on)
     as_many, as_few = int((hits >= own).sum()), int((hits <= own).sum())
     return (1 + as_many) / (1 + num_permutations), (1 + as_few) / (1 + num_permutations)
 
