@@ -288,6 +288,16 @@ def test_an_occlusion_map_lies_over_its_picture(reader, site):
     assert shade == pytest.approx(picture, abs=1)
 
 
+@pytest.mark.parametrize(
+    ("chance", "words"),
+    [([0.9, 0.99, 0.9897, 1.0], "which is 0.990: 0.09 where"), ([1.0, 0.99, 0.99, 0.995], "No square")],
+)
+def test_an_occlusion_map_says_how_much_a_square_takes(chance, words, reader):
+    of = {"class": "x", "square": 4, "whole": 0.99, "shape": [2, 2], "corners": [[0, 0], [4, 4]], "chance": chance}
+    said = reader().page.evaluate("of => hidden(0, of).querySelector('figcaption').textContent", of)
+    assert words in said
+
+
 def test_search_finds_units_and_classes(reader):
     shown = reader()
     shown.page.keyboard.press("/")

@@ -435,7 +435,9 @@ function hidden(index, of) {  // where a square takes away what the network says
   const drawing = whole(index, null, 224);
   drawing.append(g("svg", { class: "shade", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "occlusion map" }, shade));
   return h("figure", { class: "chart wide" }, h("h2", null, "Where it sees ", name(of.class)), drawing,
-    h("figcaption", { class: "quiet" }, `The redder, the more a square of ${of.square} pixels in the picture’s mean colour takes from the probability: from ${say(of.whole, 3)} to ${say(least, 3)} where it is reddest.`));
+    h("figcaption", { class: "quiet" }, fall > 0
+      ? `The redder, the more a square of ${of.square} pixels in the picture’s mean colour takes from the probability, which is ${say(of.whole, 3)}: ${brief(fall)} where it is reddest.`
+      : `No square of ${of.square} pixels in the picture’s mean colour takes anything from the probability, which is ${say(of.whole, 3)}.`));
 }
 
 function lost(...words) {
