@@ -8,8 +8,8 @@ Without --net the newest run under runs/ is taken. Expected time: one pass over 
 for pictures; 20 s on two CPU cores for three nets of preset `demo`. Expected figure: without renormalisation a few
 filters dominate, unless no filter ever reached the radius (as with the weight decay of preset `demo`); AlexNet's second
 layer shows blocks and repeated dots where ZFNet's shows edges and colours. Expected result for nets of half width on
-photos of ten classes: 44 % of the energy of AlexNet's filters is too fine for their grid, 20 % of ZFNet's; 15 % and
-25 % of the filters peak at middle frequencies.
+photos of ten classes: 44 % of the energy of AlexNet's filters is too fine for their grid, 21 % of ZFNet's; 21 % and
+29 % of the filters peak at middle frequencies.
 
 Any net can be drawn alone; its first filters are read from its program, or given by `FunctionNet(...,
 first_filters=)`. Only runs can be compared, because only their training is known.
