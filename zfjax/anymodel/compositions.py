@@ -169,10 +169,12 @@ def _ceiling(node: Node, value: Value) -> float | None:
     return _UNKNOWN if numbers is None or not numbers.size else float(numbers.max())
 
 
-def is_bounded_above(value: Value, result: Value) -> bool:
-    """A constant bounds from above what a lower bound reads, or its result."""
-    return affine_below(value).bound is not None or any(
-        _ceiling(user, step.value) is not None for step in affine_above(result) for user in step.value.users
+def is_bounded_above(value: Value, result: Value, ceiling: float) -> bool:
+    """A constant bounds from above what a lower bound reads, or its result; or the lower bound has its own ceiling."""
+    return (
+        ceiling < math.inf
+        or affine_below(value).bound is not None
+        or any(_ceiling(user, step.value) is not None for step in affine_above(result) for user in step.value.users)
     )
 
 

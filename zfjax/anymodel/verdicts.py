@@ -154,17 +154,17 @@ def _written(node: Node, written: Written, facts: Facts) -> Verdict | None:
     if not written.sign:
         alone = node.name in ("max", "min") and _TABLE[node.name](node, facts) is None  # a bound without effect
         return None if alone else _own("a straight line in its input, whatever its operations are")
-    if bounds_the_input(written.base, node.outputs[0], facts.layers):
+    base, result, ceiling = written.base, node.outputs[0], written.ceiling
+    if bounds_the_input(base, result, facts.layers):
         return _INPUT
-    both = is_bounded_above(written.base, node.outputs[0])
-    if may_bound_the_input(written.base, node.outputs[0], facts.layers, from_both_sides=both):
+    both = is_bounded_above(base, result, ceiling)
+    if may_bound_the_input(base, result, facts.layers, from_both_sides=both):
         return _OF_COLOURS
-    if is_of_squares(written.base, facts.kinds) or is_under_root(node.outputs[0], facts.flow):
+    if is_of_squares(base, facts.kinds) or is_under_root(result, facts.flow):
         return _AMBIGUOUS
-    ends = region_of(written.base, node.outputs[0])
+    ends = region_of(base, result)
     if ends is None:
         return None
-    base, result, ceiling = written.base, node.outputs[0], written.ceiling
     objection = objection_to(base, result, ceiling=ceiling, twins=facts.twins, met=facts.met)
     if objection is not None:
         return _unclassified(objection)
@@ -242,7 +242,7 @@ def _rectifier(node: Node, facts: Facts) -> Verdict | None:
             return _GUARD
         if beneath and (is_of_squares(value, facts.kinds) or is_under_root(result, facts.flow)):
             return _AMBIGUOUS
-        both = ceiling < math.inf or is_bounded_above(value, result)
+        both = is_bounded_above(value, result, ceiling)
         if beneath and may_bound_the_input(value, result, facts.layers, from_both_sides=both):
             return _OF_COLOURS
     if not beneath:
