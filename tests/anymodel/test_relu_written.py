@@ -54,7 +54,7 @@ RECTIFIERS = {  # what is made of z, and c in c * max(z, 0)
     "einsum with a mask": (lambda z: jnp.einsum("bc,bc->bc", z, (z > 0).astype(z.dtype)), 1),
     "one less the sign bit": (lambda z: z * (1 - jnp.signbit(z).astype(z.dtype)), 1),
     "last of a sort": (lambda z: jnp.sort(jnp.stack([z, jnp.zeros_like(z)]), 0)[1], 1),
-    "last of a sort of channels": (lambda z: jnp.sort(jnp.stack([0 * z, z], -1), -1)[..., -1], 1),
+    "last of a sort of channels": (lambda z: jnp.sort(jnp.stack([0 * z, z], -1), -1)[..., 1], 1),
     "first of the largest": (lambda z: lax.top_k(jnp.stack([z, 0 * z], -1), 1)[0][..., 0], 1),
     "running maximum": (lambda z: lax.cummax(jnp.stack([jnp.zeros_like(z), z]), 0)[1], 1),
     "what a running minimum leaves": (lambda z: z - lax.cummin(jnp.stack([0 * z, z]), 0, reverse=True)[0], 1),
