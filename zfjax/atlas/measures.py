@@ -33,9 +33,7 @@ BEST = 50  # strongest images whose classes are counted
 class Measured(NamedTuple):
     """Of u units of one layer."""
 
-    images: (
-        np.ndarray
-    )  # int32 [u, k] strongest images, strongest first, of equal ones that of lower index; last, -1: none
+    images: np.ndarray  # int32 [u, k], strongest first, of equal ones that of lower index; -1, behind all: none
     values: np.ndarray  # float32 [u, k] the unit's activations there; 0 where there is none
     places: np.ndarray  # int32 [u, k]
     strength: np.ndarray  # float32 [u]
