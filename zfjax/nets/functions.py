@@ -35,7 +35,7 @@ from zfjax.windows import Windows
 _SHOWN = 8  # layers that a message names
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FunctionNet(ByWindows):
     """Any JAX function as a `Net`, by the any-model engine: Flax Linen and NNX, Equinox, Haiku, Keras, or your own.
 

@@ -125,7 +125,7 @@ class OfTable(ByWindows):
         return np.asarray(self.params[row.name]["kernel"], np.float32) if isinstance(row, Conv) else None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrainedNet(OfTable):
     """The network of a run's checkpoint, with its data set and settings.
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zfjax.architecture import Size
 from zfjax.deconvnet import Way
 from zfjax.errors import UserError, saying_keywords
+from zfjax.pixels import size_of
 from zfjax.units import Seed, Unit, by_layer, of_layers
 from zfjax.windows import Windows
 
@@ -28,6 +30,18 @@ class ByWindows:
             of: Any = None,
             seed: Seed = "value",
         ) -> dict[Way, Windows]: ...
+        @property
+        def name(self) -> str: ...  # noqa: D102
+        @property
+        def layers(self) -> tuple[str, ...]: ...  # noqa: D102
+        @property
+        def image_size(self) -> Size: ...  # noqa: D102
+
+    def __repr__(self) -> str:
+        """One line without the weights, which fill pages of a notebook."""
+        size = "x".join(map(str, size_of(self.image_size)))
+        layers = " to ".join(dict.fromkeys(self.layers[:1] + self.layers[-1:]))
+        return f"<{type(self).__name__} {self.name!r}: layers {layers}, images of {size} pixels>"
 
     @saying_keywords
     def project(

@@ -89,7 +89,7 @@ class ImportTable:
         return dataclasses.replace(self, architecture=self.architecture.with_sizes(**{last: num_classes}))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImportedNet(OfTable):
     """A network as one of ours, for `zfjax.forward` and everything built on it: a `zfjax.nets.Net`."""
 
