@@ -60,6 +60,14 @@ def test_shares_are_compared_with_one_more_hit_and_miss_in_each():
     assert statistics.smaller(0.1, 0.5, num=0).why == "the number of images is missing"
 
 
+@pytest.mark.parametrize("num", [2, 3, 5, 10, 30, 100])
+def test_equal_shares_are_rarely_told_apart_however_few_the_cases(num):
+    hits = np.arange(num + 1)
+    told = np.array([[statistics.smaller(a / num, b / num, num=num).p < statistics.ALPHA for b in hits] for a in hits])
+    chances = [scipy.stats.binom.pmf(hits, num, share) for share in np.linspace(0.01, 0.99, 99)]
+    assert max(chance @ told @ chance for chance in chances) < 0.06
+
+
 def test_a_weighted_sum_of_shares_is_tested_by_its_own_spread():
     shares, weights = (np.array([0.5, 0.4, 0.8]) * 98 + 1) / 100, np.array([1.0, -0.75, -0.25])
     z = (weights @ shares) / np.sqrt(np.sum(weights**2 * shares * (1 - shares)) / 100)
