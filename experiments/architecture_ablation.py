@@ -65,6 +65,8 @@ class Config(figure.OutConfig):
     """Passes over the training set; by default the preset's."""
     learning_rate: float | None = None
     """Learning rate at the start, of every variant; by default 3e-3, with preset paper 1e-2."""
+    initialization: training.InitializationName | None = None
+    """How the weights begin; by default the preset's. With hundreds of classes he_even trains at 1e-2."""
     variants: tuple[str, ...] = ()
     """Names of the variants to train; by default all thirteen."""
     seed: int = 0
@@ -161,7 +163,7 @@ def settings_of(config: Config) -> training_run.Config:
     preset = training_run.PRESETS[config.preset]
     rate = LEARNING_RATES[config.preset] if config.learning_rate is None else config.learning_rate
     recipe = dataclasses.replace(preset.recipe, seed=config.seed, learning_rate=rate)
-    recipe = dataclasses.replace(recipe, **_given(config, "num_epochs", "batch_size"))
+    recipe = dataclasses.replace(recipe, **_given(config, "num_epochs", "batch_size", "initialization"))
     others: dict[str, Any] = {"recipe": recipe, "data_dir": config.data_dir, "data_size": config.data_size}
     return dataclasses.replace(preset, **others, **_given(config, "width", "image_size"))
 

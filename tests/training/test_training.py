@@ -165,15 +165,27 @@ def test_the_smaller_first_layer_of_he_reads_pixels_as_much_larger():
     assert rule.first_layer * rule.input_scale == pytest.approx(1 / 58)
 
 
-@pytest.mark.parametrize(("rule", "gain"), [("paper", None), ("he", 2.0)])
+@pytest.mark.parametrize(("rule", "gain"), [("paper", None), ("he", 2.0), ("he_even", 2.0)])
 def test_kernels_begin_as_the_rule_says_and_biases_at_zero(rule, gain):
     wide = TINY.with_sizes(conv1=256, fc6=64)
     params = training.init_state(Recipe(initialization=rule), wide).params
     for name, size in wide.sizes().items():
         deviation = 0.01 if gain is None else math.sqrt(gain / np.prod(size.kernel[:-1]))
         deviation *= training.INITIALIZATIONS[rule].first_layer if name == "conv1" else 1
+        deviation *= training.INITIALIZATIONS[rule].last_layer if name == wide.layer_names[-1] else 1
         assert np.std(params[name]["kernel"]) == pytest.approx(deviation, rel=0.06)
         assert not np.any(params[name]["bias"])
+
+
+def test_he_even_begins_with_all_classes_about_equally_probable():
+    images = np.random.default_rng(0).normal(0, 58, (16, *TINY.image_shape)).astype(np.float32)
+    spread = {}
+    for rule in ("he", "he_even"):
+        table = dataclasses.replace(TINY, input_scale=training.INITIALIZATIONS[rule].input_scale)
+        logits, _ = zfjax.forward(init(jax.random.key(0), rule), images, architecture=table)
+        spread[rule] = float(jnp.std(logits))
+    assert spread["he_even"] == pytest.approx(spread["he"] / 20, rel=1e-3)
+    assert spread["he_even"] < 0.1 < spread["he"]
 
 
 def init(key, rule="he"):

@@ -26,6 +26,8 @@ from zfjax.errors import UserError
 from zfjax.network import ConvNet, Params, forward
 from zfjax.parallel import AXIS
 
+InitializationName = Literal["paper", "he", "he_even"]
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -48,7 +50,7 @@ class Recipe:
     annealing: Literal["plateau", "cosine"] = "plateau"
     patience: int = 3  # plateau: epochs without a better validation error before a drop
     # How the weights begin; a pair with Architecture.input_scale: see INITIALIZATIONS
-    initialization: Literal["paper", "he"] = "paper"
+    initialization: InitializationName = "paper"
     renormalize_radius: float | None = 0.1  # None trains without renormalisation, for comparison
     # "ten": one of the paper's fixed sub-crops (corners and centre, mirrored or not), the default because it is the
     # paper's; "random": anywhere, mirrored or not, for small sets, which it keeps from being learnt by heart
@@ -104,14 +106,19 @@ class Initialization(NamedTuple):
     kernel: nn.initializers.Initializer
     first_layer: float  # factor on the first layer's kernel
     input_scale: float  # factor on mean-subtracted pixels (standard deviation about 58) that goes with it
+    last_layer: float = 1.0  # factor on the last layer's kernel
 
 
 # "paper": "initialised to 1e-2", read as a standard deviation, on raw pixels; nets of reduced width do not train so.
 # "he": there they do. The first layer begins at a seventh of He's scale, on pixels seven times larger: the same
 # function, but at He's own scale renormalisation's radius holds the filters at the noise that they began with.
-INITIALIZATIONS = {
+# "he_even": the same, where all classes begin about equally probable. He's own logits begin at a size of 2, alike for
+# all images; with hundreds of classes the first steps at a rate of 1e-2 undo that by switching off most maps for good.
+_HE = Initialization(nn.initializers.he_normal(), first_layer=1 / 7, input_scale=7 / 58)
+INITIALIZATIONS: dict[InitializationName, Initialization] = {
     "paper": Initialization(nn.initializers.normal(1e-2), first_layer=1.0, input_scale=1.0),
-    "he": Initialization(nn.initializers.he_normal(), first_layer=1 / 7, input_scale=7 / 58),
+    "he": _HE,
+    "he_even": _HE._replace(last_layer=1 / 20),
 }
 
 
@@ -125,19 +132,21 @@ def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
     return optax.inject_hyperparams(sgd)(learning_rate=recipe.learning_rate)
 
 
-def init_params(key: jax.Array, *, architecture: Architecture, initialization: str) -> Params:
+def init_params(key: jax.Array, *, architecture: Architecture, initialization: InitializationName) -> Params:
     """Fresh parameters by one of `INITIALIZATIONS`; also under jit, vmap and `jax.eval_shape`."""
     is_traced = isinstance(jnp.zeros(()), jax.core.Tracer)  # by jit or eval_shape, where a key may be a constant
     make = _init_params if is_traced else _compiled_init_params
     return make(key, architecture=architecture, initialization=initialization)
 
 
-def _init_params(key: jax.Array, *, architecture: Architecture, initialization: str) -> Params:
+def _init_params(key: jax.Array, *, architecture: Architecture, initialization: InitializationName) -> Params:
     rule = INITIALIZATIONS[initialization]
     images = jnp.zeros((1, *architecture.image_shape), jnp.float32)
-    params = ConvNet(architecture, kernel_init=rule.kernel).init(key, images)["params"]
-    first = architecture.layer_names[0]
-    return {**params, first: {**params[first], "kernel": params[first]["kernel"] * rule.first_layer}}
+    params = dict(ConvNet(architecture, kernel_init=rule.kernel).init(key, images)["params"])
+    layers = architecture.layer_names
+    for name, factor in ((layers[0], rule.first_layer), (layers[-1], rule.last_layer)):
+        params[name] = {**params[name], "kernel": params[name]["kernel"] * factor}
+    return params
 
 
 # XLA takes 13 s of CPU time to optimise these random numbers for speed, and 2 s to compile them as they are.
