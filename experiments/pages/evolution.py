@@ -142,5 +142,5 @@ def curves_figure(result: Mapping[str, Any]) -> Figure:
     named.append(panels[0].axhline(result["threshold"], color="0.4", linestyle=":", linewidth=1, label="settled"))
     if any("straight" in facts for facts in layers.values()):
         named += panels[0].plot([], [], "--", color="0.4", linewidth=1, label="weights on one way")
-    lettering.legend(panels[0], named, fontsize=8, loc="lower right")  # where curves that end at 1 are not
+    lettering.legend(panels[0], named, fontsize=8, loc="best")  # where the curves are not
     return figure
