@@ -119,8 +119,8 @@ def curves_figure(result: Mapping[str, Any]) -> Figure:
     Dashes: the similarity, were all weights to go one straight way.
     """
     epochs, layers = result["epochs"], result["layers"]
-    figure = Figure(figsize=(12.5, 4.2), layout="constrained")
-    panels = figure.subplots(1, len(CURVES))
+    figure = Figure(figsize=(14.6, 4.2), layout="constrained")
+    *panels, beside = figure.subplots(1, len(CURVES) + 1, width_ratios=[1] * len(CURVES) + [0.6])
     named: list[Any] = []
     for axes, (name, title) in zip(panels, CURVES.items(), strict=True):
         for depth, (layer, facts) in enumerate(layers.items()):
@@ -142,5 +142,6 @@ def curves_figure(result: Mapping[str, Any]) -> Figure:
     named.append(panels[0].axhline(result["threshold"], color="0.4", linestyle=":", linewidth=1, label="settled"))
     if any("straight" in facts for facts in layers.values()):
         named += panels[0].plot([], [], "--", color="0.4", linewidth=1, label="weights on one way")
-    lettering.legend(panels[0], named, fontsize=8, loc="best")  # where the curves are not
+    beside.axis("off")
+    lettering.legend(beside, named, fontsize=8, loc="upper left", borderaxespad=0)
     return figure
