@@ -50,6 +50,12 @@ def test_the_variants_are_those_of_table_3():
     assert {v.name: v.table.num_parameters() for v in ablation.VARIANTS if v.paper} == COUNTS
 
 
+def test_how_the_weights_begin_is_the_presets_or_what_is_asked_for():
+    for given, begins in ((None, "he"), ("he_even", "he_even")):
+        config = architecture_ablation.Config(preset="reduced", initialization=given)
+        assert architecture_ablation.settings_of(config).recipe.initialization == begins
+
+
 @pytest.mark.parametrize("width", [1.0, 0.25])
 def test_the_four_layers_are_widened_to_the_parameters_of_the_whole_net(width):
     settings = dataclasses.replace(training_run.PRESETS["reduced"], width=width)
