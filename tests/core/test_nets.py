@@ -53,7 +53,7 @@ def images():
 def test_a_net_is_printed_in_one_line():
     net = FunctionNet(lambda images: {"a": images, "b": images.mean((1, 2))}, image_size=(4, 6), name="mine")
     assert repr(net) == "<FunctionNet 'mine': layers a to b, images of 4x6 pixels>"
-    assert repr(TABLE) == "<Table 'mini': layers conv1 to fc8, images of 34x34 pixels>"
+    assert repr(TABLE) == "<Table 'mini': layers conv1 to fc8, images of 34 pixels>"
 
 
 def test_both_kinds_of_net_prepare_pictures_alike(images):

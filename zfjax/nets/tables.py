@@ -36,8 +36,6 @@ class OfTable(ByWindows):
     if TYPE_CHECKING:  # what each kind of such a network says itself
 
         @property
-        def name(self) -> str: ...  # noqa: D102
-        @property
         def class_names(self) -> tuple[str, ...]: ...  # noqa: D102
         @property
         def fingerprint(self) -> str: ...  # noqa: D102

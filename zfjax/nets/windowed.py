@@ -10,7 +10,7 @@ import numpy as np
 from zfjax.architecture import Size
 from zfjax.deconvnet import Way
 from zfjax.errors import UserError, saying_keywords
-from zfjax.pixels import size_of
+from zfjax.pixels import size_words
 from zfjax.units import Seed, Unit, by_layer, of_layers
 from zfjax.windows import Windows
 
@@ -39,8 +39,8 @@ class ByWindows:
 
     def __repr__(self) -> str:
         """One line without the weights, which fill pages of a notebook."""
-        size = "x".join(map(str, size_of(self.image_size)))
         layers = " to ".join(dict.fromkeys(self.layers[:1] + self.layers[-1:]))
+        size = size_words(self.image_size)
         return f"<{type(self).__name__} {self.name!r}: layers {layers}, images of {size} pixels>"
 
     @saying_keywords
