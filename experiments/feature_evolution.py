@@ -75,7 +75,7 @@ class LayerFacts(evolution.Settling):
     maps: NotRequired[Any]  # int [M]
     units: NotRequired[list[str]]  # [M], what they are called
     images: NotRequired[dict[int, list[str]]]  # by epoch [M], their files' names, or their places in the split
-    continuity: NotRequired[evolution.ContinuityFacts]
+    continuity: NotRequired[evolution.Continuity]
     projections: NotRequired[dict[int, strongest.Notes]]  # by epoch
 
 
@@ -180,12 +180,7 @@ def summarize(
                 "maps": maps,
                 "units": [nets.unit_name(net, layer, number) for number in maps],
                 "images": {epoch: of.names[:, 0].tolist() for epoch, of in drawn[layer].items()},
-                "continuity": {
-                    "num_stayed": continuity.num_stayed,
-                    "num_changed": continuity.num_changed,
-                    "image_stayed": continuity.image_stayed,
-                    "image_changed": continuity.image_changed,
-                },
+                "continuity": continuity,
                 "projections": {epoch: strongest.notes(of) for epoch, of in drawn[layer].items()},
             }
         )

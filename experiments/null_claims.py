@@ -3,7 +3,7 @@
     python -m experiments.null_claims --nets runs/ONE runs/OTHER
 
 Figures 2, 5, 7 and Table 1 use untrained networks (Fig. 3's at a quarter of its width, 64 pixels) on the demo set, one
-for each seed; Figure 4 uses untrained networks whose weights do a random walk; Figure 6 white noise; Tables 2 to 5 and
+for each seed; Figure 4 uses untrained networks whose weights do a random walk, and jumps at random; Figure 6 white noise; Tables 2 to 5 and
 7 networks, arms and layers that differ by chance alone, and classifiers that guess, or at the smallest difference that
 counts. --nets are two or more runs with one recipe and several seeds: each pair of them stands for the different
 recipes of Figure 6 and Tables 2 and 3. Expected time: 12 minutes on two CPU cores. Expected result: no rule holds for
@@ -124,6 +124,21 @@ def evaluated(seed: int) -> dict[str, Any]:
     return {"members": members, "num_images": NUM_IMAGES, "error": error()}
 
 
+def jumps(seed: int, *, num_layers: int = 1, num_maps: int = 16, num_epochs: int = 6) -> dict[str, Any]:
+    """Figure 4 of maps whose appearance jumps at some epochs and whose strongest image changes at others."""
+    rng = np.random.default_rng(seed)
+    layers = {}
+    for number in range(1, num_layers + 1):
+        looks, images = rng.normal(size=(num_epochs, num_maps, 8, 8, 3)), np.zeros((num_epochs, num_maps), int)
+        for epoch in range(1, num_epochs):
+            stays, same_image = rng.random((2, num_maps)) < 0.5
+            looks[epoch, stays] = looks[epoch - 1, stays]
+            images[epoch] = np.where(same_image, images[epoch - 1], epoch)
+        seen = looks + rng.normal(size=looks.shape, scale=0.3)
+        layers[f"conv{number}"] = {"continuity": evolution.continuity(seen, images)}
+    return {"layers": layers}
+
+
 def variants(seed: int) -> dict[str, Any]:
     """Table 3 of networks that all guess."""
     rng = np.random.default_rng(seed)
@@ -188,6 +203,7 @@ def _of_folds(seed: int, number: int, *, around: float = 30) -> np.ndarray:
 AS_GOOD = ("top_layer_is_as_good", "classifiers_agree")
 SIMULATED: tuple[tuple[str, str, Callable[[int], dict[str, Any]], tuple[str, ...]], ...] = (
     ("Figure 6", "filters of white noise", first_layers, ()),
+    ("Figure 4", "jumps at other epochs than the image's changes", jumps, ("jumps_come_from_other_images",)),
     ("Table 2", "networks that guess", evaluated, ()),
     ("Table 3", "networks that guess", variants, ()),
     ("Table 4", "arms that are alike", arms, ()),

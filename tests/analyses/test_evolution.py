@@ -86,10 +86,13 @@ def test_continuity_tells_a_new_image_from_a_new_look():
     other = RNG.normal(size=(4, 4, 3))
     projections = np.stack([first, np.stack([3 * first[0], other])])  # map 0 stays, map 1 jumps
     result = evolution.continuity(projections, np.array([[4, 5], [4, 6]]))
-    assert result.image_stayed == pytest.approx(1) and (result.num_stayed, result.num_changed) == (1, 1)
-    assert result.image_changed == pytest.approx(np.corrcoef(first[1].ravel(), other.ravel())[0, 1])
-    projections[0, 1] = 0  # dead: no projection to compare with
-    assert evolution.continuity(projections, np.array([[4, 5], [4, 6]])).image_changed is None
+    changed = pytest.approx(np.corrcoef(first[1].ravel(), other.ravel())[0, 1])
+    pairs = {"stayed": [pytest.approx(1)], "changed": [changed]}
+    assert result == {"image_stayed": pytest.approx(1), "image_changed": changed, "of_pairs": pairs}
+    for none in (0, 3):  # dead, or one grey: nothing to compare with
+        projections[0, 1] = none
+        result = evolution.continuity(projections, np.array([[4, 5], [4, 6]]))
+        assert result["image_changed"] is None and result["of_pairs"]["changed"] == []
 
 
 @pytest.mark.parametrize(

@@ -202,21 +202,24 @@ def test_the_rule_decides(claim, result, verdict):
 
 
 def test_jumps_are_judged_by_every_layer():
-    def both(*pairs, num=5):
-        numbers = {"num_stayed": num, "num_changed": 7} if num is not None else {}
-        layers = {
-            f"conv{n}": {"continuity": {"image_stayed": a, "image_changed": b, **numbers}}
-            for n, (a, b) in enumerate(pairs)
-        }
+    def both(*pairs, num=5, spread=0.01):
+        layers = {}
+        for n, (a, b) in enumerate(pairs):
+            around = [None if one is None else (one + spread * np.linspace(-1, 1, num)).tolist() for one in (a, b)]
+            of_pairs = {"stayed": around[0] or [], "changed": around[1] or []}
+            layers[f"conv{n}"] = {"continuity": {"image_stayed": a, "image_changed": b, "of_pairs": of_pairs}}
         return report_figures.jumps_come_from_other_images.judge({"layers": {**layers, "fc6": {}}})
 
     pairs = ((0.9, 0.1), (0.6, 0.4)), ((0.9, 0.1), (0.45, 0.4)), ((0.9, 0.1), (0.3, 0.4))
     assert [both(*some).verdict for some in pairs] == [HOLDS, OPEN, FAILS]
+    assert both((0.9, 0.1), (0.45, 0.4)).because == "in some layer by 0.05, less than 0.1"
+    assert both((0.6, 0.4), spread=0.5).verdict == both((0.4, 0.6), spread=0.5).verdict == OPEN  # by chance
     assert both((0.9, 0.1), (None, 0.4)).ours == "correlation 0.90 where the image stayed, 0.10 where it changed"
     assert both((None, 0.1)) is None
-    few, unknown = both((0.1, 0.9), num=4), both((0.9, 0.1), num=None)
-    assert few[1:] == (OPEN, "of 4 pairs in some layer, not 5")
-    assert unknown[1:] == (OPEN, "of an unknown number of pairs in some layer, not 5")
+    assert both((0.1, 0.9), num=4)[1:] == (OPEN, "of 4 pairs of epochs and maps in some layer, not 5")
+    earlier = {"layers": {"conv1": {"continuity": {"image_stayed": 0.9, "image_changed": 0.1}}}}
+    unknown = report_figures.jumps_come_from_other_images.judge(earlier)
+    assert unknown[1:] == (OPEN, "values of single pairs are missing: made by an earlier version")
 
 
 def test_geometry_is_that_of_the_paper_or_not():

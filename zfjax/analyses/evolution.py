@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ MEANINGS = {
     "projections": "as of Figure 2, for each epoch: where they start, how many from below 0, maps that are nothing but "
     "rounding, images tied at the maximum",
     "continuity": "mean Pearson correlation of a drawn map's projections at one epoch and the next, where the "
-    "strongest image stayed and where it changed",
+    "strongest image stayed and where it changed; of_pairs: that of each pair of epochs and map",
 }
 
 
@@ -60,13 +60,19 @@ class Followed(TypedDict):
     changed: list[float | None]  # from the second epoch on
 
 
-class ContinuityFacts(TypedDict):
-    """`Continuity` as a result holds it."""
+class OfPairs(TypedDict):
+    """A correlation for each pair of neighbouring epochs and map."""
 
-    image_stayed: float | None
+    stayed: list[float]  # where the strongest image is the same
+    changed: list[float]
+
+
+class Continuity(TypedDict):
+    """Mean Pearson correlation of a map's projections at one epoch and the next; None where there was none."""
+
+    image_stayed: float | None  # where the strongest image is the same
     image_changed: float | None
-    num_stayed: NotRequired[int]  # pairs of epochs and maps behind each; earlier versions did not write them
-    num_changed: NotRequired[int]
+    of_pairs: NotRequired[OfPairs]  # those behind the means; earlier versions did not write them
 
 
 Drawn = Mapping[str, Mapping[int, Strongest]]  # by layer and epoch: M maps, one image each
@@ -339,15 +345,6 @@ def changed(values: np.ndarray, images: np.ndarray) -> list[float | None]:
     return [_mean(new[kept]) for new, kept in zip(moved, both, strict=True)]
 
 
-class Continuity(NamedTuple):
-    """Mean Pearson correlation of a map's projections at one epoch and the next; None where there was none."""
-
-    image_stayed: float | None  # where the strongest image is the same
-    image_changed: float | None
-    num_stayed: int = 0  # pairs of epochs and maps behind each
-    num_changed: int = 0
-
-
 def continuity(projections: np.ndarray, images: np.ndarray) -> Continuity:
     """Whether sudden jumps in appearance come from a change of the strongest image, as the paper says of Fig. 4.
 
@@ -356,13 +353,13 @@ def continuity(projections: np.ndarray, images: np.ndarray) -> Continuity:
       images: int [E, C], the image that it stands in.
     """
     flat = np.asarray(projections).reshape(*np.shape(images), -1)
-    drawn = np.any(flat != 0, axis=2)
-    by_change: tuple[list[float], list[float]] = ([], [])
-    for epoch, m in np.argwhere(drawn[1:] & drawn[:-1]):
-        other_image = images[epoch + 1, m] != images[epoch, m]
-        by_change[int(other_image)].append(float(np.corrcoef(flat[epoch + 1, m], flat[epoch, m])[0, 1]))
-    stayed, changed = by_change
-    return Continuity(_mean(stayed), _mean(changed), len(stayed), len(changed))
+    varies = np.ptp(flat, axis=2) > 0  # else there is none, or it is one grey
+    pairs: OfPairs = {"stayed": [], "changed": []}
+    for epoch, m in np.argwhere(varies[1:] & varies[:-1]):
+        same_image = images[epoch + 1, m] == images[epoch, m]
+        alike = float(np.corrcoef(flat[epoch + 1, m], flat[epoch, m])[0, 1])
+        pairs["stayed" if same_image else "changed"].append(alike)
+    return {"image_stayed": _mean(pairs["stayed"]), "image_changed": _mean(pairs["changed"]), "of_pairs": pairs}
 
 
 def _epochs(by_epoch: Mapping[int, Any]) -> list[int]:
