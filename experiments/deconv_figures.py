@@ -34,8 +34,6 @@ NUM_MAPS = {"conv1": 16, "conv2": 16, "conv3": 12, "conv4": 10, "conv5": 11}  # 
 OTHER_NUM_MAPS = 9
 SPLITS = {"validation": "validation", "both": "train and validation"}  # as a scan is called
 
-NUM_CONTROL = 3  # of the strongest images, drawn once more with other weights
-
 Drawn = Mapping[str, strongest.Strongest]  # by layer
 
 
@@ -133,8 +131,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
             maps = named[layer] if layer in named else choose_maps(state[layer], wanted, seed, first=first)
             drawn[layer] = strongest.project_and_cut(net, source, state[layer], maps=maps, layer=layer)
             if twin is not None:
-                top = strongest.best(state[layer], NUM_CONTROL)
-                untrained[layer] = strongest.project_and_cut(twin, source, top, maps=maps, layer=layer)
+                untrained[layer] = strongest.project_and_cut(twin, source, state[layer], maps=maps, layer=layer)
         result = summarize(config, net, data=data, state=state, drawn=drawn, untrained=untrained)
         return results.write(out, result, command=COMMAND, contents=contents(net, drawn, result))
 

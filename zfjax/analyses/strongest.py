@@ -351,12 +351,6 @@ def resemblance(strongest: Strongest) -> float | None:
     return _mean([correlations(strongest, m, m) for m in range(len(strongest.maps))])
 
 
-def best(top: TopActivations, num: int) -> TopActivations:
-    """The first `num` images of each map alone."""
-    highest: TopActivations = jax.tree.map(lambda field: field[:, :num], top)
-    return highest
-
-
 def arrays(strongest: Strongest) -> Iterator[tuple[str, np.ndarray]]:
     """The fields that are there, by name, to be saved."""
     left_out = () if strongest.projections.size else ("projections", "scales", "rounding")
