@@ -120,6 +120,28 @@ def test_a_fit_that_begins_at_its_end_takes_no_step():
     )
 
 
+def test_a_fit_can_be_stopped_every_few_steps_and_its_end_does_not_depend_on_where(monkeypatch):
+    ended, iterate = [], linear_models._iterate
+
+    def stopped_at_the_second(*arguments, **options):
+        carry = iterate(*arguments, **options)
+        ended.append(int(carry.iterations))
+        if len(ended) == 2:
+            raise KeyboardInterrupt
+        return carry
+
+    whole = linear_models.fit(FEATURES, TARGETS, 1e-5, loss="svm")
+    monkeypatch.setattr(linear_models, "AT_ONCE", 3)
+    monkeypatch.setattr(linear_models, "_iterate", stopped_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        linear_models.fit(FEATURES, TARGETS, 1e-5, loss="svm")
+    assert ended == [3, 6] and whole.iterations > 6
+    monkeypatch.setattr(linear_models, "_iterate", iterate)
+    by_threes = linear_models.fit(FEATURES, TARGETS, 1e-5, loss="svm")
+    assert int(by_threes.iterations) == int(whole.iterations)
+    np.testing.assert_array_equal(by_threes.weights, whole.weights)
+
+
 def test_held_out_examples_choose_the_penalty():
     """The strongest learns nothing, the weakest learns the training examples by heart."""
     clearer = FEATURES + np.float32(1.2) * np.eye(DIM, dtype=np.float32)[LABELS]
