@@ -121,7 +121,7 @@ def test_a_fit_that_begins_at_its_end_takes_no_step():
 
 
 def test_a_fit_can_be_stopped_every_few_steps_and_its_end_does_not_depend_on_where(monkeypatch):
-    ended, iterate = [], linear_models._iterate
+    ended, iterate = [], vars(linear_models)["_iterate"]
 
     def stopped_at_the_second(*arguments, **options):
         carry = iterate(*arguments, **options)
