@@ -125,13 +125,17 @@ def evaluated(seed: int) -> dict[str, Any]:
 
 
 def jumps(seed: int, *, num_layers: int = 1, num_maps: int = 16, num_epochs: int = 6) -> dict[str, Any]:
-    """Figure 4 of maps whose appearance jumps at some epochs and whose strongest image changes at others."""
+    """Figure 4 of maps whose looks jump at some epochs and whose strongest image changes at others.
+
+    Some maps, and some epochs, are quieter than others in both.
+    """
     rng = np.random.default_rng(seed)
     layers = {}
     for number in range(1, num_layers + 1):
+        quiet = rng.uniform(0, 0.5, (num_epochs, 1)) + rng.uniform(0, 0.5, num_maps)
         looks, images = rng.normal(size=(num_epochs, num_maps, 8, 8, 3)), np.zeros((num_epochs, num_maps), int)
         for epoch in range(1, num_epochs):
-            stays, same_image = rng.random((2, num_maps)) < 0.5
+            stays, same_image = rng.random((2, num_maps)) < quiet[epoch]
             looks[epoch, stays] = looks[epoch - 1, stays]
             images[epoch] = np.where(same_image, images[epoch - 1], epoch)
         seen = looks + rng.normal(size=looks.shape, scale=0.3)

@@ -201,25 +201,59 @@ def test_the_rule_decides(claim, result, verdict):
     assert (None if finding is None else finding.verdict) == verdict
 
 
-def test_jumps_are_judged_by_every_layer():
-    def both(*pairs, num=5, spread=0.01):
-        layers = {}
-        for n, (a, b) in enumerate(pairs):
-            around = [None if one is None else (one + spread * np.linspace(-1, 1, num)).tolist() for one in (a, b)]
-            of_pairs = {"stayed": around[0] or [], "changed": around[1] or []}
-            layers[f"conv{n}"] = {"continuity": {"image_stayed": a, "image_changed": b, "of_pairs": of_pairs}}
-        return report_figures.jumps_come_from_other_images.judge({"layers": {**layers, "fc6": {}}})
+def jumps(*layers):
+    """The judge's finding on layers, each (correlation [E - 1, M], image_stayed [E - 1, M])."""
+    facts = {}
+    for n, (alike, stayed) in enumerate(layers):
+        alike, stayed = np.asarray(alike, np.float64), np.asarray(stayed, bool)
+        means = [
+            float(some.mean()) if (some := alike[of & ~np.isnan(alike)]).size else None for of in (stayed, ~stayed)
+        ]
+        of_pairs = {
+            "correlation": [[None if np.isnan(value) else value for value in row] for row in alike.tolist()],
+            "image_stayed": stayed.tolist(),
+        }
+        facts[f"conv{n}"] = {"continuity": {"image_stayed": means[0], "image_changed": means[1], "of_pairs": of_pairs}}
+    return report_figures.jumps_come_from_other_images.judge({"layers": {**facts, "fc6": {}}})
 
-    pairs = ((0.9, 0.1), (0.6, 0.4)), ((0.9, 0.1), (0.45, 0.4)), ((0.9, 0.1), (0.3, 0.4))
-    assert [both(*some).verdict for some in pairs] == [HOLDS, OPEN, FAILS]
-    assert both((0.9, 0.1), (0.45, 0.4)).because == "in some layer by 0.05, less than 0.1"
-    assert both((0.6, 0.4), spread=0.5).verdict == both((0.4, 0.6), spread=0.5).verdict == OPEN  # by chance
-    assert both((0.9, 0.1), (None, 0.4)).ours == "correlation 0.90 where the image stayed, 0.10 where it changed"
-    assert both((None, 0.1)) is None
-    assert both((0.1, 0.9), num=4)[1:] == (OPEN, "of 4 pairs of epochs and maps in some layer, not 5")
+
+STAYED = np.random.default_rng(0).random((5, 12)) < 0.5
+LOOKS = 0.02 * np.random.default_rng(1).normal(size=STAYED.shape)  # what else differs from map to map
+
+
+def follows(stayed, changed):
+    return LOOKS + np.where(STAYED, stayed, changed), STAYED
+
+
+def test_jumps_are_judged_by_every_layer():
+    clear, faint, contrary = follows(0.9, 0.1), follows(0.45, 0.4), follows(0.1, 0.9)
+    assert [jumps(clear, other).verdict for other in (clear, faint, contrary)] == [HOLDS, OPEN, FAILS]
+    assert jumps(clear).ours == "correlation 0.90 where the image stayed, 0.10 where it changed"
+    for size, (verdict, other) in {0.08: (OPEN, OPEN), 0.13: (HOLDS, FAILS)}.items():
+        assert jumps(clear, follows(0.4 + size, 0.4)).verdict == verdict
+        assert jumps(clear, follows(0.4, 0.4 + size)).verdict == other
+    assert jumps(faint).because == "by 0.043 in some layer, where 0.1 is needed"
+    assert jumps((STAYED * np.nan, STAYED)) is None
     earlier = {"layers": {"conv1": {"continuity": {"image_stayed": 0.9, "image_changed": 0.1}}}}
     unknown = report_figures.jumps_come_from_other_images.judge(earlier)
     assert unknown[1:] == (OPEN, "values of single pairs are missing: made by an earlier version")
+    shorter = {"correlation": LOOKS[:4].tolist(), "image_stayed": STAYED.tolist()}
+    earlier["layers"]["conv1"]["continuity"]["of_pairs"] = shorter
+    with pytest.raises(ValueError, match=r"of_pairs of shapes \(4, 12\) and \(5, 12\)"):
+        report_figures.jumps_come_from_other_images.judge(earlier)
+
+
+def test_what_maps_or_epochs_have_in_common_is_no_jump():
+    """In the last epoch nothing changes any more, or in some maps: both the image and the looks."""
+    for quiet in (np.arange(5)[:, None] == np.full(12, 4), np.full((5, 1), True) & (np.arange(12) < 6)):
+        assert jumps((LOOKS + np.where(quiet, 0.9, 0.1), quiet)).verdict == OPEN
+
+
+def test_a_jump_without_a_projection_beside_it_counts_for_nothing():
+    alike, stayed = follows(0.9, 0.1)
+    missing = np.where(np.arange(12) == 3, np.nan, alike)
+    without = [np.delete(values, 3, axis=1) for values in (alike, stayed)]
+    assert jumps((missing, stayed)) == jumps(without)
 
 
 def test_geometry_is_that_of_the_paper_or_not():

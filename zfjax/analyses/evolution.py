@@ -41,7 +41,7 @@ MEANINGS = {
     "projections": "as of Figure 2, for each epoch: where they start, how many from below 0, maps that are nothing but "
     "rounding, images tied at the maximum",
     "continuity": "mean Pearson correlation of a drawn map's projections at one epoch and the next, where the "
-    "strongest image stayed and where it changed; of_pairs: that of each pair of epochs and map",
+    "strongest image stayed and where it changed; of_pairs: by pair of epochs and map, null: no projection",
 }
 
 
@@ -61,10 +61,10 @@ class Followed(TypedDict):
 
 
 class OfPairs(TypedDict):
-    """A correlation for each pair of neighbouring epochs and map."""
+    """By pair of neighbouring epochs and map, [E - 1][M]."""
 
-    stayed: list[float]  # where the strongest image is the same
-    changed: list[float]
+    correlation: list[list[float | None]]  # None where there is no projection at one of the two
+    image_stayed: list[list[bool]]  # the strongest image is the same
 
 
 class Continuity(TypedDict):
@@ -72,7 +72,7 @@ class Continuity(TypedDict):
 
     image_stayed: float | None  # where the strongest image is the same
     image_changed: float | None
-    of_pairs: NotRequired[OfPairs]  # those behind the means; earlier versions did not write them
+    of_pairs: NotRequired[OfPairs]  # what the means are of; earlier versions did not write it
 
 
 Drawn = Mapping[str, Mapping[int, Strongest]]  # by layer and epoch: M maps, one image each
@@ -354,12 +354,18 @@ def continuity(projections: np.ndarray, images: np.ndarray) -> Continuity:
     """
     flat = np.asarray(projections).reshape(*np.shape(images), -1)
     varies = np.ptp(flat, axis=2) > 0  # else there is none, or it is one grey
-    pairs: OfPairs = {"stayed": [], "changed": []}
+    correlation = np.full((len(flat) - 1, flat.shape[1]), np.nan)
     for epoch, m in np.argwhere(varies[1:] & varies[:-1]):
-        same_image = images[epoch + 1, m] == images[epoch, m]
-        alike = float(np.corrcoef(flat[epoch + 1, m], flat[epoch, m])[0, 1])
-        pairs["stayed" if same_image else "changed"].append(alike)
-    return {"image_stayed": _mean(pairs["stayed"]), "image_changed": _mean(pairs["changed"]), "of_pairs": pairs}
+        correlation[epoch, m] = np.corrcoef(flat[epoch + 1, m], flat[epoch, m])[0, 1]
+    stayed = np.diff(images, axis=0) == 0
+    return {
+        "image_stayed": _mean(correlation[stayed]),
+        "image_changed": _mean(correlation[~stayed]),
+        "of_pairs": {
+            "correlation": [[None if np.isnan(value) else value for value in row] for row in correlation.tolist()],
+            "image_stayed": stayed.tolist(),
+        },
+    }
 
 
 def _epochs(by_epoch: Mapping[int, Any]) -> list[int]:
