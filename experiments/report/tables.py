@@ -5,12 +5,21 @@ Layers, variants and networks are looked up by their names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from experiments.report.statistics import ALPHA, below_zero, every, permuted, smaller, untested, with_interval
+from experiments.report.statistics import (
+    ALPHA,
+    below_zero,
+    every,
+    guesses,
+    permuted,
+    smaller,
+    untested,
+    with_interval,
+)
 from experiments.report.transfer import LAYERS, TRANSFER, WIDE
 from experiments.report.verdicts import COMPARED_MANY, MANY_CLASSES, NOT_SHOWN, TRAINED, Finding, bounded, claim, tested
 from zfjax.errors import UserError
@@ -20,9 +29,12 @@ from zfjax.schema import Count, Share, entry
 # the four layers, if all cost alike, so that two of them cost little where they cost less than one does on average.
 LITTLE = 1 / 4
 SHALLOW = "alexnet, no conv3,4,fc6,7"
-CLOSER = 0.1  # of random places' score, how much nearer the parts come to it: in untrained networks by less
+# Of random places' score, how much nearer the parts come to it. With the spreads that the paper prints, layers that are
+# alike differ by more in either direction in a tenth of all sets of five pictures, and in 2 % of those of 24.
+CLOSER = 0.25
 
 OVER_SHARES = "two-proportion test over the validation images, treated as independent between nets"
+OF_LEARNERS = f"{OVER_SHARES}; where one of them may only guess, by a binomial test: not shown"
 
 
 class PartScore(TypedDict):
@@ -146,7 +158,8 @@ def ten_crops_help(result: Evaluation) -> Finding | None:
     "Table 2",
     says="Averaging several networks reduces the error.",
     paper="38.4 % one, 36.7 % five, 36.0 % six",
-    rule=f"the average errs less than the best of its members ({OVER_SHARES})",
+    rule=f"the average errs less than the best of its members: holds; more than one of them, beyond what comes of so "
+    f"many comparisons: does not hold ({OVER_SHARES})",
     needs=TRAINED,
 )
 def averaging_helps(result: Evaluation) -> Finding | None:
@@ -159,33 +172,31 @@ def averaging_helps(result: Evaluation) -> Finding | None:
         f"{with_interval(together, result['num_images'])} together, "
         f"{with_interval(best, result['num_images'])} the best of {len(alone)} alone"
     )
-    return tested(ours, smaller(together, best, num=result["num_images"]))
+    return tested(ours, every([smaller(together, one, num=result["num_images"]) for one in alone]))
 
 
 @claim(
     "Table 2",
     says="The network of Fig. 3 errs less than that of Krizhevsky et al.",
     paper="38.4 against 40.5 %",
-    rule=f"zfnet errs less than alexnet, of ten crops ({OVER_SHARES})",
+    rule=f"zfnet errs less than alexnet, of ten crops ({OF_LEARNERS})",
     needs=COMPARED_MANY,
 )
 def member_beats_alexnet(result: Evaluation) -> Finding | None:
     """The paper's network errs less than AlexNet."""
-    return _errs_less(member_errors(result), better="zfnet", worse="alexnet", num_images=result["num_images"])
+    return _member_errs_less(result, better="zfnet", worse="alexnet")
 
 
 @claim(
     "Table 2",
     says="With 512, 1024, 512 maps in layers 3, 4, 5 it errs still less.",
     paper="37.5 against 38.4 %",
-    rule=f"errs less than zfnet, of ten crops ({OVER_SHARES})",
+    rule=f"errs less than zfnet, of ten crops ({OF_LEARNERS})",
     needs=COMPARED_MANY,
 )
 def wide_member_helps(result: Evaluation) -> Finding | None:
     """The paper's network errs less where its middle layers are wide."""
-    return _errs_less(
-        member_errors(result), better="zfnet-conv3+4+5-of-512+1024+512", worse="zfnet", num_images=result["num_images"]
-    )
+    return _member_errs_less(result, better="zfnet-conv3+4+5-of-512+1024+512", worse="zfnet")
 
 
 def member_errors(result: Evaluation) -> dict[str, float]:
@@ -225,9 +236,16 @@ class Ranking(TypedDict):
     num_variants: int
 
 
+class OfClasses(TypedDict):
+    """What was sorted."""
+
+    num_classes: NotRequired[int | None]
+
+
 class Ablation(TypedDict):
     """A result of Table 3."""
 
+    data: NotRequired[OfClasses]
     rows: list[Variant]
     num_images: NotRequired[Count | None]  # of validation; earlier versions did not write it
     rank_correlation: Ranking | None  # None for fewer than three variants
@@ -237,7 +255,7 @@ class Ablation(TypedDict):
     "Table 3",
     says="Removing both the middle convolutional and the fully connected layers hurts most: depth matters.",
     paper="71.3 % against 40.5, 45.4, 44.8 %",
-    rule=f"errs more than the whole net, and than without either ({OVER_SHARES})",
+    rule=f"errs more than the whole net, and than without either ({OF_LEARNERS})",
     needs=COMPARED_MANY,
 )
 def depth_matters(result: Ablation) -> Finding | None:
@@ -248,11 +266,12 @@ def depth_matters(result: Ablation) -> Finding | None:
         return None
     known = {name: with_interval(errors[name], images_of(result)) for name in (worst, *others)}
     ours = f"{known[worst]} against " + ", ".join(known[name] for name in others)
-    return tested(ours, every([smaller(errors[name], errors[worst], num=images_of(result)) for name in others]))
+    finding = tested(ours, every([smaller(errors[name], errors[worst], num=images_of(result)) for name in others]))
+    return _of_learning_variants(result, finding, known)
 
 
 YARDSTICK = f"{LITTLE:.0%} of what removing layers 3, 4, 6 and 7 costs"
-COSTS_LITTLE = f"the error rises by less than {YARDSTICK} ({OVER_SHARES}; where that costs nothing: not shown)"
+COSTS_LITTLE = f"the error rises by less than {YARDSTICK} ({OF_LEARNERS}; where that costs nothing: not shown)"
 
 
 @claim(
@@ -284,7 +303,7 @@ def middle_layers_cost_little(result: Ablation) -> Finding | None:
     says="The sizes of the fully connected layers matter little.",
     paper="+1.2, -0.5, +1.8, +0.4 points",
     rule=f"of both nets, with layers half and twice as wide, the error differs by less than {YARDSTICK} "
-    f"({OVER_SHARES}; where that costs nothing: not shown)",
+    f"({OF_LEARNERS}; where that costs nothing: not shown)",
     needs=COMPARED_MANY,
 )
 def dense_sizes_matter_little(result: Ablation) -> Finding | None:
@@ -297,45 +316,45 @@ def dense_sizes_matter_little(result: Ablation) -> Finding | None:
     "Table 3",
     says="Wider middle convolutional layers help.",
     paper="37.5 against 38.4 %",
-    rule=f"with 512, 1024, 512 maps zfnet errs less ({OVER_SHARES})",
+    rule=f"with 512, 1024, 512 maps zfnet errs less ({OF_LEARNERS})",
     needs=COMPARED_MANY,
 )
 def wide_variant_helps(result: Ablation) -> Finding | None:
     """The paper's network errs less where its middle layers are wide."""
-    return _errs_less(variant_errors(result), better=f"zfnet, {WIDE}", worse="zfnet", num_images=images_of(result))
+    return _variant_errs_less(result, better=f"zfnet, {WIDE}", worse="zfnet")
 
 
 @claim(
     "Table 3",
     says="Wider fully connected layers beside them overfit.",
     paper="38.3 against 37.5 %",
-    rule=f"with both zfnet errs more than with 512, 1024, 512 maps alone ({OVER_SHARES})",
+    rule=f"with both zfnet errs more than with 512, 1024, 512 maps alone ({OF_LEARNERS})",
     needs=COMPARED_MANY,
 )
 def wide_dense_layers_overfit(result: Ablation) -> Finding | None:
     """The paper's network errs less with wide middle layers alone than with wide dense layers too."""
-    return _errs_less(
-        variant_errors(result), better=f"zfnet, {WIDE}", worse="zfnet, both", num_images=images_of(result)
-    )
+    return _variant_errs_less(result, better=f"zfnet, {WIDE}", worse="zfnet, both")
 
 
 @claim(
     "Table 3",
     says="The network of Fig. 3 errs less than that of Krizhevsky et al.",
     paper="38.4 against 40.5 %",
-    rule=f"zfnet errs less than alexnet ({OVER_SHARES})",
+    rule=f"zfnet errs less than alexnet ({OF_LEARNERS})",
     needs=COMPARED_MANY,
 )
 def variant_beats_alexnet(result: Ablation) -> Finding | None:
     """The paper's network errs less than AlexNet."""
-    return _errs_less(variant_errors(result), better="zfnet", worse="alexnet", num_images=images_of(result))
+    return _variant_errs_less(result, better="zfnet", worse="alexnet")
 
 
 @claim(
     "Table 3",
     says="The order of the variants.",
     paper="validation top-1 error",
-    rule="Spearman's rank correlation with the paper's order is above 0 (permutation tests of it and of the contrary)",
+    rule="the variants of AlexNet among themselves, and those of the network of Fig. 3, stand in the paper's order "
+    "(rank correlation; permutation tests of it and of the contrary within each of the two families; where one of them "
+    "may only guess, by a binomial test: not shown)",
     needs=COMPARED_MANY,
 )
 def same_order(result: Ablation) -> Finding | None:
@@ -346,7 +365,8 @@ def same_order(result: Ablation) -> Finding | None:
     rho, p, number = ranking["rho"], ranking["p_value"], ranking["num_variants"]
     if rho is None or p is None or rho != rho or p != p:  # NaN
         return tested(f"{number} variants", untested("all errors are the same"))
-    return tested(f"Spearman's rho {rho:.2f}, {number} variants", permuted(p, ranking.get("p_contrary")))
+    finding = tested(f"Spearman's rho {rho:.2f}, {number} variants", permuted(p, ranking.get("p_contrary")))
+    return _of_learning_variants(result, finding, variant_errors(result))
 
 
 def variant_errors(result: Ablation) -> dict[str, float]:
@@ -385,7 +405,21 @@ def _changes_little(result: Ablation, pairs: Sequence[tuple[str, str]], *, in_bo
             weights = {variant: way, base: -way, SHALLOW: -LITTLE}
             weights["alexnet"] = weights.get("alexnet", 0.0) + LITTLE
             tests.append(below_zero([(errors[name], weight) for name, weight in weights.items()], number))
-    return tested(ours, every(tests))
+    compared = {"alexnet", SHALLOW, *(name for pair in pairs for name in pair)}
+    return _of_learning_variants(result, tested(ours, every(tests)), compared)
+
+
+def _member_errs_less(result: Evaluation, *, better: str, worse: str) -> Finding | None:
+    errors = member_errors(result)
+    finding = _errs_less(errors, better=better, worse=worse, num_images=result["num_images"])
+    compared = {name: errors[name] for name in (better, worse) if name in errors}
+    num_classes = result.get("num_classes")
+    return finding and _of_learners(finding, compared, num_classes=num_classes, num_images=result["num_images"])
+
+
+def _variant_errs_less(result: Ablation, *, better: str, worse: str) -> Finding | None:
+    finding = _errs_less(variant_errors(result), better=better, worse=worse, num_images=images_of(result))
+    return finding and _of_learning_variants(result, finding, (better, worse))
 
 
 def _errs_less(errors: Mapping[str, float], *, better: str, worse: str, num_images: int) -> Finding | None:
@@ -394,6 +428,28 @@ def _errs_less(errors: Mapping[str, float], *, better: str, worse: str, num_imag
         return None
     ours = f"{with_interval(errors[better], num_images)} against {with_interval(errors[worse], num_images)}"
     return tested(ours, smaller(errors[better], errors[worse], num=num_images))
+
+
+def _of_learning_variants(result: Ablation, finding: Finding, names: Iterable[str]) -> Finding:
+    """The finding on variants of these names; not shown where one of them may only guess."""
+    errors, num_classes = variant_errors(result), result.get("data", {}).get("num_classes")
+    compared = {name: errors[name] for name in names}
+    return _of_learners(finding, compared, num_classes=num_classes, num_images=images_of(result))
+
+
+def _of_learners(finding: Finding, errors: Mapping[str, float], *, num_classes: int | None, num_images: int) -> Finding:
+    """The finding on networks that err so; not shown where one of them may only guess.
+
+    Where the number of classes is not known, as in results of earlier versions, none is asked.
+    """
+    if finding.verdict == NOT_SHOWN or not num_classes or not num_images:
+        return finding
+    for name, error in errors.items():
+        if guesses(error, num_classes, num_images):
+            return Finding(
+                finding.ours, NOT_SHOWN, f"{name} errs in {error:.1%}: of {num_classes} classes it may guess"
+            )
+    return finding
 
 
 CORRESPONDENCE = (parts_correspond, parts_gain_less_above)

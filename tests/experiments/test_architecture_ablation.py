@@ -5,6 +5,7 @@ import json
 import os
 import signal
 
+import numpy as np
 import pytest
 import runs
 from judges import findings, findings_of
@@ -168,7 +169,9 @@ def test_a_variant_that_diverges_is_named_and_the_others_are_measured(tiny, monk
 def test_the_rank_correlation_is_spearmans_with_the_share_of_orders_that_agree_as_well():
     def rows(*errors):
         papers = [(0, 40, 0), (0, 30, 0), (0, 20, 0), None]
-        return [{"paper": p, "error": {"validation": {"top1": e}}} for p, e in zip(papers, errors, strict=True)]
+        named = [("alexnet, a", *papers[:1]), ("alexnet", papers[1]), ("alexnet, b", papers[2]), ("alexnet, c", None)]
+        errors = zip(named, errors, strict=True)
+        return [{"name": n, "paper": p, "error": {"validation": {"top1": e}}} for (n, p), e in errors]
 
     same, opposite, half = ((0.9, 0.5, 0.1, 0.0), (0.1, 0.5, 0.9, 0.0), (0.5, 0.9, 0.1, 0.0))
     for errors, rho, *p in ((same, 1, 1 / 6, 1), (opposite, -1, 1, 1 / 6), (half, 0.5, 3 / 6, 5 / 6)):
@@ -176,6 +179,24 @@ def test_the_rank_correlation_is_spearmans_with_the_share_of_orders_that_agree_a
         assert ablation.rank_correlation(rows(*errors)) == pytest.approx(expected)
     assert ablation.rank_correlation(rows(*half)[1:3]) is None
     assert ablation.rank_correlation(rows(0.9, 0.9, 0.9, 0.1))["rho"] is None
+
+
+def test_that_one_family_errs_more_than_the_other_is_no_order_of_the_variants():
+    """Where orders are few all of them count, 1 of 3! 3! that agree as well; of twelve variants many are drawn."""
+    paper = [variant for variant in ablation.VARIANTS if variant.paper]
+
+    def ranked(variants, error):
+        rows = [{"name": v.name, "paper": v.paper, "error": {"validation": {"top1": error(v)}}} for v in variants]
+        return ablation.rank_correlation(rows)
+
+    six = [*paper[:3], *paper[7:10]]
+    same = ranked(six, lambda variant: variant.paper[1])
+    assert same["rho"] == pytest.approx(1) and same["p_value"] == pytest.approx(1 / 36) and same["p_contrary"] == 1
+    noise = dict(zip([v.name for v in paper], np.random.default_rng(0).permutation(12), strict=True))
+    apart = ranked(paper, lambda variant: 100 * variant.name.startswith("alexnet") + noise[variant.name])
+    assert apart["rho"] > 0.6 and 0.05 < apart["p_value"] < 0.95
+    whole = ranked(paper, lambda variant: variant.paper[1])
+    assert whole["p_value"] <= 2 / (1 + ablation.NUM_ORDERS) and whole["p_contrary"] == 1
 
 
 def test_an_unknown_variant_is_refused_with_the_known_ones(tiny):

@@ -3,6 +3,7 @@
 import pytest
 
 from experiments.report import tables as report_tables
+from experiments.report.statistics import guesses
 from experiments.report.tables import TABLES
 from zfjax.analyses import ablation
 
@@ -51,7 +52,7 @@ def sizes(change, num=50_000, shallow=0.7):
 
 
 def ranked(rho, p, **contrary):
-    return {"rank_correlation": {"rho": rho, "p_value": p, "num_variants": 12, **contrary}}
+    return {"rows": [], "rank_correlation": {"rho": rho, "p_value": p, "num_variants": 12, **contrary}}
 
 
 CASES = [
@@ -64,21 +65,24 @@ CASES = [
     (report_tables.parts_correspond, parts(None, None), OPEN),
     (report_tables.parts_correspond, parts(float("nan"), 0.01), OPEN),
     (report_tables.parts_correspond, parts(0.01, layer="fire8"), None),  # SqueezeNet's layers are none of the paper's
-    (report_tables.parts_gain_less_above, gains(0.7, 0.95), HOLDS),
+    (report_tables.parts_gain_less_above, gains(0.65, 0.95), HOLDS),
     (report_tables.parts_gain_less_above, gains(0.98, 0.97), OPEN),
-    (report_tables.parts_gain_less_above, gains(0.95, 0.7), FAILS),
-    (report_tables.parts_gain_less_above, gains(1.15, 1.30), FAILS),  # above random places as far as below them
-    (report_tables.parts_gain_less_above, gains(1.30, 1.15), HOLDS),
-    (report_tables.parts_gain_less_above, gains(0.7, 1.3), OPEN),
-    (report_tables.parts_gain_less_above, gains(0.7, 0.801), HOLDS),
-    (report_tables.parts_gain_less_above, gains(0.7, 0.799), OPEN),
-    (report_tables.parts_gain_less_above, gains(0.7, 0.601), OPEN),
-    (report_tables.parts_gain_less_above, gains(0.7, 0.599), FAILS),
+    (report_tables.parts_gain_less_above, gains(0.95, 0.65), FAILS),
+    (report_tables.parts_gain_less_above, gains(1.15, 1.45), FAILS),  # above random places as far as below them
+    (report_tables.parts_gain_less_above, gains(1.15, 1.30), OPEN),
+    (report_tables.parts_gain_less_above, gains(1.45, 1.15), HOLDS),
+    (report_tables.parts_gain_less_above, gains(0.65, 1.35), OPEN),
+    (report_tables.parts_gain_less_above, gains(0.7, 0.951), HOLDS),
+    (report_tables.parts_gain_less_above, gains(0.7, 0.949), OPEN),
+    (report_tables.parts_gain_less_above, gains(0.7, 0.451), OPEN),
+    (report_tables.parts_gain_less_above, gains(0.7, 0.449), FAILS),
     (report_tables.parts_gain_less_above, gains(1.02, 0.5), FAILS),
     (report_tables.parts_gain_less_above, parts(0.1), None),
     (report_tables.averaging_helps, evaluated(0.3, 0.35, 0.31), HOLDS),
     (report_tables.averaging_helps, evaluated(0.3, 0.35, 0.31, num=300), OPEN),
     (report_tables.averaging_helps, evaluated(0.33, 0.35, 0.31), FAILS),
+    (report_tables.averaging_helps, evaluated(0.345, 0.4, 0.31, num=2_000), FAILS),  # p = .009 times two
+    (report_tables.averaging_helps, evaluated(0.345, *[0.4] * 5, 0.31, num=2_000), OPEN),  # times six
     (report_tables.averaging_helps, evaluated(0.3, 0.3), None),
     (report_tables.averaging_helps, evaluated(None, 0.3, 0.4), None),
     (report_tables.ten_crops_help, evaluated(0.39), HOLDS),
@@ -184,3 +188,40 @@ def test_a_network_without_ten_crops_is_no_case_for_them():
     result = {"members": [member], "num_images": 500, "error": center}
     of_table_2 = [claim for claim in TABLES if claim.source == "Table 2"]
     assert of_table_2 and all(claim.judge(result) is None for claim in of_table_2)
+
+
+MEMBERS = {"names": ["zfnet", "alexnet"], "num": 4_000}
+ROWS = {"num": 4_000}
+LEARNT = 0.75
+
+
+@pytest.mark.parametrize(
+    ("claim", "result"),
+    [
+        (report_tables.member_beats_alexnet, lambda error: evaluated(0.3, LEARNT, error, **MEMBERS)),
+        (report_tables.member_beats_alexnet, lambda error: evaluated(0.3, error, LEARNT, **MEMBERS)),
+        (report_tables.wide_member_helps, lambda e: evaluated(0.3, LEARNT, e, num=4_000, names=[WIDE_MEMBER, "zfnet"])),
+        (report_tables.variant_beats_alexnet, lambda error: variants(zfnet=LEARNT, alexnet=error, **ROWS)),
+        (report_tables.wide_variant_helps, lambda error: variants(**{WIDE: error, "zfnet": LEARNT}, **ROWS)),
+        (report_tables.wide_dense_layers_overfit, lambda e: variants(**{WIDE: LEARNT, "zfnet, both": e}, **ROWS)),
+        (report_tables.depth_matters, lambda error: cut(error, LEARNT, 0.8, 0.78, **ROWS)),
+        (report_tables.depth_matters, lambda error: cut(LEARNT, 0.7, error, 0.7, **ROWS)),
+        (report_tables.dense_layers_cost_little, lambda error: cut(error, LEARNT, 0.76, LEARNT, **ROWS)),
+        (report_tables.middle_layers_cost_little, lambda error: cut(0.85, LEARNT, error, LEARNT, **ROWS)),
+        (report_tables.dense_sizes_matter_little, lambda error: sizes(0.01, 4_000, error)),
+        (report_tables.same_order, lambda e: ranked(0.9, 0.01) | variants(zfnet=LEARNT, alexnet=e, **ROWS)),
+    ],
+)
+def test_a_network_that_may_only_guess_decides_nothing(claim, result):
+    """Of 200 classes .995 is guessing, .985 is not; where their number is not known, nothing is asked."""
+    of_classes = {"num_classes": 200, "data": {"num_classes": 200}}
+    assert claim.judge(result(0.995) | of_classes).verdict == OPEN
+    assert "of 200 classes it may guess" in claim.judge(result(0.995) | of_classes).because
+    assert claim.judge(result(0.985) | of_classes).verdict in (HOLDS, FAILS)
+    assert claim.judge(result(0.995)).verdict == claim.judge(result(0.985)).verdict
+
+
+def test_what_is_guessed_is_told_by_a_binomial_test():
+    """Of 1,000 images of ten classes 116 are right by chance in 5.1 % of the cases, 117 in 4.2 %."""
+    assert guesses(0.884, 10, 1_000) and not guesses(0.883, 10, 1_000)
+    assert guesses(0.95, 10, 1_000)
