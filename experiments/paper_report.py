@@ -280,20 +280,23 @@ def sentence(claim: Claim, rows: Sequence[Row]) -> str:
     said = [row for row in rows if row.finding is not None]
     if not said:
         return f"{says} is not measured; decided by: {DECIDES[claim.source]}"
-    by_verdict = [(verdict, [row for row in said if row.verdict == verdict]) for verdict in VERDICTS]
-    (verdict, first), *others = [pair for pair in by_verdict if pair[1]]
-    best = first[0]
-    reason = f"; {best.finding.because}" if best.finding and best.finding.because else ""
-    ours = f": {best.finding.ours}" if best.finding and best.finding.ours else ""
-    of = _setting(best) or (best.measurement.where if best.measurement else "")
-    beside = "".join(f"; {len(more)} other result{'s' * (len(more) != 1)}: {word}" for word, more in others)
-    return f"{says} {BEGINS[verdict]} ({of}{reason}){ours}{beside}."
+    by_verdict = {verdict: [row for row in said if row.verdict == verdict] for verdict in CAUTIOUS_FIRST}
+    verdict = max(by_verdict, key=lambda verdict: len(by_verdict[verdict]))
+    first = by_verdict.pop(verdict)
+    of_first = first[0]
+    reason = f"; {of_first.finding.because}" if of_first.finding and of_first.finding.because else ""
+    ours = f": {of_first.finding.ours}" if of_first.finding and of_first.finding.ours else ""
+    of = _setting(of_first) or (of_first.measurement.where if of_first.measurement else "")
+    share = f" in {len(first)} of {len(said)} results" if len(said) > 1 else ""
+    beside = "".join(f"; {word} in {len(rows)}" for word, rows in by_verdict.items() if rows)
+    return f"{says} {BEGINS[verdict].format(share)} ({of}{reason}){ours}{beside}."
 
 
+CAUTIOUS_FIRST = (NOT_SHOWN, FAILS, HOLDS)  # the sentence begins with what most results come to, of as many with this
 BEGINS = {
-    HOLDS: "holds here",
-    FAILS: "does not hold here",
-    NOT_SHOWN: "is not shown here, nor is its contrary",
+    HOLDS: "holds here{}",
+    FAILS: "does not hold here{}",
+    NOT_SHOWN: "is not shown here{}, nor is its contrary",
 }
 _LEARNED = "python -m experiments.{} --net runs/RUN"
 DECIDES = {

@@ -78,22 +78,25 @@ class Projections(TypedDict):
     rule="in every layer above the first, whose filters look like what excites them whatever they are, a projection "
     "correlates with its own patch more than with another map's patch (first number "
     "in brackets), and more than the projection of the same place with random weights does (second number; switches "
-    f"alone carry much of the patch), by at least {CLEAR:g}: holds; in some layer no more than with another map's "
-    "patch: does not hold; otherwise, or without the second number: not shown",
+    f"alone carry much of the patch), by at least {CLEAR:g}: holds; in some layer by as much less than with another "
+    "map's patch: does not hold; otherwise, or where a number is missing: not shown",
     needs=TRAINED,
 )
 def resemblance(result: Projections) -> Finding | None:
     """Projections and their patches correlate, more than with another map's patches, and more than untrained ones."""
-    known = {layer: of for layer, facts in result["layers"].items() if None not in (of := _of_projections(facts))[:2]}
+    all_layers = {layer: _of_projections(facts) for layer, facts in result["layers"].items()}
+    known = {layer: of for layer, of in all_layers.items() if None not in of[:2]}
     if not known:
         return None
     ours = ", ".join(f"{layer} {_beside(*of)}" for layer, of in known.items())
     if not (above := [of for layer, of in known.items() if layer != "conv1"]):
         return Finding(ours, NOT_SHOWN, "layer 1 alone")
     own, others, untrained = np.array(above, np.float64).T  # NaN for None
-    finding = bounded(ours, float(min(own - others)), holds_from=CLEAR, fails_to=0.0)
+    finding = bounded(ours, float(min(own - others)), holds_from=CLEAR, fails_to=-CLEAR)
     if finding.verdict != HOLDS:
         return finding
+    if missing := sorted(all_layers.keys() - known.keys() - {"conv1"}):
+        return Finding(ours, NOT_SHOWN, f"nothing to compare in {', '.join(missing)}")
     if np.isnan(untrained).any():
         return Finding(ours, NOT_SHOWN, f"not compared with {DRAWN_ANEW}")
     return bounded(ours, float(min(own - untrained)), holds_from=CLEAR, fails_to=-np.inf)
@@ -475,7 +478,8 @@ def renormalisation_tames(result: FirstLayers) -> Finding | None:
     "Figure 6",
     says="Smaller filters and stride leave fewer dead features than AlexNet has.",
     paper="shown",
-    rule="the share of filters that no image excites, or that are weak, is smaller (two-proportion test over filters)",
+    rule="the share of filters that are weak is smaller, or that of filters that no image excites, where both networks "
+    "tell it and it is the larger of the two (two-proportion test over filters)",
     needs=COMPARED,
 )
 def fewer_dead_filters(result: FirstLayers) -> Finding | None:
@@ -483,8 +487,8 @@ def fewer_dead_filters(result: FirstLayers) -> Finding | None:
     if "alexnet" not in result["nets"]:
         return None
     nets = (result["nets"]["clipped"], result["nets"]["alexnet"])
-    dead = [[net["dead_by_weight"], *([net["dead_by_activity"]] if "dead_by_activity" in net else [])] for net in nets]
-    share, other = (max(of["share"] for of in each) for each in dead)
+    told = [name for name in ("dead_by_weight", "dead_by_activity") if all(name in net for net in nets)]
+    share, other = (max(net[name]["share"] for name in told) for net in nets)  # type: ignore[literal-required]
     num, num_other = (net["num_filters"] for net in nets)
     ours = f"{with_interval(share, num)} of {num} against {with_interval(other, num_other)} of {num_other}"
     return tested(ours, smaller(share, other, num=num, num_other=num_other))

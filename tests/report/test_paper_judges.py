@@ -85,11 +85,14 @@ def first_layers(ours, other, acted=True):
     return {"nets": nets, "renormalisation_acted": acted}
 
 
-def dead(ours, other):
-    def net(weak, silent):
-        return {"num_filters": 96, "dead_by_weight": {"share": weak}, "dead_by_activity": {"share": silent}}
+def dead(ours, other, weak=(0.0, 0.0)):
+    """Shares of filters that no image excites, None where it is not told, and of weak ones."""
 
-    return {"nets": {"clipped": net(0.0, ours), "alexnet": net(other, 0.0)}}
+    def net(weak, silent):
+        told = {} if silent is None else {"dead_by_activity": {"share": silent}}
+        return {"num_filters": 96, "dead_by_weight": {"share": weak}, **told}
+
+    return {"nets": {"clipped": net(weak[0], ours), "alexnet": net(weak[1], other)}}
 
 
 def around(mean, num=96):
@@ -121,8 +124,11 @@ CASES = [
     (report_figures.resemblance, layers(conv2=pair(0.5, 0.1, 0.6)), OPEN),  # no more than with other weights
     (report_figures.resemblance, layers(conv2=pair(0.5, 0.1)), OPEN),  # of an earlier version
     (report_figures.resemblance, layers(conv2=pair(0.5, 0.1, None)), OPEN),
-    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1, 0.1), conv2=pair(0.1, 0.1, 0.0)), FAILS),
-    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1, 0.1), conv2=pair(0.101, 0.1, 0.0)), OPEN),
+    (report_figures.resemblance, layers(conv2=pair(0.5, 0.1, 0.99)), OPEN),  # a control refutes nothing
+    (report_figures.resemblance, layers(conv2=pair(0.25, 0.1, 0.14), conv3=pair(0.5, None)), OPEN),  # one map alone
+    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1, 0.1), conv2=pair(0.1, 0.21, 0.0)), FAILS),
+    (report_figures.resemblance, layers(conv1=pair(0.5, 0.1, 0.1), conv2=pair(0.1, 0.19, 0.0)), OPEN),
+    (report_figures.resemblance, layers(conv1=pair(0.1, 0.5, 0.1), conv2=pair(0.25, 0.1, 0.14)), HOLDS),
     (report_figures.resemblance, layers(conv2=pair(float("nan"), 0.1, 0.1)), OPEN),
     (report_figures.resemblance, layers(conv1=pair(None, None)), None),
     (report_figures.lower_layers_settle_first, settled(0.12, 0.05, 0.0, -0.05, -0.12), HOLDS),
@@ -133,7 +139,8 @@ CASES = [
     (report_figures.lower_layers_settle_first, settled(-0.12, -0.05, 0.0, 0.05, 0.12, share=0.0), FAILS),
     (report_figures.lower_layers_settle_first, settled(-0.12, -0.05, 0.0, 0.05, 0.12, share=0.49), FAILS),
     (report_figures.lower_layers_settle_first, settled(-0.12, -0.05, 0.0, 0.05, 0.12, share=0.5), OPEN),  # lower first
-    (report_figures.lower_layers_settle_first, settled(-0.05, -0.04, 0.0, 0.04, 0.05), OPEN),
+    (report_figures.lower_layers_settle_first, settled(-0.05, -0.04, 0.0, 0.04, 0.05, share=0.0), OPEN),
+    (report_figures.lower_layers_settle_first, settled(-0.06, -0.05, 0.0, 0.05, 0.06, share=0.0), FAILS),
     (report_figures.lower_layers_settle_first, settled(0.0, 0.0, 0.0, 0.0, 0.0), OPEN),  # on the straight way
     (report_figures.lower_layers_settle_first, settled(*[float("nan")] * 5), OPEN),
     (report_figures.lower_layers_settle_first, without_straight(settled(0.12, 0.05, 0.0, -0.05, -0.12)), OPEN),
@@ -169,10 +176,14 @@ CASES = [
     (report_figures.renormalisation_tames, first_layers(9.0, 2.0), FAILS),
     (report_figures.renormalisation_tames, first_layers(9.0, None), None),
     (report_figures.renormalisation_tames, first_layers(2.0, 2.0, acted=False), OPEN),
+    (report_figures.renormalisation_tames, first_layers(2.0, 9.0, acted=None), OPEN),
     (report_figures.fewer_dead_filters, dead(0.01, 0.3), HOLDS),
     (report_figures.fewer_dead_filters, dead(0.01, 0.02), OPEN),
     (report_figures.fewer_dead_filters, dead(0.3, 0.01), FAILS),
     (report_figures.fewer_dead_filters, first_layers(1, 1), None),
+    (report_figures.fewer_dead_filters, dead(0.2, 0.2, weak=(0.2, 0.2)), OPEN),  # the larger share, not their sum
+    (report_figures.fewer_dead_filters, dead(0.2, 0.3, weak=(0.2, 0.0)), OPEN),
+    (report_figures.fewer_dead_filters, dead(None, 0.3), OPEN),  # only what both tell is compared
     (report_figures.renormalisation_tames, first_layers(2.0, 4.0), HOLDS),
     (report_figures.renormalisation_tames, first_layers(2.0, 3.99), OPEN),
     (report_figures.renormalisation_tames, first_layers(3.99, 2.0), OPEN),
@@ -281,7 +292,7 @@ def test_geometry_is_that_of_the_paper_or_not():
 
 
 def test_filters_without_maps_of_their_own_are_dead_by_weight_alone():
-    result = dead(0.9, 0.3)
+    result = dead(0.9, 0.0, weak=(0.0, 0.3))
     for net in result["nets"].values():
         del net["dead_by_activity"]
     finding = report_figures.fewer_dead_filters.judge(result)

@@ -14,6 +14,7 @@ from experiments import paper_report
 from experiments.report import results as report_results
 from experiments.report import tables
 from experiments.report.figures import CLAIMS
+from experiments.report.verdicts import Finding
 
 TRAINED = {"num_classes": 1000, "num_images": 1_281_167, "epochs": 70.0, "width": 1.0}
 NASTY = "<script>alert(1)</script> | `x` & [y](z)"
@@ -111,6 +112,25 @@ def test_each_claim_stands_for_each_result_and_once_where_there_is_none(results)
     assert sum(claim["verdict"] == "not measured" for claim in claims) == len(CLAIMS) - 1
     for page in pages(results):
         assert f"1 holds, 1 does not hold, 0 not shown, {len(CLAIMS) - 1} not measured" in page
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "begins", "ends"),
+    [
+        ("H", "holds here", ""),
+        ("FHH", "holds here in 2 of 3 results", "; does not hold in 1"),
+        ("HFF", "does not hold here in 2 of 3 results", "; holds in 1"),
+        ("HOO", "is not shown here in 2 of 3 results, nor is its contrary", "; holds in 1"),
+        ("HO", "is not shown here in 1 of 2 results, nor is its contrary", "; holds in 1"),
+        ("HFO", "is not shown here in 1 of 3 results, nor is its contrary", "; does not hold in 1; holds in 1"),
+    ],
+)
+def test_a_sentence_begins_with_what_most_results_come_to(verdicts, begins, ends):
+    words = {"H": "holds", "F": "does not hold", "O": "not shown"}
+    rows = [paper_report.Row(CLAIMS[0], None, Finding(f"{n}", words[of])) for n, of in enumerate(verdicts)]
+    said = paper_report.sentence(CLAIMS[0], rows)
+    first = next(n for n, of in enumerate(verdicts) if begins.startswith({"H": "h", "F": "d", "O": "i"}[of]))
+    assert said == f"“{CLAIMS[0].says.removesuffix('.')}” {begins} (): {first}{ends}."
 
 
 def test_the_four_verdicts_have_four_colours(results):
@@ -427,10 +447,8 @@ def test_every_claim_has_one_sentence_to_quote_or_the_command_that_decides_it(re
     made = make(results)
     overview = pages(results)[1].split("## ", 1)[0]
     assert "or better” is not measured; decided by: python -m experiments.layer\\_analysis" in overview
-    begun = (
-        "only after many” holds here (a; demo, 1,234 images of 10 classes; p = 0.042): in 100% of the pairs of layers"
-    )
-    assert begun in overview and "; 1 other result: does not hold." in overview
+    begun = "only after many” does not hold here in 1 of 2 results (b; "
+    assert begun in overview and "; holds in 1." in overview  # of as many, the more cautious one
     assert {claim.source for claim in CLAIMS} == set(paper_report.DECIDES)
     (first, *_) = made["claims"]
     assert first["precondition"] == "trained: at least 1 epoch" and first["null"].startswith("untrained networks: ")
