@@ -39,7 +39,7 @@ class Needs(NamedTuple):
     def words(self) -> str:
         """As "trained: at least 1 epoch, 100 classes; all networks alike"."""
         least = ", ".join(f"{_number(value)} {_unit(name, value)}" for name, value in self._least().items())
-        alike = "; all networks as long, and on as many classes and images" if self.alike else ""
+        alike = "; all networks as wide, as long, and on as many classes and images" if self.alike else ""
         return f"trained: at least {least}{alike}" if least else "none"
 
     def words_beside(self, result: Result) -> str:
@@ -58,10 +58,10 @@ class Needs(NamedTuple):
                     return f"the number of {UNITS[name]} of its training is not known"
                 if training[name] < least:
                     return f"trained: {_number(training[name])} {UNITS[name]}, not {_number(least)}"
-        for name in UNITS if self.alike else ():
+        for name, unit in {**UNITS, "width": "of the full width"}.items() if self.alike else ():
             if len(numbers := {training.get(name) for training in known}) > 1:
                 each = ", ".join(sorted("unknown" if number is None else _number(number) for number in numbers))
-                return f"its networks were not trained alike: {each} {UNITS[name]}"
+                return f"its networks were not trained alike: {each} {unit}"
         return ""
 
     def _least(self) -> dict[str, float]:
@@ -96,13 +96,13 @@ def trainings(result: Result) -> list[dict[str, float]]:
     """The numbers of what each network of a result was trained on; {} where it does not say so."""
     trained = [checkpoint.get("training") for checkpoint in checkpoints_of(result)]
     known = [training if isinstance(training, Mapping) else {} for training in trained]
-    return [{name: of[name] for name in UNITS if isinstance(of.get(name), int | float)} for of in known]
+    return [{name: of[name] for name in (*UNITS, "width") if isinstance(of.get(name), int | float)} for of in known]
 
 
 def checkpoints_of(result: Result) -> list[Mapping[str, Any]]:
     """Where the networks of a result come from: its checkpoint or, where it compares several, that of each.
 
-    Of several every one counts, also one that does not say where it comes from: {}.
+    Of several every one counts, also one that does not say where it comes from: {}; not one that goes beyond the paper.
     """
     roles = result.get("checkpoints")
     several: list[object] = [*roles.values()] if isinstance(roles, Mapping) else []
@@ -110,7 +110,7 @@ def checkpoints_of(result: Result) -> list[Mapping[str, Any]]:
         listed = result.get(name)
         named = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
         if any("checkpoint" in one for one in named):
-            several += [one.get("checkpoint") for one in named]
+            several += [one.get("checkpoint") for one in named if one.get("paper", True) is not None]
     if several:
         return [one if isinstance(one, Mapping) else {} for one in several]
     return [one] if isinstance(one := result.get("checkpoint"), Mapping) else []
