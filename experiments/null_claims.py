@@ -6,7 +6,7 @@ Figures 2, 5, 7 and Table 1 use untrained networks (Fig. 3's at a quarter of its
 for each seed; Figure 4 uses untrained networks whose weights do a random walk, and jumps at random; Figure 6 white
 noise; Tables 2 to 5 and 7 networks, arms and layers that differ by chance alone, and classifiers that guess, or at the
 smallest difference that counts. --nets are two or more runs with one recipe and several seeds: each pair of them stands
-for the different recipes of Figure 6 and Tables 2 and 3. Expected time: 12 minutes on two CPU cores. Expected result:
+for the different recipes of Figure 6 and Table 2. Expected time: 12 minutes on two CPU cores. Expected result:
 no rule holds for more than a tenth of its nulls.
 
 Writes result.json to runs/nulls (or --out). Its "claims", with the command that made them, are kept in
