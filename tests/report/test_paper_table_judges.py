@@ -46,6 +46,17 @@ def cut(shallow, whole=0.4, convs=0.45, dense=0.44, **more):
     return variants(**names, **more)
 
 
+def learnt(result, **train):
+    """With these errors on the training images."""
+    named = {"whole": "alexnet", "shallow": SHALLOW, "convs": "alexnet, no conv3,4", "dense": "alexnet, no fc6,7"}
+    of = {named[name]: error for name, error in train.items()}
+    rows = [
+        {**row, "error": {**row["error"], "train": {"top1": of[row["name"]]}}} if row["name"] in of else row
+        for row in result["rows"]
+    ]
+    return {**result, "rows": rows}
+
+
 def sizes(change, num=50_000, shallow=0.7):
     nets = {"alexnet": 0.4, "zfnet": 0.4, SHALLOW: shallow}
     return variants(num, **nets, **{f"{net}, fc6,7 of {size}": 0.4 + change for net in nets for size in (2048, 8192)})
@@ -97,6 +108,10 @@ CASES = [
     (report_tables.depth_matters, cut(0.451), OPEN),
     (report_tables.depth_matters, cut(0.3), FAILS),
     (report_tables.depth_matters, cut(0.7, num=None), OPEN),
+    (report_tables.depth_matters, learnt(cut(0.7), whole=0.8, shallow=0.6), HOLDS),
+    (report_tables.depth_matters, learnt(cut(0.3), whole=0.8, shallow=0.6, convs=0.7, dense=0.61), OPEN),
+    (report_tables.depth_matters, learnt(cut(0.3), whole=0.6, shallow=0.6, convs=0.7, dense=0.7), FAILS),  # overfitted
+    (report_tables.depth_matters, learnt(cut(0.3), whole=0.8, shallow=0.6, convs=0.2), FAILS),
     (report_tables.depth_matters, variants(**{SHALLOW: 0.7, "alexnet": 0.4, "alexnet, no fc6,7": 0.44}), None),
     (report_tables.dense_layers_cost_little, cut(0.7), HOLDS),
     (report_tables.dense_layers_cost_little, cut(0.7, num=500), OPEN),
