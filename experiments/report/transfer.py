@@ -360,7 +360,7 @@ def _above(photos: Photos, row: Arm, number: float) -> Outcome:
 def _test_over_train(photos: Photos, num_train: int) -> float:
     """Test images of one fold over its training images; where that is not known, the most it can be."""
     classes, num_test = photos.get("num_classes"), _num_test(photos, num_train)
-    return TEST_IMAGES / num_train if not classes or num_test is None else num_test / (num_train * classes)
+    return num_test / (num_train * classes) if classes and num_test else TEST_IMAGES / num_train
 
 
 def _num_test(photos: Photos, num_train: int) -> int | None:
