@@ -144,6 +144,7 @@ def test_of_several_tests_the_one_that_decides_tells_what_it_assumes():
     ]
     open_beside_refuted = statistics.every([between, Outcome(0.99, 0.01)])
     assert verdicts.tested("", open_beside_refuted).words == "does not hold (the contrary: p = 0.02)"
+    assert statistics.every([Outcome(1.0, 0.5, "more"), Outcome(0.99, 0.01, "less")]).why == "less"
     assert statistics.every([between, Outcome(0.3, 0.7)]).why == "one fold: an assumed spread"
 
 
