@@ -4,10 +4,10 @@
 
 Figures 2, 5, 7 and Table 1 use untrained networks (Fig. 3's at a quarter of its width, 64 pixels) on the demo set, one
 for each seed; Figure 4 uses untrained networks whose weights do a random walk, and jumps at random; Figure 6 white
-noise; Tables 2 to 5 and 7 networks, arms and layers that differ by chance alone, and classifiers that guess, or at the
-smallest difference that counts. --nets are two or more runs with one recipe and several seeds: each pair of them stands
-for the different recipes of Figure 6 and Table 2. Expected time: 12 minutes on two CPU cores. Expected result:
-no rule holds for more than a tenth of its nulls.
+noise; Tables 2 to 5 and 7 networks, arms and layers that differ by chance alone, also of one fold, and classifiers that
+guess, or at the smallest difference that counts. --nets are two or more runs with one recipe and several seeds: each
+pair of them stands for the different recipes of Figure 6 and Table 2. Expected time: 12 minutes on two CPU cores.
+Expected result: no rule holds for more than a tenth of its nulls.
 
 Writes result.json to runs/nulls (or --out). Its "claims", with the command that made them, are kept in
 experiments/report/nulls.json, which the report reads.
@@ -16,6 +16,7 @@ experiments/report/nulls.json, which the report reads.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ import numpy as np
 from experiments import deconv_figures, invariance_curves, occlusion_maps, part_correspondence
 from experiments.report import nulls
 from experiments.report.figures import CLAIMS
+from experiments.report.statistics import FOLD_SPREAD
 from experiments.report.transfer import ALIKE_PERCENT
 from experiments.report.verdicts import Claim
 from experiments.shell import command, figure, results, scans
@@ -160,32 +162,66 @@ def variants(seed: int) -> dict[str, Any]:
 def arms(seed: int) -> dict[str, Any]:
     """Tables 4 and 5 of arms that are alike."""
     accuracies = _of_folds(seed, 2)
+    both_sizes = dict.fromkeys((6, 15), accuracies)
+    return {**_table_4(both_sizes, earlier=30), "num_classes": 257, "num_images": 30_607}
+
+
+def arms_of_one_fold(
+    seed: int,
+    *,
+    sizes: tuple[int, ...] = (15,),
+    num_classes: int = 20,
+    per_class: int = 15,
+    spread: float = FOLD_SPREAD,
+) -> dict[str, Any]:
+    """The same of one fold and few test images, `per_class` of each class."""
+    rng, num_test = np.random.default_rng(seed), num_classes * per_class
+    accuracies = {size: _of_one_fold(rng, 2, num_test=num_test, spread=spread) for size in sizes}
+    num_images = num_classes * (max(sizes) + per_class)
+    return {**_table_4(accuracies, earlier=AROUND), "num_classes": num_classes, "num_images": num_images}
+
+
+def _table_4(accuracies: dict[int, np.ndarray], *, earlier: float) -> dict[str, Any]:
+    """Of {images per class: percent [2, folds]}, and an earlier method with 15."""
     rows = [
         {"arm": arm, "num_train": num_train, "folds": of.tolist(), "mean": float(of.mean())}
-        for num_train in (6, 15)
-        for arm, of in zip(("pretrained", "scratch"), accuracies, strict=True)
+        for num_train, both in accuracies.items()
+        for arm, of in zip(("pretrained", "scratch"), both, strict=True)
     ]
-    earlier = {"best earlier": {"15": {"mean": 30.0}}}  # as good as they are
-    return {"rows": rows, "paper": earlier, "num_classes": 257, "num_images": 30_607}
+    return {"rows": rows, "paper": {"best earlier": {"15": {"mean": earlier}}}}
 
 
 def layers(seed: int) -> dict[str, Any]:
     """Table 7 of layers and classifiers that are alike."""
-    named = [("svm", f"conv{number}") for number in range(1, 6)] + [("svm", "fc7"), ("softmax", "fc7")]
-    return _table_7(named, _of_folds(seed, len(named)))
+    return _table_7(LAYERS, _of_folds(seed, len(LAYERS)))
+
+
+def layers_of_one_fold(
+    seed: int, *, num_classes: int = 20, per_class: int = 15, spread: float = FOLD_SPREAD, rise: float = 0.0
+) -> dict[str, Any]:
+    """The same of one fold and few test images; `rise`: percent from each layer to the next."""
+    rng, num_test = np.random.default_rng(seed), num_classes * per_class
+    rises = rise * np.arange(len(LAYERS))
+    of_folds = _of_one_fold(rng, len(LAYERS), num_test=num_test, spread=spread, above=rises)
+    facts = {"num_classes": num_classes, "num_images": num_classes * (30 + per_class)}
+    return _table_7(LAYERS, of_folds) | facts
 
 
 def apart(seed: int) -> dict[str, Any]:
     """Table 7 of a layer 7 as far below layer 5, and a softmax as far below the SVM on it, as is no longer alike."""
-    svm, lower = _of_folds(seed, 2)
+    svm, lower = _of_folds(seed, 2, around=AROUND)  # a tenth of it is more than ALIKE_PERCENT
     return _table_7(TOP, (svm, lower - ALIKE_PERCENT, svm - 2 * ALIKE_PERCENT))
 
 
 def guesses(seed: int) -> dict[str, Any]:
     """Table 7 of features that say nothing, so that all classifiers guess alike."""
-    return _table_7(TOP, _of_folds(seed, len(TOP), around=100 / 102))
+    found = np.random.default_rng(seed).binomial(NUM_GUESSED, 1 / 102, (len(TOP), 5))
+    return _table_7(TOP, 100 * found / NUM_GUESSED)
 
 
+AROUND = 60.0  # percent
+NUM_GUESSED = 5100  # test images of Caltech-101: 50 of each of 102 classes
+LAYERS = (*(("svm", f"conv{number}") for number in range(1, 6)), ("svm", "fc7"), ("softmax", "fc7"))
 TOP = (("svm", "conv5"), ("svm", "fc7"), ("softmax", "fc7"))
 
 
@@ -204,6 +240,15 @@ def _of_folds(seed: int, number: int, *, around: float = 30) -> np.ndarray:
     return np.asarray(around + rng.normal(0, POINTS, 5) + rng.normal(0, POINTS, (number, 5)))
 
 
+def _of_one_fold(
+    rng: np.random.Generator, number: int, *, num_test: int, spread: float, above: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Percent [number, 1]: what classifiers find, each of a quality drawn around AROUND, `above` it, with a spread."""
+    chances = np.clip(AROUND + above + rng.normal(0, spread, number), 0, 100) / 100
+    return np.asarray(100 * rng.binomial(num_test, chances)[:, None] / num_test)
+
+
+four_sizes = functools.partial(arms_of_one_fold, sizes=(15, 30, 45, 60), num_classes=257, per_class=50)
 AS_GOOD = ("top_layer_is_as_good", "classifiers_agree")
 SIMULATED: tuple[tuple[str, str, Callable[[int], dict[str, Any]], tuple[str, ...]], ...] = (
     ("Figure 6", "filters of white noise", first_layers, ()),
@@ -212,7 +257,10 @@ SIMULATED: tuple[tuple[str, str, Callable[[int], dict[str, Any]], tuple[str, ...
     ("Table 3", "networks that err alike", variants, ()),
     ("Table 4", "arms that are alike", arms, ()),
     ("Table 5, Figure 9", "arms that are alike", arms, ()),
+    ("Table 4", "arms that are alike, of one fold", arms_of_one_fold, ("pretrained_beats_scratch_on_101",)),
+    ("Table 5, Figure 9", "arms that are alike, of one fold", four_sizes, ("pretrained_beats_scratch_on_256",)),
     ("Table 7", "layers that are alike", layers, ("higher_layers_are_better",)),
+    ("Table 7", "layers that are alike, of one fold", layers_of_one_fold, ("higher_layers_are_better",)),
     ("Table 7", f"classifiers that are {ALIKE_PERCENT:g} points apart", apart, AS_GOOD),
     ("Table 7", "classifiers that guess", guesses, AS_GOOD),
 )

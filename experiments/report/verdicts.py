@@ -155,11 +155,12 @@ def tested(ours: str, test: Outcome) -> Finding:
     """By a test: it holds, the contrary does, or neither is shown."""
     if test.p is None or test.against is None or test.p != test.p:  # NaN
         return Finding(ours, NOT_SHOWN, test.why or "no p-value")
+    assumes = f"; {test.why}" if test.why else ""
     if test.p < ALPHA:
-        return Finding(ours, HOLDS, test.why or p_words(test.p))
+        return Finding(ours, HOLDS, p_words(test.p) + assumes)
     if test.against < ALPHA:
-        return Finding(ours, FAILS, test.why or f"the contrary: {p_words(test.against)}")
-    return Finding(ours, NOT_SHOWN, test.why or p_words(test.p))
+        return Finding(ours, FAILS, f"the contrary: {p_words(test.against)}{assumes}")
+    return Finding(ours, NOT_SHOWN, p_words(test.p) + assumes)
 
 
 def bounded(ours: str, value: float, *, holds_from: float, fails_to: float) -> Finding:

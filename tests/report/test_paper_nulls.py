@@ -78,11 +78,44 @@ def test_classifiers_that_guess_are_not_called_alike():
         assert shares(claim, null_claims.guesses).get("holds", 0) <= 0.1
 
 
-def test_two_single_folds_that_are_alike_differ_by_the_bounds_as_rarely_as_a_test_would_have_it():
-    folds = np.random.default_rng(0).normal(30, statistics.FOLD_SPREAD, (2000, 2))
-    outcomes = [statistics.over_folds([a - b], 1.0) for a, b in folds]
-    assert 0.03 < np.mean([of.p < statistics.ALPHA for of in outcomes]) < 0.06
-    assert 0.03 < np.mean([of.against < statistics.ALPHA for of in outcomes]) < 0.06
+@pytest.mark.parametrize("num_test", [25, 300, 5100])
+def test_two_single_folds_that_are_alike_differ_as_rarely_as_a_test_would_have_it(num_test):
+    rng = np.random.default_rng(0)
+    chances = rng.normal(60, statistics.FOLD_SPREAD, (2000, 2)) / 100
+    folds = 100 * rng.binomial(num_test, chances) / num_test
+    spreads = [2**0.5 * statistics.fold_spread(both, num_test) for both in folds]
+    outcomes = [statistics.over_folds([a - b], 1.0, assumed=of) for (a, b), of in zip(folds, spreads, strict=True)]
+    assert 0.03 < np.mean([of.p < statistics.ALPHA for of in outcomes]) < 0.07
+    assert 0.03 < np.mean([of.against < statistics.ALPHA for of in outcomes]) < 0.07
+
+
+@pytest.mark.parametrize("spread", [1.7, 3.0])
+@pytest.mark.parametrize(("num_classes", "per_class"), [(5, 5), (20, 15), (102, 50)])
+def test_arms_and_layers_of_one_fold_that_are_alike_decide_nothing(num_classes, per_class, spread):
+    of = {"num_classes": num_classes, "per_class": per_class, "spread": spread}
+    for claim, make in (
+        (transfer.pretrained_beats_scratch_on_101, null_claims.arms_of_one_fold),
+        (transfer.higher_layers_are_better, null_claims.layers_of_one_fold),
+    ):
+        found = shares(claim, functools.partial(make, **of), num=500)
+        assert found.get("holds", 0) <= 0.1 and found.get("does not hold", 0) <= 0.1, claim.judge.__name__
+
+
+def test_several_comparisons_of_one_fold_refute_no_more_often_than_one():
+    found = shares(transfer.pretrained_beats_scratch_on_256, null_claims.four_sizes, num=300)
+    assert found.get("holds", 0) == 0 and found["does not hold"] <= 0.07
+
+
+@pytest.mark.parametrize("rise", [0.5, 1.0])
+def test_layers_that_rise_by_little_are_not_refuted_by_one_fold(rise):
+    make = functools.partial(null_claims.layers_of_one_fold, num_classes=102, per_class=50, spread=1.7, rise=rise)
+    assert shares(transfer.higher_layers_are_better, make, num=300).get("does not hold", 0) <= 0.02
+
+
+def test_guesses_pass_for_what_was_learnt_no_more_often_than_a_test_would_have_it():
+    found = np.random.default_rng(0).binomial(250, 1 / 5, 2000) / 250
+    passed = [statistics.p_of_guessing(100 * share, num_classes=5, num_test=250) < statistics.ALPHA for share in found]
+    assert 0.02 < np.mean(passed) < 0.06
 
 
 def test_no_rule_holds_for_more_than_a_tenth_of_one_of_its_nulls():

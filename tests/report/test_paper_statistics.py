@@ -19,36 +19,63 @@ def test_paired_differences_are_tested_by_all_sign_flips():
 
 def test_folds_are_tested_with_the_correction_for_shared_images():
     differences = np.array([2.0, 3.0, 1.0, 2.5, 1.5])
-    plain, corrected = statistics.over_folds(differences, 0.0), statistics.over_folds(differences, 50 / 15)
+    plain, corrected = (statistics.over_folds(differences, ratio, assumed=None) for ratio in (0.0, 50 / 15))
     assert plain.p == pytest.approx(scipy.stats.ttest_1samp(differences, 0, alternative="greater").pvalue)
     t = 2.0 / (differences.std(ddof=1) * np.sqrt(1 / 5 + 50 / 15))
     assert corrected.p == pytest.approx(scipy.stats.t.sf(t, 4)) and corrected.p > plain.p
     assert corrected.p + corrected.against == pytest.approx(1)
 
 
-def test_one_fold_is_held_against_bounds():
-    outcomes = [statistics.over_folds([points], 1.0) for points in (4.0, 3.9, -3.9, -4.0)]
-    assert [(one.p, one.against) for one in outcomes] == [(0.0, 1.0), (1.0, 1.0), (1.0, 1.0), (1.0, 0.0)]
-    assert {one.why for one in outcomes} == {"one fold: by bounds"}
-    words = [verdicts.tested("", one).words for one in outcomes]
-    assert words[0] == "holds (one fold: by bounds)" and words[1] == words[2] == "not shown (one fold: by bounds)"
-    assert words[3] == "does not hold (one fold: by bounds)"
+def of_one(points, assumed=2.0, **more):
+    return statistics.over_folds([points], 1.0, assumed=assumed, **more)
 
 
-def test_a_margin_shifts_what_the_folds_are_tested_for_and_half_of_it_the_bound_of_one():
+def test_one_fold_is_tested_by_the_spread_that_is_assumed():
+    outcome = of_one(3.0, assumed=1.5)
+    assert (outcome.p, outcome.against) == pytest.approx((scipy.stats.norm.sf(2), scipy.stats.norm.cdf(2)))
+    assert of_one(3.0, assumed=None) == statistics.untested("one fold, and the number of test images is missing")
+    words = [verdicts.tested("", of_one(points)).words for points in (3.3, 3.28, -3.28, -3.3)]
+    assert words == [
+        "holds (p = 0.049; one fold: an assumed spread)",
+        "not shown (p = 0.051; one fold: an assumed spread)",
+        "not shown (p = 0.95; one fold: an assumed spread)",
+        "does not hold (the contrary: p = 0.049; one fold: an assumed spread)",
+    ]
+
+
+def test_a_margin_shifts_what_the_folds_are_tested_for():
     differences = np.array([2.0, 3.0, 1.0])
-    shifted = statistics.over_folds(differences - 2, 1.0, margin=2.0)
-    assert shifted == pytest.approx(statistics.over_folds(differences, 1.0))
-    outcomes = [statistics.over_folds([points], 1.0, margin=4.0) for points in (-2.0, -2.1, -3.9, -4.0)]
-    assert [(one.p, one.against) for one in outcomes] == [(0.0, 1.0), (1.0, 1.0), (1.0, 1.0), (1.0, 0.0)]
+    shifted = statistics.over_folds(differences - 2, 1.0, assumed=None, margin=2.0)
+    assert shifted == pytest.approx(statistics.over_folds(differences, 1.0, assumed=None))
+    assert of_one(1.0, margin=4.0) == of_one(5.0) and of_one(-5.0, margin=4.0) == of_one(-1.0)
 
 
-def test_folds_without_spread_are_held_against_the_bounds_of_one():
-    outcomes = [statistics.over_folds([mean, mean + 1e-12], 1.0) for mean in (4.1, 3.9, -4.1)]
-    assert [(one.p, one.against) for one in outcomes] == [(0.0, 1.0), (1.0, 1.0), (1.0, 0.0)]
-    assert {one.why for one in outcomes} == {"no spread over the folds: by bounds"}
-    assert statistics.over_folds([], 1.0).why == "accuracies of single folds are missing"
-    assert statistics.over_folds([np.nan, 1.0], 1.0).p is None
+def test_folds_without_spread_are_tested_as_one():
+    for mean in (4.1, -4.1):
+        outcome = statistics.over_folds([mean, mean + 1e-12], 1.0, assumed=2.0)
+        assert outcome[:2] == pytest.approx(of_one(mean)[:2])
+        assert outcome.why == "no spread over the folds: an assumed spread"
+    assert statistics.over_folds([4.0, 4.1], 1.0, assumed=2.0).why == ""
+    assert statistics.over_folds([], 1.0, assumed=2.0).why == "accuracies of single folds are missing"
+    assert statistics.over_folds([np.nan, 1.0], 1.0, assumed=2.0).p is None
+
+
+def test_the_spread_of_one_fold_is_that_of_folds_and_of_its_test_images():
+    assert statistics.fold_spread([50.0], 10**9) == pytest.approx(3.0)
+    assert statistics.fold_spread([50.0], 98) == pytest.approx(np.hypot(3, 5))
+    assert statistics.fold_spread([40.0, 80.0], 98) == pytest.approx(np.hypot(3, 100 * (0.598 * 0.402 / 100) ** 0.5))
+    of_all, of_none = (statistics.fold_spread([accuracy], 25) for accuracy in (100.0, 0.0))
+    assert of_all == pytest.approx(of_none) and of_all > 4
+
+
+def test_guesses_are_binomial():
+    expected = scipy.stats.binomtest(30, 100, 0.2, alternative="greater").pvalue
+    assert statistics.p_of_guessing(30.0, num_classes=5, num_test=100) == pytest.approx(expected)
+    assert statistics.p_of_guessing(30.9, num_classes=5, num_test=100) == pytest.approx(expected)
+    for hits in range(1, 5101):  # also where hits / 5100 * 5100 is rounded down
+        p = statistics.p_of_guessing(100 * hits / 5100, num_classes=102, num_test=5100)
+        assert p == scipy.stats.binom.sf(hits - 1, 5100, 1 / 102)
+    assert statistics.p_of_guessing(0.0, num_classes=5, num_test=100) == 1
 
 
 def test_shares_are_compared_with_one_more_hit_and_miss_in_each():
@@ -104,20 +131,21 @@ def test_a_comparison_that_refutes_wins_over_one_that_cannot_be_tested():
     assert statistics.every([Outcome(np.nan, np.nan), worse]).against == 0.01
 
 
-def test_of_bounds_and_tests_the_one_that_decides_is_named():
-    more, less, between = (statistics.over_folds([points], 1.0) for points in (9.0, -9.0, 0.0))
+def test_of_several_tests_the_one_that_decides_tells_what_it_assumes():
+    more, less, between = (of_one(points) for points in (9.0, -9.0, 0.0))
     words = [
         verdicts.tested("", statistics.every(tests)).words
         for tests in ([more, Outcome(0.01, 0.99)], [less, Outcome(0.01, 0.99)], [more, Outcome(0.99, 0.01)])
     ]
     assert words == [
         "holds (p = 0.01)",
-        "does not hold (one fold: by bounds)",
+        "does not hold (the contrary: p < 0.0001; one fold: an assumed spread)",
         "does not hold (the contrary: p = 0.02)",
     ]
     open_beside_refuted = statistics.every([between, Outcome(0.99, 0.01)])
     assert verdicts.tested("", open_beside_refuted).words == "does not hold (the contrary: p = 0.02)"
-    assert statistics.every([between, Outcome(0.3, 0.7)]).why == "one fold: by bounds"
+    assert statistics.every([Outcome(1.0, 0.5, "more"), Outcome(0.99, 0.01, "less")]).why == "less"
+    assert statistics.every([between, Outcome(0.3, 0.7)]).why == "one fold: an assumed spread"
 
 
 def test_a_stored_permutation_p_value_refutes_only_by_that_of_the_contrary():
