@@ -165,12 +165,6 @@ def below_zero(terms: Sequence[tuple[float, float]], num: int, num_other: int | 
     return Outcome(float(scipy.stats.norm.sf(z)), float(scipy.stats.norm.cdf(z)))
 
 
-def guesses(error: float, num_classes: int, num: int) -> bool:
-    """Whether a classifier that errs in a share of `num` images may only guess: binomial test against 1 / classes."""
-    right = round((1 - error) * num)
-    return not scipy.stats.binomtest(right, num, 1 / num_classes, alternative="greater").pvalue < ALPHA
-
-
 def interval(share: float, num: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share of `num` cases: also of all or none of them it is no point.
 

@@ -14,7 +14,7 @@ from experiments.report.statistics import (
     ALPHA,
     below_zero,
     every,
-    guesses,
+    p_of_guessing,
     permuted,
     smaller,
     untested,
@@ -462,7 +462,7 @@ def _of_learners(finding: Finding, errors: Mapping[str, float], *, num_classes: 
     if finding.verdict == NOT_SHOWN or not num_classes or not num_images:
         return finding
     for name, error in errors.items():
-        if guesses(error, num_classes, num_images):
+        if p_of_guessing(100 * (1 - error), num_classes=num_classes, num_test=num_images) >= ALPHA:
             return Finding(
                 finding.ours, NOT_SHOWN, f"{name} errs in {error:.1%}: of {num_classes} classes it may guess"
             )
