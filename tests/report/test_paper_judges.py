@@ -393,8 +393,18 @@ def test_the_words_of_figure_5_name_the_control_and_what_blocks_a_claim():
     alone = words(high, mid, low, None)
     assert alone.because == "not compared with the same network with random weights"
     assert alone.ours.startswith("label kept: translation 80.0% (") and "anew" not in alone.ours
+    for name in ("translation", "scale", "rotation"):
+        result = stability(high, mid, low)
+        del result["transforms"][name]["label_stability"]["num_amounts"]
+        assert report_figures.rotation_breaks_labels.judge(result).verdict == OPEN
+        result = stability(high, mid, low)
+        result["untrained"][name]["label_stability"] = None
+        assert report_figures.rotation_breaks_labels.judge(result).because == alone.because
     earlier = words(high, mid, low, num_amounts=None)
     assert earlier.because == "the picture that is not moved is counted: made by an earlier version"
+    # what is not shown by itself says so, whatever control is missing; what holds says the largest p-value of all
+    assert words(high, mid, [0.1] * 4 + [0.9], None).because == "p = 0.062"
+    assert words([0.9] * 6, [0.9] * 6, [0.1] * 5 + [0.91], -0.15).because == "p = 0.031"
     blocked = report_figures.first_layer_moves_more.judge(moves((2, 1), (3, 1), None))
     assert blocked.because == "not compared with the same network with random weights"
     assert report_figures.first_layer_moves_more.judge(moves((2, 1), (3, 1))).ours.endswith(
