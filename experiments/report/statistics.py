@@ -84,6 +84,8 @@ def mostly(differences: Sequence[float]) -> Outcome:
     values = np.asarray(differences, np.float64)
     if not values.size or not np.isfinite(values).all():
         return untested(SINGLE_IMAGES)
+    if len(values) < 2:
+        return untested("fewer than two images")
     p, against = (
         scipy.stats.binomtest(int(side.sum()), len(values), alternative="greater").pvalue
         for side in (values > 0, values < 0)

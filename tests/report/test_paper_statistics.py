@@ -87,6 +87,7 @@ def test_most_pairs_lie_above_zero_whatever_their_size():
     assert statistics.mostly([0.07] * 9 + [-0.9]) == Outcome(11 / 1024, 1023 / 1024)  # though their mean is below 0
     assert statistics.mostly([1.0] * 5 + [0.0]) == Outcome(7 / 64, 1.0)  # five of six
     assert statistics.mostly([0.0] * 9) == Outcome(1.0, 1.0)
+    assert statistics.mostly([1.0]).why == "fewer than two images"
     assert statistics.mostly([]).p is None and statistics.mostly([1.0, np.nan]).p is None
 
 
