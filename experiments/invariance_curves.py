@@ -48,9 +48,10 @@ MEANINGS = {
     "slope_ratio": "slope of the first layer over that of the last one",
     "linearity": "R^2 of the best line through zero against |pixels|, scale - 1, or degrees up to 180; mean likewise",
     "of_images": "slope and linearity of each image",
-    "label_stability": "share of the amounts at which the most probable class is that of the untransformed image",
-    "untrained": "translation and scale of the same pictures by the same network with its weights drawn anew; null "
-    "where they are not at hand",
+    "label_stability": "share of the amounts at which the most probable class is that of the untransformed image; mean "
+    "and images leave out the amount that changes nothing, and num_amounts are left; amounts are all",
+    "untrained": "transforms of the same pictures by the same network with its weights drawn anew; null where they are "
+    "not at hand",
     "quarter_turn_gain": "each image: its label's probability at 90, 180, 270 degrees minus that 30 or more from them",
 }
 
@@ -84,7 +85,7 @@ class Result(results.Result):
     images: list[PictureFacts]
     layers: tuple[str, ...]
     transforms: dict[str, invariance.Numbers]  # translation, scale, rotation
-    untrained: dict[str, invariance.Numbers] | None  # translation and scale; None where no weights are at hand
+    untrained: dict[str, invariance.Numbers] | None  # the same transforms; None where no weights are at hand
     meanings: dict[str, str]
     num_images: int
     not_applicable: dict[str, str]
@@ -108,46 +109,43 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         logits, size = nets.logits_layer(net), net.image_size
         data = figure.open_images(config, net, data)
         chosen = invariance.choose_images(net, data, num=config.num_images, seed=config.seed)
-        fn = invariance.features_of_crops(net, tuple(dict.fromkeys((*layers, *((logits,) if logits else ())))))
         amounts = invariance.amounts_at(size)
-        options: dict[str, Any] = {
-            "size": size,
-            "logits": logits,
-            "batch_size": BATCH_SIZE,
-            "name": f"net={net.name!r}",
-        }
         stored = chosen.stored.astype(np.float32)
-        measured = {
-            name: invariance.curves(fn, stored, transform=transform, amounts=amounts[name], **options)
-            for name, transform in TRANSFORMS.items()
-        }
 
-        def numbers_of(name: str, of: invariance.Curves) -> invariance.Numbers:
-            return invariance.numbers(of, transform=name, amounts=amounts[name], layers=layers, labels=chosen.labels)
+        def curves_of(some: Net) -> dict[str, invariance.Curves]:
+            read = tuple(dict.fromkeys((*layers, *((logits,) if logits else ()))))
+            options: dict[str, Any] = {
+                "size": size,
+                "logits": logits,
+                "batch_size": BATCH_SIZE,
+                "name": f"net={some.name!r}",
+            }
+            fn = invariance.features_of_crops(some, read)
+            return {
+                name: invariance.curves(fn, stored, transform=transform, amounts=amounts[name], **options)
+                for name, transform in TRANSFORMS.items()
+            }
+
+        def numbers_of(measured: dict[str, invariance.Curves]) -> dict[str, invariance.Numbers]:
+            return {
+                name: invariance.numbers(of, transform=name, amounts=amounts[name], layers=layers, labels=chosen.labels)
+                for name, of in measured.items()
+            }
 
         def numbers_of_untrained() -> dict[str, invariance.Numbers] | None:
             if (twin := sanity.untrained(net, config.seed)) is None:
                 return None
-            features = invariance.features_of_crops(twin, layers)
-            without: dict[str, Any] = {**options, "logits": None}
             try:
-                return {
-                    name: numbers_of(
-                        name,
-                        invariance.curves(
-                            features, stored, transform=TRANSFORMS[name], amounts=amounts[name], **without
-                        ),
-                    )
-                    for name in ("translation", "scale")
-                }
+                return numbers_of(curves_of(twin))
             except UserError:  # such weights may answer nothing, which is no fault of the network's
                 return None
 
+        measured = curves_of(net)
         result: Result = {
             "figure": "Figure 5",
             "images": [facts_of(chosen, n) for n in range(len(chosen.indices))],
             "layers": layers,
-            "transforms": {name: numbers_of(name, of) for name, of in measured.items()},
+            "transforms": numbers_of(measured),
             "untrained": numbers_of_untrained(),
             "meanings": MEANINGS,
             "num_images": len(chosen.labels),

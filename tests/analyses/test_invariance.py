@@ -175,6 +175,18 @@ def test_a_label_is_stable_where_the_top_class_stays():
     np.testing.assert_array_equal(invariance.stability(found), [[True, False, True], [True, True, False]])
 
 
+@pytest.mark.parametrize(("name", "still"), [("translation", 0.0), ("scale", 1.0)])
+def test_the_amount_that_changes_nothing_is_left_out_of_how_often_a_label_stays(name, still):
+    amounts = np.array([still - 0.5, still, still + 0.5])
+    shares = np.array([[[0.1, 0.9], [0.9, 0.1], [0.2, 0.8]], [[0.7, 0.3], [0.8, 0.2], [0.3, 0.7]]])
+    measured = Curves({"f": np.array([[1.0, 0.0, 1.0]] * 2)}, {"f": np.ones(2)}, shares, shares[:, 1])
+    labels = np.zeros(2, int)
+    numbers = invariance.numbers(measured, transform=name, amounts=amounts, layers=("f",), labels=labels)
+    kept = numbers["label_stability"]
+    assert kept["images"].tolist() == [0.0, 0.5] and kept["mean"] == 0.25 and kept["num_amounts"] == 2
+    assert kept["amounts"].tolist() == [0.5, 1.0, 0.0]
+
+
 def test_quarter_turns_stand_out_for_what_looks_alike_then():
     angles = np.arange(0.0, 360.0, 10.0)
     values = np.stack([angles % 90 == 0, np.ones(36), np.cos(np.deg2rad(4 * angles)), angles == 0]).astype(float)

@@ -65,10 +65,44 @@ def flat(value):
     return {"fc7": [value] * 9}
 
 
-def stability(translation, scale, rotation):
+def nine(value, other, *, above):
+    """R^2 of nine images, of which so many have the first value."""
+    values = {"fc7": [value] * above + [other] * (9 - above)}
+    return invariance("linearity", values, values)
+
+
+def still(num, of=9, other=0.95):
+    """R^2 of images of which the first `num` do not move layer 7."""
+    values, slope = [1.0] * num + [other] * (of - num), [0.0] * num + [0.5] * (of - num)
+    facts = {
+        "linearity": {"fc7": sum(values) / of},
+        "of_images": {"linearity": {"fc7": values}, "slope": {"fc7": slope}},
+    }
+    return {"layers": ["fc7"], "transforms": {"translation": facts, "scale": facts}}
+
+
+def stability(translation, scale, rotation, anew=0.0, *, num_amounts=24):
+    """Shares of the amounts at which labels are kept, of images; of random weights by `anew` above rotation, or so."""
     kept = {"translation": translation, "scale": scale, "rotation": rotation}
-    facts = {name: {"label_stability": {"mean": sum(v) / len(v), "images": v}} for name, v in kept.items()}
-    return {"layers": ["conv1", "fc7"], "transforms": facts}
+
+    def transforms(kept):
+        counted = {} if num_amounts is None else {"num_amounts": num_amounts}
+        return {
+            name: {"label_stability": {"mean": sum(v) / len(v), "images": v, **counted}} for name, v in kept.items()
+        }
+
+    result = {"layers": ["conv1", "fc7"], "transforms": transforms(kept)}
+    if anew is not None:
+        both = anew if isinstance(anew, tuple) else (anew, anew)
+        by = dict(zip(kept, (*both, 0.0), strict=True))
+        result["untrained"] = transforms({name: [0.2 + more] * len(rotation) for name, more in by.items()})
+    return result
+
+
+def kept_without_rotation(result):
+    """As earlier versions wrote the control."""
+    untrained = {name: {**result["untrained"][name], "label_stability": None} for name in ("translation", "scale")}
+    return {**result, "untrained": untrained}
 
 
 def occlusion(*p, own=0.9, chance=0.8, num=100):
@@ -158,6 +192,12 @@ CASES = [
     (report_figures.first_layer_moves_more, moves((3, 1), (3, 1), ((3 / 1.51, 1), (3 / 1.49, 1)), num=9), OPEN),
     (report_figures.first_layer_moves_more, moves((3, 1), (3, 1), ((3 * 1.51, 1), (1, 1)), num=9), OPEN),  # it does
     (report_figures.first_layer_moves_more, moves((1, 1.01), (3, 1), ((1, 1), (1, 1)), num=9), FAILS),
+    (report_figures.first_layer_moves_more, moves((3, 1), (1, 1.01), ((1, 1), (1, 1)), num=9), FAILS),
+    (report_figures.first_layer_moves_more, moves((1, 2), (3, 1), None, num=9), FAILS),  # without a control too
+    (report_figures.first_layer_moves_more, moves((1, 2), (3, 1), num=6), FAILS),  # 2 / 64: a control is no test of it
+    (report_figures.first_layer_moves_more, moves((3, 1), (3, 1), ((3 / 1.49, 1), (3 / 1.51, 1)), num=9), OPEN),
+    (report_figures.first_layer_moves_more, moves((3, 1), (3, 1), num=4), OPEN),  # 1 / 16
+    (report_figures.first_layer_moves_more, moves((0.9, 1), (0.9, 1), ((0.5, 1), (0.5, 1)), num=9), FAILS),  # less so
     # an untrained net beside another one: 24 pictures are enough to tell the two apart
     (report_figures.first_layer_moves_more, moves((2.9, 1), (2.3, 1), ((2.5, 1), (2.1, 1)), num=24), OPEN),
     (report_figures.first_layer_moves_more, moves((2.3, 1), (2.1, 1), ((2.8, 1), (2.3, 1)), num=24), OPEN),
@@ -168,9 +208,36 @@ CASES = [
     (report_figures.top_layer_is_quasi_linear, invariance("linearity", flat(0.9), flat(0.95)), OPEN),
     (report_figures.top_layer_is_quasi_linear, invariance("linearity", flat(0.8999), flat(0.95)), FAILS),
     (report_figures.top_layer_is_quasi_linear, invariance("linearity", {}, {}, ("conv1", "fc6")), None),
+    # nine images above and below the bound by little; few of them far below; a layer that does not move
+    (report_figures.top_layer_is_quasi_linear, nine(0.97, 0.0, above=8), HOLDS),
+    (report_figures.top_layer_is_quasi_linear, nine(0.97, 0.0, above=7), OPEN),
+    (report_figures.top_layer_is_quasi_linear, nine(0.9001, 0.8999, above=1), FAILS),
+    (report_figures.top_layer_is_quasi_linear, nine(0.9001, 0.8999, above=2), OPEN),
+    (report_figures.top_layer_is_quasi_linear, still(9), OPEN),
+    (report_figures.top_layer_is_quasi_linear, still(1), HOLDS),  # 8 of 9
+    (report_figures.top_layer_is_quasi_linear, still(2), OPEN),
+    (report_figures.top_layer_is_quasi_linear, still(1, other=0.5), FAILS),
+    (report_figures.top_layer_is_quasi_linear, still(2, other=0.5), OPEN),
     (report_figures.rotation_breaks_labels, stability(FIVE, FIVE, [0.1] * 5), HOLDS),
     (report_figures.rotation_breaks_labels, stability(FIVE, FIVE, [0.1] * 4 + [0.95]), OPEN),
+    (report_figures.rotation_breaks_labels, stability([0.5] * 5, [0.5] * 5, [0.1] * 5), HOLDS),
+    (report_figures.rotation_breaks_labels, stability([0.49] * 5, FIVE, [0.1] * 5), OPEN),  # not stable
+    (report_figures.rotation_breaks_labels, stability(FIVE, [0.49] * 5, [0.1] * 5), OPEN),
+    (report_figures.rotation_breaks_labels, stability([0.9] * 5, [0.9] * 5, [0.6] * 5, 0.19), HOLDS),
+    (report_figures.rotation_breaks_labels, stability([0.9] * 5, [0.9] * 5, [0.6] * 5, (0.21, 0.0)), OPEN),
+    (report_figures.rotation_breaks_labels, stability([0.9] * 5, [0.9] * 5, [0.6] * 5, (0.0, 0.21)), OPEN),
+    (report_figures.rotation_breaks_labels, stability([0.69] * 5, [0.9] * 5, [0.6] * 5), OPEN),  # .09 more
+    (report_figures.rotation_breaks_labels, stability([0.9] * 5, [0.9] * 5, [0.6] * 5, 0.79), OPEN),  # random, more
+    (report_figures.rotation_breaks_labels, stability([0.9] * 4, [0.9] * 4, [0.1] * 4), OPEN),  # 1 / 16
+    (report_figures.rotation_breaks_labels, stability(FIVE, FIVE, [0.1] * 5, None), OPEN),  # of an earlier version
+    (report_figures.rotation_breaks_labels, kept_without_rotation(stability(FIVE, FIVE, [0.1] * 5)), OPEN),
+    (report_figures.rotation_breaks_labels, stability(FIVE, FIVE, [0.1] * 5, num_amounts=None), OPEN),
+    (report_figures.rotation_breaks_labels, stability([0.1] * 6, [0.1] * 6, [0.9] * 6, num_amounts=None), OPEN),
     (report_figures.rotation_breaks_labels, stability([0.1] * 6, [0.1] * 6, [0.9] * 6), FAILS),
+    (report_figures.rotation_breaks_labels, stability([0.1] * 6, [0.1] * 6, [0.9] * 6, None), FAILS),
+    (report_figures.rotation_breaks_labels, stability([0.1] * 6, [0.95] * 6, [0.9] * 6), FAILS),  # one of the two
+    (report_figures.rotation_breaks_labels, stability([0.95] * 6, [0.1] * 6, [0.9] * 6), FAILS),
+    (report_figures.rotation_breaks_labels, stability([0.1] * 5, [0.1] * 5, [0.9] * 5), OPEN),  # 2 / 32
     (report_figures.renormalisation_tames, first_layers(2.0, 9.0), HOLDS),
     (report_figures.renormalisation_tames, first_layers(2.0, 2.1), OPEN),
     (report_figures.renormalisation_tames, first_layers(9.0, 2.0), FAILS),
@@ -357,6 +424,72 @@ def test_shares_have_intervals_also_where_all_or_none_are_hits():
     assert finding.ours == "0.0% (0.0% to 3.8%) of 96 against 0.0% (0.0% to 3.8%) of 96"
     finding = report_figures.rotation_breaks_labels.judge(stability([1.0] * 5, [1.0] * 5, [0.2] * 5))
     assert "translation 100.0% (56.6% to 100.0%)" in finding.ours
+
+
+def test_the_words_of_figure_5_name_the_control_and_what_blocks_a_claim():
+    def words(*of, **options):
+        return report_figures.rotation_breaks_labels.judge(stability(*of, **options))
+
+    high, mid, low = [0.8] * 5, [0.6] * 5, [0.1] * 5
+    held = words(high, mid, low)
+    assert held.ours.startswith("label kept: translation 80.0% (") and held.because == "p = 0.031"
+    assert held.ours.endswith("(weights drawn anew: translation 20.0%, scale 20.0%, rotation 20.0%)")
+    assert words(high, [0.4] * 5, low).because == "under one of the two at 40.0% of the amounts, less than 50%"
+    alone = words(high, mid, low, None)
+    assert alone.because == "not compared with the same network with random weights"
+    assert alone.ours.startswith("label kept: translation 80.0% (") and "anew" not in alone.ours
+    for name in ("translation", "scale", "rotation"):
+        result = stability(high, mid, low)
+        del result["transforms"][name]["label_stability"]["num_amounts"]
+        assert report_figures.rotation_breaks_labels.judge(result).verdict == OPEN
+        result = stability(high, mid, low)
+        result["untrained"][name]["label_stability"] = None
+        assert report_figures.rotation_breaks_labels.judge(result).because == alone.because
+    earlier = words(high, mid, low, num_amounts=None)
+    assert earlier.because == "the picture that is not moved is counted: made by an earlier version"
+    # what is not shown by itself says so, whatever control is missing; what holds says the largest p-value of all
+    assert words(high, mid, [0.1] * 4 + [0.9], None).because == "p = 0.062"
+    assert words([0.9] * 6, [0.9] * 6, [0.1] * 5 + [0.91], -0.15).because == "p = 0.031"
+    blocked = report_figures.first_layer_moves_more.judge(moves((2, 1), (3, 1), None))
+    assert blocked.because == "not compared with the same network with random weights"
+    assert report_figures.first_layer_moves_more.judge(moves((2, 1), (3, 1))).ours.endswith(
+        "(weights drawn anew: translation 1.0, scale 1.0)"
+    )
+
+
+def test_of_a_network_without_classes_labels_say_nothing():
+    for name in ("translation", "scale", "rotation"):
+        result = stability(FIVE, FIVE, [0.1] * 5)
+        result["transforms"][name]["label_stability"] = None
+        assert report_figures.rotation_breaks_labels.judge(result) is None
+
+
+def test_labels_of_other_pictures_are_no_control():
+    result = stability(FIVE, FIVE, [0.1] * 5)
+    for facts in result["untrained"].values():
+        facts["label_stability"]["images"] = [0.2] * 4
+    with pytest.raises(UserError, match="values of 5 and of 4 images cannot be compared"):
+        report_figures.rotation_breaks_labels.judge(result)
+
+
+def test_the_median_tells_how_linear_layer_7_is_and_images_that_do_not_move_it_are_named():
+    judge = report_figures.top_layer_is_quasi_linear.judge
+    assert judge(nine(0.97, 0.0, above=8)).ours == "median of translation R² 0.97, scale R² 0.97"
+    one = "R² 0.95 (1 of 9 images do not move it)"
+    assert judge(still(1)).ours == f"median of translation {one}, scale {one}"
+    assert judge(still(9))[:2] == ("median of translation: none, scale: none", OPEN)
+    assert judge(still(0, other=1.0)).verdict == HOLDS  # a line
+    unknown = invariance("linearity", flat(1.0), flat(1.0))  # of which no slope says that it moves
+    assert judge(unknown).verdict == OPEN
+    del unknown["transforms"]["scale"]["of_images"]
+    assert judge(unknown).because == "values of single images are missing"
+
+
+def test_r2_of_other_images_than_the_slopes_are_refused():
+    result = still(1)
+    result["transforms"]["scale"]["of_images"]["slope"]["fc7"].pop()
+    with pytest.raises(UserError, match="R² of 9 images and slopes of 8 cannot be compared"):
+        report_figures.top_layer_is_quasi_linear.judge(result)
 
 
 def test_without_values_of_single_images_nothing_is_shown():

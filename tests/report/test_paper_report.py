@@ -78,11 +78,11 @@ def invariance(slope=None, of_scale=(0.5,)):
     transform = {
         "slope": slope or {"conv1": 2.0, "fc7": 1.0},
         "linearity": {"fc7": 0.9},
-        "label_stability": {"mean": 0.5, "images": [0.5]},
+        "label_stability": {"mean": 0.5, "images": [0.5], "num_amounts": 24},
         "of_images": {"slope": {"conv1": [2.0], "fc7": [1.0]}, "linearity": {"fc7": [0.9]}},
     }
     transforms = dict.fromkeys(("translation", "scale", "rotation"), transform)
-    transforms["scale"] = {**transform, "label_stability": {"mean": 0.5, "images": list(of_scale)}}
+    transforms["scale"] = {**transform, "label_stability": {"mean": 0.5, "images": list(of_scale), "num_amounts": 16}}
     return {"figure": "Figure 5", "layers": ["conv1", "fc7"], "transforms": transforms}
 
 

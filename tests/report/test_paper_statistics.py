@@ -108,6 +108,22 @@ def test_pairs_lie_above_a_margin_and_the_contrary_below_its_negative():
         assert (outcome.p, outcome.against) == expected
 
 
+def test_most_pairs_lie_above_zero_whatever_their_size():
+    assert statistics.mostly([1e-9] * 5) == Outcome(1 / 32, 1.0)
+    assert statistics.mostly([-1e-9] * 5) == Outcome(1.0, 1 / 32)
+    assert statistics.mostly([0.07] * 9 + [-0.9]) == Outcome(11 / 1024, 1023 / 1024)  # though their mean is below 0
+    assert statistics.mostly([1.0] * 5 + [0.0]) == Outcome(7 / 64, 1.0)  # five of six
+    assert statistics.mostly([0.0] * 9) == Outcome(1.0, 1.0)
+    assert statistics.mostly([1.0]).why == "fewer than two images"
+    assert statistics.mostly([]).p is None and statistics.mostly([1.0, np.nan]).p is None
+
+
+def test_values_half_of_which_lie_above_zero_rarely_pass_for_most():
+    draws = np.random.default_rng(0).random((400, 5)) < 0.5
+    shares = [statistics.mostly(np.where(of, 0.07, -0.9)).p < statistics.ALPHA for of in draws]
+    assert np.mean(shares) < 0.06  # half of them lie above: 1 / 32
+
+
 def test_a_fall_is_tested_over_all_orders():
     assert statistics.falling([4, 3, 2, 1]).p == pytest.approx(1 / 24)
     assert statistics.falling([1, 2, 3, 4]).against == pytest.approx(1 / 24)

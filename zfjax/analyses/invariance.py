@@ -430,11 +430,12 @@ class OfImages(TypedDict):
 
 
 class Stability(TypedDict):
-    """How often the most probable class stays."""
+    """How often the most probable class stays, of the amounts that change the picture."""
 
     mean: float
     images: Any  # float [N], of each image
-    amounts: Any  # float [A], of each amount
+    amounts: Any  # float [A], of each amount, also of the one that changes nothing
+    num_amounts: int  # those that change the picture
 
 
 class Numbers(TypedDict):
@@ -472,11 +473,12 @@ def numbers(
         "amounts": amounts,
     }
     if shares is not None:
-        kept = stability(measured)
+        kept, moved = stability(measured), extents > 0
         result["label_stability"] = {
-            "mean": kept.mean(),
-            "images": kept.mean(axis=1),
+            "mean": kept[:, moved].mean(),
+            "images": kept[:, moved].mean(axis=1),
             "amounts": kept.mean(axis=0),
+            "num_amounts": int(moved.sum()),
         }
     if transform == "rotation":
         result["quarter_turn_gain"] = None if shares is None else quarter_turns(amounts, shares)
