@@ -140,8 +140,8 @@ def jumps(seed: int, *, num_layers: int = 1, num_maps: int = 16, num_epochs: int
             stays, same_image = rng.random((2, num_maps)) < quiet[epoch]
             looks[epoch, stays] = looks[epoch - 1, stays]
             images[epoch] = np.where(same_image, images[epoch - 1], epoch)
-        seen = looks + rng.normal(size=looks.shape, scale=0.3)
-        layers[f"conv{number}"] = {"continuity": evolution.continuity(seen, images)}
+        noisy = looks + rng.normal(size=looks.shape, scale=0.3)
+        layers[f"conv{number}"] = {"continuity": evolution.continuity(noisy, images)}
     return {"layers": layers}
 
 
@@ -215,8 +215,8 @@ def apart(seed: int) -> dict[str, Any]:
 
 def guesses(seed: int) -> dict[str, Any]:
     """Table 7 of features that say nothing, so that all classifiers guess alike."""
-    found = np.random.default_rng(seed).binomial(NUM_GUESSED, 1 / 102, (len(TOP), 5))
-    return _table_7(TOP, 100 * found / NUM_GUESSED)
+    hits = np.random.default_rng(seed).binomial(NUM_GUESSED, 1 / 102, (len(TOP), 5))
+    return _table_7(TOP, 100 * hits / NUM_GUESSED)
 
 
 AROUND = 60.0  # percent

@@ -546,8 +546,8 @@ def fewer_dead_filters(result: FirstLayers) -> Finding | None:
     if "alexnet" not in result["nets"]:
         return None
     nets = (result["nets"]["clipped"], result["nets"]["alexnet"])
-    told = [name for name in ("dead_by_weight", "dead_by_activity") if all(name in net for net in nets)]
-    share, other = (max(net[name]["share"] for name in told) for net in nets)  # type: ignore[literal-required]
+    kinds = [name for name in ("dead_by_weight", "dead_by_activity") if all(name in net for net in nets)]
+    share, other = (max(net[name]["share"] for name in kinds) for net in nets)  # type: ignore[literal-required]
     num, num_other = (net["num_filters"] for net in nets)
     ours = f"{with_interval(share, num)} of {num} against {with_interval(other, num_other)} of {num_other}"
     return tested(ours, smaller(share, other, num=num, num_other=num_other))
