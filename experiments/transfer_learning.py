@@ -35,7 +35,7 @@ from zfjax import nets, transfer
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.errors import UserError
 from zfjax.nets import Net
-from zfjax.training import InitializationName, Recipe, checkpoints
+from zfjax.training import Recipe, checkpoints
 from zfjax.transfer import Fold, frozen_features
 from zfjax.transfer import arms as transfer_arms
 from zfjax.transfer.arms import Arm
@@ -96,8 +96,6 @@ class Config(figure.NetConfig):
     """Its learning rate at the start: at 1e-2 the net of half width never leaves ln(classes) with 102 of them."""
     scratch_weight_decay: float = 5e-4
     """Its weight decay: with 3e-3, preset `reduced`'s, the net does not leave it either."""
-    scratch_initialization: InitializationName | None = None
-    """How its weights begin; None: as the net's."""
     remove_duplicates: float | None = None
     """Leave out pictures that the net was trained on: those with this normalised correlation, say 0.97, or more."""
     batch_size: int = 128
@@ -212,7 +210,6 @@ def scratch_recipes(config: Config, net: nets.TrainedNet) -> list[Recipe]:
         batch_size=config.scratch_batch_size,
         learning_rate=config.scratch_learning_rate,
         weight_decay=config.scratch_weight_decay,
-        initialization=config.scratch_initialization,
     )
     return [dataclasses.replace(recipe, seed=config.seed + n) for n in range(config.num_folds)]
 

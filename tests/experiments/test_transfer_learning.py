@@ -118,20 +118,6 @@ def test_from_scratch_learns_its_fold_alone(trained, photos, monkeypatch):
     assert judged["pretrained_beats_earlier_on_101"].because == "3 of 101 classes"
 
 
-@pytest.mark.parametrize(("begins", "scale"), [(None, 0.2), ("he_even", 7 / 58), ("paper", 1.0)], ids=str)
-def test_from_scratch_a_net_begins_as_it_did_or_as_is_said(trained, photos, begins, scale):
-    (recipe,) = transfer_learning.scratch_recipes(
-        config(trained, photos, num_folds=1, scratch_initialization=begins), trained
-    )
-    assert recipe.initialization == (begins or RECIPE.initialization)
-    photo_set = caltech.open_caltech(photos, "caltech101")
-    options = {"num_train": 4, "num_folds": 1, "seed": 0, "class_names": photo_set.class_names}
-    (fold,) = transfer.folds(photo_set.labels, **options)
-    net = dataclasses.replace(trained, architecture=dataclasses.replace(TABLE, input_scale=0.2))
-    key = transfer_arms.scratch(net, photo_set, fold, recipe=recipe, folder=photos.parent).key
-    assert f"input_scale={scale!r}" in key["architecture"] and key["recipe"]["initialization"] == recipe.initialization
-
-
 @pytest.mark.usefixtures("undrawn")
 def test_six_images_of_caltech_256_are_judged_by_their_mean(trained, tmp_path):
     photos = tiny_transfer.write_photos(tmp_path, "caltech256")

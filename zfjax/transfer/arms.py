@@ -27,7 +27,7 @@ from zfjax.errors import DivergedError, UserError, saying_keywords
 from zfjax.nets import Net, TrainedNet
 from zfjax.network import Params
 from zfjax.pixels import size_of
-from zfjax.training import INITIALIZATIONS, InitializationName, Recipe, checkpoints, loop
+from zfjax.training import Recipe, checkpoints, loop
 from zfjax.training.loop import Run, Stepped
 from zfjax.transfer import frozen_features, linear_models, protocol
 from zfjax.transfer.protocol import Fold
@@ -76,8 +76,6 @@ def scratch(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, recipe: Recipe,
         )
     table = net.architecture
     table = table.with_sizes(**{table.layer_names[-1]: len(photo_set.class_names)})
-    if recipe.initialization != checkpoints.load(net.path).recipe.initialization:
-        table = dataclasses.replace(table, input_scale=INITIALIZATIONS[recipe.initialization].input_scale)
     size = net.picture_size
 
     key = {"architecture": repr(table), "size": size, "recipe": dataclasses.asdict(recipe), "version": SCRATCH_VERSION}
@@ -171,18 +169,12 @@ MAX_BYTES = 2 << 30  # of decoded pictures in memory; where there are more they 
 
 
 def scratch_recipe(
-    recipe: Recipe,
-    *,
-    num_epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    initialization: InitializationName | None = None,
+    recipe: Recipe, *, num_epochs: int, batch_size: int, learning_rate: float, weight_decay: float
 ) -> Recipe:
     """The recipe of the net, adapted to a set of a few thousand images.
 
     Departure: the rate falls along a cosine, as there are no validation images to see a plateau on. Paper is silent:
-    the number of epochs, the batch, the rate and the decay. Without an `initialization` it is the net's.
+    the number of epochs, the batch, the rate and the decay.
 
     Examples:
       >>> from zfjax.training import Recipe
@@ -196,7 +188,6 @@ def scratch_recipe(
         batch_size=batch_size,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
-        initialization=initialization or recipe.initialization,
         annealing="cosine",
     )
 
