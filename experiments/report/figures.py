@@ -303,9 +303,8 @@ class Invariance(TypedDict):
 
     layers: list[str]
     transforms: Transforms
-    untrained: NotRequired[
-        AllDrawnAnew | None
-    ]  # of the same pictures, were the weights drawn anew; earlier versions lack it
+    # of the same pictures, were the weights drawn anew; earlier versions lack it
+    untrained: NotRequired[AllDrawnAnew | None]
 
 
 SHIFTS: tuple[Literal["translation", "scale"], ...] = ("translation", "scale")
