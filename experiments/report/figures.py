@@ -52,6 +52,8 @@ CLEAR = 0.1  # of correlation: above layer 1 two draws of weights differ by .04 
 AHEAD = 0.1  # of similarity: half the layers of a network whose weights walk at random are ahead by less than .04
 MORE = 1.5  # times: by 1.3 at most two draws of weights differ in how much more layer 1 moves, in all images alike
 FURTHER = 0.1  # of the amounts: two draws of weights differ by less in how much more often labels are kept under both
+COARSER = 0.1  # of white noise's share that is too fine for the grid: two seeds of one net differ by .06
+MIDDLE = 0.05  # of a filter's energy: two seeds of one net differ by .03
 DOMINATES = 2.0  # times: in two networks that were drawn, or trained, alike the strongest filters differ by 1.1 at most
 # Paper is silent on what is quasi-linear: here a line leaves less than a third of a curve's size, sqrt(1 - .9), over
 QUASI_LINEAR = 0.9  # R^2 of a line through zero
@@ -556,7 +558,8 @@ def fewer_dead_filters(result: FirstLayers) -> Finding | None:
     "Figure 6",
     says="AlexNet's first filters are of extremely high and low frequencies, with little of the middle ones.",
     paper="shown",
-    rule=f"the share of the filters' energy at middle frequencies is larger than AlexNet's ({OVER_FILTERS})",
+    rule=f"the share of the filters' energy at middle frequencies is larger than AlexNet's by more than {MIDDLE:g} "
+    f"({OVER_FILTERS}; the contrary likewise)",
     needs=COMPARED,
 )
 def more_middle_frequencies(result: FirstLayers) -> Finding | None:
@@ -566,7 +569,7 @@ def more_middle_frequencies(result: FirstLayers) -> Finding | None:
     ours, other = (result["nets"][role] for role in ("clipped", "alexnet"))
     shares, others = (net["of_filters"]["middle"] if "of_filters" in net else [] for net in (ours, other))
     words = f"{ours['band_energy']['middle']:.1%} against {other['band_energy']['middle']:.1%}"
-    return tested(words, unpaired(shares, others))
+    return tested(words, unpaired(shares, others, margin=MIDDLE))
 
 
 @claim(
@@ -574,8 +577,8 @@ def more_middle_frequencies(result: FirstLayers) -> Finding | None:
     says="The smaller stride removes the aliasing in the second layer.",
     paper="shown",
     rule="the share of the first filters' energy beyond 1 / (2 stride) cycles per pixel, which their own grid cannot "
-    "hold, over that of white noise, which the stride alone decides, is smaller than AlexNet's "
-    f"({OVER_FILTERS}). Judged at the filters, not in the second layer's pictures",
+    "hold, over that of white noise, which the stride alone decides, is smaller than AlexNet's by more than "
+    f"{COARSER:g} ({OVER_FILTERS}; the contrary likewise). Judged at the filters, not in the second layer's pictures",
     needs=COMPARED,
 )
 def less_aliasing(result: FirstLayers) -> Finding | None:
@@ -590,7 +593,7 @@ def less_aliasing(result: FirstLayers) -> Finding | None:
         shares = net["of_filters"].get("aliased", []) if "of_filters" in net else []
         ratios.append([share / noise for share in shares] if noise else [])
         words.append(f"{net['aliased_energy']:.1%}" + (f" ({noise:.1%} of white noise)" if noise else ""))
-    return tested(" against ".join(words), unpaired(ratios[1], ratios[0]))
+    return tested(" against ".join(words), unpaired(ratios[1], ratios[0], margin=COARSER))
 
 
 class Pointing(TypedDict):

@@ -93,15 +93,20 @@ def mostly(differences: Sequence[float]) -> Outcome:
     return Outcome(float(p), float(against))
 
 
-def unpaired(values: Sequence[float], others: Sequence[float]) -> Outcome:
-    """Whether the mean of some values is above that of others: Welch's t-test."""
+def unpaired(values: Sequence[float], others: Sequence[float], *, margin: float = 0.0) -> Outcome:
+    """Whether the mean of some values is above that of others by more than a margin: Welch's t-test.
+
+    The contrary is that it is below it by more than the margin.
+    """
     both = [np.asarray(some, np.float64) for some in (values, others)]
     if any(len(some) < 2 or not np.isfinite(some).all() for some in both):
         return untested("values of single filters are missing")
     if all(np.ptp(some) == 0 for some in both):
         return untested("no spread over the filters to test by")
-    sides = (scipy.stats.ttest_ind(*both, equal_var=False, alternative=side).pvalue for side in ("greater", "less"))
-    p, against = map(float, sides)
+    p, against = (
+        float(scipy.stats.ttest_ind(both[0] - beyond, both[1], equal_var=False, alternative=side).pvalue)
+        for side, beyond in (("greater", margin), ("less", -margin))
+    )
     return Outcome(p, against)
 
 

@@ -255,11 +255,16 @@ CASES = [
     (report_figures.renormalisation_tames, first_layers(2.0, 3.99), OPEN),
     (report_figures.renormalisation_tames, first_layers(3.99, 2.0), OPEN),
     (report_figures.renormalisation_tames, first_layers(4.0, 2.0), FAILS),
-    (report_figures.more_middle_frequencies, middle(0.4, 0.38), HOLDS),
-    (report_figures.more_middle_frequencies, middle(0.38, 0.4), FAILS),
+    (report_figures.more_middle_frequencies, middle(0.4, 0.33), HOLDS),
+    (report_figures.more_middle_frequencies, middle(0.4, 0.36), OPEN),  # as two seeds may
+    (report_figures.more_middle_frequencies, middle(0.36, 0.4), OPEN),
+    (report_figures.more_middle_frequencies, middle(0.33, 0.4), FAILS),
     (report_figures.more_middle_frequencies, middle(0.4, 0.398), OPEN),
     (report_figures.more_middle_frequencies, first_layers(1, 1), None),
     (report_figures.less_aliasing, aliased(0.3, 0.6), HOLDS),
+    (report_figures.less_aliasing, aliased(0.3, 0.5), HOLDS),
+    (report_figures.less_aliasing, aliased(0.3, 0.45), OPEN),  # as two seeds may
+    (report_figures.less_aliasing, aliased(0.68, 0.76), OPEN),
     (report_figures.less_aliasing, aliased(0.75, 0.9375), OPEN),  # white noise, whose strides alone differ
     (report_figures.less_aliasing, aliased(0.7, 0.75), FAILS),  # less of it, but more than its stride makes
     (report_figures.less_aliasing, aliased(0.3, 0.0), FAILS),
