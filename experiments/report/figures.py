@@ -240,8 +240,8 @@ def _over_maps(pairs: OfPairs | None) -> Outcome:
             f"of_pairs of shapes {correlation.shape} and {stayed.shape}: both [epochs - 1, maps] are needed"
         )
     known = np.isfinite(correlation)
-    of_maps = (_beyond_both(correlation, known) * _beyond_both(stayed, known)).sum(axis=0)
-    return paired(of_maps[known.any(axis=0)].tolist())
+    of_maps = (_beyond_both(correlation, known) * _beyond_both(stayed, known)).sum(axis=0)[known.any(axis=0)]
+    return paired(of_maps.tolist()) if len(of_maps) > 1 else untested("one map in some layer")
 
 
 def _beyond_both(values: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -388,18 +388,15 @@ def _linearities(of_images: OfImages) -> list[float | None]:
 )
 def rotation_breaks_labels(result: Invariance) -> Finding | None:
     """Labels survive translation and scale more often than rotation; None of a network without classes."""
-    transforms = result["transforms"]
-    known: dict[str, Stability] = {
-        name: kept for name in MOVES if (kept := transforms[name]["label_stability"]) is not None
-    }
-    if len(known) < len(MOVES):
+    known, anew = _labels_kept(result["transforms"]), _labels_kept(result.get("untrained"))
+    if known is None:
         return None
     ours = "label kept: " + ", ".join(
         f"{name} {with_interval(kept['mean'], len(kept['images']))}" for name, kept in known.items()
     )
     if not all("num_amounts" in kept for kept in known.values()):
         return Finding(ours, NOT_SHOWN, "the picture that is not moved is counted: made by an earlier version")
-    excess, anew = _excess(known), _of_drawn_anew(result.get("untrained"))
+    excess = _excess(known)
     if anew is None:
         controls = [untested(f"not compared with {DRAWN_ANEW}")]
     else:
@@ -412,12 +409,12 @@ def rotation_breaks_labels(result: Invariance) -> Finding | None:
     return finding
 
 
-def _of_drawn_anew(untrained: AllDrawnAnew | None) -> dict[str, Stability] | None:
-    """How often labels are kept with random weights, by transform; None where that is not known of all."""
-    if untrained is None or "rotation" not in untrained:
+def _labels_kept(transforms: Transforms | AllDrawnAnew | None) -> dict[str, Stability] | None:
+    """How often labels are kept, by transform; None where that is not known of all."""
+    if transforms is None or "rotation" not in transforms:
         return None
     known: dict[str, Stability] = {
-        name: kept for name in MOVES if (kept := untrained[name].get("label_stability")) is not None
+        name: kept for name in MOVES if (kept := transforms[name].get("label_stability")) is not None
     }
     return known if len(known) == len(MOVES) else None
 

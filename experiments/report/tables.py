@@ -422,16 +422,16 @@ def _changes_little(result: Ablation, pairs: Sequence[tuple[str, str]], *, in_bo
             weights = {variant: way, base: -way, SHALLOW: -LITTLE}
             weights["alexnet"] = weights.get("alexnet", 0.0) + LITTLE
             tests.append(below_zero([(errors[name], weight) for name, weight in weights.items()], number))
-    compared = {"alexnet", SHALLOW, *(name for pair in pairs for name in pair)}
+    compared = dict.fromkeys(("alexnet", SHALLOW, *(name for pair in pairs for name in pair)))
     return _of_learning_variants(result, tested(ours, every(tests)), compared)
 
 
 def _member_errs_less(result: Evaluation, *, better: str, worse: str) -> Finding | None:
-    errors = member_errors(result)
-    finding = _errs_less(errors, better=better, worse=worse, num_images=result["num_images"])
-    compared = {name: errors[name] for name in (better, worse) if name in errors}
-    num_classes = result.get("num_classes")
-    return finding and _of_learners(finding, compared, num_classes=num_classes, num_images=result["num_images"])
+    errors, num_images = member_errors(result), result["num_images"]
+    finding = _errs_less(errors, better=better, worse=worse, num_images=num_images)
+    return finding and _of_learners(
+        finding, (better, worse), errors=errors, num_classes=result.get("num_classes"), num_images=num_images
+    )
 
 
 def _variant_errs_less(result: Ablation, *, better: str, worse: str) -> Finding | None:
@@ -450,22 +450,22 @@ def _errs_less(errors: Mapping[str, float], *, better: str, worse: str, num_imag
 def _of_learning_variants(result: Ablation, finding: Finding, names: Iterable[str]) -> Finding:
     """The finding on variants of these names; not shown where one of them may only guess."""
     errors, num_classes = variant_errors(result), result.get("data", {}).get("num_classes")
-    compared = {name: errors[name] for name in names}
-    return _of_learners(finding, compared, num_classes=num_classes, num_images=images_of(result))
+    return _of_learners(finding, names, errors=errors, num_classes=num_classes, num_images=images_of(result))
 
 
-def _of_learners(finding: Finding, errors: Mapping[str, float], *, num_classes: int | None, num_images: int) -> Finding:
-    """The finding on networks that err so; not shown where one of them may only guess.
+def _of_learners(
+    finding: Finding, names: Iterable[str], *, errors: Mapping[str, float], num_classes: int | None, num_images: int
+) -> Finding:
+    """The finding on networks of these names; not shown where one of them may only guess.
 
     Where the number of classes is not known, as in results of earlier versions, none is asked.
     """
     if finding.verdict == NOT_SHOWN or not num_classes or not num_images:
         return finding
-    for name, error in errors.items():
-        if p_of_guessing(100 * (1 - error), num_classes=num_classes, num_test=num_images) >= ALPHA:
-            return Finding(
-                finding.ours, NOT_SHOWN, f"{name} errs in {error:.1%}: of {num_classes} classes it may guess"
-            )
+    for name in names:
+        if p_of_guessing(100 * (1 - errors[name]), num_classes=num_classes, num_test=num_images) >= ALPHA:
+            because = f"{name} errs in {errors[name]:.1%}: of {num_classes} classes it may guess"
+            return Finding(finding.ours, NOT_SHOWN, because)
     return finding
 
 

@@ -58,7 +58,7 @@ class Needs(NamedTuple):
                     return f"the number of {UNITS[name]} of its training is not known"
                 if training[name] < least:
                     return f"trained: {_number(training[name])} {UNITS[name]}, not {_number(least)}"
-        for name, unit in {**UNITS, "width": "of the full width"}.items() if self.alike else ():
+        for name, unit in ALIKE_UNITS.items() if self.alike else ():
             if len(numbers := {training.get(name) for training in known}) > 1:
                 each = ", ".join(sorted("unknown" if number is None else _number(number) for number in numbers))
                 return f"its networks were not trained alike: {each} {unit}"
@@ -70,6 +70,7 @@ class Needs(NamedTuple):
 
 
 UNITS = {"epochs": "epochs", "num_classes": "classes", "num_images": "images"}
+ALIKE_UNITS = {**UNITS, "width": "of the full width"}  # what networks that are compared have to have in common
 
 
 def _number(value: float) -> str:
@@ -96,7 +97,7 @@ def trainings(result: Result) -> list[dict[str, float]]:
     """The numbers of what each network of a result was trained on; {} where it does not say so."""
     trained = [checkpoint.get("training") for checkpoint in checkpoints_of(result)]
     known = [training if isinstance(training, Mapping) else {} for training in trained]
-    return [{name: of[name] for name in (*UNITS, "width") if isinstance(of.get(name), int | float)} for of in known]
+    return [{name: of[name] for name in ALIKE_UNITS if isinstance(of.get(name), int | float)} for of in known]
 
 
 def checkpoints_of(result: Result) -> list[Mapping[str, Any]]:

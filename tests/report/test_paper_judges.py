@@ -337,6 +337,8 @@ def test_a_jump_without_a_projection_beside_it_counts_for_nothing():
     missing = np.where(np.arange(12) == 3, np.nan, alike)
     without = [np.delete(values, 3, axis=1) for values in (alike, stayed)]
     assert jumps((missing, stayed)) == jumps(without)
+    alone = [values[:, :1] for values in (alike, stayed)]
+    assert jumps(alone)[1:] == (OPEN, "one map in some layer")
 
 
 def test_geometry_is_that_of_the_paper_or_not():

@@ -1,6 +1,7 @@
 """Networks that bear no claim out, as filters of noise and networks that differ by chance alone, decide nothing."""
 
 import collections
+import dataclasses
 import functools
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from experiments import null_claims
 from experiments.report import figures, nulls, statistics, tables, transfer
 from experiments.report.figures import CLAIMS
+from zfjax.data import demo
 
 SEEDS = 100
 
@@ -130,6 +132,21 @@ def test_every_claim_but_two_has_a_stored_null():
     without = {claim.judge.__name__ for claim in CLAIMS} - set(nulls.stored())
     assert without == {"geometry", "average_precision"}
     assert nulls.words("geometry") == "no null is measured"
+
+
+@pytest.mark.parametrize(("epochs", "tables"), [(5.0, 0), (10.0, 2)])
+def test_seeds_are_nulls_of_the_claims_whose_precondition_they_meet(epochs, tables, monkeypatch, tmp_path):
+    data = demo.demo_set(null_claims.PICTURE, 4, 4)
+    opened = [null_claims.untrained_net(seed, data, tmp_path / str(seed)) for seed in range(2)]
+    known = {"num_classes": 200, "num_images": 50_000, "epochs": epochs, "width": 0.25}
+    runs = {str(n): dataclasses.replace(net, training=known) for n, net in enumerate(opened)}
+    measured = {net.name: n for n, net in enumerate(runs.values())}
+    monkeypatch.setattr(null_claims.nets, "load_net", runs.get)
+    monkeypatch.setattr(null_claims, "filters_of", lambda net: first_layers(measured[net.name])["nets"]["clipped"])
+    monkeypatch.setattr(null_claims, "error_of", lambda net: (0.5 + 0.1 * measured[net.name], 2_000))
+    counted = dict(null_claims.alike(null_claims.Config(nets=("0", "1"))))
+    assert set(counted) >= {claim.judge.__name__ for claim in FIRST_LAYER}
+    assert len(counted) == len(FIRST_LAYER) + tables
 
 
 @pytest.mark.slow

@@ -97,7 +97,7 @@ def rank_correlation(rows: Sequence[Mapping[str, Any]]) -> Ranking | None:
 
     The p-values are those of this order and of the contrary one among the orders within each of the two families, the
     variants of AlexNet and those of the paper's network, as the families differ in more than what varies in them. They
-    are exact where there are at most `NUM_ORDERS` orders, of so many random ones else; all are None where all errors
+    are exact where there are fewer than `NUM_ORDERS` orders, of so many random ones else; all are None where all errors
     are the same.
     """
     known = [row for row in rows if row["paper"]]
