@@ -101,6 +101,7 @@ class Result(results.Result):
     num_train: int  # per class
     num_images: int
     num_classes: int
+    photos_per_class: list[int]
 
 
 def run(config: Config) -> Result:
@@ -141,6 +142,7 @@ def measure_and_write(config: Config, net: Net, *, out: Path, home: Path) -> Res
         "num_train": num_train,
         "num_images": len(photo_set.photos),
         "num_classes": len(photo_set.class_names),
+        "photos_per_class": photo_set.per_class(),
         "paper": {"num_train": NUM_TRAIN[config.dataset], **PAPER[config.dataset]},
         "seed": config.seed,
         **results.provenance(net, photo_set, config),

@@ -130,6 +130,7 @@ class Result(Setting):
 
     table: str
     rows: NotRequired[list[Row]]
+    photos_per_class: NotRequired[list[int]]
     average_precision: NotRequired[dict[str, float | None]]  # percent by class; None where there is none of it
     mean_average_precision: NotRequired[float]
     penalty: NotRequired[float]
@@ -176,7 +177,8 @@ def measure_and_write(
         arms = {"pretrained": lambda _, fold: transfer_arms.pretrained(net, photo_set, fold, **frozen)}
         if isinstance(net, nets.TrainedNet):
             arms["scratch"] = scratch_arm(config, net, photo_set=photo_set, folder=out / "unfinished")
-        measured = {"rows": measure_folds(config, photo_set, sizes=sizes, arms=arms, records=records)}
+        rows = measure_folds(config, photo_set, sizes=sizes, arms=arms, records=records)
+        measured = {"rows": rows, "photos_per_class": photo_set.per_class()}
     setting: Setting = {
         "unit": "percent",
         "num_images": len(photo_set.photos),

@@ -56,6 +56,7 @@ class Photos(TypedDict):
 
     num_classes: NotRequired[int | None]
     num_images: NotRequired[int | None]
+    photos_per_class: NotRequired[list[Count] | None]
 
 
 class Arm(TypedDict):
@@ -329,7 +330,7 @@ def _unless_guessed(photos: Photos, finding: Finding, *arms: tuple[Sequence[floa
     if not (classes := photos.get("num_classes")):
         return Finding(finding.ours, NOT_SHOWN, "the number of classes is missing")
     for folds, num_train in arms:
-        if not (num_test := _num_test(photos, num_train)):
+        if not (num_test := _weight_of_test(photos, num_train)):
             return Finding(finding.ours, NOT_SHOWN, "the number of test images is missing")
         mean = float(np.mean(folds))
         if p_of_guessing(mean, num_classes=classes, num_test=num_test) >= ALPHA:
@@ -344,7 +345,7 @@ def _paired(
     if len(folds) != len(others):
         return untested("not the same folds")
     differences = np.subtract(folds, others).tolist()
-    num_test = _num_test(photos, num_train)
+    num_test = _weight_of_test(photos, num_train)
     assumed = 2**0.5 * fold_spread([*folds, *others], num_test) if num_test else None
     return over_folds(differences, _test_over_train(photos, num_train), assumed=assumed, margin=margin)
 
@@ -352,25 +353,44 @@ def _paired(
 def _above(photos: Photos, row: Arm, number: float) -> Outcome:
     """Whether accuracies are above a number that has no spread."""
     differences = [accuracy - number for accuracy in row["folds"]]
-    num_test = _num_test(photos, row["num_train"])
+    num_test = _weight_of_test(photos, row["num_train"])
     assumed = fold_spread(row["folds"], num_test) if num_test else None
     return over_folds(differences, _test_over_train(photos, row["num_train"]), assumed=assumed)
 
 
 def _test_over_train(photos: Photos, num_train: int) -> float:
     """Test images of one fold over its training images; where that is not known, the most it can be."""
-    classes, num_test = photos.get("num_classes"), _num_test(photos, num_train)
-    return num_test / (num_train * classes) if classes and num_test else TEST_IMAGES / num_train
+    num_test = _num_test(photos, num_train)
+    return sum(num_test) / (num_train * len(num_test)) if num_test else TEST_IMAGES / num_train
 
 
-def _num_test(photos: Photos, num_train: int) -> int | None:
-    """Most test images that one fold can have: at most 50 per class, and what is left; None: not known."""
+def _weight_of_test(photos: Photos, num_train: int) -> int:
+    """As many test images, spread evenly over the classes, give a mean class accuracy of the same variance; 0: unknown.
+
+    The mean of shares of n_c images of each of C classes has the variance v / C^2 sum(1 / n_c), so C^2 / sum(1 / n_c).
+    """
+    num_test = _num_test(photos, num_train)
+    return 0 if not num_test else int(len(num_test) ** 2 / sum(1 / num for num in num_test) + 1e-9)
+
+
+def _num_test(photos: Photos, num_train: int) -> list[float]:
+    """Test images of each class of one fold: at most 50, and what is left.
+
+    Where only the number of photos is known, the most that there can be, spread evenly; [] where nothing is known, or
+    nothing is left.
+    """
+    per_class: Sequence[float] | None = photos.get("photos_per_class")
     classes, images = photos.get("num_classes"), photos.get("num_images")
-    if not classes or not images:
-        return None
-    if images < num_train * classes:
-        raise UserError(f"num_images is {images}, too few to train on {num_train} of {classes} classes")
-    return min(TEST_IMAGES * classes, images - num_train * classes)
+    if not per_class and classes and images:
+        if images < num_train * classes:
+            raise UserError(f"num_images is {images}, too few to train on {num_train} of {classes} classes")
+        per_class = [images / classes] * classes
+    if not per_class:
+        return []
+    if min(per_class) < num_train:
+        raise UserError(f"photos_per_class holds {min(per_class)}, too few to train on {num_train}")
+    num_test = [min(TEST_IMAGES, num - num_train) for num in per_class]
+    return num_test if min(num_test) > 0 else []
 
 
 TRANSFER = (

@@ -17,6 +17,7 @@ def test_a_devkit_by_its_lists_or_its_annotations(tmp_path, below, lists):
     found = tfds_sets.open_set("voc2012", tmp_path / below)
     assert found.class_names == ("cat", "dog") and found.labels.dtype == np.int8
     np.testing.assert_array_equal(found.labels, np.array([SHOWN["cat"], SHOWN["dog"]]).T)
+    assert found.per_class() == [SHOWN["cat"].count(1), SHOWN["dog"].count(1)]  # difficult ones (0) do not count
     assert found.splits["train"].tolist() == [0, 1, 2] and found.splits["val"].tolist() == [3, 4]
     assert [p.read() for p in found.photos] == [photo(n) for n in range(5)]
 

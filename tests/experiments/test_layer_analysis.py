@@ -63,6 +63,7 @@ def test_rows_are_those_of_the_features_themselves(trained, photos):
         assert row["spread"] == pytest.approx(np.std(row["folds"], ddof=1))
     assert [row["paper"] for row in written["rows"]] == [44.8, 85.5, 85.4] and written["paper"]["num_train"] == 30
     assert written["rows"][0]["mean"] > 60 and written["num_train"] == 4
+    assert sum(written["photos_per_class"]) == written["num_images"] and len(written["photos_per_class"]) == 3
     judged, (first, top, softmax) = findings(result["folder"]), written["rows"]
     assert judged["classifiers_agree"].ours == f"SVM {top['mean']:.1f} %, softmax {softmax['mean']:.1f} %"
     assert judged["higher_layers_are_better"] is judged["top_layer_is_as_good"] is None  # it has no conv5

@@ -68,6 +68,7 @@ def test_pretrained_rows_are_those_of_single_pictures(trained, photos):
         assert row["mean"] == pytest.approx(np.mean(expected)) and row["paper"] is None
         assert row["spread"] == pytest.approx(np.std(expected, ddof=1))
     assert written["rows"][1]["mean"] > 60 and written["num_images"] == 46 and written["unit"] == "percent"
+    assert written["photos_per_class"] == [(photo_set.labels == label).sum() for label in range(3)]
     assert written["paper"]["pretrained"]["30"] == {"mean": 86.5, "spread": 0.5}
     assert written["table"] == "Table 4" and written["data"]["name"] == "caltech101" and written["seed"] == 0
     with Image.open(result["folder"] / "curve.png") as image:

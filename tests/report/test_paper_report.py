@@ -341,6 +341,12 @@ MISFITS = {
         "num_images": 9,
         "num_classes": 2,
     },
+    "photos_per_class holds 4, too few to train on 5": {
+        "table": "Table 4",
+        "rows": [{"arm": arm, "num_train": 5, "folds": [1, 2], "mean": 1.5} for arm in ("pretrained", "scratch")],
+        "paper": {"best earlier": {}},
+        "photos_per_class": [60, 4],
+    },
     "values of 2 and of 1 images cannot be compared": invariance(of_scale=[0.5, 1.0]),
 }
 

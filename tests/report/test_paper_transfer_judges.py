@@ -290,6 +290,31 @@ def test_folds_are_paired_and_corrected_for_the_most_test_images_there_can_be():
         assert judge({**rising_by_ten, "num_images": unknown}) == judge(rising_by_ten)
 
 
+def test_test_images_are_counted_class_by_class_where_these_are_known():
+    judge = report_transfer.pretrained_beats_scratch_on_101.judge
+    uneven = [16, 17, *[65] * 50, *[800] * 50]  # 1, 2 and 100 times 50 to test on with 15 to train on
+
+    def p_words(p):
+        return f"p = {p:.2g}"
+
+    differences = np.array([10.0, 11.0, 12.0])
+    result = rows(("pretrained", 15, 60, 66, 63), ("scratch", 15, 50, 55, 51), photos_per_class=uneven)
+    t = differences.mean() / (differences.std(ddof=1) * np.sqrt(1 / 3 + 5003 / (15 * 102)))
+    assert judge(result).because == p_words(scipy.stats.t.sf(t, 2))
+
+    variance = 1e4 * 0.25 / 102**2 * (1 / 1 + 1 / 2 + 100 / 50)  # of a mean over classes of 50 %, in points
+    z = 6 / (np.sqrt(2) * np.sqrt(9 + variance))
+    near = rows(("pretrained", 15, 53.0), ("scratch", 15, 47.0), photos_per_class=uneven)
+    p = float(judge(near).because.split(" = ")[1].split(";")[0])
+    assert p == pytest.approx(scipy.stats.norm.sf(z), rel=0.02)
+
+    one_each = rows(("pretrained", 15, 60.0), ("scratch", 15, 2.0), photos_per_class=[16] * 102)
+    assert judge(one_each).because == "2.0 % of 102 classes may be guesses"
+    fifty_each = rows(("pretrained", 15, 60.0), ("scratch", 15, 2.0), photos_per_class=[65] * 102)
+    assert judge(fifty_each).verdict == HOLDS
+    assert judge(one_each | {"photos_per_class": None}) == judge(fifty_each)  # as many as there can be
+
+
 def test_one_fold_is_judged_by_an_assumed_spread_and_says_so_as_every_rule_does():
     finding = report_transfer.pretrained_beats_scratch_on_101.judge(single(60, 9))
     assert finding == ("15 per class: 60.0 against 9.0 %", HOLDS, "p < 0.0001; one fold: an assumed spread")

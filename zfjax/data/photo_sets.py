@@ -59,6 +59,12 @@ class PhotoSet:
     splits: Mapping[str, np.ndarray]
     fingerprint: str
 
+    def per_class(self) -> list[int]:
+        """How many photos show each class, in the order of `class_names`; by more than difficult objects alone."""
+        if self.labels.ndim == 2:
+            return [int(num) for num in (self.labels > 0).sum(axis=0)]
+        return [int(num) for num in np.bincount(self.labels, minlength=len(self.class_names))]
+
 
 class PhotoSource:
     """A source of pictures of one size, each read, decoded and resized when it is asked for.
