@@ -58,7 +58,7 @@ from PIL import Image
 from experiments.shell import operations, tpu_plan
 from experiments.shell.command import described, first_flags, in_one_line, is_idle, split_flags
 from experiments.shell.workloads import STORED_MARGIN, UNITS, Engine, Work, Workload
-from zfjax import deconvnet, features, nets, network, parallel, training
+from zfjax import deconvnet, features, nets, network, parallel, shell, training
 from zfjax.analyses import occlusion as sweeps
 from zfjax.analyses import top_activations
 from zfjax.anymodel import project_fn as project_fn_of
@@ -788,6 +788,7 @@ def plan(plan: tpu_plan.Plan) -> list[dict[str, Any]]:
     return [tpu_plan.planned(plan)]
 
 
+@shell.ending_with_reader()
 def main() -> None:
     """The command line."""
     commands: dict[str, Callable[..., list[dict[str, Any]]]] = {

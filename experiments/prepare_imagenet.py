@@ -22,7 +22,7 @@ from typing import Any
 import tyro
 
 from experiments.shell.sizes import SizeFlag
-from zfjax import files
+from zfjax import files, shell
 from zfjax.architecture import Size
 from zfjax.errors import UserError, check_name, command_line
 from zfjax.pixels import as_size, size_of, size_words
@@ -138,6 +138,7 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+@shell.ending_with_reader()
 def main() -> None:
     """Runs the command line; an error that the user can mend ends it in one line."""
     from experiments.shell.command import described, first_flags, in_one_line, is_idle, split_flags

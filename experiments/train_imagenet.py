@@ -26,11 +26,12 @@ import tyro
 from experiments.shell import hosts
 from experiments.shell.command import Stopped, first_flags, in_one_line, split_flags, use_compilation_cache
 from experiments.shell.training_run import PRESETS, Config, run
-from zfjax import nets
+from zfjax import nets, shell
 from zfjax.data import ImageSet
 from zfjax.errors import UserError, command_line
 
 
+@shell.ending_with_reader()
 def main(data: ImageSet | None = None) -> None:
     """Command line: --preset or --resume choose the settings that the other flags start from. `data` as for `run`."""
     first = own_flags()

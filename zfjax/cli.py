@@ -29,6 +29,7 @@ _NET = "run folder or checkpoint, squeezenet:DIR, torchvision:KIND:FILE, or modu
 _FUNCTION = f"{_NET}, or, with --image-size, of a function of images"
 
 
+@shell.ending_with_reader()
 def main(words: list[str] | None = None) -> None:
     """The command line.
 

@@ -7,6 +7,7 @@ import ctypes
 import io
 import itertools
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -101,6 +102,24 @@ def check_words(words: Sequence[str]) -> None:
                 f"error: {where} an empty word, as where a variable of the shell is unset; give a value, or leave "
                 "it out"
             )
+
+
+@contextlib.contextmanager
+def ending_with_reader() -> Iterator[None]:
+    """End the process without a word where what reads its output has left, as `| head` does. A decorator, too."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # Windows has another error, and no word for it
+        poll = select.poll()
+        poll.register(sys.stdout, 0)  # of a pipe without a reader it says POLLERR at once
+        if not poll.poll(0):
+            raise  # another pipe
+        # else the interpreter, which flushes once more when it ends, would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 @contextlib.contextmanager

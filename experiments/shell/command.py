@@ -67,6 +67,7 @@ def in_one_line(when_stopped: str = "nothing was written") -> Iterator[None]:
         yield
 
 
+@shell.ending_with_reader()
 def main(
     config_type: type[Any],
     run: Callable[[Any], Result | None],

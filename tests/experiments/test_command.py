@@ -42,6 +42,40 @@ def test_a_name_without_letters_for_the_terminal_ends_no_command(monkeypatch):
     assert terminal.read().endswith("written to no \\udcff letters\n")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["experiments.layer_analysis", "--help"],
+        ["experiments.prepare_imagenet", "--help"],
+        ["experiments.train_imagenet", "--help"],
+        ["experiments.benchmark", "--help"],
+        ["zfjax", "--help"],
+    ],
+)
+def test_a_reader_that_leaves_ends_a_command_in_silence(words):
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "wb") as nobody:
+        done = subprocess.run([sys.executable, "-m", *words], stdout=nobody, stderr=subprocess.PIPE, check=False)
+    assert done.returncode in (141, 0) and done.stderr == b""  # 0: argparse ends in its own way
+
+
+def test_a_result_that_nobody_reads_any_more_ends_in_silence_and_another_pipe_does_not(monkeypatch):
+    reads, writes = os.pipe()
+    os.close(reads)
+    monkeypatch.setattr(sys, "stdout", os.fdopen(writes, "w", buffering=1))
+    with pytest.raises(SystemExit) as ended:
+        call(monkeypatch, lambda config: {"value": 1})
+    assert ended.value.code == 141
+    sys.stdout.close()  # what was left went nowhere
+
+    reads, writes = os.pipe()
+    with os.fdopen(reads), os.fdopen(writes, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(BrokenPipeError):
+            call(monkeypatch, raising(BrokenPipeError(errno.EPIPE, "of a socket")))
+
+
 def call(monkeypatch, run, *flags):
     monkeypatch.setattr(sys, "argv", ["something", *flags])
     command.main(Config, run, doc="Doc.", report=lambda result: print(f"value {result['value']}"))
