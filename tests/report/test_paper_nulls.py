@@ -120,6 +120,27 @@ def test_guesses_pass_for_what_was_learnt_no_more_often_than_a_test_would_have_i
     assert 0.02 < np.mean(passed) < 0.06
 
 
+@pytest.mark.parametrize("per_class", [[31] * 40 + [40] * 30 + [80] * 25 + [800] * 7, [31] * 100 + [800] * 2])
+def test_neither_do_guesses_of_classes_of_unlike_sizes(per_class):
+    """As those of Caltech-101: the mean over classes spreads as that of fewer images, evenly spread, does."""
+    rng, chance = np.random.default_rng(0), 1 / len(per_class)
+    tested_on = [min(50, num - 30) for num in per_class]
+    learnt = {"arm": "pretrained", "num_train": 30, "folds": [90.0], "mean": 90.0}
+    passed = []
+    for _ in range(500):
+        percent = 100 * float(np.mean(rng.binomial(tested_on, chance) / tested_on))
+        guessed = {"arm": "scratch", "num_train": 30, "folds": [percent], "mean": percent}
+        result = {
+            "rows": [learnt, guessed],
+            "paper": {"best earlier": {}},
+            "num_classes": len(per_class),
+            "num_images": sum(per_class),
+            "photos_per_class": per_class,
+        }
+        passed.append(transfer.pretrained_beats_scratch_on_101.judge(result).verdict == "holds")
+    assert np.mean(passed) < 0.06
+
+
 def test_no_rule_holds_for_more_than_a_tenth_of_one_of_its_nulls():
     """By itself: that a network was trained, and on what, is asked besides."""
     for name, of_claim in nulls.stored().items():
