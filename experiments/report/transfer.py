@@ -41,11 +41,14 @@ WIDE = "conv3,4,5 of 512,1024,512"
 OVER_FOLDS = (
     "t-test of paired folds, corrected for the images that they share (Nadeau and Bengio); one fold, or no spread: "
     f"z-test with a standard deviation of sqrt(2) sqrt({FOLD_SPREAD:g}^2 + v) points, v the binomial variance of the "
-    "test images"
+    "mean over classes"
 )
 ONE_SAMPLE = OVER_FOLDS.replace("paired ", "").replace("sqrt(2) ", "")
 ALIKE = f"less than {ALIKE_PERCENT:g} points and than {ALIKE_SHARE:.0%} of the larger accuracy (the paper is silent)"
-GUESSED = "no better than guessing (binomial test over the test images of one fold): not shown"
+GUESSED = (
+    "no better than guessing (binomial test over the test images of one fold, fewer where classes have unlike numbers "
+    "of them): not shown"
+)
 
 
 Percent = Annotated[float, Range(0, 100)]
