@@ -22,6 +22,7 @@ from experiments.report.statistics import (
 )
 from experiments.report.transfer import LAYERS, TRANSFER, WIDE
 from experiments.report.verdicts import (
+    COMPARED_IMAGENET,
     COMPARED_MANY,
     MANY_CLASSES,
     NOT_SHOWN,
@@ -189,7 +190,7 @@ def averaging_helps(result: Evaluation) -> Finding | None:
     says="The network of Fig. 3 errs less than that of Krizhevsky et al.",
     paper="38.4 against 40.5 %",
     rule=f"zfnet errs less than alexnet, of ten crops ({OF_LEARNERS})",
-    needs=COMPARED_MANY,
+    needs=COMPARED_IMAGENET,
 )
 def member_beats_alexnet(result: Evaluation) -> Finding | None:
     """The paper's network errs less than AlexNet."""
@@ -201,7 +202,7 @@ def member_beats_alexnet(result: Evaluation) -> Finding | None:
     says="With 512, 1024, 512 maps in layers 3, 4, 5 it errs still less.",
     paper="37.5 against 38.4 %",
     rule=f"errs less than zfnet, of ten crops ({OF_LEARNERS})",
-    needs=COMPARED_MANY,
+    needs=COMPARED_IMAGENET,
 )
 def wide_member_helps(result: Evaluation) -> Finding | None:
     """The paper's network errs less where its middle layers are wide."""
@@ -334,7 +335,7 @@ def dense_sizes_matter_little(result: Ablation) -> Finding | None:
     says="Wider middle convolutional layers help.",
     paper="37.5 against 38.4 %",
     rule=f"with 512, 1024, 512 maps zfnet errs less ({OF_LEARNERS})",
-    needs=COMPARED_MANY,
+    needs=COMPARED_IMAGENET,
 )
 def wide_variant_helps(result: Ablation) -> Finding | None:
     """The paper's network errs less where its middle layers are wide."""
@@ -346,7 +347,7 @@ def wide_variant_helps(result: Ablation) -> Finding | None:
     says="Wider fully connected layers beside them overfit.",
     paper="38.3 against 37.5 %",
     rule=f"with both zfnet errs more than with 512, 1024, 512 maps alone ({OF_LEARNERS})",
-    needs=COMPARED_MANY,
+    needs=COMPARED_IMAGENET,
 )
 def wide_dense_layers_overfit(result: Ablation) -> Finding | None:
     """The paper's network errs less with wide middle layers alone than with wide dense layers too."""
@@ -358,7 +359,7 @@ def wide_dense_layers_overfit(result: Ablation) -> Finding | None:
     says="The network of Fig. 3 errs less than that of Krizhevsky et al.",
     paper="38.4 against 40.5 %",
     rule=f"zfnet errs less than alexnet ({OF_LEARNERS})",
-    needs=COMPARED_MANY,
+    needs=COMPARED_IMAGENET,
 )
 def variant_beats_alexnet(result: Ablation) -> Finding | None:
     """The paper's network errs less than AlexNet."""

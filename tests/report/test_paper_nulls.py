@@ -159,7 +159,7 @@ def test_every_claim_but_two_has_a_stored_null():
 def test_seeds_are_nulls_of_the_claims_whose_precondition_they_meet(epochs, tables, monkeypatch, tmp_path):
     data = demo.demo_set(null_claims.PICTURE, 4, 4)
     opened = [null_claims.untrained_net(seed, data, tmp_path / str(seed)) for seed in range(2)]
-    known = {"num_classes": 200, "num_images": 50_000, "epochs": epochs, "width": 0.25}
+    known = {"num_classes": 1_000, "num_images": 1_000_000, "epochs": epochs, "width": 1.0}
     runs = {str(n): dataclasses.replace(net, training=known) for n, net in enumerate(opened)}
     measured = {net.name: n for n, net in enumerate(runs.values())}
     monkeypatch.setattr(null_claims.nets, "load_net", runs.get)

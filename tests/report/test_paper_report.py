@@ -397,7 +397,7 @@ def test_a_training_of_no_number_is_not_known(results):
     of = {claim["says"]: claim for claim in make(results)["claims"] if claim["result"] == "foreign"}
     because = of["Averaging several networks reduces the error."]["because"]
     assert "precondition" not in because
-    assert tables.member_beats_alexnet.needs.lacking(foreign) == (
+    assert tables.depth_matters.needs.lacking(foreign) == (
         "its networks were not trained alike: 1,281,167, unknown images"
     )
 
