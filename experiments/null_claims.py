@@ -19,7 +19,7 @@ import dataclasses
 import functools
 import itertools
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,12 +181,22 @@ def arms_of_one_fold(
     return {**_table_4(accuracies, earlier=AROUND), "num_classes": num_classes, "num_images": num_images}
 
 
-def _table_4(accuracies: dict[int, np.ndarray], *, earlier: float) -> dict[str, Any]:
-    """Of {images per class: percent [2, folds]}, and an earlier method with 15."""
+def never_trained(seed: int) -> dict[str, Any]:
+    """Table 4 of a network with random weights, whose features beat a training from scratch that got nowhere."""
+    frozen, drawn_anew = _of_folds(seed, 2)
+    accuracies = {size: np.stack([frozen, frozen / 3, drawn_anew]) for size in (15, 30)}
+    return {**_table_4(accuracies, earlier=AROUND), "num_classes": 102, "num_images": 9144}
+
+
+def _table_4(accuracies: Mapping[int, np.ndarray], *, earlier: float) -> dict[str, Any]:
+    """Of {images per class: percent [2 or 3, folds]}: pretrained, from scratch, untrained or else half as good.
+
+    An earlier method has 15 images per class.
+    """
     rows = [
         {"arm": arm, "num_train": num_train, "folds": of.tolist(), "mean": float(of.mean())}
-        for num_train, both in accuracies.items()
-        for arm, of in zip(("pretrained", "scratch"), both, strict=True)
+        for num_train, arms in accuracies.items()
+        for arm, of in zip(("pretrained", "scratch", "untrained"), (*arms, arms[1] / 2)[:3], strict=True)
     ]
     return {"rows": rows, "paper": {"best earlier": {"15": {"mean": earlier}}}}
 
@@ -249,6 +259,7 @@ def _of_one_fold(
 
 
 four_sizes = functools.partial(arms_of_one_fold, sizes=(15, 30, 45, 60), num_classes=257, per_class=50)
+BEAT_SCRATCH = ("pretrained_beats_scratch_on_101", "pretrained_beats_scratch_on_256")
 AS_GOOD = ("top_layer_is_as_good", "classifiers_agree")
 SIMULATED: tuple[tuple[str, str, Callable[[int], dict[str, Any]], tuple[str, ...]], ...] = (
     ("Figure 6", "filters of white noise", first_layers, ()),
@@ -257,8 +268,10 @@ SIMULATED: tuple[tuple[str, str, Callable[[int], dict[str, Any]], tuple[str, ...
     ("Table 3", "networks that err alike", variants, ()),
     ("Table 4", "arms that are alike", arms, ()),
     ("Table 5, Figure 9", "arms that are alike", arms, ()),
-    ("Table 4", "arms that are alike, of one fold", arms_of_one_fold, ("pretrained_beats_scratch_on_101",)),
-    ("Table 5, Figure 9", "arms that are alike, of one fold", four_sizes, ("pretrained_beats_scratch_on_256",)),
+    ("Table 4", "arms that are alike, of one fold", arms_of_one_fold, BEAT_SCRATCH[:1]),
+    ("Table 5, Figure 9", "arms that are alike, of one fold", four_sizes, BEAT_SCRATCH[1:]),
+    ("Table 4", "random weights, and a training that got nowhere", never_trained, BEAT_SCRATCH[:1]),
+    ("Table 5, Figure 9", "random weights, and a training that got nowhere", never_trained, BEAT_SCRATCH[1:]),
     ("Table 7", "layers that are alike", layers, ("higher_layers_are_better",)),
     ("Table 7", "layers that are alike, of one fold", layers_of_one_fold, ("higher_layers_are_better",)),
     ("Table 7", f"classifiers that are {ALIKE_PERCENT:g} points apart", apart, AS_GOOD),

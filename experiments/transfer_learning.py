@@ -9,10 +9,11 @@
 result: the pretrained net is better at every number of training images, by most where there are few.
 
 The frozen arm uses --layer's features of the centre crop and a softmax regression on all training images of the fold
-(`zfjax.linear_models`), with a penalty chosen on a third of them. VOC's photos show several classes: each class has its
-own logistic regression, trained on train and scored on val by average precision (the paper: one softmax over the 20
-classes, scored on the test set, whose labels are not public). Photos that show a class only by difficult objects are
-left out of it.
+(`zfjax.linear_models`), with a penalty chosen on a third of them. The untrained one does so with the same net's weights
+drawn anew: features of random weights tell classes apart too, and may beat a training from scratch. VOC's photos show
+several classes: each class has its own logistic regression, trained on train and scored on val by average precision
+(the paper: one softmax over the 20 classes, scored on the test set, whose labels are not public). Photos that show a
+class only by difficult objects are left out of it.
 
 Writes result.json and curve.png to a folder below <run>/transfer/<dataset> that is named by the flags (or --out), and a
 small record of each fold to <run>/transfer/records. An interrupted command resumes, from scratch after the last whole
@@ -32,6 +33,7 @@ from tqdm import tqdm
 from experiments.pages import transfer as transfer_page
 from experiments.shell import command, figure, results
 from zfjax import nets, transfer
+from zfjax.analyses import sanity
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.errors import UserError
 from zfjax.nets import Net
@@ -43,7 +45,8 @@ from zfjax.transfer.records import OverFolds, mean_and_spread, over_folds, recor
 
 COMMAND = "transfer_learning"
 
-ArmName = Literal["pretrained", "scratch"]
+ArmName = Literal["pretrained", "untrained", "scratch"]
+ARMS: tuple[ArmName, ...] = ("pretrained", "untrained", "scratch")
 
 
 def _paper(*rows: tuple[int, float, float | None]) -> dict[int, dict[str, float | None]]:
@@ -79,7 +82,7 @@ class Config(figure.NetConfig):
     dataset: Literal["caltech101", "caltech256", "voc2012"] = "caltech101"
     """Which set it is."""
     arms: tuple[ArmName, ...] | None = None
-    """What is measured; by default both, of VOC the pretrained net alone, as in the paper."""
+    """What is measured; by default all, of VOC the pretrained net alone, as in the paper."""
     layer: str = "fc7"
     """Layer whose frozen features are used."""
     num_train: tuple[int, ...] | None = None
@@ -153,7 +156,7 @@ def run(config: Config) -> Result:
         if any(arm == "scratch" for arm, _ in sizes) and not isinstance(net, nets.TrainedNet):
             raise UserError(
                 f"arms='scratch': {net.name} is no run of train_imagenet, and its training is not known; "
-                "--arms pretrained measures its features"
+                "--arms pretrained untrained measures its features"
             )
         if isinstance(net, nets.TrainedNet):
             scratch_recipes(config, net)  # before any data are opened
@@ -175,6 +178,9 @@ def measure_and_write(
         measured: dict[str, Any] = {name: value for name, value in record.items() if name != "key"}
     else:
         arms = {"pretrained": lambda _, fold: transfer_arms.pretrained(net, photo_set, fold, **frozen)}
+        if any(arm == "untrained" for arm, _ in sizes):
+            twin = drawn_anew(net, config.seed)
+            arms["untrained"] = lambda _, fold: transfer_arms.pretrained(twin, photo_set, fold, **frozen)
         if isinstance(net, nets.TrainedNet):
             arms["scratch"] = scratch_arm(config, net, photo_set=photo_set, folder=out / "unfinished")
         rows = measure_folds(config, photo_set, sizes=sizes, arms=arms, records=records)
@@ -194,6 +200,15 @@ def measure_and_write(
         command=COMMAND,
         contents={"curve.png": transfer_page.draw_curve(result)} if "rows" in result else {},
     )
+
+
+def drawn_anew(net: Net, seed: int) -> Net:
+    """The same net with random weights; UserError where they are not at hand."""
+    if (twin := sanity.untrained(net, seed)) is None:
+        raise UserError(
+            f"arms='untrained': {net.name} is a function whose weights are not at hand; leave it out of --arms"
+        )
+    return twin
 
 
 def scratch_arm(
@@ -219,15 +234,15 @@ def scratch_recipes(config: Config, net: nets.TrainedNet) -> list[Recipe]:
 def planned(config: Config) -> list[tuple[ArmName, int]]:
     """The (arm, training images per class) to measure, frozen features first; UserError where they make no sense."""
     voc = config.dataset == "voc2012"
-    arms = (("pretrained",) if voc else ("pretrained", "scratch")) if config.arms is None else config.arms
+    arms = (("pretrained",) if voc else ARMS) if config.arms is None else config.arms
     if not arms or (voc and arms != ("pretrained",)):
-        raise UserError(f"arms={arms!r}: one or both are needed; of voc2012 pretrained alone")
+        raise UserError(f"arms={arms!r}: at least one is needed; of voc2012 pretrained alone")
     if voc and config.num_train is not None:
         raise UserError(f"num_train={config.num_train!r}: voc2012 is trained on the whole of its split train")
     figure.check_numbers(config)
     both = NUM_TRAIN.get(config.dataset, ()) if config.num_train is None else config.num_train
-    sizes = {"pretrained": sorted({*both, *config.curve}), "scratch": sorted(set(both))}
-    return [(arm, num_train) for arm in ("pretrained", "scratch") if arm in arms for num_train in sizes[arm]]
+    sizes = {arm: sorted({*both, *(config.curve if arm == "pretrained" else ())}) for arm in ARMS}
+    return [(arm, num_train) for arm in ARMS if arm in arms for num_train in sizes[arm]]
 
 
 def measure_folds(
@@ -253,7 +268,7 @@ def measure_folds(
                 key = {"arm": name, "num_train": num_train, "fold": number, **common, **arm.key}
                 of_arm.append(recorded(records, f"{name}-{num_train:03d}-{number}", key=key, compute=arm.measure))
                 bar.update()
-            paper = PAPER[photo_set.name][name].get(num_train)
+            paper = PAPER[photo_set.name].get(name, {}).get(num_train)
             rows.append({"arm": name, "num_train": num_train, **over_folds(of_arm), "paper": paper})
     return rows
 

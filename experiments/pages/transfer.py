@@ -17,12 +17,14 @@ def draw_curve(result: Mapping[str, Any]) -> Figure:
     """Accuracy against training images per class: ours with their spread, the paper's dashed."""
     figure = Figure(figsize=(8.0, 5.0), dpi=canvas.DPI, layout="constrained")
     axes = figure.subplots()
-    for colour, name in enumerate(("pretrained", "scratch", "best earlier")):
+    for colour, name in enumerate(("pretrained", "scratch", "best earlier", "untrained")):
         rows = [row for row in result["rows"] if row["arm"] == name]
         if rows:
             spread = [row["spread"] or 0.0 for row in rows]
             places = [row["num_train"] for row in rows], [row["mean"] for row in rows]
             axes.errorbar(*places, yerr=spread, color=f"C{colour}", marker="o", capsize=3, label=f"{name}, here")
+        if name not in result["paper"]:
+            continue
         paper = result["paper"][name]
         label = f"{name}, paper (ImageNet, full width)" if name == "pretrained" else f"{name}, paper"
         axes.plot(list(paper), [p["mean"] for p in paper.values()], f"C{colour}s--", alpha=0.5, label=label)

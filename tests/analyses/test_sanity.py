@@ -220,6 +220,11 @@ def test_an_untrained_twin_has_other_weights_of_the_same_size_and_one_of_weights
         assert abs(np.corrcoef(drawn.ravel(), of["kernel"].ravel())[0, 1]) < 0.4
         assert np.sqrt(np.mean(drawn**2)) == pytest.approx(np.sqrt(np.mean(of["kernel"] ** 2)), rel=0.4)
     assert twin.architecture == net.architecture and twin.layers == net.layers
+    assert twin.fingerprint not in (
+        net.fingerprint,
+        sanity.untrained(net, seed=1).fingerprint,
+    )  # caches are named by it
+    assert twin.training is None
     again, other = (sanity.untrained(net, seed).params["conv2"]["kernel"] for seed in (0, 1))
     np.testing.assert_array_equal(again, twin.params["conv2"]["kernel"])
     assert not np.array_equal(other, again)

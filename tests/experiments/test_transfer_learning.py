@@ -15,6 +15,7 @@ from tiny_transfer import RECIPE, SIDE, TABLE
 from experiments import transfer_learning
 from experiments.pages import canvas
 from zfjax import transfer
+from zfjax.analyses import sanity
 from zfjax.data import ArraySource, caltech, voc
 from zfjax.training import checkpoints, loop, step
 from zfjax.transfer import arms as transfer_arms
@@ -78,6 +79,25 @@ def test_pretrained_rows_are_those_of_single_pictures(trained, photos):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_untrained_rows_are_those_of_the_net_with_its_weights_drawn_anew(trained, photos):
+    result = transfer_learning.run(config(trained, photos, arms=("untrained", "pretrained"), seed=3))
+    assert [(row["arm"], row["num_train"]) for row in result["rows"]] == [
+        ("pretrained", 1),
+        ("pretrained", 4),
+        ("untrained", 4),
+    ]
+    twin = sanity.untrained(trained, 3)
+    records = [json.loads(file.read_text()) for file in (trained.run / "transfer" / "records").glob("untrained*")]
+    assert {record["key"]["features"]["weights"] for record in records} == {twin.fingerprint} != {trained.fingerprint}
+    features = tiny_transfer.features_of(twin, caltech.open_caltech(photos, "caltech101"))["fc7"]
+    stored = [np.load(file) for file in (trained.run / "features").glob("fc7*.npy")]
+    assert sum(np.allclose(of, features, atol=1e-5) for of in stored) == 1
+    assert result["rows"][2]["paper"] is None
+    ours = findings(result["folder"])["pretrained_beats_scratch_on_101"]
+    assert ours is None  # without a net from scratch there is nothing to compare
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_done_is_skipped_and_only_that(trained, photos, monkeypatch):
     seen = []
     classify = transfer_learning.transfer_arms.classify
@@ -108,8 +128,11 @@ def test_from_scratch_learns_its_fold_alone(trained, photos, monkeypatch):
     assert not (result["folder"] / "unfinished").exists()
     frozen, row = result["rows"]
     assert row["arm"] == "scratch" and row["num_train"] == 4 and row["mean"] > 60  # chance is 33
-    (record,) = (trained.run / "transfer" / "records").glob("scratch*")
-    key = json.loads(record.read_text())["key"]
+    (file,) = (trained.run / "transfer" / "records").glob("scratch*")
+    record = json.loads(file.read_text())
+    key, learnt = record["key"], record["training_accuracy"]
+    assert learnt > 0.6 and (12 * learnt) % 1 == pytest.approx(0, abs=1e-9)  # of four images of each of three classes
+    assert row["records"][0]["training_accuracy"] == learnt
     assert key["recipe"]["num_epochs"] == 25 and key["recipe"]["annealing"] == "cosine" and key["size"] == SIDE
     assert "features=3" in key["architecture"] and key["num_test"] == 50
     words = f"4 per class: {frozen['mean']:.1f} against {row['mean']:.1f} %"
@@ -229,7 +252,7 @@ def test_the_keys_of_records_know_the_version_of_what_measured_them(trained, pho
         ({"num_folds": 0}, "num_folds=0: at least 1"),
         ({"scratch_epochs": 0}, "scratch_epochs=0: at least 1"),
         ({"scratch_learning_rate": -1.0}, "learning_rate=-1.0: a finite number above 0 is needed"),
-        ({"arms": ()}, r"arms=\(\): one or both are needed"),
+        ({"arms": ()}, r"arms=\(\): at least one is needed"),
         (
             {"arms": ("scratch",), "num_train": (2,)},
             "arms='scratch': 6 training images do not fill the net's batches of 8; a smaller scratch_batch_size",

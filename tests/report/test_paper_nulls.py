@@ -103,6 +103,12 @@ def test_arms_and_layers_of_one_fold_that_are_alike_decide_nothing(num_classes, 
         assert found.get("holds", 0) <= 0.1 and found.get("does not hold", 0) <= 0.1, claim.judge.__name__
 
 
+def test_an_untrained_network_holds_nothing_beside_a_training_that_got_nowhere():
+    for claim in (transfer.pretrained_beats_scratch_on_101, transfer.pretrained_beats_scratch_on_256):
+        found = shares(claim, null_claims.never_trained)
+        assert found.get("holds", 0) <= 0.05 and found.get("does not hold", 0) == 0
+
+
 def test_several_comparisons_of_one_fold_refute_no_more_often_than_one():
     found = shares(transfer.pretrained_beats_scratch_on_256, null_claims.four_sizes, num=300)
     assert found.get("holds", 0) == 0 and found["does not hold"] <= 0.07
@@ -131,7 +137,7 @@ def test_neither_do_guesses_of_classes_of_unlike_sizes(per_class):
         percent = 100 * float(np.mean(rng.binomial(tested_on, chance) / tested_on))
         guessed = {"arm": "scratch", "num_train": 30, "folds": [percent], "mean": percent}
         result = {
-            "rows": [learnt, guessed],
+            "rows": [learnt, guessed, {**guessed, "arm": "untrained"}],
             "paper": {"best earlier": {}},
             "num_classes": len(per_class),
             "num_images": sum(per_class),

@@ -11,7 +11,9 @@ HOLDS, FAILS, OPEN = "holds", "does not hold", "not shown"
 
 
 def rows(*numbers, **more):
-    """(arm, images per class, folds...) -> rows as transfer_learning writes them."""
+    """(arm, images per class, folds...) -> rows as transfer_learning writes them; random weights are half as good."""
+    if not any(arm == "untrained" for arm, *_ in numbers):
+        numbers += tuple(("untrained", size, *(v / 2 for v in of)) for arm, size, *of in numbers if arm == "scratch")
     return {
         "rows": [
             {"arm": arm, "num_train": size, "folds": list(folds), "mean": sum(folds) / len(folds)}
@@ -317,7 +319,8 @@ def test_test_images_are_counted_class_by_class_where_these_are_known():
 
 def test_one_fold_is_judged_by_an_assumed_spread_and_says_so_as_every_rule_does():
     finding = report_transfer.pretrained_beats_scratch_on_101.judge(single(60, 9))
-    assert finding == ("15 per class: 60.0 against 9.0 %", HOLDS, "p < 0.0001; one fold: an assumed spread")
+    ours = "15 per class: 60.0 against 9.0 % (random weights 4.5 %)"
+    assert finding == (ours, HOLDS, "p < 0.0001; one fold: an assumed spread")
     by_folds = [claim.rule for claim in TABLES if "Nadeau" in claim.rule]
     assert len(by_folds) == 8 and all("; one fold, or no spread: z-test with " in rule for rule in by_folds)
     one_sample = [rule for rule in by_folds if "paired" not in rule]
@@ -328,6 +331,36 @@ def test_one_fold_is_judged_by_an_assumed_spread_and_says_so_as_every_rule_does(
 def test_rules_of_what_is_alike_name_both_margins_and_that_the_paper_has_none():
     rules = [report_transfer.top_layer_is_as_good.rule, report_transfer.classifiers_agree.rule]
     assert all("less than 4 points and than 10% of the larger accuracy (the paper is silent)" in rule for rule in rules)
+
+
+@pytest.mark.parametrize(
+    ("untrained", "verdict", "because"),
+    [
+        ([("untrained", 15, 56.0)], HOLDS, "p < 0.0001"),
+        ([("untrained", 15, 56.1)], OPEN, "not above random weights: p = "),
+        ([("untrained", 15, 90.0)], OPEN, "not above random weights: the contrary: p < 0.0001"),
+        ([("untrained", 30, 1.0)], OPEN, "not compared with the same network with random weights"),
+        ([("untrained", 15, 50.0, 50.0)], OPEN, "not above random weights: not the same folds"),
+    ],
+)
+def test_pretrained_features_beat_those_of_random_weights_too(untrained, verdict, because):
+    result = rows(("pretrained", 15, 63.2), ("scratch", 15, 9.0), *untrained)
+    finding = report_transfer.pretrained_beats_scratch_on_101.judge(result)
+    assert finding.verdict == verdict and finding.because.startswith(because)
+    refuted = rows(("pretrained", 15, 9.0), ("scratch", 15, 63.2), *untrained)
+    assert report_transfer.pretrained_beats_scratch_on_101.judge(refuted).verdict == FAILS
+
+
+def test_a_net_from_scratch_that_has_not_learnt_its_own_training_images_is_beaten_by_nobody():
+    def judge(*of_sizes):
+        result = rows(*((arm, size, of) for size in (15, 30) for arm, of in (("pretrained", 60), ("scratch", 9))))
+        for row in result["rows"]:
+            row["records"] = [{"training_accuracy": of} for of in of_sizes[row["num_train"] // 30]]
+        return report_transfer.pretrained_beats_scratch_on_101.judge(result)
+
+    assert judge([0.5], [0.9]).verdict == judge([], []).verdict == judge([0.5], []).verdict == HOLDS
+    assert judge([0.9], [0.7, 0.29]).because == "from scratch it recognises 50% of its own training images"
+    assert judge([0.49], []).verdict == judge([0.9], [0.7, 0.29]).verdict == OPEN
 
 
 def test_guesses_are_told_from_what_is_not_known_of_them():

@@ -8,7 +8,6 @@ Below, E epochs are in their order, the last one is the end of the run, and C ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NotRequired, TypedDict
 
 import jax
@@ -166,7 +165,7 @@ def _between(first: Any, last: Any, share: float) -> Any:
         return a + share * (b - a) if jnp.issubdtype(jnp.result_type(b), jnp.inexact) else b
 
     params = jax.tree.map(mixed, first.params, last.params)
-    return last.with_params(params) if isinstance(last, nets.FunctionNet) else replace(last, params=params)
+    return last.with_params(params)
 
 
 def project(

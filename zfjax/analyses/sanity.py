@@ -10,7 +10,6 @@ look as before: switches and ReLU masks carry much of them (Mahendran & Vedaldi 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypedDict, cast
 
@@ -420,7 +419,7 @@ def untrained(net: Net, seed: int) -> Net | None:
     key = jax.random.key(seed)
     if isinstance(net, OfTable):
         *_, (_, params) = cascade(net.params, key, architecture=net.architecture)
-        return cast(Net, replace(cast(Any, net), params=params))
+        return cast(Net, net.with_params(params))
     if isinstance(net, FunctionNet) and net.params is not None:
         return net.with_params(shuffled(net.params, key))
     return None

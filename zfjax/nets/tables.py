@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from zfjax.architecture import Architecture, Conv, ReceptiveField, Size, recepti
 from zfjax.data import archives
 from zfjax.deconvnet import Way, windows_of_ways
 from zfjax.errors import UserError
+from zfjax.files import digest
 from zfjax.nets.places import check_way, layer_of, places_of
 from zfjax.nets.protocol import Training
 from zfjax.nets.windowed import ByWindows
@@ -39,6 +40,11 @@ class OfTable(ByWindows):
         def class_names(self) -> tuple[str, ...]: ...  # noqa: D102
         @property
         def fingerprint(self) -> str: ...  # noqa: D102
+
+    def with_params(self, params: Params) -> Any:
+        """The same network with other weights: another epoch, weights drawn anew. Their training is not known."""
+        other: Any = self  # each kind of such a network is a dataclass
+        return replace(other, params=params)
 
     @property
     def image_size(self) -> Size:
@@ -153,3 +159,7 @@ class TrainedNet(OfTable):
     def class_words(self) -> tuple[str, ...]:
         """The classes as people call them."""
         return archives.class_words(self.class_names)
+
+    def with_params(self, params: Params) -> TrainedNet:
+        """The same network with other weights: another epoch, weights drawn anew. Their training is not known."""
+        return replace(self, params=params, fingerprint=digest(params), training=None)

@@ -82,11 +82,11 @@ def scratch(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, recipe: Recipe,
 
     def measure() -> dict[str, Any]:
         name = checkpoints.digest((np.asarray(json.dumps(key)), np.asarray(photo_set.fingerprint), fold.train))
-        share = accuracy(photo_set, fold, size=size, architecture=table, recipe=recipe, folder=folder / name)
+        both = accuracies(photo_set, fold, size=size, architecture=table, recipe=recipe, folder=folder / name)
         shutil.rmtree(folder / name)
         with contextlib.suppress(OSError):  # others stand there
             folder.rmdir()
-        return {"accuracy": share}
+        return {"accuracy": both.test, "training_accuracy": both.training}
 
     return Arm(key, measure)
 
@@ -192,8 +192,15 @@ def scratch_recipe(
     )
 
 
+class Accuracies(NamedTuple):
+    """Mean per-class shares of a fold's images that are recognised, from 0 to 1."""
+
+    test: float
+    training: float  # of the images that were learnt: little of them where the training has not got anywhere
+
+
 @saying_keywords
-def accuracy(
+def accuracies(
     photo_set: PhotoSet,
     fold: Fold,
     *,
@@ -201,8 +208,8 @@ def accuracy(
     architecture: Architecture,
     recipe: Recipe,
     folder: Path | None = None,
-) -> float:
-    """Mean per-class accuracy on the fold's test images of a net trained from scratch on its training images.
+) -> Accuracies:
+    """How well a net trained from scratch on the fold's training images recognises them and the test images.
 
     Args:
       photo_set: the photos.
@@ -214,7 +221,7 @@ def accuracy(
 
     Examples:
       (fold,) = protocol.folds(photos.labels, num_train=15, num_folds=1, seed=0, class_names=photos.class_names)
-      arms.accuracy(photos, fold, size=128, architecture=architecture, recipe=recipe)
+      arms.accuracies(photos, fold, size=128, architecture=architecture, recipe=recipe).test
     """
     pictures_of = partial(photo_sets.source_of, photo_set, size, channels=architecture.channels)
     source: Source = pictures_of(fold.train)
@@ -224,12 +231,16 @@ def accuracy(
     params = train(recipe, architecture, source=source, mean=mean, folder=folder)
     logits = architecture.layer_names[-1]
     rows = features.layers_of(params, [logits], architecture=architecture)
-    batches = eval_batches(pictures_of(fold.test), batch_size=recipe.batch_size)
-    answers = protocol.features_of(rows, batches, mean=mean, size=architecture.image_size)
-    scores = np.concatenate([some[logits] for some in answers])
-    if not np.isfinite(scores).all():
-        raise DivergedError("logits are not finite: training from scratch diverged")
-    return protocol.mean_class_accuracy(scores.argmax(axis=1), photo_set.labels[fold.test])
+
+    def accuracy(images: np.ndarray) -> float:
+        batches = eval_batches(pictures_of(images), batch_size=recipe.batch_size)
+        answers = protocol.features_of(rows, batches, mean=mean, size=architecture.image_size)
+        scores = np.concatenate([some[logits] for some in answers])
+        if not np.isfinite(scores).all():
+            raise DivergedError("logits are not finite: training from scratch diverged")
+        return protocol.mean_class_accuracy(scores.argmax(axis=1), photo_set.labels[images])
+
+    return Accuracies(accuracy(fold.test), accuracy(fold.train))
 
 
 def mean_picture(source: Source, size: Size) -> np.ndarray:
