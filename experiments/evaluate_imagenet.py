@@ -83,6 +83,7 @@ class Result(results.Provenance):
     not_applicable: dict[str, str]
     num_images: int
     num_classes: int
+    largest_class_share: float  # of the images, those of the most frequent class
     paper: dict[str, tuple[float, float, float | None]]
     paper_data: str
     seconds: float
@@ -114,6 +115,7 @@ def run(config: Config) -> Result:
             "not_applicable": scored.not_applicable,
             "num_images": len(source),
             "num_classes": num_classes,
+            "largest_class_share": scored.errors["center"].largest_class_share,
             "paper": PAPER,
             "paper_data": "ImageNet 2012, 1,000 classes, full width; percent: validation top-1, top-5, test top-5",
             "seconds": time.monotonic() - began,

@@ -68,12 +68,14 @@ def test_the_four_layers_are_widened_to_the_parameters_of_the_whole_net(width):
 
 @pytest.mark.slow
 def test_each_variant_is_trained_and_measured_once(tiny, monkeypatch):
-    result = run(tiny)
+    result, validation = run(tiny), runs.tiny_set().validation
+    largest = np.bincount([validation[n]["label"] for n in range(len(validation))]).max() / len(validation)
     assert [row["name"] for row in result["rows"]] == list(CHOSEN)
     for row in result["rows"]:
         record = runs.records(tiny.out / row["name"].replace(", ", "-").replace(",", "+").replace(" ", "-"))[-1]
         assert row["error"]["validation"]["top1"] == pytest.approx(record["validation_top1_error"])
         assert 0 <= row["error"]["train"]["top5"] <= row["error"]["train"]["top1"] <= 1
+        assert row["largest_class_share"] == largest
     written = json.loads((tiny.out / "result.json").read_text())
     assert written["rows"][0]["paper"] == [35.1, 40.5, 18.1] and (tiny.out / "table.png").stat().st_size > 1000
     judged = findings(tiny.out)

@@ -74,6 +74,8 @@ def test_evaluation_is_that_of_single_images(tmp_path, monkeypatch, capsys):
     assert result["error"]["ten"]["top1"] == pytest.approx(error_by_hand(pixels.ten_crops))
     assert result["paper"]["1 net as per Fig. 3"] == [38.4, 16.5, None] and result["num_images"] == 22
     assert [member["error"] for member in result["members"]] == [result["error"]]
+    labels = [int(example["label"]) for example in map(sets.open_data(DATA).validation.__getitem__, range(22))]
+    assert result["largest_class_share"] == max(map(labels.count, labels)) / 22
     assert f"{result['error']['ten']['top1']:.1%}" in printed
     with pytest.raises(SystemExit, match="it already holds a result; give another folder, or --overwrite"):
         call(monkeypatch, capsys, evaluate_imagenet, "--checkpoint", run)
@@ -119,6 +121,7 @@ def test_a_net_of_any_kind_is_measured_from_its_centre_crop(tmp_path, monkeypatc
     logits = np.asarray(SMALL.features(["logits"])(views.images)["logits"])
     assert result["error"] == {"center": {"top1": float(np.mean(logits.argmax(axis=1) != views.labels))}}
     assert 0 < result["error"]["center"]["top1"] < 1 and result["members"][0]["parameters"] == 108 + 216 + 630
+    assert result["largest_class_share"] == 2 / 6  # two of each of three classes
     assert list(result["not_applicable"]) == ["ten"] and "ten crops: not measured, as small prepares" in printed
     with pytest.raises(
         SystemExit, match="net='maps only': there are no classes to compare with the labels, as the last layer"

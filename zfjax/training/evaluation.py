@@ -127,6 +127,11 @@ def _ranks(probabilities: jax.Array, labels: jax.Array | np.ndarray) -> jax.Arra
     return jnp.where(finite, before.sum(axis=1), max(probabilities.shape[1], 5))
 
 
+def _images_of_class(labels: jax.Array | np.ndarray, mask: jax.Array | np.ndarray, *, num_classes: int) -> jax.Array:
+    """int32 [classes], the images of each that the mask holds."""
+    return jnp.zeros(num_classes, jnp.int32).at[labels].add(jnp.asarray(mask, jnp.int32))
+
+
 def _not_finite(rows: jax.Array, mask: jax.Array | np.ndarray) -> jax.Array:
     """How many of the rows [B, classes] that the mask holds are not finite."""
     return (mask & ~jnp.isfinite(rows).all(axis=1)).sum()
@@ -198,6 +203,12 @@ class EnsembleErrors(NamedTuple):
     ensemble: Errors
     members: tuple[Errors, ...]
     not_finite: tuple[jax.Array | int, ...] = ()  # images whose answer, of each network, holds NaN or infinity
+    of_class: jax.Array | np.ndarray | int = 0  # [classes], the images of each
+
+    @property
+    def largest_class_share(self) -> float:
+        """Of the images, the share of the most frequent class: as many are right if every answer is that class."""
+        return int(np.max(self.of_class)) / int(self.ensemble.count)
 
 
 def make_evaluate_ensemble(
@@ -226,7 +237,8 @@ def make_evaluate_ensemble(
             for rows in [jnp.stack(each).mean(axis=0), *each]
         )
         bad = tuple(_not_finite(rows, batch["mask"]) for rows in each)
-        errors: EnsembleErrors = lax.psum(EnsembleErrors(ensemble, tuple(alone), bad), AXIS)
+        of_class = _images_of_class(batch["label"], batch["mask"], num_classes=tables[0].num_classes)
+        errors: EnsembleErrors = lax.psum(EnsembleErrors(ensemble, tuple(alone), bad, of_class), AXIS)
         return errors
 
     counts_of = data_parallel(count)
@@ -238,7 +250,7 @@ def make_evaluate_ensemble(
         for batch in batches:
             check_labels(batch["label"], tables[0].num_classes, batch["mask"])
             counts = counts_of(state, split({name: batch[name] for name in ("image", "label", "mask")}))
-            total = jax.tree.map(lambda before, more: int(before) + int(more), total, counts)
+            total = jax.tree.map(_sum, total, counts)
         return total
 
     return evaluate
@@ -265,10 +277,14 @@ def errors_of_functions(fns: Sequence[Callable[[Any], jax.Array]], batches: Iter
         # by logarithms: of a sure network's small probabilities many would be 0, and so equal
         each = [jnp.maximum(jax.nn.log_softmax(fn(batch["image"]).astype(jnp.float32)), _LEAST) for fn in fns]
         rows = [jnp.maximum(jax.nn.logsumexp(jnp.stack(each), axis=0), _LEAST), *each]
-        ensemble, *alone = (
-            update(before, logarithms, labels=batch["label"], mask=batch["mask"])
-            for before, logarithms in zip((total.ensemble, *total.members), rows, strict=True)
-        )
-        bad = (_not_finite(of, batch["mask"]) + before for of, before in zip(each, total.not_finite, strict=True))
-        total = jax.tree.map(int, EnsembleErrors(ensemble, tuple(alone), tuple(bad)))
+        ensemble, *alone = (update(init(), of, labels=batch["label"], mask=batch["mask"]) for of in rows)
+        bad = tuple(_not_finite(of, batch["mask"]) for of in each)
+        of_class = _images_of_class(batch["label"], batch["mask"], num_classes=each[0].shape[1])
+        total = jax.tree.map(_sum, total, EnsembleErrors(ensemble, tuple(alone), bad, of_class))
     return total
+
+
+def _sum(before: int | np.ndarray, more: jax.Array) -> int | np.ndarray:
+    """In 64 bits."""
+    total = before + np.asarray(more, np.int64)
+    return total if total.ndim else int(total)
