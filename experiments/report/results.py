@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,9 +104,9 @@ def joined(measurements: Sequence[Measurement]) -> list[Measurement]:
         sets = [{str(member["checkpoint"]): member for member in one.result["members"]} for one in evaluations]
         members = {name: member for of_one in sets for name, member in of_one.items()}
         if all(len(of_one) < len(members) for of_one in sets):
-            first = evaluations[0].result
-            shared = {name: first.get(name) for name in ("table", "data", "num_images", "num_classes")}
-            result = {**shared, "members": list(members.values())}
+            names = ("table", "data", "num_images", "num_classes", "largest_class_share")
+            facts = [{name: one.result[name] for name in names if name in one.result} for one in evaluations]
+            result = {**ChainMap(*facts), "members": list(members.values())}  # earlier versions do not tell all
             where = ", ".join(one.where for one in evaluations)
             together.append(Measurement(where, "Table 2", setting(result), result))
     return together

@@ -154,16 +154,18 @@ def fold_spread(accuracies: Sequence[float], num_test: int) -> float:
     return float(np.hypot(FOLD_SPREAD, 100 * (share * (1 - share) / (num_test + 2)) ** 0.5))
 
 
-def p_of_guessing(accuracy: float, *, num_classes: int, num_test: int) -> float:
+def p_of_guessing(accuracy: float, *, num_classes: int, num_test: int, largest_share: float | None = None) -> float:
     """How often guesses find as many test images or more: exact binomial test.
 
     Args:
       accuracy: percent; of several folds their mean.
       num_classes: each guessed as often.
       num_test: test images of one fold. Folds share images, so those of several are not added up.
+      largest_share: share of the test images that are of the most frequent class, which then is every guess; None where
+        it is not known, or does not matter, as for a mean over classes.
     """
     hits = np.floor(accuracy / 100 * num_test + TINY_SPREAD)
-    return float(scipy.stats.binom.sf(hits - 1, num_test, 1 / num_classes))
+    return float(scipy.stats.binom.sf(hits - 1, num_test, largest_share or 1 / num_classes))
 
 
 def smaller(share: float, other: float, *, num: int, num_other: int | None = None) -> Outcome:

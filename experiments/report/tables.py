@@ -43,8 +43,11 @@ SHALLOW = "alexnet, no conv3,4,fc6,7"
 # alike differ by more in either direction in a tenth of all sets of five pictures, and in 2 % of those of 24.
 CLOSER = 0.25
 
-OVER_SHARES = "two-proportion test over the validation images, treated as independent between nets"
-OF_LEARNERS = f"{OVER_SHARES}; where one of them may only guess, by a binomial test: not shown"
+GUESSERS = (
+    "where one of them may only guess, by a binomial test against the share of the most frequent class (where that is "
+    "not known, one over the number of classes): not shown"
+)
+OF_LEARNERS = f"two-proportion test over the validation images, treated as independent between nets; {GUESSERS}"
 
 
 class PartScore(TypedDict):
@@ -143,7 +146,8 @@ class Evaluation(TypedDict):
 
     members: list[Member]
     num_images: Count
-    num_classes: NotRequired[int | None]  # of the networks; earlier versions did not write it
+    num_classes: NotRequired[int | None]  # of the networks; earlier versions did not write it, nor the next
+    largest_class_share: NotRequired[Share | None]  # of the images, those of the most frequent class
     error: NotRequired[Errors]
     paper: NotRequired[dict[str, tuple[float, float, float | None]]]
 
@@ -152,16 +156,16 @@ class Evaluation(TypedDict):
     "Table 2",
     says="Ten crops averaged (Krizhevsky's practice; Paper is silent) err less than the centre crop.",
     paper="not reported",
-    rule=f"the average of ten crops errs less ({OVER_SHARES})",
+    rule=f"the average of ten crops errs less ({OF_LEARNERS})",
     needs=TRAINED,
 )
 def ten_crops_help(result: Evaluation) -> Finding | None:
     """The average of ten crops errs less than the centre."""
     if "error" not in result or "ten" not in result["error"]:
         return None
-    center, ten = result["error"]["center"]["top1"], result["error"]["ten"]["top1"]
-    ours = f"{with_interval(ten, result['num_images'])} against {with_interval(center, result['num_images'])}"
-    return tested(ours, smaller(ten, center, num=result["num_images"]))
+    errors = {"the centre": result["error"]["center"]["top1"], "ten crops": result["error"]["ten"]["top1"]}
+    finding = _errs_less(errors, better="ten crops", worse="the centre", num_images=result["num_images"])
+    return finding and _of_learning_members(result, finding, errors.items())
 
 
 @claim(
@@ -169,20 +173,22 @@ def ten_crops_help(result: Evaluation) -> Finding | None:
     says="Averaging several networks reduces the error.",
     paper="38.4 % one, 36.7 % five, 36.0 % six",
     rule=f"the average errs less than the best of its members: holds; more than one of them, beyond what comes of so "
-    f"many comparisons: does not hold ({OVER_SHARES})",
+    f"many comparisons: does not hold ({OF_LEARNERS})",
     needs=TRAINED,
 )
 def averaging_helps(result: Evaluation) -> Finding | None:
     """Several networks together err less than the best one alone."""
-    alone = [member["error"]["ten"]["top1"] for member in result["members"] if "ten" in member["error"]]
-    if len(alone) < 2 or "error" not in result or "ten" not in result["error"]:
+    named = _of_ten_crops(result)
+    if len(named) < 2 or "error" not in result or "ten" not in result["error"]:
         return None
+    alone = [error for _, error in named]
     together, best = result["error"]["ten"]["top1"], min(alone)
     ours = (
         f"{with_interval(together, result['num_images'])} together, "
         f"{with_interval(best, result['num_images'])} the best of {len(alone)} alone"
     )
-    return tested(ours, every([smaller(together, one, num=result["num_images"]) for one in alone]))
+    finding = tested(ours, every([smaller(together, one, num=result["num_images"]) for one in alone]))
+    return _of_learning_members(result, finding, named)
 
 
 @claim(
@@ -212,10 +218,14 @@ def wide_member_helps(result: Evaluation) -> Finding | None:
 def member_errors(result: Evaluation) -> dict[str, float]:
     """Table 2's top-1 error of ten crops by architecture: the mean where there are several networks of one."""
     errors: dict[str, list[float]] = {}
-    for member in result["members"]:
-        if "ten" in member["error"]:
-            errors.setdefault(member["name"], []).append(member["error"]["ten"]["top1"])
+    for name, error in _of_ten_crops(result):
+        errors.setdefault(name, []).append(error)
     return {name: float(np.mean(of_name)) for name, of_name in errors.items()}
+
+
+def _of_ten_crops(result: Evaluation) -> list[tuple[str, float]]:
+    """(architecture, top-1 error) of each network that was measured on ten crops."""
+    return [(one["name"], one["error"]["ten"]["top1"]) for one in result["members"] if "ten" in one["error"]]
 
 
 class FirstAnswer(TypedDict):
@@ -236,6 +246,7 @@ class Variant(TypedDict):
 
     name: str
     error: OfSplits
+    largest_class_share: NotRequired[Share | None]  # of the validation images; earlier versions did not write it
 
 
 class Ranking(TypedDict):
@@ -266,8 +277,9 @@ class Ablation(TypedDict):
     "Table 3",
     says="Removing both the middle convolutional and the fully connected layers hurts most: depth matters.",
     paper="71.3 % against 40.5, 45.4, 44.8 %",
-    rule=f"errs more than the whole net, and than without either: holds; less than one that errs less on its training "
-    f"images, as larger nets do at their end: does not hold ({OF_LEARNERS})",
+    rule="errs more than the whole net, and than without either: holds; less than one that is known to err less on its "
+    "training images, as larger nets do at their end, beyond what comes of three comparisons: does not hold "
+    f"({OF_LEARNERS})",
     needs=COMPARED_MANY,
 )
 def depth_matters(result: Ablation) -> Finding | None:
@@ -280,10 +292,12 @@ def depth_matters(result: Ablation) -> Finding | None:
     ours = f"{known[worst]} against " + ", ".join(known[name] for name in others)
     tests = {name: smaller(errors[name], errors[worst], num=images_of(result)) for name in others}
     learnt = {row["name"]: row["error"]["train"]["top1"] for row in result["rows"] if "train" in row["error"]}
-    for name in others if worst in learnt else ():
-        # it holds more than the shallow one, and would learn this yet
-        if errors[name] > errors[worst] and learnt.get(name, 0.0) > learnt[worst]:
-            tests[name] = tests[name]._replace(against=1.0, why=f"{name} errs more on its training images too")
+    for name in others:
+        is_known = {name, worst} <= set(learnt)
+        if errors[name] > errors[worst] and not (is_known and learnt[name] < learnt[worst]):
+            # it holds more than the shallow one, and would learn this yet
+            why = f"{name} errs no less on its training images" if is_known else "training errors are not known"
+            tests[name] = tests[name]._replace(against=1.0, why=why)
     finding = tested(ours, every([*tests.values()]))
     return _of_learning_variants(result, finding, known)
 
@@ -371,8 +385,8 @@ def variant_beats_alexnet(result: Ablation) -> Finding | None:
     says="The order of the variants.",
     paper="validation top-1 error",
     rule="the variants of AlexNet among themselves, and those of the network of Fig. 3, stand in the paper's order "
-    "(rank correlation; permutation tests of it and of the contrary within each of the two families; where one of them "
-    "may only guess, by a binomial test: not shown)",
+    "(rank correlation; permutation tests of it and of the contrary within each of the two families; "
+    f"{GUESSERS})",
     needs=COMPARED_MANY,
 )
 def same_order(result: Ablation) -> Finding | None:
@@ -428,11 +442,9 @@ def _changes_little(result: Ablation, pairs: Sequence[tuple[str, str]], *, in_bo
 
 
 def _member_errs_less(result: Evaluation, *, better: str, worse: str) -> Finding | None:
-    errors, num_images = member_errors(result), result["num_images"]
-    finding = _errs_less(errors, better=better, worse=worse, num_images=num_images)
-    return finding and _of_learners(
-        finding, (better, worse), errors=errors, num_classes=result.get("num_classes"), num_images=num_images
-    )
+    errors = member_errors(result)
+    finding = _errs_less(errors, better=better, worse=worse, num_images=result["num_images"])
+    return finding and _of_learning_members(result, finding, [(name, errors[name]) for name in (better, worse)])
 
 
 def _variant_errs_less(result: Ablation, *, better: str, worse: str) -> Finding | None:
@@ -448,24 +460,41 @@ def _errs_less(errors: Mapping[str, float], *, better: str, worse: str, num_imag
     return tested(ours, smaller(errors[better], errors[worse], num=num_images))
 
 
+def _of_learning_members(result: Evaluation, finding: Finding, errors: Iterable[tuple[str, float]]) -> Finding:
+    """The finding on networks of Table 2 with these errors; not shown where one of them may only guess."""
+    num_classes, largest = result.get("num_classes"), result.get("largest_class_share")
+    return _of_learners(
+        finding, errors, num_classes=num_classes, largest_share=largest, num_images=result["num_images"]
+    )
+
+
 def _of_learning_variants(result: Ablation, finding: Finding, names: Iterable[str]) -> Finding:
     """The finding on variants of these names; not shown where one of them may only guess."""
     errors, num_classes = variant_errors(result), result.get("data", {}).get("num_classes")
-    return _of_learners(finding, names, errors=errors, num_classes=num_classes, num_images=images_of(result))
+    largest = max((row.get("largest_class_share") or 0.0 for row in result["rows"]), default=0.0)  # of the same images
+    named = [(name, errors[name]) for name in names]
+    return _of_learners(finding, named, num_classes=num_classes, largest_share=largest, num_images=images_of(result))
 
 
 def _of_learners(
-    finding: Finding, names: Iterable[str], *, errors: Mapping[str, float], num_classes: int | None, num_images: int
+    finding: Finding,
+    errors: Iterable[tuple[str, float]],
+    *,
+    num_classes: int | None,
+    largest_share: float | None,
+    num_images: int,
 ) -> Finding:
-    """The finding on networks of these names; not shown where one of them may only guess.
+    """The finding on networks, by name, with these errors; not shown where one of them may only guess.
 
     Where the number of classes is not known, as in results of earlier versions, none is asked.
     """
     if finding.verdict == NOT_SHOWN or not num_classes or not num_images:
         return finding
-    for name in names:
-        if p_of_guessing(100 * (1 - errors[name]), num_classes=num_classes, num_test=num_images) >= ALPHA:
-            because = f"{name} errs in {errors[name]:.1%}: of {num_classes} classes it may guess"
+    for name, error in errors:
+        p = p_of_guessing(100 * (1 - error), num_classes=num_classes, num_test=num_images, largest_share=largest_share)
+        if p >= ALPHA:
+            largest = f", one of them with {largest_share:.1%} of the images," if largest_share else ""
+            because = f"{name} errs in {error:.1%}: of {num_classes} classes{largest} it may guess"
             return Finding(finding.ours, NOT_SHOWN, because)
     return finding
 

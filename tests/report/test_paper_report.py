@@ -231,6 +231,10 @@ def test_networks_evaluated_one_by_one_are_compared_on_the_same_data(results):
     write(results / "runs/both", evaluation(("zfnet", "z"), ("alexnet", "x"), top1=0.3))
     measurements, _ = report_results.read_results(results / "runs")
     assert report_results.joined(measurements) == []  # they stand side by side already
+    told = {"num_classes": 10, "largest_class_share": 0.5}  # which the others do not tell
+    write(results / "runs/v", {**evaluation(("zfnet", "v"), top1=0.3), **told})
+    (measured,) = report_results.joined(report_results.read_results(results / "runs")[0])
+    assert len(measured.result["members"]) == 3 and told.items() <= measured.result.items()
 
 
 def test_two_drawings_of_one_net_and_set_count_once(results):

@@ -76,6 +76,8 @@ def test_guesses_are_binomial():
         p = statistics.p_of_guessing(100 * hits / 5100, num_classes=102, num_test=5100)
         assert p == scipy.stats.binom.sf(hits - 1, 5100, 1 / 102)
     assert statistics.p_of_guessing(0.0, num_classes=5, num_test=100) == 1
+    of_one_class = statistics.p_of_guessing(30.0, num_classes=5, num_test=100, largest_share=0.3)
+    assert of_one_class == scipy.stats.binom.sf(29, 100, 0.3) > 0.5
 
 
 def test_shares_are_compared_with_one_more_hit_and_miss_in_each():
