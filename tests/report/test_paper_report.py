@@ -250,6 +250,25 @@ def test_two_drawings_of_one_net_and_set_count_once(results):
     assert "from c/1" in pages(results)[1]  # its pictures are shown
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_of_drawings_of_one_net_and_set_the_folders_names_do_not_decide(results, reverse):
+    """That of most epochs counts, of as many that of most maps, then pictures, then that of the cautious verdict."""
+
+    def of(falls, epochs, maps, pictures):
+        result = settled(falls, "c", "demo", fc6={"similarity": [None], "maps": list(range(maps))})
+        data = {"fingerprint": "demo", **result["data"]}
+        return {**result, "data": data, "epochs": list(range(epochs)), "num_pictures": pictures}
+
+    order = [of(False, 5, 3, 9), of(True, 6, 2, 1), of(False, 6, 2, 3), of(True, 6, 3, 1), of(False, 6, 3, 1)]
+    for most, verdict in ((2, "holds"), (3, "does not hold"), (4, "holds"), (5, "does not hold")):
+        drawings = order[:most]
+        for n, result in enumerate(reversed(drawings) if reverse else drawings):
+            write(results / f"{most}/{n}", result)
+        made = paper_report.run(paper_report.Config(results / str(most), results / f"report of {most}"))
+        (row,) = [claim for claim in made["claims"] if claim["says"].startswith("The lower layers")]
+        assert row["verdict"] == verdict, most
+
+
 def test_results_of_one_net_and_set_that_speak_to_different_claims_all_count(results):
     write(results / "runs/svm", layers_7(("conv5", "svm"), ("fc7", "svm")))
     write(results / "runs/softmax", layers_7(("fc7", "svm"), ("fc7", "softmax")))
