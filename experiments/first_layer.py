@@ -117,7 +117,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         others = {role: of for role, of in bottoms.items() if role != "clipped"}
         result: Result = {
             "figure": "Figure 6",
-            "nets": {role: filters.measure(one) for role, one in bottoms.items()},
+            "nets": numbers_of(bottoms),
             "renormalisation_acted": renormalisation_acted(bottoms),
             "meanings": filters.MEANINGS,
             "missing": missing(by_role),
@@ -188,6 +188,12 @@ def check_roles(config: Config, by_role: Mapping[str, TrainedNet]) -> None:
         raise UserError(
             f"alexnet={str(config.alexnet)!r}: a first layer of a stride above {min(strides['clipped'])} is needed"
         )
+
+
+def numbers_of(bottoms: Mapping[str, Bottom]) -> dict[str, filters.Numbers]:
+    """{role: its numbers}, AlexNet's also at the stride of the network that it is compared with."""
+    finer = {"alexnet": bottoms["clipped"].stride}
+    return {role: filters.measure(one, finer_stride=finer.get(role)) for role, one in bottoms.items()}
 
 
 def flag(role: str) -> str:
@@ -294,7 +300,9 @@ def report(result: Result) -> None:
         )
         print(f"  Of the filters' energy {bands} frequencies.")
         if "aliased_energy" in facts:
-            print(f"  {facts['aliased_energy']:.0%} of it is too fine for their grid.")
+            finer = facts.get("on_finer_grid")
+            at_finer = f"; at stride {size_words(finer['stride'])} {finer['aliased_energy']:.0%}" if finer else ""
+            print(f"  {facts['aliased_energy']:.0%} of it is too fine for their grid{at_finer}.")
     command.print_left_out(result["not_applicable"])
     for role, line in result["missing"].items():
         print(f"left out: {role}; make it with `{line}`, then add --{role}")

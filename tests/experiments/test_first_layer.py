@@ -122,7 +122,14 @@ def test_numbers_are_those_of_the_filters_and_of_what_they_answer(runs):
     shares = [of["band_energy"]["middle"] for of in (ours, other)]
     assert judged["more_middle_frequencies"].ours == f"{shares[0]:.1%} against {shares[1]:.1%}"
     words = [f"{of['aliased_energy']:.1%} ({of['aliased_by_noise']:.1%} of white noise)" for of in (ours, other)]
-    assert judged["less_aliasing"].ours == " against ".join(words)
+    finer = other["on_finer_grid"]
+    words = f"{' against '.join(words)}, AlexNet's filters at stride 2: {finer['aliased_energy']:.1%}"
+    assert judged["less_aliasing"].ours == words
+    assert "on_finer_grid" not in ours and "on_finer_grid" not in plain
+    kernel = params(OTHER, STRENGTHS["other"])["conv1"]["kernel"]
+    assert finer["aliased"] == pytest.approx(filters.aliased_energy(kernel[..., ~filters.weak(kernel)], 2), abs=1e-6)
+    assert finer["aliased_energy"] == pytest.approx(np.mean(finer["aliased"]))
+    assert (finer["stride"], finer["aliased_by_noise"]) == (2, filters.aliased_by_noise(2))
     images = PICTURES[:, 2:22, 2:22].astype(np.float32) - 120
     for role, name, architecture in (("clipped", "ours", OURS), ("alexnet", "other", OTHER)):
         weights = params(architecture, STRENGTHS[name])

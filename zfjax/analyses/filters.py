@@ -46,6 +46,8 @@ MEANINGS = {
     "aliased_by_noise": "share beyond 1 / (2 stride) of white noise: what the stride alone makes of it",
     "aliased_energy": "mean share of a filter's energy beyond 1 / (2 stride) cycles per pixel, which the layer's grid "
     "takes for coarser patterns; of filters that are not dead by weight",
+    "on_finer_grid": "the same of these filters at the smaller stride of the network that they are compared with: what "
+    "a smaller stride gives by itself",
 }
 
 
@@ -301,6 +303,15 @@ class Filters(TypedDict):
     share: float  # of all
 
 
+class Aliasing(TypedDict):
+    """What is too fine for a grid: see MEANINGS."""
+
+    stride: Size
+    aliased_energy: float
+    aliased_by_noise: float
+    aliased: list[float]  # of each filter that is not dead by weight
+
+
 class OfFilters(TypedDict):
     """Numbers of single filters: see MEANINGS."""
 
@@ -334,6 +345,7 @@ class Numbers(TypedDict):
     # absent where the stride is not known
     aliased_energy: NotRequired[float]
     aliased_by_noise: NotRequired[float]
+    on_finer_grid: NotRequired[Aliasing]  # absent where no such grid is asked for
     # absent where there is no second layer
     maps_of_layer_2: NotRequired[Any]  # int [M]
     units_of_layer_2: NotRequired[list[str]]  # [M]
@@ -341,8 +353,13 @@ class Numbers(TypedDict):
     projections_of_layer_2: NotRequired[strongest.Notes]
 
 
-def measure(bottom: Bottom) -> Numbers:
-    """The numbers of one net: see MEANINGS. What needs a stride is left out where that is not known."""
+def measure(bottom: Bottom, *, finer_stride: Size | None = None) -> Numbers:
+    """The numbers of one net: see MEANINGS. What needs a stride is left out where that is not known.
+
+    Args:
+      bottom: of the net.
+      finer_stride: pixels, that of a net with which this one is compared.
+    """
     kernel, is_weak, spread = bottom.kernel, weak(bottom.kernel), dominance(bottom.kernel)
     height, width = kernel.shape[:2]
     peaks = peak_frequency(kernel[..., ~is_weak])
@@ -364,13 +381,24 @@ def measure(bottom: Bottom) -> Numbers:
     if bottom.alive is not None:
         facts["dead_by_activity"] = {"count": int((~bottom.alive).sum()), "share": float((~bottom.alive).mean())}
     if bottom.stride is not None:
-        aliased = aliased_energy(kernel[..., ~is_weak], bottom.stride)
-        facts["aliased_energy"] = float(aliased.mean())
-        facts["aliased_by_noise"] = aliased_by_noise(bottom.stride)
-        facts["of_filters"]["aliased"] = aliased.tolist()
+        own = _aliasing(kernel[..., ~is_weak], bottom.stride)
+        facts["aliased_energy"], facts["aliased_by_noise"] = own["aliased_energy"], own["aliased_by_noise"]
+        facts["of_filters"]["aliased"] = own["aliased"]
+    if finer_stride is not None:
+        facts["on_finer_grid"] = _aliasing(kernel[..., ~is_weak], finer_stride)
     if bottom.second is not None:
         facts["maps_of_layer_2"] = bottom.second.maps
         facts["units_of_layer_2"] = list(bottom.units)
         facts["images_of_layer_2"] = bottom.second.names.tolist()
         facts["projections_of_layer_2"] = strongest.notes(bottom.second)
     return facts
+
+
+def _aliasing(kernel: np.ndarray, stride: Size) -> Aliasing:
+    shares = aliased_energy(kernel, stride)
+    return {
+        "stride": stride,
+        "aliased_energy": float(shares.mean()),
+        "aliased_by_noise": aliased_by_noise(stride),
+        "aliased": shares.tolist(),
+    }
