@@ -3,11 +3,12 @@
     python -m experiments.null_claims --nets runs/ONE runs/OTHER
 
 Figures 2, 5, 7 and Table 1 use untrained networks (Fig. 3's at a quarter of its width, 64 pixels) on the demo set, one
-for each seed; Figure 4 uses untrained networks whose weights do a random walk, and jumps at random; Figure 6 white
-noise; Tables 2 to 5 and 7 networks, arms and layers that differ by chance alone, also of one fold, and classifiers that
-guess, or at the smallest difference that counts. --nets are two or more runs with one recipe and several seeds: each
-pair of them stands for the different recipes of Figure 6 and, after ten epochs, of Table 2. Expected time: 12 minutes
-on two CPU cores. Expected result: no rule holds for more than a tenth of its nulls.
+for each seed; Figure 4 uses untrained networks whose weights do a random walk, and jumps at random; Figure 6 filters
+cut from white noise and from smooth noise; Tables 2 to 5 and 7 networks, arms and layers that differ by chance alone,
+also of one fold, and classifiers that guess, or at the smallest difference that counts. --nets are two or more runs
+with one recipe and several seeds: each pair of them stands for the different recipes of Figure 6 and, after ten epochs,
+of Table 2. Expected time: 12 minutes on two CPU cores. Expected result: no rule holds for more than a tenth of its
+nulls.
 
 Writes result.json to runs/nulls (or --out). Its "claims", with the command that made them, are kept in
 experiments/report/nulls.json, which the report reads.
@@ -27,11 +28,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import deconv_figures, invariance_curves, occlusion_maps, part_correspondence
+from experiments import deconv_figures, first_layer, invariance_curves, occlusion_maps, part_correspondence
 from experiments.report import nulls
 from experiments.report.figures import CLAIMS
 from experiments.report.statistics import FOLD_SPREAD
-from experiments.report.transfer import ALIKE_PERCENT
+from experiments.report.transfer import ALIKE_PERCENT, EARLIER_CALTECH256
 from experiments.report.verdicts import Claim
 from experiments.shell import command, figure, results, scans
 from zfjax import features, nets, training
@@ -46,6 +47,7 @@ ERROR = 0.6  # top-1 of networks that err alike
 NUM_IMAGES = 2_000  # of validation
 NUM_MOVED = 24  # pictures of Figure 5: enough to tell two draws of weights apart
 POINTS = 1.0  # of accuracy: the spread of folds for what is hard in them, and as much for a classifier's own
+FIELD = 32  # pixels, the side of the noise that filters are cut from
 FRESH = 0.5  # of the weights' size: what each step of a random walk adds
 MOVING = "untrained networks whose weights walk at random"
 ALIKE = "two trainings that differ by their seed alone"
@@ -103,15 +105,36 @@ def simulated(num: int) -> Iterator[tuple[str, nulls.NullOfClaim]]:
                 yield claim.judge.__name__, null
 
 
-def first_layers(seed: int, num_filters: int = 96) -> dict[str, Any]:
-    """Figure 6 of white noise: 7x7 with stride 2 twice, and 11x11 with stride 4."""
-    rng = np.random.default_rng(seed)
-    measured = {}
-    for role, (side, stride) in {"clipped": (7, 2), "unclipped": (7, 2), "alexnet": (11, 4)}.items():
-        kernel = rng.normal(size=(side, side, 3, num_filters)).astype(np.float32)
-        bottom = filters.Bottom("noise", ("conv1",), kernel, np.ones(num_filters, bool), stride, None)
-        measured[role] = filters.measure(bottom)
-    return {"nets": measured, "renormalisation_acted": True}
+def first_layers(
+    seed: int, num_filters: int = 96, *, amplitude: Callable[[np.ndarray], np.ndarray] = np.ones_like
+) -> dict[str, Any]:
+    """Figure 6 of filters cut from one field of noise: 7x7 with stride 2 twice, and 11x11 with stride 4.
+
+    Args:
+      seed, num_filters: of the noise, and how many fields of it.
+      amplitude: of frequencies in cycles per pixel; white noise by default.
+    """
+    frequency = np.fft.fftfreq(FIELD)
+    scale = amplitude(np.hypot(frequency[:, None], frequency[None, :]))[..., None, None]
+    white = np.random.default_rng(seed).normal(size=(FIELD, FIELD, 3, num_filters))
+    noise = np.fft.ifft2(scale * np.fft.fft2(white, axes=(0, 1)), axes=(0, 1)).real.astype(np.float32)
+    bottoms = {}
+    for role, (start, side, stride) in {"clipped": (0, 7, 2), "unclipped": (8, 7, 2), "alexnet": (16, 11, 4)}.items():
+        kernel = noise[start : start + side, start : start + side]
+        bottoms[role] = filters.Bottom("noise", ("conv1",), kernel, np.ones(num_filters, bool), stride, None)
+    return {"nets": first_layer.numbers_of(bottoms), "renormalisation_acted": True}
+
+
+def blur(frequency: np.ndarray, *, pixels: float) -> np.ndarray:
+    """Amplitude of white noise that a Gaussian of this standard deviation blurs."""
+    amplitude: np.ndarray = np.exp(-2 * (np.pi * pixels * frequency) ** 2)
+    return amplitude
+
+
+def of_photos(frequency: np.ndarray) -> np.ndarray:
+    """Amplitude 1 / frequency, as photos have it."""
+    amplitude: np.ndarray = 1 / np.maximum(frequency, 1 / FIELD)
+    return amplitude
 
 
 def evaluated(seed: int) -> dict[str, Any]:
@@ -129,15 +152,17 @@ def evaluated(seed: int) -> dict[str, Any]:
 def jumps(seed: int, *, num_layers: int = 1, num_maps: int = 16, num_epochs: int = 6) -> dict[str, Any]:
     """Figure 4 of maps whose looks jump at some epochs and whose strongest image changes at others.
 
-    Some maps, and some epochs, are quieter than others in both.
+    Some maps, and some epochs, are quieter than others in both. In all but the last `num_layers` of five layers looks
+    jump where the image changes.
     """
     rng = np.random.default_rng(seed)
     layers = {}
-    for number in range(1, num_layers + 1):
+    for number in range(1, 6):
         quiet = rng.uniform(0, 0.5, (num_epochs, 1)) + rng.uniform(0, 0.5, num_maps)
         looks, images = rng.normal(size=(num_epochs, num_maps, 8, 8, 3)), np.zeros((num_epochs, num_maps), int)
         for epoch in range(1, num_epochs):
             stays, same_image = rng.random((2, num_maps)) < quiet[epoch]
+            same_image = same_image if number > 5 - num_layers else stays
             looks[epoch, stays] = looks[epoch - 1, stays]
             images[epoch] = np.where(same_image, images[epoch - 1], epoch)
         noisy = looks + rng.normal(size=looks.shape, scale=0.3)
@@ -160,10 +185,10 @@ def variants(seed: int) -> dict[str, Any]:
 
 
 def arms(seed: int) -> dict[str, Any]:
-    """Tables 4 and 5 of arms that are alike."""
-    accuracies = _of_folds(seed, 2)
+    """Tables 4 and 5 of arms that are alike, and as good as earlier methods."""
+    accuracies = _of_folds(seed, 2, around=EARLIER_CALTECH256)
     both_sizes = dict.fromkeys((6, 15), accuracies)
-    return {**_table_4(both_sizes, earlier=30), "num_classes": 257, "num_images": 30_607}
+    return {**_table_4(both_sizes, earlier=EARLIER_CALTECH256), "num_classes": 257, "num_images": 30_607}
 
 
 def arms_of_one_fold(
@@ -260,10 +285,16 @@ def _of_one_fold(
 
 four_sizes = functools.partial(arms_of_one_fold, sizes=(15, 30, 45, 60), num_classes=257, per_class=50)
 BEAT_SCRATCH = ("pretrained_beats_scratch_on_101", "pretrained_beats_scratch_on_256")
+SMOOTH = {
+    "blurred by half a pixel": functools.partial(first_layers, amplitude=functools.partial(blur, pixels=0.5)),
+    "blurred by a pixel": functools.partial(first_layers, amplitude=functools.partial(blur, pixels=1.0)),
+    "whose amplitude is 1 / frequency, as that of photos": functools.partial(first_layers, amplitude=of_photos),
+}
 AS_GOOD = ("top_layer_is_as_good", "classifiers_agree")
 SIMULATED: tuple[tuple[str, str, Callable[[int], dict[str, Any]], tuple[str, ...]], ...] = (
     ("Figure 6", "filters of white noise", first_layers, ()),
-    ("Figure 4", "jumps at other epochs than the image's changes", jumps, ("jumps_come_from_other_images",)),
+    *(("Figure 6", f"filters of noise {words}", make, ("less_aliasing",)) for words, make in SMOOTH.items()),
+    ("Figure 4", "in a layer jumps at other epochs than the image's changes", jumps, ("jumps_come_from_other_images",)),
     ("Table 2", "networks that err alike", evaluated, ()),
     ("Table 3", "networks that err alike", variants, ()),
     ("Table 4", "arms that are alike", arms, ()),
@@ -311,7 +342,8 @@ def filters_of(net: Any) -> filters.Numbers:
     state = scans.kept_scan(
         net, some, filters.check_bottom(net), of="nulls", path=None, k=9, batch_size=64, num_workers=0
     )
-    return filters.measure(filters.look(net, source, state, num_maps=1, seed=0))
+    bottom = filters.look(net, source, state, num_maps=1, seed=0)
+    return filters.measure(bottom, finer_stride=bottom.stride)  # another seed's stands for AlexNet
 
 
 def error_of(net: Any) -> tuple[float, int]:

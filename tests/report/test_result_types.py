@@ -50,6 +50,8 @@ def plain(kind):
 
 def lacking(read, written, place=""):
     """Fields that `read` needs and `written` does not promise; what is Any, or read as anything, may be all."""
+    if read == written:
+        return
     read, written = plain(read), plain(written)
     if is_typeddict(read) and is_typeddict(written):
         reads, writes = (get_type_hints(of, include_extras=True) for of in (read, written))
