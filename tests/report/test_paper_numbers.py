@@ -142,14 +142,14 @@ NEEDS = {  # in numbers, and the claims that need it
     "NOTHING": ({}, "geometry"),
     "TRAINED": (
         {"epochs": 1},
-        "resemblance first_layer_moves_more rotation_breaks_labels occlusion_finds_the_object ten_crops_help "
-        "averaging_helps",
+        "resemblance occlusion_finds_the_object ten_crops_help averaging_helps",
     ),
     "LONG": ({"epochs": 10}, "lower_layers_settle_first jumps_come_from_other_images"),
     "MANY_CLASSES": (
         {"epochs": 10, "num_classes": 100},
-        "top_layer_is_quasi_linear parts_correspond parts_gain_less_above pretrained_beats_scratch_on_101 "
-        "pretrained_beats_scratch_on_256 higher_layers_are_better top_layer_is_as_good classifiers_agree",
+        "first_layer_moves_more top_layer_is_quasi_linear rotation_breaks_labels parts_correspond "
+        "parts_gain_less_above pretrained_beats_scratch_on_101 pretrained_beats_scratch_on_256 "
+        "higher_layers_are_better top_layer_is_as_good classifiers_agree",
     ),
     "IMAGENET": (
         ON_IMAGENET,
