@@ -44,8 +44,8 @@ SHALLOW = "alexnet, no conv3,4,fc6,7"
 CLOSER = 0.25
 
 GUESSERS = (
-    "where one of them may only guess, by a binomial test against the share of the most frequent class (where that is "
-    "not known, one over the number of classes): not shown"
+    "where one of them may only guess, by a binomial test against the share of the most frequent class, or one over "
+    "the number of classes where that is not known: not shown"
 )
 OF_LEARNERS = f"two-proportion test over the validation images, treated as independent between nets; {GUESSERS}"
 
