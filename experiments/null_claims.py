@@ -7,8 +7,8 @@ for each seed; Figure 4 uses untrained networks whose weights do a random walk, 
 cut from white noise and from smooth noise; Tables 2 to 5 and 7 networks, arms and layers that differ by chance alone,
 also of one fold, and classifiers that guess, or at the smallest difference that counts. --nets are two or more runs
 with one recipe and several seeds: each pair of them stands for the different recipes of Figure 6 and, trained as the
-paper's, of Table 2. Expected time: 15 minutes on two CPU cores. Expected result: no rule holds for more than a tenth of its
-nulls.
+paper's, of Table 2. Expected time: 15 minutes on two CPU cores. Expected result: no rule holds for more than a tenth of
+its nulls.
 
 Writes result.json to runs/nulls (or --out). Its "claims", with the command that made them, are kept in
 experiments/report/nulls.json, which the report reads.

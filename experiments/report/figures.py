@@ -360,13 +360,13 @@ def first_layer_moves_more(result: Invariance) -> Finding | None:
     ours = ", ".join(f"{name} {a / b:.1f} times" if b else f"{name}: none" for name, (a, b) in slopes.items())
     of_images = [facts.get("of_images", {}) for facts in both.values()]
     factors = [_factors(of) if "slope" in of else [] for of in of_images]  # none of an earlier version
-    tests = [paired(of, margin=float(np.log(MORE))) for of in factors]
+    tests = [_by_more(of) for of in factors]
     if (untrained := result.get("untrained")) is None:
         return _unless_blocked(ours, tests, [untested(f"not compared with {DRAWN_ANEW}")])
     controls, beside = [], []
     for name, trained in zip(SHIFTS, factors, strict=True):
         drawn_anew = _factors(untrained[name]["of_images"])
-        controls.append(paired(_differences(trained, drawn_anew), margin=float(np.log(MORE))))
+        controls.append(_by_more(_differences(trained, drawn_anew)))
         beside.append(f"{name} {np.exp(np.mean(drawn_anew)):.1f}")
     return _unless_blocked(f"{ours} (weights drawn anew: {', '.join(beside)})", tests, controls)
 
@@ -468,6 +468,13 @@ def _unless_blocked(ours: str, tests: Sequence[Outcome], controls: Sequence[Outc
 
 def _refutes_nothing(test: Outcome) -> Outcome:
     return test._replace(against=None if test.against is None else 1.0)
+
+
+def _by_more(factors: Sequence[float]) -> Outcome:
+    """Whether factors, as logarithms, are above MORE."""
+    if np.isnan(factors).any():
+        return untested("some images do not move layer 1 or 7")
+    return paired(factors, margin=float(np.log(MORE)))
 
 
 def _factors(of_images: OfImages) -> list[float]:
