@@ -1,5 +1,7 @@
 """Kernel coordinates stand for the features that they were made of, in bounded memory."""
 
+import itertools
+import mmap
 import tracemalloc
 
 import numpy as np
@@ -21,6 +23,38 @@ def test_gram_matrix_is_added_up_over_blocks_of_features_and_rows(tmp_path):
     assert seen == [3, 3, 1]
     centred = FEATURES - FEATURES.mean(axis=0)
     np.testing.assert_allclose(gram, centred @ centred.T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_gram_matrix_of_a_part_of_a_file_is_that_of_its_rows(tmp_path, order):
+    np.save(tmp_path / "features.npy", np.asarray(FEATURES, order=order))
+    part = np.load(tmp_path / "features.npy", mmap_mode="r")[5:, 2:]
+    gram = linear_models.gram_matrix(part, block_bytes=4 * len(part) * 3)
+    np.testing.assert_array_equal(gram, linear_models.gram_matrix(FEATURES[5:, 2:], block_bytes=4 * len(part) * 3))
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_WILLNEED"), reason="this system has no madvise")
+def test_of_a_file_each_block_of_each_row_is_asked_for_and_no_more(tmp_path):
+    """What the system would read ahead by itself is the rest of the row, and of a large file lost before its turn."""
+    asked = []
+
+    class Spied(mmap.mmap):
+        def madvise(self, *of):
+            asked.append(of)
+            super().madvise(*of)
+
+    num_features = 5 * mmap.PAGESIZE
+    np.zeros((3, num_features), np.float32).tofile(tmp_path / "features")
+    with open(tmp_path / "features", "rb") as file:
+        pages = Spied(file.fileno(), 0, access=mmap.ACCESS_READ)
+    features = np.frombuffer(pages, np.float32).reshape(3, -1).view(np.memmap)
+    features._mmap = pages  # noqa: SLF001  as numpy.load sets it
+    half = num_features // 2
+    linear_models.gram_matrix(features, block_bytes=4 * 3 * half)
+    for (option, start, length), (block, row) in zip(asked, itertools.product(range(2), range(3)), strict=True):
+        first = 4 * (row * num_features + block * half)
+        assert option == mmap.MADV_WILLNEED and start % mmap.PAGESIZE == 0
+        assert start <= first < start + mmap.PAGESIZE and start + length == first + 4 * half
 
 
 @pytest.mark.parametrize("num_train", [40, 6])  # more images than features, and fewer
