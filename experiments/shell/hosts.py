@@ -212,13 +212,14 @@ class _Parent:
             lost = [1 - self._number]
         elif not lost and self._number and re.search("leader|UNAVAILABLE|onnection", said):
             lost = [0]
+        who = f"host {', '.join(map(str, lost))} is lost" if lost else "another host is lost"
         if not said:
-            return f"host {self._number} ended by signal {-status}{self._go_on()}"
+            as_where = f" without a word, as where {who}" if status == -signal.SIGABRT else ""
+            return f"host {self._number} ended by signal {-status}{as_where}{self._go_on()}"
         if folder := self._facts.get("folder"):
             kept = Path(folder) / LOG.format(self._number)
             with contextlib.suppress(OSError):
                 kept.write_bytes(b"".join(self._kept))
-        who = f"host {', '.join(map(str, lost))} is lost" if lost else "another host is lost"
         return f"{who} (no sign of life within {self._timeout} s, or its connection broke){self._go_on()}"
 
     def _go_on(self) -> str:

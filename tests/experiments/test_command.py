@@ -281,6 +281,18 @@ def test_those_who_are_not_found_by_jax_are_told_how_to_join_or_to_stay_alone(mo
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [("SIGABRT", "ended by signal 6 without a word, as where host 1 is lost; "), ("SIGSEGV", "ended by signal 11; ")],
+)
+def test_an_abort_without_a_word_is_told_as_the_one_that_a_lost_host_brings(number, words):
+    """JAX's own abort says which host is lost, but on a machine with much to do may end before it has said so."""
+    die = f"hosts.note(joined=True); os.kill(os.getpid(), signal.{number})"
+    program = f"import os, signal; from experiments.shell import hosts; hosts._supervise(0, 2, 10); {die}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: host 0 {words}nothing was saved yet"), done.stderr
+
+
 def test_a_host_that_nobody_joins_says_whom_it_waits_for_and_ends_in_one_line():
     flags = ["--coordinator", "localhost:1", "--num-hosts", "2", "--host", "1", "--host-timeout", "1"]
     command = [sys.executable, "-m", "experiments.evaluate_imagenet", *flags]
