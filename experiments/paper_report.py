@@ -7,10 +7,10 @@ runs/report (or --out). Expected time: seconds. Expected page: a table of the cl
 and its verdicts, linked to its figure or table of the paper. There, one row for each claim and result: the paper's
 statement, its number, ours, that of a null (see `null_claims`), the networks and data, the precondition on their
 training, the verdict and its rule; below, the pictures or numbers of those results. Of several results about the same
-networks and pictures the one of most networks, then images, folds, epochs, maps and pictures is judged. A claim that no
-test decides, or whose precondition is not met, is "not shown". Claims without a result are "not measured", and stand in
-a table of their own with the commands that decide them. A result.json that cannot be read, or lacks what this version
-reads, is named at the end of the page with what to do, and stops nothing.
+networks and pictures the one of most networks, then images, folds, layers, epochs, maps and pictures is judged. A claim
+that no test decides, or whose precondition is not met, is "not shown". Claims without a result are "not measured", and
+stand in a table of their own with the commands that decide them. A result.json that cannot be read, or lacks what this
+version reads, is named at the end of the page with what to do, and stops nothing.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
     """Of the rows of one claim those that are about networks or pictures that no other one is about.
 
     Two drawings say no more than one does, and are no second witness. The one of most networks counts, of as many that
-    of most images, then folds, epochs, maps and pictures, then that of the most cautious verdict, whatever their
-    folders are called; a result that does not say what it is about counts by itself.
+    of most images, then folds, layers, epochs, maps and pictures, then that of the most cautious verdict, whatever
+    their folders are called; a result that does not say what it is about counts by itself.
     """
     kept: list[Row] = []
     for row in sorted(rows, key=_size, reverse=True):
@@ -174,13 +174,14 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
 
 
 def _size(row: Row) -> tuple[int, ...]:
-    """Networks, images, folds, epochs, maps and pictures that it is about; of as many the more cautious one is more."""
+    """Networks, images, folds, layers, epochs, maps, pictures that it is about; of as many the cautious one is more."""
     result, about, layers = row.result, report_results.about(row.result), row.result.get("layers")
     of_layers = layers.values() if isinstance(layers, Mapping) else ()
     return (
         len(about.networks) if about else 0,
         _count(result.get("num_images")),
         max((_count(one.get("folds")) for one in report_results.objects(result.get("rows"))), default=0),
+        _count(layers),
         _count(result.get("epochs")),
         sum(_count(of.get("maps")) for of in of_layers if isinstance(of, Mapping)),
         _count(result.get("num_pictures")),
@@ -190,7 +191,7 @@ def _size(row: Row) -> tuple[int, ...]:
 
 def _count(value: object) -> int:
     """A number of things, or that of those in a list; 0 for anything else."""
-    if isinstance(value, list):
+    if isinstance(value, list | Mapping):
         return len(value)
     return value if isinstance(value, int) else 0
 

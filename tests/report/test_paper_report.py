@@ -252,15 +252,17 @@ def test_two_drawings_of_one_net_and_set_count_once(results):
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_of_drawings_of_one_net_and_set_the_folders_names_do_not_decide(results, reverse):
-    """That of most epochs counts, of as many that of most maps, then pictures, then that of the cautious verdict."""
+    """That of most layers counts, of as many that of most epochs, maps, pictures, then that of the cautious verdict."""
 
-    def of(falls, epochs, maps, pictures):
-        result = settled(falls, "c", "demo", fc6={"similarity": [None], "maps": list(range(maps))})
+    def of(falls, epochs, maps, pictures, **more):
+        result = settled(falls, "c", "demo", fc6={"similarity": [None], "maps": list(range(maps))}, **more)
         data = {"fingerprint": "demo", **result["data"]}
         return {**result, "data": data, "epochs": list(range(epochs)), "num_pictures": pictures}
 
     order = [of(True, 5, 3, 9), of(False, 6, 2, 1), of(True, 6, 2, 3), of(False, 6, 3, 1), of(True, 6, 3, 1)]
-    for most, verdict in ((2, "does not hold"), (3, "holds"), (4, "does not hold"), (5, "does not hold")):
+    order.append(of(True, 5, 1, 1, fc7={"similarity": [None]}))
+    verdicts = ("does not hold", "holds", "does not hold", "does not hold", "holds")
+    for most, verdict in enumerate(verdicts, start=2):
         drawings = order[:most]
         for n, result in enumerate(reversed(drawings) if reverse else drawings):
             write(results / f"{most}/{n}", result)
