@@ -418,7 +418,7 @@ def walked(last: nets.TrainedNet, data: ImageSet, seed: int, *, num_steps: int =
     for step in range(num_steps - 1):
         fresh = untrained_net(1000 * (step + 1) + seed, data).params
         params.append(jax.tree.map(_stepped, params[-1], fresh))
-    by_epoch = {epoch: dataclasses.replace(last, params=of) for epoch, of in enumerate(reversed(params), start=1)}
+    by_epoch = {epoch: last.with_params(of) for epoch, of in enumerate(reversed(params), start=1)}
     layers = last.layers[:-1]
     settling, straight = evolution.measure(by_epoch, images, layers), evolution.straight(by_epoch, images, layers)
     assert straight is not None  # their weights are at hand

@@ -126,6 +126,7 @@ class Setting(results.Result):
     unit: str
     num_images: int
     num_classes: int
+    photos_per_class: list[int]
 
 
 class Result(Setting):
@@ -133,7 +134,6 @@ class Result(Setting):
 
     table: str
     rows: NotRequired[list[Row]]
-    photos_per_class: NotRequired[list[int]]
     average_precision: NotRequired[dict[str, float | None]]  # percent by class; None where there is none of it
     mean_average_precision: NotRequired[float]
     penalty: NotRequired[float]
@@ -158,15 +158,17 @@ def run(config: Config) -> Result:
                 f"arms='scratch': {net.name} is no run of train_imagenet, and its training is not known; "
                 "--arms pretrained untrained measures its features"
             )
+        # both before any data are opened
         if isinstance(net, nets.TrainedNet):
-            scratch_recipes(config, net)  # before any data are opened
-        return measure_and_write(config, net, sizes=sizes, out=out, home=nets.home_of(net))
+            scratch_recipes(config, net)
+        twin = drawn_anew(net, config.seed) if any(arm == "untrained" for arm, _ in sizes) else None
+        return measure_and_write(config, net, twin, sizes=sizes, out=out, home=nets.home_of(net))
 
 
 def measure_and_write(
-    config: Config, net: Net, *, sizes: Sequence[tuple[ArmName, int]], out: Path, home: Path
+    config: Config, net: Net, twin: Net | None, *, sizes: Sequence[tuple[ArmName, int]], out: Path, home: Path
 ) -> Result:
-    """The same, in a folder that was claimed; `home` keeps features, and records of folds."""
+    """The same, in a folder that was claimed; `home` keeps features and records of folds, `twin` has random weights."""
     kept, records = home / "features", home / "transfer" / "records"
     of_net: dict[str, Any] = {"net": net, "threshold": config.remove_duplicates, "folder": kept}
     photo_set = frozen_features.open_photos(config.dataset, config.images, **of_net)
@@ -178,17 +180,16 @@ def measure_and_write(
         measured: dict[str, Any] = {name: value for name, value in record.items() if name != "key"}
     else:
         arms = {"pretrained": lambda _, fold: transfer_arms.pretrained(net, photo_set, fold, **frozen)}
-        if any(arm == "untrained" for arm, _ in sizes):
-            twin = drawn_anew(net, config.seed)
+        if twin is not None:
             arms["untrained"] = lambda _, fold: transfer_arms.pretrained(twin, photo_set, fold, **frozen)
         if isinstance(net, nets.TrainedNet):
             arms["scratch"] = scratch_arm(config, net, photo_set=photo_set, folder=out / "unfinished")
-        rows = measure_folds(config, photo_set, sizes=sizes, arms=arms, records=records)
-        measured = {"rows": rows, "photos_per_class": photo_set.per_class()}
+        measured = {"rows": measure_folds(config, photo_set, sizes=sizes, arms=arms, records=records)}
     setting: Setting = {
         "unit": "percent",
         "num_images": len(photo_set.photos),
         "num_classes": len(photo_set.class_names),
+        "photos_per_class": photo_set.per_class(),
         "paper": PAPER[config.dataset],
         "seed": config.seed,
         **results.provenance(net, photo_set, config),

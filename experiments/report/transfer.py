@@ -190,7 +190,7 @@ def _pretrained_beats_scratch(result: Caltech) -> Finding | None:
 
     def above(others: Mapping[int, Arm]) -> Outcome:
         folds = [(size, pretrained[size]["folds"], others[size]["folds"]) for size in sizes]
-        return every([_paired(result, folds=ours, others=of, num_train=size) for size, ours, of in folds])
+        return every([_paired(result, folds=of, others=beside, num_train=size) for size, of, beside in folds])
 
     finding = tested(ours, above(scratch))
     finding = _unless_guessed(result, finding, *((scratch[size]["folds"], size) for size in sizes))

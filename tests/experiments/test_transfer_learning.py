@@ -14,7 +14,7 @@ from tiny_transfer import RECIPE, SIDE, TABLE
 
 from experiments import transfer_learning
 from experiments.pages import canvas
-from zfjax import transfer
+from zfjax import nets, transfer
 from zfjax.analyses import sanity
 from zfjax.data import ArraySource, caltech, voc
 from zfjax.training import checkpoints, loop, step
@@ -95,6 +95,12 @@ def test_untrained_rows_are_those_of_the_net_with_its_weights_drawn_anew(trained
     assert result["rows"][2]["paper"] is None
     ours = findings(result["folder"])["pretrained_beats_scratch_on_101"]
     assert ours is None  # without a net from scratch there is nothing to compare
+
+
+def test_a_function_whose_weights_are_not_at_hand_has_no_untrained_arm():
+    net = nets.FunctionNet(lambda images: {"fc7": images.mean(axis=(1, 2))}, image_size=4)
+    with pytest.raises(ValueError, match="arms='untrained': .* whose weights are not at hand; leave it out of --arms"):
+        transfer_learning.drawn_anew(net, 0)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -204,6 +210,7 @@ def test_voc_is_scored_by_average_precision(trained, tmp_path):
     assert written["mean_average_precision"] == np.mean(list(written["average_precision"].values()))
     assert written["penalty"] == 1e-2  # the strongest of all that rank the one held-out photo right
     assert written["paper"]["pretrained"] == 79.0 and "rows" not in written
+    assert written["photos_per_class"] == (voc.open_voc(tmp_path).labels > 0).sum(axis=0).tolist()
     judged = findings(result["folder"])["average_precision"]
     assert judged.ours == f"{written['mean_average_precision']:.1f} % on val, trained on train"
     assert judged.because == "2 of VOC's 20 classes"
