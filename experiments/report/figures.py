@@ -180,7 +180,7 @@ class Evolution(TypedDict):
     "their final state too, because a change in a lower layer changes those above), averaged over the epochs, the "
     "lower a layer, the further its features are ahead (Kendall's rank correlation over the layers), and the lower "
     f"half of the layers is ahead of the upper half by at least {AHEAD:g}: holds; the contrary of both, and the upper "
-    "layer is nearer in most pairs: does not hold; otherwise: not shown",
+    "layer is nearer in most pairs: does not hold; otherwise, or where one of layers 1 to 5 is missing: not shown",
     needs=LONG,
 )
 def lower_layers_settle_first(result: Evolution) -> Finding | None:
@@ -190,8 +190,8 @@ def lower_layers_settle_first(result: Evolution) -> Finding | None:
         return None
     ours = f"in {share:.0%} of the pairs of layers the lower one is nearer"
     ways = {layer: facts["straight"] for layer, facts in result["layers"].items() if "straight" in facts}
-    if len(ways) < 2:
-        return Finding(ours, NOT_SHOWN, "not compared with a straight line of the weights")
+    if lacking := [layer for layer in CONVOLUTIONS if layer not in ways]:
+        return Finding(ours, NOT_SHOWN, f"not compared with a straight line of the weights in {', '.join(lacking)}")
     ahead = [_ahead(layer, result["layers"][layer]["similarity"], way) for layer, way in ways.items()]
     if not np.isfinite(ahead).all():
         return Finding(ours, NOT_SHOWN, "in some layer no similarity between the first and the last epoch is known")

@@ -34,7 +34,7 @@ def projected(**others):
 def settled(*ahead, share=1.0, way=0.5):
     """Layers that are so far ahead of the straight way at the second of three epochs."""
     facts = {
-        f"conv{n}": {"similarity": [0.1, way + by, 1.0], "straight": [0.1, way, 1.0]} for n, by in enumerate(ahead)
+        f"conv{n}": {"similarity": [0.1, way + by, 1.0], "straight": [0.1, way, 1.0]} for n, by in enumerate(ahead, 1)
     }
     return {"lower_layers_first": share, **layers(**facts)}
 
@@ -189,7 +189,7 @@ CASES = [
     (report_figures.lower_layers_settle_first, settled(0.12, 0.05, 0.0, -0.05, -0.12), HOLDS),
     (report_figures.lower_layers_settle_first, settled(0.06, 0.05, 0.0, -0.05, -0.06), HOLDS),
     (report_figures.lower_layers_settle_first, settled(0.05, 0.04, 0.0, -0.04, -0.05), OPEN),  # too little
-    (report_figures.lower_layers_settle_first, settled(0.1, -0.1), OPEN),  # one pair of layers shows nothing
+    (report_figures.lower_layers_settle_first, settled(0.12, 0.05, -0.05, -0.12), OPEN),  # without conv5
     (report_figures.lower_layers_settle_first, settled(0.12, -0.2, 0.3, -0.05, 0.1), OPEN),
     (report_figures.lower_layers_settle_first, settled(-0.12, -0.05, 0.0, 0.05, 0.12, share=0.0), FAILS),
     (report_figures.lower_layers_settle_first, settled(-0.12, -0.05, 0.0, 0.05, 0.12, share=0.49), FAILS),
@@ -464,7 +464,7 @@ def test_figure_6_is_judged_by_what_the_experiment_writes():
 
 
 def test_the_share_of_pairs_of_layers_stands_beside_that_of_the_straight_way():
-    finding = report_figures.lower_layers_settle_first.judge(settled(0.06, 0.0, -0.06, share=0.76))
+    finding = report_figures.lower_layers_settle_first.judge(settled(0.06, 0.06, 0.0, -0.06, -0.06, share=0.76))
     assert finding.ours == (
         "in 76% of the pairs of layers the lower one is nearer (on the straight way 50%); "
         "the lower half is ahead of it by +0.12 more than the upper half"
@@ -474,7 +474,8 @@ def test_the_share_of_pairs_of_layers_stands_beside_that_of_the_straight_way():
 @pytest.mark.parametrize("similarity", [[0.1, 1.0], [0.1, None, 1.0]])
 def test_layers_without_an_epoch_on_the_way_say_so(similarity):
     facts = {"similarity": similarity, "straight": [0.1, 0.5, 1.0][: len(similarity)]}
-    finding = report_figures.lower_layers_settle_first.judge({"lower_layers_first": 1.0, **layers(a=facts, b=facts)})
+    result = {"lower_layers_first": 1.0, **layers(**dict.fromkeys(report_figures.CONVOLUTIONS, facts))}
+    finding = report_figures.lower_layers_settle_first.judge(result)
     assert finding == (
         "in 100% of the pairs of layers the lower one is nearer",
         OPEN,
@@ -482,8 +483,15 @@ def test_layers_without_an_epoch_on_the_way_say_so(similarity):
     )
 
 
+def test_a_layer_that_a_reader_left_out_leaves_open_which_layers_settle_first():
+    whole = settled(0.12, 0.05, 0.0, -0.05, -0.12)
+    some = {**whole, "layers": {name: of for name, of in whole["layers"].items() if name not in ("conv2", "conv4")}}
+    finding = report_figures.lower_layers_settle_first.judge(some)
+    assert finding[1:] == (OPEN, "not compared with a straight line of the weights in conv2, conv4")
+
+
 def test_a_straight_way_of_other_epochs_is_refused():
-    result = settled(0.1, 0.0)
+    result = settled(*[0.1] * 5)
     result["layers"]["conv1"]["straight"] = [0.1, 1.0]
     with pytest.raises(UserError, match=r"layers\.conv1\.straight: one for each of 3 epochs is needed"):
         report_figures.lower_layers_settle_first.judge(result)
