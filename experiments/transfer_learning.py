@@ -37,7 +37,7 @@ from zfjax.analyses import sanity
 from zfjax.data.photo_sets import PhotoSet
 from zfjax.errors import UserError
 from zfjax.nets import Net
-from zfjax.training import Recipe, checkpoints
+from zfjax.training import InitializationName, Recipe, checkpoints
 from zfjax.transfer import Fold, frozen_features
 from zfjax.transfer import arms as transfer_arms
 from zfjax.transfer.arms import Arm
@@ -91,14 +91,16 @@ class Config(figure.NetConfig):
     """Further numbers of training images per class for the curve, pretrained alone: from scratch each costs hours."""
     num_folds: int = 5
     """Draws of training and test images."""
-    scratch_epochs: int = 40
+    scratch_epochs: int = 60
     """Epochs of training from scratch."""
-    scratch_batch_size: int = 16
+    scratch_batch_size: int = 64
     """Its images per step over all devices."""
-    scratch_learning_rate: float = 3e-3
-    """Its learning rate at the start: at 1e-2 the net of half width never leaves ln(classes) with 102 of them."""
+    scratch_learning_rate: float = 5e-3
+    """Its learning rate at the start."""
     scratch_weight_decay: float = 5e-4
-    """Its weight decay: with 3e-3, preset `reduced`'s, the net does not leave it either."""
+    """Its weight decay: with 3e-3, preset `reduced`'s, the net of half width never leaves ln(classes) of 102."""
+    scratch_initialization: InitializationName = "he_even"
+    """How it begins: with `he` the net of half width does not leave it in every fold either."""
     remove_duplicates: float | None = None
     """Leave out pictures that the net was trained on: those with this normalised correlation, say 0.97, or more."""
     batch_size: int = 128
@@ -228,6 +230,7 @@ def scratch_recipes(config: Config, net: nets.TrainedNet) -> list[Recipe]:
         batch_size=config.scratch_batch_size,
         learning_rate=config.scratch_learning_rate,
         weight_decay=config.scratch_weight_decay,
+        initialization=config.scratch_initialization,
     )
     return [dataclasses.replace(recipe, seed=config.seed + n) for n in range(config.num_folds)]
 

@@ -164,7 +164,7 @@ def test_scratch_training_takes_the_mean_of_its_own_pictures_and_stops_at_nonsen
     images = np.random.default_rng(0).integers(0, 256, (9, SIDE, SIDE, 3), np.uint8)
     source = ArraySource(images, np.arange(9) % 3)
     np.testing.assert_allclose(transfer_arms.mean_picture(source, SIDE), images.mean(axis=0), rtol=1e-6)
-    changes = {"num_epochs": 2, "batch_size": 4, "learning_rate": 0.5, "weight_decay": 0.1}
+    changes = {"num_epochs": 2, "batch_size": 4, "learning_rate": 0.5, "weight_decay": 0.1, "initialization": "he"}
     recipe = transfer_arms.scratch_recipe(RECIPE, **changes)
     assert recipe == dataclasses.replace(RECIPE, **changes, annealing="cosine")
     nan = np.full((SIDE, SIDE, 3), np.nan, np.float32)
@@ -249,6 +249,17 @@ def test_the_keys_of_records_know_the_version_of_what_measured_them(trained, pho
     assert transfer_arms.pretrained(trained, photo_set, fold, **frozen).key["version"] == transfer_arms.MODEL_VERSION
     key = transfer_arms.scratch(trained, photo_set, fold, recipe=RECIPE, folder=tmp_path).key
     assert key["version"] == transfer_arms.SCRATCH_VERSION
+
+
+@pytest.mark.parametrize(("initialization", "input_scale"), [("paper", 1.0), ("he", 7 / 58), ("he_even", 7 / 58)])
+def test_from_scratch_pixels_are_scaled_as_suits_how_the_weights_begin(
+    trained, photos, tmp_path, initialization, input_scale
+):
+    photo_set = caltech.open_caltech(photos, "caltech101")
+    (fold,) = transfer.folds(photo_set.labels, num_train=4, num_folds=1, seed=0, class_names=photo_set.class_names)
+    recipe = dataclasses.replace(RECIPE, initialization=initialization)
+    key = transfer_arms.scratch(trained, photo_set, fold, recipe=recipe, folder=tmp_path).key
+    assert f"input_scale={input_scale!r}" in key["architecture"]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from zfjax.errors import DivergedError, UserError, saying_keywords
 from zfjax.nets import Net, TrainedNet
 from zfjax.network import Params
 from zfjax.pixels import size_of
-from zfjax.training import Recipe, checkpoints, loop
+from zfjax.training import INITIALIZATIONS, InitializationName, Recipe, checkpoints, loop
 from zfjax.training.loop import Run, Stepped
 from zfjax.transfer import frozen_features, linear_models, protocol
 from zfjax.transfer.protocol import Fold
@@ -76,6 +76,7 @@ def scratch(net: TrainedNet, photo_set: PhotoSet, fold: Fold, *, recipe: Recipe,
         )
     table = net.architecture
     table = table.with_sizes(**{table.layer_names[-1]: len(photo_set.class_names)})
+    table = dataclasses.replace(table, input_scale=INITIALIZATIONS[recipe.initialization].input_scale)
     size = net.picture_size
 
     key = {"architecture": repr(table), "size": size, "recipe": dataclasses.asdict(recipe), "version": SCRATCH_VERSION}
@@ -169,17 +170,25 @@ MAX_BYTES = 2 << 30  # of decoded pictures in memory; where there are more they 
 
 
 def scratch_recipe(
-    recipe: Recipe, *, num_epochs: int, batch_size: int, learning_rate: float, weight_decay: float
+    recipe: Recipe,
+    *,
+    num_epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    initialization: InitializationName,
 ) -> Recipe:
     """The recipe of the net, adapted to a set of a few thousand images.
 
     Departure: the rate falls along a cosine, as there are no validation images to see a plateau on. Paper is silent:
-    the number of epochs, the batch, the rate and the decay.
+    the number of epochs, the batch, the rate, the decay and how the weights begin.
 
     Examples:
       >>> from zfjax.training import Recipe
       >>> from zfjax.transfer import arms
-      >>> arms.scratch_recipe(Recipe(), num_epochs=40, batch_size=32, learning_rate=1e-2, weight_decay=1e-2).annealing
+      >>> size = {"num_epochs": 60, "batch_size": 64}
+      >>> rates = {"learning_rate": 5e-3, "weight_decay": 5e-4}
+      >>> arms.scratch_recipe(Recipe(), **size, **rates, initialization="he_even").annealing
       'cosine'
     """
     return dataclasses.replace(
@@ -188,6 +197,7 @@ def scratch_recipe(
         batch_size=batch_size,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
+        initialization=initialization,
         annealing="cosine",
     )
 
