@@ -118,7 +118,7 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         result: Result = {
             "figure": "Figure 6",
             "nets": numbers_of(bottoms),
-            "renormalisation_acted": renormalisation_acted(bottoms),
+            "renormalisation_acted": renormalisation_acted(bottoms, by_role["clipped"]),
             "meanings": filters.MEANINGS,
             "missing": missing(by_role),
             "not_applicable": not_applicable(net, bottoms["clipped"])
@@ -201,10 +201,15 @@ def flag(role: str) -> str:
     return "net" if role == "clipped" else role
 
 
-def renormalisation_acted(bottoms: Mapping[str, Bottom]) -> bool | None:
-    """Whether it changed the filters; None where only one of the two trainings is there."""
-    other = bottoms.get("unclipped")
-    return None if other is None else not np.array_equal(bottoms["clipped"].kernel, other.kernel)
+def renormalisation_acted(bottoms: Mapping[str, Bottom], clipped: Net) -> bool | None:
+    """Whether the filters differ and outgrow the radius without it; None where only one of two trainings is there."""
+    if (other := bottoms.get("unclipped")) is None:
+        return None
+    assert isinstance(clipped, TrainedNet)
+    radius = checkpoints.load(clipped.path).recipe.renormalize_radius
+    assert radius is not None
+    is_same = np.array_equal(bottoms["clipped"].kernel, other.kernel)
+    return not is_same and filters.measure(other)["largest_rms"] > radius
 
 
 def missing(by_role: Mapping[str, Net]) -> dict[str, str]:

@@ -7,10 +7,10 @@ runs/report (or --out). Expected time: seconds. Expected page: a table of the cl
 and its verdicts, linked to its figure or table of the paper. There, one row for each claim and result: the paper's
 statement, its number, ours, that of a null (see `null_claims`), the networks and data, the precondition on their
 training, the verdict and its rule; below, the pictures or numbers of those results. Of several results about the same
-networks and pictures the one of most networks, then images, folds, layers, epochs, maps and pictures is judged. A claim
-that no test decides, or whose precondition is not met, is "not shown". Claims without a result are "not measured", and
-stand in a table of their own with the commands that decide them. A result.json that cannot be read, or lacks what this
-version reads, is named at the end of the page with what to do, and stops nothing.
+networks and pictures the one of most networks, then images, rows, folds, layers, epochs, maps and pictures is judged. A
+claim that no test decides, or whose precondition is not met, is "not shown". Claims without a result are "not
+measured", and stand in a table of their own with the commands that decide them. A result.json that cannot be read, or
+lacks what this version reads, is named at the end of the page with what to do, and stops nothing.
 """
 
 from __future__ import annotations
@@ -163,8 +163,9 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
     """Of the rows of one claim those that are about networks or pictures that no other one is about.
 
     Two drawings say no more than one does, and are no second witness. The one of most networks counts, of as many that
-    of most images, then folds, layers, epochs, maps and pictures, then that of the most cautious verdict, whatever
-    their folders are called; a result that does not say what it is about counts by itself.
+    of most images, then rows (arms at so many training images, layers, variants), folds, layers, epochs, maps and
+    pictures, then that of the most cautious verdict, whatever their folders are called; a result that does not say what
+    it is about counts by itself.
     """
     kept: list[Row] = []
     for row in sorted(rows, key=_size, reverse=True):
@@ -174,12 +175,13 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
 
 
 def _size(row: Row) -> tuple[int, ...]:
-    """Networks, images, folds, layers, epochs, maps, pictures that it is about; of as many the cautious one is more."""
+    """Networks, images, rows, folds and so on that it is about; of as many of all the cautious one is more."""
     result, about, layers = row.result, report_results.about(row.result), row.result.get("layers")
     of_layers = layers.values() if isinstance(layers, Mapping) else ()
     return (
         len(about.networks) if about else 0,
         _count(result.get("num_images")),
+        _count(result.get("rows")),
         max((_count(one.get("folds")) for one in report_results.objects(result.get("rows"))), default=0),
         _count(layers),
         _count(result.get("epochs")),
@@ -318,8 +320,8 @@ _LEARNED = "python -m experiments.{} --net runs/RUN"
 DECIDES = {
     "Figure 2": _LEARNED.format("deconv_figures"),
     "Figure 3": "python -m experiments.architecture_diagram",
-    "Figure 4": _LEARNED.format("feature_evolution"),
-    "Figure 5": _LEARNED.format("invariance_curves"),
+    "Figure 4": _LEARNED.format("feature_evolution") + " --num-maps 16",
+    "Figure 5": _LEARNED.format("invariance_curves") + " --num-images 64",
     "Figure 6": _LEARNED.format("first_layer") + " --alexnet runs/ALEXNET --unclipped runs/UNCLIPPED",
     "Figure 7": "python -m experiments.train_imagenet --preset demo --out runs/demo && "  # it knows where objects are
     "python -m experiments.occlusion_maps --net runs/demo",

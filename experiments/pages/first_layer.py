@@ -92,9 +92,7 @@ def caption(result: Mapping[str, Any]) -> list[str]:
     notes = [f"Left out: {MISSING[role]}; result.json holds the command that trains it." for role in result["missing"]]
     num = result["num_images"]
     if result["renormalisation_acted"] is False:
-        notes.append(
-            "(a) and (b) are the same: no filter's RMS came up to the radius, so renormalisation changed nothing."
-        )
+        notes.append("Without it no filter's RMS came up to the radius either, so renormalisation changed nothing.")
     second = "the second layer" not in result["not_applicable"]
     projections = (
         f"(e), (f): for each map the {min(9, num)} of {counted(num, 'validation image')} "

@@ -200,8 +200,8 @@ def lower_layers_settle_first(result: Evolution) -> Finding | None:
     alone = evolution.lower_first([*ways.values()])
     ours += f" (on the straight way {alone:.0%}); the lower half is ahead of it by {by:+.2f} more than the upper half"
     finding = tested(ours, falling(ahead))
-    if finding.verdict != NOT_SHOWN and abs(by) < AHEAD:
-        return Finding(ours, NOT_SHOWN, f"the halves differ by less than {AHEAD:g}")
+    if (finding.verdict == HOLDS and by < AHEAD) or (finding.verdict == FAILS and by > -AHEAD):
+        return Finding(ours, NOT_SHOWN, f"the halves do not differ so by {AHEAD:g}")
     if finding.verdict == FAILS and share >= 0.5:
         return Finding(ours, NOT_SHOWN, "in most pairs the lower layer is nearer, as on the straight way")
     return finding
@@ -561,7 +561,7 @@ def renormalisation_tames(result: FirstLayers) -> Finding | None:
     if "unclipped" not in result["nets"]:
         return None
     if not result["renormalisation_acted"]:
-        return Finding("", NOT_SHOWN, "renormalisation never acted: both networks are the same")
+        return Finding("", NOT_SHOWN, "renormalisation never acted")
     ours, other = (result["nets"][role]["dominance"]["largest_over_median"] for role in ("clipped", "unclipped"))
     times = float(np.log(other / ours) / np.log(DOMINATES))
     return bounded(f"{ours:.1f} against {other:.1f}", times, holds_from=1.0, fails_to=-1.0)

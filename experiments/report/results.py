@@ -159,7 +159,9 @@ def data(result: Result) -> str:
     """The data set, the number of its images that were looked at, and then of its classes; "" where it names none."""
     of = result.get("data")
     name, more = (of.get("name", ""), of) if isinstance(of, Mapping) else (of or "", {})
-    counts = [number for key in ("num_images", "num_pictures") if isinstance(number := result.get(key), int)]
+    # those that were scored, where more or fewer were drawn; of draws of a few pictures all of them
+    scored = [of for of in (result.get("score"), result) if isinstance(of, Mapping)]
+    counts = [n for of in scored for key in ("num_pictures", "num_images") if isinstance(n := of.get(key), int)]
     counts += [len(result["images"])] if isinstance(result.get("images"), list) else []
     size = f"{counts[0]:,} image{'s' * (counts[0] != 1)}" if counts else ""
     classes = more.get("num_classes") or result.get("num_classes")

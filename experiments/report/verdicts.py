@@ -12,6 +12,7 @@ from experiments.report.statistics import ALPHA, Outcome
 HOLDS, FAILS, NOT_SHOWN, NOT_MEASURED = VERDICTS = ("holds", "does not hold", "not shown", "not measured")
 
 Result = Mapping[str, Any]  # a result.json
+ROUNDING = 1e-9  # what numbers written with a few digits, and taken from one another, may miss a bound by
 
 
 class Finding(NamedTuple):
@@ -172,11 +173,11 @@ def tested(ours: str, test: Outcome) -> Finding:
 
 def bounded(ours: str, value: float, *, holds_from: float, fails_to: float) -> Finding:
     """By a number that has no spread: it holds from one bound on, fails up to another, and between is not shown."""
-    if value >= holds_from:
+    if value >= holds_from - ROUNDING:
         return Finding(ours, HOLDS)
-    if value <= fails_to:
+    if value <= fails_to + ROUNDING:
         return Finding(ours, FAILS)
-    between = f"{value:.2g} is below {holds_from:g}" + (f" and above {fails_to:g}" if np.isfinite(fails_to) else "")
+    between = f"{value:.4g} is below {holds_from:g}" + (f" and above {fails_to:g}" if np.isfinite(fails_to) else "")
     return Finding(ours, NOT_SHOWN, between)
 
 

@@ -192,6 +192,18 @@ def test_a_renormalisation_that_never_acted_is_told(runs):
     assert any("renormalisation changed nothing" in paragraph for paragraph in first_layer_page.caption(result))
 
 
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(("radius", "acted"), [(1.4, True), (1.6, False)])
+def test_renormalisation_acts_only_where_filters_outgrow_the_radius_without_it(runs, radius, acted):
+    """Two seeds of a training whose filters stay below the radius differ too."""
+    save(runs / "tame", radius=radius, strengths=(1, 1, 1, 1, 0.01, 1.2))
+    save(runs / "free", radius=None, strengths=(1, 1, 1, 1, 0.01, 1.5))
+    result = draw(runs, net="tame", unclipped="free")
+    assert result["renormalisation_acted"] is acted
+    notes = [note for note in first_layer_page.caption(result) if "renormalisation changed nothing" in note]
+    assert bool(notes) is not acted
+
+
 @pytest.mark.parametrize("role", ["unclipped", "alexnet"])
 @pytest.mark.parametrize("preset", ["demo", "paper"])
 def test_the_command_trains_the_other_net_as_this_one_was_trained(tmp_path, role, preset):

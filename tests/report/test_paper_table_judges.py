@@ -104,36 +104,40 @@ CASES = [
     (report_tables.member_beats_alexnet, evaluated(0.3, 0.42, 0.40, names=["zfnet", "alexnet"]), FAILS),
     (report_tables.member_beats_alexnet, evaluated(0.3, 0.38, 0.40), None),
     (report_tables.depth_matters, cut(0.7), HOLDS),
-    (report_tables.depth_matters, cut(0.451), OPEN),
+    (report_tables.depth_matters, cut(0.485), HOLDS),  # above .45 by more than the seeds of two nets may come to
+    (report_tables.depth_matters, cut(0.475), OPEN),
     (report_tables.depth_matters, cut(0.3), OPEN),  # nothing is known of the errors in training
     (report_tables.depth_matters, cut(0.7, num=None), OPEN),
     (report_tables.depth_matters, learnt(cut(0.7), whole=0.8, shallow=0.6), HOLDS),
     (report_tables.depth_matters, learnt(cut(0.3), whole=0.8, shallow=0.6, convs=0.7, dense=0.61), OPEN),
     (report_tables.depth_matters, learnt(cut(0.3), whole=0.6, shallow=0.6, convs=0.7, dense=0.7), OPEN),
-    (report_tables.depth_matters, learnt(cut(0.3), whole=0.59, shallow=0.6, convs=0.7, dense=0.7), FAILS),  # overfitted
+    (report_tables.depth_matters, learnt(cut(0.3), whole=0.56, shallow=0.6, convs=0.7, dense=0.7), FAILS),  # overfitted
+    (report_tables.depth_matters, learnt(cut(0.3), whole=0.58, shallow=0.6, convs=0.7, dense=0.7), OPEN),
     (report_tables.depth_matters, learnt(cut(0.3), whole=0.8, shallow=0.6, convs=0.2), FAILS),
     (report_tables.depth_matters, learnt(cut(0.3), whole=0.2, convs=0.2, dense=0.2), OPEN),
     (report_tables.depth_matters, learnt(cut(0.3), shallow=0.6), OPEN),
     (
         report_tables.depth_matters,
-        learnt(cut(0.39), whole=0.59, shallow=0.6),
+        learnt(cut(0.355), whole=0.5, shallow=0.6),
         FAILS,
-    ),  # the contrary of .4: p = .0006, times three
-    (report_tables.depth_matters, learnt(cut(0.395), whole=0.59, shallow=0.6), OPEN),  # p = .05
+    ),  # the contrary of .4: p = .007, times three
+    (report_tables.depth_matters, learnt(cut(0.365), whole=0.5, shallow=0.6), OPEN),  # p = .03, times three
     (report_tables.depth_matters, variants(**{SHALLOW: 0.7, "alexnet": 0.4, "alexnet, no fc6,7": 0.44}), None),
     (report_tables.dense_layers_cost_little, cut(0.7), HOLDS),
     (report_tables.dense_layers_cost_little, cut(0.7, num=500), OPEN),
     # that four layers cost anything has p = .1, so that nothing is held against it
     (report_tables.dense_layers_cost_little, cut(0.42, dense=0.1, num=2_000), OPEN),
-    (report_tables.dense_layers_cost_little, cut(0.7, dense=0.5), FAILS),
+    (report_tables.dense_layers_cost_little, cut(0.7, dense=0.52), FAILS),
     (report_tables.dense_layers_cost_little, cut(0.4, dense=0.4), OPEN),  # nothing costs anything, as of untrained nets
     (report_tables.dense_layers_cost_little, cut(0.7, dense=0.475), OPEN),  # a quarter of .3
-    (report_tables.dense_layers_cost_little, cut(0.7, dense=0.467), HOLDS),
-    (report_tables.dense_layers_cost_little, cut(0.7, dense=0.483), FAILS),
+    (report_tables.dense_layers_cost_little, cut(0.7, dense=0.445), HOLDS),
+    (report_tables.dense_layers_cost_little, cut(0.7, dense=0.45), OPEN),
+    (report_tables.dense_layers_cost_little, cut(0.7, dense=0.5), OPEN),
+    (report_tables.dense_layers_cost_little, cut(0.7, dense=0.505), FAILS),
     (report_tables.dense_layers_cost_little, cut(0.7, num=None), OPEN),
     (report_tables.dense_layers_cost_little, variants(alexnet=0.4), None),
-    (report_tables.middle_layers_cost_little, cut(0.7, convs=0.467), HOLDS),
-    (report_tables.middle_layers_cost_little, cut(0.7, convs=0.483), FAILS),
+    (report_tables.middle_layers_cost_little, cut(0.7, convs=0.445), HOLDS),
+    (report_tables.middle_layers_cost_little, cut(0.7, convs=0.505), FAILS),
     (report_tables.middle_layers_cost_little, cut(0.9, whole=0.9, convs=0.9), OPEN),
     (report_tables.wide_variant_helps, variants(**{WIDE: 0.375, "zfnet": 0.384}), HOLDS),
     (report_tables.wide_variant_helps, variants(**{WIDE: 0.375, "zfnet": 0.384, "num": 1024}), OPEN),
@@ -141,11 +145,13 @@ CASES = [
     (report_tables.wide_variant_helps, variants(zfnet=0.4), None),
     (report_tables.dense_sizes_matter_little, sizes(0.01), HOLDS),
     (report_tables.dense_sizes_matter_little, sizes(0.01, num=300), OPEN),
-    (report_tables.dense_sizes_matter_little, sizes(0.067), HOLDS),
-    (report_tables.dense_sizes_matter_little, sizes(-0.067), HOLDS),
-    (report_tables.dense_sizes_matter_little, sizes(0.075), OPEN),
-    (report_tables.dense_sizes_matter_little, sizes(0.085), FAILS),
-    (report_tables.dense_sizes_matter_little, sizes(-0.085), FAILS),
+    (report_tables.dense_sizes_matter_little, sizes(0.044), HOLDS),
+    (report_tables.dense_sizes_matter_little, sizes(-0.04), HOLDS),
+    (report_tables.dense_sizes_matter_little, sizes(0.045), OPEN),
+    (report_tables.dense_sizes_matter_little, sizes(-0.041), OPEN),
+    (report_tables.dense_sizes_matter_little, sizes(0.116), OPEN),
+    (report_tables.dense_sizes_matter_little, sizes(0.117), FAILS),
+    (report_tables.dense_sizes_matter_little, sizes(-0.122), FAILS),
     (report_tables.dense_sizes_matter_little, sizes(0.0, shallow=0.4), OPEN),
     (report_tables.dense_sizes_matter_little, variants(**{"zfnet": 0.4, "zfnet, fc6,7 of 2048": 0.4}), None),
     (report_tables.wide_member_helps, evaluated(0.3, 0.375, 0.384, names=[WIDE_MEMBER, "zfnet"]), HOLDS),

@@ -43,7 +43,7 @@ def open_photos(
     Departure: the paper left such pictures out of ImageNet and trained again; here they are left out of this set.
 
     Args:
-      dataset, images: as for `transfer_sets.open_set`.
+      dataset, images: as for `tfds_sets.open_set`.
       net: any network of pictures in colours, in grey or with transparency (RGBA).
       threshold: normalised correlation from which two pictures count as one; None keeps all.
       folder: keeps what was found, for later calls.
