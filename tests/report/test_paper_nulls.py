@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import null_claims
-from experiments.report import figures, nulls, statistics, tables, transfer
+from experiments.report import figures, nulls, statistics, tables, transfer, verdicts
 from experiments.report.figures import CLAIMS
 from zfjax.data import demo
 
@@ -54,9 +54,12 @@ def test_filters_of_smooth_noise_are_less_aliased_by_the_stride_alone(words):
     assert "AlexNet's filters were not read at the smaller stride" in because  # all else would hold
 
 
-@pytest.mark.parametrize("claim", tables.ARCHITECTURES[:-1], ids=lambda claim: claim.judge.__name__)
-def test_variants_that_guess_decide_nothing(claim):
-    found = shares(claim, variants)
+@pytest.mark.parametrize("claim", tables.ARCHITECTURES, ids=lambda claim: claim.judge.__name__)
+def test_variants_that_err_alike_decide_nothing(claim):
+    """What costs a few points at most is told only by networks whose seeds are as near to each other as the paper's."""
+    is_told_by_points = claim.judge.__name__ in null_claims.AS_THE_PAPERS
+    assert is_told_by_points == (claim.needs == verdicts.COMPARED_IMAGENET)
+    found = shares(claim, functools.partial(variants, spread=0.0) if is_told_by_points else variants)
     assert found.get("holds", 0) <= 0.15 and found.get("does not hold", 0) <= 0.15
 
 
