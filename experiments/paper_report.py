@@ -317,6 +317,7 @@ BEGINS = {
     NOT_SHOWN: "is not shown here{}, nor is its contrary",
 }
 _LEARNED = "python -m experiments.{} --net runs/RUN"
+_ABLATION = "python -m experiments.architecture_ablation --preset paper --data-dir PREPARED --out runs/ablation"
 DECIDES = {
     "Figure 2": _LEARNED.format("deconv_figures"),
     "Figure 3": "python -m experiments.architecture_diagram",
@@ -326,8 +327,9 @@ DECIDES = {
     "Figure 7": "python -m experiments.train_imagenet --preset demo --out runs/demo && "  # it knows where objects are
     "python -m experiments.occlusion_maps --net runs/demo",
     "Table 1": _LEARNED.format("part_correspondence") + " --annotations FACES.json",
-    "Table 2": "python -m experiments.evaluate_imagenet --net runs/RUN runs/ALEXNET runs/WIDE",
-    "Table 3": "python -m experiments.architecture_ablation --preset paper --data-dir PREPARED",
+    "Table 2": f"{_ABLATION} && python -m experiments.evaluate_imagenet --net runs/ablation/zfnet runs/ablation/alexnet "
+    "runs/ablation/zfnet-conv3+4+5-of-512+1024+512",
+    "Table 3": _ABLATION,
     "Table 4": _LEARNED.format("transfer_learning") + " --images 101_ObjectCategories",
     "Table 5, Figure 9": _LEARNED.format("transfer_learning")
     + " --dataset caltech256 --images 256_ObjectCategories --curve 1 2 4 6 10",

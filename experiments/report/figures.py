@@ -425,9 +425,7 @@ def rotation_breaks_labels(result: Invariance) -> Finding | None:
     known, anew = _labels_kept(result["transforms"]), _labels_kept(result.get("untrained"))
     if known is None:
         return None
-    ours = "label kept: " + ", ".join(
-        f"{name} {with_interval(kept['mean'], len(kept['images']))}" for name, kept in known.items()
-    )
+    ours = f"label kept: {_kept_words(known)}"
     if not all("num_amounts" in kept for kept in known.values()):
         return Finding(ours, NOT_SHOWN, "the picture that is not moved is counted: made by an earlier version")
     excess = _excess(known)
@@ -435,8 +433,7 @@ def rotation_breaks_labels(result: Invariance) -> Finding | None:
         controls = [untested(f"not compared with {DRAWN_ANEW}")]
     else:
         controls = [paired(_differences(excess[name], of), margin=FURTHER) for name, of in _excess(anew).items()]
-        beside = ", ".join(f"{name} {kept['mean']:.1%}" for name, kept in anew.items())
-        ours += f" (weights drawn anew: {beside})"
+        ours += f" (weights drawn anew: {_kept_words(anew)})"
     finding = _unless_blocked(ours, [paired(of, margin=FURTHER) for of in excess.values()], controls)
     if finding.verdict == HOLDS and (least := min(known[name]["mean"] for name in SHIFTS)) < STABLE:
         return Finding(ours, NOT_SHOWN, f"under one of the two at {least:.1%} of the amounts, less than {STABLE:.0%}")
@@ -451,6 +448,11 @@ def _labels_kept(transforms: Transforms | AllDrawnAnew | None) -> dict[str, Stab
         name: kept for name in MOVES if (kept := transforms[name].get("label_stability")) is not None
     }
     return known if len(known) == len(MOVES) else None
+
+
+def _kept_words(kept: dict[str, Stability]) -> str:
+    """As "rotation 50.0% (18.8% to 81.2%)" of each transform."""
+    return ", ".join(f"{name} {with_interval(of['mean'], len(of['images']))}" for name, of in kept.items())
 
 
 def _excess(kept: dict[str, Stability]) -> dict[str, Sequence[float]]:
@@ -677,10 +679,11 @@ def occlusion_finds_the_object(result: Occlusion) -> Finding | None:
     score = result["score"]
     if score is None:
         return None
-    own, chance, number = score["occlusion"]["object"], score["occlusion"]["other_object"], score["num_images"]
-    gradient = with_interval(score["gradient"]["object"], number)
-    ours = f"{with_interval(own, number)} of {number} scenes, by chance {chance:.1%}; gradient {gradient}"
-    return tested(ours, permuted(score["occlusion"].get("p"), score["occlusion"].get("p_contrary")))
+    number, places = score["num_images"], score["occlusion"]
+    of_objects = (places["object"], places["other_object"], score["gradient"]["object"])
+    own, chance, gradient = (with_interval(share, number) for share in of_objects)
+    ours = f"{own} of {number} scenes, by chance {chance}; gradient {gradient}"
+    return tested(ours, permuted(places.get("p"), places.get("p_contrary")))
 
 
 FIGURES = (

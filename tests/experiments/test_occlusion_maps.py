@@ -117,8 +117,7 @@ def test_the_command_writes_page_arrays_and_result_and_overwrites_only_when_told
     score = written["score"]
     shares = [score["occlusion"]["object"], score["occlusion"]["other_object"], score["gradient"]["object"]]
     assert score["occlusion"]["interval"] == pytest.approx(interval(shares[0], 4))
-    words = "{} of 4 scenes, by chance {:.1%}; gradient {}"
-    words = words.format(with_interval(shares[0], 4), shares[1], with_interval(shares[2], 4))
+    words = "{} of 4 scenes, by chance {}; gradient {}".format(*(with_interval(share, 4) for share in shares))
     assert findings(out)["occlusion_finds_the_object"].ours == words
     with Image.open(out / "maps.png") as page:
         assert page.size[0] <= 1500 and (out / "maps.png").stat().st_size < 1_000_000

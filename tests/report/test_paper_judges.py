@@ -506,7 +506,9 @@ def test_a_straight_way_of_other_epochs_is_refused():
 
 def test_shares_have_intervals_also_where_all_or_none_are_hits():
     finding = report_figures.occlusion_finds_the_object.judge(occlusion(own=1.0, num=10))
-    assert finding.ours.startswith("100.0% (72.2% to 100.0%) of 10 scenes, by chance 80.0%; gradient 50.0% (")
+    assert finding.ours.startswith(
+        "100.0% (72.2% to 100.0%) of 10 scenes, by chance 80.0% (49.0% to 94.3%); gradient 50.0% ("
+    )
     finding = report_figures.fewer_dead_filters.judge(dead(0.0, 0.0))
     assert finding.ours == "0.0% (0.0% to 3.8%) of 96 against 0.0% (0.0% to 3.8%) of 96"
     finding = report_figures.rotation_breaks_labels.judge(stability([1.0] * 5, [1.0] * 5, [0.2] * 5))
@@ -520,7 +522,8 @@ def test_the_words_of_figure_5_name_the_control_and_what_blocks_a_claim():
     high, mid, low = [0.8] * 5, [0.6] * 5, [0.1] * 5
     held = words(high, mid, low)
     assert held.ours.startswith("label kept: translation 80.0% (") and held.because == "p = 0.031"
-    assert held.ours.endswith("(weights drawn anew: translation 20.0%, scale 20.0%, rotation 20.0%)")
+    anew = ", ".join(f"{name} 20.0% (3.6% to 62.4%)" for name in ("translation", "scale", "rotation"))
+    assert held.ours.endswith(f"(weights drawn anew: {anew})")
     assert words(high, [0.4] * 5, low).because == "under one of the two at 40.0% of the amounts, less than 50%"
     alone = words(high, mid, low, None)
     assert alone.because == "not compared with the same network with random weights"
