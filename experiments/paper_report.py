@@ -327,8 +327,8 @@ DECIDES = {
     "Figure 7": "python -m experiments.train_imagenet --preset demo --out runs/demo && "  # it knows where objects are
     "python -m experiments.occlusion_maps --net runs/demo",
     "Table 1": _LEARNED.format("part_correspondence") + " --annotations FACES.json",
-    "Table 2": f"{_ABLATION} && python -m experiments.evaluate_imagenet --net runs/ablation/zfnet runs/ablation/alexnet "
-    "runs/ablation/zfnet-conv3+4+5-of-512+1024+512",
+    "Table 2": f"{_ABLATION} && python -m experiments.evaluate_imagenet --net "
+    "runs/ablation/zfnet runs/ablation/alexnet runs/ablation/zfnet-conv3+4+5-of-512+1024+512",
     "Table 3": _ABLATION,
     "Table 4": _LEARNED.format("transfer_learning") + " --images 101_ObjectCategories",
     "Table 5, Figure 9": _LEARNED.format("transfer_learning")

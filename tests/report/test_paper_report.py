@@ -2,11 +2,14 @@
 
 import base64
 import html
+import importlib
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
+import tyro
 from judges import check_keys
 from PIL import Image
 
@@ -512,3 +515,23 @@ def test_every_claim_has_one_sentence_to_quote_or_the_command_that_decides_it(re
     assert {claim.source for claim in CLAIMS} == set(paper_report.DECIDES)
     (first, *_) = made["claims"]
     assert first["precondition"] == "trained: at least 1 epoch" and first["null"].startswith("untrained networks: ")
+
+
+class Parsed(Exception):
+    """In the place of a run."""
+
+
+@pytest.mark.parametrize("source", paper_report.DECIDES)
+def test_the_command_that_decides_a_claim_parses(source, monkeypatch):
+    cli = tyro.cli
+
+    def parse_alone(config_type, **options):
+        raise Parsed(cli(config_type, **options))
+
+    monkeypatch.setattr(tyro, "cli", parse_alone)
+    for words in paper_report.DECIDES[source].split(" && "):
+        python, flag, module, *args = words.split()
+        monkeypatch.setattr(sys, "argv", [module, *args])
+        with pytest.raises(Parsed):
+            importlib.import_module(module).main()
+        assert (python, flag) == ("python", "-m")
