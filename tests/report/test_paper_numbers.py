@@ -109,8 +109,9 @@ def test_large_numbers_are_told_digit_by_digit():
 
 def test_beside_the_precondition_stands_what_the_networks_have_of_it():
     needs, members = verdicts.COMPARED_MANY, paper_numbers.table_2()["members"]
+    here = "69 and 70 epochs, 1,000 classes, 1,281,167 images, 1 of the full width"
     members[0] = {**members[0], "checkpoint": {"training": {**paper_numbers.TRAINING, "epochs": 69.0}}}
-    assert needs.words_beside({"members": members}) == f"{needs.words}; here 69 and 70 epochs, 1,000 classes"
+    assert needs.words_beside({"members": members}) == f"{needs.words}; here {here}"
     assert needs.words_beside({"members": [{"checkpoint": "runs/x"}]}) == needs.words
 
 
@@ -146,7 +147,7 @@ NEEDS = {  # in numbers, and the claims that need it
     ),
     "LONG": ({"epochs": 10}, "lower_layers_settle_first jumps_come_from_other_images"),
     "MANY_CLASSES": (
-        {"epochs": 10, "num_classes": 100},
+        {"epochs": 10, "num_classes": 100, "to_refute": verdicts.IMAGENET},
         "first_layer_moves_more top_layer_is_quasi_linear rotation_breaks_labels parts_correspond "
         "parts_gain_less_above pretrained_beats_scratch_on_101 pretrained_beats_scratch_on_256 "
         "higher_layers_are_better top_layer_is_as_good classifiers_agree",
@@ -160,7 +161,7 @@ NEEDS = {  # in numbers, and the claims that need it
         "renormalisation_tames fewer_dead_filters more_middle_frequencies less_aliasing averaging_helps",
     ),
     "COMPARED_MANY": (
-        {"epochs": 10, "num_classes": 100, "alike": True},
+        {"epochs": 10, "num_classes": 100, "alike": True, "to_refute": verdicts.IMAGENET},
         "depth_matters dense_layers_cost_little middle_layers_cost_little dense_sizes_matter_little same_order",
     ),
     "COMPARED_IMAGENET": (
@@ -175,6 +176,41 @@ def test_what_a_claim_needs_is_so_much_and_no_less(name):
     needs, (numbers, claims) = getattr(verdicts, name), NEEDS[name]
     assert {field: value for field, value in needs._asdict().items() if value} == numbers
     assert {claim.judge.__name__ for claim in CLAIMS if claim.needs == needs} == set(claims.split())
+
+
+@pytest.mark.parametrize("name", ["MANY_CLASSES", "COMPARED_MANY"])
+@pytest.mark.parametrize(
+    ("training", "verdict", "because"),
+    [
+        ({}, "does not hold", "p = 0.01"),
+        ({"num_images": 1_000_000, "num_classes": 1_000, "epochs": 10, "width": 1}, "does not hold", "p = 0.01"),
+        ({"num_images": 50_000}, "not shown", "precondition of a refutation: trained: 50,000 images, not 1,000,000"),
+        ({"num_classes": 200}, "not shown", "precondition of a refutation: trained: 200 classes, not 1,000"),
+        ({"width": 0.5}, "not shown", "precondition of a refutation: trained: 0.5 of the full width, not 1"),
+        ({"num_classes": 10}, "not shown", "precondition: trained: 10 classes, not 100"),
+    ],
+)
+def test_what_has_learnt_less_than_the_papers_bears_out_but_does_not_refute(name, training, verdict, because):
+    def finding(of):
+        says = {
+            "says": "",
+            "paper": "",
+            "rule": "",
+            "judge": lambda _: verdicts.Finding("", of, "p = 0.01"),
+            "fields": None,
+        }
+        claim = verdicts.Claim("Table 7", needs=getattr(verdicts, name), **says)
+        return claim.finding({"checkpoint": {"training": {**paper_numbers.TRAINING, **training}}})
+
+    assert finding("does not hold").verdict == verdict and finding("does not hold").because.startswith(because)
+    assert finding("holds").verdict == ("not shown" if training == {"num_classes": 10} else "holds")
+
+
+def test_what_a_refutation_needs_stands_beside_the_rest():
+    assert verdicts.MANY_CLASSES.words == (
+        "trained: at least 10 epochs, 100 classes; to refute it at least 10 epochs, 1,000 classes, 1,000,000 images, "
+        "the full width"
+    )
 
 
 def test_no_claim_needs_anything_else():
