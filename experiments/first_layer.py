@@ -202,14 +202,13 @@ def flag(role: str) -> str:
 
 
 def renormalisation_acted(bottoms: Mapping[str, Bottom], clipped: Net) -> bool | None:
-    """Whether the filters differ and outgrow the radius without it; None where only one of two trainings is there."""
+    """Whether filters end above `clipped`'s radius without it; None where only one of the two trainings is there."""
     if (other := bottoms.get("unclipped")) is None:
         return None
     assert isinstance(clipped, TrainedNet)
     radius = checkpoints.load(clipped.path).recipe.renormalize_radius
     assert radius is not None
-    is_same = np.array_equal(bottoms["clipped"].kernel, other.kernel)
-    return not is_same and filters.measure(other)["largest_rms"] > radius
+    return filters.measure(other)["largest_rms"] > radius
 
 
 def missing(by_role: Mapping[str, Net]) -> dict[str, str]:

@@ -7,8 +7,8 @@ runs/report (or --out). Expected time: seconds. Expected page: a table of the cl
 and its verdicts, linked to its figure or table of the paper. There, one row for each claim and result: the paper's
 statement, its number, ours, that of a null (see `null_claims`), the networks and data, the precondition on their
 training, the verdict and its rule; below, the pictures or numbers of those results. Of several results about the same
-networks and pictures the one of most networks, then images, rows, folds, layers, epochs, maps and pictures is judged. A
-claim that no test decides, or whose precondition is not met, is "not shown". Claims without a result are "not
+networks and pictures the one of most networks, then images, rows, folds, layers, epochs and maps is judged. A claim
+that no test decides, or whose precondition is not met, is "not shown". Claims without a result are "not
 measured", and stand in a table of their own with the commands that decide them. A result.json that cannot be read, or
 lacks what this version reads, is named at the end of the page with what to do, and stops nothing.
 """
@@ -163,8 +163,8 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
     """Of the rows of one claim those that are about networks or pictures that no other one is about.
 
     Two drawings say no more than one does, and are no second witness. The one of most networks counts, of as many that
-    of most images, then rows (arms at so many training images, layers, variants), folds, layers, epochs, maps and
-    pictures, then that of the most cautious verdict, whatever their folders are called; a result that does not say what
+    of most images, then rows (arms at so many training images, layers, variants), folds, layers, epochs and maps, then
+    that of the most cautious verdict, whatever their folders are called; a result that does not say what
     it is about counts by itself.
     """
     kept: list[Row] = []
@@ -178,15 +178,16 @@ def _size(row: Row) -> tuple[int, ...]:
     """Networks, images, rows, folds and so on that it is about; of as many of all the cautious one is more."""
     result, about, layers = row.result, report_results.about(row.result), row.result.get("layers")
     of_layers = layers.values() if isinstance(layers, Mapping) else ()
+    rows = report_results.objects(result.get("rows"))
     return (
         len(about.networks) if about else 0,
-        _count(result.get("num_images")),
-        _count(result.get("rows")),
-        max((_count(one.get("folds")) for one in report_results.objects(result.get("rows"))), default=0),
+        report_results.num_images(result) or 0,
+        sum(one.get("arm") != "pretrained" for one in rows),  # without the curve, which is of that arm alone
+        len(rows),
+        max((_count(one.get("folds")) for one in rows), default=0),
         _count(layers),
         _count(result.get("epochs")),
         sum(_count(of.get("maps")) for of in of_layers if isinstance(of, Mapping)),
-        _count(result.get("num_pictures")),
         -CAUTIOUS_FIRST.index(row.verdict),
     )
 
@@ -314,14 +315,15 @@ CAUTIOUS_FIRST = (NOT_SHOWN, FAILS, HOLDS)  # the sentence begins with what most
 BEGINS = {
     HOLDS: "holds here{}",
     FAILS: "does not hold here{}",
-    NOT_SHOWN: "is not shown here{}, nor is its contrary",
+    NOT_SHOWN: "is neither shown nor refuted here{}",
 }
 _LEARNED = "python -m experiments.{} --net runs/RUN"
 _ABLATION = "python -m experiments.architecture_ablation --preset paper --data-dir PREPARED --out runs/ablation"
 DECIDES = {
     "Figure 2": _LEARNED.format("deconv_figures"),
     "Figure 3": "python -m experiments.architecture_diagram",
-    "Figure 4": _LEARNED.format("feature_evolution") + " --num-maps 16",
+    "Figure 4": _LEARNED.format("feature_evolution")
+    + " --num-maps 16 --epochs 1 2 5 10 20 30 40 64 69 70",  # neighbours, between which images stay
     "Figure 5": _LEARNED.format("invariance_curves") + " --num-images 64",
     "Figure 6": _LEARNED.format("first_layer") + " --alexnet runs/ALEXNET --unclipped runs/UNCLIPPED",
     "Figure 7": "python -m experiments.train_imagenet --preset demo --out runs/demo && "  # it knows where objects are

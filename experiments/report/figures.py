@@ -39,6 +39,7 @@ from experiments.report.verdicts import (
     Finding,
     bounded,
     claim,
+    reaches,
     tested,
 )
 from zfjax.analyses import evolution
@@ -200,7 +201,7 @@ def lower_layers_settle_first(result: Evolution) -> Finding | None:
     alone = evolution.lower_first([*ways.values()])
     ours += f" (on the straight way {alone:.0%}); the lower half is ahead of it by {by:+.2f} more than the upper half"
     finding = tested(ours, falling(ahead))
-    if (finding.verdict == HOLDS and by < AHEAD) or (finding.verdict == FAILS and by > -AHEAD):
+    if finding.verdict != NOT_SHOWN and not reaches(by if finding.verdict == HOLDS else -by, AHEAD):
         return Finding(ours, NOT_SHOWN, f"the halves do not differ so by {AHEAD:g}")
     if finding.verdict == FAILS and share >= 0.5:
         return Finding(ours, NOT_SHOWN, "in most pairs the lower layer is nearer, as on the straight way")
@@ -237,11 +238,11 @@ def jumps_come_from_other_images(result: Evolution) -> Finding | None:
     tests = []
     for layer, (mean_stayed, mean_changed) in known.items():
         test = _over_maps(result["layers"][layer]["continuity"].get("of_pairs"))
-        tests.append(test if mean_changed - mean_stayed >= CLEAR else _refutes_nothing(test))
+        tests.append(test if reaches(mean_changed - mean_stayed, CLEAR) else _refutes_nothing(test))
     finding = tested(ours, every(tests))
     if finding.verdict != HOLDS:
         return finding
-    if (least := float(min(stayed - changed))) < CLEAR:
+    if not reaches(least := float(min(stayed - changed)), CLEAR):
         return Finding(ours, NOT_SHOWN, f"by {least:.2g} in some layer, where {CLEAR:g} is needed")
     return finding if len(known) == len(layers) else Finding(ours, NOT_SHOWN, _nothing_in(layers))
 
@@ -563,7 +564,7 @@ def renormalisation_tames(result: FirstLayers) -> Finding | None:
     if "unclipped" not in result["nets"]:
         return None
     if not result["renormalisation_acted"]:
-        return Finding("", NOT_SHOWN, "renormalisation never acted")
+        return Finding("", NOT_SHOWN, "without renormalisation no filter ends above its radius")
     ours, other = (result["nets"][role]["dominance"]["largest_over_median"] for role in ("clipped", "unclipped"))
     times = float(np.log(other / ours) / np.log(DOMINATES))
     return bounded(f"{ours:.1f} against {other:.1f}", times, holds_from=1.0, fails_to=-1.0)

@@ -159,15 +159,20 @@ def data(result: Result) -> str:
     """The data set, the number of its images that were looked at, and then of its classes; "" where it names none."""
     of = result.get("data")
     name, more = (of.get("name", ""), of) if isinstance(of, Mapping) else (of or "", {})
-    # those that were scored, where more or fewer were drawn; of draws of a few pictures all of them
-    scored = [of for of in (result.get("score"), result) if isinstance(of, Mapping)]
-    counts = [n for of in scored for key in ("num_pictures", "num_images") if isinstance(n := of.get(key), int)]
-    counts += [len(result["images"])] if isinstance(result.get("images"), list) else []
-    size = f"{counts[0]:,} image{'s' * (counts[0] != 1)}" if counts else ""
+    number = num_images(result)
+    size = f"{number:,} image{'s' * (number != 1)}" if number is not None else ""
     classes = more.get("num_classes") or result.get("num_classes")
     if size and isinstance(classes, int):
         size = f"{size} of {classes:,} class{'es' * (classes != 1)}"
     return ", ".join(str(part) for part in (name, size) if part)
+
+
+def num_images(result: Result) -> int | None:
+    """The images that a result is about: those that were scored, where others were drawn; of draws of a few, all."""
+    scored = [of for of in (result.get("score"), result) if isinstance(of, Mapping)]
+    counts = [n for of in scored for key in ("num_pictures", "num_images") if isinstance(n := of.get(key), int)]
+    listed = result.get("images")
+    return counts[0] if counts else len(listed) if isinstance(listed, list) else None
 
 
 def run_name(checkpoint: Any) -> str:

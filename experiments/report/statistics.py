@@ -18,7 +18,8 @@ NUM_RESAMPLES = 9_999  # of sign flips, where there are more than that
 # Points of accuracy: the largest standard deviation over five folds that was measured, by our nets from scratch on
 # Caltech-101. The paper prints 1.7 at most (Table 4).
 FOLD_SPREAD = 3.0
-# Share of images: the standard deviation over seeds of the error of one recipe. Two of ours differ by 1.8 points.
+# Share of images: the standard deviation over seeds of the error of one recipe, by one pair: two of ours differ by 1.8
+# points.
 SEED_SPREAD = 0.018 / 2**0.5
 SINGLE_IMAGES = "values of single images are missing"
 

@@ -200,13 +200,19 @@ def _pretrained_beats_scratch(result: Caltech) -> Finding | None:
         return Finding(ours, NOT_SHOWN, "not compared with the same network with random weights")
     if (beside := tested(ours, above(untrained))).verdict != HOLDS:
         return Finding(ours, NOT_SHOWN, f"not above random weights: {beside.because}")
-    learnt = [fold.get("training_accuracy") for size in sizes for fold in scratch[size].get("records", [])]
+    learnt = [share for size in sizes for share in _learnt(scratch[size])]
     known = [share for share in learnt if share is not None]
-    if len(known) < sum(len(scratch[size]["folds"]) for size in sizes):
+    if len(known) < len(learnt):
         return Finding(ours, NOT_SHOWN, "what nets from scratch learnt of their own training images is not known")
     if min(known) < LEARNT:
         return Finding(ours, NOT_SHOWN, f"from scratch one recognises {min(known):.0%} of its own training images")
     return finding
+
+
+def _learnt(row: Arm) -> list[float | None]:
+    """The share of its own training images that the net of each fold recognises; None where that is not known."""
+    known = [fold.get("training_accuracy") for fold in row.get("records", [])]
+    return [*known, *[None] * (len(row["folds"]) - len(known))]
 
 
 def _pretrained_beats_earlier(result: Caltech, source: str) -> Finding | None:
@@ -311,7 +317,7 @@ def higher_layers_are_better(result: Layers) -> Finding | None:
     says="Layer 7 does as well as layer 5, or better.",
     paper="85.5 against 86.2 % (Caltech-101), 71.7 against 65.6 % (256)",
     rule=f"a linear SVM on layer 7 is {ALIKE} below one on layer 5 ({OVER_FOLDS}; {GUESSED})",
-    needs=MANY_CLASSES,
+    needs=IMAGENET,
 )
 def top_layer_is_as_good(result: Layers) -> Finding | None:
     """A linear SVM on layer 7 is less than `_margin` below one on layer 5."""

@@ -59,8 +59,9 @@ class Needs(NamedTuple):
         for training in known:
             for name, least in wanted.items():
                 if name not in training:
-                    what = name if name == "width" else f"number of {UNITS[name]}"
-                    return f"the {what} of its training is not known"
+                    if name == "width":
+                        return "how wide it is beside the paper's is not known"
+                    return f"the number of {UNITS[name]} of its training is not known"
                 if training[name] < least:
                     return f"trained: {_amount(name, training[name])}, not {_number(least)}"
         for name, unit in UNITS.items() if self.alike else ():
@@ -100,7 +101,8 @@ LONG = Needs(epochs=10)  # the paper's upper layers settle after 40 to 50
 IMAGENET = LONG._replace(num_classes=1_000, num_images=1_000_000, width=1)  # held against printed accuracies
 # What features or layers are worth. A net that has only begun shows nothing of it: deep nets begin late (after 3 epochs
 # of 50,000 photos of 200 classes AlexNet errs in 95 %, without four of its layers in 87 %). One that has learnt less
-# than the paper's may bear a claim out, but refutes none: its features are worse, and deep nets overfit few photos.
+# than the paper's may bear a claim out, but refutes none: its features are worse, and deep nets overfit few photos. Nor
+# does it bear out that a layer is as good as another, or costs little: where little is learnt all is alike.
 MANY_CLASSES = LONG._replace(num_classes=100, to_refute=IMAGENET)
 COMPARED = TRAINED._replace(alike=True)  # a network that was trained longer, or on more, differs by that alone
 COMPARED_MANY = MANY_CLASSES._replace(alike=True)
@@ -155,7 +157,8 @@ class Claim(NamedTuple):
         if lacking := self.needs.lacking(result):
             return Finding(finding.ours, NOT_SHOWN, f"precondition: {lacking}")
         if finding.verdict == FAILS and self.needs.to_refute and (lacking := self.needs.to_refute.lacking(result)):
-            return Finding(finding.ours, NOT_SHOWN, f"precondition of a refutation: {lacking}; {finding.because}")
+            because = f"; {finding.because}" if finding.because else ""
+            return Finding(finding.ours, NOT_SHOWN, f"precondition of a refutation: {lacking}{because}")
         return finding
 
 
@@ -186,12 +189,17 @@ def tested(ours: str, test: Outcome) -> Finding:
 
 def bounded(ours: str, value: float, *, holds_from: float, fails_to: float) -> Finding:
     """By a number that has no spread: it holds from one bound on, fails up to another, and between is not shown."""
-    if value >= holds_from - ROUNDING:
+    if reaches(value, holds_from):
         return Finding(ours, HOLDS)
-    if value <= fails_to + ROUNDING:
+    if reaches(-value, -fails_to):
         return Finding(ours, FAILS)
     between = f"{value:.4g} is below {holds_from:g}" + (f" and above {fails_to:g}" if np.isfinite(fails_to) else "")
     return Finding(ours, NOT_SHOWN, between)
+
+
+def reaches(value: float, bound: float) -> bool:
+    """Whether a number is at a bound or above it, but for `ROUNDING`."""
+    return value >= bound - ROUNDING
 
 
 def p_words(p: float) -> str:

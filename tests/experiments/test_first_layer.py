@@ -178,7 +178,7 @@ def test_what_is_not_given_is_left_out_and_its_command_is_named(runs, tmp_path):
     assert line.startswith("5x5, stride 4; 2 of 6 dead; ") and line.endswith("peak at middle frequencies")
     caption = first_layer_page.caption(again)
     assert canvas.SWITCHES_NOTE in caption and again["renormalisation_acted"] is True
-    assert not any("renormalisation changed nothing" in paragraph for paragraph in caption)
+    assert not any("is not shown" in paragraph for paragraph in caption)
     draw(runs, out=out, overwrite=True)
     assert not (out / "alexnet.npz").exists()
 
@@ -186,10 +186,11 @@ def test_what_is_not_given_is_left_out_and_its_command_is_named(runs, tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_a_renormalisation_that_never_acted_is_told(runs):
     save(runs / "same", radius=None)
-    result = draw(runs, unclipped="same")
+    save(runs / "calm", radius=2.1)
+    result = draw(runs, net="calm", unclipped="same")
     assert result["renormalisation_acted"] is False
     assert result["nets"]["clipped"]["largest_rms"] == pytest.approx(2, rel=1e-4)
-    assert any("renormalisation changed nothing" in paragraph for paragraph in first_layer_page.caption(result))
+    assert any("is not shown" in paragraph for paragraph in first_layer_page.caption(result))
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -200,7 +201,7 @@ def test_renormalisation_acts_only_where_filters_outgrow_the_radius_without_it(r
     save(runs / "free", radius=None, strengths=(1, 1, 1, 1, 0.01, 1.5))
     result = draw(runs, net="tame", unclipped="free")
     assert result["renormalisation_acted"] is acted
-    notes = [note for note in first_layer_page.caption(result) if "renormalisation changed nothing" in note]
+    notes = [note for note in first_layer_page.caption(result) if "is not shown" in note]
     assert bool(notes) is not acted
 
 

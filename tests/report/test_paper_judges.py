@@ -197,6 +197,10 @@ CASES = [
     (report_figures.lower_layers_settle_first, settled(-0.05, -0.04, 0.0, 0.04, 0.05, share=0.0), OPEN),
     (report_figures.lower_layers_settle_first, settled(-0.06, -0.05, 0.0, 0.05, 0.06, share=0.0), FAILS),
     (report_figures.lower_layers_settle_first, settled(0.0, 0.0, 0.0, 0.0, 0.0), OPEN),  # on the straight way
+    (report_figures.lower_layers_settle_first, settled(0.051, 0.05, 0.0, -0.05, -0.051), HOLDS),
+    (report_figures.lower_layers_settle_first, settled(0.051, 0.047, 0.0, -0.047, -0.051), OPEN),
+    (report_figures.lower_layers_settle_first, settled(-0.051, -0.05, 0.0, 0.05, 0.051, share=0.0), FAILS),
+    (report_figures.lower_layers_settle_first, settled(-0.051, -0.047, 0.0, 0.047, 0.051, share=0.0), OPEN),
     # layers fall in their order, but one alone makes the halves differ the other way round
     (report_figures.lower_layers_settle_first, settled(0.10, 0.09, -0.4, 0.07, 0.06, 0.05, 0.04), OPEN),
     (

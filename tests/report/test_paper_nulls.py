@@ -58,7 +58,7 @@ def test_filters_of_smooth_noise_are_less_aliased_by_the_stride_alone(words):
 def test_variants_that_err_alike_decide_nothing(claim):
     """What costs a few points at most is told only by networks whose seeds are as near to each other as the paper's."""
     is_told_by_points = claim.judge.__name__ in null_claims.AS_THE_PAPERS
-    assert is_told_by_points == (claim.needs == verdicts.COMPARED_IMAGENET)
+    assert claim.needs == verdicts.COMPARED_IMAGENET or not is_told_by_points
     found = shares(claim, functools.partial(variants, spread=0.0) if is_told_by_points else variants)
     assert found.get("holds", 0) <= 0.15 and found.get("does not hold", 0) <= 0.15
 

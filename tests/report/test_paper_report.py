@@ -127,9 +127,9 @@ def test_each_claim_stands_for_each_result_and_once_where_there_is_none(results)
         ("H", "holds here", ""),
         ("FHH", "holds here in 2 of 3 results", "; does not hold in 1"),
         ("HFF", "does not hold here in 2 of 3 results", "; holds in 1"),
-        ("HOO", "is not shown here in 2 of 3 results, nor is its contrary", "; holds in 1"),
-        ("HO", "is not shown here in 1 of 2 results, nor is its contrary", "; holds in 1"),
-        ("HFO", "is not shown here in 1 of 3 results, nor is its contrary", "; does not hold in 1; holds in 1"),
+        ("HOO", "is neither shown nor refuted here in 2 of 3 results", "; holds in 1"),
+        ("HO", "is neither shown nor refuted here in 1 of 2 results", "; holds in 1"),
+        ("HFO", "is neither shown nor refuted here in 1 of 3 results", "; does not hold in 1; holds in 1"),
     ],
 )
 def test_a_sentence_begins_with_what_most_results_come_to(verdicts, begins, ends):
@@ -270,24 +270,40 @@ def test_a_drawing_of_all_numbers_of_images_counts_before_one_of_more_folds_of_s
         facts = {"num_classes": 102, "num_images": 9144, "data": data, "checkpoint": checkpoint}
         return {"table": "Table 4", "rows": rows, "paper": {"best earlier": {}}, **facts}
 
-    write(results / "runs/c", of((15, 20.0), folds=5))
+    few = of((15, 20.0), folds=5)
+    few["rows"] += [{**few["rows"][0], "num_train": num} for num in (1, 2, 4, 6, 10)]  # the curve says nothing of it
+    write(results / "runs/c", few)
     write(results / "runs/d", of((15, 20.0), (30, 59.9), folds=3))
     (row,) = [claim for claim in make(results)["claims"] if "beat training from scratch" in claim["says"]][:1]
     assert row["result"] == "d" and row["verdict"] == "not shown"
 
 
+def test_a_drawing_of_more_scored_pictures_counts_before_one_of_more_drawn_ones(results):
+    def of(num_images, scored, p):
+        score = {"object": 0.8, "other_object": 0.2, "p": p, "p_contrary": 1 - p}
+        of_net = {key: value for key, value in settled(True, "net", "demo").items() if key in ("checkpoint", "data")}
+        of_net["data"]["fingerprint"] = "demo"
+        scores = {"num_images": scored, "occlusion": score, "gradient": score}
+        return {"figure": "Figure 7", "num_images": num_images, "score": scores, **of_net}
+
+    write(results / "runs/c", of(5, 20, 0.2))
+    write(results / "runs/d", of(3, 100, 0.001))
+    (row,) = [claim for claim in make(results)["claims"] if claim["source"] == "Figure 7"]
+    assert (row["result"], row["verdict"]) == ("d", "holds")
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_of_drawings_of_one_net_and_set_the_folders_names_do_not_decide(results, reverse):
-    """That of most layers counts, of as many that of most epochs, maps, pictures, then that of the cautious verdict."""
+    """That of most layers counts, of as many that of most epochs, maps, then that of the cautious verdict."""
 
-    def of(falls, epochs, maps, pictures, **more):
+    def of(falls, epochs, maps, **more):
         result = settled(falls, "c", "demo", fc6={"similarity": [None], "maps": list(range(maps))}, **more)
         data = {"fingerprint": "demo", **result["data"]}
-        return {**result, "data": data, "epochs": list(range(epochs)), "num_pictures": pictures}
+        return {**result, "data": data, "epochs": list(range(epochs))}
 
-    order = [of(True, 5, 3, 9), of(False, 6, 2, 1), of(True, 6, 2, 3), of(False, 6, 3, 1), of(True, 6, 3, 1)]
-    order.append(of(True, 5, 1, 1, fc7={"similarity": [None]}))
-    verdicts = ("does not hold", "holds", "does not hold", "does not hold", "holds")
+    order = [of(True, 5, 3), of(False, 6, 2), of(True, 6, 3), of(False, 6, 3)]
+    order.append(of(True, 5, 1, fc7={"similarity": [None]}))
+    verdicts = ("does not hold", "holds", "does not hold", "holds")
     for most, verdict in enumerate(verdicts, start=2):
         drawings = order[:most]
         for n, result in enumerate(reversed(drawings) if reverse else drawings):

@@ -205,3 +205,12 @@ def test_an_interval_is_wilsons_of_scipy():
         expected = scipy.stats.binomtest(hits, num).proportion_ci(0.95, method="wilson")
         assert statistics.interval(hits / num, num) == pytest.approx((expected.low, expected.high))
     assert statistics.with_interval(0.5, 10) == "50.0% (23.7% to 76.3%)" and statistics.with_interval(0.5, 0) == "50.0%"
+
+
+@pytest.mark.parametrize(("off", "verdict"), [(0.0, True), (1e-10, True), (1e-6, False)])
+def test_a_bound_is_reached_but_for_rounding(off, verdict):
+    """.3 - .2 is below .1 by rounding."""
+    assert verdicts.reaches(0.1 - off, 0.1) is verdict and verdicts.reaches(0.3 - 0.2, 0.1)
+    bounds = {"holds_from": 0.1, "fails_to": -0.2}
+    assert (verdicts.bounded("", 0.1 - off, **bounds).verdict == verdicts.HOLDS) is verdict
+    assert (verdicts.bounded("", -0.2 + off, **bounds).verdict == verdicts.FAILS) is verdict

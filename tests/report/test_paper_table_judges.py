@@ -112,6 +112,8 @@ CASES = [
     (report_tables.depth_matters, learnt(cut(0.3), whole=0.8, shallow=0.6, convs=0.7, dense=0.61), OPEN),
     (report_tables.depth_matters, learnt(cut(0.3), whole=0.6, shallow=0.6, convs=0.7, dense=0.7), OPEN),
     (report_tables.depth_matters, learnt(cut(0.3), whole=0.56, shallow=0.6, convs=0.7, dense=0.7), FAILS),  # overfitted
+    (report_tables.depth_matters, learnt(cut(0.3, num=2_000), whole=0.565, shallow=0.6, convs=0.7, dense=0.7), OPEN),
+    (report_tables.depth_matters, learnt(cut(0.3, num=2_000), whole=0.55, shallow=0.6, convs=0.7, dense=0.7), FAILS),
     (report_tables.depth_matters, learnt(cut(0.3), whole=0.58, shallow=0.6, convs=0.7, dense=0.7), OPEN),
     (report_tables.depth_matters, learnt(cut(0.3), whole=0.8, shallow=0.6, convs=0.2), FAILS),
     (report_tables.depth_matters, learnt(cut(0.3), whole=0.2, convs=0.2, dense=0.2), OPEN),
@@ -127,6 +129,8 @@ CASES = [
     (report_tables.dense_layers_cost_little, cut(0.7, num=500), OPEN),
     # that four layers cost anything has p = .1, so that nothing is held against it
     (report_tables.dense_layers_cost_little, cut(0.42, dense=0.1, num=2_000), OPEN),
+    (report_tables.dense_layers_cost_little, cut(0.42, dense=0.1, num=10_000), OPEN),  # two seeds may cost as much
+    (report_tables.dense_layers_cost_little, cut(0.45, dense=0.1, num=10_000), HOLDS),
     (report_tables.dense_layers_cost_little, cut(0.7, dense=0.52), FAILS),
     (report_tables.dense_layers_cost_little, cut(0.4, dense=0.4), OPEN),  # nothing costs anything, as of untrained nets
     (report_tables.dense_layers_cost_little, cut(0.7, dense=0.475), OPEN),  # a quarter of .3

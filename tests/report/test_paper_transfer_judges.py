@@ -366,6 +366,7 @@ def test_a_net_from_scratch_that_has_not_learnt_its_own_training_images_is_beate
     assert judge([0.9], [0.49]).because == "from scratch one recognises 49% of its own training images"
     unknown = "what nets from scratch learnt of their own training images is not known"
     assert judge([], []).because == judge([0.9], []).because == judge([None], [0.9]).because == unknown
+    assert judge([0.9] * 2, []).because == unknown  # those of one number of images say nothing of another's
     assert judge([0.49], [0.9]).verdict == judge([], []).verdict == OPEN
 
 

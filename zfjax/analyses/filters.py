@@ -32,8 +32,7 @@ MEANINGS = {
     "dominance": "RMS of the strongest filter over that of the median one, and its share of all filters' energy "
     "(sum of squares)",
     "largest_rms": "RMS of the strongest filter, in units of the weights; renormalisation begins at a radius of 0.1",
-    "renormalisation_acted": "false where both trainings ended in the same filters, or without it none is above the "
-    "radius",
+    "renormalisation_acted": "false where no filter ends above the radius without it either",
     "dead_by_weight": f"filters whose RMS is less than {DEAD} of the median filter's",
     "dead_by_activity": "filters that no validation image excites",
     "band_energy": "mean share of a filter's energy at low, middle and high frequencies, "

@@ -91,7 +91,7 @@ class Training(TypedDict):
     num_classes: int | None
     num_images: int | None
     epochs: float | None  # 0 of one that is not trained
-    width: float | None  # maps of its first layer over the paper's 96; None of one whose layers are not the paper's
+    width: float | None  # maps of its first layer over the paper's 96; None where that says nothing
 
 
 def check_layer(net: Net, layer: str) -> str:
