@@ -92,7 +92,7 @@ def caption(result: Mapping[str, Any]) -> list[str]:
     notes = [f"Left out: {MISSING[role]}; result.json holds the command that trains it." for role in result["missing"]]
     num = result["num_images"]
     if result["renormalisation_acted"] is False:
-        notes.append("In (b) no filter ends above the radius: what renormalisation does to these filters is not shown.")
+        notes.append("In (a) no filter ends above the radius: what renormalisation does to these filters is not shown.")
     second = "the second layer" not in result["not_applicable"]
     projections = (
         f"(e), (f): for each map the {min(9, num)} of {counted(num, 'validation image')} "
