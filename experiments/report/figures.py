@@ -191,8 +191,8 @@ def lower_layers_settle_first(result: Evolution) -> Finding | None:
         return None
     ours = f"in {share:.0%} of the pairs of layers the lower one is nearer"
     ways = {layer: facts["straight"] for layer, facts in result["layers"].items() if "straight" in facts}
-    if lacking := [layer for layer in CONVOLUTIONS if layer not in ways]:
-        return Finding(ours, NOT_SHOWN, f"not compared with a straight line of the weights in {', '.join(lacking)}")
+    if len(ways) < 2:
+        return Finding(ours, NOT_SHOWN, "not compared with a straight line of the weights")
     ahead = [_ahead(layer, result["layers"][layer]["similarity"], way) for layer, way in ways.items()]
     if not np.isfinite(ahead).all():
         return Finding(ours, NOT_SHOWN, "in some layer no similarity between the first and the last epoch is known")
@@ -200,6 +200,8 @@ def lower_layers_settle_first(result: Evolution) -> Finding | None:
     by = float(np.mean(ahead[:half]) - np.mean(ahead[-half:]))
     alone = evolution.lower_first([*ways.values()])
     ours += f" (on the straight way {alone:.0%}); the lower half is ahead of it by {by:+.2f} more than the upper half"
+    if lacking := [layer for layer in CONVOLUTIONS if layer not in ways]:
+        return Finding(ours, NOT_SHOWN, f"not compared with a straight line of the weights in {', '.join(lacking)}")
     finding = tested(ours, falling(ahead))
     if finding.verdict != NOT_SHOWN and not reaches(by if finding.verdict == HOLDS else -by, AHEAD):
         return Finding(ours, NOT_SHOWN, f"the halves do not differ so by {AHEAD:g}")
