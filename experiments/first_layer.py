@@ -5,11 +5,11 @@
 RUN is the paper's net, RUN-alexnet AlexNet and RUN-unclipped the paper's net without renormalisation, all trained on
 the same data. If one of the two is not given, its panels are left out, and result.json has the command that trains it.
 Without --net the newest run under runs/ is taken. Expected time: one pass over the validation set for each net and 15 s
-for pictures; 20 s on two CPU cores for three nets of preset `demo`. Expected figure: without renormalisation a few
-filters dominate, unless no filter ever reached the radius (as with the weight decay of preset `demo`); AlexNet's second
-layer shows blocks and repeated dots where ZFNet's shows edges and colours. Expected result for nets of half width on
-photos of ten classes: 44 % of the energy of AlexNet's filters is too fine for their grid, 21 % of ZFNet's; 21 % and
-29 % of the filters peak at middle frequencies.
+for pictures; 20 s on two CPU cores for three nets of preset `demo`. Expected figure: without renormalisation the
+strongest filters stand out more, if they end above the radius (not so with the weight decay of preset `demo`);
+AlexNet's second layer shows blocks and repeated dots where ZFNet's shows edges and colours. Expected result for nets of
+half width on photos of ten classes: 44 % of the energy of AlexNet's filters is too fine for their grid, 21 % of
+ZFNet's; 21 % and 29 % of the filters peak at middle frequencies.
 
 Any net can be drawn alone; its first filters are read from its program, or given by `FunctionNet(...,
 first_filters=)`. Only runs can be compared, because only their training is known.

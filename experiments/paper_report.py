@@ -302,7 +302,7 @@ def sentence(claim: Claim, rows: Sequence[Row]) -> str:
     by_verdict = {verdict: [row for row in said if row.verdict == verdict] for verdict in CAUTIOUS_FIRST}
     verdict = max(by_verdict, key=lambda verdict: len(by_verdict[verdict]))
     first = by_verdict.pop(verdict)
-    of_first = first[0]
+    of_first = max(first, key=lambda row: bool(row.finding and row.finding.ours))  # the first that has numbers
     reason = f"; {of_first.finding.because}" if of_first.finding and of_first.finding.because else ""
     ours = f": {of_first.finding.ours}" if of_first.finding and of_first.finding.ours else ""
     of = _setting(of_first) or (of_first.measurement.where if of_first.measurement else "")

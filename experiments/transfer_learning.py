@@ -6,7 +6,8 @@
 
 --images is the set's native folder or tar, or what TFDS prepared. Expected time: the features of all pictures once
 (like a validation of as many), seconds for each frozen fold; from scratch, a whole training for each fold. Expected
-result: the pretrained net is better at every number of training images, by most where there are few.
+result: a net trained as the paper's is better at every number of training images than one from scratch, by most where
+there are few; one that has seen few photos only there.
 
 The frozen arm uses --layer's features of the centre crop and a softmax regression on all training images of the fold
 (`zfjax.linear_models`), with a penalty chosen on a third of them. The untrained one does so with the same net's weights
@@ -88,7 +89,7 @@ class Config(figure.NetConfig):
     num_train: tuple[int, ...] | None = None
     """Training images per class; by default the paper's: 15 30, of Caltech-256 15 30 45 60."""
     curve: tuple[int, ...] = (1, 2, 4, 6, 10)
-    """Further numbers of training images per class for the curve, pretrained alone: from scratch each costs hours."""
+    """Further numbers of training images per class for the curve, pretrained alone: a net from scratch takes long."""
     num_folds: int = 5
     """Draws of training and test images."""
     scratch_epochs: int = 60

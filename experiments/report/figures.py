@@ -568,8 +568,7 @@ def renormalisation_tames(result: FirstLayers) -> Finding | None:
     if not result["renormalisation_acted"]:
         return Finding("", NOT_SHOWN, "without renormalisation no filter ends above its radius")
     ours, other = (result["nets"][role]["dominance"]["largest_over_median"] for role in ("clipped", "unclipped"))
-    times = float(np.log(other / ours) / np.log(DOMINATES))
-    return bounded(f"{ours:.1f} against {other:.1f}", times, holds_from=1.0, fails_to=-1.0)
+    return bounded(f"{ours:.1f} against {other:.1f}", other / ours, holds_from=DOMINATES, fails_to=1 / DOMINATES)
 
 
 @claim(

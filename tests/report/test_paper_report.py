@@ -551,3 +551,10 @@ def test_the_command_that_decides_a_claim_parses(source, monkeypatch):
         with pytest.raises(Parsed):
             importlib.import_module(module).main()
         assert (python, flag) == ("python", "-m")
+
+
+def test_of_results_with_one_verdict_one_with_numbers_is_quoted():
+    claim = CLAIMS[0]
+    findings = [Finding(ours, "not shown", "why") for ours in ("", "1.8 against 2.6")]
+    rows = [paper_report.Row(claim, None, finding) for finding in findings]
+    assert paper_report.sentence(claim, rows).endswith("): 1.8 against 2.6.")
