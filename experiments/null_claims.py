@@ -2,13 +2,13 @@
 
     python -m experiments.null_claims --nets runs/ONE runs/OTHER
 
-Figures 2, 5, 7 and Table 1 use untrained networks (Fig. 3's at a quarter of its width, 64 pixels) on the demo set, one
-for each seed; Figure 4 uses untrained networks whose weights do a random walk, and jumps at random; Figure 6 filters
-cut from white noise and from smooth noise; Tables 2 to 5 and 7 networks, arms and layers that differ by chance alone,
-also of one fold, and classifiers that guess, or at the smallest difference that counts. --nets are two or more runs
-with one recipe and several seeds: each pair of them stands for the different recipes of Figure 6 and, trained as the
-paper's, of Table 2. Expected time: 15 minutes on two CPU cores. Expected result: no rule holds for more than a tenth of
-its nulls.
+Figures 2, 5, 7, Tables 1 and 7 use untrained networks (Fig. 3's at a quarter of its width, 64 pixels) on the demo set,
+one for each seed; Figure 4 uses untrained networks whose weights do a random walk, and jumps at random; Figure 6
+filters cut from white noise and from smooth noise; Tables 2 to 5 and 7 networks, arms and layers that differ by chance
+alone, also of one fold, and classifiers that guess, or at the smallest difference that counts. --nets are two or more
+runs with one recipe and several seeds: each pair of them stands for the different recipes of Figure 6 and, trained as
+the paper's, of Table 2. Expected time: 15 minutes on two CPU cores. Expected result: no rule holds for more than a
+tenth of its nulls.
 
 Writes result.json to runs/nulls (or --out). Its "claims", with the command that made them, are kept in
 experiments/report/nulls.json, which the report reads.
@@ -38,8 +38,9 @@ from experiments.shell import command, figure, results, scans
 from zfjax import features, nets, training
 from zfjax.analyses import ablation, evolution, filters
 from zfjax.architecture import ZFNET
-from zfjax.data import ImageSet, Subset, demo, sets
+from zfjax.data import ImageSet, Source, Subset, demo, sets
 from zfjax.errors import UserError
+from zfjax.transfer import linear_models, protocol
 
 COMMAND = "null_claims"
 SIDE, PICTURE = 64, 72  # pixels
@@ -48,6 +49,8 @@ NUM_IMAGES = 2_000  # of validation
 NUM_MOVED = 24  # pictures of Figure 5: enough to tell two draws of weights apart
 POINTS = 1.0  # of accuracy: the spread of folds for what is hard in them, and as much for a classifier's own
 FIELD = 32  # pixels, the side of the noise that filters are cut from
+NUM_SORTED, NUM_LEARNT = 480, 20  # scenes of Table 7's untrained networks, and of each class to learn from
+PENALTY = linear_models.PENALTIES[len(linear_models.PENALTIES) // 2]
 FRESH = 0.5  # of the weights' size: what each step of a random walk adds
 MOVING = "untrained networks whose weights walk at random"
 ALIKE = "two trainings that differ by their seed alone"
@@ -259,7 +262,11 @@ def guesses(seed: int) -> dict[str, Any]:
 
 AROUND = 60.0  # percent
 NUM_GUESSED = 5100  # test images of Caltech-101: 50 of each of 102 classes
-LAYERS = (*(("svm", f"conv{number}") for number in range(1, 6)), ("svm", "fc7"), ("softmax", "fc7"))
+LAYERS: tuple[tuple[linear_models.Loss, str], ...] = (
+    *(("svm", f"conv{number}") for number in range(1, 6)),
+    ("svm", "fc7"),
+    ("softmax", "fc7"),
+)
 TOP = (("svm", "conv5"), ("svm", "fc7"), ("softmax", "fc7"))
 
 
@@ -384,11 +391,13 @@ def members_of(first: tuple[float, int], second: tuple[float, int]) -> dict[str,
 def untrained(config: Config) -> Iterator[tuple[str, nulls.NullOfClaim]]:
     """The same of untrained networks."""
     data = demo.demo_set(PICTURE, 64, config.num_images)
+    scenes = sets.validation_of(demo.demo_set(PICTURE, 64, NUM_SORTED))
     findings: dict[str, list[Any]] = {}
     for seed in range(config.num_untrained):
         with tempfile.TemporaryDirectory() as folder:
             net = untrained_net(seed, data, Path(folder))
-            for result in (*drawn(net, data, folder=Path(folder), seed=seed), walked(net, data, seed)):
+            drawings = drawn(net, data, folder=Path(folder), seed=seed)
+            for result in (*drawings, walked(net, data, seed), transferred(net, scenes)):
                 for claim in claims_of(result.get("figure") or result.get("table")):
                     findings.setdefault(claim.judge.__name__, []).append(claim.judge(result))
     for name, of_seeds in findings.items():
@@ -441,6 +450,28 @@ def walked(last: nets.TrainedNet, data: ImageSet, seed: int, *, num_steps: int =
         layer: {"similarity": settling[layer]["similarity"], "straight": way} for layer, way in straight.items()
     }
     return {"figure": "Figure 4", "lower_layers_first": evolution.lower_first(curves), "layers": of_layers}
+
+
+def transferred(net: nets.TrainedNet, scenes: Source) -> dict[str, Any]:
+    """Table 7 of a network that sorts demo scenes, by `NUM_LEARNT` of each class, in five folds."""
+    views = nets.read_views(scenes, range(len(scenes)), net)
+    labels, names = np.asarray(views.labels), net.class_names
+    layers = list(dict.fromkeys(layer for _, layer in LAYERS))
+    of_layers = features.in_batches(net.features(layers), views.images, batch_size=64)
+    folds = protocol.folds(labels, num_train=NUM_LEARNT, num_folds=5, seed=0, class_names=names, num_test=NUM_LEARNT)
+
+    def accuracy(loss: linear_models.Loss, layer: str, fold: protocol.Fold) -> float:
+        rows = np.asarray(of_layers[layer], np.float32).reshape(len(labels), -1)
+        products = rows @ rows[fold.train].T
+        train, test = linear_models.kernel_coordinates(products[fold.train], products[fold.test])
+        targets = linear_models.targets_of(labels[fold.train], len(names))
+        model = linear_models.fit(train, targets, PENALTY, loss=loss)
+        answers = linear_models.scores(model, test).argmax(axis=1)
+        return 100 * protocol.mean_class_accuracy(answers, labels[fold.test])
+
+    of_folds = np.array([[accuracy(loss, layer, fold) for fold in folds] for loss, layer in LAYERS])
+    facts = {"num_train": NUM_LEARNT, "num_classes": len(names), "num_images": len(labels)}
+    return {"table": "Table 7", **_table_7(LAYERS, of_folds), **facts}
 
 
 def _stepped(weights: jax.Array, fresh: jax.Array) -> jax.Array:
