@@ -8,9 +8,9 @@ and its verdicts, linked to its figure or table of the paper. There, one row for
 statement, its number, ours, that of a null (see `null_claims`), the networks and data, the precondition on their
 training, the verdict and its rule; below, the pictures or numbers of those results. Of several results about the same
 networks and pictures the one of most networks, then images, rows, folds, layers, epochs and maps is judged. A claim
-that no test decides, or whose precondition is not met, is "not shown". Claims without a result are "not
-measured", and stand in a table of their own with the commands that decide them. A result.json that cannot be read, or
-lacks what this version reads, is named at the end of the page with what to do, and stops nothing.
+that no test decides, or whose precondition is not met, is "not shown". Claims without a result are "not measured", and
+stand in a table of their own with the commands that decide them. A result.json that cannot be read, or lacks what this
+version reads, is named at the end of the page with what to do, and stops nothing.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
 
     Two drawings say no more than one does, and are no second witness. The one of most networks counts, of as many that
     of most images, then rows (arms at so many training images, layers, variants), folds, layers, epochs and maps, then
-    that of the most cautious verdict, whatever their folders are called; a result that does not say what
-    it is about counts by itself.
+    that of the most cautious verdict, whatever their folders are called; a result that does not say what it is about
+    counts by itself.
     """
     kept: list[Row] = []
     for row in sorted(rows, key=_size, reverse=True):
