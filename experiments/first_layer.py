@@ -115,10 +115,11 @@ def run(config: Config, *, net: Net | None = None, data: ImageSet | None = None)
         if not bottoms:
             return None
         others = {role: of for role, of in bottoms.items() if role != "clipped"}
+        numbers = numbers_of(bottoms)
         result: Result = {
             "figure": "Figure 6",
-            "nets": numbers_of(bottoms),
-            "renormalisation_acted": renormalisation_acted(bottoms, by_role["clipped"]),
+            "nets": numbers,
+            "renormalisation_acted": renormalisation_acted(numbers, net),
             "meanings": filters.MEANINGS,
             "missing": missing(by_role),
             "not_applicable": not_applicable(net, bottoms["clipped"])
@@ -201,14 +202,14 @@ def flag(role: str) -> str:
     return "net" if role == "clipped" else role
 
 
-def renormalisation_acted(bottoms: Mapping[str, Bottom], clipped: Net) -> bool | None:
+def renormalisation_acted(numbers: Mapping[str, filters.Numbers], clipped: Net) -> bool | None:
     """Whether filters end above `clipped`'s radius without it; None where only one of the two trainings is there."""
-    if (other := bottoms.get("unclipped")) is None:
+    if "unclipped" not in numbers:
         return None
     assert isinstance(clipped, TrainedNet)
     radius = checkpoints.load(clipped.path).recipe.renormalize_radius
     assert radius is not None
-    return filters.measure(other)["largest_rms"] > radius
+    return numbers["unclipped"]["largest_rms"] > radius
 
 
 def missing(by_role: Mapping[str, Net]) -> dict[str, str]:

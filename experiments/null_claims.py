@@ -267,7 +267,7 @@ LAYERS: tuple[tuple[linear_models.Loss, str], ...] = (
     ("svm", "fc7"),
     ("softmax", "fc7"),
 )
-TOP = (("svm", "conv5"), ("svm", "fc7"), ("softmax", "fc7"))
+TOP = LAYERS[-3:]
 
 
 def _table_7(named: Sequence[tuple[str, str]], of_folds: Iterable[np.ndarray]) -> dict[str, Any]:
@@ -307,8 +307,8 @@ CUT = (
     "dense_sizes_matter_little",
     "same_order",
 )
-# Decided only by networks trained as the paper's, whose seeds are nearer to each other than ours, by how much is not
-# known: the paper's own differences of a point or two would be none beside the spread of ours.
+# Their rules count no seeds: the paper's own differences of a point or two would be none beside the spread of ours. So
+# only networks trained as the paper's decide them, whose seeds are nearer to each other, by how much is not known.
 AS_THE_PAPERS = ("wide_variant_helps", "wide_dense_layers_overfit", "variant_beats_alexnet")
 AS_GOOD = ("top_layer_is_as_good", "classifiers_agree")
 SIMULATED: tuple[tuple[str, str, Callable[[int], dict[str, Any]], tuple[str, ...]], ...] = (
